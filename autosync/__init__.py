@@ -1,0 +1,46 @@
+"""Keep a copy of a directory tree true, at all times, in an object store, another directory, or behind an API.
+
+    from autosync import Actor, main
+
+    class MyActor(Actor):
+        def list(self): ...
+        def upload(self, file): ...
+        def delete(self, file): ...
+
+    if __name__ == "__main__":
+        main(actor=MyActor)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .actor import Actor, SecretOption
+    from .cli import main
+    from .errors import AutosyncError, PermanentError, SlowDown, TargetError, TargetRefused
+    from .files import File, Listing
+
+__all__ = ["Actor", "AutosyncError", "File", "Listing", "PermanentError", "SecretOption", "SlowDown", "TargetError", "TargetRefused", "main"]
+
+_HOMES = {
+    "Actor": "actor",
+    "SecretOption": "actor",
+    "main": "cli",
+    "AutosyncError": "errors",
+    "PermanentError": "errors",
+    "SlowDown": "errors",
+    "TargetError": "errors",
+    "TargetRefused": "errors",
+    "File": "files",
+    "Listing": "files",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first used, so that importing the package loads neither Celery nor boto3."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)

@@ -1,0 +1,109 @@
+"""What a target must be able to do. One file for each kind of target stands in actors/; a user's own class is as good as ours."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
+
+import click
+
+from .errors import ConfigurationError
+from .files import File
+
+
+class SecretOption(click.Option):
+    """An option of an actor whose value is never published or logged. Workers take it from their own environment (AUTOSYNC_NAME) or
+    from `autosync_secrets` in celeryconfig.py."""
+
+
+class Actor:
+    """Speaks to one kind of target.
+
+    A subclass defines `list`, `upload` and `delete`. It may define `check`, `delete_many`, `matches` and `close`, and may bring options of
+    its own. One instance serves a whole worker process, so the methods are called from many threads at once.
+
+    Any exception that a method raises means "try again later"; `PermanentError` means "never try this again", `SlowDown` "too fast".
+
+    Args:
+        settings: the values of `options`, and `target_container`; each becomes an attribute of the same name.
+
+    Raises:
+        ConfigurationError: a setting is missing or cannot be used.
+    """
+
+    #: The click options that this kind of target adds to the commands.
+    options: ClassVar[Sequence[click.Option]] = ()
+    #: Whether the target needs `--target-container`; what it is called in an error message.
+    container_is: ClassVar[str] = ""
+
+    target_container: str | None = None
+    #: A local directory that this actor writes to; autosync refuses to mirror a source into itself.
+    directory: str | None = None
+
+    def __init__(self, **settings: Any) -> None:
+        for name, value in settings.items():
+            setattr(self, name, value)
+        if self.container_is and not self.target_container:
+            raise ConfigurationError("--target-container is missing", f"name the {self.container_is}")
+
+    def check(self) -> None:
+        """See whether the target can be used, before anything is transferred.
+
+        Raises:
+            TargetRefused: it never will, as it is set up now.
+            TargetError: it cannot be reached at the moment.
+        """
+
+    def list(self, prefix: str = "") -> Iterable[File]:
+        """What the target holds.
+
+        Args:
+            prefix: only keys that begin with this are wanted; others are ignored. A subclass whose `list` takes no argument is asked for
+                everything.
+
+        Returns:
+            Files with `key`, `size`, `mtime` and, if the target has it, `etag`. If the returned iterable has a true attribute
+            `already_sorted` (see `autosync.files.Listing`) the keys come in the order of their UTF-8 bytes; if not, autosync sorts them on
+            disk.
+        """
+        raise NotImplementedError
+
+    def upload(self, file: File) -> None:
+        """Make the object `file.key` hold exactly what `file.open()` gives; until that is complete, leave what was there.
+
+        `file.open()` raises `Torn` before its last byte if the file changed meanwhile; let that through, with nothing made visible.
+        """
+        raise NotImplementedError
+
+    def delete(self, file: File) -> None:
+        """Make the object `file.key` not be there. That it was not there already is no error."""
+        raise NotImplementedError
+
+    def delete_many(self, files: Sequence[File]) -> Sequence[Exception | None]:
+        """Delete several objects; for targets that can do so at once. Returns for each file None or what went wrong."""
+        raise NotImplementedError
+
+    def matches(self, file: File, etag: str) -> bool:
+        """Whether the content of `file` is what an object with this etag holds. False means that it cannot be told."""
+        return False
+
+    def close(self) -> None:
+        """Give connections back; called once, at the end."""
+
+
+def can_delete_many(actor: Actor) -> bool:
+    """Whether the class has a batch form of `delete`."""
+    return type(actor).delete_many is not Actor.delete_many
+
+
+def listing_of(actor: Actor, prefix: str) -> Iterable[File]:
+    """Ask an actor for its listing, whether or not its `list` takes a prefix."""
+    if inspect.signature(actor.list).parameters:
+        return actor.list(prefix)
+    return actor.list()
+
+
+def secret_names(actor_class: type[Actor]) -> set[str]:
+    """The names of those settings of a class that must not be published."""
+    return {str(option.name) for option in actor_class.options if isinstance(option, SecretOption)}

@@ -1,0 +1,179 @@
+"""Another directory. An object appears under its name only when it is whole and on the disk; nothing leaves the container."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import ClassVar
+
+from ..actor import Actor
+from ..errors import PermanentError, TargetError, TargetRefused
+from ..files import File, Listing
+from ..tree import Walk, open_directory_beneath, open_root
+
+_TEMPORARY = ".autosync-"
+#: A temporary file older than this was left by a worker that was killed, in seconds.
+_STALE = 86_400
+#: How often a directory that another transfer empties and removes at the same moment is made again.
+_MAKE_AGAIN = 5
+
+
+class FileActor(Actor):
+    """Copies files into `--target-container`, a directory. Modification times are kept; modes and owners are not."""
+
+    container_is: ClassVar[str] = "directory to copy into"
+
+    def __init__(self, **settings: object) -> None:
+        super().__init__(**settings)
+        self.target_container = self.directory = os.path.realpath(str(self.target_container))
+
+    def check(self) -> None:
+        """See that the container is there and may be written to."""
+        container = str(self.target_container)
+        if not os.path.isdir(container):
+            raise TargetRefused(f"target container {container} is not a directory", "create it first, or mount it")
+        if not os.access(container, os.R_OK | os.W_OK | os.X_OK):
+            raise TargetRefused(f"target container {container} may not be read and written", "change its permissions or owner")
+
+    def list(self, prefix: str = "") -> Listing:
+        """The files in the container. A file system does not tell `a//b` from `a/b`; keys come as the prefix writes them."""
+        return Listing(self._files(prefix), already_sorted=True)
+
+    def _files(self, prefix: str) -> Iterator[File]:
+        container = str(self.target_container)
+        written, slash, _ = prefix.rpartition("/")
+        top = os.path.normpath(f"{container}/{written}")
+        try:
+            os.close(open_root(container))
+        except OSError as error:
+            raise TargetError(f"target container {container}: {error.strerror}") from error
+        walk = Walk(container, top)
+        for found in walk:
+            if _is_temporary(found.path):
+                _remove_stale(found.path, found.changed)
+                continue
+            key = written + slash + found.path[len(top.rstrip("/")) + 1 :]
+            if key.startswith(prefix):
+                yield File(key, found.size, found.changed)
+        if walk.errors:
+            raise TargetError(f"target {walk.errors[0].filename}: {walk.errors[0].strerror}")
+
+    def upload(self, file: File) -> None:
+        """Write a temporary file beside the name, bring it to the disk, rename it."""
+        parents, name = _split(file.key)
+        for attempt in range(_MAKE_AGAIN):
+            with _translated(file.key), self._container() as container:
+                directory = _make(container, parents)
+                try:
+                    _write(file, directory, name)
+                    return
+                except FileNotFoundError:
+                    if attempt == _MAKE_AGAIN - 1:
+                        raise
+                finally:
+                    os.close(directory)
+
+    def delete(self, file: File) -> None:
+        """Remove the file, then the directories that are empty without it."""
+        parents, name = _split(file.key)
+        with _translated(file.key), self._container() as container:
+            try:
+                directory = open_directory_beneath(container, "/".join(parents))
+            except (FileNotFoundError, NotADirectoryError):
+                return
+            try:
+                if stat.S_ISDIR(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
+                    return  # a directory of that name is not the object
+                os.unlink(name, dir_fd=directory)
+            except FileNotFoundError:
+                return
+            finally:
+                os.close(directory)
+            _remove_empty(container, parents)
+
+    @contextmanager
+    def _container(self) -> Iterator[int]:
+        container = open_root(str(self.target_container))
+        try:
+            yield container
+        finally:
+            os.close(container)
+
+
+def _split(key: str) -> tuple[list[str], str]:
+    parts = [part for part in key.split("/") if part]
+    if not parts or "\0" in key or {".", ".."}.intersection(parts) or key.endswith("/"):
+        raise PermanentError(f"{key!r} cannot be the name of a file")
+    return parts[:-1], parts[-1]
+
+
+def _make(container: int, parents: list[str]) -> int:
+    """Open the directory of a key, making what is missing of its way. Links on the way are not followed out of the container."""
+    here = os.dup(container)
+    for name in parents:
+        try:
+            deeper = open_directory_beneath(here, name)
+        except FileNotFoundError:
+            with suppress(FileExistsError):
+                os.mkdir(name, dir_fd=here)
+            deeper = open_directory_beneath(here, name)
+        finally:
+            os.close(here)
+        here = deeper
+    return here
+
+
+def _write(file: File, directory: int, name: str) -> None:
+    temporary = f"{_TEMPORARY}{secrets.token_hex(8)}"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666, dir_fd=directory)
+    try:
+        with os.fdopen(descriptor, "wb", buffering=0) as target, file.open() as source:
+            shutil.copyfileobj(source, target, 1 << 20)
+            os.utime(descriptor, (file.mtime, file.mtime))
+            os.fsync(descriptor)
+        os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary, dir_fd=directory)
+        raise
+
+
+def _remove_empty(container: int, parents: list[str]) -> None:
+    for depth in range(len(parents), 0, -1):
+        try:
+            above = open_directory_beneath(container, "/".join(parents[: depth - 1]))
+        except OSError:
+            return
+        try:
+            os.rmdir(parents[depth - 1], dir_fd=above)
+        except OSError:
+            return  # not empty, or somebody else's
+        finally:
+            os.close(above)
+
+
+def _is_temporary(path: str) -> bool:
+    return path.rpartition("/")[2].startswith(_TEMPORARY)
+
+
+def _remove_stale(path: str, changed: float) -> None:
+    if time.time() - changed > _STALE:
+        with suppress(OSError):
+            os.unlink(path)
+
+
+@contextmanager
+def _translated(key: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        said = f"{key}: {error.strerror or error}"
+        if error.errno in (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.EFBIG):
+            raise PermanentError(said) from error
+        raise TargetError(said) from error

@@ -1,0 +1,385 @@
+"""Any S3: boto3 decides (sessions, profiles, credentials, regions, rare calls), obstore carries (small objects, listings).
+
+Large files go up in parts, each through a URL that boto3 signs; the upload is completed only when the file stood still until its last
+part was read. Keys that obstore cannot write exactly (it drops a leading slash and refuses empty, `.` and `..` segments and control
+characters) go through boto3.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mimetypes
+import re
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from functools import cached_property
+from typing import Any, ClassVar, cast
+
+import boto3
+import botocore.exceptions
+import click
+import obstore
+import requests
+from botocore.config import Config
+from obstore.auth.boto3 import Boto3CredentialProvider
+from obstore.store import S3Store
+from requests.adapters import HTTPAdapter
+
+from ..actor import Actor
+from ..errors import PermanentError, SlowDown, TargetError, TargetRefused
+from ..files import File, Listing
+from ..reading import SourceFile
+
+#: Files up to this size are sent in one request, from memory.
+SMALL = 8 << 20
+#: Size of the parts of larger ones; S3 allows 10,000 parts, so very large files have larger parts.
+PART = 8 << 20
+_MOST_PARTS = 10_000
+#: Parts of one file in flight.
+_PARTS_AT_ONCE = 4
+#: Content of small files held in memory by one process, in bytes.
+_MEMORY = 64 << 20
+#: https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html
+_LONGEST_KEY = 1024
+_DELETES_AT_ONCE = 1000
+_CONNECT_SECONDS, _READ_SECONDS = 5, 60
+
+_IRREGULAR = re.compile(r"^/|/$|//|(^|/)\.\.?(/|$)|[\x00-\x1f\x7f]")
+_REFUSED = {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "403", "401", "AllAccessDisabled"}
+_SLOW = {"SlowDown", "503", "429", "TooManyRequests", "RequestLimitExceeded", "Throttling"}
+
+
+class S3Actor(Actor):
+    """Amazon S3, and servers that speak its protocol."""
+
+    container_is: ClassVar[str] = "bucket"
+    options: ClassVar[Sequence[click.Option]] = (
+        click.Option(["--endpoint-url"], metavar="URL", help="S3 server to use instead of Amazon's."),
+        click.Option(["--profile"], help="Profile of the AWS configuration files to take credentials and region from."),
+        click.Option(["--region"], help="Region of the bucket, where the AWS configuration does not say it."),
+    )
+
+    endpoint_url: str | None = None
+    profile: str | None = None
+    region: str | None = None
+
+    def __init__(self, **settings: object) -> None:
+        super().__init__(**settings)
+        self._memory = _Budget(_MEMORY)
+        self._kept_exactly = False
+
+    # What the door asks
+
+    def check(self) -> None:
+        """See that the bucket is there, may be listed, and that the credentials are right."""
+        with self._translated(f"bucket {self.target_container}"):
+            self._client.list_objects_v2(Bucket=self.target_container, MaxKeys=1)
+
+    def list(self, prefix: str = "") -> Listing:
+        """Every object below the prefix. S3 lists in byte order; servers that do not are found out while comparing."""
+        return Listing(self._objects(prefix), already_sorted=True)
+
+    def upload(self, file: File) -> None:
+        """Send one file: in one request if it is small, in parts if not."""
+        self._refuse(file.key)
+        if file.size > SMALL:
+            self._send_parts(cast(SourceFile, file))
+        else:
+            with self._memory.of(file.size), file.open() as source:
+                self._put(file.key, source.read())
+        if _IRREGULAR.search(file.key) and not self._kept_exactly:
+            self._see_that_it_is_kept(file.key)
+
+    def delete(self, file: File) -> None:
+        """Delete one object."""
+        with self._translated(file.key):
+            if _IRREGULAR.search(file.key):
+                self._client.delete_object(Bucket=self.target_container, Key=file.key)
+            else:
+                with suppress(FileNotFoundError):
+                    obstore.delete(self._store, file.key)
+
+    def delete_many(self, files: Sequence[File]) -> Sequence[Exception | None]:
+        """Delete up to 1,000 objects with each request. XML cannot carry control characters, so such keys go one by one."""
+        answers: dict[str, Exception | None] = {file.key: None for file in files}
+        by_one = [file for file in files if re.search(r"[\x00-\x1f\x7f]", file.key)]
+        for file in by_one:
+            try:
+                self.delete(file)
+            except TargetError as error:
+                answers[file.key] = error
+        together = [file.key for file in files if file not in by_one]
+        for start in range(0, len(together), _DELETES_AT_ONCE):
+            page = together[start : start + _DELETES_AT_ONCE]
+            with self._translated(page[0]):
+                said = self._client.delete_objects(
+                    Bucket=self.target_container, Delete={"Objects": [{"Key": key} for key in page], "Quiet": True}
+                )
+            for error in said.get("Errors", ()):
+                answers[error["Key"]] = _error(error["Key"], error.get("Code", ""), error.get("Message", ""))
+        return [answers[file.key] for file in files]
+
+    def matches(self, file: File, etag: str) -> bool:
+        """Compare with an ETag that is an MD5, or an MD5 of MD5s of parts of our size. Other ETags tell nothing."""
+        source = cast(SourceFile, file)
+        plain, _, parts = etag.partition("-")
+        if not re.fullmatch(r"[0-9a-f]{32}", plain):
+            return False
+        if not parts:
+            return _md5(source, 0, source.size).hexdigest() == plain
+        ranges = list(_ranges(source.size))
+        if str(len(ranges)) != parts:
+            return False
+        whole = hashlib.md5(usedforsecurity=False)
+        for offset, length in ranges:
+            whole.update(_md5(source, offset, length).digest())
+        return whole.hexdigest() == plain
+
+    def close(self) -> None:
+        """Close the connections of the parts; the libraries close theirs."""
+        if "_http" in vars(self):
+            self._http.close()
+
+    # Clients, made when first needed
+
+    @cached_property
+    def _session(self) -> boto3.Session:
+        try:
+            return boto3.Session(profile_name=self.profile, region_name=self.region)
+        except botocore.exceptions.ProfileNotFound as error:
+            raise TargetRefused(str(error), "see ~/.aws/config") from error
+
+    @cached_property
+    def _client(self) -> Any:
+        # Servers that are not Amazon's often do not know the checksums that boto3 sends unasked.
+        checksums = "when_required" if self.endpoint_url else "when_supported"
+        config = Config(
+            connect_timeout=_CONNECT_SECONDS,
+            read_timeout=_READ_SECONDS,
+            retries={"mode": "standard", "total_max_attempts": 2},
+            max_pool_connections=32,
+            request_checksum_calculation=checksums,
+            response_checksum_validation=checksums,
+        )
+        try:
+            client = self._session.client("s3", endpoint_url=self.endpoint_url, config=config)
+            if self.endpoint_url is None:
+                client = self._in_its_region(client, config)
+            return client
+        except (ValueError, botocore.exceptions.BotoCoreError) as error:
+            raise TargetRefused(f"S3 cannot be set up: {error}", "check --endpoint-url, --region and the AWS configuration") from error
+
+    def _in_its_region(self, client: Any, config: Config) -> Any:
+        """boto3 follows Amazon's redirects to the region of a bucket; obstore does not, so the region is settled here."""
+        with suppress(botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError):
+            said = client.head_bucket(Bucket=self.target_container)
+            region = said.get("BucketRegion")
+            if region and region != client.meta.region_name:
+                return self._session.client("s3", region_name=region, config=config)
+        return client
+
+    @cached_property
+    def _base(self) -> str:
+        """The URL in front of every key, addressed (by path or by host name) as boto3 does it."""
+        signed: str = self._client.generate_presigned_url("get_object", Params={"Bucket": self.target_container, "Key": "x"})
+        return signed.partition("?")[0].removesuffix("/x")
+
+    @cached_property
+    def _store(self) -> S3Store:
+        return S3Store(
+            str(self.target_container),
+            endpoint=self._base,
+            virtual_hosted_style_request=True,  # that is: the endpoint is the bucket's own URL
+            region=self._client.meta.region_name or "us-east-1",
+            credential_provider=Boto3CredentialProvider(self._session),
+            client_options={
+                "allow_http": True,
+                "connect_timeout": timedelta(seconds=_CONNECT_SECONDS),
+                "timeout": timedelta(seconds=_READ_SECONDS),
+            },
+            retry_config={"max_retries": 1, "retry_timeout": timedelta(seconds=_READ_SECONDS)},
+        )
+
+    @cached_property
+    def _http(self) -> requests.Session:
+        session = requests.Session()
+        for scheme in ("http://", "https://"):
+            session.mount(scheme, HTTPAdapter(pool_connections=4, pool_maxsize=64))
+        return session
+
+    # Sending
+
+    def _refuse(self, key: str) -> None:
+        try:
+            length = len(key.encode())
+        except UnicodeEncodeError:
+            raise PermanentError(f"{key!r} is not UTF-8; S3 has no such keys", "rename the file") from None
+        if length > _LONGEST_KEY:
+            raise PermanentError(f"{key!r} has {length} bytes; S3 allows {_LONGEST_KEY}", "shorten the path or use --source-prefix")
+
+    def _put(self, key: str, content: bytes) -> None:
+        with self._translated(key):
+            if _IRREGULAR.search(key):
+                self._client.put_object(Bucket=self.target_container, Key=key, Body=content, ContentType=_content_type(key))
+            else:
+                obstore.put(self._store, key, content, attributes={"Content-Type": _content_type(key)}, use_multipart=False)
+
+    def _send_parts(self, file: SourceFile) -> None:
+        bucket = {"Bucket": self.target_container, "Key": file.key}
+        with self._translated(file.key):
+            upload = bucket | {"UploadId": self._client.create_multipart_upload(**bucket, ContentType=_content_type(file.key))["UploadId"]}
+        try:
+            etags = self._send_each_part(file, upload)
+            file.verify()
+            parts = [{"PartNumber": number, "ETag": etags[number]} for number in sorted(etags)]
+            with self._translated(file.key):
+                self._client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
+        except BaseException:
+            with suppress(Exception):  # what counts is the first error; what stays behind is found as stale later
+                self._client.abort_multipart_upload(**upload)
+            raise
+
+    def _send_each_part(self, file: SourceFile, upload: dict[str, Any]) -> dict[int, str]:
+        etags: dict[int, str] = {}
+        with ThreadPoolExecutor(_PARTS_AT_ONCE, "autosync-part") as pool:
+            numbered = enumerate(_ranges(file.size), 1)
+            waiting = {pool.submit(self._send_part, file, upload, number, *piece): number for number, piece in numbered}
+            try:
+                for sent in as_completed(waiting):
+                    etags[waiting[sent]] = sent.result()
+            except BaseException:
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+        return etags
+
+    def _send_part(self, file: SourceFile, upload: dict[str, Any], number: int, offset: int, length: int) -> str:
+        with self._translated(file.key):
+            url = self._client.generate_presigned_url("upload_part", Params=upload | {"PartNumber": number})
+            timeouts = (_CONNECT_SECONDS, _READ_SECONDS)
+            answer = self._http.put(url, data=file.part(offset, length), timeout=timeouts, headers={"Content-Length": str(length)})
+            if answer.status_code != requests.codes.ok:
+                code = re.search(r"<Code>(\w+)</Code>", answer.text)
+                raise _error(file.key, code[1] if code else str(answer.status_code), answer.reason)
+            return answer.headers["ETag"]
+
+    def _see_that_it_is_kept(self, key: str) -> None:
+        """Some servers store `/x` as `x`. Then the key would be missing at every look, and be sent again for ever."""
+        with self._translated(key):
+            said = self._client.list_objects_v2(Bucket=self.target_container, Prefix=key, MaxKeys=1)
+        if not any(found["Key"] == key for found in said.get("Contents", ())):
+            raise PermanentError(
+                f"this S3 server does not keep the key {key!r} as it is written", "use --source-prefix or --target-prefix to make plain keys"
+            )
+        self._kept_exactly = True
+
+    # Listing
+
+    def _objects(self, prefix: str) -> Iterator[File]:
+        if _IRREGULAR.search(prefix.removesuffix("/")):
+            yield from self._listed_by_boto3(prefix, "")
+            return
+        last = ""
+        try:
+            # obstore takes whole segments only: ask for the directory, and leave out what does not begin with the prefix.
+            directory = prefix.rpartition("/")[0]
+            with self._translated(f"bucket {self.target_container}"):
+                for page in obstore.list(self._store, directory or None, chunk_size=1000):
+                    for meta in page:
+                        last = meta["path"]
+                        if last.startswith(prefix):
+                            yield File(last, meta["size"], meta["last_modified"].timestamp(), (meta["e_tag"] or "").strip('"') or None)
+        except TargetError:
+            # Either the target fails, and will for boto3 too, or obstore met a key that it has no words for.
+            yield from self._listed_by_boto3(prefix, last)
+
+    def _listed_by_boto3(self, prefix: str, after: str) -> Iterator[File]:
+        pages = self._client.get_paginator("list_objects_v2")
+        with self._translated(f"bucket {self.target_container}"):
+            for page in pages.paginate(Bucket=self.target_container, Prefix=prefix, StartAfter=after):
+                for found in page.get("Contents", ()):
+                    yield File(found["Key"], found["Size"], found["LastModified"].timestamp(), found.get("ETag", "").strip('"') or None)
+
+    # Errors
+
+    @contextmanager
+    def _translated(self, about: str) -> Iterator[None]:
+        """The one border between other libraries' exceptions and ours."""
+        where = self.endpoint_url or "Amazon S3"
+        try:
+            yield
+        except botocore.exceptions.ClientError as error:
+            said = error.response.get("Error", {})
+            raise _error(about, said.get("Code", ""), said.get("Message", ""), where) from error
+        except (botocore.exceptions.NoCredentialsError, botocore.exceptions.PartialCredentialsError) as error:
+            cure = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, --profile, or ~/.boto"
+            raise TargetRefused(f"{about} at {where}: no credentials were found", cure) from error
+        except (botocore.exceptions.BotoCoreError, requests.RequestException) as error:
+            raise TargetError(f"{about} at {where}: {error}") from error
+        except (obstore.exceptions.PermissionDeniedError, obstore.exceptions.UnauthenticatedError) as error:
+            raise _error(about, "403", "", where) from error
+        except (obstore.exceptions.BaseError, OSError) as error:
+            text = str(error)
+            slow = "503" in text or "SlowDown" in text or "429" in text
+            raise (SlowDown if slow else TargetError)(f"{about} at {where}: {_first_line(text)}") from error
+
+
+class _Budget:
+    """So many bytes at a time. One taker may exceed the whole only when it is alone."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._taken = 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def of(self, count: int) -> Iterator[None]:
+        """Hold `count` bytes, waiting until there are as many."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._taken == 0 or self._taken + count <= self._most)
+            self._taken += count
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken -= count
+                self._changed.notify_all()
+
+
+def _ranges(size: int) -> Iterator[tuple[int, int]]:
+    """Offset and length of the parts of a file of this size."""
+    most = -(-size // _MOST_PARTS)
+    step = max(PART, -(-most // (1 << 20)) << 20)
+    for offset in range(0, size, step):
+        yield offset, min(step, size - offset)
+
+
+def _md5(source: SourceFile, offset: int, length: int) -> Any:
+    digest = hashlib.md5(usedforsecurity=False)
+    with source.part(offset, length) as part:
+        while data := part.read(1 << 18):
+            digest.update(data)
+    return digest
+
+
+def _content_type(key: str) -> str:
+    return mimetypes.guess_type(key, strict=False)[0] or "application/octet-stream"
+
+
+def _error(about: str, code: str, message: str, where: str = "S3") -> TargetError:
+    if code == "NoSuchBucket":
+        return TargetRefused(f"{about} at {where}: there is no such bucket", "create it, or correct --target-container")
+    if code in _REFUSED:
+        told = f" ({message})" if message else ""
+        return TargetRefused(f"{about} at {where}: access is denied{told}", "check the credentials and their permissions on the bucket")
+    if code in _SLOW:
+        return SlowDown(f"{about} at {where}: {code}")
+    if code in ("KeyTooLongError", "InvalidURI", "EntityTooLarge", "InvalidBucketName"):
+        return PermanentError(f"{about} at {where}: {code}: {message}")
+    return TargetError(f"{about} at {where}: {code}: {message}")
+
+
+def _first_line(text: str) -> str:
+    return text.strip().partition("\n")[0]

@@ -1,0 +1,146 @@
+"""The Celery app that `celery -A autosync worker` and `celery -A autosync flower` find, and how it gets its settings.
+
+The operator's file is celeryconfig.py in the directory where Celery is started (or the module that `--config` or CELERY_CONFIG_MODULE
+names). Without one the package's defaults hold; a broken one ends the program with one line.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from celery import Celery, signals
+from celery.loaders.base import BaseLoader
+from kombu import Exchange, Queue
+
+from .logs import configure
+from .settings import DEFAULTS, NEEDED
+
+_CONFIG = "celeryconfig"
+
+
+class Loader(BaseLoader):
+    """Reads the settings when they are first needed. This, with the command line, is where the environment is read."""
+
+    def read_configuration(self, fail_silently: bool = True) -> dict[str, Any]:
+        """The operator's settings over the package's.
+
+        Raises:
+            SystemExit: with one line that says what is wrong with the file.
+        """
+        name = os.environ.get("CELERY_CONFIG_MODULE", _CONFIG)
+        settings = {**DEFAULTS, **_from_environment(), **_from_module(name)}
+        problem = _problem(settings)
+        if problem:
+            _give_up(f"{name}: {problem}")
+        queues = [Queue(queue, Exchange(queue), routing_key=queue) for queue in settings["autosync_queues"]]
+        settings.setdefault("task_queues", queues)
+        settings.setdefault("task_default_queue", settings["task_queues"][0].name)
+        return settings
+
+
+def make_app(**settings: Any) -> Celery:
+    """An app with the settings that correctness needs.
+
+    Args:
+        settings: more of them, which no file changes.
+    """
+    return Celery("autosync", loader=Loader, include=["autosync.tasks.transfer"], **{**NEEDED, **settings})
+
+
+def sending_app(broker: str, queue: str) -> Celery:
+    """An app that only sends, to one queue of one broker. It reads no celeryconfig.py: that file is for upload boxes."""
+    sender = Celery("autosync", set_as_current=False, **NEEDED)
+    sender.config_from_object(
+        {
+            "broker_url": _for_celery(broker),
+            "task_queues": [Queue(queue, Exchange(queue), routing_key=queue)],
+            "task_default_queue": queue,
+            "task_send_sent_event": True,
+        }
+    )
+    return sender
+
+
+def _for_celery(broker: str) -> str:
+    """redis-py writes unix:///path?db=0 what Celery writes redis+socket:///path?virtual_host=0."""
+    return broker.replace("unix://", "redis+socket://", 1).replace("?db=", "?virtual_host=") if broker.startswith("unix://") else broker
+
+
+@signals.celeryd_init.connect
+def _log_in_our_format(conf: Any, **_: Any) -> None:
+    """Where a log format was chosen, Celery's own logging is not set up at all: that is what a receiver of this signal means."""
+    if conf.autosync_log_format:
+        signals.setup_logging.connect(lambda **_: configure(conf.autosync_log_format, conf.autosync_verbosity), weak=False)
+
+
+def _from_module(name: str) -> dict[str, Any]:
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name == name == _CONFIG:
+            return {}
+        _give_up(f"{name}: there is no module {error.name!r}")
+    except SyntaxError as error:
+        _give_up(f"{error.filename}, line {error.lineno}: {error.msg}")
+    except Exception as error:  # whatever an operator's file may do
+        _give_up(f"{name}: {type(error).__name__}: {error}")
+    return {key: value for key, value in vars(module).items() if not key.startswith("_") and key.islower() and not _is_module(value)}
+
+
+def _from_environment() -> dict[str, Any]:
+    """What `autosync` gives to the workers that it starts itself, and what a container may set in place of a file."""
+    found: dict[str, Any] = {}
+    sources = os.environ.get("AUTOSYNC_SOURCES")
+    if sources:
+        try:
+            found["autosync_sources"] = json.loads(sources) if sources[0] in "[{" else sources.split(os.pathsep)
+        except ValueError as error:
+            _give_up(f"AUTOSYNC_SOURCES: {error}")
+    if os.environ.get("AUTOSYNC_QUEUES"):
+        found["autosync_queues"] = os.environ["AUTOSYNC_QUEUES"].split(",")
+    if os.environ.get("AUTOSYNC_LOG_FORMAT"):
+        found["autosync_log_format"] = os.environ["AUTOSYNC_LOG_FORMAT"]
+    try:
+        if os.environ.get("AUTOSYNC_SECRETS"):
+            found["autosync_secrets"] = json.loads(os.environ["AUTOSYNC_SECRETS"])
+        if os.environ.get("AUTOSYNC_VERBOSITY"):
+            found["autosync_verbosity"] = int(os.environ["AUTOSYNC_VERBOSITY"])
+    except ValueError as error:
+        _give_up(f"AUTOSYNC_SECRETS or AUTOSYNC_VERBOSITY: {error}")
+    return found
+
+
+def _problem(settings: Mapping[str, Any]) -> str:
+    sources = settings["autosync_sources"]
+    if not isinstance(sources, list | tuple | set | dict):
+        return "autosync_sources must be a list of paths, or a dict from the file host's paths to this box's"
+    paths = [*sources, *sources.values()] if isinstance(sources, dict) else sources
+    for path in paths:
+        if not isinstance(path, str) or not path.startswith("/"):
+            return f"autosync_sources: {path!r} is not an absolute path"
+    queues = settings["autosync_queues"]
+    if not isinstance(queues, list | tuple) or not queues or not all(isinstance(queue, str) and queue for queue in queues):
+        return "autosync_queues must be a list of queue names"
+    if not isinstance(settings["autosync_secrets"], dict):
+        return "autosync_secrets must be a dict from option names to values"
+    if settings["autosync_log_format"] not in (None, "text", "json"):
+        return "autosync_log_format must be 'text', 'json' or None"
+    if not isinstance(settings["broker_url"], str):
+        return "broker_url must be a string such as 'redis://host:6379/0'"
+    return ""
+
+
+def _is_module(value: object) -> bool:
+    return isinstance(value, type(os))
+
+
+def _give_up(problem: str) -> NoReturn:
+    """End the program with one line and exit code 1; for any other exception Celery would show a traceback here."""
+    raise SystemExit(f"autosync: {problem}")
+
+
+app = make_app()

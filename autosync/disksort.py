@@ -1,0 +1,75 @@
+"""Sorting more than fits in memory: sorted runs in temporary files, then one merge."""
+
+from __future__ import annotations
+
+import heapq
+import marshal
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from itertools import islice
+from operator import itemgetter
+from typing import IO, Any
+
+Row = tuple[Any, ...]
+
+_FIRST = itemgetter(0)
+#: Rows read back at a time from each run.
+_PAGE = 512
+#: Runs open at a time; more are merged into one first.
+_FAN_IN = 64
+
+
+def disksort(rows: Iterable[Row], directory: str | None = None, in_memory: int = 100_000) -> Iterator[Row]:
+    """Sort rows by their first field, holding about `in_memory` of them at a time.
+
+    Args:
+        rows: tuples of plain values (str, int, float, bytes, None).
+        directory: where the runs are written; they have no name there and vanish with the process. None: the system's
+            temporary directory.
+        in_memory: rows per run.
+
+    Yields:
+        The rows in order. Rows with equal first fields keep the order in which they came.
+
+    Raises:
+        OSError: the runs cannot be written.
+    """
+    source = iter(rows)
+    first = sorted(islice(source, in_memory), key=_FIRST)
+    if len(first) < in_memory:
+        yield from first
+        return
+    with ExitStack() as files:
+        runs = [_write(first, directory, files)]
+        del first
+        while run := sorted(islice(source, in_memory), key=_FIRST):
+            runs.append(_write(run, directory, files))
+            if len(runs) == _FAN_IN:
+                merged = _write(_merge(runs), directory, files)
+                for spent in runs:
+                    spent.close()
+                runs = [merged]
+        yield from _merge(runs)
+
+
+def _merge(runs: list[IO[bytes]]) -> Iterator[Row]:
+    return heapq.merge(*map(_read, runs), key=_FIRST)
+
+
+def _write(rows: Iterable[Row], directory: str | None, files: ExitStack) -> IO[bytes]:
+    run = files.enter_context(tempfile.TemporaryFile(dir=directory, prefix="autosync-sort-"))
+    source = iter(rows)
+    while page := list(islice(source, _PAGE)):
+        marshal.dump(page, run)
+    return run
+
+
+def _read(run: IO[bytes]) -> Iterator[Row]:
+    run.seek(0)
+    while True:
+        try:
+            page = marshal.load(run)  # noqa: S302 - our own file, which has no name that others could open
+        except EOFError:
+            return
+        yield from page

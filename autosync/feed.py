@@ -1,0 +1,277 @@
+"""The feed joins the halves: changes come in from the watcher, differences from looks; keys go out, marked in the ledger and sent in batches.
+
+    watcher -> settle -> feed -> ledger + queue          (events: one thread)
+    timer, watcher -> settle -> look -> ledger + queue   (looks: another, so that a long look never holds up an event)
+
+A broker that is away delays and loses nothing: both threads wait for it, and the kernel's queue and `Settle` hold what happens meanwhile.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from .change import LOOK_EVERYWHERE
+from .errors import BrokerError, SourceUnsure, TargetError
+from .keys import Keys
+from .ledger import GONE, UNKNOWN, Hint, Ledger
+from .look import Comparison, LookReport
+from .settle import MOST_PATIENCE, Pending, Settle
+from .tasks.messages import DELETE, UPLOAD, Priority, Publisher
+
+log = logging.getLogger(__name__)
+
+#: A batch is full with so many keys or so many bytes.
+BATCH_KEYS = 100
+BATCH_BYTES = 64 << 20
+#: A look waits while more keys than this are dirty; events do not wait.
+HIGH_WATER = 20_000
+#: How long the broker and the target are left alone after they failed, in seconds.
+_BROKER_PAUSE = 0.5
+_LOOK_PAUSES = (1.0, 5.0, 30.0, 60.0)
+
+T = TypeVar("T")
+
+
+@dataclass
+class Batch:
+    """Keys on their way into the ledger and the queue. `gone` says that they were all deleted."""
+
+    gone: bool = False
+    keys: list[tuple[str, Hint]] = field(default_factory=list)
+    size: int = 0
+
+    def add(self, key: str, hint: Hint) -> None:
+        """Put one more key in."""
+        self.keys.append((key, hint))
+        self.size += max(hint.size, 0)
+
+    def is_full(self) -> bool:
+        """Whether it is time to send it."""
+        return len(self.keys) >= BATCH_KEYS or self.size >= BATCH_BYTES
+
+
+class Stopped(Exception):  # noqa: N818 - not an error
+    """The feed is being closed."""
+
+
+class Feed:
+    """Feeds the ledger and the queue of one mirror.
+
+    Args:
+        name: of the mirror.
+        keys: its naming rule and scope.
+        comparison: finds the differences.
+        ledger: its ledger.
+        publisher: sends its batches.
+        settle: where changes come from.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        keys: Keys,
+        comparison: Comparison,
+        ledger: Ledger,
+        publisher: Publisher,
+        settle: Settle,
+    ) -> None:
+        self.name = name
+        self.settle = settle
+        self._keys = keys
+        self._comparison = comparison
+        self._ledger = ledger
+        self._publisher = publisher
+        self._stop = threading.Event()
+        #: When the last look everywhere began after which nothing was left to do, in seconds since the epoch; 0: none yet.
+        self.cleared = 0.0
+        #: The last look everywhere, once it has ended.
+        self.last_look: LookReport | None = None
+        #: When the last complete look everywhere began; it becomes `cleared` once no key is dirty.
+        self.look_began = 0.0
+        self.looking = threading.Event()
+        #: Looks that failed, since the last one that did not.
+        self.failed_looks = 0
+        self._threads = [
+            threading.Thread(target=self._feed_events, name="autosync-feed", daemon=True),
+            threading.Thread(target=self._feed_looks, name="autosync-look", daemon=True),
+        ]
+
+    def start(self) -> None:
+        """Begin to feed."""
+        for thread in self._threads:
+            thread.start()
+
+    def close(self, patience: float = 10.0) -> None:
+        """Send what is pending, end a running look, and stop.
+
+        Args:
+            patience: how long to wait for a broker that does not answer, in seconds.
+        """
+        self.settle.close()
+        self._threads[0].join(patience)
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(patience)
+
+    def is_idle(self) -> bool:
+        """Whether nothing is pending and no look is running."""
+        return self.settle.is_idle() and not self.looking.is_set()
+
+    # Events
+
+    def _feed_events(self) -> None:
+        try:
+            while pending := self.settle.take():
+                self._send_all(self._batches(pending), Priority.EVENT)
+        except Stopped:
+            pass
+
+    def _batches(self, pending: Sequence[Pending]) -> Iterator[Batch]:
+        """Sort what is due into batches; a file that turns out to be changing still goes back."""
+        saved, gone = Batch(), Batch(gone=True)
+        for one in pending:
+            if not self._keys.covers(one.path):
+                continue
+            hint, changed = _seen(one.path)
+            if not one.closed and self._is_busy(one, changed):
+                self.settle.postpone(one)
+                continue
+            batch = gone if hint.gone else saved
+            batch.add(self._keys.key(one.path), hint)
+            if batch.is_full():
+                yield batch
+                saved, gone = (saved, Batch(gone=True)) if batch.gone else (Batch(), gone)
+        yield from (batch for batch in (saved, gone) if batch.keys)
+
+    def _is_busy(self, one: Pending, changed: float) -> bool:
+        return time.time() < changed + self.settle.quiet and time.monotonic() < one.since + MOST_PATIENCE
+
+    # Looks
+
+    def _feed_looks(self) -> None:
+        try:
+            while (path := self.settle.take_look()) is not None:
+                self.looking.set()
+                report = self.look(path)
+                if path == LOOK_EVERYWHERE.path:
+                    self.last_look = report
+                self.looking.clear()
+                if report.error is None:
+                    self.failed_looks = 0
+                    continue
+                log.warning("look at %s: %s", path or "everything", report.error)
+                self.failed_looks += 1
+                self._pause(_LOOK_PAUSES[min(self.failed_looks, len(_LOOK_PAUSES)) - 1])
+                self.settle.say((LOOK_EVERYWHERE._replace(path=path),))
+        except Stopped:
+            pass
+        finally:
+            self.looking.clear()
+
+    def look(self, path: str) -> LookReport:
+        """Compare a part of the source with the target and feed the differences.
+
+        Args:
+            path: a directory or file of the source; "" is everything.
+
+        Returns:
+            What was found; `error` if it could not be finished.
+
+        Raises:
+            Stopped: the feed was closed meanwhile.
+        """
+        report = LookReport()
+        began = time.time()
+        first = not path and self.cleared == 0.0
+        priority = Priority.FIRST_LOOK if first else Priority.LOOK
+        try:
+            self._send_all(self._look_batches(path, report), priority, bounded=True)
+        except (TargetError, SourceUnsure) as error:
+            report.error = error
+        if not path and report.error is None:
+            self.look_began = began if report.complete else 0.0
+            log.info("compared %d files in %.1f s: %d to upload, %d to delete", report.seen, time.time() - began, report.uploads, report.deletes)
+        return report
+
+    def _look_batches(self, path: str, report: LookReport) -> Iterator[Batch]:
+        saved, gone = Batch(), Batch(gone=True)
+        for key, found, etag in self._comparison.differences(path, report, self.cleared):
+            if self._stop.is_set():
+                raise Stopped
+            batch = saved if found else gone
+            if found:
+                report.uploads += 1
+                batch.add(key, Hint(found.size, found.mtime_ns, etag or ""))
+            else:
+                report.deletes += 1
+                batch.add(key, GONE)
+            if batch.is_full():
+                yield batch
+                saved, gone = (saved, Batch(gone=True)) if batch.gone else (Batch(), gone)
+        yield from (batch for batch in (saved, gone) if batch.keys)
+
+    # Marking and sending
+
+    def send(self, keys: Sequence[str], priority: Priority) -> None:
+        """Send messages for keys that are marked already: swept ones."""
+        for start in range(0, len(keys), BATCH_KEYS):
+            page = keys[start : start + BATCH_KEYS]
+            self._publisher.send(self.name, page, size=0, priority=priority)
+
+    def mark_again(self, keys: Sequence[str]) -> None:
+        """Have keys looked at again whose state nobody knows, such as those in the failed list."""
+        batch = Batch(keys=[(key, UNKNOWN) for key in keys])
+        self._send(batch, Priority.LOOK)
+
+    def _send_all(self, batches: Iterable[Batch], priority: Priority, *, bounded: bool = False) -> None:
+        for batch in batches:
+            dirty = self._send(batch, priority)
+            while bounded and dirty > HIGH_WATER:
+                self._pause(0.2)
+                dirty = self._insist(self._ledger.dirty)
+
+    def _send(self, batch: Batch, priority: Priority) -> int:
+        """Mark, then publish: what is marked is not forgotten, whatever happens to the message. Returns how many keys are dirty."""
+        marked = self._insist(lambda: self._ledger.mark(batch.keys))
+        if marked.fresh:
+            task = DELETE if batch.gone else UPLOAD
+            self._insist(lambda: self._publisher.send(self.name, marked.fresh, size=batch.size, priority=priority, task=task))
+        return marked.dirty
+
+    def _insist(self, call: Callable[[], T]) -> T:
+        """Try until the broker answers."""
+        told = False
+        while True:
+            try:
+                return call()
+            except BrokerError as error:
+                if not told:
+                    log.warning("%s; what happens meanwhile is kept and sent later", error)
+                told = True
+                self._pause(_BROKER_PAUSE)
+
+    def _pause(self, seconds: float) -> None:
+        if self._stop.wait(seconds):
+            raise Stopped
+
+
+def _seen(path: str) -> tuple[Hint, float]:
+    """What is at a path: a hint for the worker, and when it last changed (seconds since the epoch)."""
+    try:
+        seen = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return GONE, 0.0
+    except OSError:
+        return UNKNOWN, 0.0
+    if not stat.S_ISREG(seen.st_mode):
+        return GONE, 0.0
+    return Hint(seen.st_size, seen.st_mtime_ns), seen.st_mtime
+
+

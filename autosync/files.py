@@ -1,0 +1,46 @@
+"""A file as a target lists it and as an actor is given it: the value that actors and autosync share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+
+@dataclass(slots=True)
+class File:
+    """One file of a mirror.
+
+    Attributes:
+        key: its name in the target. Names that are not UTF-8 carry surrogate escapes, as `os.fsdecode` makes them.
+        size: in bytes.
+        mtime: seconds since the epoch. In a listing: when the target last changed the object. On the way up: when the
+            file was last modified at the source.
+        etag: the target's own checksum of the content, without quotes; None where it has none.
+    """
+
+    key: str
+    size: int = 0
+    mtime: float = 0.0
+    etag: str | None = None
+
+    def open(self) -> BinaryIO:
+        """Open the content for reading. Only the files that autosync hands to `Actor.upload` have one."""
+        raise NotImplementedError(f"{self.key} is a listed file; only a file to be uploaded can be read")
+
+
+class Listing:
+    """An iterable of `File` that says whether it is sorted.
+
+    Args:
+        files: what the target holds.
+        already_sorted: True if the keys come in the order of their UTF-8 bytes (RFC 3629, part 1: the same as the order
+            of code points). Where this is False, autosync sorts on disk before it compares.
+    """
+
+    def __init__(self, files: Iterable[File], *, already_sorted: bool) -> None:
+        self._files = files
+        self.already_sorted = already_sorted
+
+    def __iter__(self) -> Iterator[File]:
+        return iter(self._files)

@@ -1,0 +1,107 @@
+"""inotify(7) and nothing more: place a watch, read events, close. Names are exact, whatever bytes they hold.
+
+The calls and constants are pyinotify's. Its reader is not used: it decodes names as UTF-8 and drops everything that was
+read together with one that is not.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import warnings
+from collections.abc import Iterator
+from typing import NamedTuple
+
+with warnings.catch_warnings():
+    # pyinotify imports asyncore (pyasyncore on Python 3.12 and later) for a class that is not used here.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import pyinotify
+
+IN_CLOSE_WRITE: int = pyinotify.IN_CLOSE_WRITE
+IN_CREATE: int = pyinotify.IN_CREATE
+IN_DELETE: int = pyinotify.IN_DELETE
+IN_DELETE_SELF: int = pyinotify.IN_DELETE_SELF
+IN_IGNORED: int = pyinotify.IN_IGNORED
+IN_ISDIR: int = pyinotify.IN_ISDIR
+IN_MOVED_FROM: int = pyinotify.IN_MOVED_FROM
+IN_MOVED_TO: int = pyinotify.IN_MOVED_TO
+IN_MOVE_SELF: int = pyinotify.IN_MOVE_SELF
+IN_ONLYDIR: int = pyinotify.IN_ONLYDIR
+IN_Q_OVERFLOW: int = pyinotify.IN_Q_OVERFLOW
+IN_UNMOUNT: int = pyinotify.IN_UNMOUNT
+
+_HEADER = struct.Struct("iIII")  # struct inotify_event: wd, mask, cookie, len
+_BUFFER = 256 * 1024
+
+
+class Event(NamedTuple):
+    """One event as the kernel gives it. `name` is "" for events of the watched directory itself."""
+
+    wd: int
+    mask: int
+    cookie: int
+    name: str
+
+
+class Inotify:
+    """One inotify instance. Reading never blocks; wait on `fileno()` first.
+
+    Raises:
+        OSError: EMFILE when the user has too many instances (sysctl fs.inotify.max_user_instances).
+    """
+
+    def __init__(self) -> None:
+        calls = pyinotify.INotifyWrapper.create()
+        if calls is None:
+            raise OSError("this system's C library has no inotify calls")
+        self._calls = calls
+        self._fd: int = calls.inotify_init()
+        if self._fd < 0:
+            raise OSError(calls.get_errno(), os.strerror(calls.get_errno()))
+        os.set_blocking(self._fd, False)
+        os.set_inheritable(self._fd, False)
+
+    def fileno(self) -> int:
+        """The descriptor, for poll(2)."""
+        return self._fd
+
+    def add(self, directory: int, mask: int) -> int:
+        """Watch an open directory. Going through its descriptor, any name works and no link can be swapped in.
+
+        Args:
+            directory: descriptor of the directory.
+            mask: the `IN_` flags that are wanted.
+
+        Returns:
+            The watch descriptor; the same one again if this directory is watched already.
+
+        Raises:
+            OSError: ENOSPC when the user's limit of watches is reached (sysctl fs.inotify.max_user_watches).
+        """
+        wd: int = self._calls.inotify_add_watch(self._fd, f"/proc/self/fd/{directory}", mask | IN_ONLYDIR)
+        if wd < 0:
+            number = self._calls.get_errno()
+            raise OSError(number, os.strerror(number))
+        return wd
+
+    def remove(self, wd: int) -> None:
+        """Take a watch away. One that the kernel has already dropped is no error."""
+        self._calls.inotify_rm_watch(self._fd, wd)
+
+    def read(self) -> Iterator[Event]:
+        """The events that are waiting, in order; nothing if there are none."""
+        try:
+            data = os.read(self._fd, _BUFFER)
+        except BlockingIOError:
+            return
+        offset = 0
+        while offset < len(data):
+            wd, mask, cookie, length = _HEADER.unpack_from(data, offset)
+            offset += _HEADER.size
+            name = os.fsdecode(data[offset : offset + length].rstrip(b"\0")) if length else ""
+            offset += length
+            yield Event(wd, mask, cookie, name)
+
+    def close(self) -> None:
+        """Give the instance and all its watches back."""
+        os.close(self._fd)

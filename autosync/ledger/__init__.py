@@ -1,0 +1,365 @@
+"""The ledger in Redis: which keys of a mirror are not known to be right, and who is working on them.
+
+Celery's messages are hints; this is the truth. A key is dirty from `mark` until a worker's `done`. At most one worker holds it at a
+time; a change that arrives meanwhile raises its generation, and then `done` answers "look again". What nobody holds any more is
+found by `sweep`. The scripts beside this file do each step at once; mark.lua describes the shapes.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from importlib import resources
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs, urlsplit, urlunsplit
+
+import redis
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
+
+from ..errors import BrokerError, ConfigurationError
+
+#: Everything of ours in Redis begins with this, Celery's own keys included.
+PREFIX = "autosync:"
+#: How long a claim holds without being renewed, in seconds.
+LEASE = 60.0
+#: How long a watcher keeps its place without renewing it, in seconds.
+PLACE = 15.0
+
+_MIRRORS = PREFIX + "mirrors"
+
+
+class Hint(NamedTuple):
+    """What the file host saw when it marked a key: `size` in bytes and `mtime_ns`. (-1, 0): no such file. (-2, 0): not known.
+
+    `etag` is set where everything but the times is equal: if the content still has it, nothing needs to be sent.
+    """
+
+    size: int
+    mtime_ns: int
+    etag: str = ""
+
+    @property
+    def gone(self) -> bool:
+        """Whether the file host saw no file."""
+        return self.size == -1
+
+    @property
+    def known(self) -> bool:
+        """Whether the file host saw anything at all."""
+        return self.size != -2
+
+    def dumps(self) -> str:
+        """One line of text for the ledger."""
+        return f"{self.size} {self.mtime_ns} {self.etag}"
+
+    @classmethod
+    def loads(cls, text: str) -> Hint:
+        """The hint that `dumps` wrote."""
+        size, mtime_ns, etag = text.split(" ", 2)
+        return cls(int(size), int(mtime_ns), etag)
+
+
+GONE = Hint(-1, 0)
+UNKNOWN = Hint(-2, 0)
+
+
+class Claim(NamedTuple):
+    """A key that this worker holds. `attempts`: failed tries before this one."""
+
+    key: str
+    attempts: int
+    hint: Hint
+
+
+class Deed(Enum):
+    """What a worker did about a key."""
+
+    UPLOADED = "uploaded"
+    DELETED = "deleted"
+    #: The target was right already.
+    NOTHING = "nothing"
+    RETRY = "retry"
+    FAILED = "failed"
+    #: Untouched; another worker may have it.
+    BACK = "back"
+
+
+_OUTCOMES = {Deed.RETRY: "retry", Deed.FAILED: "failed", Deed.BACK: "back"}
+
+
+class Outcome(NamedTuple):
+    """What became of one claimed key: `delay` in seconds for RETRY, `failure` for FAILED, `size` in bytes for UPLOADED."""
+
+    key: str
+    deed: Deed
+    size: int = 0
+    delay: float = 0.0
+    failure: Failure | None = None
+
+
+class Failure(NamedTuple):
+    """An entry of the failed list. `time`: seconds since the epoch."""
+
+    key: str
+    reason: str
+    attempts: int
+    worker: str
+    time: float
+
+
+class Marked(NamedTuple):
+    """Answer to `mark`: how many keys are dirty now, and which of the marked ones need a message."""
+
+    dirty: int
+    fresh: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a mirror stands: `dirty` keys, of which `held` are claimed or wait for their next try; `failed` keys; what has been done
+    since the mirror exists; `lag` in seconds, the age of the oldest dirty key."""
+
+    holder: str
+    epoch: str
+    dirty: int
+    held: int
+    failed: int
+    files: int
+    bytes: int
+    deleted: int
+    lag: float
+
+
+def address(url: str) -> str:
+    """A broker's URL without its password, fit to be shown."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{parts.hostname}:{parts.port or 6379}"))
+
+
+def connect(url: str) -> redis.Redis:
+    """A client for a broker's URL, in the spellings that Celery takes: redis://, rediss://, redis+socket:///path, unix:///path.
+
+    Raises:
+        ConfigurationError: the URL is none of these.
+    """
+    parts = urlsplit(url)
+    # A unix socket has no keep-alive.
+    options: dict[str, Any] = {} if "socket" in parts.scheme or parts.scheme == "unix" else {"socket_keepalive": True}
+    if parts.scheme == "redis+socket":
+        query = parse_qs(parts.query)
+        url = f"unix://{parts.path}?db={query.get('virtual_host', ['0'])[0]}"
+    try:
+        return redis.Redis.from_url(
+            url,
+            socket_timeout=15,
+            socket_connect_timeout=5,
+            retry=Retry(ConstantBackoff(0.1), 1),
+            **options,
+        )
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError(f"broker {address(url)}: {error}", "for example redis://host:6379/0") from error
+
+
+@contextmanager
+def _broker_errors(client: redis.Redis) -> Iterator[None]:
+    try:
+        yield
+    except redis.exceptions.RedisError as error:
+        kwargs = client.connection_pool.connection_kwargs
+        where = kwargs.get("path") or f"{kwargs.get('host')}:{kwargs.get('port')}"
+        raise BrokerError(f"broker at {where}: {error}") from error
+
+
+def mirror_names(client: redis.Redis) -> list[str]:
+    """The names of all mirrors that were ever registered at this broker.
+
+    Raises:
+        BrokerError: the broker did not answer.
+    """
+    with _broker_errors(client):
+        return sorted(name.decode() for name in client.smembers(_MIRRORS))
+
+
+class Ledger:
+    """The ledger of one mirror. Safe to use from many threads.
+
+    Every method raises `BrokerError` when Redis does not answer or answers with an error.
+
+    Args:
+        client: a connection, see `connect`.
+        mirror: the mirror's name.
+    """
+
+    def __init__(self, client: redis.Redis, mirror: str) -> None:
+        self._client = client
+        self._mirror = mirror
+        base = f"{PREFIX}{{{mirror}}}:"
+        self._keys = [base + part for part in ("mirror", "state", "since", "due", "failed", "stats")]
+        self._place = base + "watcher"
+        self._scripts = {
+            name: client.register_script(resources.files(__package__).joinpath(f"{name}.lua").read_text())
+            for name in ("mark", "claim", "renew", "done", "sweep", "guard")
+        }
+
+    def register(self, definition: str, version: str) -> str:
+        """Publish the mirror's definition.
+
+        Returns:
+            The epoch: it changes when Redis has lost its memory since, and then everything has to be looked at again.
+        """
+        with _broker_errors(self._client):
+            pipe = self._client.pipeline()
+            pipe.sadd(_MIRRORS, self._mirror)
+            pipe.hset(self._keys[0], mapping={"definition": definition, "version": version})
+            pipe.hsetnx(self._keys[0], "epoch", uuid.uuid4().hex)
+            pipe.hget(self._keys[0], "epoch")
+            epoch: bytes = pipe.execute()[-1]
+            return epoch.decode()
+
+    def definition(self) -> tuple[str, str] | None:
+        """The published definition and its version, or None if there is no such mirror."""
+        with _broker_errors(self._client):
+            definition, version = self._client.hmget(self._keys[0], "definition", "version")
+        return (definition.decode(), version.decode()) if definition and version else None
+
+    def cleared(self) -> tuple[str, float] | None:
+        """The last look after which every difference was made right: the version of the definition and when it began."""
+        with _broker_errors(self._client):
+            text = self._client.hget(self._keys[0], "cleared")
+        if not text:
+            return None
+        version, began = text.decode().split(" ")
+        return version, float(began)
+
+    def set_cleared(self, version: str, began: float) -> None:
+        """Note that all differences which the look that began then had found are made right."""
+        with _broker_errors(self._client):
+            self._client.hset(self._keys[0], "cleared", f"{version} {began!r}")
+
+    def guard(self, who: str) -> Standing:
+        """Take or keep the watcher's place, and see how the mirror stands. `holder` is somebody else if the place was taken."""
+        held, epoch, dirty, waiting, failed, files, size, deleted, lag = self._call(
+            "guard", [who, int(PLACE * 1000)], [self._place, *self._keys]
+        )
+        return Standing(held.decode(), epoch.decode(), dirty, waiting, failed, files, size, deleted, lag / 1000)
+
+    def place(self) -> tuple[str, float] | None:
+        """Who has the watcher's place, and for how many seconds yet."""
+        with _broker_errors(self._client):
+            held, left = self._client.pipeline().get(self._place).pttl(self._place).execute()
+        return (held.decode(), max(left, 0) / 1000) if held else None
+
+    def leave(self, who: str) -> None:
+        """Give the watcher's place up, if `who` has it."""
+        with _broker_errors(self._client):
+            if self._client.get(self._place) == who.encode():
+                self._client.delete(self._place)
+
+    def mark(self, found: Sequence[tuple[str, Hint]]) -> Marked:
+        """Say that these keys are dirty. Mark first, publish then: what is marked is never forgotten."""
+        args: list[bytes | str] = []
+        for key, hint in found:
+            args += (_raw(key), hint.dumps())
+        dirty, *indexes = self._call("mark", args)
+        return Marked(dirty, [found[index - 1][0] for index in indexes])
+
+    def claim(self, owner: str, version: str, keys: Sequence[str]) -> list[Claim] | None:
+        """Take those of the keys that are dirty and that nobody holds.
+
+        Args:
+            owner: who will hold them; no spaces.
+            version: of the definition that the worker goes by.
+            keys: the keys.
+
+        Returns:
+            What was taken, or None if the mirror has another definition by now; then nothing was.
+        """
+        answers = self._call("claim", [owner, int(LEASE * 1000), version, *map(_raw, keys)])
+        if answers is None:
+            return None
+        return [_claim(key, said) for key, said in zip(keys, answers, strict=True) if isinstance(said, bytes)]
+
+    def renew(self, owner: str, keys: Sequence[str]) -> list[str]:
+        """Keep claims alive. Returns those that this owner does not hold any more."""
+        return [keys[index - 1] for index in self._call("renew", [owner, int(LEASE * 1000), *map(_raw, keys)])]
+
+    def done(self, owner: str, outcomes: Sequence[Outcome]) -> tuple[list[Claim], list[str]]:
+        """Say what became of claimed keys.
+
+        Returns:
+            The keys that changed meanwhile and are still held: look at the disk again. And those that this owner did not hold any
+            more when it said so; whoever does not know what another may have done since marks them again.
+        """
+        uploaded = [one for one in outcomes if one.deed is Deed.UPLOADED]
+        deleted = sum(1 for one in outcomes if one.deed is Deed.DELETED)
+        args: list[Any] = [owner, len(uploaded), sum(one.size for one in uploaded), deleted]
+        for one in outcomes:
+            failure = json.dumps(one.failure[1:]) if one.failure else ""
+            args += (_raw(one.key), _OUTCOMES.get(one.deed, "done"), int(one.delay * 1000), failure)
+        again: list[Claim] = []
+        lost: list[str] = []
+        for one, said in zip(outcomes, self._call("done", args), strict=True):
+            if isinstance(said, bytes):
+                again.append(_claim(one.key, said))
+            elif said == 0:
+                lost.append(one.key)
+        return again, lost
+
+    def sweep(self, most: int = 1000, age: float | None = None) -> list[str]:
+        """Keys that nobody holds and that need a message.
+
+        Args:
+            most: at most this many.
+            age: in seconds; also keys that have been dirty for that long and whose message seems to be lost. None: not those.
+        """
+        found: list[bytes] = self._call("sweep", [most, -1 if age is None else int(age * 1000)])
+        return [_text(key) for key in found]
+
+    def failures(self) -> Iterator[Failure]:
+        """The failed list."""
+        with _broker_errors(self._client):
+            for key, text in self._client.hscan_iter(self._keys[4], count=500):
+                yield Failure(_text(key), *json.loads(text))
+
+    def dirty(self) -> int:
+        """How many keys are dirty."""
+        with _broker_errors(self._client):
+            return int(self._client.hlen(self._keys[1]))
+
+    def waiting(self, queue: str, priorities: Iterable[str] = ("", ":5", ":9")) -> int:
+        """How many messages wait in a Celery queue, over all its priorities."""
+        with _broker_errors(self._client):
+            pipe = self._client.pipeline(transaction=False)
+            for priority in priorities:
+                pipe.llen(f"{PREFIX}{queue}{priority}")
+            return int(sum(pipe.execute()))
+
+    def _call(self, name: str, args: Sequence[Any], keys: Sequence[str] | None = None) -> Any:
+        with _broker_errors(self._client):
+            return self._scripts[name](keys=keys or self._keys, args=args)
+
+
+def now() -> float:
+    """The time to put into a `Failure`."""
+    return time.time()
+
+
+def _raw(key: str) -> bytes:
+    return key.encode("utf-8", "surrogateescape")
+
+
+def _text(key: bytes) -> str:
+    return key.decode("utf-8", "surrogateescape")
+
+
+def _claim(key: str, said: bytes) -> Claim:
+    attempts, hint = said.decode().split(" ", 1)
+    return Claim(key, int(attempts), Hint.loads(hint))

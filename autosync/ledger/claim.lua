@@ -1,0 +1,24 @@
+-- claim: take keys to work on. KEYS as in mark.lua.
+-- ARGV: owner, lease in ms, version of the definition that the worker holds, key, key, ...
+-- Returns false if the mirror has another definition by now; else per key "attempts hint", or
+-- 0: not dirty, nothing to do; -1: another worker has it, or its next try is not due.
+if redis.call('HGET', KEYS[1], 'version') ~= ARGV[3] then return false end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local answer = {}
+for i = 4, #ARGV do
+  local key = ARGV[i]
+  local held = redis.call('HGET', KEYS[2], key)
+  local due = held and redis.call('ZSCORE', KEYS[4], key)
+  if not held then
+    answer[i - 3] = 0
+  elseif due and tonumber(due) > now then
+    answer[i - 3] = -1
+  else
+    local generation, _, attempts, _, hint = string.match(held, '^(%d+) (%d+) (%d+) (%S+) (.*)$')
+    redis.call('HSET', KEYS[2], key, string.format('%s %s %s %s %s', generation, generation, attempts, ARGV[1], hint))
+    redis.call('ZADD', KEYS[4], now + ARGV[2], key)
+    answer[i - 3] = attempts .. ' ' .. hint
+  end
+end
+return answer

@@ -1,0 +1,27 @@
+-- sweep: find the keys that nobody holds and that need a message. KEYS as in mark.lua.
+-- ARGV: at most how many, age in ms
+-- First those whose lease has run out or whose next try is due. If there are none: keys that have been dirty for longer than the
+-- age and are neither claimed nor waiting for a try, that is, whose message should have arrived; an age of -1 leaves them out.
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local most, age = tonumber(ARGV[1]), tonumber(ARGV[2])
+local found = redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', now, 'LIMIT', 0, most)
+for _, key in ipairs(found) do
+  redis.call('ZREM', KEYS[4], key)
+  local held = redis.call('HGET', KEYS[2], key)
+  if held then
+    local generation, attempts, hint = string.match(held, '^(%d+) %d+ (%d+) %S+ (.*)$')
+    redis.call('HSET', KEYS[2], key, string.format('%s 0 %s - %s', generation, attempts, hint))
+  end
+end
+if #found > 0 or age < 0 or redis.call('ZCARD', KEYS[3]) <= redis.call('ZCARD', KEYS[4]) then return found end
+local from = 0
+while #found < most do
+  local page = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now - age, 'LIMIT', from, 1000)
+  for _, key in ipairs(page) do
+    if #found < most and not redis.call('ZSCORE', KEYS[4], key) then found[#found + 1] = key end
+  end
+  if #page < 1000 then break end
+  from = from + 1000
+end
+return found

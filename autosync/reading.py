@@ -1,0 +1,145 @@
+"""A source file while it is read for an upload: it never gives out the end of a version that did not stand still.
+
+fstat before the first byte and after the last; what was read counts only if nothing differs. Reading also is where a transfer notices
+that its worker is being stopped or has lost its claim, and where progress is counted.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from typing import BinaryIO, cast
+
+from .errors import SourceUnsure, Torn
+from .files import File
+
+
+def _nothing(count: int) -> None:
+    pass
+
+
+class SourceFile(File):
+    """A file to be uploaded. Besides `open`, which suits every target, its parts can be read independently and at the same time.
+
+    Args:
+        key: its key.
+        descriptor: an open descriptor of it; closed by `close`.
+        passing: called with the number of bytes each time some are read. It may raise to stop the transfer.
+    """
+
+    __slots__ = ("_before", "_descriptor", "_passing")
+
+    def __init__(self, key: str, descriptor: int, passing: Callable[[int], None] = _nothing) -> None:
+        self._descriptor = descriptor
+        self._passing = passing
+        self._before = os.fstat(descriptor)
+        super().__init__(key, self._before.st_size, self._before.st_mtime)
+
+    @property
+    def signature(self) -> tuple[int, int, int, int]:
+        """What must stay the same while it is read: inode, size, mtime and ctime in nanoseconds."""
+        return _signature(self._before)
+
+    @property
+    def mtime_ns(self) -> int:
+        """Modification time in nanoseconds since the epoch."""
+        return self._before.st_mtime_ns
+
+    def open(self) -> BinaryIO:
+        """The content from the start. Its last byte is given out only after `verify`.
+
+        Raises:
+            Torn: (from reads) the file changed.
+            SourceUnsure: (from reads) the share failed.
+        """
+        return self.part(0, self.size)
+
+    def part(self, offset: int, length: int) -> BinaryIO:
+        """`length` bytes from `offset`, as a stream with a length. The last byte is given out only after `verify`."""
+        return cast(BinaryIO, _Part(self, offset, length))
+
+    def verify(self) -> None:
+        """Say that what was read until now is one version of the file.
+
+        Raises:
+            Torn: it is not.
+            SourceUnsure: the share cannot tell.
+        """
+        try:
+            after = os.fstat(self._descriptor)
+        except OSError as error:
+            raise SourceUnsure(f"{self.key}: cannot be read: {error.strerror}") from error
+        if _signature(after) != self.signature:
+            raise Torn(f"{self.key} changed while it was read")
+
+    def read_at(self, offset: int, count: int) -> bytes:
+        """Up to `count` bytes from `offset`.
+
+        Raises:
+            Torn: there are none, so the file has become shorter.
+            SourceUnsure: the share failed.
+        """
+        try:
+            data = os.pread(self._descriptor, count, offset)
+        except OSError as error:
+            raise SourceUnsure(f"{self.key}: cannot be read: {error.strerror}") from error
+        if not data and count:
+            raise Torn(f"{self.key} became shorter while it was read")
+        self._passing(len(data))
+        return data
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        os.close(self._descriptor)
+
+
+class _Part(io.RawIOBase):
+    def __init__(self, file: SourceFile, offset: int, length: int) -> None:
+        self._file = file
+        self._start = self._at = offset
+        self._end = offset + length
+
+    def __len__(self) -> int:
+        """The whole length: HTTP clients take their Content-Length from it."""
+        return self._end - self._start
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at - self._start
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: self._start, os.SEEK_CUR: self._at, os.SEEK_END: self._end}[whence]
+        self._at = min(max(base + offset, self._start), self._end)
+        return self.tell()
+
+    def read(self, size: int | None = -1) -> bytes:
+        left = self._end - self._at
+        wanted = left if size is None or size < 0 else min(size, left)
+        if wanted == left and wanted <= (1 << 20):
+            return self._last(wanted)
+        if wanted == left:
+            return b"".join(iter(lambda: self.read(1 << 20), b""))
+        data = self._file.read_at(self._at, wanted)
+        self._at += len(data)
+        return data
+
+    def _last(self, wanted: int) -> bytes:
+        """The end is read whole and given out only if the file stood still until after it was read."""
+        pieces = []
+        while wanted:
+            data = self._file.read_at(self._at, wanted)
+            pieces.append(data)
+            self._at += len(data)
+            wanted -= len(data)
+        self._file.verify()
+        return b"".join(pieces)
+
+
+def _signature(seen: os.stat_result) -> tuple[int, int, int, int]:
+    return (seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)

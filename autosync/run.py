@@ -1,0 +1,380 @@
+"""Keeping one mirror: the main loop of `autosync` and `autosync-watch`.
+
+The main thread holds the watcher's place, sends again what was lost, looks at the clock, and tends child processes. Events and looks have
+threads of their own (feed, watcher).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+
+from .actor import Actor
+from .celery import sending_app
+from .change import LOOK_EVERYWHERE
+from .errors import BrokerError, Exit, SourceUnsure, StartError
+from .feed import Feed
+from .ledger import PLACE, Ledger, Standing, address, connect
+from .look import Comparison
+from .mirror import Identity, Mirror, version_of
+from .onehost import OneHost
+from .settle import Settle
+from .status import StatusLine, summary
+from .tasks.messages import Priority, Publisher, shown
+from .watcher import Watcher, identity_of
+
+log = logging.getLogger(__name__)
+
+_TICK = 1.0
+#: `--once` ends as soon as it is through, so it looks more often.
+_ONCE_TICK = 0.05
+#: Looks that fail so often in a row end `--once`.
+_ONCE_LOOKS = 3
+#: A key is sent again if its message should have arrived this long ago: with an empty queue, and with one that is being worked off.
+_STRAY, _STRAY_BEHIND_OTHERS = 5.0, 600.0
+_SWEPT_AT_ONCE = 1000
+#: How long the end waits until what was seen is in the target, in seconds.
+_DRAIN = 10.0
+_FAILURES_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a mirror is kept: `settle` and `rescan` in seconds (0: no rescans)."""
+
+    mirror: Mirror
+    actor: Actor
+    broker: str
+    spill: Path
+    once: bool
+    settle: float
+    rescan: float
+
+
+class Signals:
+    """SIGINT and SIGTERM. The first asks for an end in order, the second for one at once."""
+
+    def __init__(self) -> None:
+        self.stop = threading.Event()
+        self.hurry = threading.Event()
+        self.number: int | None = None
+
+    def install(self) -> None:
+        """Receive the signals from now on."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._receive)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.stop.is_set():
+            self.hurry.set()
+        self.number = self.number or number
+        self.stop.set()
+
+
+def keep(run: Run, signals: Signals, host: OneHost | None = None) -> Exit:
+    """Keep a mirror until a signal comes, or with `once` until the target equals the source.
+
+    Args:
+        run: what and how.
+        signals: installed before.
+        host: broker and workers as children, already started; None on a file host.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        AutosyncError: it cannot start, or cannot go on.
+    """
+    return _Keeping(run, signals, host).run()
+
+
+class _Keeping:
+    def __init__(self, run: Run, signals: Signals, host: OneHost | None) -> None:
+        self._run = run
+        self._signals = signals
+        self._host = host
+        self._who = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "boot": run.mirror.host, "started": time.time()})
+        self._mirror = replace(run.mirror, identities=_identities(run.mirror))
+        self._keys = run.mirror.keys()
+        self._ledger = Ledger(connect(run.broker), run.mirror.name)
+        self._settle = Settle(run.settle)
+        comparison = Comparison(self._keys, run.actor, delete=run.mirror.delete, spill=str(run.spill))
+        self._publisher = Publisher(sending_app(run.broker, run.mirror.queue), run.mirror.queue)
+        self._feed = Feed(run.mirror.name, self._keys, comparison, self._ledger, self._publisher, self._settle)
+        self._watcher: Watcher | None = None
+        self._epoch = ""
+        self._version = ""
+        self._standing: Standing | None = None
+        self._next_rescan = time.monotonic() + run.rescan if run.rescan else float("inf")
+        self._status = StatusLine(sys.stderr)
+        self._began = time.monotonic()
+
+    def run(self) -> Exit:
+        with ExitStack() as ends:
+            self._take_place()
+            ends.callback(self._leave_place)
+            self._register()
+            before = self._ledger.guard(self._who)
+            self._start(ends)
+            finished = self._loop()
+            self._status.clear()
+            after = self._drain(finished)
+        return self._end(before, after, finished)
+
+    # Start
+
+    def _take_place(self) -> None:
+        """One watcher a mirror. A place whose holder is dead on this host is free; elsewhere, one that is not renewed becomes free."""
+        until = time.monotonic() + PLACE + 1
+        left_before = None
+        while True:
+            standing = self._ledger.guard(self._who)
+            if standing.holder == self._who:
+                return
+            holder = _holder(standing.holder)
+            if _is_dead_here(holder, self._mirror.host):
+                self._ledger.leave(standing.holder)
+                continue
+            place = self._ledger.place()
+            renewed = place is not None and left_before is not None and place[1] > left_before
+            if renewed or _is_alive_here(holder, self._mirror.host) or time.monotonic() > until:
+                raise StartError(
+                    f"mirror {self._mirror.name} is already kept by process {holder.get('pid')} on {holder.get('host')}",
+                    "stop that one, or give this one another --name",
+                )
+            left_before = place[1] if place else None
+            if self._signals.stop.wait(0.5):
+                raise StartError("interrupted while waiting for the mirror to become free")
+
+    def _leave_place(self) -> None:
+        with suppress(BrokerError):
+            self._ledger.leave(self._who)
+        self._publisher.close()
+
+    def _register(self) -> None:
+        definition = self._mirror.dumps()
+        self._version = version_of(definition)
+        self._epoch = self._ledger.register(definition, self._version)
+        cleared = self._ledger.cleared()
+        self._feed.cleared = cleared[1] if cleared and cleared[0] == self._version else 0.0
+
+    def _start(self, ends: ExitStack) -> None:
+        if not self._run.once:
+            self._watcher = Watcher(self._keys, self._settle.say)
+            ends.callback(self._watcher.close)
+        ends.callback(self._feed.close, 2.0)
+        self._again_failed()
+        self._feed.start()
+        if self._watcher:
+            self._watcher.start()
+            log.info("keeping %s equal to %s", self._mirror.name, ", ".join(source.path for source in self._keys.sources))
+        else:
+            self._settle.say((LOOK_EVERYWHERE,))
+
+    # The loop
+
+    def _loop(self) -> bool:
+        """Until a signal comes (False) or `once` is through (True)."""
+        next_tick = 0.0
+        while not self._signals.stop.is_set():
+            if self._host:
+                self._host.tend()
+            if time.monotonic() >= next_tick:
+                next_tick = time.monotonic() + _TICK
+                self._tick()
+            if self._run.once and self._is_through():
+                return True
+            self._signals.stop.wait(_ONCE_TICK if self._run.once else _TICK / 2)
+        return False
+
+    def _tick(self) -> None:
+        """What is done every second. A broker that is away is waited for; the feed has said so."""
+        try:
+            self._standing = self._guard()
+            self._sweep()
+            self._note_cleared()
+            self._watch_roots()
+            if time.monotonic() >= self._next_rescan:
+                self._next_rescan = time.monotonic() + self._run.rescan
+                self._again_failed()
+                self._settle.say((LOOK_EVERYWHERE,))
+        except BrokerError as error:
+            log.debug("%s", error)
+        if self._standing:
+            self._status.show(self._standing, looking=self._feed.looking.is_set())
+
+    def _guard(self) -> Standing:
+        standing = self._ledger.guard(self._who)
+        if standing.holder != self._who:
+            holder = _holder(standing.holder)
+            raise StartError(f"mirror {self._mirror.name} was taken over by process {holder.get('pid')} on {holder.get('host')}")
+        if standing.epoch != self._epoch:
+            log.warning("the broker has lost its memory: everything is compared again")
+            self._feed.look_began = 0.0
+            self._register()
+            self._settle.say((LOOK_EVERYWHERE,))
+        return standing
+
+    def _sweep(self) -> None:
+        assert self._standing is not None
+        if not self._standing.dirty:
+            return
+        empty = self._ledger.waiting(self._mirror.queue) == 0
+        keys = self._ledger.sweep(_SWEPT_AT_ONCE, _STRAY if empty else _STRAY_BEHIND_OTHERS)
+        if keys:
+            self._feed.send(keys, Priority.EVENT if len(keys) < _SWEPT_AT_ONCE else Priority.LOOK)
+
+    def _note_cleared(self) -> None:
+        """All that a look found is made right once nothing is dirty after it."""
+        assert self._standing is not None
+        began = self._feed.look_began
+        if began > self._feed.cleared and self._standing.dirty == 0:
+            self._ledger.set_cleared(self._version, began)
+            self._feed.cleared = began
+
+    def _watch_roots(self) -> None:
+        """Another directory where a root was gives no event; it is seen here."""
+        found = _identities(self._mirror)
+        if found == self._mirror.identities:
+            return
+        for source in self._keys.sources:
+            if self._mirror.identities.get(source.root) != found.get(source.root):
+                state = "is another directory than before" if source.root in found else "is gone"
+                log.warning("source %s %s", source.root, state)
+                if self._watcher and source.root in found:
+                    self._watcher.replace_root(source)
+        self._mirror = replace(self._mirror, identities=found)
+        self._register()
+
+    def _again_failed(self) -> None:
+        page: list[str] = []
+        for failure in self._ledger.failures():
+            page.append(failure.key)
+            if len(page) == 100:
+                self._feed.mark_again(page)
+                page = []
+        if page:
+            self._feed.mark_again(page)
+
+    def _is_through(self) -> bool:
+        """For `once`: the look has ended and nothing is left to do."""
+        report = self._feed.last_look
+        if report is None:
+            return False
+        if report.error is not None:
+            if isinstance(report.error, SourceUnsure) or self._feed.failed_looks >= _ONCE_LOOKS:
+                raise report.error
+            return False
+        return self._ledger_is_empty()
+
+    def _ledger_is_empty(self) -> bool:
+        try:
+            return self._ledger.dirty() == 0
+        except BrokerError:
+            return False
+
+    # End
+
+    def _drain(self, finished: bool) -> Standing | None:
+        """Send what was seen and, on one host, wait a little until it is in the target."""
+        if not finished:
+            log.info("stopping")
+        if self._watcher:
+            self._watcher.stop_reading()
+        self._feed.close(1.0 if self._signals.hurry.is_set() else _DRAIN)
+        if finished:
+            with suppress(BrokerError):
+                self._note_cleared()
+        until = time.monotonic() + (_DRAIN if self._host else 0.0)
+        while self._host and time.monotonic() < until and not self._signals.hurry.is_set() and not self._ledger_is_empty():
+            self._host.tend()
+            self._signals.hurry.wait(0.05)
+        with suppress(BrokerError):
+            return self._ledger.guard(self._who)
+        return self._standing
+
+    def _end(self, before: Standing, after: Standing | None, finished: bool) -> Exit:
+        if after is not None:
+            log.info("%s", summary(before, after, time.monotonic() - self._began))
+        if self._signals.number == signal.SIGINT or (self._run.once and not finished):
+            return Exit.INTERRUPTED
+        if after is not None and after.failed:
+            self._tell_failures(after.failed)
+            return Exit.INCOMPLETE
+        report = self._feed.last_look
+        return Exit.INCOMPLETE if finished and report is not None and not report.complete else Exit.DONE
+
+    def _tell_failures(self, count: int) -> None:
+        with suppress(BrokerError):
+            for number, failure in enumerate(self._ledger.failures()):
+                if number == _FAILURES_SHOWN:
+                    break
+                log.error("failed: %s: %s", shown(failure.key), failure.reason)
+        if count > _FAILURES_SHOWN:
+            log.error("and %d more failed", count - _FAILURES_SHOWN)
+
+
+def _identities(mirror: Mirror) -> dict[str, Identity]:
+    found = {}
+    for source in mirror.sources:
+        with suppress(OSError):
+            found[source.root] = identity_of(source.root)
+    return found
+
+
+def _holder(text: str) -> dict[str, object]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    return found if isinstance(found, dict) else {}
+
+
+def _is_dead_here(holder: dict[str, object], boot: str) -> bool:
+    return holder.get("boot") == boot and holder.get("host") == socket.gethostname() and not _is_alive_here(holder, boot)
+
+
+def _is_alive_here(holder: dict[str, object], boot: str) -> bool:
+    """Whether the holder is a process that this one can see. Another host name on the same boot is a container with other process ids."""
+    pid = holder.get("pid")
+    if holder.get("boot") != boot or holder.get("host") != socket.gethostname() or not isinstance(pid, int):
+        return False
+    return pid != os.getpid() and os.path.exists(f"/proc/{pid}")
+
+
+@contextmanager
+def serving(host: OneHost) -> Iterator[OneHost]:
+    """Run the broker and the workers of one host for the length of a with-block.
+
+    Raises:
+        BrokerError: the broker that was named does not answer.
+        StartError: the embedded one does not start.
+    """
+    try:
+        host.start()
+        yield host
+    finally:
+        host.stop()
+
+
+def insist_on_broker(url: str) -> None:
+    """See that a broker answers, before anything else is begun.
+
+    Raises:
+        StartError: it does not.
+    """
+    try:
+        Ledger(connect(url), "-").definition()
+    except BrokerError as error:
+        raise StartError(f"broker {address(url)} does not answer: {error.what}", "start it, or correct --broker") from error

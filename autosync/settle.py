@@ -1,0 +1,156 @@
+"""Quiet time and folding: many events become few changes, and a file that is still being written has to wait.
+
+A file that was closed or moved into place goes at once if it has been quiet before; saved again within the quiet time, it goes when the quiet
+time is over, however often it was saved. A file that has only appeared waits until it is closed or has not changed for the quiet time.
+Looks fold into the look at a directory above them.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from os.path import commonpath
+
+from .change import LOOK_EVERYWHERE, Change, Kind
+from .keys import slashed
+
+#: A file that never rests is sent this often all the same, in seconds.
+MOST_PATIENCE = 60.0
+#: More pending files than this become one look, so that a storm of events needs no more memory.
+MOST_PENDING = 100_000
+#: More pending looks than this become one look at the directory they have in common.
+MOST_LOOKS = 64
+#: How long a look waits for others to fold into, in seconds.
+LOOK_DELAY = 0.2
+
+
+@dataclass(slots=True)
+class Pending:
+    """A path that will be sent. `closed`: nobody is known to write to it. Times are of the monotonic clock, in seconds."""
+
+    path: str
+    since: float
+    due: float
+    closed: bool
+
+
+class Settle:
+    """What has been said and not yet been taken. Safe to use from many threads.
+
+    Args:
+        quiet: the quiet time, in seconds.
+        clock: monotonic time, in seconds.
+    """
+
+    def __init__(self, quiet: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.quiet = quiet
+        self._clock = clock
+        self._pending: dict[str, Pending] = {}
+        self._heap: list[tuple[float, str]] = []
+        self._sent: dict[str, float] = {}
+        self._looks: dict[str, float] = {}
+        self._changed = threading.Condition()
+        self._closed = False
+
+    def say(self, changes: Iterable[Change]) -> None:
+        """Take in what the watcher or a timer says."""
+        now = self._clock()
+        with self._changed:
+            for kind, path in changes:
+                if kind is Kind.LOOK:
+                    self._add_look(path, now)
+                else:
+                    self._add(path, now, closed=kind is not Kind.APPEARED)
+            self._changed.notify_all()
+
+    def postpone(self, pending: Pending) -> None:
+        """Put back a file that was taken and turned out to be changing still."""
+        now = self._clock()
+        with self._changed:
+            if pending.path not in self._pending:
+                self._wait(Pending(pending.path, pending.since, now + max(self.quiet, 0.05), closed=False))
+
+    def take(self, most: int = 10_000) -> list[Pending]:
+        """The files that are due, at most so many; waits until there are some. An empty list means that `close` was called."""
+        with self._changed:
+            while True:
+                due = self._take_due(most)
+                if due or (self._closed and not self._pending):
+                    return due
+                self._changed.wait(None if not self._heap else max(self._heap[0][0] - self._clock(), 0.0))
+
+    def take_look(self) -> str | None:
+        """The path of the next look ("" is everything), or None as soon as `close` was called; waits until there is one."""
+        with self._changed:
+            while not self._closed:
+                now = self._clock()
+                due = [path for path, at in self._looks.items() if at <= now]
+                if due:
+                    del self._looks[due[0]]
+                    return due[0]
+                self._changed.wait(min(self._looks.values()) - now if self._looks else None)
+            return None
+
+    def close(self) -> None:
+        """Let the takers go: what is pending is due now, looks are dropped (the next start looks everywhere)."""
+        with self._changed:
+            self._closed = True
+            now = self._clock()
+            for pending in self._pending.values():
+                pending.due = now
+            self._heap = [(now, path) for path in self._pending]
+            self._changed.notify_all()
+
+    def is_idle(self) -> bool:
+        """Whether nothing is pending."""
+        with self._changed:
+            return not self._pending and not self._looks
+
+    def _add(self, path: str, now: float, *, closed: bool) -> None:
+        known = self._pending.get(path)
+        since = known.since if known else now
+        if closed:
+            last = self._sent.get(path)
+            busy = last is not None and now < last + self.quiet
+            due = now if not busy else min(now + self.quiet, since + MOST_PATIENCE)
+        else:
+            due = now + self.quiet
+            if known is not None and known.closed:
+                return  # closed before: it is due anyway, and will be looked at then
+        self._wait(Pending(path, since, due, closed))
+        if len(self._pending) > MOST_PENDING:
+            self._pending.clear()
+            self._heap.clear()
+            self._add_look(LOOK_EVERYWHERE.path, now)
+
+    def _wait(self, pending: Pending) -> None:
+        self._pending[pending.path] = pending
+        heapq.heappush(self._heap, (pending.due, pending.path))
+
+    def _take_due(self, most: int) -> list[Pending]:
+        now = self._clock()
+        due: list[Pending] = []
+        while self._heap and self._heap[0][0] <= now and len(due) < most:
+            at, path = heapq.heappop(self._heap)
+            pending = self._pending.get(path)
+            if pending is not None and pending.due <= at:
+                due.append(self._pending.pop(path))
+                self._sent[path] = now
+        if len(self._sent) > 2 * len(due) + 1000:
+            self._sent = {path: at for path, at in self._sent.items() if now < at + self.quiet}
+        return due
+
+    def _add_look(self, path: str, now: float) -> None:
+        if any(path == above or above == "" or path.startswith(slashed(above)) for above in self._looks):
+            return
+        below = [known for known in self._looks if path == "" or known.startswith(slashed(path))]
+        for known in below:
+            del self._looks[known]
+        self._looks[path] = now + (LOOK_DELAY if path else 0.0)
+        if len(self._looks) > MOST_LOOKS:
+            common = commonpath(list(self._looks))
+            self._looks.clear()
+            self._looks[common] = now + LOOK_DELAY

@@ -1,0 +1,53 @@
+"""How a mirror stands, in a line for people."""
+
+from __future__ import annotations
+
+import time
+from typing import TextIO
+
+from .ledger import Standing
+from .tasks.messages import human_size
+
+
+class StatusLine:
+    """A line that is written over itself, on a terminal only.
+
+    Args:
+        stream: where to write it.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._live = stream.isatty()
+        self._shown = False
+        self._last: tuple[float, int] | None = None
+
+    def show(self, standing: Standing, *, looking: bool) -> None:
+        """Show how things stand now."""
+        if not self._live:
+            return
+        moment = time.monotonic()
+        rate = ""
+        if self._last and standing.bytes > self._last[1]:
+            rate = f", {human_size((standing.bytes - self._last[1]) / (moment - self._last[0]))}/s"
+        self._last = (moment, standing.bytes)
+        doing = "comparing" if looking else "in step" if not standing.dirty else "transferring"
+        failed = f", {standing.failed} failed" if standing.failed else ""
+        line = f"{doing}: {standing.dirty} waiting, {standing.files} sent ({human_size(standing.bytes)}{rate}), {standing.deleted} deleted{failed}"
+        self._stream.write(f"\r\x1b[K{line}\r")
+        self._stream.flush()
+        self._shown = True
+
+    def clear(self) -> None:
+        """Take the line away."""
+        if self._shown:
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()
+            self._shown = False
+
+
+def summary(before: Standing, after: Standing, seconds: float) -> str:
+    """What was done between two moments."""
+    files, size, deleted = after.files - before.files, after.bytes - before.bytes, after.deleted - before.deleted
+    left = f", {after.dirty} left for the next start" if after.dirty else ""
+    return f"uploaded {files} files ({human_size(size)}), deleted {deleted}, failed {after.failed}{left}, in {seconds:.1f} s"

@@ -1,0 +1,220 @@
+"""What one worker process holds: its ledgers, the mirrors that it has met with their actors, and the claims that it keeps alive."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..actor import Actor, secret_names
+from ..actors import load
+from ..errors import AutosyncError, BrokerError, ConfigurationError, LeaseLost, PermanentError
+from ..keys import Keys
+from ..ledger import LEASE, Claim, Ledger, connect
+from ..mirror import Mirror, version_of
+from .sources import AllowedSources, MirrorSource
+
+log = logging.getLogger(__name__)
+
+#: A claim that could not be renewed is not used any more when this little of it is left, in seconds.
+_FENCE = 10.0
+
+
+class Held:
+    """The claims of one mirror in this process, each with the end of its lease on the monotonic clock."""
+
+    def __init__(self) -> None:
+        self._ends: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    def take(self, claims: list[Claim], asked: float) -> None:
+        """Note claims that were asked for at `asked`."""
+        with self._lock:
+            self._ends.update((claim.key, asked + LEASE) for claim in claims)
+
+    def drop(self, keys: list[str]) -> None:
+        """Forget claims that are done or lost."""
+        with self._lock:
+            for key in keys:
+                self._ends.pop(key, None)
+
+    def keys(self) -> list[str]:
+        """What is held."""
+        with self._lock:
+            return list(self._ends)
+
+    def renewed(self, keys: list[str], asked: float) -> None:
+        """Note that claims were renewed."""
+        with self._lock:
+            self._ends.update((key, asked + LEASE) for key in keys if key in self._ends)
+
+    def insist(self, key: str) -> None:
+        """Go on only with a claim that nobody else can have taken over.
+
+        Raises:
+            LeaseLost: it may be somebody else's by now.
+        """
+        if self._ends.get(key, 0.0) - _FENCE < time.monotonic():
+            raise LeaseLost(f"{key}: the claim could not be renewed in time")
+
+
+@dataclass
+class Known:
+    """A mirror as this worker knows it."""
+
+    mirror: Mirror
+    version: str
+    keys: Keys
+    actor: Actor
+    sources: list[MirrorSource]
+    same_host: bool
+    ledger: Ledger
+    #: Runs transfers beside the one in the task's own thread.
+    pool: ThreadPoolExecutor
+    #: One for each transfer that may be in flight.
+    slots: threading.BoundedSemaphore
+    held: Held = field(default_factory=Held)
+
+    def source_of(self, path: str) -> MirrorSource:
+        """The source that holds a path in scope."""
+        return next(one for one in self.sources if one.source.holds(path))
+
+    def close(self) -> None:
+        """Give its connections back."""
+        self.pool.shutdown(wait=False)
+        self.actor.close()
+
+
+class UploadBox:
+    """The state of a worker process, shared by all its tasks.
+
+    Args:
+        broker: URL of the broker.
+        allowed: `autosync_sources`.
+        secrets: values of secret options.
+    """
+
+    def __init__(self, broker: str, allowed: Any, secrets: Mapping[str, str]) -> None:
+        self.name = f"{socket.gethostname()}:{os.getpid()}"
+        self._owner = f"{self.name}:{uuid.uuid4().hex[:8]}"
+        self._client = connect(broker)
+        self._allowed = AllowedSources(allowed)
+        self._secrets = secrets
+        self._known: dict[str, Known] = {}
+        self._lock = threading.Lock()
+        self.draining = threading.Event()
+        self._renewing: threading.Thread | None = None
+
+    @property
+    def owner(self) -> str:
+        """Under which name this process claims keys."""
+        return self._owner
+
+    def ledger(self, name: str) -> Ledger:
+        """The ledger of a mirror, whether or not it can be worked on here."""
+        known = self._known.get(name)
+        return known.ledger if known else Ledger(self._client, name)
+
+    def mirror(self, name: str, *, fresh: bool = False) -> Known:
+        """A mirror, with everything that is needed to work on it.
+
+        Args:
+            name: its name.
+            fresh: read its definition again, since it has changed.
+
+        Raises:
+            BrokerError: the broker did not answer.
+            AutosyncError: this worker cannot work on it, and says why.
+        """
+        known = self._known.get(name)
+        if known is not None and not fresh:
+            return known
+        with self._lock:
+            ledger = self.ledger(name)
+            found = ledger.definition()
+            if found is None:
+                raise PermanentError(f"no mirror is called {name!r}")
+            definition, version = found
+            known = self._known.get(name)
+            if known is not None and known.version == version:
+                return known
+            made = self._learn(name, definition, version, ledger)
+            self._known[name] = made
+            if known is not None:
+                made.held = known.held
+                known.close()
+            self._keep_claims()
+            return made
+
+    def _learn(self, name: str, definition: str, version: str, ledger: Ledger) -> Known:
+        if version_of(definition) != version:
+            raise PermanentError(f"the definition of mirror {name!r} is damaged", "start its autosync-watch again")
+        try:
+            mirror = Mirror.loads(definition)
+        except (ValueError, TypeError, KeyError) as error:
+            raise PermanentError(f"the definition of mirror {name!r} cannot be read: {error}", "use the same version of autosync on all hosts") from error
+        same_host = mirror.host == boot_id()
+        sources = [
+            MirrorSource(source, self._allowed.locate(source.root, self.name), mirror.identities.get(source.root), same_host=same_host)
+            for source in mirror.sources
+        ]
+        actor_class = load(mirror.actor)
+        secrets = {option: self._secret(option) for option in secret_names(actor_class)}
+        return Known(
+            mirror=mirror,
+            version=version,
+            keys=mirror.keys(),
+            actor=actor_class(**{**mirror.settings, **secrets}),
+            sources=sources,
+            same_host=same_host,
+            ledger=ledger,
+            pool=ThreadPoolExecutor(max(mirror.threads - 1, 1), f"autosync-{name}"),
+            slots=threading.BoundedSemaphore(mirror.threads),
+        )
+
+    def _secret(self, option: str) -> str:
+        if option not in self._secrets:
+            raise ConfigurationError(f"this worker has no value for the secret option {option}", "add it to autosync_secrets in celeryconfig.py")
+        return self._secrets[option]
+
+    def _keep_claims(self) -> None:
+        if self._renewing is None:
+            self._renewing = threading.Thread(target=self._renew_all, name="autosync-renew", daemon=True)
+            self._renewing.start()
+
+    def _renew_all(self) -> None:
+        """Until the process ends; a claim must hold while its transfer is being drained too."""
+        while True:
+            time.sleep(LEASE / 3)
+            for known in list(self._known.values()):
+                try:
+                    self._renew(known)
+                except BrokerError as error:
+                    log.warning("claims of %s could not be renewed: %s", known.mirror.name, error)
+                except AutosyncError:
+                    log.exception("claims of %s could not be renewed", known.mirror.name)
+
+    def _renew(self, known: Known) -> None:
+        held = known.held.keys()
+        for start in range(0, len(held), 500):
+            page = held[start : start + 500]
+            asked = time.monotonic()
+            lost = set(known.ledger.renew(self._owner, page))
+            known.held.drop([key for key in lost if key in known.held.keys()])
+            known.held.renewed([key for key in page if key not in lost], asked)
+
+
+def boot_id() -> str:
+    """Names this host until it is started again; containers of one host share it."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return socket.gethostname()

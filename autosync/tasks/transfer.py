@@ -1,0 +1,121 @@
+"""The tasks autosync.upload and autosync.delete: make the target right for a batch of keys.
+
+Both do the same: claim the keys, look at the disk, act, say what became of them. A task can come late, twice or out of order; what it does
+depends on the disk at that moment, not on its name.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from celery import Celery, Task, shared_task, signals
+
+from ..errors import AutosyncError, BrokerError
+from ..ledger import Claim, Deed, Failure, Outcome, now
+from .batch import Batch
+from .box import Known, UploadBox
+from .messages import DELETE, UPLOAD
+from .progress import Progress
+
+log = logging.getLogger("autosync.transfer")
+
+#: How long a task waits for a broker that does not answer before it leaves its keys to the sweep, in seconds.
+_BROKER_PATIENCE = 30.0
+
+
+@cache
+def box_of(app: Celery) -> UploadBox:
+    """The state of this worker process, made when the first task needs it."""
+    conf = app.conf
+    box = UploadBox(conf.broker_url, conf.autosync_sources, conf.autosync_secrets)
+    signals.worker_shutting_down.connect(lambda **_: box.draining.set(), weak=False)
+    return box
+
+
+@shared_task(bind=True, name=UPLOAD)
+def upload(self: Task, mirror: str, keys: list[str]) -> str:
+    """Make the target right for keys that were saved. Returns a line for people: files, bytes, seconds."""
+    return run(self, mirror, keys)
+
+
+@shared_task(bind=True, name=DELETE)
+def delete(self: Task, mirror: str, keys: list[str]) -> str:
+    """Make the target right for keys that were deleted. Returns a line for people."""
+    return run(self, mirror, keys)
+
+
+def run(task: Task, name: str, keys: Sequence[str]) -> str:
+    """Work on one batch.
+
+    Args:
+        task: the running task; its events carry the progress.
+        name: of the mirror.
+        keys: of the batch.
+    """
+    if not _is_sound(name, keys):
+        log.warning("a message for mirror %r was not understood and is dropped", name)
+        return "not understood"
+    began = time.monotonic()
+    box = box_of(task.app)
+    try:
+        claimed = _claim(box, name, keys)
+    except BrokerError as error:
+        log.warning("%s; the batch is left to the next sweep", error)
+        return "the broker did not answer"
+    except AutosyncError as error:
+        return _refuse(box, name, keys, error)
+    if claimed is None or not claimed[1]:
+        return "nothing to do"
+    known, claims = claimed
+    batch = Batch(box, known, Progress(task, sum(max(claim.hint.size, 0) for claim in claims)))
+    batch.run(claims)
+    seconds = time.monotonic() - began
+    return f"{batch.summary()}, {seconds:.2f} s"
+
+
+def _is_sound(name: Any, keys: Any) -> bool:
+    return isinstance(name, str) and isinstance(keys, list) and all(isinstance(key, str) and key for key in keys)
+
+
+def _claim(box: UploadBox, name: str, keys: Sequence[str]) -> tuple[Known, list[Claim]] | None:
+    """Claim keys under the mirror's newest definition, waiting a while for a broker that is away."""
+    patience = time.monotonic() + _BROKER_PATIENCE
+    fresh = False
+    while not box.draining.is_set():
+        try:
+            known = box.mirror(name, fresh=fresh)
+            asked = time.monotonic()
+            claims = known.ledger.claim(box.owner, known.version, keys)
+            if claims is not None:
+                known.held.take(claims, asked)
+                return known, claims
+            fresh = True
+        except BrokerError:
+            if time.monotonic() > patience:
+                raise
+            box.draining.wait(0.5)
+    return None
+
+
+def _refuse(box: UploadBox, name: str, keys: Sequence[str], error: AutosyncError) -> str:
+    """This worker cannot work on the mirror at all: the keys show up as failed, with the reason, and are tried again at the next rescan."""
+    log.error("mirror %s: %s", name, error)
+    try:
+        ledger = box.ledger(name)
+        found = ledger.definition()
+        if found is None:
+            return str(error)
+        claims = ledger.claim(box.owner, found[1], keys) or []
+        refused = [
+            Outcome(claim.key, Deed.FAILED, failure=Failure(claim.key, str(error), claim.attempts + 1, box.name, now())) for claim in claims
+        ]
+        while refused:
+            again = {claim.key for claim in ledger.done(box.owner, refused)[0]}
+            refused = [one for one in refused if one.key in again]
+    except BrokerError as unreachable:
+        log.warning("%s; the batch is left to the next sweep", unreachable)
+    return f"refused: {error}"
