@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import sys
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -32,6 +33,8 @@ class Loader(BaseLoader):
             SystemExit: with one line that says what is wrong with the file.
         """
         name = os.environ.get("CELERY_CONFIG_MODULE", _CONFIG)
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())  # here stands celeryconfig.py, and maybe an actor of the user's own
         settings = {**DEFAULTS, **_from_environment(), **_from_module(name)}
         problem = _problem(settings)
         if problem:

@@ -11,7 +11,9 @@ class Kind(Enum):
 
     #: The file has been completed: closed after writing, or moved to this name.
     SAVED = "saved"
-    #: The file has appeared, and somebody may still be writing to it.
+    #: The file has been made, and whoever made it has yet to close it; that will be seen.
+    CREATED = "created"
+    #: The file was found in a new directory; somebody may still be writing to it.
     APPEARED = "appeared"
     #: The name is gone.
     DELETED = "deleted"

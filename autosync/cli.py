@@ -77,7 +77,7 @@ def _say(line: str, code: Exit) -> Exit:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return " ".join(text.split()).rstrip(".")
 
 
 def _run(name: str, args: list[str], actor: type[Actor] | None, *, one_host: bool) -> int:

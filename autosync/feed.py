@@ -9,6 +9,7 @@ A broker that is away delays and loses nothing: both threads wait for it, and th
 from __future__ import annotations
 
 import logging
+import math
 import os
 import stat
 import threading
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from .change import LOOK_EVERYWHERE
+from .change import LOOK_EVERYWHERE, Kind
 from .errors import BrokerError, SourceUnsure, TargetError
 from .keys import Keys
 from .ledger import GONE, UNKNOWN, Hint, Ledger
@@ -139,8 +140,8 @@ class Feed:
         for one in pending:
             if not self._keys.covers(one.path):
                 continue
-            hint, changed = _seen(one.path)
-            if not one.closed and self._is_busy(one, changed):
+            hint, busy_until = _seen(one, self.settle.quiet)
+            if time.time() < busy_until and time.monotonic() < one.since + MOST_PATIENCE:
                 self.settle.postpone(one)
                 continue
             batch = gone if hint.gone else saved
@@ -149,9 +150,6 @@ class Feed:
                 yield batch
                 saved, gone = (saved, Batch(gone=True)) if batch.gone else (Batch(), gone)
         yield from (batch for batch in (saved, gone) if batch.keys)
-
-    def _is_busy(self, one: Pending, changed: float) -> bool:
-        return time.time() < changed + self.settle.quiet and time.monotonic() < one.since + MOST_PATIENCE
 
     # Looks
 
@@ -262,16 +260,19 @@ class Feed:
             raise Stopped
 
 
-def _seen(path: str) -> tuple[Hint, float]:
-    """What is at a path: a hint for the worker, and when it last changed (seconds since the epoch)."""
+def _seen(one: Pending, quiet: float) -> tuple[Hint, float]:
+    """What is at a path: a hint for the worker, and until when somebody is taken to be writing to it (seconds since the epoch)."""
     try:
-        seen = os.lstat(path)
+        seen = os.lstat(one.path)
     except (FileNotFoundError, NotADirectoryError):
         return GONE, 0.0
     except OSError:
         return UNKNOWN, 0.0
     if not stat.S_ISREG(seen.st_mode):
         return GONE, 0.0
-    return Hint(seen.st_size, seen.st_mtime_ns), seen.st_mtime
-
-
+    hint = Hint(seen.st_size, seen.st_mtime_ns)
+    if one.is_closed:
+        return hint, 0.0
+    if one.kind is Kind.CREATED and seen.st_nlink == 1:
+        return hint, math.inf  # a hard link is complete when it is made; anything else is closed some day
+    return hint, seen.st_mtime + quiet

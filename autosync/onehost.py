@@ -90,6 +90,11 @@ class OneHost:
             for number in range(1, workers + 1)
         ]
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether nobody else can reach the broker: it is the embedded one."""
+        return self._server is not None
+
     def start(self) -> None:
         """Start the broker, wait until it answers, and start the workers.
 
@@ -101,16 +106,18 @@ class OneHost:
         for worker in self._workers:
             worker.start()
 
-    def tend(self) -> None:
+    def tend(self) -> list[int]:
         """Start again what has died. To be called from the main thread, every second or so.
+
+        Returns:
+            The process ids of workers that have died, whose claims nobody will keep any more.
 
         Raises:
             StartError: something dies each time it is started.
         """
         if self._server:
             self._server.tend()
-        for worker in self._workers:
-            worker.tend()
+        return [dead for dead in (worker.tend() for worker in self._workers) if dead is not None]
 
     def stop(self) -> None:
         """Let the workers finish or put back what they have in hand, then stop the broker."""

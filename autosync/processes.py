@@ -77,21 +77,22 @@ class Child:
         """Its exit status if it has ended (negative: the signal), None while it runs."""
         return self._process.poll() if self._process else None
 
-    def tend(self) -> bool:
-        """Start it again if it has died. Returns whether it had.
+    def tend(self) -> int | None:
+        """Start it again if it has died. Returns the process id of the dead one, or None if it lives.
 
         Raises:
             StartError: it dies each time soon after its start.
         """
         status = self.has_ended()
+        dead = self.pid()
         if status is None:
-            return False
+            return None
         self._short_lives = self._short_lives + 1 if time.monotonic() - self._started < _TOO_SHORT else 0
         if self._short_lives >= _TOO_OFTEN:
             raise StartError(f"{self.name} cannot be kept running: it ended {_TOO_OFTEN} times with status {status}", "see its messages above")
         log.warning("%s ended with status %s; it is started again", self.name, status)
         self.start()
-        return True
+        return dead
 
     def stop(self, patience: float) -> None:
         """Ask it to end, and end it after `patience` seconds."""

@@ -25,7 +25,7 @@ from .celery import sending_app
 from .change import LOOK_EVERYWHERE
 from .errors import BrokerError, Exit, SourceUnsure, StartError
 from .feed import Feed
-from .ledger import PLACE, Ledger, Standing, address, connect
+from .ledger import PLACE, Ledger, Standing, address, connect, owner_prefix
 from .look import Comparison
 from .mirror import Identity, Mirror, version_of
 from .onehost import OneHost
@@ -113,6 +113,7 @@ class _Keeping:
         self._publisher = Publisher(sending_app(run.broker, run.mirror.queue), run.mirror.queue)
         self._feed = Feed(run.mirror.name, self._keys, comparison, self._ledger, self._publisher, self._settle)
         self._watcher: Watcher | None = None
+        self._dead: list[int] = []
         self._epoch = ""
         self._version = ""
         self._standing: Standing | None = None
@@ -125,6 +126,8 @@ class _Keeping:
             self._take_place()
             ends.callback(self._leave_place)
             self._register()
+            if self._host and self._host.is_alone:
+                self._ledger.forfeit("")  # whoever held these died together with the autosync before this one
             before = self._ledger.guard(self._who)
             self._start(ends)
             finished = self._loop()
@@ -188,8 +191,7 @@ class _Keeping:
         """Until a signal comes (False) or `once` is through (True)."""
         next_tick = 0.0
         while not self._signals.stop.is_set():
-            if self._host:
-                self._host.tend()
+            self._tend_children()
             if time.monotonic() >= next_tick:
                 next_tick = time.monotonic() + _TICK
                 self._tick()
@@ -197,6 +199,16 @@ class _Keeping:
                 return True
             self._signals.stop.wait(_ONCE_TICK if self._run.once else _TICK / 2)
         return False
+
+    def _tend_children(self) -> None:
+        """Start dead children again. Whoever sees a worker die need not wait for its leases to run out."""
+        if self._host is None:
+            return
+        self._dead += self._host.tend()
+        with suppress(BrokerError):
+            while self._dead:
+                self._ledger.forfeit(owner_prefix(socket.gethostname(), self._dead[-1]))
+                self._dead.pop()
 
     def _tick(self) -> None:
         """What is done every second. A broker that is away is waited for; the feed has said so."""
@@ -298,7 +310,7 @@ class _Keeping:
                 self._note_cleared()
         until = time.monotonic() + (_DRAIN if self._host else 0.0)
         while self._host and time.monotonic() < until and not self._signals.hurry.is_set() and not self._ledger_is_empty():
-            self._host.tend()
+            self._tend_children()
             self._signals.hurry.wait(0.05)
         with suppress(BrokerError):
             return self._ledger.guard(self._who)

