@@ -31,7 +31,7 @@ DEFAULTS: dict[str, Any] = {
 NEEDED: dict[str, Any] = {
     "broker_transport_options": {
         "global_keyprefix": "autosync:",
-        # Leases bring a dead worker's keys back within a minute; redelivering its messages as well is only noise.
+        # Leases bring a dead worker's keys back within half a minute; redelivering its messages as well is only noise.
         "visibility_timeout": 43_200,
         "priority_steps": [0, 5, 9],
         "sep": ":",

@@ -27,7 +27,7 @@ from ..errors import BrokerError, ConfigurationError
 #: Everything of ours in Redis begins with this, Celery's own keys included.
 PREFIX = "autosync:"
 #: How long a claim holds without being renewed, in seconds.
-LEASE = 60.0
+LEASE = 30.0
 #: How long a watcher keeps its place without renewing it, in seconds.
 PLACE = 15.0
 

@@ -25,7 +25,7 @@ from .sources import AllowedSources, MirrorSource
 log = logging.getLogger(__name__)
 
 #: A claim that could not be renewed is not used any more when this little of it is left, in seconds.
-_FENCE = 10.0
+_FENCE = 8.0
 
 
 class Held:

@@ -1,0 +1,335 @@
+"""What every actor must do, asked of each of ours against its real target."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+from conftest import Bucket
+
+from autosync.actor import Actor, can_delete_many, listing_of
+from autosync.actors import load, short_names
+from autosync.actors.s3 import SMALL
+from autosync.errors import ConfigurationError, PermanentError, TargetError, TargetRefused, Torn
+from autosync.files import File
+from autosync.reading import SourceFile
+
+
+@pytest.fixture(params=["file", "seaweed", "moto"])
+def actor(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Actor]:
+    """An actor with an empty target."""
+    if request.param == "file":
+        (tmp_path / "target").mkdir()
+        made: Actor = load("file")(target_container=str(tmp_path / "target"))
+    else:
+        bucket: Bucket = request.getfixturevalue("bucket" if request.param == "seaweed" else "exact_bucket")
+        made = load("s3")(target_container=bucket.name, endpoint_url=bucket.server.url)
+    yield made
+    made.close()
+
+
+class Content:
+    """Makes source files."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._open: list[SourceFile] = []
+
+    def file(self, key: str, content: bytes, passing: object = None) -> SourceFile:
+        path = self._directory / f"source-{len(self._open)}"
+        path.write_bytes(content)
+        made = SourceFile(key, os.open(path, os.O_RDONLY), passing or (lambda count: None))  # type: ignore[arg-type]
+        made.path = path  # type: ignore[attr-defined]
+        self._open.append(made)
+        return made
+
+    def close(self) -> None:
+        for file in self._open:
+            file.close()
+
+
+class Source(SourceFile):
+    """A source file that remembers where it is."""
+
+    path: Path
+
+
+@pytest.fixture
+def content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Content]:
+    monkeypatch.setattr("test_actors.SourceFile", Source)
+    made = Content(tmp_path)
+    yield made
+    made.close()
+
+
+def listed(actor: Actor, prefix: str = "") -> dict[str, int]:
+    return {file.key: file.size for file in listing_of(actor, prefix)}
+
+
+def test_what_is_uploaded_is_listed_and_what_is_deleted_is_not(actor: Actor, content: Content) -> None:
+    actor.check()
+    assert listed(actor) == {}
+
+    actor.upload(content.file("a", b"1"))
+    actor.upload(content.file("d/e/f", b"22"))
+    actor.upload(content.file("d/empty", b""))
+    assert listed(actor) == {"a": 1, "d/e/f": 2, "d/empty": 0}
+    actor.upload(content.file("a", b"longer"))
+    assert listed(actor) == {"a": 6, "d/e/f": 2, "d/empty": 0}
+
+    actor.delete(File("a"))
+    actor.delete(File("d/e/f"))
+    assert listed(actor) == {"d/empty": 0}
+
+
+def test_deleting_what_is_not_there_is_no_error(actor: Actor) -> None:
+    actor.delete(File("nothing"))
+    actor.delete(File("no/thing/here"))
+
+
+def test_a_listing_gives_what_begins_with_the_prefix(actor: Actor, content: Content) -> None:
+    for key in ("a/1", "a/b/2", "a-b/3", "ab/4", "b/5"):
+        actor.upload(content.file(key, b"x"))
+
+    for prefix in ("", "a/", "a/b/", "a", "a-", "b/", "none/"):
+        found = {file.key for file in listing_of(actor, prefix) if file.key.startswith(prefix)}
+        assert found == {key for key in ("a/1", "a/b/2", "a-b/3", "ab/4", "b/5") if key.startswith(prefix)}, prefix
+
+
+def test_times_and_etags_of_a_listing_can_be_used(actor: Actor, content: Content, tmp_path: Path) -> None:
+    stamp = tmp_path / "stamp"
+    stamp.touch()
+    file = content.file("a", b"content")
+    actor.upload(file)
+
+    (found,) = listing_of(actor, "")
+
+    assert abs(found.mtime - stamp.stat().st_mtime) < 60
+    if found.etag is not None:
+        assert actor.matches(file, found.etag)
+        assert not actor.matches(content.file("a", b"another"), found.etag)
+
+
+@pytest.mark.parametrize("size", [100, SMALL + 5])
+def test_a_torn_file_leaves_what_was_there(size: int, actor: Actor, content: Content) -> None:
+    actor.upload(content.file("a", b"old"))
+    read = []
+
+    def meanwhile(count: int) -> None:
+        if not read:
+            with open(file.path, "r+b") as other:  # type: ignore[attr-defined]
+                other.write(b"changed!")
+        read.append(count)
+
+    file = content.file("a", b"x" * size, meanwhile)
+    with pytest.raises(Torn):
+        actor.upload(file)
+
+    assert read, "the file changed while it was read"
+    assert listed(actor) == {"a": 3}
+
+
+@pytest.mark.parametrize("size", [100, SMALL + 5])
+def test_a_file_that_shrinks_leaves_what_was_there(size: int, actor: Actor, content: Content) -> None:
+    actor.upload(content.file("a", b"old"))
+    file = content.file("a", b"x" * size)
+    os.truncate(file.path, 50)  # type: ignore[attr-defined]
+
+    with pytest.raises(Torn):
+        actor.upload(file)
+
+    assert listed(actor) == {"a": 3}
+
+
+def test_a_large_file_arrives_whole_and_matches_its_etag(actor: Actor, content: Content) -> None:
+    data = os.urandom(1 << 20) * 19 + b"tail"
+    file = content.file("large", data)
+
+    actor.upload(file)
+
+    (found,) = listing_of(actor, "")
+    assert found.size == len(data)
+    if found.etag is not None:
+        assert actor.matches(file, found.etag)
+        assert not actor.matches(content.file("large", data[:-1] + b"X"), found.etag)
+
+
+def test_many_are_deleted_together(actor: Actor, content: Content) -> None:
+    if not can_delete_many(actor):
+        pytest.skip("this actor has no batch form")
+    keys = [f"d/{number}" for number in range(30)]
+    for key in keys:
+        actor.upload(content.file(key, b"x"))
+
+    answers = actor.delete_many([File(key) for key in [*keys[:20], "d/never-was"]])
+
+    assert list(answers) == [None] * 21
+    assert set(listed(actor)) == set(keys[20:])
+
+
+def test_a_file_target_keeps_to_its_container(tmp_path: Path, content: Content) -> None:
+    container = tmp_path / "target"
+    outside = tmp_path / "outside"
+    container.mkdir()
+    outside.mkdir()
+    (outside / "precious").write_text("x")
+    (container / "way").symlink_to(outside)
+    actor = load("file")(target_container=str(container))
+
+    for key in ("../escape", "a/../../escape", ".", "a/./b", "a\0b", "dir/"):
+        with pytest.raises(PermanentError):
+            actor.upload(content.file(key, b"x"))
+    with pytest.raises(TargetError):
+        actor.upload(content.file("way/precious", b"overwritten"))
+    actor.delete(File("way/precious"))  # no such object: what is behind the link is not in the container
+
+    assert (outside / "precious").read_text() == "x"
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("escape")) == []
+
+
+def test_a_file_target_removes_the_directories_that_it_emptied_and_no_others(tmp_path: Path, content: Content) -> None:
+    container = tmp_path / "target"
+    (container / "mine").mkdir(parents=True)
+    actor = load("file")(target_container=str(container))
+    actor.upload(content.file("a/b/c/1", b"x"))
+    actor.upload(content.file("a/2", b"x"))
+
+    actor.delete(File("a/b/c/1"))
+
+    assert sorted(str(path.relative_to(container)) for path in container.rglob("*")) == ["a", "a/2", "mine"]
+    actor.delete(File("a/2"))
+    assert sorted(path.name for path in container.iterdir()) == ["mine"]
+    assert container.is_dir()
+
+
+def test_a_file_target_leaves_no_temporary_file_when_it_fails(tmp_path: Path, content: Content) -> None:
+    container = tmp_path / "target"
+    (container / "name").mkdir(parents=True)
+    (container / "name/inside").write_text("x")
+    actor = load("file")(target_container=str(container))
+
+    with pytest.raises(TargetError):
+        actor.upload(content.file("name", b"a directory is in the way"))
+
+    assert [path.name for path in container.iterdir()] == ["name"]
+
+
+def test_a_file_target_keeps_the_modification_time(tmp_path: Path, content: Content) -> None:
+    (tmp_path / "target").mkdir()
+    actor = load("file")(target_container=str(tmp_path / "target"))
+    source = content.file("a", b"x")
+    os.utime(source.path, (1_000_000_000, 1_000_000_000))  # type: ignore[attr-defined]
+
+    actor.upload(SourceFile("a", os.open(source.path, os.O_RDONLY)))  # type: ignore[attr-defined]
+
+    assert (tmp_path / "target/a").stat().st_mtime == 1_000_000_000
+    (found,) = listing_of(actor, "")
+    assert found.mtime > 1_500_000_000, "a listing tells when the target changed, not what the source said"
+
+
+def test_keys_are_exact_to_the_byte_where_the_server_keeps_them(exact_bucket: Bucket, content: Content) -> None:
+    actor = load("s3")(target_container=exact_bucket.name, endpoint_url=exact_bucket.server.url)
+    keys = ["/lead", "//two", "a//b", "per%41cent", "a/./b", "a/../b", "trail/", "back\\slash", "ü/日", "pl+us sp ace"]
+
+    for key in keys:
+        actor.upload(content.file(key, b"x"))
+
+    assert exact_bucket.sizes() == dict.fromkeys(keys, 1)
+    assert [file.key for file in listing_of(actor, "")] == sorted(keys)
+    for key in keys:
+        actor.delete(File(key))
+    assert exact_bucket.sizes() == {}
+
+
+def test_a_large_file_with_a_leading_slash(exact_bucket: Bucket, content: Content) -> None:
+    actor = load("s3")(target_container=exact_bucket.name, endpoint_url=exact_bucket.server.url)
+
+    actor.upload(content.file("/large//x%", b"x" * (SMALL + 1)))
+
+    assert exact_bucket.sizes() == {"/large//x%": SMALL + 1}
+
+
+def test_keys_that_s3_cannot_have_are_refused_for_good(exact_bucket: Bucket, content: Content) -> None:
+    actor = load("s3")(target_container=exact_bucket.name, endpoint_url=exact_bucket.server.url)
+
+    for key in ("x" * 1025, "ü" * 513, "not-utf-8-\udcff"):
+        with pytest.raises(PermanentError):
+            actor.upload(content.file(key, b"x"))
+    actor.upload(content.file("x" * 1024, b"x"))
+
+    assert exact_bucket.sizes() == {"x" * 1024: 1}
+
+
+def test_an_upload_that_fails_leaves_no_open_parts(bucket: Bucket, content: Content) -> None:
+    actor = load("s3")(target_container=bucket.name, endpoint_url=bucket.server.url)
+    failed = []
+
+    def stop(count: int) -> None:
+        failed.append(count)
+        raise TargetError("stopped in the middle")
+
+    with pytest.raises(TargetError, match="stopped in the middle"):
+        actor.upload(content.file("large", b"x" * (SMALL + 1), stop))
+
+    assert failed
+    assert "Uploads" not in bucket.client.list_multipart_uploads(Bucket=bucket.name)
+    assert bucket.sizes() == {}
+
+
+def test_a_listing_of_many_pages_is_complete_and_in_order_where_the_server_is(exact_bucket: Bucket) -> None:
+    keys = sorted(f"{number % 13}/{number:05}" for number in range(1100))
+    for key in keys:
+        requests.put(f"{exact_bucket.server.url}/{exact_bucket.name}/{key}", data=b"x", timeout=10)
+    actor = load("s3")(target_container=exact_bucket.name, endpoint_url=exact_bucket.server.url)
+
+    assert [file.key for file in listing_of(actor, "")] == keys
+    assert [file.key for file in listing_of(actor, "1")] == [key for key in keys if key.startswith("1")]
+
+
+def test_a_key_in_the_middle_that_obstore_cannot_read_does_not_end_a_listing(exact_bucket: Bucket, content: Content) -> None:
+    actor = load("s3")(target_container=exact_bucket.name, endpoint_url=exact_bucket.server.url)
+    keys = ["a", "b//c", "d", "e/../f", "g"]
+    for key in keys:
+        actor.upload(content.file(key, b"x"))
+
+    assert [file.key for file in listing_of(actor, "")] == keys
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "said"),
+    [
+        ({"target_container": "no-such-bucket"}, TargetRefused, "no such bucket"),
+        ({"endpoint_url": "http://127.0.0.1:1"}, TargetError, "Could not connect"),
+        ({"profile": "nobody"}, TargetRefused, "nobody"),
+    ],
+)
+def test_errors_are_translated(change: dict[str, str], kind: type[Exception], said: str, exact_bucket: Bucket, content: Content) -> None:
+    actor = load("s3")(**{"target_container": exact_bucket.name, "endpoint_url": exact_bucket.server.url, **change})
+
+    with pytest.raises(kind, match=said):
+        actor.check()
+    for size in (1, SMALL + 1):
+        with pytest.raises(TargetError):
+            actor.upload(content.file("a", b"x" * size))
+    with pytest.raises(TargetError):
+        listed(actor)
+
+
+def test_actors_are_found_by_name() -> None:
+    assert short_names() == ["file", "s3"]
+    assert load("autosync.actors.file.FileActor") is load("file")
+    for name in ("nope", "os.path", "autosync.actor.Nope", "no.such", "json.dumps"):
+        with pytest.raises(ConfigurationError):
+            load(name)
+
+
+def test_an_actor_with_the_smallest_interface_is_enough() -> None:
+    class Small(Actor):
+        def list(self):  # type: ignore[no-untyped-def, override]
+            return [File("b"), File("a")]
+
+    assert [file.key for file in listing_of(Small(), "ignored")] == ["b", "a"]
+    assert not can_delete_many(Small())
