@@ -114,6 +114,7 @@ class _Keeping:
         self._feed = Feed(run.mirror.name, self._keys, comparison, self._ledger, self._publisher, self._settle)
         self._watcher: Watcher | None = None
         self._dead: list[int] = []
+        self._failed_told = 0
         self._epoch = ""
         self._version = ""
         self._standing: Standing | None = None
@@ -221,6 +222,7 @@ class _Keeping:
                 self._next_rescan = time.monotonic() + self._run.rescan
                 self._again_failed()
                 self._settle.say((LOOK_EVERYWHERE,))
+            self._tell_of_failures()
         except BrokerError as error:
             log.debug("%s", error)
         if self._standing:
@@ -254,6 +256,17 @@ class _Keeping:
         if began > self._feed.cleared and self._standing.dirty == 0:
             self._ledger.set_cleared(self._version, began)
             self._feed.cleared = began
+
+    def _tell_of_failures(self) -> None:
+        """Failures are told as a whole, each time that there are half as many again; the end of `once` lists them."""
+        assert self._standing is not None
+        count = self._standing.failed
+        if count > self._failed_told * 1.5 and not self._run.once:
+            first = next(iter(self._ledger.failures()), None)
+            if first is not None:
+                log.error("%d keys are in the failed list; one is %s: %s", count, shown(first.key), first.reason)
+            self._failed_told = count
+        self._failed_told = min(self._failed_told, count)
 
     def _watch_roots(self) -> None:
         """Another directory where a root was gives no event; it is seen here."""

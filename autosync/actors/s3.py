@@ -341,12 +341,8 @@ class S3Actor(Actor):
             raise TargetRefused(f"{about} at {where}: no credentials were found", cure) from error
         except (botocore.exceptions.BotoCoreError, requests.RequestException) as error:
             raise TargetError(f"{about} at {where}: {error}") from error
-        except (obstore.exceptions.PermissionDeniedError, obstore.exceptions.UnauthenticatedError) as error:
-            raise _error(about, "403", "", where) from error
         except (obstore.exceptions.BaseError, OSError) as error:
-            text = str(error)
-            slow = "503" in text or "SlowDown" in text or "429" in text
-            raise (SlowDown if slow else TargetError)(f"{about} at {where}: {_first_line(text)}") from error
+            raise _obstore_error(about, error, where) from error
 
 
 class _Budget:
@@ -408,5 +404,15 @@ def _error(about: str, code: str, message: str, where: str = "S3") -> TargetErro
     return TargetError(f"{about} at {where}: {code}: {message}")
 
 
-def _first_line(text: str) -> str:
-    return text.strip().partition("\n")[0]
+def _obstore_error(about: str, error: Exception, where: str) -> TargetError:
+    """obstore tells most errors in a text alone: the status, and the XML that S3 answered."""
+    text = str(error)
+    code = re.search(r"<Code>(\w+)</Code>", text)
+    message = re.search(r"<Message>([^<]*)</Message>", text)
+    status = re.search(r"status code: (\d{3}[^:\n]*)", text)
+    if isinstance(error, obstore.exceptions.PermissionDeniedError | obstore.exceptions.UnauthenticatedError):
+        return _error(about, code[1] if code and code[1] in _REFUSED else "403", message[1] if message else "", where)
+    if code or status:
+        told = code[1] if code else status[1][:3] if status else ""
+        return _error(about, told, message[1] if message else status[1] if status else "", where)
+    return TargetError(f"{about} at {where}: {text.strip().partition(chr(10))[0]}")

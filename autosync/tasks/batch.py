@@ -226,7 +226,7 @@ class Batch:
         reason = str(error) if isinstance(error, AutosyncError) else f"{type(error).__name__}: {error}"
         tries = claim.attempts + 1
         if isinstance(error, PermanentError) or tries >= self._known.mirror.attempts:
-            log.error("%s failed: %s", shown(claim.key), reason)
+            log.info("failed: %s: %s", shown(claim.key), reason)  # the file host tells of failures as a whole
             return Outcome(claim.key, Deed.FAILED, failure=Failure(claim.key, reason, tries, self._box.name, now()))
         delay = _delay(claim.attempts, _LONGEST_DELAY)
         log.info("%s: %s; tried again in %.1f s", shown(claim.key), reason, delay)
