@@ -145,7 +145,7 @@ class Batch:
     def _go_on(self, key: str) -> None:
         """Asked before each step of a transfer."""
         if self._box.draining.is_set():
-            raise Draining
+            raise Draining(f"{key}: the worker is being stopped")
         self._known.held.insist(key)
 
     def _upload(self, claim: Claim, file: SourceFile) -> Outcome:

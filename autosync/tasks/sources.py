@@ -42,7 +42,7 @@ class AllowedSources:
         if is_plain(root):
             for path in sorted(self._mounts, key=len, reverse=True):
                 if root == path or root.startswith(slashed(path)):
-                    return os.path.normpath(f"{self._mounts[path]}/{root[len(path) :]}")
+                    return os.path.join(self._mounts[path], root[len(path) :].lstrip("/")).rstrip("/") or "/"
         raise SourceRefused(f"worker {worker} was not given the source {root}", "add it to autosync_sources in its celeryconfig.py")
 
 

@@ -1,0 +1,352 @@
+"""The working half with a real ledger: one operation per key at a time, the last state wins, every end is said."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from autosync.actor import Actor
+from autosync.errors import PermanentError, TargetError
+from autosync.files import File
+from autosync.keys import Source
+from autosync.ledger import GONE, UNKNOWN, Hint, Ledger, connect
+from autosync.mirror import Mirror, version_of
+from autosync.tasks.batch import Batch
+from autosync.tasks.box import Known, UploadBox, boot_id
+from autosync.watcher import identity_of
+from lab.servers import wait_until
+
+STORE: dict[str, bytes] = {}
+
+
+class Quiet:
+    """Progress that nobody sees."""
+
+    def add(self, count: int) -> None:
+        pass
+
+
+class Workbench:
+    """A mirror of a tree in a ledger, and as many boxes to work on it as are asked for."""
+
+    def __init__(self, broker: str, tree: Path, **options: object) -> None:
+        self.broker = broker
+        self.tree = tree
+        self.ledger = Ledger(connect(broker), "m")
+        fields: dict = {"host": boot_id(), "threads": 4, "attempts": 3, **options}
+        mirror = Mirror(
+            "m", "test_batch.Recording", (Source(str(tree)),), {str(tree): identity_of(str(tree))}, source_prefix=f"{tree}/", **fields
+        )  # fmt: skip
+        self.definition = mirror.dumps()
+        self.ledger.register(self.definition, version_of(self.definition))
+        self.boxes: list[UploadBox] = []
+
+    def box(self) -> tuple[UploadBox, Known]:
+        box = UploadBox(self.broker, [str(self.tree)], {})
+        self.boxes.append(box)
+        return box, box.mirror("m")
+
+    def work(self, keys: list[str], box: tuple[UploadBox, Known] | None = None) -> Batch:
+        """What a task does with a message."""
+        where, known = box or self.box()
+        asked = time.monotonic()
+        claims = known.ledger.claim(where.owner, known.version, keys) or []
+        known.held.take(claims, asked)
+        batch = Batch(where, known, Quiet())  # type: ignore[arg-type]
+        batch.run(claims)
+        return batch
+
+
+
+
+class Recording(Actor):
+    """A target in memory that notices two operations on one key at the same time."""
+
+    lock = threading.Lock()
+    running: defaultdict[str, int] = defaultdict(int)
+    overlaps: list[str] = []
+    errors: list[Exception] = []
+    slow = 0.0
+    meanwhile = None
+    operations: list[tuple[str, str]] = []
+
+    @classmethod
+    def reset(cls) -> None:
+        cls.running.clear()
+        for record in (cls.overlaps, cls.errors, cls.operations):
+            record.clear()
+        cls.slow, cls.meanwhile = 0.0, None
+        STORE.clear()
+
+    def _enter(self, key: str, what: str) -> None:
+        with self.lock:
+            self.running[key] += 1
+            if self.running[key] > 1:
+                self.overlaps.append(key)
+            self.operations.append((what, key))
+            if self.errors:
+                self.running[key] -= 1
+                raise self.errors.pop(0)
+
+    def _leave(self, key: str) -> None:
+        with self.lock:
+            self.running[key] -= 1
+
+    def list(self):  # type: ignore[no-untyped-def, override]
+        return [File(key, len(content)) for key, content in STORE.items()]
+
+    def upload(self, file: File) -> None:
+        self._enter(file.key, "upload")
+        try:
+            with file.open() as source:
+                content = source.read()
+            if type(self).meanwhile:
+                type(self).meanwhile(file.key)
+            time.sleep(self.slow * random.random())
+            STORE[file.key] = content
+        finally:
+            self._leave(file.key)
+
+    def delete(self, file: File) -> None:
+        self._enter(file.key, "delete")
+        try:
+            time.sleep(self.slow * random.random())
+            STORE.pop(file.key, None)
+        finally:
+            self._leave(file.key)
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> None:
+    Recording.reset()
+
+
+@pytest.fixture
+def bench(broker: str, tree: Path) -> Workbench:
+    return Workbench(broker, tree)
+
+
+def hint(path: Path) -> Hint:
+    return Hint(path.stat().st_size, path.stat().st_mtime_ns)
+
+
+def test_what_is_on_the_disk_goes_up_and_what_is_not_goes_away(bench: Workbench, tree: Path) -> None:
+    (tree / "a").write_text("a")
+    STORE["gone"] = b"old"
+    bench.ledger.mark([("a", hint(tree / "a")), ("gone", GONE)])
+
+    batch = bench.work(["a", "gone", "unmarked"])
+
+    assert STORE == {"a": b"a"}
+    assert batch.summary() == "1 file, 1 B, 1 deleted"
+    assert bench.ledger.dirty() == 0
+
+
+def test_a_change_during_an_upload_is_sent_after_it(bench: Workbench, tree: Path) -> None:
+    (tree / "a").write_text("first")
+    bench.ledger.mark([("a", UNKNOWN)])
+
+    def change(key: str) -> None:
+        Recording.meanwhile = None
+        (tree / "a").write_text("second")
+        bench.ledger.mark([("a", UNKNOWN)])
+
+    Recording.meanwhile = change
+    bench.work(["a"])
+
+    wait_until(lambda: bench.ledger.sweep() == [] and True, what="nothing is due at once")
+    if bench.ledger.dirty():  # the first was found torn, and its next try is due in a moment
+        keys = wait_until(bench.ledger.sweep, 5, "the next try is due")
+        bench.work(keys)
+    assert STORE == {"a": b"second"}
+    assert bench.ledger.dirty() == 0
+
+
+def test_a_mark_without_a_change_sends_nothing_twice(bench: Workbench, tree: Path) -> None:
+    (tree / "a").write_text("same")
+    bench.ledger.mark([("a", UNKNOWN)])
+
+    def mark_again(key: str) -> None:
+        Recording.meanwhile = None
+        bench.ledger.mark([("a", UNKNOWN)])
+
+    Recording.meanwhile = mark_again
+    bench.work(["a"])
+
+    assert Recording.operations == [("upload", "a")]
+    assert bench.ledger.dirty() == 0
+
+
+def test_a_deletion_during_an_upload_leaves_nothing_behind(bench: Workbench, tree: Path) -> None:
+    (tree / "a").write_text("short life")
+    bench.ledger.mark([("a", UNKNOWN)])
+
+    def remove(key: str) -> None:
+        Recording.meanwhile = None
+        (tree / "a").unlink()
+        bench.ledger.mark([("a", GONE)])
+
+    Recording.meanwhile = remove
+    bench.work(["a"])
+    while bench.ledger.dirty():
+        bench.work(wait_until(bench.ledger.sweep, 5, "the next try is due"))
+
+    assert STORE == {}
+
+
+def test_doubled_late_and_reordered_messages_never_meet_and_the_last_state_wins(bench: Workbench, tree: Path) -> None:
+    seed = random.randrange(1 << 30)
+    print("seed", seed)
+    rng = random.Random(seed)
+    Recording.slow = 0.004
+    keys = [f"k{number}" for number in range(12)]
+    messages: list[list[str]] = []
+    stop = threading.Event()
+    boxes = [bench.box() for _ in range(3)]
+
+    def box_at_work(box: tuple[UploadBox, Known]) -> None:
+        while not stop.is_set() or messages:
+            try:
+                message = messages.pop(rng.randrange(len(messages)))  # in any order
+            except (IndexError, ValueError):
+                time.sleep(0.001)
+                continue
+            bench.work(message, box)
+
+    threads = [threading.Thread(target=box_at_work, args=(box,)) for box in boxes for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for number in range(400):
+        key = rng.choice(keys)
+        path = tree / key
+        if rng.random() < 0.3:
+            path.unlink(missing_ok=True)
+        else:
+            path.write_text(f"{key} {number}")
+        bench.ledger.mark([(key, UNKNOWN)])
+        messages.extend([[key]] * rng.choice((1, 1, 2)))  # some twice
+    def settled() -> bool:
+        messages.extend([key] for key in bench.ledger.sweep(age=0.05))
+        return bench.ledger.dirty() == 0
+
+    wait_until(settled, 30, "every key is right")
+    stop.set()
+    for thread in threads:
+        thread.join(20)
+
+    assert Recording.overlaps == []
+    assert {key: content.decode() for key, content in STORE.items()} == {path.name: path.read_text() for path in tree.iterdir()}
+
+
+def test_an_error_is_tried_again_later_and_a_permanent_one_is_not(bench: Workbench, tree: Path) -> None:
+    (tree / "a").write_text("a")
+    (tree / "b").write_text("b")
+    bench.ledger.mark([("a", UNKNOWN)])
+    Recording.errors.append(TargetError("not now"))
+    bench.work(["a"])
+    assert (bench.ledger.dirty(), list(bench.ledger.failures())) == (1, [])
+
+    bench.ledger.mark([("b", UNKNOWN)])
+    Recording.errors.append(PermanentError("never", "give up"))
+    bench.work(["b"])
+
+    (failure,) = bench.ledger.failures()
+    assert (failure.key, failure.reason, failure.attempts) == ("b", "never; give up", 1)
+    bench.work(wait_until(bench.ledger.sweep, 5, "the next try of a is due"))
+    assert STORE == {"a": b"a"}
+
+
+def test_what_fails_too_often_is_in_the_failed_list_and_leaves_it_when_it_succeeds(bench: Workbench, tree: Path) -> None:
+    (tree / "a").write_text("a")
+    Recording.errors.extend(ValueError("a bug of the user's") for _ in range(3))
+    bench.ledger.mark([("a", UNKNOWN)])
+    bench.work(["a"])
+    for _ in range(2):
+        bench.work(wait_until(bench.ledger.sweep, 5, "the next try is due"))
+
+    (failure,) = bench.ledger.failures()
+    assert (failure.key, failure.reason, failure.attempts) == ("a", "ValueError: a bug of the user's", 3)
+    assert bench.ledger.dirty() == 0
+
+    bench.ledger.mark([("a", UNKNOWN)])
+    bench.work(["a"])
+    assert list(bench.ledger.failures()) == []
+    assert STORE == {"a": b"a"}
+
+
+def test_a_draining_box_gives_back_what_it_has_not_begun(bench: Workbench, tree: Path) -> None:
+    for number in range(10):
+        (tree / str(number)).write_text("x")
+    bench.ledger.mark([(str(number), UNKNOWN) for number in range(10)])
+    box = bench.box()
+    box[0].draining.set()
+
+    bench.work([str(number) for number in range(10)], box)
+
+    assert STORE == {}
+    assert sorted(bench.ledger.sweep()) == sorted(map(str, range(10))), "another may have them at once"
+
+
+def test_without_delete_nothing_is_deleted(broker: str, tree: Path) -> None:
+    bench = Workbench(broker, tree, delete=False)
+    STORE["gone"] = b"kept"
+    bench.ledger.mark([("gone", GONE)])
+
+    bench.work(["gone"])
+
+    assert STORE == {"gone": b"kept"}
+    assert bench.ledger.dirty() == 0
+
+
+def test_another_directory_in_the_place_of_the_source_deletes_nothing(bench: Workbench, tree: Path) -> None:
+    STORE["a"] = b"precious"
+    bench.ledger.mark([("a", GONE)])
+    tree.rename(f"{tree}-away")
+    tree.mkdir()
+
+    bench.work(["a"])
+
+    assert STORE == {"a": b"precious"}
+    assert bench.ledger.dirty() == 1
+
+
+def test_a_stale_share_neither_fails_nor_deletes(broker: str, tree: Path) -> None:
+    bench = Workbench(broker, tree, host="another host")
+    STORE.update({"new": b"old", "missing": b"old"})
+    (tree / "new").write_text("old")
+    seen = hint(tree / "new")
+    newer = Hint(seen.size + 1, seen.mtime_ns + 10_000_000)
+    bench.ledger.mark([("new", newer), ("missing", newer)])
+
+    bench.work(["new", "missing"])
+
+    assert Recording.operations == []
+    assert bench.ledger.dirty() == 2
+    (tree / "missing").write_text("there")
+    (tree / "new").write_text("newer")
+    while bench.ledger.dirty():
+        bench.work(wait_until(bench.ledger.sweep, 10, "the next try is due"))
+    assert STORE == {"new": b"newer", "missing": b"there"}
+
+
+def test_a_key_out_of_scope_or_a_changed_definition_does_no_harm(bench: Workbench, tree: Path) -> None:
+    STORE["../outside"] = b"x"
+    bench.ledger.mark([("../outside", UNKNOWN), ("a", UNKNOWN)])
+    (tree / "a").write_text("a")
+    box = bench.box()
+    mirror = Mirror.loads(bench.definition)
+    other = Mirror(**{**{name: getattr(mirror, name) for name in mirror.__slots__}, "source_filter": ".*b$"}).dumps()
+    bench.ledger.register(other, version_of(other))
+
+    assert box[1].ledger.claim(box[0].owner, box[1].version, ["a"]) is None
+    fresh = (box[0], box[0].mirror("m", fresh=True))
+    bench.work(["../outside", "a"], fresh)
+
+    assert STORE == {"../outside": b"x"}
+    assert Recording.operations == []
+    assert bench.ledger.dirty() == 0

@@ -1,0 +1,116 @@
+"""What a worker may read, and what it takes as proof that a file is gone."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from autosync.errors import PermanentError, SourceRefused, SourceUnsure
+from autosync.keys import Source
+from autosync.mirror import Identity
+from autosync.tasks.sources import Absent, AllowedSources, MirrorSource
+from autosync.watcher import identity_of
+
+
+def seen_from(tree: Path, *, same_host: bool = True, identity: Identity | None = None) -> MirrorSource:
+    return MirrorSource(Source(str(tree)), str(tree), identity or identity_of(str(tree)), same_host=same_host)
+
+
+def test_a_worker_finds_what_it_was_given_where_it_mounts_it() -> None:
+    allowed = AllowedSources({"/srv/media": "/mnt/media", "/srv/media/news": "/news/", "/one": "/one"})
+
+    assert allowed.locate("/srv/media", "w") == "/mnt/media"
+    assert allowed.locate("/srv/media/a/b", "w") == "/mnt/media/a/b"
+    assert allowed.locate("/srv/media/news/x", "w") == "/news/x"
+    assert AllowedSources(["/"]).locate("/any", "w") == "/any"
+
+
+@pytest.mark.parametrize("root", ["/srv/mediax", "/srv", "/", "/srv/media/../secret", "srv/media", "/srv/media//x", "/srv/media/./x", ""])
+def test_a_worker_refuses_what_it_was_not_given(root: str) -> None:
+    with pytest.raises(SourceRefused, match="autosync_sources"):
+        AllowedSources(["/srv/media"]).locate(root, "w")
+
+
+def test_a_file_is_opened_and_a_missing_one_is_absent(tree: Path) -> None:
+    (tree / "d").mkdir()
+    (tree / "d/file").write_text("content")
+    source = seen_from(tree)
+
+    descriptor = source.open(f"{tree}/d/file")
+    assert os.read(descriptor, 100) == b"content"
+    os.close(descriptor)
+    for missing in ("nothing", "d/nothing", "no/such/way", "d/file/below"):
+        with pytest.raises(Absent):
+            source.open(f"{tree}/{missing}")
+
+
+def test_no_link_leads_out(tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("secret")
+    (tree / "link").symlink_to(tmp_path / "secret")
+    (tree / "way").symlink_to(tmp_path)
+    source = seen_from(tree)
+
+    with pytest.raises(Absent):
+        source.open(f"{tree}/link")
+    with pytest.raises(PermanentError, match="leads out"):
+        source.open(f"{tree}/way/secret")
+    with pytest.raises(PermanentError, match="leads out"):
+        source.open(f"{tree}/../secret")
+
+
+def test_a_fifo_does_not_make_a_worker_wait(tree: Path) -> None:
+    os.mkfifo(tree / "fifo")
+
+    os.close(seen_from(tree).open(f"{tree}/fifo"))
+
+    assert seen_from(tree).prove_absent(f"{tree}/fifo")
+
+
+def test_absence_is_proved_by_the_file_system_alone(tree: Path) -> None:
+    (tree / "file").write_text("x")
+    (tree / "dir").mkdir()
+    source = seen_from(tree)
+
+    assert source.prove_absent(f"{tree}/gone")
+    assert source.prove_absent(f"{tree}/gone/below")
+    assert source.prove_absent(f"{tree}/file/below")
+    assert source.prove_absent(f"{tree}/dir"), "a directory is not the file that had this name"
+    assert not source.prove_absent(f"{tree}/file")
+
+
+def test_another_directory_in_the_place_of_the_root_proves_nothing(tree: Path) -> None:
+    source = seen_from(tree)
+    os.rename(tree, f"{tree}-away")
+    tree.mkdir()
+
+    with pytest.raises(SourceUnsure, match="is not the directory that it was"):
+        source.prove_absent(f"{tree}/file")
+
+
+def test_a_root_that_is_gone_proves_nothing(tree: Path) -> None:
+    source = seen_from(tree)
+    os.rename(tree, f"{tree}-away")
+
+    with pytest.raises(SourceUnsure):
+        source.prove_absent(f"{tree}/file")
+    with pytest.raises(SourceUnsure):
+        source.open(f"{tree}/file")
+
+
+def test_on_another_host_an_empty_root_of_another_inode_proves_nothing(tree: Path) -> None:
+    elsewhere = Identity(device=1, inode=2)
+
+    with pytest.raises(SourceUnsure, match="may not be mounted"):
+        seen_from(tree, same_host=False, identity=elsewhere).prove_absent(f"{tree}/gone")
+    assert seen_from(tree, same_host=False).prove_absent(f"{tree}/gone"), "the last file of a share may go: the inode is the file host's"
+    (tree / "something").write_text("x")
+    assert seen_from(tree, same_host=False, identity=elsewhere).prove_absent(f"{tree}/gone")
+
+
+def test_a_share_that_fails_proves_nothing(tree: Path) -> None:
+    deep = "/".join(["x" * 255] * 20)  # ENAMETOOLONG: an answer, but not that the file is gone
+
+    with pytest.raises(SourceUnsure, match="nothing is deleted"):
+        seen_from(tree).prove_absent(f"{tree}/{deep}")
