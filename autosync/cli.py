@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -14,10 +15,10 @@ import click
 from . import logs
 from .actor import Actor, SecretOption
 from .actors import load
-from .errors import AutosyncError, ConfigurationError, Exit, StartError, TargetError
+from .errors import AutosyncError, ConfigurationError, Exit, StartError
 from .keys import slashed
 from .look import Comparison, LookReport
-from .mirror import Mirror
+from .mirror import DEFAULT_QUEUE, Mirror
 from .onehost import OneHost, lock, state_directory
 from .options import actor_option, config_option, context_settings, parameters, sources_of, state_base
 from .run import Run, Signals, insist_on_broker, keep, serving
@@ -68,6 +69,9 @@ def _door(name: str, args: Sequence[str] | None, actor: type[Actor] | None, *, o
         code = Exit.FAILED
     except OSError as error:
         code = _say(f"{name}: {error}", Exit.FAILED)
+    except Exception as error:  # a mistake of ours, or of a user's actor
+        logging.getLogger(__name__).debug("unexpected", exc_info=True)
+        code = _say(f"{name}: unexpected {type(error).__name__}: {_one_line(str(error))}; -vv shows where", Exit.FAILED)
     sys.exit(int(code))
 
 
@@ -131,11 +135,8 @@ def _callback(actor_class: type[Actor], actor_name: str, *, one_host: bool) -> C
         secrets = {str(option.name): values[str(option.name)] for option in actor_class.options if isinstance(option, SecretOption)}
         actor = actor_class(**settings)
         public = {name: value for name, value in settings.items() if name not in secrets}
-        mirror = _mirror(actor_name, actor, public, values)
-        try:
-            actor.check()
-        except TargetError as error:
-            raise StartError(str(error)) from error
+        mirror = _mirror(actor_name, actor, public, values, one_host=one_host)
+        _check(actor)
         if values["dry_run"]:
             return _dry_run(mirror, actor)
         return _keep(mirror, actor, secrets, values, verbosity, one_host=one_host)
@@ -143,7 +144,16 @@ def _callback(actor_class: type[Actor], actor_name: str, *, one_host: bool) -> C
     return callback
 
 
-def _mirror(actor_name: str, actor: Actor, settings: dict[str, Any], values: dict[str, Any]) -> Mirror:
+def _check(actor: Actor) -> None:
+    try:
+        actor.check()
+    except AutosyncError as error:
+        raise StartError(str(error)) from error
+    except Exception as error:  # a user's actor may fail in any way
+        raise StartError(f"the target cannot be used: {type(error).__name__}: {error}") from error
+
+
+def _mirror(actor_name: str, actor: Actor, settings: dict[str, Any], values: dict[str, Any], *, one_host: bool) -> Mirror:
     sources = sources_of(values["paths"])
     name = values["name"] or _default_name(actor_name, settings, values["target_prefix"])
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
@@ -160,7 +170,8 @@ def _mirror(actor_name: str, actor: Actor, settings: dict[str, Any], values: dic
         delete=values["delete"],
         threads=values["threads"],
         attempts=values["attempts"],
-        queue=values["queue"],
+        # A host of its own has a queue of its own: its workers are given nothing else to read.
+        queue=values["queue"] or (f"autosync.{name}" if one_host else DEFAULT_QUEUE),
         host=boot_id(),
     )
     mirror.keys()  # says what is wrong with prefixes and expressions

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from .change import LOOK_EVERYWHERE, Kind
-from .errors import BrokerError, SourceUnsure, TargetError
+from .errors import BrokerError, SourceUnsure, StartError, TargetError
 from .keys import Keys
 from .ledger import GONE, UNKNOWN, Hint, Ledger
 from .look import Comparison, LookReport
@@ -99,9 +99,11 @@ class Feed:
         self.looking = threading.Event()
         #: Looks that failed, since the last one that did not.
         self.failed_looks = 0
+        #: What ended one of the threads, if anything did that should not.
+        self.broken: Exception | None = None
         self._threads = [
-            threading.Thread(target=self._feed_events, name="autosync-feed", daemon=True),
-            threading.Thread(target=self._feed_looks, name="autosync-look", daemon=True),
+            threading.Thread(target=self._guarded, args=(self._feed_events,), name="autosync-feed", daemon=True),
+            threading.Thread(target=self._guarded, args=(self._feed_looks,), name="autosync-look", daemon=True),
         ]
 
     def start(self) -> None:
@@ -125,14 +127,20 @@ class Feed:
         """Whether nothing is pending and no look is running."""
         return self.settle.is_idle() and not self.looking.is_set()
 
+    def _guarded(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Stopped:
+            pass
+        except Exception as error:  # whoever looks after the feed has to know
+            log.debug("the feed ended", exc_info=True)
+            self.broken = error
+
     # Events
 
     def _feed_events(self) -> None:
-        try:
-            while pending := self.settle.take():
-                self._send_all(self._batches(pending), Priority.EVENT)
-        except Stopped:
-            pass
+        while pending := self.settle.take():
+            self._send_all(self._batches(pending), Priority.EVENT)
 
     def _batches(self, pending: Sequence[Pending]) -> Iterator[Batch]:
         """Sort what is due into batches; a file that turns out to be changing still goes back."""
@@ -154,24 +162,21 @@ class Feed:
     # Looks
 
     def _feed_looks(self) -> None:
-        try:
-            while (path := self.settle.take_look()) is not None:
-                self.looking.set()
+        while (path := self.settle.take_look()) is not None:
+            self.looking.set()
+            try:
                 report = self.look(path)
-                if path == LOOK_EVERYWHERE.path:
-                    self.last_look = report
+            finally:
                 self.looking.clear()
-                if report.error is None:
-                    self.failed_looks = 0
-                    continue
-                log.warning("look at %s: %s", path or "everything", report.error)
-                self.failed_looks += 1
-                self._pause(_LOOK_PAUSES[min(self.failed_looks, len(_LOOK_PAUSES)) - 1])
-                self.settle.say((LOOK_EVERYWHERE._replace(path=path),))
-        except Stopped:
-            pass
-        finally:
-            self.looking.clear()
+            if path == LOOK_EVERYWHERE.path:
+                self.last_look = report
+            if report.error is None:
+                self.failed_looks = 0
+                continue
+            log.warning("look at %s: %s", path or "everything", report.error)
+            self.failed_looks += 1
+            self._pause(_LOOK_PAUSES[min(self.failed_looks, len(_LOOK_PAUSES)) - 1])
+            self.settle.say((LOOK_EVERYWHERE._replace(path=path),))
 
     def look(self, path: str) -> LookReport:
         """Compare a part of the source with the target and feed the differences.
@@ -193,6 +198,8 @@ class Feed:
             self._send_all(self._look_batches(path, report), priority, bounded=True)
         except (TargetError, SourceUnsure) as error:
             report.error = error
+        except OSError as error:  # where listings are sorted
+            report.error = StartError(f"{error.filename or 'the state directory'}: {error.strerror}", "make room, or give another --state-dir")
         if not path and report.error is None:
             self.look_began = began if report.complete else 0.0
             log.info("compared %d files in %.1f s: %d to upload, %d to delete", report.seen, time.time() - began, report.uploads, report.deletes)

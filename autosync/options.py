@@ -13,7 +13,6 @@ import click
 from .actor import Actor
 from .errors import ConfigurationError
 from .keys import Source
-from .mirror import DEFAULT_QUEUE
 
 ENVIRONMENT = "AUTOSYNC"
 
@@ -127,7 +126,7 @@ def _running_options(*, one_host: bool) -> list[click.Option]:
         *([workers] if one_host else []),
         click.Option(["--name"], metavar="TEXT", help="Name of the mirror.  [default: made from the target]"),
         click.Option(["--broker"], metavar="URL", help=broker_help, **broker),
-        click.Option(["--queue"], default=DEFAULT_QUEUE, hidden=True),
+        click.Option(["--queue"], hidden=True),
         click.Option(
             ["--state-dir"], type=click.Path(), default=_default_state_directory, metavar="DIR",
             help="Where broker and lock are kept.  [default: $XDG_STATE_HOME/autosync or ~/.local/state/autosync]",

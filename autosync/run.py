@@ -115,6 +115,7 @@ class _Keeping:
         self._watcher: Watcher | None = None
         self._dead: list[int] = []
         self._failed_told = 0
+        self._strange: set[str] = set()
         self._epoch = ""
         self._version = ""
         self._standing: Standing | None = None
@@ -193,6 +194,7 @@ class _Keeping:
         next_tick = 0.0
         while not self._signals.stop.is_set():
             self._tend_children()
+            self._see_that_threads_live()
             if time.monotonic() >= next_tick:
                 next_tick = time.monotonic() + _TICK
                 self._tick()
@@ -210,6 +212,12 @@ class _Keeping:
             while self._dead:
                 self._ledger.forfeit(owner_prefix(socket.gethostname(), self._dead[-1]))
                 self._dead.pop()
+
+    def _see_that_threads_live(self) -> None:
+        """A thread that has died takes the program with it: going on without would lose events in silence."""
+        broken = self._feed.broken or (self._watcher.broken if self._watcher else None)
+        if broken is not None:
+            raise StartError(f"cannot go on: {type(broken).__name__}: {broken}", "start it again; everything is compared then") from broken
 
     def _tick(self) -> None:
         """What is done every second. A broker that is away is waited for; the feed has said so."""
@@ -269,18 +277,22 @@ class _Keeping:
         self._failed_told = min(self._failed_told, count)
 
     def _watch_roots(self) -> None:
-        """Another directory where a root was gives no event; it is seen here."""
+        """Another directory where a root was gives no event; it is seen here. One that holds something is the source from now on. One that
+        is empty may be the place where a share was mounted: workers go on asking for the old one, and delete nothing."""
+        known = self._mirror.identities
         found = _identities(self._mirror)
-        if found == self._mirror.identities:
+        strange = {root for root in {*known, *found} if known.get(root) != found.get(root)}
+        for root in sorted(strange - self._strange):
+            log.warning("source %s %s", root, "is another directory than before" if root in found else "is gone; nothing is deleted")
+        self._strange = strange
+        adopted = {root for root in strange if root in found and _holds_something(root)}
+        if not adopted:
             return
-        for source in self._keys.sources:
-            if self._mirror.identities.get(source.root) != found.get(source.root):
-                state = "is another directory than before" if source.root in found else "is gone"
-                log.warning("source %s %s", source.root, state)
-                if self._watcher and source.root in found:
-                    self._watcher.replace_root(source)
-        self._mirror = replace(self._mirror, identities=found)
+        self._mirror = replace(self._mirror, identities={**known, **{root: found[root] for root in adopted}})
         self._register()
+        for source in self._keys.sources:
+            if self._watcher and source.root in adopted:
+                self._watcher.replace_root(source)
 
     def _again_failed(self) -> None:
         page: list[str] = []
@@ -356,6 +368,12 @@ def _identities(mirror: Mirror) -> dict[str, Identity]:
         with suppress(OSError):
             found[source.root] = identity_of(source.root)
     return found
+
+
+def _holds_something(directory: str) -> bool:
+    with suppress(OSError), os.scandir(directory) as entries:
+        return next(entries, None) is not None
+    return False
 
 
 def _holder(text: str) -> dict[str, object]:

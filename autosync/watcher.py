@@ -63,9 +63,11 @@ class Watcher:
         self._to_place: queue.SimpleQueue[tuple[Source, str, bool] | None] = queue.SimpleQueue()
         self._refused = False
         self._closing = False
+        #: What ended one of the threads, if anything did that should not.
+        self.broken: Exception | None = None
         self._threads = [
-            threading.Thread(target=self._place_all, name="autosync-place", daemon=True),
-            threading.Thread(target=self._read_all, name="autosync-read", daemon=True),
+            threading.Thread(target=self._guarded, args=(self._place_all,), name="autosync-place", daemon=True),
+            threading.Thread(target=self._guarded, args=(self._read_all,), name="autosync-read", daemon=True),
         ]
         for source in keys.sources:
             if source.is_file:
@@ -103,6 +105,13 @@ class Watcher:
         """Watch anew what now stands where the root of this source is."""
         self._forget(source.root)
         self._to_place.put((source, source.root, False))
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception as error:  # whoever looks after the watcher has to know
+            log.debug("the watcher ended", exc_info=True)
+            self.broken = error
 
     # Reading events
 

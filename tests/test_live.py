@@ -293,3 +293,34 @@ def test_it_is_killed_in_the_middle_and_started_again(programs: Programs, bucket
 
     second = programs.run(*options, timeout=100)
     assert (second.returncode, bucket.sizes()) == (0, on_disk(tree)), second.stderr
+
+
+def test_a_root_that_is_replaced_by_an_empty_directory_deletes_nothing_and_one_that_holds_files_is_the_source(
+    live: Callable, bucket: Bucket, tree: Path
+) -> None:
+    for name in ("a", "b", "d/c"):
+        (tree / name).parent.mkdir(exist_ok=True)
+        (tree / name).write_text(name)
+    process = live("--rescan=1")
+    before = bucket.sizes()
+    away = tree.with_name("away")
+
+    os.rename(tree, away)  # as if it was unmounted
+    tree.mkdir()
+    wait_until(lambda: "is another directory than before" in process.said(), 10, "the other directory is noticed")
+    wait_until(lambda: process.said().count("nothing is deleted") >= 2, 20, "two looks refused it")
+    assert bucket.sizes() == before
+
+    tree.rmdir()
+    os.rename(away, tree)
+    (tree / "a").unlink()
+    (tree / "new").write_text("new")
+    equal_soon(bucket, tree, "the source is back")
+    replacement = tree.with_name("replacement")
+    replacement.mkdir()
+    (replacement / "other").write_text("other")
+    os.rename(tree, away)
+    os.rename(replacement, tree)
+    equal_soon(bucket, tree, "a source that was replaced by another")
+    (tree / "late").write_text("late")
+    equal_soon(bucket, tree, "and that is watched")

@@ -87,11 +87,6 @@ class Known:
         """The source that holds a path in scope."""
         return next(one for one in self.sources if one.source.holds(path))
 
-    def close(self) -> None:
-        """Give its connections back."""
-        self.pool.shutdown(wait=False)
-        self.actor.close()
-
 
 class UploadBox:
     """The state of a worker process, shared by all its tasks.
@@ -149,8 +144,7 @@ class UploadBox:
             made = self._learn(name, definition, version, ledger)
             self._known[name] = made
             if known is not None:
-                made.held = known.held
-                known.close()
+                made.held = known.held  # batches that still run with the old definition keep their claims, and their actor
             self._keep_claims()
             return made
 
@@ -208,7 +202,7 @@ class UploadBox:
             page = held[start : start + 500]
             asked = time.monotonic()
             lost = set(known.ledger.renew(self._owner, page))
-            known.held.drop([key for key in lost if key in known.held.keys()])
+            known.held.drop(list(lost))
             known.held.renewed([key for key in page if key not in lost], asked)
 
 

@@ -72,7 +72,10 @@ def run(task: Task, name: str, keys: Sequence[str]) -> str:
         return "nothing to do"
     known, claims = claimed
     batch = Batch(box, known, Progress(task, sum(max(claim.hint.size, 0) for claim in claims)))
-    batch.run(claims)
+    try:
+        batch.run(claims)
+    finally:
+        known.held.drop([claim.key for claim in claims])  # whatever happened: nobody works on them here any more
     seconds = time.monotonic() - began
     return f"{batch.summary()}, {seconds:.2f} s"
 
