@@ -1,14 +1,14 @@
 """Keep a copy of a directory tree true, at all times, in an object store, another directory, or behind an API.
 
-    from autosync import Actor, main
+from autosync import Actor, main
 
-    class MyActor(Actor):
-        def list(self): ...
-        def upload(self, file): ...
-        def delete(self, file): ...
+class MyActor(Actor):
+    def list(self): ...
+    def upload(self, file): ...
+    def delete(self, file): ...
 
-    if __name__ == "__main__":
-        main(actor=MyActor)
+if __name__ == "__main__":
+    main(actor=MyActor)
 """
 
 from __future__ import annotations
@@ -21,7 +21,18 @@ if TYPE_CHECKING:
     from .errors import AutosyncError, PermanentError, SlowDown, TargetError, TargetRefused
     from .files import File, Listing
 
-__all__ = ["Actor", "AutosyncError", "File", "Listing", "PermanentError", "SecretOption", "SlowDown", "TargetError", "TargetRefused", "main"]
+__all__ = [
+    "Actor",
+    "AutosyncError",
+    "File",
+    "Listing",
+    "PermanentError",
+    "SecretOption",
+    "SlowDown",
+    "TargetError",
+    "TargetRefused",
+    "main",
+]
 
 _HOMES = {
     "Actor": "actor",

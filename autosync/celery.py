@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from celery import Celery, signals
 from celery.loaders.base import BaseLoader
-from kombu import Exchange, Queue
+from kombu.entity import Exchange, Queue
 
 from .logs import configure
 from .settings import DEFAULTS, NEEDED

@@ -121,7 +121,9 @@ def _importable_name(actor: type[Actor]) -> str:
     if module == "__main__":
         file = getattr(sys.modules["__main__"], "__file__", None)
         if not file:
-            raise ConfigurationError(f"{actor.__name__} is defined in an interactive session", "put it into a file: worker processes import it")
+            raise ConfigurationError(
+                f"{actor.__name__} is defined in an interactive session", "put it into a file: worker processes import it"
+            )
         module = Path(file).stem
     return f"{module}.{actor.__name__}"
 
@@ -178,7 +180,9 @@ def _mirror(actor_name: str, actor: Actor, settings: dict[str, Any], values: dic
     for source in sources:
         target = actor.directory
         if target and (slashed(target).startswith(slashed(source.path)) or slashed(source.path).startswith(slashed(target))):
-            raise ConfigurationError(f"the target {target} and the source {source.path} lie in one another", "mirror to a directory outside")
+            raise ConfigurationError(
+                f"the target {target} and the source {source.path} lie in one another", "mirror to a directory outside"
+            )
     return mirror
 
 
@@ -214,7 +218,13 @@ def _keep(mirror: Mirror, actor: Actor, secrets: dict[str, Any], values: dict[st
         return keep(run(broker), signals)
     with lock(directory, mirror.name):
         host = OneHost(
-            mirror, directory, broker=broker, workers=values["workers"], secrets=secrets, log_format=values["log_format"], verbosity=verbosity
-        )  # fmt: skip
+            mirror,
+            directory,
+            broker=broker,
+            workers=values["workers"],
+            secrets=secrets,
+            log_format=values["log_format"],
+            verbosity=verbosity,
+        )
         with serving(host):
             return keep(run(host.broker), signals, host)

@@ -58,7 +58,7 @@ def _merge(runs: list[IO[bytes]]) -> Iterator[Row]:
 
 
 def _write(rows: Iterable[Row], directory: str | None, files: ExitStack) -> IO[bytes]:
-    run = files.enter_context(tempfile.TemporaryFile(dir=directory, prefix="autosync-sort-"))
+    run = files.enter_context(tempfile.TemporaryFile(dir=directory, prefix="autosync-sort-"))  # noqa: SIM115 - `files` closes it
     source = iter(rows)
     while page := list(islice(source, _PAGE)):
         marshal.dump(page, run)

@@ -1,4 +1,4 @@
-"""The feed joins the halves: changes come in from the watcher, differences from looks; keys go out, marked in the ledger and sent in batches.
+"""The feed joins the halves: changes come from the watcher, differences from looks; keys go out, marked in the ledger and sent in batches.
 
     watcher -> settle -> feed -> ledger + queue          (events: one thread)
     timer, watcher -> settle -> look -> ledger + queue   (looks: another, so that a long look never holds up an event)
@@ -199,10 +199,14 @@ class Feed:
         except (TargetError, SourceUnsure) as error:
             report.error = error
         except OSError as error:  # where listings are sorted
-            report.error = StartError(f"{error.filename or 'the state directory'}: {error.strerror}", "make room, or give another --state-dir")
+            report.error = StartError(
+                f"{error.filename or 'the state directory'}: {error.strerror}", "make room, or give another --state-dir"
+            )
         if not path and report.error is None:
             self.look_began = began if report.complete else 0.0
-            log.info("compared %d files in %.1f s: %d to upload, %d to delete", report.seen, time.time() - began, report.uploads, report.deletes)
+            log.info(
+                "compared %d files in %.1f s: %d to upload, %d to delete", report.seen, time.time() - began, report.uploads, report.deletes
+            )
         return report
 
     def _look_batches(self, path: str, report: LookReport) -> Iterator[Batch]:

@@ -167,7 +167,8 @@ class Keys:
         """Two files must never share a key. That can only be where the prefix is taken off some paths and not others."""
         if self._strip.endswith("/") or not self._strip:
             return
-        stripped, kept = [], []
+        stripped: list[str] = []
+        kept: list[str] = []
         for source in self.sources:
             if not source.is_file and self._strip.startswith(slashed(source.path)):
                 raise ConfigurationError(

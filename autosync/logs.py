@@ -58,4 +58,3 @@ def configure(form: str, verbosity: int) -> None:
     ours = logging.getLogger("autosync")
     ours.setLevel(logging.WARNING if verbosity < 0 else logging.DEBUG if verbosity > 1 else logging.INFO)
     logging.getLogger("autosync.transfer").setLevel(logging.NOTSET if verbosity > 0 else logging.WARNING)
-

@@ -51,7 +51,9 @@ def lock(directory: Path, mirror: str) -> IO[str]:
         held.seek(0)
         owner = held.read().strip() or "unknown"
         held.close()
-        raise StartError(f"mirror {mirror} is already kept by another autosync (process {owner})", "stop that one, or give this one another --name") from error
+        raise StartError(
+            f"mirror {mirror} is already kept by another autosync (process {owner})", "stop that one, or give this one another --name"
+        ) from error
     held.truncate(0)
     held.write(str(os.getpid()))
     held.flush()

@@ -54,7 +54,12 @@ def read_config(context: click.Context, parameter: click.Parameter, path: str | 
 def config_option() -> click.Option:
     """--config; eager, so that its values are there before the other options look for their defaults."""
     return click.Option(
-        ["--config"], type=click.Path(), is_eager=True, callback=read_config, metavar="FILE", help="TOML file with values for these options."
+        ["--config"],
+        type=click.Path(),
+        is_eager=True,
+        callback=read_config,
+        metavar="FILE",
+        help="TOML file with values for these options.",
     )
 
 
@@ -112,7 +117,7 @@ def _source_options() -> list[click.Option]:
 
 def _running_options(*, one_host: bool) -> list[click.Option]:
     broker_help = "Redis or Valkey to use instead of an embedded one." if one_host else "Redis or Valkey that the upload boxes use."
-    broker = {} if one_host else {"default": "redis://127.0.0.1:6379/0", "show_default": True}
+    broker: dict[str, Any] = {} if one_host else {"default": "redis://127.0.0.1:6379/0", "show_default": True}
     workers = click.Option(
         ["--workers"], type=click.IntRange(min=1), default=min(os.cpu_count() or 1, 4), show_default="one a processor, at most 4",
         help="Worker processes.",

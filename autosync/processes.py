@@ -89,7 +89,9 @@ class Child:
             return None
         self._short_lives = self._short_lives + 1 if time.monotonic() - self._started < _TOO_SHORT else 0
         if self._short_lives >= _TOO_OFTEN:
-            raise StartError(f"{self.name} cannot be kept running: it ended {_TOO_OFTEN} times with status {status}", "see its messages above")
+            raise StartError(
+                f"{self.name} cannot be kept running: it ended {_TOO_OFTEN} times with status {status}", "see its messages above"
+            )
         log.warning("%s ended with status %s; it is started again", self.name, status)
         self.start()
         return dead

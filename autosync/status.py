@@ -33,7 +33,8 @@ class StatusLine:
         self._last = (moment, standing.bytes)
         doing = "comparing" if looking else "in step" if not standing.dirty else "transferring"
         failed = f", {standing.failed} failed" if standing.failed else ""
-        line = f"{doing}: {standing.dirty} waiting, {standing.files} sent ({human_size(standing.bytes)}{rate}), {standing.deleted} deleted{failed}"
+        sent = f"{standing.files} sent ({human_size(standing.bytes)}{rate})"
+        line = f"{doing}: {standing.dirty} waiting, {sent}, {standing.deleted} deleted{failed}"
         self._stream.write(f"\r\x1b[K{line}\r")
         self._stream.flush()
         self._shown = True

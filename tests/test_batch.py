@@ -7,6 +7,7 @@ import threading
 import time
 from collections import defaultdict
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -62,18 +63,16 @@ class Workbench:
         return batch
 
 
-
-
 class Recording(Actor):
     """A target in memory that notices two operations on one key at the same time."""
 
     lock = threading.Lock()
-    running: defaultdict[str, int] = defaultdict(int)
-    overlaps: list[str] = []
-    errors: list[Exception] = []
+    running: ClassVar[defaultdict[str, int]] = defaultdict(int)
+    overlaps: ClassVar[list[str]] = []
+    errors: ClassVar[list[Exception]] = []
     slow = 0.0
     meanwhile = None
-    operations: list[tuple[str, str]] = []
+    operations: ClassVar[list[tuple[str, str]]] = []
 
     @classmethod
     def reset(cls) -> None:
@@ -230,6 +229,7 @@ def test_doubled_late_and_reordered_messages_never_meet_and_the_last_state_wins(
             path.write_text(f"{key} {number}")
         bench.ledger.mark([(key, UNKNOWN)])
         messages.extend([[key]] * rng.choice((1, 1, 2)))  # some twice
+
     def settled() -> bool:
         messages.extend([key] for key in bench.ledger.sweep(age=0.05))
         return bench.ledger.dirty() == 0

@@ -49,7 +49,9 @@ def test_a_box_sees_the_share_at_another_path_and_reads_its_settings_from_celery
     elsewhere.symlink_to(tree)
     desk = tmp_path / "desk"
     desk.mkdir()
-    (desk / "celeryconfig.py").write_text(f"broker_url = {broker!r}\nautosync_sources = {{{str(tree)!r}: {str(elsewhere)!r}}}\nworker_concurrency = 2\n")
+    (desk / "celeryconfig.py").write_text(
+        f"broker_url = {broker!r}\nautosync_sources = {{{str(tree)!r}: {str(elsewhere)!r}}}\nworker_concurrency = 2\n"
+    )
     (tree / "a").write_text("a")
     box = programs.start("celery", "-A", "autosync", "worker", "-l", "INFO", cwd=desk)
     watcher = programs.start("autosync-watch", f"--broker={broker}", *options)
@@ -123,7 +125,9 @@ def test_a_stopped_worker_gives_back_what_it_holds_and_another_goes_on_at_once(
     equal_soon(bucket, tree, "the second goes on", 40)
 
 
-def test_a_killed_broker_delays_and_loses_nothing(programs: Programs, own_valkey: Valkey, bucket: Bucket, tree: Path, options: list[str]) -> None:
+def test_a_killed_broker_delays_and_loses_nothing(
+    programs: Programs, own_valkey: Valkey, bucket: Bucket, tree: Path, options: list[str]
+) -> None:
     broker = own_valkey.url
     (tree / "first").write_text("first")
     box = programs.worker(broker=broker, AUTOSYNC_SOURCES=sources(tree))
@@ -141,7 +145,9 @@ def test_a_killed_broker_delays_and_loses_nothing(programs: Programs, own_valkey
     assert (box.poll(), watcher.poll()) == (None, None)
 
 
-def test_a_broker_that_lost_its_memory_is_noticed(programs: Programs, own_valkey: Valkey, bucket: Bucket, tree: Path, options: list[str]) -> None:
+def test_a_broker_that_lost_its_memory_is_noticed(
+    programs: Programs, own_valkey: Valkey, bucket: Bucket, tree: Path, options: list[str]
+) -> None:
     broker = own_valkey.url
     (tree / "first").write_text("first")
     watcher = programs.start("autosync-watch", f"--broker={broker}", *options)
@@ -154,7 +160,9 @@ def test_a_broker_that_lost_its_memory_is_noticed(programs: Programs, own_valkey
     assert "has lost its memory" in watcher.said()  # type: ignore[attr-defined]
 
 
-def test_a_forged_message_does_nothing(programs: Programs, valkey: Valkey, broker: str, bucket: Bucket, tree: Path, options: list[str]) -> None:
+def test_a_forged_message_does_nothing(
+    programs: Programs, valkey: Valkey, broker: str, bucket: Bucket, tree: Path, options: list[str]
+) -> None:
     from autosync.celery import sending_app
 
     (tree / "a").write_text("a")
@@ -163,7 +171,13 @@ def test_a_forged_message_does_nothing(programs: Programs, valkey: Valkey, broke
     (tree / "unmarked").write_text("nobody has marked this")
 
     app = sending_app(broker, "autosync")
-    for args in (["fleet", ["unmarked", "../../etc/passwd", "/etc/passwd", "a"]], ["nobody", ["a"]], ["fleet", "a"], [1, 2], ["fleet", [""]]):
+    for args in (
+        ["fleet", ["unmarked", "../../etc/passwd", "/etc/passwd", "a"]],
+        ["nobody", ["a"]],
+        ["fleet", "a"],
+        [1, 2],
+        ["fleet", [""]],
+    ):
         app.send_task("autosync.upload", args=args, queue="autosync", ignore_result=True)
     app.close()
 
@@ -182,7 +196,8 @@ def test_flower_shows_both_workers_and_readable_transfers(
         programs.worker("-n", f"box{number}@%h", broker=broker, AUTOSYNC_SOURCES=sources(tree))
     port = free_port()
     flower = programs.start(
-        "celery", "-A", "autosync", "flower", f"--port={port}", "--address=127.0.0.1", CELERY_BROKER_URL=broker, FLOWER_UNAUTHENTICATED_API="1"
+        "celery", "-A", "autosync", "flower", f"--port={port}", "--address=127.0.0.1",
+        CELERY_BROKER_URL=broker, FLOWER_UNAUTHENTICATED_API="1",
     )  # fmt: skip
 
     def ask(path: str) -> dict:
@@ -257,10 +272,10 @@ def test_an_actor_of_the_users_own_by_name_on_a_fleet_and_on_one_host(programs: 
 
 def _everything(broker: str) -> list[object]:
     client = connect(broker)
-    return [client.hgetall(key) for key in client.keys() if client.type(key) == b"hash"]
+    return [client.hgetall(key) for key in client.scan_iter() if client.type(key) == b"hash"]
 
 
-MY_ACTOR = '''
+MY_ACTOR = """
 import os
 
 import click
@@ -286,4 +301,4 @@ class MyActor(Actor):
 
 if __name__ == "__main__":
     main(actor=MyActor)
-'''
+"""

@@ -148,7 +148,8 @@ def test_keys_outside_the_scope_are_never_touched(programs: Programs, bucket: Bu
     bucket.client.put_object(Bucket=bucket.name, Key="mine/gone.txt", Body=b"x")
 
     done = programs.run(
-        "autosync", "--once", *bucket.options(), f"--source-prefix={tree}/", "--target-prefix=mine/", r"--source-filter=^.*\.txt$", str(tree)
+        "autosync", "--once", *bucket.options(),
+        f"--source-prefix={tree}/", "--target-prefix=mine/", r"--source-filter=^.*\.txt$", str(tree),
     )  # fmt: skip
 
     assert done.returncode == 0, done.stderr
@@ -224,7 +225,9 @@ def test_a_leading_slash_stays_one(programs: Programs, exact_bucket: Bucket, tre
     (tree / "a%41/x").write_text("x")
 
     default = programs.run("autosync", "--once", *exact_bucket.options(), str(tree))
-    double = programs.run("autosync", "--once", *exact_bucket.options(), f"--source-prefix={tree}", "--target-prefix=/p/", "--name=two", str(tree))
+    double = programs.run(
+        "autosync", "--once", *exact_bucket.options(), f"--source-prefix={tree}", "--target-prefix=/p/", "--name=two", str(tree)
+    )
 
     assert (default.returncode, double.returncode) == (0, 0), default.stderr + double.stderr
     assert sorted(exact_bucket.sizes()) == sorted([f"{tree}/a%41/x", "/p//a%41/x"])
@@ -259,7 +262,9 @@ def test_no_process_is_left_behind_even_after_sigkill(live: Callable, bucket: Bu
     process.send_signal(signal.SIGKILL)
     process.wait()
 
-    wait_until(lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children), 10, "all children have ended")
+    wait_until(
+        lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children), 10, "all children have ended"
+    )
 
 
 @pytest.mark.parametrize("victim", ["celery", "valkey"])

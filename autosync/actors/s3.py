@@ -59,7 +59,16 @@ _IRREGULAR = re.compile("|".join(_IRREGULARITIES.values()))
 _CONTROL = re.compile(_IRREGULARITIES["control character"])
 #: Some servers store such keys under another name: `/x` as `x`, `a\\b` as `a/b`.
 _REWRITTEN = {**_IRREGULARITIES, "backslash": r"\\"}
-_REFUSED = {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "403", "401", "AllAccessDisabled"}
+_REFUSED = {
+    "AccessDenied",
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+    "ExpiredToken",
+    "InvalidToken",
+    "403",
+    "401",
+    "AllAccessDisabled",
+}
 _SLOW = {"SlowDown", "503", "429", "TooManyRequests", "RequestLimitExceeded", "Throttling"}
 
 
@@ -129,8 +138,8 @@ class S3Actor(Actor):
                 said = self._client.delete_objects(
                     Bucket=self.target_container, Delete={"Objects": [{"Key": key} for key in page], "Quiet": True}
                 )
-            for error in said.get("Errors", ()):
-                answers[error["Key"]] = _error(error["Key"], error.get("Code", ""), error.get("Message", ""))
+            for wrong in said.get("Errors", ()):
+                answers[wrong["Key"]] = _error(wrong["Key"], wrong.get("Code", ""), wrong.get("Message", ""))
         return [answers[file.key] for file in files]
 
     def matches(self, file: File, etag: str) -> bool:
@@ -140,7 +149,7 @@ class S3Actor(Actor):
         if not re.fullmatch(r"[0-9a-f]{32}", plain):
             return False
         if not parts:
-            return _md5(source, 0, source.size).hexdigest() == plain
+            return bool(_md5(source, 0, source.size).hexdigest() == plain)
         ranges = list(_ranges(source.size))
         if str(len(ranges)) != parts:
             return False

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from importlib import resources
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 import redis
@@ -178,16 +178,6 @@ def _broker_errors(client: redis.Redis) -> Iterator[None]:
         raise BrokerError(f"broker at {where}: {error}") from error
 
 
-def mirror_names(client: redis.Redis) -> list[str]:
-    """The names of all mirrors that were ever registered at this broker.
-
-    Raises:
-        BrokerError: the broker did not answer.
-    """
-    with _broker_errors(client):
-        return sorted(name.decode() for name in client.smembers(_MIRRORS))
-
-
 class Ledger:
     """The ledger of one mirror. Safe to use from many threads.
 
@@ -227,13 +217,13 @@ class Ledger:
     def definition(self) -> tuple[str, str] | None:
         """The published definition and its version, or None if there is no such mirror."""
         with _broker_errors(self._client):
-            definition, version = self._client.hmget(self._keys[0], "definition", "version")
+            definition, version = cast(list[bytes | None], self._client.hmget(self._keys[0], ["definition", "version"]))
         return (definition.decode(), version.decode()) if definition and version else None
 
     def cleared(self) -> tuple[str, float] | None:
         """The last look after which every difference was made right: the version of the definition and when it began."""
         with _broker_errors(self._client):
-            text = self._client.hget(self._keys[0], "cleared")
+            text = cast(bytes | None, self._client.hget(self._keys[0], "cleared"))
         if not text:
             return None
         version, began = text.decode().split(" ")
@@ -254,7 +244,10 @@ class Ledger:
     def place(self) -> tuple[str, float] | None:
         """Who has the watcher's place, and for how many seconds yet."""
         with _broker_errors(self._client):
-            held, left = self._client.pipeline().get(self._place).pttl(self._place).execute()
+            pipe = self._client.pipeline()
+            pipe.get(self._place)
+            pipe.pttl(self._place)
+            held, left = pipe.execute()
         return (held.decode(), max(left, 0) / 1000) if held else None
 
     def leave(self, who: str) -> None:

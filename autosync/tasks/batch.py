@@ -207,8 +207,8 @@ class Batch:
             answers: Sequence[Exception | None] = self._known.actor.delete_many(files)
         except Exception as error:
             answers = [error] * len(gone)
-        for claim, error in zip(gone, answers, strict=True):
-            self._note(Outcome(claim.key, Deed.DELETED) if error is None else self._failure(claim, error))
+        for claim, answer in zip(gone, answers, strict=True):
+            self._note(Outcome(claim.key, Deed.DELETED) if answer is None else self._failure(claim, answer))
         self._say(only_if_due=True)
 
     def _is_gone(self, claim: Claim) -> bool:

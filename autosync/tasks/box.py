@@ -154,7 +154,9 @@ class UploadBox:
         try:
             mirror = Mirror.loads(definition)
         except (ValueError, TypeError, KeyError) as error:
-            raise PermanentError(f"the definition of mirror {name!r} cannot be read: {error}", "use the same version of autosync on all hosts") from error
+            raise PermanentError(
+                f"the definition of mirror {name!r} cannot be read: {error}", "use the same version of autosync on all hosts"
+            ) from error
         same_host = mirror.host == boot_id()
         sources = [
             MirrorSource(source, self._allowed.locate(source.root, self.name), mirror.identities.get(source.root), same_host=same_host)
@@ -176,7 +178,9 @@ class UploadBox:
 
     def _secret(self, option: str) -> str:
         if option not in self._secrets:
-            raise ConfigurationError(f"this worker has no value for the secret option {option}", "add it to autosync_secrets in celeryconfig.py")
+            raise ConfigurationError(
+                f"this worker has no value for the secret option {option}", "add it to autosync_secrets in celeryconfig.py"
+            )
         return self._secrets[option]
 
     def _keep_claims(self) -> None:

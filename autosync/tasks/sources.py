@@ -80,7 +80,9 @@ class MirrorSource:
             if error.errno in (*_GONE, errno.ELOOP, errno.ENXIO):
                 raise Absent from error
             if error.errno in (errno.EACCES, errno.EPERM):
-                raise PermanentError(f"{path} may not be read: {error.strerror}", "change its permissions, or the user of the worker") from error
+                raise PermanentError(
+                    f"{path} may not be read: {error.strerror}", "change its permissions, or the user of the worker"
+                ) from error
             if error.errno == errno.EXDEV:
                 raise PermanentError(f"{path} leads out of the source {self.source.root}") from error
             raise SourceUnsure(f"{path}: {error.strerror}") from error
