@@ -26,7 +26,8 @@ class Actor:
     Any exception that a method raises means "try again later"; `PermanentError` means "never try this again", `SlowDown` "too fast".
 
     Args:
-        settings: the values of `options`, and `target_container`; each becomes an attribute of the same name.
+        settings: the values of `options`, and `target_container`; each becomes an attribute of the same name. What a constructor makes of
+            them (an absolute path, say) is what the workers are given.
 
     Raises:
         ConfigurationError: a setting is missing or cannot be used.

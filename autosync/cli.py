@@ -136,7 +136,8 @@ def _callback(actor_class: type[Actor], actor_name: str, *, one_host: bool) -> C
         settings["target_container"] = values["target_container"]
         secrets = {str(option.name): values[str(option.name)] for option in actor_class.options if isinstance(option, SecretOption)}
         actor = actor_class(**settings)
-        public = {name: value for name, value in settings.items() if name not in secrets}
+        # As the actor has understood them: a relative path means nothing to a worker in another directory.
+        public = {name: getattr(actor, name) for name in settings if name not in secrets}
         mirror = _mirror(actor_name, actor, public, values, one_host=one_host)
         _check(actor)
         if values["dry_run"]:

@@ -31,7 +31,8 @@ class FileActor(Actor):
 
     def __init__(self, **settings: object) -> None:
         super().__init__(**settings)
-        self.target_container = self.directory = os.path.realpath(str(self.target_container))
+        self.target_container = os.path.abspath(str(self.target_container))
+        self.directory = os.path.realpath(self.target_container)
 
     def check(self) -> None:
         """See that the container is there and may be written to."""
