@@ -27,7 +27,7 @@ class Loader(BaseLoader):
     """Reads the settings when they are first needed. This, with the command line, is where the environment is read."""
 
     def read_configuration(self, fail_silently: bool = True) -> dict[str, Any]:
-        """The operator's settings over the package's.
+        """The environment over the operator's file over the package's defaults.
 
         Raises:
             SystemExit: with one line that says what is wrong with the file.
@@ -35,7 +35,7 @@ class Loader(BaseLoader):
         name = os.environ.get("CELERY_CONFIG_MODULE", _CONFIG)
         if os.getcwd() not in sys.path:
             sys.path.append(os.getcwd())  # here stands celeryconfig.py, and maybe an actor of the user's own
-        settings = {**DEFAULTS, **_from_environment(), **_from_module(name)}
+        settings = {**DEFAULTS, **_from_module(name), **_from_environment()}
         problem = _problem(settings)
         if problem:
             _give_up(f"{name}: {problem}")

@@ -6,7 +6,6 @@ threads of their own (feed, watcher).
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
@@ -25,10 +24,11 @@ from .celery import sending_app
 from .change import LOOK_EVERYWHERE
 from .errors import BrokerError, Exit, SourceUnsure, StartError
 from .feed import Feed
-from .ledger import PLACE, Ledger, Standing, address, connect, owner_prefix
+from .ledger import Ledger, Standing, address, connect, owner_prefix
 from .look import Comparison
 from .mirror import Identity, Mirror, version_of
 from .onehost import OneHost
+from .place import Place
 from .settle import Settle
 from .status import StatusLine, summary
 from .tasks.messages import Priority, Publisher, shown
@@ -104,10 +104,10 @@ class _Keeping:
         self._run = run
         self._signals = signals
         self._host = host
-        self._who = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "boot": run.mirror.host, "started": time.time()})
         self._mirror = replace(run.mirror, identities=_identities(run.mirror))
         self._keys = run.mirror.keys()
         self._ledger = Ledger(connect(run.broker), run.mirror.name)
+        self._place = Place(self._ledger, run.mirror.name, run.mirror.host)
         self._settle = Settle(run.settle)
         comparison = Comparison(self._keys, run.actor, delete=run.mirror.delete, spill=str(run.spill))
         self._publisher = Publisher(sending_app(run.broker, run.mirror.queue), run.mirror.queue)
@@ -125,12 +125,13 @@ class _Keeping:
 
     def run(self) -> Exit:
         with ExitStack() as ends:
-            self._take_place()
-            ends.callback(self._leave_place)
+            self._place.take(self._signals.stop)
+            ends.callback(self._publisher.close)
+            ends.callback(self._place.leave)
             self._register()
             if self._host and self._host.is_alone:
                 self._ledger.forfeit("")  # whoever held these died together with the autosync before this one
-            before = self._ledger.guard(self._who)
+            before = self._place.look()
             self._start(ends)
             finished = self._loop()
             self._status.clear()
@@ -138,34 +139,6 @@ class _Keeping:
         return self._end(before, after, finished)
 
     # Start
-
-    def _take_place(self) -> None:
-        """One watcher a mirror. A place whose holder is dead on this host is free; elsewhere, one that is not renewed becomes free."""
-        until = time.monotonic() + PLACE + 1
-        left_before = None
-        while True:
-            standing = self._ledger.guard(self._who)
-            if standing.holder == self._who:
-                return
-            holder = _holder(standing.holder)
-            if _is_dead_here(holder, self._mirror.host):
-                self._ledger.leave(standing.holder)
-                continue
-            place = self._ledger.place()
-            renewed = place is not None and left_before is not None and place[1] > left_before
-            if renewed or _is_alive_here(holder, self._mirror.host) or time.monotonic() > until:
-                raise StartError(
-                    f"mirror {self._mirror.name} is already kept by process {holder.get('pid')} on {holder.get('host')}",
-                    "stop that one, or give this one another --name",
-                )
-            left_before = place[1] if place else None
-            if self._signals.stop.wait(0.5):
-                raise StartError("interrupted while waiting for the mirror to become free")
-
-    def _leave_place(self) -> None:
-        with suppress(BrokerError):
-            self._ledger.leave(self._who)
-        self._publisher.close()
 
     def _register(self) -> None:
         definition = self._mirror.dumps()
@@ -237,10 +210,7 @@ class _Keeping:
             self._status.show(self._standing, looking=self._feed.looking.is_set())
 
     def _guard(self) -> Standing:
-        standing = self._ledger.guard(self._who)
-        if standing.holder != self._who:
-            holder = _holder(standing.holder)
-            raise StartError(f"mirror {self._mirror.name} was taken over by process {holder.get('pid')} on {holder.get('host')}")
+        standing = self._place.keep()
         if standing.epoch != self._epoch:
             log.warning("the broker has lost its memory: everything is compared again")
             self._feed.look_began = 0.0
@@ -338,7 +308,7 @@ class _Keeping:
             self._tend_children()
             self._signals.hurry.wait(0.05)
         with suppress(BrokerError):
-            return self._ledger.guard(self._who)
+            return self._place.look()
         return self._standing
 
     def _end(self, before: Standing, after: Standing | None, finished: bool) -> Exit:
@@ -374,26 +344,6 @@ def _holds_something(directory: str) -> bool:
     with suppress(OSError), os.scandir(directory) as entries:
         return next(entries, None) is not None
     return False
-
-
-def _holder(text: str) -> dict[str, object]:
-    try:
-        found = json.loads(text)
-    except ValueError:
-        found = None
-    return found if isinstance(found, dict) else {}
-
-
-def _is_dead_here(holder: dict[str, object], boot: str) -> bool:
-    return holder.get("boot") == boot and holder.get("host") == socket.gethostname() and not _is_alive_here(holder, boot)
-
-
-def _is_alive_here(holder: dict[str, object], boot: str) -> bool:
-    """Whether the holder is a process that this one can see. Another host name on the same boot is a container with other process ids."""
-    pid = holder.get("pid")
-    if holder.get("boot") != boot or holder.get("host") != socket.gethostname() or not isinstance(pid, int):
-        return False
-    return pid != os.getpid() and os.path.exists(f"/proc/{pid}")
 
 
 @contextmanager
