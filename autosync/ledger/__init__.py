@@ -8,21 +8,20 @@ found by `sweep`. The scripts beside this file do each step at once; mark.lua de
 from __future__ import annotations
 
 import json
-import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from enum import Enum
 from importlib import resources
-from typing import Any, NamedTuple, cast
-from urllib.parse import parse_qs, urlsplit, urlunsplit
+from typing import Any, cast
 
 import redis
-from redis.backoff import ConstantBackoff
-from redis.retry import Retry
 
-from ..errors import BrokerError, ConfigurationError
+from .connection import address, broker_errors, connect
+from .entries import GONE, UNKNOWN, Claim, Deed, Failure, Hint, Marked, Outcome, Standing, now, owner_prefix
+
+__all__ = [
+    "GONE", "LEASE", "PLACE", "PREFIX", "UNKNOWN", "Claim", "Deed", "Failure", "Hint", "Ledger", "Marked", "Outcome", "Standing", "address",
+    "connect", "now", "owner_prefix",
+]  # fmt: skip
 
 #: Everything of ours in Redis begins with this, Celery's own keys included.
 PREFIX = "autosync:"
@@ -34,148 +33,7 @@ PLACE = 15.0
 _MIRRORS = PREFIX + "mirrors"
 
 
-class Hint(NamedTuple):
-    """What the file host saw when it marked a key: `size` in bytes and `mtime_ns`. (-1, 0): no such file. (-2, 0): not known.
-
-    `etag` is set where everything but the times is equal: if the content still has it, nothing needs to be sent.
-    """
-
-    size: int
-    mtime_ns: int
-    etag: str = ""
-
-    @property
-    def gone(self) -> bool:
-        """Whether the file host saw no file."""
-        return self.size == -1
-
-    @property
-    def known(self) -> bool:
-        """Whether the file host saw anything at all."""
-        return self.size != -2
-
-    def dumps(self) -> str:
-        """One line of text for the ledger."""
-        return f"{self.size} {self.mtime_ns} {self.etag}"
-
-    @classmethod
-    def loads(cls, text: str) -> Hint:
-        """The hint that `dumps` wrote."""
-        size, mtime_ns, etag = text.split(" ", 2)
-        return cls(int(size), int(mtime_ns), etag)
-
-
-GONE = Hint(-1, 0)
-UNKNOWN = Hint(-2, 0)
-
-
-class Claim(NamedTuple):
-    """A key that this worker holds. `attempts`: failed tries before this one."""
-
-    key: str
-    attempts: int
-    hint: Hint
-
-
-class Deed(Enum):
-    """What a worker did about a key."""
-
-    UPLOADED = "uploaded"
-    DELETED = "deleted"
-    #: The target was right already.
-    NOTHING = "nothing"
-    RETRY = "retry"
-    FAILED = "failed"
-    #: Untouched; another worker may have it.
-    BACK = "back"
-
-
 _OUTCOMES = {Deed.RETRY: "retry", Deed.FAILED: "failed", Deed.BACK: "back"}
-
-
-class Outcome(NamedTuple):
-    """What became of one claimed key: `delay` in seconds for RETRY, `failure` for FAILED, `size` in bytes for UPLOADED."""
-
-    key: str
-    deed: Deed
-    size: int = 0
-    delay: float = 0.0
-    failure: Failure | None = None
-
-
-class Failure(NamedTuple):
-    """An entry of the failed list. `time`: seconds since the epoch."""
-
-    key: str
-    reason: str
-    attempts: int
-    worker: str
-    time: float
-
-
-class Marked(NamedTuple):
-    """Answer to `mark`: how many keys are dirty now, and which of the marked ones need a message."""
-
-    dirty: int
-    fresh: list[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """How a mirror stands: `dirty` keys, of which `held` are claimed or wait for their next try; `failed` keys; what has been done
-    since the mirror exists; `lag` in seconds, the age of the oldest dirty key."""
-
-    holder: str
-    epoch: str
-    dirty: int
-    held: int
-    failed: int
-    files: int
-    bytes: int
-    deleted: int
-    lag: float
-
-
-def address(url: str) -> str:
-    """A broker's URL without its password, fit to be shown."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{parts.hostname}:{parts.port or 6379}"))
-
-
-def connect(url: str) -> redis.Redis:
-    """A client for a broker's URL, in the spellings that Celery takes: redis://, rediss://, redis+socket:///path, unix:///path.
-
-    Raises:
-        ConfigurationError: the URL is none of these.
-    """
-    parts = urlsplit(url)
-    # A unix socket has no keep-alive.
-    options: dict[str, Any] = {} if "socket" in parts.scheme or parts.scheme == "unix" else {"socket_keepalive": True}
-    if parts.scheme == "redis+socket":
-        query = parse_qs(parts.query)
-        url = f"unix://{parts.path}?db={query.get('virtual_host', ['0'])[0]}"
-    try:
-        return redis.Redis.from_url(
-            url,
-            socket_timeout=15,
-            socket_connect_timeout=5,
-            retry=Retry(ConstantBackoff(0.1), 1),
-            **options,
-        )
-    except (ValueError, TypeError) as error:
-        raise ConfigurationError(f"broker {address(url)}: {error}", "for example redis://host:6379/0") from error
-
-
-@contextmanager
-def _broker_errors(client: redis.Redis) -> Iterator[None]:
-    try:
-        yield
-    except redis.exceptions.RedisError as error:
-        kwargs = client.connection_pool.connection_kwargs
-        where = kwargs.get("path") or f"{kwargs.get('host')}:{kwargs.get('port')}"
-        raise BrokerError(f"broker at {where}: {error}") from error
 
 
 class Ledger:
@@ -205,7 +63,7 @@ class Ledger:
         Returns:
             The epoch: it changes when Redis has lost its memory since, and then everything has to be looked at again.
         """
-        with _broker_errors(self._client):
+        with broker_errors(self._client):
             pipe = self._client.pipeline()
             pipe.sadd(_MIRRORS, self._mirror)
             pipe.hset(self._keys[0], mapping={"definition": definition, "version": version})
@@ -216,13 +74,13 @@ class Ledger:
 
     def definition(self) -> tuple[str, str] | None:
         """The published definition and its version, or None if there is no such mirror."""
-        with _broker_errors(self._client):
+        with broker_errors(self._client):
             definition, version = cast(list[bytes | None], self._client.hmget(self._keys[0], ["definition", "version"]))
         return (definition.decode(), version.decode()) if definition and version else None
 
     def cleared(self) -> tuple[str, float] | None:
         """The last look after which every difference was made right: the version of the definition and when it began."""
-        with _broker_errors(self._client):
+        with broker_errors(self._client):
             text = cast(bytes | None, self._client.hget(self._keys[0], "cleared"))
         if not text:
             return None
@@ -231,7 +89,7 @@ class Ledger:
 
     def set_cleared(self, version: str, began: float) -> None:
         """Note that all differences which the look that began then had found are made right."""
-        with _broker_errors(self._client):
+        with broker_errors(self._client):
             self._client.hset(self._keys[0], "cleared", f"{version} {began!r}")
 
     def guard(self, who: str) -> Standing:
@@ -243,7 +101,7 @@ class Ledger:
 
     def place(self) -> tuple[str, float] | None:
         """Who has the watcher's place, and for how many seconds yet."""
-        with _broker_errors(self._client):
+        with broker_errors(self._client):
             pipe = self._client.pipeline()
             pipe.get(self._place)
             pipe.pttl(self._place)
@@ -252,7 +110,7 @@ class Ledger:
 
     def leave(self, who: str) -> None:
         """Give the watcher's place up, if `who` has it."""
-        with _broker_errors(self._client):
+        with broker_errors(self._client):
             if self._client.get(self._place) == who.encode():
                 self._client.delete(self._place)
 
@@ -329,36 +187,26 @@ class Ledger:
 
     def failures(self) -> Iterator[Failure]:
         """The failed list."""
-        with _broker_errors(self._client):
+        with broker_errors(self._client):
             for key, text in self._client.hscan_iter(self._keys[4], count=500):
                 yield Failure(_text(key), *json.loads(text))
 
     def dirty(self) -> int:
         """How many keys are dirty."""
-        with _broker_errors(self._client):
+        with broker_errors(self._client):
             return int(self._client.hlen(self._keys[1]))
 
     def waiting(self, queue: str, priorities: Iterable[str] = ("", ":5", ":9")) -> int:
         """How many messages wait in a Celery queue, over all its priorities."""
-        with _broker_errors(self._client):
+        with broker_errors(self._client):
             pipe = self._client.pipeline(transaction=False)
             for priority in priorities:
                 pipe.llen(f"{PREFIX}{queue}{priority}")
             return int(sum(pipe.execute()))
 
     def _call(self, name: str, args: Sequence[Any], keys: Sequence[str] | None = None) -> Any:
-        with _broker_errors(self._client):
+        with broker_errors(self._client):
             return self._scripts[name](keys=keys or self._keys, args=args)
-
-
-def owner_prefix(host: str, pid: int) -> str:
-    """How the owner names of one worker process begin."""
-    return f"{host}:{pid}:"
-
-
-def now() -> float:
-    """The time to put into a `Failure`."""
-    return time.time()
 
 
 def _raw(key: str) -> bytes:

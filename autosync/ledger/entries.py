@@ -1,0 +1,117 @@
+"""What goes into the ledger and comes out of it: plain values."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+
+class Hint(NamedTuple):
+    """What the file host saw when it marked a key: `size` in bytes and `mtime_ns`. (-1, 0): no such file. (-2, 0): not known.
+
+    `etag` is set where everything but the times is equal: if the content still has it, nothing needs to be sent.
+    """
+
+    size: int
+    mtime_ns: int
+    etag: str = ""
+
+    @property
+    def gone(self) -> bool:
+        """Whether the file host saw no file."""
+        return self.size == -1
+
+    @property
+    def known(self) -> bool:
+        """Whether the file host saw anything at all."""
+        return self.size != -2
+
+    def dumps(self) -> str:
+        """One line of text for the ledger."""
+        return f"{self.size} {self.mtime_ns} {self.etag}"
+
+    @classmethod
+    def loads(cls, text: str) -> Hint:
+        """The hint that `dumps` wrote."""
+        size, mtime_ns, etag = text.split(" ", 2)
+        return cls(int(size), int(mtime_ns), etag)
+
+
+GONE = Hint(-1, 0)
+UNKNOWN = Hint(-2, 0)
+
+
+class Claim(NamedTuple):
+    """A key that this worker holds. `attempts`: failed tries before this one."""
+
+    key: str
+    attempts: int
+    hint: Hint
+
+
+class Deed(Enum):
+    """What a worker did about a key."""
+
+    UPLOADED = "uploaded"
+    DELETED = "deleted"
+    #: The target was right already.
+    NOTHING = "nothing"
+    RETRY = "retry"
+    FAILED = "failed"
+    #: Untouched; another worker may have it.
+    BACK = "back"
+
+
+class Outcome(NamedTuple):
+    """What became of one claimed key: `delay` in seconds for RETRY, `failure` for FAILED, `size` in bytes for UPLOADED."""
+
+    key: str
+    deed: Deed
+    size: int = 0
+    delay: float = 0.0
+    failure: Failure | None = None
+
+
+class Failure(NamedTuple):
+    """An entry of the failed list. `time`: seconds since the epoch."""
+
+    key: str
+    reason: str
+    attempts: int
+    worker: str
+    time: float
+
+
+class Marked(NamedTuple):
+    """Answer to `mark`: how many keys are dirty now, and which of the marked ones need a message."""
+
+    dirty: int
+    fresh: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a mirror stands: `dirty` keys, of which `held` are claimed or wait for their next try; `failed` keys; what has been done
+    since the mirror exists; `lag` in seconds, the age of the oldest dirty key."""
+
+    holder: str
+    epoch: str
+    dirty: int
+    held: int
+    failed: int
+    files: int
+    bytes: int
+    deleted: int
+    lag: float
+
+
+def owner_prefix(host: str, pid: int) -> str:
+    """How the owner names of one worker process begin."""
+    return f"{host}:{pid}:"
+
+
+def now() -> float:
+    """The time to put into a `Failure`."""
+    return time.time()
