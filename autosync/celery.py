@@ -36,6 +36,7 @@ class Loader(BaseLoader):
         if os.getcwd() not in sys.path:
             sys.path.append(os.getcwd())  # here stands celeryconfig.py, and maybe an actor of the user's own
         settings = {**DEFAULTS, **_from_module(name), **_from_environment()}
+        settings["autosync_secrets"] = {**_named(settings["autosync_secrets"]), **_options_in_environment()}
         problem = _problem(settings)
         if problem:
             _give_up(f"{name}: {problem}")
@@ -117,6 +118,18 @@ def _from_environment() -> dict[str, Any]:
     return found
 
 
+def _options_in_environment() -> dict[str, str]:
+    """AUTOSYNC_PASSWORD is the value of the option --password, here as on the file host; secret options are taken from these."""
+    prefix = "AUTOSYNC_"
+    return {name[len(prefix) :].lower(): value for name, value in os.environ.items() if name.startswith(prefix)}
+
+
+def _named(secrets: Any) -> dict[str, Any]:
+    if not isinstance(secrets, dict):
+        _give_up("autosync_secrets must be a dict from option names to values")
+    return secrets
+
+
 def _problem(settings: Mapping[str, Any]) -> str:
     sources = settings["autosync_sources"]
     if not isinstance(sources, list | tuple | set | dict):
@@ -128,8 +141,6 @@ def _problem(settings: Mapping[str, Any]) -> str:
     queues = settings["autosync_queues"]
     if not isinstance(queues, list | tuple) or not queues or not all(isinstance(queue, str) and queue for queue in queues):
         return "autosync_queues must be a list of queue names"
-    if not isinstance(settings["autosync_secrets"], dict):
-        return "autosync_secrets must be a dict from option names to values"
     if settings["autosync_log_format"] not in (None, "text", "json"):
         return "autosync_log_format must be 'text', 'json' or None"
     if not isinstance(settings["broker_url"], str):

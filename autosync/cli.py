@@ -98,7 +98,9 @@ def _run(name: str, args: list[str], actor: type[Actor] | None, *, one_host: boo
         epilog="Every option may also be given as an environment variable (AUTOSYNC_TARGET_PREFIX for --target-prefix) or in --config.",
         context_settings=context_settings(),
     )
-    click.version_option(package_name="autosync", prog_name=name)(command)
+    # These two are questions, not settings: AUTOSYNC_VERSION may mean something else to whoever set it.
+    click.version_option(package_name="autosync", prog_name=name, allow_from_autoenv=False)(command)
+    click.help_option("-h", "--help", allow_from_autoenv=False)(command)
     code = command.main(args, prog_name=name, standalone_mode=False)
     return int(code or 0)
 

@@ -145,8 +145,8 @@ class Keys:
 
     def _tree_spans(self, directory: str) -> list[Span]:
         top = slashed(directory)
-        if self._strip != top and self._strip.startswith(top):
-            inner = self._strip.rstrip("/")
+        inner = self._strip[:-1]
+        if inner != directory and self._strip.startswith(top) and is_plain(inner):
             return [Span(directory, self._prepend + top, without=inner), Span(inner, self._prepend)]
         return [Span(directory, self.key(top))]
 
@@ -164,7 +164,11 @@ class Keys:
         return any(pattern.match(directory) for pattern in self._unwanted)
 
     def _refuse_twins(self) -> None:
-        """Two files must never share a key. That can only be where the prefix is taken off some paths and not others."""
+        """Two files must never share a key, and none may have an empty one. Two can only where the prefix is taken off some paths and not
+        off others."""
+        for source in self.sources:
+            if source.is_file and not self.key(source.path):
+                raise ConfigurationError(f"--source-prefix {self._strip} leaves no key for {source.path}", "give a shorter prefix")
         if self._strip.endswith("/") or not self._strip:
             return
         stripped: list[str] = []
@@ -198,7 +202,7 @@ def _compiled(option: str, pattern: str) -> re.Pattern[str]:
     try:
         # A file name may hold a newline, and '^.*$' has to mean every name.
         return re.compile(pattern, re.DOTALL)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise ConfigurationError(
             f"{option} {pattern!r} is not a regular expression: {error}", "Python's syntax applies (module re)"
         ) from error

@@ -43,10 +43,13 @@ def read_config(context: click.Context, parameter: click.Parameter, path: str | 
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"configuration file {path}: {error}", "see https://toml.io") from error
     values = {name.replace("-", "_"): value for name, value in found.items()}
-    known = {str(option.name) for option in context.command.params} - {"config"}
-    for name in values:
+    known = {str(option.name): option for option in context.command.params if option.name not in ("config", "version", "help")}
+    for name, value in values.items():
         if name not in known and not context.ignore_unknown_options:
             raise ConfigurationError(f"configuration file {path}: there is no option {name!r}", "see --help")
+        takes_many = name in known and (known[name].multiple or known[name].nargs != 1)
+        if takes_many and not isinstance(value, list):
+            values[name] = [value]
     context.default_map = {**(context.default_map or {}), **values}
     return path
 

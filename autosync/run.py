@@ -202,7 +202,7 @@ class _Keeping:
             if time.monotonic() >= self._next_rescan:
                 self._next_rescan = time.monotonic() + self._run.rescan
                 self._again_failed()
-                self._settle.say((LOOK_EVERYWHERE,))
+                self._look_everywhere()
             self._tell_of_failures()
         except BrokerError as error:
             log.debug("%s", error)
@@ -263,6 +263,13 @@ class _Keeping:
         for source in self._keys.sources:
             if self._watcher and source.root in adopted:
                 self._watcher.replace_root(source)
+
+    def _look_everywhere(self) -> None:
+        """The rescan; it also watches what could not be watched before."""
+        if self._watcher:
+            self._watcher.place_again()
+        else:
+            self._settle.say((LOOK_EVERYWHERE,))
 
     def _again_failed(self) -> None:
         page: list[str] = []

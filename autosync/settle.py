@@ -11,7 +11,7 @@ import heapq
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os.path import commonpath
 
 from .change import LOOK_EVERYWHERE, Change, Kind
@@ -35,6 +35,8 @@ class Pending:
     since: float
     due: float
     kind: Kind
+    #: When its entry in the heap comes up; not later than `due`.
+    heaped: float = field(default=0.0, compare=False, repr=False)
 
     @property
     def is_closed(self) -> bool:
@@ -75,7 +77,7 @@ class Settle:
         """Put back a file that was taken and turned out to be changing still."""
         now = self._clock()
         with self._changed:
-            if pending.path not in self._pending:
+            if pending.path not in self._pending and not self._closed:
                 self._wait(Pending(pending.path, pending.since, now + max(self.quiet, 0.05), pending.kind))
 
     def take(self, most: int = 10_000) -> list[Pending]:
@@ -105,7 +107,7 @@ class Settle:
             self._closed = True
             now = self._clock()
             for pending in self._pending.values():
-                pending.due = now
+                pending.due = pending.heaped = now
             self._heap = [(now, path) for path in self._pending]
             self._changed.notify_all()
 
@@ -132,7 +134,16 @@ class Settle:
             self._add_look(LOOK_EVERYWHERE.path, now)
 
     def _wait(self, pending: Pending) -> None:
+        """One entry a path in the heap, however often it is said: an entry that comes up too early is put back."""
+        known = self._pending.get(pending.path)
         self._pending[pending.path] = pending
+        if known is not None and known.heaped <= pending.due:
+            pending.heaped = known.heaped
+        else:
+            self._push(pending)
+
+    def _push(self, pending: Pending) -> None:
+        pending.heaped = pending.due
         heapq.heappush(self._heap, (pending.due, pending.path))
 
     def _take_due(self, most: int) -> list[Pending]:
@@ -141,7 +152,11 @@ class Settle:
         while self._heap and self._heap[0][0] <= now and len(due) < most:
             at, path = heapq.heappop(self._heap)
             pending = self._pending.get(path)
-            if pending is not None and pending.due <= at:
+            if pending is None or pending.heaped != at:
+                continue
+            if pending.due > now:
+                self._push(pending)
+            else:
                 due.append(self._pending.pop(path))
                 self._sent[path] = now
         if len(self._sent) > 2 * len(due) + 1000:

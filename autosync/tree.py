@@ -18,7 +18,7 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NAMES_IN_MEMORY = 100_000
 
 _SYS_OPENAT2 = 437  # the same on every architecture (include/uapi/asm-generic/unistd.h)
-_RESOLVE_NO_MAGICLINKS = 0x02
+_RESOLVE_NO_SYMLINKS = 0x04
 _RESOLVE_BENEATH = 0x08
 
 
@@ -54,7 +54,7 @@ def open_root(path: str) -> int:
 
 
 def open_beneath(root: int, relative: str, flags: int = _FILE) -> int:
-    """Open a path below a root, without a way out of it: no `..`, no absolute path, no link that leads outside.
+    """Open a path below a root, without a way out of it: no `..`, no absolute path, no link on the way, as the walk follows none.
 
     Args:
         root: descriptor of the root directory.
@@ -65,12 +65,13 @@ def open_beneath(root: int, relative: str, flags: int = _FILE) -> int:
         A descriptor; the caller closes it.
 
     Raises:
-        OSError: as openat2(2) with RESOLVE_BENEATH and RESOLVE_NO_MAGICLINKS; EXDEV for a way out, ELOOP for a link in
-            the last component.
+        OSError: as openat2(2) with RESOLVE_BENEATH and RESOLVE_NO_SYMLINKS; EXDEV for a way out, ELOOP for a link.
     """
     if relative in ("", "."):
         return os.open(f"/proc/self/fd/{root}", flags & ~os.O_NOFOLLOW)
-    how = _OpenHow(flags, 0, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS)
+    if "\0" in relative:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), relative)
+    how = _OpenHow(flags, 0, _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS)
     found: int = _libc.syscall(_SYS_OPENAT2, root, os.fsencode(relative), ctypes.byref(how), ctypes.sizeof(how))
     if found >= 0:
         return found

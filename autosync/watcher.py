@@ -75,8 +75,7 @@ class Watcher:
 
     def start(self) -> None:
         """Begin. Says "look everywhere" as soon as the first watches stand, so that nothing falls between watching and looking."""
-        for source in self._keys.sources:
-            self._to_place.put((source, source.root, False))
+        self.place_again()
         for thread in self._threads:
             thread.start()
 
@@ -100,6 +99,12 @@ class Watcher:
     def watches(self) -> int:
         """How many directories are watched."""
         return len(self._watches)
+
+    def place_again(self) -> None:
+        """Go through all directories and watch those that are not watched: made while events were lost, or refused before. Then says
+        "look everywhere"."""
+        for source in self._keys.sources:
+            self._to_place.put((source, source.root, False))
 
     def replace_root(self, source: Source) -> None:
         """Watch anew what now stands where the root of this source is."""
@@ -131,6 +136,7 @@ class Watcher:
         wd, mask, _, name = event
         if mask & IN_Q_OVERFLOW:
             log.warning("the kernel's event queue overflowed: everything is compared again")
+            self.place_again()
             return (LOOK_EVERYWHERE,)
         directory = self._paths.get(wd)
         if mask & IN_IGNORED:
@@ -165,16 +171,16 @@ class Watcher:
     # Placing watches
 
     def _place_all(self) -> None:
-        started = len(self._keys.sources)
+        first_round = len(self._keys.sources)
         while (wanted := self._to_place.get()) is not None:
             source, directory, appeared = wanted
             self._place_tree(source, directory, appeared)
-            started -= 1
-            if not appeared:
-                if started <= 0:
-                    self._say((LOOK_EVERYWHERE,))
-            else:
+            if appeared:
                 self._say((Change(Kind.LOOK, directory),))
+                continue
+            first_round -= 1
+            if first_round <= 0:  # the first look waits until every source is watched
+                self._say((LOOK_EVERYWHERE,))
 
     def _place_tree(self, source: Source, top: str, appeared: bool) -> None:
         """Watch a directory and those below it; the watch first, then the look inside, so that nothing falls between."""
@@ -200,6 +206,9 @@ class Watcher:
             return []
         try:
             self._add(descriptor, directory)
+            if not _stands_at(descriptor, root, directory[len(source.root) :].strip("/")):
+                self._forget(directory)  # it was moved meanwhile; where it is now, it is placed by an event of its own
+                return []
             return [] if source.is_file else self._see_inside(descriptor, directory, appeared)
         finally:
             os.close(descriptor)
@@ -252,6 +261,12 @@ class Watcher:
             wd = self._watches.pop(path)
             self._paths.pop(wd, None)
             self._inotify.remove(wd)
+
+
+def _stands_at(descriptor: int, root: int, relative: str) -> bool:
+    """Whether an open directory has this path below the root now, on the kernel's word (proc_pid_fd(5))."""
+    top = os.readlink(f"/proc/self/fd/{root}")
+    return os.readlink(f"/proc/self/fd/{descriptor}") == (slashed(top) + relative if relative else top)
 
 
 def identity_of(root: str) -> Identity:

@@ -54,7 +54,7 @@ def test_no_link_leads_out(tree: Path, tmp_path: Path) -> None:
 
     with pytest.raises(Absent):
         source.open(f"{tree}/link")
-    with pytest.raises(PermanentError, match="leads out"):
+    with pytest.raises(Absent):
         source.open(f"{tree}/way/secret")
     with pytest.raises(PermanentError, match="leads out"):
         source.open(f"{tree}/../secret")

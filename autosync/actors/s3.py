@@ -98,6 +98,7 @@ class S3Actor(Actor):
         """See that the bucket is there, may be listed, and that the credentials are right."""
         with self._translated(f"bucket {self.target_container}"):
             self._client.list_objects_v2(Bucket=self.target_container, MaxKeys=1)
+            _ = self._store  # what obstore cannot be set up with shows here
 
     def list(self, prefix: str = "") -> Listing:
         """Every object below the prefix. S3 lists in byte order; servers that do not are found out while comparing."""

@@ -20,7 +20,7 @@ from .entries import GONE, UNKNOWN, Claim, Deed, Failure, Hint, Marked, Outcome,
 
 __all__ = [
     "GONE", "LEASE", "PLACE", "PREFIX", "UNKNOWN", "Claim", "Deed", "Failure", "Hint", "Ledger", "Marked", "Outcome", "Standing", "address",
-    "connect", "now", "owner_prefix",
+    "connect", "mirror_names", "now", "owner_prefix",
 ]  # fmt: skip
 
 #: Everything of ours in Redis begins with this, Celery's own keys included.
@@ -34,6 +34,16 @@ _MIRRORS = PREFIX + "mirrors"
 
 
 _OUTCOMES = {Deed.RETRY: "retry", Deed.FAILED: "failed", Deed.BACK: "back"}
+
+
+def mirror_names(client: redis.Redis) -> list[str]:
+    """The names of all mirrors that were ever registered at this broker.
+
+    Raises:
+        BrokerError: the broker did not answer.
+    """
+    with broker_errors(client):
+        return sorted(name.decode() for name in cast(set[bytes], client.smembers(_MIRRORS)))
 
 
 class Ledger:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import parse_qs, urlsplit, urlunsplit
+from urllib.parse import parse_qs, urlsplit
 
 import redis
 from redis.backoff import ConstantBackoff
@@ -15,11 +16,12 @@ from ..errors import BrokerError, ConfigurationError
 
 
 def address(url: str) -> str:
-    """A broker's URL without its password, fit to be shown."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{parts.hostname}:{parts.port or 6379}"))
+    """A broker's URL without its password, fit to be shown, whether or not it is a good URL."""
+    begin, mark, rest = url.partition("://")
+    login, at, where = rest.rpartition("@")
+    if at and ":" in login:
+        login = login.partition(":")[0] + ":***"
+    return re.sub(r"([?&]password=)[^&]*", r"\1***", f"{begin}{mark}{login}{at}{where}")
 
 
 def connect(url: str) -> redis.Redis:
@@ -28,22 +30,19 @@ def connect(url: str) -> redis.Redis:
     Raises:
         ConfigurationError: the URL is none of these.
     """
-    parts = urlsplit(url)
-    # A unix socket has no keep-alive.
-    options: dict[str, Any] = {} if "socket" in parts.scheme or parts.scheme == "unix" else {"socket_keepalive": True}
-    if parts.scheme == "redis+socket":
-        query = parse_qs(parts.query)
-        url = f"unix://{parts.path}?db={query.get('virtual_host', ['0'])[0]}"
     try:
-        return redis.Redis.from_url(
-            url,
-            socket_timeout=15,
-            socket_connect_timeout=5,
-            retry=Retry(ConstantBackoff(0.1), 1),
-            **options,
-        )
-    except (ValueError, TypeError) as error:
-        raise ConfigurationError(f"broker {address(url)}: {error}", "for example redis://host:6379/0") from error
+        parts = urlsplit(url)
+        # A unix socket has no keep-alive.
+        options: dict[str, Any] = {} if parts.scheme in ("redis+socket", "unix") else {"socket_keepalive": True}
+        if parts.scheme == "redis+socket":
+            query = parse_qs(parts.query)
+            url = f"unix://{parts.path}?db={query.get('virtual_host', ['0'])[0]}"
+        return redis.Redis.from_url(url, socket_timeout=15, socket_connect_timeout=5, retry=Retry(ConstantBackoff(0.1), 1), **options)
+    except (ValueError, TypeError):
+        # Their texts may quote a part of the password.
+        raise ConfigurationError(
+            f"broker {address(url)} is not an address of a Redis or Valkey", "for example redis://host:6379/0 or unix:///path/to/socket"
+        ) from None
 
 
 @contextmanager

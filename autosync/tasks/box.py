@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from ..actor import Actor, secret_names
 from ..actors import load
 from ..errors import AutosyncError, BrokerError, ConfigurationError, LeaseLost, PermanentError
 from ..keys import Keys
-from ..ledger import LEASE, Claim, Ledger, connect, owner_prefix
+from ..ledger import LEASE, Claim, Ledger, connect, mirror_names, owner_prefix
 from ..mirror import Mirror, version_of
 from .sources import AllowedSources, MirrorSource
 
@@ -147,6 +148,14 @@ class UploadBox:
                 made.held = known.held  # batches that still run with the old definition keep their claims, and their actor
             self._keep_claims()
             return made
+
+    def warm_up(self) -> None:
+        """Learn the mirrors that there are, and connect to their targets, so that the first change does not wait for it. What cannot be
+        learned is left to the first task, which says why."""
+        with suppress(AutosyncError):
+            for name in mirror_names(self._client):
+                with suppress(Exception):
+                    self.mirror(name).actor.check()
 
     def _learn(self, name: str, definition: str, version: str, ledger: Ledger) -> Known:
         if version_of(definition) != version:

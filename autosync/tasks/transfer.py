@@ -7,6 +7,7 @@ depends on the disk at that moment, not on its name.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Sequence
 from functools import cache
@@ -34,6 +35,11 @@ def box_of(app: Celery) -> UploadBox:
     box = UploadBox(conf.broker_url, conf.autosync_sources, conf.autosync_secrets)
     signals.worker_shutting_down.connect(lambda **_: box.draining.set(), weak=False)
     return box
+
+
+@signals.worker_ready.connect
+def _warm_up(sender: Any, **_: Any) -> None:
+    threading.Thread(target=lambda: box_of(sender.app).warm_up(), name="autosync-warm-up", daemon=True).start()
 
 
 @shared_task(bind=True, name=UPLOAD)

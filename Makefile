@@ -1,0 +1,52 @@
+# Everything here needs Python 3.11 or later with its venv module, and make; the rest is set up in $(VENV).
+
+PYTHON ?= python3
+# Another PYTHON has another environment: `make test PYTHON=python3.13` uses .venv-python3.13.
+VENV ?= .venv$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+LOCK := requirements-dev.txt
+# More words for pytest: `make test ARGS="-k keys -x"`.
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint check lock clean
+
+help: ## List what can be made
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1#\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'#' '{ printf "%-14s %s\n", $$1, $$2 }'
+
+demo: $(READY) ## Mirror a sample tree into a local S3 server, live (ONCE=1: end by itself)
+	@$(BIN)/python lab/demo.py
+
+test: $(READY) ## Run all tests (ARGS="..." for pytest)
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY) ## Check the code: ruff, mypy
+	@$(BIN)/python -m ruff check
+	@$(BIN)/python -m ruff format --quiet --check autosync lab celeryconfig.py
+	@$(BIN)/python -m mypy
+
+check: lint test ## Run lint and test
+
+# The environment is made anew when one of the two files changes; .ready is written last, so one that is half made does not count.
+$(READY): $(LOCK) pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo 'autosync needs Python 3.11 or later: there is no $(PYTHON); say make PYTHON=/path/to/python3' >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "autosync needs Python 3.11 or later: $(PYTHON) is $$($(PYTHON) -V 2>&1); say make PYTHON=/path/to/python3" >&2; exit 1; }
+	@echo 'Setting up $(VENV) with '"$$($(PYTHON) -V)"'; this takes a minute, once.'
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --requirement $(LOCK)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+lock: ## Choose the newest versions again and pin them in requirements-dev.txt
+	@$(PYTHON) -m venv .venv-lock
+	@.venv-lock/bin/python -m pip install -qq --disable-pip-version-check --upgrade uv
+	@.venv-lock/bin/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --upgrade --quiet \
+		--no-config --no-header --no-annotate --no-emit-index-url --no-emit-find-links --output-file $(LOCK)
+	@echo 'Written: $(LOCK). Now: make check'
+
+clean: ## Remove what was made here
+	rm -rf .venv .venv-* .demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

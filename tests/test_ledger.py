@@ -1,0 +1,704 @@
+"""The ledger's scripts against a real Valkey: a change is never forgotten, and two workers never hold the same key."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from autosync import ledger as module
+from autosync.errors import BrokerError, ConfigurationError
+from autosync.ledger import (
+    GONE,
+    UNKNOWN,
+    Claim,
+    Deed,
+    Failure,
+    Hint,
+    Ledger,
+    Marked,
+    Outcome,
+    address,
+    connect,
+    owner_prefix,
+)
+from autosync.server import EmbeddedServer
+from lab.servers import Valkey, wait_until
+
+HINT = Hint(5, 1_000_000_007)
+NEWER = Hint(6, 2_000_000_007, "etag")
+LIMIT = 20.0
+
+
+@pytest.fixture
+def client(broker: str) -> Iterator[redis.Redis]:
+    with connect(broker) as connected:
+        yield connected
+
+
+@pytest.fixture
+def ledger(client: redis.Redis) -> Ledger:
+    """The ledger of a mirror m whose definition has the version v."""
+    made = Ledger(client, "m")
+    made.register("{}", "v")
+    return made
+
+
+@pytest.fixture
+def short_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LEASE", 0.02)
+
+
+def mark(ledger: Ledger, *keys: str, hint: Hint = HINT) -> Marked:
+    return ledger.mark([(key, hint) for key in keys])
+
+
+def claimed(ledger: Ledger, owner: str, *keys: str) -> list[str]:
+    claims = ledger.claim(owner, "v", keys)
+    assert claims is not None
+    return [claim.key for claim in claims]
+
+
+def done(ledger: Ledger, owner: str, key: str, deed: Deed = Deed.UPLOADED, **more: object) -> tuple[list[Claim], list[str]]:
+    return ledger.done(owner, [Outcome(key, deed, **more)])  # type: ignore[arg-type]
+
+
+def failure(key: str, reason: str = "no such bucket") -> Failure:
+    return Failure(key, reason, 3, "box:1", 1e9)
+
+
+# mark
+
+def test_a_new_key_is_dirty_and_needs_a_message(ledger: Ledger) -> None:
+    assert mark(ledger, "a", "b") == Marked(2, ["a", "b"])
+    assert ledger.dirty() == 2
+
+
+def test_a_key_that_waits_in_the_queue_needs_no_second_message_and_keeps_the_newest_hint(ledger: Ledger) -> None:
+    mark(ledger, "a")
+
+    assert mark(ledger, "a", "b", hint=NEWER) == Marked(2, ["b"])
+    assert ledger.claim("one", "v", ["a"]) == [Claim("a", 0, NEWER)]
+
+
+def test_a_key_that_is_worked_on_needs_no_message(ledger: Ledger) -> None:
+    mark(ledger, "a")
+    claimed(ledger, "one", "a")
+
+    assert mark(ledger, "a", hint=NEWER) == Marked(1, [])
+
+
+def test_a_key_that_waits_for_its_next_try_is_tried_now_and_counted_anew(ledger: Ledger) -> None:
+    mark(ledger, "a")
+    claimed(ledger, "one", "a")
+    done(ledger, "one", "a", Deed.RETRY, delay=3600.0)
+
+    assert mark(ledger, "a", hint=NEWER) == Marked(1, ["a"])
+    assert ledger.claim("two", "v", ["a"]) == [Claim("a", 0, NEWER)]
+
+
+def test_marking_nothing_is_nothing(ledger: Ledger) -> None:
+    assert ledger.mark([]) == Marked(0, [])
+
+
+# claim
+
+def test_a_claim_brings_the_hint_along(ledger: Ledger) -> None:
+    ledger.mark([("a", HINT), ("b", GONE), ("c", UNKNOWN), ("d", NEWER)])
+
+    assert ledger.claim("one", "v", ["d", "c", "b", "a"]) == [
+        Claim("d", 0, NEWER), Claim("c", 0, UNKNOWN), Claim("b", 0, GONE), Claim("a", 0, HINT),
+    ]  # fmt: skip
+
+
+def test_a_key_that_is_not_dirty_is_not_claimed(ledger: Ledger) -> None:
+    mark(ledger, "a")
+
+    assert claimed(ledger, "one", "x", "a", "y") == ["a"]
+
+
+def test_a_key_that_another_holds_is_not_claimed(ledger: Ledger) -> None:
+    mark(ledger, "a", "b")
+    claimed(ledger, "one", "a")
+
+    assert claimed(ledger, "two", "a", "b") == ["b"]
+    assert claimed(ledger, "one", "a", "b") == [], "not even by its owner: a message can come twice"
+
+
+def test_a_key_whose_lease_ran_out_is_taken_over(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    mark(ledger, "a", "b")
+    claimed(ledger, "one", "a")
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "LEASE", 0.02)
+        claimed(ledger, "one", "b")
+
+    wait_until(lambda: claimed(ledger, "two", "a", "b") == ["b"], LIMIT)
+    assert done(ledger, "one", "b") == ([], ["b"])
+    assert done(ledger, "two", "b") == ([], [])
+    assert done(ledger, "one", "a") == ([], [])
+    assert ledger.dirty() == 0
+
+
+def test_nothing_is_claimed_by_a_worker_with_an_old_definition(ledger: Ledger) -> None:
+    mark(ledger, "a")
+    ledger.register("{...}", "v2")
+
+    assert ledger.claim("one", "v", ["a"]) is None
+    assert ledger.claim("one", "v2", ["a"]) == [Claim("a", 0, HINT)]
+    assert ledger.definition() == ("{...}", "v2")
+
+
+def test_nothing_is_claimed_of_a_mirror_that_nobody_registered(client: redis.Redis) -> None:
+    stranger = Ledger(client, "stranger")
+
+    assert stranger.definition() is None
+    assert stranger.claim("one", "v", ["a"]) is None
+
+
+# renew
+
+def test_a_claim_that_is_renewed_lasts(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    mark(ledger, "kept", "left")
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "LEASE", 0.5)
+        claimed(ledger, "one", "kept", "left")
+    assert ledger.renew("one", ["kept"]) == []
+
+    wait_until(lambda: claimed(ledger, "two", "kept", "left") == ["left"], LIMIT)
+    assert ledger.renew("one", ["kept", "left", "never"]) == ["left", "never"]
+
+
+# done
+
+def test_a_key_that_is_done_is_clean(ledger: Ledger) -> None:
+    mark(ledger, "a")
+    claimed(ledger, "one", "a")
+
+    assert done(ledger, "one", "a") == ([], [])
+    assert ledger.dirty() == 0
+    assert claimed(ledger, "two", "a") == []
+
+
+@pytest.mark.parametrize("deed", [Deed.UPLOADED, Deed.DELETED, Deed.NOTHING, Deed.FAILED])
+def test_a_key_that_changed_meanwhile_is_still_held_and_looked_at_again(ledger: Ledger, deed: Deed) -> None:
+    mark(ledger, "a")
+    claimed(ledger, "one", "a")
+    mark(ledger, "a", hint=NEWER)
+    failed = failure("a") if deed is Deed.FAILED else None
+
+    assert done(ledger, "one", "a", deed, failure=failed) == ([Claim("a", 0, NEWER)], [])
+    assert claimed(ledger, "two", "a") == []
+    assert list(ledger.failures()) == []
+    assert done(ledger, "one", "a") == ([], [])
+    assert ledger.dirty() == 0
+
+
+def test_a_key_that_this_owner_does_not_hold_is_told_as_lost_and_stays_as_it_is(ledger: Ledger) -> None:
+    mark(ledger, "held", "waiting")
+    claimed(ledger, "two", "held")
+
+    said = ledger.done("one", [Outcome(key, Deed.UPLOADED) for key in ("held", "waiting", "clean")])
+
+    assert said == ([], ["held", "waiting", "clean"])
+    assert ledger.dirty() == 2
+    assert claimed(ledger, "three", "held", "waiting") == ["waiting"]
+
+
+def test_a_try_that_failed_waits_for_its_time(ledger: Ledger) -> None:
+    mark(ledger, "later", "now")
+    claimed(ledger, "one", "later", "now")
+
+    ledger.done("one", [Outcome("later", Deed.RETRY, delay=3600.0), Outcome("now", Deed.RETRY, delay=0.0)])
+
+    assert ledger.claim("two", "v", ["later", "now"]) == [Claim("now", 1, HINT)]
+    assert ledger.sweep(age=0.0) == []
+    assert ledger.dirty() == 2
+
+
+def test_tries_are_counted(ledger: Ledger) -> None:
+    mark(ledger, "a")
+
+    for tries in range(3):
+        assert ledger.claim("one", "v", ["a"]) == [Claim("a", tries, HINT)]
+        done(ledger, "one", "a", Deed.RETRY)
+
+
+def test_a_delay_ends_by_itself(ledger: Ledger) -> None:
+    mark(ledger, "a")
+    claimed(ledger, "one", "a")
+    done(ledger, "one", "a", Deed.RETRY, delay=0.02)
+
+    wait_until(lambda: ledger.sweep() == ["a"], LIMIT)
+    assert ledger.claim("two", "v", ["a"]) == [Claim("a", 1, HINT)]
+
+
+def test_a_key_that_fails_for_good_is_clean_and_in_the_failed_list(ledger: Ledger) -> None:
+    mark(ledger, "a")
+    claimed(ledger, "one", "a")
+
+    done(ledger, "one", "a", Deed.FAILED, failure=failure("a"))
+
+    assert ledger.dirty() == 0
+    assert list(ledger.failures()) == [failure("a")]
+
+
+@pytest.mark.parametrize("deed", [Deed.UPLOADED, Deed.DELETED, Deed.NOTHING])
+def test_a_key_that_is_made_right_leaves_the_failed_list(ledger: Ledger, deed: Deed) -> None:
+    for key in ("a", "b"):
+        mark(ledger, key)
+        claimed(ledger, "one", key)
+        done(ledger, "one", key, Deed.FAILED, failure=failure(key))
+
+    mark(ledger, "a")
+    claimed(ledger, "one", "a")
+    done(ledger, "one", "a", deed)
+
+    assert list(ledger.failures()) == [failure("b")]
+
+
+def test_a_key_that_is_given_back_is_anothers_at_once_and_no_try_is_counted(ledger: Ledger) -> None:
+    mark(ledger, "a")
+    claimed(ledger, "one", "a")
+    done(ledger, "one", "a", Deed.RETRY)
+    claimed(ledger, "one", "a")
+
+    assert done(ledger, "one", "a", Deed.BACK) == ([], [])
+    assert ledger.sweep() == ["a"]
+    assert ledger.claim("two", "v", ["a"]) == [Claim("a", 1, HINT)]
+
+
+def test_a_change_during_a_try_that_failed_is_not_forgotten(ledger: Ledger) -> None:
+    mark(ledger, "a")
+    claimed(ledger, "one", "a")
+    mark(ledger, "a", hint=NEWER)
+    done(ledger, "one", "a", Deed.RETRY)
+
+    (claim,) = ledger.claim("two", "v", ["a"]) or []
+
+    assert claim.hint == NEWER
+    assert done(ledger, "two", "a") == ([], [])
+
+
+def test_what_was_done_is_counted(ledger: Ledger) -> None:
+    mark(ledger, *"abcd")
+    claimed(ledger, "one", *"abcd")
+
+    sent = [Outcome("a", Deed.UPLOADED, 5), Outcome("b", Deed.UPLOADED, 7)]
+    ledger.done("one", [*sent, Outcome("c", Deed.DELETED), Outcome("d", Deed.NOTHING)])
+
+    standing = ledger.guard("me")
+    assert (standing.files, standing.bytes, standing.deleted, standing.dirty) == (2, 12, 1, 0)
+
+
+# sweep and forfeit
+
+def test_the_sweep_leaves_what_is_held_or_fresh_alone(ledger: Ledger) -> None:
+    mark(ledger, "held", "fresh")
+    claimed(ledger, "one", "held")
+
+    assert ledger.sweep() == []
+    assert ledger.sweep(age=3600.0) == []
+
+
+def test_the_sweep_finds_strays_whose_message_seems_to_be_lost(ledger: Ledger) -> None:
+    mark(ledger, "stray", "held", "later")
+    claimed(ledger, "one", "held", "later")
+    done(ledger, "one", "later", Deed.RETRY, delay=3600.0)
+
+    assert ledger.sweep(age=0.0) == ["stray"]
+    assert claimed(ledger, "two", "stray") == ["stray"]
+    assert ledger.sweep(age=0.0) == []
+
+
+def test_the_sweep_brings_back_what_a_dead_worker_held(ledger: Ledger, short_lease: None) -> None:
+    mark(ledger, "a")
+    claimed(ledger, "dead", "a")
+
+    wait_until(lambda: ledger.sweep() == ["a"], LIMIT)
+
+    assert ledger.sweep() == [], "it is told once"
+    assert ledger.renew("dead", ["a"]) == ["a"]
+    assert claimed(ledger, "two", "a") == ["a"]
+    assert done(ledger, "dead", "a") == ([], ["a"])
+
+
+def test_the_sweep_gives_no_more_than_asked_for_and_all_in_the_end(ledger: Ledger) -> None:
+    keys = [str(number) for number in range(25)]
+    mark(ledger, *keys)
+    claimed(ledger, "one", *keys[:20])
+    ledger.done("one", [Outcome(key, Deed.BACK) for key in keys[:20]])
+
+    pages = [ledger.sweep(7) for _ in range(4)]
+    strays = ledger.sweep(1000, age=0.0)
+
+    assert [len(page) for page in pages] == [7, 7, 6, 0]
+    assert sorted(key for page in pages for key in page) == sorted(keys[:20])
+    assert sorted(strays) == sorted(keys)
+
+
+def test_strays_behind_many_that_wait_are_found(ledger: Ledger) -> None:
+    waiting = [f"waiting {number}" for number in range(2500)]
+    mark(ledger, *waiting)
+    claimed(ledger, "one", *waiting)
+    mark(ledger, "stray")
+
+    assert ledger.sweep(10, age=0.0) == ["stray"]
+
+
+def test_a_dead_workers_claims_end_at_once_and_nobody_elses(ledger: Ledger) -> None:
+    mark(ledger, *"abcd")
+    claimed(ledger, owner_prefix("host", 1) + "x", "a")
+    claimed(ledger, owner_prefix("host", 12) + "x", "b")
+    claimed(ledger, "other", "c")
+    done(ledger, "other", "c", Deed.RETRY, delay=3600.0)
+
+    assert ledger.forfeit(owner_prefix("host", 1)) == 1
+    assert ledger.sweep() == ["a"]
+    assert ledger.forfeit(owner_prefix("host", 1)) == 0
+    assert ledger.forfeit("") == 1
+    assert ledger.sweep() == ["b"]
+    assert claimed(ledger, "new", *"abcd") == ["a", "b", "d"]
+
+
+# guard, epoch, cleared
+
+def test_a_mirror_has_one_watcher(ledger: Ledger) -> None:
+    assert ledger.place() is None
+    assert ledger.guard("first").holder == "first"
+    assert ledger.guard("second").holder == "first"
+    held = ledger.place()
+
+    assert held is not None
+    assert held[0] == "first"
+    assert 0 < held[1] <= module.PLACE
+
+
+def test_only_the_holder_gives_the_place_up(ledger: Ledger) -> None:
+    ledger.guard("first")
+
+    ledger.leave("second")
+    assert ledger.guard("second").holder == "first"
+
+    ledger.leave("first")
+    assert ledger.guard("second").holder == "second"
+
+
+def test_a_place_that_is_not_renewed_becomes_free(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PLACE", 0.02)
+    ledger.guard("first")
+
+    wait_until(lambda: ledger.guard("second").holder == "second", LIMIT)
+
+
+def test_the_guard_tells_how_the_mirror_stands(ledger: Ledger) -> None:
+    assert ledger.guard("me").lag == 0
+    mark(ledger, *"abcde")
+    claimed(ledger, "one", *"abc")
+    ledger.done("one", [Outcome("a", Deed.FAILED, failure=failure("a")), Outcome("b", Deed.RETRY, delay=3600.0)])
+
+    standing = ledger.guard("me")
+    assert (standing.dirty, standing.held, standing.failed) == (4, 2, 1)
+    wait_until(lambda: ledger.guard("me").lag > 0, LIMIT)
+
+
+def test_a_broker_that_lost_its_memory_has_another_epoch(ledger: Ledger, client: redis.Redis) -> None:
+    first = ledger.register("{}", "v")
+    assert ledger.register("{}", "v2") == first == ledger.guard("me").epoch
+
+    client.flushall()
+
+    assert ledger.guard("me").epoch == ""
+    assert ledger.register("{}", "v") not in ("", first)
+
+
+def test_the_last_clear_look_is_kept_with_its_version(ledger: Ledger) -> None:
+    assert ledger.cleared() is None
+
+    ledger.set_cleared("v", 1234567890.123456)
+    ledger.register("{}", "v2")
+
+    assert ledger.cleared() == ("v", 1234567890.123456)
+
+
+def test_mirrors_are_kept_apart(ledger: Ledger, client: redis.Redis) -> None:
+    other = Ledger(client, "other")
+    other.register("{}", "v")
+    mark(ledger, "a")
+
+    assert other.dirty() == 0
+    assert claimed(other, "one", "a") == []
+    assert other.guard("me").holder == "me"
+    assert ledger.place() is None
+
+
+def test_messages_that_wait_are_counted_over_all_priorities(ledger: Ledger, client: redis.Redis) -> None:
+    for queue, messages in (("q", 1), ("q:5", 2), ("q:9", 3), ("other", 4)):
+        client.rpush(f"{module.PREFIX}{queue}", *range(messages))
+
+    assert ledger.waiting("q") == 6
+    assert ledger.waiting("nobody's") == 0
+
+
+# Keys
+
+@pytest.mark.parametrize("key", ["\udcff\udc80", "é😀", "a b", "two\nlines", "%s %d", "'\"\\", "{m}", "-", "0", "a\x00b", "x" * 5000])
+def test_any_key_goes_all_the_way(ledger: Ledger, key: str) -> None:
+    assert mark(ledger, key).fresh == [key]
+    assert ledger.sweep(age=0.0) == [key]
+    assert ledger.claim("one", "v", [key]) == [Claim(key, 0, HINT)]
+    assert ledger.renew("one", [key]) == []
+    assert mark(ledger, key, hint=NEWER).fresh == []
+    assert done(ledger, "one", key) == ([Claim(key, 0, NEWER)], [])
+    assert done(ledger, "one", key, Deed.FAILED, failure=failure(key, f"what about {key}")) == ([], [])
+    assert list(ledger.failures()) == [failure(key, f"what about {key}")]
+    assert ledger.dirty() == 0
+
+
+def test_names_that_differ_in_one_byte_are_different_keys(ledger: Ledger) -> None:
+    keys = [*(bytes([byte]).decode("utf-8", "surrogateescape") for byte in range(256)), "é", "e\u0301"]
+
+    assert mark(ledger, *keys).dirty == len(set(keys)) == 258
+
+
+@pytest.mark.parametrize("hint", [HINT, NEWER, GONE, UNKNOWN, Hint(0, -5), Hint(2**62, 2**62, 'W/"a b"'), Hint(1, 1, " %s ")])
+def test_a_hint_is_read_as_it_was_written(ledger: Ledger, hint: Hint) -> None:
+    ledger.mark([("a", HINT)])
+    ledger.mark([("a", hint)])
+
+    assert Hint.loads(hint.dumps()) == hint
+    assert ledger.claim("one", "v", ["a"]) == [Claim("a", 0, hint)]
+    assert (GONE.gone, GONE.known, UNKNOWN.gone, UNKNOWN.known, HINT.gone, HINT.known) == (True, True, False, False, False, True)
+
+
+# Two owners at once
+
+def test_two_owners_never_hold_the_same_key_and_the_last_change_wins(broker: str) -> None:
+    """A model of the whole: writers change a disk and mark, workers copy what they see while they hold the key."""
+    keys = [f"key {number}" for number in range(12)]
+    disk = dict.fromkeys(keys, 0)
+    target: dict[str, int] = {}
+    holders: dict[str, str] = {}
+    broken: list[str] = []
+    deeds: Counter[Deed | str] = Counter()
+    guard = threading.Lock()
+    stop = threading.Event()
+
+    def work(name: str, dice: random.Random) -> None:
+        with connect(broker) as client:
+            ledger = Ledger(client, "m")
+            while not stop.is_set():
+                swept = ledger.sweep(age=0.0) if dice.random() < 0.3 else []
+                claims = ledger.claim(name, "v", swept or dice.sample(keys, 4)) or []
+                hold(name, claims)
+                while claims:
+                    outcomes = [Outcome(claim.key, act(claim.key, dice)) for claim in claims]
+                    if dice.random() < 0.2:
+                        change(ledger, claims[0].key)  # right behind the copy
+                    release(name, claims)
+                    claims, lost = ledger.done(name, outcomes)
+                    deeds["again"] += len(claims)
+                    hold(name, claims)
+                    broken.extend(f"{name} lost {key}" for key in lost)
+
+    def hold(name: str, claims: list[Claim]) -> None:
+        with guard:
+            for claim in claims:
+                if claim.key in holders:
+                    broken.append(f"{claim.key} is held by {holders[claim.key]} and {name}")
+                holders[claim.key] = name
+
+    def release(name: str, claims: list[Claim]) -> None:
+        with guard:
+            for claim in claims:
+                del holders[claim.key]
+
+    def act(key: str, dice: random.Random) -> Deed:
+        deed = dice.choice([Deed.UPLOADED, Deed.UPLOADED, Deed.RETRY, Deed.BACK])
+        if deed is Deed.UPLOADED:
+            target[key] = disk[key]
+        deeds[deed] += 1
+        return deed
+
+    def write(dice: random.Random) -> None:
+        with connect(broker) as client:
+            ledger = Ledger(client, "m")
+            for _ in range(400):
+                change(ledger, dice.choice(keys))
+
+    def change(ledger: Ledger, key: str) -> None:
+        with guard:
+            disk[key] += 1
+        mark(ledger, key)
+
+    def reported(run: Callable[..., None], *args: object) -> threading.Thread:
+        def body() -> None:
+            try:
+                run(*args)
+            except Exception as error:  # a thread must not fail unseen
+                broken.append(f"{type(error).__name__}: {error}")
+
+        thread = threading.Thread(target=body)
+        thread.start()
+        return thread
+
+    with connect(broker) as client:
+        ledger = Ledger(client, "m")
+        ledger.register("{}", "v")
+        workers = [reported(work, f"worker {number}".replace(" ", "-"), random.Random(number)) for number in range(4)]
+        writers = [reported(write, random.Random(-number)) for number in range(1, 3)]
+        try:
+            for writer in writers:
+                writer.join()
+            wait_until(lambda: broken or ledger.dirty() == 0, 60, "nothing is dirty")
+        finally:
+            stop.set()
+            for worker in workers:
+                worker.join()
+
+        assert broken == []
+        assert target == {key: value for key, value in disk.items() if value}
+        assert all(deeds[deed] for deed in (Deed.UPLOADED, Deed.RETRY, Deed.BACK, "again"))
+        left = {name.decode().rpartition(":")[2] for name in client.scan_iter(f"{module.PREFIX}*")}
+        assert left == {"mirrors", "mirror", "stats"}, "nothing is left of keys that are clean"
+
+
+# Addresses
+
+@pytest.fixture(scope="module")
+def socket_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    """A broker on a unix socket."""
+    directory = tmp_path_factory.mktemp("broker")
+    server = EmbeddedServer(directory)
+    server.start()
+    yield server
+    server.stop()
+
+
+def test_a_unix_socket_may_be_spelled_as_celery_does_or_as_redis_does(socket_server: EmbeddedServer) -> None:
+    path = socket_server.url.removeprefix("redis+socket://").partition("?")[0]
+
+    with connect(f"redis+socket://{path}?virtual_host=3") as celerys, connect(f"unix://{path}?db=3") as rediss:
+        celerys.set("who", "me")
+        assert rediss.get("who") == b"me"
+    with connect(f"redis+socket://{path}") as unnumbered, connect(socket_server.url) as first:
+        first.set("where", "here")
+        assert unnumbered.get("where") == b"here"
+        assert unnumbered.get("who") is None
+
+
+def test_a_tcp_address_may_name_a_database(valkey: Valkey) -> None:
+    with connect(f"redis://127.0.0.1:{valkey.port}/4") as four, connect(f"redis://localhost:{valkey.port}?db=4") as also_four:
+        four.set("who", "me")
+        assert also_four.get("who") == b"me"
+        four.flushdb()
+
+
+def test_an_encrypted_address_is_taken() -> None:
+    with connect("rediss://user:secret@host:6380/1") as client:
+        assert client.connection_pool.connection_class is redis.SSLConnection
+        assert client.connection_pool.connection_kwargs["password"] == "secret"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "host:6379", "http://host/", "amqp://:secret@host//", "redis//host", "redis://host:port/0", "redis://:secret@host:port/0",
+     "redis://:secret@host:99999/0", "redis://:secret/more@host:6379/0", "redis://:a/secret@host:6379/0", "redis://:secret@[::1", "rediss://:secret@host/0?db=x"],
+)  # fmt: skip
+def test_an_address_that_is_none_is_refused_in_one_line_without_its_password(url: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        connect(url)
+
+    assert "broker" in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://host:6379/0", "redis://host:6379/0"),
+        ("redis://host", "redis://host"),
+        ("redis://user@host:1/0", "redis://user@host:1/0"),
+        ("redis://:secret@host:6380/0", "redis://:***@host:6380/0"),
+        ("rediss://user:secret@host:6380/1?ssl_cert_reqs=none", "rediss://user:***@host:6380/1?ssl_cert_reqs=none"),
+        ("redis://user:sec%40ret@host:6380/1", "redis://user:***@host:6380/1"),
+        ("redis://:secret@[::1]:6379/0", "redis://:***@[::1]:6379/0"),
+        ("redis+socket:///run/b.sock?virtual_host=1", "redis+socket:///run/b.sock?virtual_host=1"),
+        ("unix:///run/b.sock?db=1", "unix:///run/b.sock?db=1"),
+    ],
+)
+def test_an_address_is_shown_without_its_password(url: str, shown: str) -> None:
+    assert address(url) == shown
+
+
+@pytest.mark.parametrize("url", ["redis://host:6379/0?password=secret", "unix:///run/b.sock?username=me&password=secret&db=1"])
+def test_a_password_among_the_options_is_not_shown_either(url: str) -> None:
+    with connect(url) as client:
+        assert client.connection_pool.connection_kwargs["password"] == "secret", "redis-py takes it from there"
+
+    assert "secret" not in address(url)
+    assert address(url).startswith(url.partition("?")[0])
+
+
+# A broker that is gone
+
+def calls(ledger: Ledger) -> dict[str, Callable[[], object]]:
+    return {
+        "register": lambda: ledger.register("{}", "v"),
+        "definition": ledger.definition,
+        "cleared": ledger.cleared,
+        "set_cleared": lambda: ledger.set_cleared("v", 1.0),
+        "guard": lambda: ledger.guard("me"),
+        "place": ledger.place,
+        "leave": lambda: ledger.leave("me"),
+        "mark": lambda: mark(ledger, "a"),
+        "claim": lambda: ledger.claim("one", "v", ["a"]),
+        "renew": lambda: ledger.renew("one", ["a"]),
+        "done": lambda: done(ledger, "one", "a", Deed.RETRY),
+        "sweep": ledger.sweep,
+        "forfeit": lambda: ledger.forfeit("one"),
+        "failures": lambda: list(ledger.failures()),
+        "dirty": ledger.dirty,
+        "waiting": lambda: ledger.waiting("q"),
+    }
+
+
+def test_every_method_says_so_when_the_broker_is_gone_and_works_again_when_it_is_back(own_valkey: Valkey) -> None:
+    client = connect(own_valkey.url)
+    ledger = Ledger(client, "m")
+    public = {name for name, value in vars(Ledger).items() if callable(value) and not name.startswith("_")}
+    assert set(calls(ledger)) == public
+    ledger.register("{}", "v")
+    mark(ledger, "b")
+
+    own_valkey.kill()
+    for name, call in calls(ledger).items():
+        with pytest.raises(BrokerError) as error:
+            call()
+        assert f"127.0.0.1:{own_valkey.port}" in str(error.value), name
+        assert "\n" not in str(error.value), name
+
+    own_valkey.start()
+    for call in calls(ledger).values():
+        call()
+    assert "b" in ledger.sweep(age=0.0), "what was marked before is still known"
+    client.close()
+
+
+def test_a_broker_on_a_socket_that_is_gone_is_named_by_its_path(tmp_path: Path) -> None:
+    with connect(f"unix://{tmp_path}/none.sock") as client, pytest.raises(BrokerError, match=r"none\.sock"):
+        Ledger(client, "m").dirty()
+
+
+def test_a_broker_that_cannot_do_what_it_is_asked_is_told_as_such(ledger: Ledger, client: redis.Redis) -> None:
+    client.set(f"{module.PREFIX}{{m}}:state", "not a hash")
+
+    with pytest.raises(BrokerError, match="WRONGTYPE"):
+        ledger.dirty()
+    with pytest.raises(BrokerError, match="WRONGTYPE"):
+        mark(ledger, "a")

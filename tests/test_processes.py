@@ -1,0 +1,219 @@
+"""Child processes end when their parent does, and are started again when they die."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from autosync import processes
+from autosync.errors import StartError
+from autosync.processes import Child
+from lab.servers import wait_until
+
+LIMIT = 20.0
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is such a process; one that has ended and waits for whoever inherited it does not count."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()[0] not in ("Z", "X")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def program_of(pid: int) -> str:
+    try:
+        return os.readlink(f"/proc/{pid}/exe")
+    except OSError:
+        return ""
+
+
+def python(code: str) -> list[str]:
+    return [sys.executable, "-c", code]
+
+
+@pytest.fixture
+def child() -> Iterator[Callable[..., Child]]:
+    """Makes children, and sees that none is left."""
+    made: list[Child] = []
+
+    def make(*command: str, **more: object) -> Child:
+        made.append(Child("the child", command, **more))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.stop(0.0)
+
+
+def test_a_child_runs_the_program_itself_under_its_own_pid(child: Callable[..., Child]) -> None:
+    one = child("/bin/sleep", "600")
+    assert one.pid() is None
+    assert one.has_ended() is None
+
+    one.start()
+    pid = one.pid()
+    assert pid is not None
+    wait_until(lambda: program_of(pid) == os.path.realpath("/bin/sleep"), LIMIT, "the program has begun")
+
+    assert one.has_ended() is None
+    assert os.getsid(pid) == pid, "Ctrl-C in the terminal must not reach it"
+
+
+def test_a_child_gets_its_arguments_environment_and_directory_as_they_are(child: Callable[..., Child], tmp_path: Path) -> None:
+    code = "import os, sys; open('said', 'wb').write(b'|'.join(map(os.fsencode, [sys.argv[1], os.environ['WORD'], os.getcwd()])))"
+    odd = "a b\n'$X' \udcff"
+
+    one = child(*python(code), odd, environ={"WORD": odd}, directory=str(tmp_path))
+    one.start()
+    wait_until(lambda: one.has_ended() is not None, LIMIT)
+
+    assert one.has_ended() == 0
+    assert (tmp_path / "said").read_bytes() == b"|".join([os.fsencode(odd), os.fsencode(odd), os.fsencode(tmp_path)])
+
+
+PARENT = """
+import signal, sys, threading
+from autosync.processes import Child
+
+child = Child("grandchild", sys.argv[2:], at_death=signal.Signals[sys.argv[1]])
+child.start()
+print(child.pid(), flush=True)
+threading.Event().wait()
+"""
+
+
+@pytest.mark.parametrize("moment", ["at once", "when it runs"])
+def test_a_child_dies_with_a_parent_that_is_killed(moment: str) -> None:
+    with subprocess.Popen([*python(PARENT), "SIGKILL", "/bin/sleep", "600"], stdout=subprocess.PIPE, text=True) as parent:
+        try:
+            assert parent.stdout is not None
+            pid = int(parent.stdout.readline())
+            if moment == "when it runs":
+                wait_until(lambda: program_of(pid) == os.path.realpath("/bin/sleep"), LIMIT, "the grandchild has begun")
+                assert is_running(pid)
+        finally:
+            parent.send_signal(signal.SIGKILL)
+
+    wait_until(lambda: not is_running(pid), LIMIT, "the grandchild has ended")
+
+
+def test_a_child_may_be_told_of_the_death_with_a_signal_that_it_can_answer(tmp_path: Path) -> None:
+    answer, ready = tmp_path / "answer", tmp_path / "ready"
+    code = LISTENER.format(f"lambda *_: sys.exit(pathlib.Path({str(answer)!r}).write_text('SIGTERM'))", str(ready))
+    with subprocess.Popen([*python(PARENT), "SIGTERM", *python(code)], stdout=subprocess.PIPE, text=True) as parent:
+        try:
+            assert parent.stdout is not None
+            pid = int(parent.stdout.readline())
+            wait_until(ready.exists, LIMIT, "the grandchild listens")
+        finally:
+            parent.send_signal(signal.SIGKILL)
+
+    wait_until(lambda: not is_running(pid), LIMIT, "the grandchild has ended")
+    assert answer.read_text() == "SIGTERM"
+
+
+def test_tending_starts_a_child_again_that_died(child: Callable[..., Child], caplog: pytest.LogCaptureFixture) -> None:
+    one = child("/bin/sleep", "600")
+    one.start()
+    first = one.pid()
+    assert first is not None
+    assert one.tend() is None
+
+    os.kill(first, signal.SIGKILL)
+    with caplog.at_level(logging.WARNING):
+        dead = wait_until(one.tend, LIMIT, "the death is noticed")
+
+    second = one.pid()
+    assert second is not None
+    assert dead == first != second
+    assert is_running(second)
+    assert one.tend() is None
+    assert "the child ended with status -9" in caplog.text
+
+
+def test_tending_gives_up_a_child_that_dies_each_time_soon_after_its_start(child: Callable[..., Child]) -> None:
+    one = child(*python("raise SystemExit(7)"))
+    one.start()
+    starts = 1
+
+    def tend_until_it_gives_up() -> None:
+        nonlocal starts
+        while starts < 50:
+            wait_until(lambda: one.has_ended() is not None, LIMIT)
+            starts += one.tend() is not None
+
+    with pytest.raises(StartError, match=r"the child cannot be kept running.*status 7"):
+        tend_until_it_gives_up()
+    assert starts == processes._TOO_OFTEN
+
+
+def test_tending_never_gives_up_a_child_that_lived_for_a_while(child: Callable[..., Child], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "_TOO_SHORT", 0.0)
+    one = child("/bin/true")
+    one.start()
+
+    for _ in range(2 * processes._TOO_OFTEN):
+        wait_until(lambda: one.has_ended() is not None, LIMIT)
+        assert one.tend() is not None
+
+
+def test_a_program_that_is_not_there_ends_as_a_child_that_dies(child: Callable[..., Child], capfd: pytest.CaptureFixture[str]) -> None:
+    one = child("/no/such/program")
+    one.start()
+    wait_until(lambda: one.has_ended() is not None, LIMIT)
+
+    assert one.has_ended() != 0
+    assert "No such file" in capfd.readouterr().err
+
+
+LISTENER = """
+import pathlib, signal, sys
+signal.signal(signal.SIGTERM, {})
+pathlib.Path({!r}).touch()
+while True:
+    signal.pause()
+"""
+
+
+def test_stopping_asks_first(child: Callable[..., Child], tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    one = child(*python(LISTENER.format("lambda *_: sys.exit(5)", str(ready))))
+    one.start()
+    wait_until(ready.exists, LIMIT)
+
+    one.stop(LIMIT)
+
+    assert one.has_ended() == 5
+
+
+def test_stopping_kills_what_does_not_listen(child: Callable[..., Child], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ready = tmp_path / "ready"
+    one = child(*python(LISTENER.format("signal.SIG_IGN", str(ready))))
+    one.start()
+    wait_until(ready.exists, LIMIT)
+
+    one.stop(0.1)
+
+    assert one.has_ended() == -signal.SIGKILL
+    assert "the child did not end" in caplog.text
+
+
+def test_stopping_what_was_never_started_or_has_ended_is_nothing(child: Callable[..., Child]) -> None:
+    child("/bin/true").stop(LIMIT)
+    one = child("/bin/true")
+    one.start()
+    wait_until(lambda: one.has_ended() is not None, LIMIT)
+
+    one.ask_to_end()
+    one.stop(LIMIT)
+
+    assert one.has_ended() == 0

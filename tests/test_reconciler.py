@@ -1,0 +1,155 @@
+"""Two sorted streams become the differences between them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autosync.errors import OutOfOrder
+from autosync.files import File
+from autosync.reconciler import MARGIN, Difference, compare, in_order
+from autosync.tree import Found, Walk
+
+KEYS = st.one_of(st.sampled_from(["a", "a/b", "a-b", "a0", "\udcff", "é", "😀", "\n"]), st.text(min_size=1, max_size=4))
+SIDES = st.dictionaries(KEYS, st.integers(0, 3), max_size=20)
+
+
+def walked(source: dict[str, int], changed: float = 100.0) -> Iterator[tuple[str, Found]]:
+    return ((key, Found(f"/s/{key}", source[key], changed, 0)) for key in sorted(source))
+
+
+def listed(target: dict[str, int], mtime: float = 1000.0) -> Iterator[File]:
+    return (File(key, target[key], mtime, "etag") for key in sorted(target))
+
+
+@settings(deadline=None, max_examples=300)
+@given(SIDES, SIDES)
+def test_a_target_to_which_the_differences_are_applied_equals_the_source(source: dict[str, int], target: dict[str, int]) -> None:
+    differences = list(compare(walked(source), in_order(listed(target))))
+
+    after = dict(target)
+    for difference in differences:
+        if difference.found is None:
+            del after[difference.key]
+        else:
+            after[difference.key] = difference.found.size
+    assert after == source
+
+
+@settings(deadline=None, max_examples=300)
+@given(SIDES, SIDES)
+def test_each_difference_is_told_once_in_order_and_nothing_else_is(source: dict[str, int], target: dict[str, int]) -> None:
+    told = [difference.key for difference in compare(walked(source), in_order(listed(target)))]
+
+    assert told == sorted({key for key in {*source, *target} if source.get(key) != target.get(key)})
+
+
+def test_a_difference_says_what_is_on_the_disk() -> None:
+    source = {"new": 1, "other size": 2, "same": 3}
+    target = {"gone": 1, "other size": 9, "same": 3}
+
+    new, other, same = (found for _, found in walked(source))
+    differences = list(compare([("new", new), ("other size", other), ("same", same)], listed(target)))
+
+    assert differences == [Difference("gone", None), Difference("new", new), Difference("other size", other)]
+
+
+# Equal sizes: (changed, mtime of the object, cleared) -> suspect
+
+@pytest.mark.parametrize(
+    ("changed", "made", "cleared", "suspect"),
+    [
+        (100, 103, 0, False),
+        (100, 102, 0, True),
+        (100, 100, 0, True),
+        (100, 50, 0, True),
+        # a look that began at `cleared` left everything right, and neither side has changed since
+        (100, 101, 104, False),
+        (100, 50, 200, False),
+        (100, 101, 103, True),
+        (100, 101, 102, True),
+        (199, 50, 200, True),
+        (198.5, 199.5, 200, True),
+        (100, 199, 200, False),
+        (199, 100, 50, True),
+    ],
+)
+def test_an_object_of_equal_size_is_suspect_unless_it_is_known_to_be_newer_or_settled(
+    changed: float, made: float, cleared: float, suspect: bool
+) -> None:
+    assert MARGIN == 2.0, "the table is written for this margin"
+
+    differences = list(compare(walked({"k": 1}, changed), listed({"k": 1}, made), cleared))
+
+    assert [difference.key for difference in differences] == (["k"] if suspect else [])
+
+
+def test_the_etag_goes_along_where_only_times_differ() -> None:
+    only_times = next(compare(walked({"k": 1}, 100), listed({"k": 1}, 50)))
+    size_too = next(compare(walked({"k": 2}, 100), listed({"k": 1}, 50)))
+
+    assert only_times.etag == "etag"
+    assert size_too.etag is None
+
+
+@pytest.mark.parametrize("how", ["rename", "copy with its times"])
+def test_a_file_of_equal_size_and_older_mtime_put_in_place_of_another_is_seen(tree: Path, tmp_path: Path, how: str) -> None:
+    (tree / "f").write_bytes(b"new!")
+    old = tmp_path / "old"
+    old.write_bytes(b"old!")
+    os.utime(old, (1e9, 1e9))
+    in_target = [File("f", 4, time.time() - 3600, "etag")]
+
+    if how == "rename":
+        old.rename(tree / "f")
+    else:
+        (tree / "f").write_bytes(old.read_bytes())
+        os.utime(tree / "f", (1e9, 1e9))
+    source = [("f", found) for found in Walk(str(tree), str(tree))]
+
+    assert (tree / "f").stat().st_mtime == 1e9
+    assert [difference.key for difference in compare(source, in_target)] == ["f"]
+
+
+# Order
+
+@pytest.mark.parametrize("keys", [["b", "a"], ["a", "a"], ["a/b", "a-b"], ["a", "c", "b"], ["😀", "\udcff"]])
+def test_a_listing_out_of_order_or_with_a_key_twice_is_not_believed(keys: list[str]) -> None:
+    given_out: list[str] = []
+
+    with pytest.raises(OutOfOrder) as error:
+        given_out.extend(file.key for file in in_order(File(key) for key in keys))
+
+    assert given_out == keys[:-1]
+    assert repr(keys[-1]) in str(error.value)
+
+
+@settings(deadline=None)
+@given(st.sets(KEYS))
+def test_a_listing_in_order_passes_unchanged(keys: set[str]) -> None:
+    files = [File(key) for key in sorted(keys)]
+
+    assert list(in_order(files)) == files
+
+
+def test_what_is_said_before_a_listing_breaks_its_order_is_said_and_nothing_after() -> None:
+    told: list[str] = []
+    differences = compare(walked({"a": 1, "x": 1}), in_order([File("b"), File("a"), File("c")]))
+
+    with pytest.raises(OutOfOrder):
+        told.extend(difference.key for difference in differences)
+
+    assert told == ["a", "b"], "the source is in order, so it is certain that it has no b"
+
+
+def test_order_is_that_of_code_points_which_is_that_of_utf8() -> None:
+    keys = sorted(["a", "Z", "é", "\uffff", "😀", "a/", "a-"])
+
+    assert keys == sorted(keys, key=lambda key: key.encode())
+    assert [file.key for file in in_order(File(key) for key in keys)] == keys

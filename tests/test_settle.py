@@ -1,0 +1,426 @@
+"""Quiet time and folding, on a clock that the tests wind by hand."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import tracemalloc
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from autosync import settle as module
+from autosync.change import LOOK_EVERYWHERE, Change, Kind
+from autosync.settle import LOOK_DELAY, MOST_LOOKS, MOST_PATIENCE, Pending, Settle
+
+QUIET = 1.0
+NUMBERS = itertools.count()
+
+
+class Clock:
+    """Stands still unless it is wound."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def settle(clock: Clock) -> Settle:
+    return Settle(QUIET, clock)
+
+
+def taken(settle: Settle) -> list[Pending]:
+    """What is due now. `take` waits on the real clock if there is nothing, so there is always one thing more."""
+    bell = f"/bell/{next(NUMBERS)}"
+    settle.say([Change(Kind.SAVED, bell)])
+    return [one for one in settle.take() if one.path != bell]
+
+
+def names(pending: Iterable[Pending]) -> list[str]:
+    return [one.path for one in pending]
+
+
+# Files
+
+@pytest.mark.parametrize("kind", [Kind.SAVED, Kind.DELETED])
+def test_a_change_after_quiet_goes_at_once(settle: Settle, clock: Clock, kind: Kind) -> None:
+    settle.say([Change(kind, "/f")])
+
+    assert settle.take() == [Pending("/f", clock.now, clock.now, kind)]
+    assert settle.is_idle()
+
+
+def test_a_file_saved_again_within_the_quiet_time_goes_when_it_is_over(settle: Settle, clock: Clock) -> None:
+    settle.say([Change(Kind.SAVED, "/f")])
+    settle.take()
+
+    clock.now += QUIET / 2
+    settle.say([Change(Kind.SAVED, "/f")])
+    early = taken(settle)
+    clock.now += QUIET
+    late = settle.take()
+
+    assert early == []
+    assert names(late) == ["/f"]
+
+
+def test_a_thousand_saves_become_few_and_the_last_is_among_them(settle: Settle, clock: Clock) -> None:
+    sent = []
+    begin = clock.now
+    for number in range(1000):
+        clock.now = begin + number / 100
+        settle.say([Change(Kind.SAVED, "/f")])
+        sent += [clock.now for _ in taken(settle)]
+    last_save = clock.now
+    clock.now += 2 * QUIET
+    sent += [clock.now for _ in taken(settle)]
+
+    assert 2 <= len(sent) <= 12
+    assert sent[0] == begin
+    assert sent[-1] >= last_save
+
+
+def test_a_file_that_never_rests_goes_all_the_same(clock: Clock) -> None:
+    settle = Settle(10 * MOST_PATIENCE, clock)
+    settle.say([Change(Kind.SAVED, "/f")])
+    settle.take()
+    began = clock.now
+    sent: list[Pending] = []
+
+    while not sent:
+        assert clock.now < began + 2 * MOST_PATIENCE
+        clock.now += 1
+        settle.say([Change(Kind.SAVED, "/f")])
+        sent = taken(settle)
+
+    assert clock.now >= began + MOST_PATIENCE
+
+
+def test_many_changes_of_one_file_are_one(settle: Settle) -> None:
+    settle.say([Change(Kind.CREATED, "/f"), Change(Kind.SAVED, "/f"), Change(Kind.SAVED, "/f"), Change(Kind.DELETED, "/f")])
+
+    assert [(one.path, one.kind) for one in settle.take()] == [("/f", Kind.DELETED)]
+    assert settle.is_idle()
+
+
+@pytest.mark.parametrize("kind", [Kind.CREATED, Kind.APPEARED])
+def test_a_file_that_somebody_may_write_to_waits_and_goes_as_soon_as_it_is_closed(settle: Settle, clock: Clock, kind: Kind) -> None:
+    settle.say([Change(kind, "/f")])
+    waiting = taken(settle)
+    clock.now += QUIET / 2
+    settle.say([Change(Kind.SAVED, "/f")])
+
+    assert waiting == []
+    assert [(one.path, one.kind, one.is_closed) for one in taken(settle)] == [("/f", Kind.SAVED, True)]
+    clock.now += 10 * QUIET
+    assert taken(settle) == []
+
+
+@pytest.mark.parametrize("kind", [Kind.CREATED, Kind.APPEARED])
+def test_a_file_that_is_not_closed_is_shown_after_the_quiet_time_as_not_closed(settle: Settle, clock: Clock, kind: Kind) -> None:
+    settle.say([Change(kind, "/f")])
+    clock.now += QUIET
+
+    (shown,) = settle.take()
+
+    assert (shown.path, shown.kind, shown.is_closed) == ("/f", kind, False)
+
+
+@pytest.mark.parametrize("later", [Kind.CREATED, Kind.APPEARED])
+def test_a_file_that_was_closed_does_not_wait_again_for_being_seen(settle: Settle, later: Kind) -> None:
+    settle.say([Change(Kind.SAVED, "/f"), Change(later, "/f")])
+
+    assert [(one.path, one.kind) for one in settle.take()] == [("/f", Kind.SAVED)]
+    assert settle.is_idle()
+
+
+def test_a_file_whose_close_will_be_seen_is_not_taken_for_one_that_was_found(settle: Settle, clock: Clock) -> None:
+    settle.say([Change(Kind.CREATED, "/f"), Change(Kind.APPEARED, "/f")])
+    clock.now += QUIET
+
+    assert [one.kind for one in settle.take()] == [Kind.CREATED]
+
+
+def test_a_postponed_file_comes_again_later_and_keeps_its_age(settle: Settle, clock: Clock) -> None:
+    settle.say([Change(Kind.CREATED, "/f")])
+    since = clock.now
+    clock.now += QUIET
+    (shown,) = settle.take()
+
+    settle.postpone(shown)
+    early = taken(settle)
+    clock.now += QUIET
+
+    assert early == []
+    assert settle.take() == [Pending("/f", since, clock.now, Kind.CREATED)]
+
+
+def test_a_change_that_came_meanwhile_is_stronger_than_a_postponed_file(settle: Settle, clock: Clock) -> None:
+    settle.say([Change(Kind.APPEARED, "/f")])
+    clock.now += QUIET
+    (shown,) = settle.take()
+
+    settle.say([Change(Kind.DELETED, "/f")])
+    settle.postpone(shown)
+    clock.now += 10 * QUIET
+
+    assert [(one.path, one.kind) for one in settle.take()] == [("/f", Kind.DELETED)]
+    assert settle.is_idle()
+
+
+def test_at_most_as_many_are_taken_as_asked_for_and_the_oldest_first(settle: Settle, clock: Clock) -> None:
+    for name in "cab":
+        settle.say([Change(Kind.SAVED, f"/{name}")])
+        clock.now += 0.1
+
+    assert names(settle.take(2)) == ["/c", "/a"]
+    assert names(settle.take(2)) == ["/b"]
+
+
+OPERATIONS = st.lists(
+    st.one_of(
+        st.tuples(st.sampled_from([kind for kind in Kind if kind is not Kind.LOOK]), st.sampled_from(["/a", "/b", "/c"])),
+        st.sampled_from([0.0, 0.1, QUIET / 2, QUIET, 3 * QUIET]),
+        st.just("postpone"),
+    ),
+    max_size=40,
+)
+
+
+@hypothesis_settings(deadline=None, max_examples=300)
+@given(OPERATIONS)
+def test_every_change_is_taken_after_it_was_said(operations: list[tuple[Kind, str] | float | str]) -> None:
+    clock = Clock()
+    settle = Settle(QUIET, clock)
+    unseen: set[str] = set()
+
+    for operation in [*operations, 3 * QUIET, 3 * QUIET]:
+        if isinstance(operation, tuple):
+            settle.say([Change(*operation)])
+            unseen.add(operation[1])
+        elif isinstance(operation, float):
+            clock.now += operation
+            unseen -= set(names(taken(settle)))
+        else:
+            for one in taken(settle):
+                settle.postpone(one)
+                unseen.add(one.path)
+
+    assert not unseen
+    assert settle.is_idle()
+
+
+# Looks
+
+def looks(settle: Settle, clock: Clock) -> list[str | None]:
+    """Every look that is said until now."""
+    clock.now += LOOK_DELAY
+    found = []
+    while not settle.is_idle():
+        found.append(settle.take_look())
+    return found
+
+
+def look(settle: Settle, *paths: str) -> None:
+    settle.say([Change(Kind.LOOK, path) for path in paths])
+
+
+@pytest.mark.parametrize(
+    ("said", "left"),
+    [
+        (["/s/a", "/s/a"], ["/s/a"]),
+        (["/s/a", "/s/a/b/c"], ["/s/a"]),
+        (["/s/a/b", "/s/a/c", "/s/b", "/s/a"], ["/s/b", "/s/a"]),
+        (["/s/a", "/s/ab", "/s/a-b"], ["/s/a", "/s/ab", "/s/a-b"]),
+        (["/s/a", "/t", ""], [""]),
+        (["", "/s/a"], [""]),
+        (["/s", "/"], ["/"]),
+    ],
+)
+def test_a_look_swallows_those_below_it(settle: Settle, clock: Clock, said: list[str], left: list[str]) -> None:
+    look(settle, *said)
+
+    assert looks(settle, clock) == left
+
+
+def test_a_look_waits_a_little_for_others_to_fold_into_and_one_everywhere_does_not(settle: Settle, clock: Clock) -> None:
+    look(settle, "/s/a/b")
+    clock.now += LOOK_DELAY * 0.9
+    look(settle, "/s/a")
+    clock.now += LOOK_DELAY * 0.2
+    look(settle, "/t")
+
+    assert not settle.is_idle()
+    assert looks(settle, clock) == ["/s/a", "/t"]
+
+    settle.say([LOOK_EVERYWHERE])
+    assert settle.take_look() == ""
+
+
+@pytest.mark.parametrize(("place", "common"), [("/s/d/{}", "/s/d"), ("/s/d{}/x", "/s"), ("/{}", "/")])
+def test_too_many_looks_become_one_at_the_directory_they_have_in_common(settle: Settle, clock: Clock, place: str, common: str) -> None:
+    look(settle, *(place.format(number) for number in range(MOST_LOOKS)))
+    assert len(looks(settle, clock)) == MOST_LOOKS
+
+    look(settle, *(place.format(number) for number in range(MOST_LOOKS + 1)))
+    assert looks(settle, clock) == [common]
+
+
+def test_a_look_does_not_hide_the_files_below_it(settle: Settle, clock: Clock) -> None:
+    settle.say([Change(Kind.LOOK, "/s"), Change(Kind.SAVED, "/s/f")])
+
+    assert names(settle.take()) == ["/s/f"]
+    clock.now += LOOK_DELAY
+    assert settle.take_look() == "/s"
+
+
+# Bounds
+
+def test_too_many_files_become_one_look_everywhere(settle: Settle, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_PENDING", 10)
+
+    settle.say([Change(Kind.APPEARED, f"/{number}") for number in range(10)])
+    clock.now += QUIET
+    assert len(settle.take()) == 10
+    assert settle.is_idle()
+
+    settle.say([Change(Kind.APPEARED, f"/{number}") for number in range(11)])
+    settle.say([Change(Kind.SAVED, "/after")])
+    assert settle.take_look() == ""
+    assert names(settle.take()) == ["/after"]
+    assert settle.is_idle()
+
+
+def test_saves_of_one_file_need_no_more_memory_while_nobody_takes(settle: Settle, clock: Clock) -> None:
+    """The broker may be away for an hour, and then nobody does."""
+    settle.say([Change(Kind.SAVED, "/f")])
+    settle.take()
+
+    def save(times: int) -> None:
+        for _ in range(times):
+            clock.now += 0.01
+            settle.say([Change(Kind.SAVED, "/f")])
+
+    tracemalloc.start()
+    try:
+        save(1000)
+        before = tracemalloc.get_traced_memory()[0]
+        save(20_000)
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+
+    assert grown < 100_000
+
+
+# The end, and threads: these run on the real clock
+
+LIMIT = 5.0
+
+
+class Taker(threading.Thread):
+    """Takes until it is let go."""
+
+    def __init__(self, settle: Settle, postpones: bool = False) -> None:
+        super().__init__(daemon=True)
+        self.files: list[str] = []
+        self._settle = settle
+        self.postpones = postpones
+        self.start()
+
+    def run(self) -> None:
+        while pending := self._settle.take():
+            self.files += names(pending)
+            for one in pending if self.postpones else ():
+                self._settle.postpone(one)
+
+    def has_ended(self) -> bool:
+        self.join(LIMIT)
+        return not self.is_alive()
+
+
+def test_closing_lets_those_go_who_wait() -> None:
+    settle = Settle(QUIET)
+    taker = Taker(settle)
+    looked: list[str | None] = []
+    looker = threading.Thread(target=lambda: looked.append(settle.take_look()), daemon=True)
+    looker.start()
+
+    settle.close()
+    looker.join(LIMIT)
+
+    assert taker.has_ended()
+    assert taker.files == []
+    assert looked == [None]
+
+
+def test_closing_makes_due_what_is_pending_and_drops_looks() -> None:
+    settle = Settle(3600)
+    settle.say([Change(Kind.APPEARED, "/b"), Change(Kind.CREATED, "/a"), Change(Kind.LOOK, "/s")])
+
+    settle.close()
+    taker = Taker(settle)
+
+    assert taker.has_ended()
+    assert sorted(taker.files) == ["/a", "/b"]
+    assert settle.take_look() is None
+
+
+def test_what_is_postponed_after_closing_is_left_to_the_next_start() -> None:
+    settle = Settle(0.0)
+    settle.say([Change(Kind.CREATED, "/being-written")])
+
+    settle.close()
+    taker = Taker(settle, postpones=True)
+    ended = taker.has_ended()
+    taker.postpones = False  # let it go if it did not end
+
+    assert ended
+    assert taker.files == ["/being-written"]
+
+
+def test_one_who_waits_is_woken_by_what_is_said() -> None:
+    settle = Settle(0.01)
+    taker = Taker(settle)
+    looked: list[str | None] = []
+    looker = threading.Thread(target=lambda: looked.append(settle.take_look()), daemon=True)
+    looker.start()
+
+    settle.say([Change(Kind.APPEARED, "/f")])
+    settle.say([Change(Kind.LOOK, "/s")])
+    looker.join(LIMIT)
+    settle.close()
+
+    assert taker.has_ended()
+    assert taker.files == ["/f"]
+    assert looked == ["/s"]
+
+
+def test_what_many_threads_say_is_taken_to_the_last() -> None:
+    settle = Settle(0.0)
+    taker = Taker(settle)
+
+    def say(thread: int) -> None:
+        for number in range(200):
+            settle.say([Change(Kind.SAVED, f"/{thread}/{number}")])
+
+    threads = [threading.Thread(target=say, args=(thread,)) for thread in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(LIMIT)
+    settle.close()
+
+    assert taker.has_ended()
+    assert sorted(taker.files) == sorted(f"/{thread}/{number}" for thread in range(4) for number in range(200))

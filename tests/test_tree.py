@@ -1,0 +1,408 @@
+"""The walk on the real disk, in the order of keys, and the openers that no path leads out of."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import shutil
+import socket
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autosync import tree as module
+from autosync.tree import Walk, open_beneath, open_directory_beneath, open_root
+
+NAMES = st.one_of(
+    st.sampled_from([b"a", b"a-", b"a.", b"a0", b"a b", b"-", b".x", b"0", b"b", b"\n", b"a\n", b"\xff", b"\xc3\xa9", "😀".encode()]),
+    st.binary(min_size=1, max_size=3).filter(lambda name: not set(b"/\0") & set(name) and name not in (b".", b"..")),
+)
+TREES = st.lists(st.lists(NAMES, min_size=1, max_size=4), max_size=25)
+
+
+def plant(top: Path, files: list[list[bytes]]) -> list[str]:
+    """Make files below a directory, as far as their names do not get in each other's way. Returns their paths."""
+    made = set()
+    for names in files:
+        path = b"/".join([os.fsencode(top), *names])
+        try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "wb") as file:
+                file.write(names[-1])
+        except (FileExistsError, IsADirectoryError, NotADirectoryError):
+            continue
+        made.add(os.fsdecode(path))
+    return list(made)
+
+
+def paths(walk: Walk) -> list[str]:
+    return [found.path for found in walk]
+
+
+def descriptors() -> set[str]:
+    return set(os.listdir("/proc/self/fd"))
+
+
+@pytest.fixture(params=["new kernel", "kernel without openat2"])
+def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """For the second, openat2 gets a number that no kernel has a call for; the answer is the real ENOSYS."""
+    if request.param != "new kernel":
+        monkeypatch.setattr(module, "_SYS_OPENAT2", 100_000)
+    return str(request.param)
+
+
+# Order
+
+@settings(deadline=None, max_examples=100)
+@given(TREES)
+def test_the_walk_gives_every_file_in_the_order_of_the_keys(files: list[list[bytes]]) -> None:
+    with tempfile.TemporaryDirectory() as top:
+        made = plant(Path(top), files)
+
+        walk = Walk(top, top)
+
+        assert paths(walk) == sorted(made)
+        assert walk.errors == []
+
+
+def test_names_that_sort_around_the_slash_come_as_a_store_lists_them(tree: Path, kernel: str) -> None:
+    for file in ("a/c", "a-b", "a.b", "a0", "a/-", "a/b/c", "a/b-c", "a/b0"):
+        (tree / file).parent.mkdir(parents=True, exist_ok=True)
+        (tree / file).touch()
+
+    assert [path[len(str(tree)) + 1 :] for path in paths(Walk(str(tree), str(tree)))] == [
+        "a-b", "a.b", "a/-", "a/b-c", "a/b/c", "a/b0", "a/c", "a0",
+    ]  # fmt: skip
+
+
+def test_a_directory_too_large_for_memory_is_sorted_on_disk_in_the_same_order(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = [[b"%d%s" % (number, end)] for number in range(100) for end in (b"", b"-", b"0", b"\xff")]
+    made = plant(tree, [*many, *([b"7x", b"%d" % number] for number in range(50))])
+    spill = tmp_path / "spill"
+    spill.mkdir()
+    monkeypatch.setattr(module, "_NAMES_IN_MEMORY", 16)
+
+    walk = iter(Walk(str(tree), str(tree), spill=str(spill)))
+    first = next(walk)
+    spilled = [link for fd in descriptors() if (link := read_link(fd)).startswith(str(spill))]
+
+    assert spilled
+    assert [first.path, *(found.path for found in walk)] == sorted(made)
+
+
+def read_link(fd: str) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    except OSError:
+        return ""
+
+
+def test_a_walk_may_start_below_the_root(tree: Path) -> None:
+    made = plant(tree, [[b"a", b"b", b"1"], [b"a", b"b", b"c", b"2"], [b"a", b"bb", b"3"], [b"4"]])
+
+    walk = Walk(str(tree), f"{tree}/a/b")
+
+    assert paths(walk) == sorted(path for path in made if path.startswith(f"{tree}/a/b/"))
+
+
+def test_a_deep_tree_needs_no_recursion(tree: Path) -> None:
+    deep = tree.joinpath(*["d"] * 300)
+    deep.mkdir(parents=True)
+    (deep / "f").touch()
+
+    assert paths(Walk(str(tree), str(tree))) == [str(deep / "f")]
+
+
+# What is found
+
+def test_size_and_the_later_of_both_times_are_told(tree: Path) -> None:
+    file = tree / "f"
+    file.write_bytes(b"12345")
+    os.utime(file, ns=(0, 1_000_000_007))
+    seen = file.stat()
+
+    (found,) = Walk(str(tree), str(tree))
+
+    assert found == (str(file), 5, seen.st_ctime, 1_000_000_007)
+
+
+def test_a_modification_time_in_the_future_counts(tree: Path) -> None:
+    file = tree / "f"
+    file.touch()
+    os.utime(file, (4e9, 4e9))
+
+    (found,) = Walk(str(tree), str(tree))
+
+    assert found.changed == 4e9
+
+
+def test_links_pipes_and_sockets_are_passed_over(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: str) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret").touch()
+    (tree / "file").touch()
+    (tree / "to-file").symlink_to(tree / "file")
+    (tree / "to-directory").symlink_to(outside)
+    (tree / "to-nothing").symlink_to(tree / "nothing")
+    os.mkfifo(tree / "pipe")
+    monkeypatch.chdir(tree)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("socket")
+
+        walk = Walk(str(tree), str(tree))
+
+        assert paths(walk) == [str(tree / "file")]
+        assert walk.errors == []
+
+
+def test_the_caller_says_what_is_entered_and_what_is_taken(tree: Path) -> None:
+    plant(tree, [[b"in", b"yes"], [b"in", b"no"], [b"out", b"yes"], [b"yes"]])
+
+    walk = Walk(str(tree), str(tree), lambda directory: directory != f"{tree}/out", lambda path: path.endswith("yes"))
+
+    assert paths(walk) == [f"{tree}/in/yes", f"{tree}/yes"]
+
+
+# What changes meanwhile: the caller is asked right before a directory is opened and before a file is looked at
+
+def test_a_directory_that_vanishes_is_passed_over(tree: Path, kernel: str) -> None:
+    plant(tree, [[b"a", b"1"], [b"b", b"2"], [b"c", b"3"]])
+
+    def enters(directory: str) -> bool:
+        if directory == f"{tree}/b":
+            shutil.rmtree(directory)
+        return True
+
+    walk = Walk(str(tree), str(tree), enters)
+
+    assert paths(walk) == [f"{tree}/a/1", f"{tree}/c/3"]
+    assert walk.errors == []
+
+
+def test_a_file_that_vanishes_is_passed_over(tree: Path) -> None:
+    plant(tree, [[b"a"], [b"b"], [b"c"]])
+
+    def accepts(path: str) -> bool:
+        if path == f"{tree}/b":
+            os.unlink(path)
+        return True
+
+    walk = Walk(str(tree), str(tree), accepts=accepts)
+
+    assert paths(walk) == [f"{tree}/a", f"{tree}/c"]
+    assert walk.errors == []
+
+
+def test_a_directory_that_is_replaced_by_a_link_is_not_followed(tree: Path, tmp_path: Path, kernel: str) -> None:
+    plant(tmp_path / "outside", [[b"secret"]])
+    plant(tree, [[b"a", b"1"], [b"b", b"2"]])
+
+    def enters(directory: str) -> bool:
+        if directory == f"{tree}/a":
+            shutil.rmtree(directory)
+            os.symlink(tmp_path / "outside", directory)
+        return True
+
+    walk = Walk(str(tree), str(tree), enters)
+
+    assert paths(walk) == [f"{tree}/b/2"]
+    assert walk.errors == []
+
+
+def test_a_file_that_becomes_a_directory_is_no_file(tree: Path) -> None:
+    plant(tree, [[b"a"], [b"b"]])
+
+    def accepts(path: str) -> bool:
+        if path == f"{tree}/a":
+            os.unlink(path)
+            os.mkdir(path)
+        return True
+
+    assert paths(Walk(str(tree), str(tree), accepts=accepts)) == [f"{tree}/b"]
+
+
+# Errors
+
+class CapabilityHeader(ctypes.Structure):
+    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
+
+
+@contextmanager
+def bound_by_permissions() -> Iterator[None]:
+    """Root may read everything, by two of its capabilities (DAC_OVERRIDE, DAC_READ_SEARCH); this thread lays them down for a while."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = CapabilityHeader(0x20080522, 0)
+    sets = (ctypes.c_uint32 * 6)()
+    assert libc.capget(ctypes.byref(header), sets) == 0, os.strerror(ctypes.get_errno())
+    effective = sets[0]
+    sets[0] = effective & ~0b110
+    assert libc.capset(ctypes.byref(header), sets) == 0, os.strerror(ctypes.get_errno())
+    try:
+        yield
+    finally:
+        sets[0] = effective
+        assert libc.capset(ctypes.byref(header), sets) == 0, os.strerror(ctypes.get_errno())
+
+
+@pytest.fixture
+def locked(tree: Path) -> Iterator[Callable[[str, int], None]]:
+    """Takes permissions from a directory of the tree, and gives them back in the end."""
+    changed: list[Path] = []
+
+    def lock(name: str, mode: int) -> None:
+        changed.append(tree / name)
+        os.chmod(tree / name, mode)
+
+    yield lock
+    for path in changed:
+        os.chmod(path, 0o700)
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o300, 0o600], ids=["nothing allowed", "no listing", "no looking at its files"])
+def test_a_directory_that_may_not_be_read_is_noted_and_the_rest_is_walked(
+    tree: Path, locked: Callable[[str, int], None], mode: int, kernel: str
+) -> None:
+    plant(tree, [[b"a", b"1"], [b"b", b"2"], [b"c", b"3"]])
+    locked("b", mode)
+
+    walk = Walk(str(tree), str(tree))
+    with bound_by_permissions():
+        found = paths(walk)
+
+    assert found == [f"{tree}/a/1", f"{tree}/c/3"]
+    assert [error.errno for error in walk.errors] == [errno.EACCES]
+    assert walk.errors[0].filename in (f"{tree}/b", f"{tree}/b/", f"{tree}/b/2")
+
+
+@pytest.mark.parametrize("what", ["missing", "a file"])
+def test_a_root_that_is_no_directory_is_an_error_and_not_an_empty_tree(tmp_path: Path, what: str) -> None:
+    root = tmp_path / "root"
+    if what == "a file":
+        root.touch()
+
+    walk = Walk(str(root), str(root))
+
+    assert paths(walk) == []
+    assert [(error.filename, error.errno) for error in walk.errors] == [(str(root), errno.ENOENT if what == "missing" else errno.ENOTDIR)]
+
+
+def test_a_start_below_the_root_that_is_gone_is_an_empty_tree(tree: Path) -> None:
+    walk = Walk(str(tree), f"{tree}/gone")
+
+    assert paths(walk) == []
+    assert walk.errors == []
+
+
+def test_a_walk_that_is_given_up_leaves_no_descriptor_behind(tree: Path) -> None:
+    plant(tree, [[b"a", b"b", b"c", b"1"], [b"a", b"b", b"2"]])
+    before = descriptors()
+
+    walk = iter(Walk(str(tree), str(tree)))
+    next(walk)
+    during = descriptors()
+    walk.close()  # type: ignore[attr-defined]
+
+    assert len(during) > len(before)
+    assert descriptors() == before
+
+
+# Openers
+
+@pytest.fixture
+def root(tree: Path, tmp_path: Path, kernel: str) -> Iterator[int]:
+    """A root with a file, links, and a secret beside it, on either kernel."""
+    plant(tree, [[b"f"], [b"d", b"f"], [b"d", b"e", b"\xff\n"]])
+    plant(tmp_path, [[b"secret"], [b"outside", b"f"]])
+    (tree / "link-to-f").symlink_to("f")
+    (tree / "link-to-d").symlink_to("d")
+    (tree / "link-out").symlink_to(tmp_path / "secret")
+    (tree / "relative-link-out").symlink_to("../secret")
+    (tree / "directory-link-out").symlink_to(tmp_path / "outside")
+    (tree / "magic").symlink_to("/proc/self/root")
+    os.mkfifo(tree / "pipe")
+    descriptor = open_root(str(tree))
+    yield descriptor
+    os.close(descriptor)
+
+
+@pytest.mark.parametrize("relative", ["f", "d/f", "d/e/\udcff\n"])
+def test_a_file_below_the_root_is_opened(root: int, relative: str) -> None:
+    descriptor = open_beneath(root, relative)
+
+    with open(descriptor, "rb") as file:
+        assert file.read() == os.fsencode(relative.rpartition("/")[2])
+
+
+@pytest.mark.parametrize("relative", ["", "."])
+def test_the_root_itself_is_opened(root: int, tree: Path, relative: str) -> None:
+    descriptor = open_directory_beneath(root, relative)
+
+    try:
+        assert os.path.samestat(os.fstat(descriptor), tree.stat())
+    finally:
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize(
+    "relative",
+    [
+        "..", "../secret", "../source/f", "d/../../secret", "d/e/../../../outside/f", "/etc/hostname", "/",
+        "link-out", "relative-link-out", "directory-link-out", "directory-link-out/f", "magic/etc/hostname", "link-to-f",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("opener", [open_beneath, open_directory_beneath])
+def test_no_path_and_no_link_leads_out_of_the_root(root: int, relative: str, opener: Callable[[int, str], int]) -> None:
+    before = descriptors()
+
+    with pytest.raises(OSError) as refused:  # noqa: PT011 - the number is asked below
+        os.close(opener(root, relative))
+
+    assert refused.value.errno in (errno.EXDEV, errno.ELOOP, errno.ENOTDIR)
+    assert descriptors() == before
+
+
+def test_a_link_inside_the_root_is_not_followed_since_the_walk_does_not_follow_it(root: int) -> None:
+    with pytest.raises(OSError, match="link-to-d") as refused:
+        os.close(open_beneath(root, "link-to-d/f"))
+
+    assert refused.value.errno in (errno.ELOOP, errno.ENOTDIR)
+
+
+def test_a_nul_does_not_cut_a_path_short(root: int) -> None:
+    with pytest.raises((OSError, ValueError)):
+        os.close(open_beneath(root, "f\0hidden"))
+
+
+@pytest.mark.parametrize(("relative", "number"), [("gone", errno.ENOENT), ("d/gone", errno.ENOENT), ("f/x", errno.ENOTDIR)])
+def test_what_is_not_there_is_told_as_such(root: int, relative: str, number: int) -> None:
+    with pytest.raises(OSError) as refused:  # noqa: PT011 - the number is asked below
+        os.close(open_beneath(root, relative))
+
+    assert refused.value.errno == number
+
+
+def test_opening_a_pipe_does_not_wait_for_its_other_end(root: int) -> None:
+    descriptor = open_beneath(root, "pipe")
+
+    try:
+        assert stat.S_ISFIFO(os.fstat(descriptor).st_mode)
+    finally:
+        os.close(descriptor)
+
+
+def test_a_descriptor_is_not_inherited(root: int) -> None:
+    descriptor = open_beneath(root, "d/f")
+
+    try:
+        assert not os.get_inheritable(descriptor)
+    finally:
+        os.close(descriptor)
