@@ -258,8 +258,8 @@ def test_an_actor_of_the_users_own_by_name_on_a_fleet_and_on_one_host(programs: 
 
     (tree / "3.mp3").unlink()
     (tree / "new.mp3").write_text("new")
-    (desk / "celeryconfig.py").write_text(f"autosync_sources = [{str(tree)!r}]\nautosync_secrets = {{'password': 'from-the-box'}}\n")
-    box = programs.worker(broker=broker, cwd=desk)
+    (desk / "celeryconfig.py").write_text(f"autosync_sources = [{str(tree)!r}]\nautosync_secrets = {{'password': 'from-the-file'}}\n")
+    box = programs.worker(broker=broker, cwd=desk, AUTOSYNC_PASSWORD="from-the-box")
     fleet = programs.run("autosync-watch", "--once", f"--broker={broker}", "--actor=my_actor.MyActor", *options, cwd=desk)
 
     assert fleet.returncode == 0, fleet.stderr + box.said()  # type: ignore[attr-defined]
