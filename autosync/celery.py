@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
+import kombu.transport.redis
 from celery import Celery, signals
 from celery.loaders.base import BaseLoader
 from kombu.entity import Exchange, Queue
@@ -72,6 +73,13 @@ def sending_app(broker: str, queue: str) -> Celery:
 def _for_celery(broker: str) -> str:
     """redis-py writes unix:///path?db=0 what Celery writes redis+socket:///path?virtual_host=0."""
     return broker.replace("unix://", "redis+socket://", 1).replace("?db=", "?virtual_host=") if broker.startswith("unix://") else broker
+
+
+@signals.celeryd_init.connect
+def _leave_messages_to_the_sweep(**_: Any) -> None:
+    """When a connection breaks, kombu tries to put messages back that are being worked on. It cannot while the broker is away, and
+    kombu 5.7 ends the worker over it."""
+    kombu.transport.redis.Channel.do_restore = False
 
 
 @signals.celeryd_init.connect

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from .change import LOOK_EVERYWHERE, Kind
 from .errors import BrokerError, SourceUnsure, StartError, TargetError
@@ -58,6 +58,13 @@ class Batch:
         return len(self.keys) >= BATCH_KEYS or self.size >= BATCH_BYTES
 
 
+class FinishedLook(NamedTuple):
+    """When a look began, in seconds since the epoch, and when it ended, on the monotonic clock."""
+
+    began: float
+    ended: float
+
+
 class Stopped(Exception):  # noqa: N818 - not an error
     """The feed is being closed."""
 
@@ -94,8 +101,8 @@ class Feed:
         self.cleared = 0.0
         #: The last look everywhere, once it has ended.
         self.last_look: LookReport | None = None
-        #: When the last complete look everywhere began; it becomes `cleared` once no key is dirty.
-        self.look_began = 0.0
+        #: The last complete look everywhere; its beginning becomes `cleared` once all that it found is made right.
+        self.finished_look: FinishedLook | None = None
         self.looking = threading.Event()
         #: Looks that failed, since the last one that did not.
         self.failed_looks = 0
@@ -203,7 +210,7 @@ class Feed:
                 f"{error.filename or 'the state directory'}: {error.strerror}", "make room, or give another --state-dir"
             )
         if not path and report.error is None:
-            self.look_began = began if report.complete else 0.0
+            self.finished_look = FinishedLook(began, time.monotonic()) if report.complete else None
             log.info(
                 "compared %d files in %.1f s: %d to upload, %d to delete", report.seen, time.time() - began, report.uploads, report.deletes
             )

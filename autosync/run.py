@@ -23,7 +23,7 @@ from .actor import Actor
 from .celery import sending_app
 from .change import LOOK_EVERYWHERE
 from .errors import BrokerError, Exit, SourceUnsure, StartError
-from .feed import Feed
+from .feed import Feed, FinishedLook
 from .ledger import Ledger, Standing, address, connect, owner_prefix
 from .look import Comparison
 from .mirror import Identity, Mirror, version_of
@@ -44,6 +44,7 @@ _ONCE_LOOKS = 3
 #: A key is sent again if its message should have arrived this long ago: with an empty queue, and with one that is being worked off.
 _STRAY, _STRAY_BEHIND_OTHERS = 5.0, 600.0
 _SWEPT_AT_ONCE = 1000
+_SWEEPS = 20
 #: How long the end waits until what was seen is in the target, in seconds.
 _DRAIN = 10.0
 _FAILURES_SHOWN = 20
@@ -115,6 +116,7 @@ class _Keeping:
         self._watcher: Watcher | None = None
         self._dead: list[int] = []
         self._failed_told = 0
+        self._next_strays = time.monotonic() + _STRAY_BEHIND_OTHERS
         self._strange: set[str] = set()
         self._epoch = ""
         self._version = ""
@@ -195,9 +197,10 @@ class _Keeping:
     def _tick(self) -> None:
         """What is done every second. A broker that is away is waited for; the feed has said so."""
         try:
+            look = self._feed.finished_look
             self._standing = self._guard()
             self._sweep()
-            self._note_cleared()
+            self._note_cleared(look, self._standing)
             self._watch_roots()
             if time.monotonic() >= self._next_rescan:
                 self._next_rescan = time.monotonic() + self._run.rescan
@@ -213,7 +216,7 @@ class _Keeping:
         standing = self._place.keep()
         if standing.epoch != self._epoch:
             log.warning("the broker has lost its memory: everything is compared again")
-            self._feed.look_began = 0.0
+            self._feed.finished_look = None
             self._register()
             self._settle.say((LOOK_EVERYWHERE,))
         return standing
@@ -222,18 +225,31 @@ class _Keeping:
         assert self._standing is not None
         if not self._standing.dirty:
             return
-        empty = self._ledger.waiting(self._mirror.queue) == 0
-        keys = self._ledger.sweep(_SWEPT_AT_ONCE, _STRAY if empty else _STRAY_BEHIND_OTHERS)
-        if keys:
-            self._feed.send(keys, Priority.EVENT if len(keys) < _SWEPT_AT_ONCE else Priority.LOOK)
+        age = self._stray_age()
+        for _ in range(_SWEEPS):
+            keys = self._ledger.sweep(_SWEPT_AT_ONCE, age)
+            if keys:
+                self._feed.send(keys, Priority.EVENT if len(keys) < _SWEPT_AT_ONCE else Priority.LOOK)
+            if len(keys) < _SWEPT_AT_ONCE:
+                return
 
-    def _note_cleared(self) -> None:
-        """All that a look found is made right once nothing is dirty after it."""
-        assert self._standing is not None
-        began = self._feed.look_began
-        if began > self._feed.cleared and self._standing.dirty == 0:
-            self._ledger.set_cleared(self._version, began)
-            self._feed.cleared = began
+    def _stray_age(self) -> float | None:
+        """For how long a key must have waited to be taken for one whose message is lost. With messages in the queue its own may be among
+        them, so that is asked rarely; sending it again does no harm, but sending thousands again each second would."""
+        if self._ledger.waiting(self._mirror.queue) == 0:
+            return _STRAY
+        if time.monotonic() < self._next_strays:
+            return None
+        self._next_strays = time.monotonic() + _STRAY_BEHIND_OTHERS
+        return _STRAY_BEHIND_OTHERS
+
+    def _note_cleared(self, look: FinishedLook | None, standing: Standing) -> None:
+        """All that a look found is made right once nothing is dirty that was dirty when it ended. `standing` is younger than `look`."""
+        if look is None or look.began <= self._feed.cleared:
+            return
+        if standing.dirty == 0 or time.monotonic() - standing.lag > look.ended:
+            self._ledger.set_cleared(self._version, look.began)
+            self._feed.cleared = look.began
 
     def _tell_of_failures(self) -> None:
         """Failures are told as a whole, each time that there are half as many again; the end of `once` lists them."""
@@ -309,7 +325,7 @@ class _Keeping:
         self._feed.close(1.0 if self._signals.hurry.is_set() else _DRAIN)
         if finished:
             with suppress(BrokerError):
-                self._note_cleared()
+                self._note_cleared(self._feed.finished_look, self._place.look())
         until = time.monotonic() + (_DRAIN if self._host else 0.0)
         while self._host and time.monotonic() < until and not self._signals.hurry.is_set() and not self._ledger_is_empty():
             self._tend_children()

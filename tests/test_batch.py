@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -126,8 +127,22 @@ def _fresh() -> None:
 
 
 @pytest.fixture
-def bench(broker: str, tree: Path) -> Workbench:
-    return Workbench(broker, tree)
+def make(broker: str, tree: Path) -> Iterator[Callable[..., Workbench]]:
+    made: list[Workbench] = []
+
+    def one(**options: object) -> Workbench:
+        made.append(Workbench(broker, tree, **options))
+        return made[-1]
+
+    yield one
+    for workbench in made:
+        for box in workbench.boxes:
+            box.close()
+
+
+@pytest.fixture
+def bench(make: Callable[..., Workbench]) -> Workbench:
+    return make()
 
 
 def hint(path: Path) -> Hint:
@@ -292,8 +307,8 @@ def test_a_draining_box_gives_back_what_it_has_not_begun(bench: Workbench, tree:
     assert sorted(bench.ledger.sweep()) == sorted(map(str, range(10))), "another may have them at once"
 
 
-def test_without_delete_nothing_is_deleted(broker: str, tree: Path) -> None:
-    bench = Workbench(broker, tree, delete=False)
+def test_without_delete_nothing_is_deleted(make: Callable[..., Workbench], tree: Path) -> None:
+    bench = make(delete=False)
     STORE["gone"] = b"kept"
     bench.ledger.mark([("gone", GONE)])
 
@@ -315,8 +330,8 @@ def test_another_directory_in_the_place_of_the_source_deletes_nothing(bench: Wor
     assert bench.ledger.dirty() == 1
 
 
-def test_a_stale_share_neither_fails_nor_deletes(broker: str, tree: Path) -> None:
-    bench = Workbench(broker, tree, host="another host")
+def test_a_stale_share_neither_fails_nor_deletes(make: Callable[..., Workbench], tree: Path) -> None:
+    bench = make(host="another host")
     STORE.update({"new": b"old", "missing": b"old"})
     (tree / "new").write_text("old")
     seen = hint(tree / "new")

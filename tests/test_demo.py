@@ -18,7 +18,7 @@ from lab.servers import wait_until
 
 DEMO = Path(__file__).resolve().parent.parent / "lab" / "demo.py"
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 @pytest.fixture

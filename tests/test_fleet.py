@@ -17,6 +17,9 @@ from autosync.tasks.messages import batch_line
 from lab.servers import Valkey, free_port, wait_until
 
 
+pytestmark = pytest.mark.slow
+
+
 def sources(*roots: Path) -> str:
     return json.dumps([str(root) for root in roots])
 
@@ -143,6 +146,7 @@ def test_a_killed_broker_delays_and_loses_nothing(
 
     equal_soon(bucket, tree, "everything, in spite of it", 90)
     assert (box.poll(), watcher.poll()) == (None, None)
+    assert "Unrecoverable" not in box.said()  # type: ignore[attr-defined]
 
 
 def test_a_broker_that_lost_its_memory_is_noticed(

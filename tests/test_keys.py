@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from pathlib import Path
 from typing import NamedTuple
@@ -258,9 +259,10 @@ def test_a_path_is_covered_exactly_if_the_walk_gets_there(names: list[str], excl
     above = ["/s/" + "/".join(names[:depth]) for depth in range(1, len(names))]
     path = "/s/" + "/".join(names)
 
-    walked = all(keys.enters(directory) for directory in above) and keys.accepts(path, source)
+    left_out = [place for place in (*above, path) if any(re.match(pattern, place) for pattern in excludes)]
 
-    assert keys.covers(path) == walked
+    assert keys.covers(path) == keys.accepts(path, source) == (not left_out)
+    assert [directory for directory in above if not keys.enters(directory)] == [place for place in left_out if place != path]
 
 
 @pytest.mark.parametrize("pattern", ["(", "[a", "*", "a{4294967295}", "(?P<"])

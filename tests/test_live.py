@@ -16,6 +16,8 @@ from conftest import Bucket, Programs
 
 from lab.servers import wait_until
 
+pytestmark = pytest.mark.slow
+
 
 def on_disk(tree: Path) -> dict[str, int]:
     """Every file below a directory, by its path, with its size."""
@@ -38,13 +40,14 @@ def equal_soon(bucket: Bucket, tree: Path, what: str, seconds: float = 20) -> fl
     """Wait until the bucket equals the tree, and say how long it took."""
     began = time.monotonic()
 
-    def equal() -> bool:
-        return bucket.sizes() == on_disk(tree)
+    def different() -> list[tuple[str, int]]:
+        return sorted(set(bucket.sizes().items()) ^ set(on_disk(tree).items()))
 
     try:
-        wait_until(equal, seconds, what)
+        wait_until(lambda: not different(), seconds, what)
     except AssertionError:
-        assert bucket.sizes() == on_disk(tree), what
+        left = different()
+        assert not left, f"{what}: {len(left)} differ, the first are {left[:5]}"
     return time.monotonic() - began
 
 

@@ -15,6 +15,7 @@ import requests
 
 from autosync.errors import Draining, SourceUnsure, Torn
 from autosync.reading import SourceFile
+from lab.servers import wait_until
 
 MIB = 1 << 20
 
@@ -71,7 +72,21 @@ def rewrite_one_byte_behind_the_reader(path: Path) -> None:
         file.write(b"y")
 
 
-CHANGES = [append, truncate, empty, rewrite, rewrite_with_the_same_size, rewrite_one_byte_behind_the_reader]
+def rewrite_and_set_the_time_back(path: Path) -> None:
+    probe = path.with_name("probe")
+
+    def clock_has_moved_on() -> bool:
+        probe.write_bytes(b"x")
+        return probe.stat().st_ctime_ns > path.stat().st_ctime_ns
+
+    wait_until(clock_has_moved_on, 5)
+    rewrite_with_the_same_size(path)
+    os.utime(path, (1e9, 1e9))
+
+
+CHANGES = [
+    append, truncate, empty, rewrite, rewrite_with_the_same_size, rewrite_one_byte_behind_the_reader, rewrite_and_set_the_time_back,
+]  # fmt: skip
 
 
 # A file that stands still
@@ -174,6 +189,21 @@ def test_a_file_put_in_its_place_does_not_tear_the_one_that_is_read(path: Path, 
     (tmp_path / "new").rename(path)
 
     assert first + source.read() == bytes(range(100))
+
+
+def test_a_file_that_was_replaced_and_is_written_to_all_the_same_is_torn(
+    path: Path, opened: Callable[..., SourceFile], tmp_path: Path
+) -> None:
+    source = opened(path).open()
+    source.read(10)
+    fill(tmp_path / "new", b"y" * 100)
+
+    with open(path, "r+b") as writer:
+        (tmp_path / "new").rename(path)
+        writer.write(b"y")
+
+    with pytest.raises(Torn):
+        source.read()
 
 
 def test_verify_says_whether_the_file_stood_still_until_now(path: Path, opened: Callable[..., SourceFile]) -> None:

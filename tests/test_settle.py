@@ -243,6 +243,7 @@ def look(settle: Settle, *paths: str) -> None:
         (["/s/a", "/s/a/b/c"], ["/s/a"]),
         (["/s/a/b", "/s/a/c", "/s/b", "/s/a"], ["/s/b", "/s/a"]),
         (["/s/a", "/s/ab", "/s/a-b"], ["/s/a", "/s/ab", "/s/a-b"]),
+        (["/s/ab", "/s/a-b", "/s/a"], ["/s/ab", "/s/a-b", "/s/a"]),
         (["/s/a", "/t", ""], [""]),
         (["", "/s/a"], [""]),
         (["/s", "/"], ["/"]),
@@ -302,15 +303,20 @@ def test_too_many_files_become_one_look_everywhere(settle: Settle, clock: Clock,
     assert settle.is_idle()
 
 
-def test_saves_of_one_file_need_no_more_memory_while_nobody_takes(settle: Settle, clock: Clock) -> None:
+@pytest.mark.parametrize("files", [1, 20_000])
+def test_a_storm_needs_no_more_memory_while_nobody_takes(
+    settle: Settle, clock: Clock, monkeypatch: pytest.MonkeyPatch, files: int
+) -> None:
     """The broker may be away for an hour, and then nobody does."""
-    settle.say([Change(Kind.SAVED, "/f")])
+    monkeypatch.setattr(module, "MOST_PENDING", 100)
+    settle.say([Change(Kind.SAVED, "/0")])
     settle.take()
+    numbers = itertools.count()
 
     def save(times: int) -> None:
         for _ in range(times):
             clock.now += 0.01
-            settle.say([Change(Kind.SAVED, "/f")])
+            settle.say([Change(Kind.SAVED, f"/{next(numbers) % files}")])
 
     tracemalloc.start()
     try:

@@ -399,8 +399,9 @@ def test_opening_a_pipe_does_not_wait_for_its_other_end(root: int) -> None:
         os.close(descriptor)
 
 
-def test_a_descriptor_is_not_inherited(root: int) -> None:
-    descriptor = open_beneath(root, "d/f")
+@pytest.mark.parametrize(("opener", "relative"), [(open_beneath, "d/f"), (open_directory_beneath, "d/e")])
+def test_a_descriptor_is_not_inherited(root: int, opener: Callable[[int, str], int], relative: str) -> None:
+    descriptor = opener(root, relative)
 
     try:
         assert not os.get_inheritable(descriptor)

@@ -108,6 +108,7 @@ class UploadBox:
         self._lock = threading.Lock()
         self.draining = threading.Event()
         self._renewing: threading.Thread | None = None
+        self._closed = threading.Event()
 
     @property
     def owner(self) -> str:
@@ -157,6 +158,14 @@ class UploadBox:
                 with suppress(Exception):
                     self.mirror(name).actor.check()
 
+    def close(self) -> None:
+        """Let claims run out, and give connections and threads back."""
+        self._closed.set()
+        for known in self._known.values():
+            known.pool.shutdown(wait=False)
+            known.actor.close()
+        self._client.close()
+
     def _learn(self, name: str, definition: str, version: str, ledger: Ledger) -> Known:
         if version_of(definition) != version:
             raise PermanentError(f"the definition of mirror {name!r} is damaged", "start its autosync-watch again")
@@ -199,8 +208,7 @@ class UploadBox:
 
     def _renew_all(self) -> None:
         """Until the process ends; a claim must hold while its transfer is being drained too."""
-        while True:
-            time.sleep(LEASE / 3)
+        while not self._closed.wait(LEASE / 3):
             for known in list(self._known.values()):
                 try:
                     self._renew(known)
