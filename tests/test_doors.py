@@ -318,7 +318,8 @@ def test_a_directory_watch_reads_no_celeryconfig_and_the_queue_is_the_brokers(
 def test_a_relative_target_is_the_same_directory_for_every_process(programs: Programs, tree: Path, target: Path, tmp_path: Path) -> None:
     fill(tree)
 
-    done = programs.run("autosync", "--once", "--actor=file", "--target-container=target", "--source-prefix", f"{tree}/", "source", cwd=tmp_path)
+    options = ["--actor=file", "--target-container=target", f"--source-prefix={tree}/"]
+    done = programs.run("autosync", "--once", *options, "source", cwd=tmp_path)
 
     assert done.returncode == 0, done.stderr
     assert (target / "a/b/3").read_text() == "three"

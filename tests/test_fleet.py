@@ -16,7 +16,6 @@ from autosync.ledger import Ledger, connect
 from autosync.tasks.messages import batch_line
 from lab.servers import Valkey, free_port, wait_until
 
-
 pytestmark = pytest.mark.slow
 
 

@@ -259,7 +259,7 @@ def test_a_path_is_covered_exactly_if_the_walk_gets_there(names: list[str], excl
     above = ["/s/" + "/".join(names[:depth]) for depth in range(1, len(names))]
     path = "/s/" + "/".join(names)
 
-    left_out = [place for place in (*above, path) if any(re.match(pattern, place) for pattern in excludes)]
+    left_out = [place for place in (*above, path) if any(re.match(pattern, place, re.DOTALL) for pattern in excludes)]
 
     assert keys.covers(path) == keys.accepts(path, source) == (not left_out)
     assert [directory for directory in above if not keys.enters(directory)] == [place for place in left_out if place != path]
