@@ -264,9 +264,13 @@ class Watcher:
 
 
 def _stands_at(descriptor: int, root: int, relative: str) -> bool:
-    """Whether an open directory has this path below the root now, on the kernel's word (proc_pid_fd(5))."""
-    top = os.readlink(f"/proc/self/fd/{root}")
-    return os.readlink(f"/proc/self/fd/{descriptor}") == (slashed(top) + relative if relative else top)
+    """Whether an open directory has this path below the root now, on the kernel's word (proc_pid_fd(5)). Where the path is too long for it
+    to say, yes."""
+    try:
+        top = os.readlink(f"/proc/self/fd/{root}")
+        return os.readlink(f"/proc/self/fd/{descriptor}") == (slashed(top) + relative if relative else top)
+    except OSError:
+        return True
 
 
 def identity_of(root: str) -> Identity:

@@ -453,6 +453,25 @@ def test_a_directory_that_leaves_while_its_watch_is_placed_is_not_watched(
     assert watcher.watches() == 2
 
 
+def test_directories_deeper_than_a_path_can_say_do_not_stop_it(tree: Path, watch: Watch) -> None:
+    """The kernel takes and tells paths of up to 4,095 bytes; a tree may go deeper, one step at a time."""
+    here = os.open(tree, os.O_RDONLY)
+    for _ in range(220):
+        os.mkdir("d" * 19, dir_fd=here)
+        above, here = here, os.open("d" * 19, os.O_RDONLY, dir_fd=here)
+        os.close(above)
+    os.close(here)
+
+    watcher, heard = watch(tree)
+    (tree / "f").touch()
+    (tree / "later").mkdir()
+    heard.wait_for(Kind.SAVED, tree / "f")
+    heard.wait_for(Kind.LOOK, tree / "later")
+
+    assert watcher.broken is None
+    assert 190 < watcher.watches() < 220
+
+
 def test_a_thread_that_breaks_is_known(tree: Path) -> None:
     def fail(changes: Iterable[Change]) -> None:
         raise RuntimeError("nobody listens")
