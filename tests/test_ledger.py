@@ -25,6 +25,7 @@ from autosync.ledger import (
     Outcome,
     address,
     connect,
+    mirror_names,
     owner_prefix,
 )
 from autosync.server import EmbeddedServer
@@ -425,11 +426,12 @@ def test_the_last_clear_look_is_kept_with_its_version(ledger: Ledger) -> None:
     assert ledger.cleared() == ("v", 1234567890.123456)
 
 
-def test_mirrors_are_kept_apart(ledger: Ledger, client: redis.Redis) -> None:
+def test_mirrors_are_known_by_name_and_kept_apart(ledger: Ledger, client: redis.Redis) -> None:
     other = Ledger(client, "other")
     other.register("{}", "v")
     mark(ledger, "a")
 
+    assert mirror_names(client) == ["m", "other"]
     assert other.dirty() == 0
     assert claimed(other, "one", "a") == []
     assert other.guard("me").holder == "me"
@@ -682,6 +684,8 @@ def test_every_method_says_so_when_the_broker_is_gone_and_works_again_when_it_is
             call()
         assert f"127.0.0.1:{own_valkey.port}" in str(error.value), name
         assert "\n" not in str(error.value), name
+    with pytest.raises(BrokerError):
+        mirror_names(client)
 
     own_valkey.start()
     for call in calls(ledger).values():
