@@ -125,12 +125,21 @@ class Watcher:
         poll.register(self._inotify, select.POLLIN)
         poll.register(self._stop_read, select.POLLIN)
         while True:
-            if any(fd == self._stop_read for fd, _ in poll.poll()):
+            stopping = any(fd == self._stop_read for fd, _ in poll.poll())
+            heard = self._hear()
+            while stopping and heard:  # what had happened before the stop is still said
+                heard = self._hear()
+            if stopping:
                 return
-            with self._lock:  # a watch that is being placed has its path before its events are looked at
-                changes = [change for event in self._inotify.read() for change in self._changes(event)]
-            if changes:
-                self._say(changes)
+
+    def _hear(self) -> bool:
+        """Say what the events that are waiting mean. Returns whether there were any."""
+        with self._lock:  # a watch that is being placed has its path before its events are looked at
+            events = list(self._inotify.read())
+            changes = [change for event in events for change in self._changes(event)]
+        if changes:
+            self._say(changes)
+        return bool(events)
 
     def _changes(self, event: Event) -> Iterable[Change]:
         wd, mask, _, name = event

@@ -644,3 +644,17 @@ def test_no_line_is_logged_while_all_is_well(tree: Path, watch: Watch, caplog: p
         bell(tree, heard)
 
     assert caplog.records == []
+
+
+def test_what_happened_just_before_the_stop_is_still_said(tree: Path) -> None:
+    for number in range(30):
+        heard: list[Change] = []
+        watcher = Watcher(Keys([Source(str(tree))]), heard.extend)
+        watcher.start()
+        wait_until(lambda heard=heard: LOOK_EVERYWHERE in heard, LIMIT)
+
+        (tree / f"{number}").write_text("the last moment")
+        watcher.stop_reading()
+
+        assert Change(Kind.SAVED, f"{tree}/{number}") in heard
+        watcher.close()
