@@ -16,14 +16,15 @@ from . import logs
 from .actor import Actor, SecretOption
 from .actors import load
 from .errors import AutosyncError, ConfigurationError, Exit, StartError
+from .host import boot_id
 from .keys import slashed
 from .look import Comparison, LookReport
 from .mirror import DEFAULT_QUEUE, Mirror
 from .onehost import OneHost, lock, state_directory
 from .options import actor_option, config_option, context_settings, parameters, sources_of, state_base
+from .processes import allow_many_open_files
 from .run import Run, Signals, insist_on_broker, keep, serving
-from .tasks.box import boot_id
-from .tasks.messages import shown
+from .wording import shown
 
 _ONE_HOST = """Keep the copy of PATH in a target equal to PATH, all the time, on this host alone.
 
@@ -134,6 +135,7 @@ def _callback(actor_class: type[Actor], actor_name: str, *, one_host: bool) -> C
     def callback(**values: Any) -> int:
         verbosity = -1 if values["quiet"] else values["verbose"]
         logs.configure(values["log_format"], verbosity)
+        allow_many_open_files()
         settings = {str(option.name): values[str(option.name)] for option in actor_class.options}
         settings["target_container"] = values["target_container"]
         secrets = {str(option.name): values[str(option.name)] for option in actor_class.options if isinstance(option, SecretOption)}

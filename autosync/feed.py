@@ -25,6 +25,7 @@ from .ledger import GONE, UNKNOWN, Hint, Ledger
 from .look import Comparison, LookReport
 from .settle import MOST_PATIENCE, Pending, Settle
 from .tasks.messages import DELETE, UPLOAD, Priority, Publisher
+from .writers import has_writer
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,8 @@ HIGH_WATER = 20_000
 #: How long the broker and the target are left alone after they failed, in seconds.
 _BROKER_PAUSE = 0.5
 _LOOK_PAUSES = (1.0, 5.0, 30.0, 60.0)
+#: How long a file that was not closed must be quiet where the kernel does not tell whether somebody writes to it, in seconds.
+_QUIET_UNASKED = 2.0
 
 T = TypeVar("T")
 
@@ -291,6 +294,9 @@ def _seen(one: Pending, quiet: float) -> tuple[Hint, float]:
     hint = Hint(seen.st_size, seen.st_mtime_ns)
     if one.is_closed:
         return hint, 0.0
-    if one.kind is Kind.CREATED and seen.st_nlink == 1:
-        return hint, math.inf  # a hard link is complete when it is made; anything else is closed some day
-    return hint, seen.st_mtime + quiet
+    written = has_writer(one.path)
+    if written:
+        return hint, math.inf  # it will be closed some day, and that will be seen
+    if one.kind is Kind.CREATED and written is False:
+        return hint, 0.0  # a hard link, say: complete as it was made
+    return hint, seen.st_mtime + max(quiet, _QUIET_UNASKED if written is None else 0.0)

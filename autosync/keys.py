@@ -126,14 +126,14 @@ class Keys:
         return not (self._unwanted and self._excluded(directory))
 
     def spans(self, path: str) -> list[Span]:
-        """The stretches that hold every key at or below `path`; "" stands for all sources."""
+        """The stretches that hold every key at or below a directory; "" stands for all sources."""
         if not path:
             return [span for source in self.sources for span in self._spans_of(source)]
         spans = []
         for source in self.sources:
             if path == source.path or source.holds(path):
                 spans += [self._file_span(source)] if source.is_file else self._tree_spans(path)
-            elif source.path.startswith(slashed(path)) or source.root == path:
+            elif source.path.startswith(slashed(path)):
                 spans += self._spans_of(source)
         return spans
 

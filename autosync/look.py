@@ -52,7 +52,7 @@ class Comparison:
         """The differences at or below a path.
 
         Args:
-            path: a directory or file of the source; "" is everything.
+            path: a directory; "" is everything.
             report: is filled in on the way.
             cleared: see `autosync.reconciler.compare`.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -25,6 +26,14 @@ _LAUNCH = (
 #: A child that lives for less than this has failed to start, in seconds; so many times in a row are enough.
 _TOO_SHORT = 5.0
 _TOO_OFTEN = 5
+
+
+def allow_many_open_files() -> None:
+    """Raise this process's soft limit of open files to its hard one (setrlimit(2)): a deep tree is walked with one descriptor a level, and
+    each transfer needs some. The default soft limit of 1,024 is there for programs that use select(2)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class Child:

@@ -31,8 +31,9 @@ from .onehost import OneHost
 from .place import Place
 from .settle import Settle
 from .status import StatusLine, summary
-from .tasks.messages import Priority, Publisher, shown
+from .tasks.messages import Priority, Publisher
 from .watcher import Watcher, identity_of
+from .wording import shown
 
 log = logging.getLogger(__name__)
 

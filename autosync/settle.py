@@ -23,6 +23,8 @@ MOST_PATIENCE = 60.0
 MOST_PENDING = 100_000
 #: More pending looks than this become one look at the directory they have in common.
 MOST_LOOKS = 64
+#: Whoever makes a file has it open for writing by then, in seconds; before that, nobody can tell.
+_MAKING = 0.05
 #: How long a look waits for others to fold into, in seconds.
 LOOK_DELAY = 0.2
 
@@ -78,7 +80,7 @@ class Settle:
         now = self._clock()
         with self._changed:
             if pending.path not in self._pending and not self._closed:
-                self._wait(Pending(pending.path, pending.since, now + max(self.quiet, 0.05), pending.kind))
+                self._wait(Pending(pending.path, pending.since, now + max(self.quiet, _MAKING), pending.kind))
 
     def take(self, most: int = 10_000) -> list[Pending]:
         """The files that are due, at most so many; waits until there are some. An empty list means that `close` was called."""
@@ -126,7 +128,7 @@ class Settle:
         elif known is not None and (known.is_closed or known.kind is Kind.CREATED):
             return  # it is due anyway and will be looked at then, or its close will be seen
         else:
-            due = now + self.quiet
+            due = now + max(self.quiet, _MAKING)
         self._wait(Pending(path, since, due, kind))
         if len(self._pending) > MOST_PENDING:
             self._pending.clear()

@@ -6,7 +6,7 @@ import time
 from typing import TextIO
 
 from .ledger import Standing
-from .tasks.messages import human_size
+from .wording import human_size
 
 
 class StatusLine:

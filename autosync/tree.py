@@ -7,6 +7,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import NamedTuple
 
 from .disksort import disksort
@@ -71,14 +72,7 @@ def open_beneath(root: int, relative: str, flags: int = _FILE) -> int:
         return os.open(f"/proc/self/fd/{root}", flags & ~os.O_NOFOLLOW)
     if "\0" in relative:
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), relative)
-    how = _OpenHow(flags, 0, _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS)
-    found: int = _libc.syscall(_SYS_OPENAT2, root, os.fsencode(relative), ctypes.byref(how), ctypes.sizeof(how))
-    if found >= 0:
-        return found
-    number = ctypes.get_errno()
-    if number == errno.ENOSYS:
-        return _open_step_by_step(root, relative, flags)
-    raise OSError(number, os.strerror(number), relative)
+    return _openat2(root, relative, flags) if _has_openat2() else _open_step_by_step(root, relative, flags)
 
 
 def open_directory_beneath(root: int, relative: str) -> int:
@@ -86,8 +80,30 @@ def open_directory_beneath(root: int, relative: str) -> int:
     return open_beneath(root, relative, _DIRECTORY)
 
 
+def _openat2(root: int, relative: str, flags: int) -> int:
+    how = _OpenHow(flags, 0, _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS)
+    found: int = _libc.syscall(_SYS_OPENAT2, root, os.fsencode(relative), ctypes.byref(how), ctypes.sizeof(how))
+    if found < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), relative)
+    return found
+
+
+@cache
+def _has_openat2() -> bool:
+    """Kernels before 5.6 lack the call (ENOSYS), and older container runtimes forbid what they do not know (EPERM)."""
+    root = os.open("/", _DIRECTORY)
+    try:
+        os.close(_openat2(root, ".", _DIRECTORY))
+    except OSError:
+        return False
+    finally:
+        os.close(root)
+    return True
+
+
 def _open_step_by_step(root: int, relative: str, flags: int) -> int:
-    """The same promise on kernels before 5.6, which lack openat2: one component at a time, and no link at all."""
+    """The same promise without openat2: one component at a time, and no link at all."""
     parts = relative.split("/")
     if {"", ".", ".."}.intersection(parts):
         raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), relative)

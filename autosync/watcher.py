@@ -13,6 +13,7 @@ import queue
 import select
 import threading
 from collections.abc import Callable, Iterable
+from typing import Literal
 
 from .change import LOOK_EVERYWHERE, Change, Kind
 from .inotify import (
@@ -60,7 +61,8 @@ class Watcher:
         self._paths: dict[int, str] = {}
         self._watches: dict[str, int] = {}
         self._only: dict[str, set[str]] = {}
-        self._to_place: queue.SimpleQueue[tuple[Source, str, bool] | None] = queue.SimpleQueue()
+        #: Directories that appeared; "everything" is a round through all of them, and None the end.
+        self._to_place: queue.SimpleQueue[tuple[Source, str] | Literal["everything"] | None] = queue.SimpleQueue()
         self._refused = False
         self._closing = False
         #: What ended one of the threads, if anything did that should not.
@@ -103,13 +105,12 @@ class Watcher:
     def place_again(self) -> None:
         """Go through all directories and watch those that are not watched: made while events were lost, or refused before. Then says
         "look everywhere"."""
-        for source in self._keys.sources:
-            self._to_place.put((source, source.root, False))
+        self._to_place.put("everything")
 
     def replace_root(self, source: Source) -> None:
-        """Watch anew what now stands where the root of this source is."""
+        """Watch anew what now stands where the root of this source is. Then says "look everywhere"."""
         self._forget(source.root)
-        self._to_place.put((source, source.root, False))
+        self.place_again()
 
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
@@ -146,7 +147,7 @@ class Watcher:
         if mask & IN_Q_OVERFLOW:
             log.warning("the kernel's event queue overflowed: everything is compared again")
             self.place_again()
-            return (LOOK_EVERYWHERE,)
+            return ()
         directory = self._paths.get(wd)
         if mask & IN_IGNORED:
             if directory is not None:
@@ -166,7 +167,7 @@ class Watcher:
         if mask & _LEFT:
             self._forget_locked(path)
         else:
-            self._to_place.put((source, path, True))
+            self._to_place.put((source, path))
         return (Change(Kind.LOOK, path),) if mask & _LEFT else ()
 
     def _file_changes(self, directory: str, path: str, mask: int) -> Iterable[Change]:
@@ -180,16 +181,15 @@ class Watcher:
     # Placing watches
 
     def _place_all(self) -> None:
-        first_round = len(self._keys.sources)
         while (wanted := self._to_place.get()) is not None:
-            source, directory, appeared = wanted
-            self._place_tree(source, directory, appeared)
-            if appeared:
-                self._say((Change(Kind.LOOK, directory),))
-                continue
-            first_round -= 1
-            if first_round <= 0:  # the first look waits until every source is watched
+            if wanted == "everything":
+                for source in self._keys.sources:
+                    self._place_tree(source, source.root, appeared=False)
+                self._forget_lost()
                 self._say((LOOK_EVERYWHERE,))
+            else:
+                self._place_tree(*wanted, appeared=True)
+                self._say((Change(Kind.LOOK, wanted[1]),))
 
     def _place_tree(self, source: Source, top: str, appeared: bool) -> None:
         """Watch a directory and those below it; the watch first, then the look inside, so that nothing falls between."""
@@ -253,10 +253,24 @@ class Watcher:
                     elif appeared:
                         changes.append(Change(Kind.APPEARED, path))
         except OSError as error:
-            log.warning("%s cannot be read: %s", directory, error.strerror)
+            if error.errno != errno.ENOENT:  # one that is gone is told by an event
+                log.warning("%s cannot be read: %s", directory, error.strerror)
         if changes:
             self._say(changes)
         return below
+
+    def _forget_lost(self) -> None:
+        """Give back the watches on directories that left while events were lost."""
+        with self._lock:
+            paths = list(self._watches)
+        gone = [path for path in paths if _is_gone(path)]
+        with self._lock:
+            for path in gone:
+                self._forget_locked(path)
+            for wd, path in list(self._paths.items()):
+                if self._watches.get(path) != wd:
+                    del self._paths[wd]
+                    self._inotify.remove(wd)
 
     def _forget(self, top: str) -> None:
         with self._lock:
@@ -280,6 +294,14 @@ def _stands_at(descriptor: int, root: int, relative: str) -> bool:
         return os.readlink(f"/proc/self/fd/{descriptor}") == (slashed(top) + relative if relative else top)
     except OSError:
         return True
+
+
+def _is_gone(path: str) -> bool:
+    try:
+        os.lstat(path)
+    except OSError as error:
+        return error.errno in (errno.ENOENT, errno.ENOTDIR)
+    return False
 
 
 def identity_of(root: str) -> Identity:

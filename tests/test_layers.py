@@ -29,12 +29,12 @@ FLOORS = [
     "tasks",
     "watcher look",
     "settle reconciler actors",
-    "inotify tree ledger server celery reading",
+    "inotify tree writers ledger server celery reading",
     "disksort processes",
-    "actor change errors files keys logs mirror settings",
+    "actor change errors files host keys logs mirror settings wording",
 ]
 GROUND = frozenset(FLOORS[-1].split())
-WATCHING = {"inotify", "tree", "watcher", "reconciler", "settle", "look"}
+WATCHING = {"inotify", "tree", "writers", "watcher", "reconciler", "settle", "look"}
 WORKING = {"actors", "tasks"}
 
 #: Who speaks to which thing outside; what is not named here may be imported by nobody.

@@ -285,6 +285,17 @@ def test_a_change_during_a_try_that_failed_is_not_forgotten(ledger: Ledger) -> N
     assert done(ledger, "two", "a") == ([], [])
 
 
+def test_a_change_during_a_try_that_failed_is_a_reason_to_try_now_and_has_its_own_tries(ledger: Ledger) -> None:
+    mark(ledger, "k")
+    assert claimed(ledger, "w", "k") == ["k"]
+    mark(ledger, "k", hint=Hint(7, 7))
+
+    done(ledger, "w", "k", Deed.RETRY, delay=3600.0)
+
+    assert ledger.sweep() == ["k"]
+    assert ledger.claim("w", "v", ["k"]) == [Claim("k", 0, Hint(7, 7))]
+
+
 def test_what_was_done_is_counted(ledger: Ledger) -> None:
     mark(ledger, *"abcd")
     claimed(ledger, "one", *"abcd")

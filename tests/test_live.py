@@ -75,6 +75,33 @@ def test_files_come_change_move_and_go(live: Callable, bucket: Bucket, tree: Pat
     equal_soon(bucket, tree, "a deleted directory")
 
 
+def test_a_name_that_is_made_as_a_hard_link_is_there_in_a_moment(live: Callable, bucket: Bucket, tree: Path, tmp_path: Path) -> None:
+    """As maildir and some servers deliver: write elsewhere, link, unlink. The name is never closed."""
+    (tree / "first").write_text("1")
+    live("--settle=1")
+
+    (tmp_path / "temporary").write_text("complete")
+    os.link(tmp_path / "temporary", tree / "final")
+    (tmp_path / "temporary").unlink()
+
+    assert equal_soon(bucket, tree, "a file that was linked in", 5) < 5
+
+
+def test_a_file_whose_writer_thinks_is_not_sent_before_it_is_closed(live: Callable, bucket: Bucket, tree: Path) -> None:
+    (tree / "first").write_text("1")
+    live("--settle=0.2")
+
+    with (tree / "slow").open("w") as slow:
+        slow.write("begin")
+        slow.flush()
+        (tree / "other").write_text("later")
+        wait_until(lambda: "other" in bucket.sizes(), what="a file that was made later")
+        time.sleep(1)
+        assert "slow" not in bucket.sizes()
+        slow.write(" end")
+    equal_soon(bucket, tree, "the file when it is closed")
+
+
 def test_a_tree_moved_in_and_out_again(live: Callable, bucket: Bucket, tree: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     (outside / "d").mkdir(parents=True)

@@ -121,6 +121,15 @@ def test_a_child_may_be_told_of_the_death_with_a_signal_that_it_can_answer(tmp_p
     assert answer.read_text() == "SIGTERM"
 
 
+def test_the_soft_limit_of_open_files_is_raised_to_the_hard_one() -> None:
+    code = (
+        "import resource as r; from autosync.processes import allow_many_open_files;"
+        "r.setrlimit(r.RLIMIT_NOFILE, (64, 512)); allow_many_open_files(); print(r.getrlimit(r.RLIMIT_NOFILE))"
+    )
+
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "(512, 512)"
+
+
 def test_tending_starts_a_child_again_that_died(child: Callable[..., Child], caplog: pytest.LogCaptureFixture) -> None:
     one = child("/bin/sleep", "600")
     one.start()

@@ -50,12 +50,21 @@ def descriptors() -> set[str]:
     return set(os.listdir("/proc/self/fd"))
 
 
-@pytest.fixture(params=["new kernel", "kernel without openat2"])
-def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """For the second, openat2 gets a number that no kernel has a call for; the answer is the real ENOSYS."""
-    if request.param != "new kernel":
+@pytest.fixture(params=["new kernel", "kernel without openat2", "runtime that forbids openat2"])
+def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """For the second, openat2 gets a number that no kernel has a call for; the answer is the real ENOSYS. A seccomp filter of an older
+    container runtime says EPERM, and that to every use of the call."""
+    module._has_openat2.cache_clear()
+    if request.param == "kernel without openat2":
         monkeypatch.setattr(module, "_SYS_OPENAT2", 100_000)
-    return str(request.param)
+    if request.param == "runtime that forbids openat2":
+        monkeypatch.setattr(module, "_openat2", forbidden)
+    yield str(request.param)
+    module._has_openat2.cache_clear()
+
+
+def forbidden(root: int, relative: str, flags: int) -> int:
+    raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), relative)
 
 
 # Order

@@ -529,6 +529,27 @@ def test_directories_that_were_made_or_moved_while_events_were_lost_are_watched_
         wait_until(lambda directory=directory: said_of_a_new_file(heard, directory), 5, f"a new file in {directory} is told")
 
 
+def test_a_directory_that_left_while_events_were_lost_is_not_watched_any_more(tree: Path, tmp_path: Path, watch: Watch) -> None:
+    (tree / "old" / "deep").mkdir(parents=True)
+    watcher, heard = watch(tree)
+    assert watcher.watches() == 3
+
+    overflow(tree, heard)
+    (tree / "old").rename(tmp_path / "outside")
+    heard.open.set()
+    heard.wait_for(*LOOK_EVERYWHERE)
+    assert not heard.has(Kind.LOOK, tree / "old"), "its event must have been lost, or this test shows nothing"
+
+    assert watcher.watches() == 1
+    assert kernel_watches(watcher) == 1
+    assert heard.changes.count(LOOK_EVERYWHERE) == 1
+
+
+def kernel_watches(watcher: Watcher) -> int:
+    """How many watches the kernel holds for it (proc_pid_fdinfo(5))."""
+    return Path(f"/proc/self/fdinfo/{watcher._inotify.fileno()}").read_text().count("inotify wd:")
+
+
 def said_of_a_new_file(heard: Heard, directory: Path) -> bool:
     (directory / "f").touch()
     return heard.has(Kind.SAVED, directory / "f")

@@ -23,6 +23,7 @@ for i = 5, #ARGV, 4 do
     redis.call('HSET', KEYS[2], key, string.format('%s 0 %s - %s', generation, attempts, hint))
     redis.call('ZADD', KEYS[4], now, key)
   elseif outcome == 'retry' then
+    if generation ~= claimed then attempts, delay = -1, 0 end -- it is another file by now, and has its own tries
     redis.call('HSET', KEYS[2], key, string.format('%s 0 %d - %s', generation, attempts + 1, hint))
     redis.call('ZADD', KEYS[4], now + delay, key)
   elseif generation ~= claimed then

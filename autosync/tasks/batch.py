@@ -17,8 +17,8 @@ from ..errors import AutosyncError, BrokerError, Draining, LeaseLost, PermanentE
 from ..files import File
 from ..ledger import Claim, Deed, Failure, Hint, Outcome, now
 from ..reading import SourceFile
+from ..wording import human_size, shown
 from .box import Known, UploadBox
-from .messages import human_size, shown
 from .progress import Progress
 from .sources import Absent
 

@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from ..actor import Actor, secret_names
 from ..actors import load
 from ..errors import AutosyncError, BrokerError, ConfigurationError, LeaseLost, PermanentError
+from ..host import boot_id
 from ..keys import Keys
 from ..ledger import LEASE, Claim, Ledger, connect, mirror_names, owner_prefix
 from ..mirror import Mirror, version_of
@@ -225,11 +225,3 @@ class UploadBox:
             lost = set(known.ledger.renew(self._owner, page))
             known.held.drop(list(lost))
             known.held.renewed([key for key in page if key not in lost], asked)
-
-
-def boot_id() -> str:
-    """Names this host until it is started again; containers of one host share it."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return socket.gethostname()

@@ -10,6 +10,7 @@ import redis.exceptions
 from celery import Celery
 
 from ..errors import BrokerError
+from ..wording import human_size, shown
 
 UPLOAD = "autosync.upload"
 DELETE = "autosync.delete"
@@ -71,18 +72,3 @@ def batch_line(mirror: str, keys: Sequence[str], size: int) -> str:
     """One line that tells a person what a batch is: mirror, first key, how many more, bytes."""
     more = f" +{len(keys) - 1}" if len(keys) > 1 else ""
     return f"{mirror}: {shown(keys[0])}{more} ({human_size(size)})"
-
-
-def shown(key: str) -> str:
-    """A key fit for a terminal or a web page: no control characters, no broken text, not endless."""
-    text = key if key.isprintable() else key.encode("unicode_escape", "surrogatepass").decode("ascii")
-    return text if len(text) <= 200 else f"{text[:120]}…{text[-70:]}"
-
-
-def human_size(size: float) -> str:
-    """Bytes in the largest binary unit that leaves a number of at least 1."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TiB"

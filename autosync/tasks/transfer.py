@@ -17,6 +17,7 @@ from celery import Celery, Task, shared_task, signals
 
 from ..errors import AutosyncError, BrokerError
 from ..ledger import Claim, Deed, Failure, Outcome, now
+from ..processes import allow_many_open_files
 from .batch import Batch
 from .box import Known, UploadBox
 from .messages import DELETE, UPLOAD
@@ -39,6 +40,7 @@ def box_of(app: Celery) -> UploadBox:
 
 @signals.worker_ready.connect
 def _warm_up(sender: Any, **_: Any) -> None:
+    allow_many_open_files()
     threading.Thread(target=lambda: box_of(sender.app).warm_up(), name="autosync-warm-up", daemon=True).start()
 
 

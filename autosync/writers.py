@@ -1,0 +1,39 @@
+"""Whether somebody is writing to a file, asked of the kernel."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import signal
+
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+
+def has_writer(path: str) -> bool | None:
+    """Whether some process of this host has a file open for writing.
+
+    The kernel grants a read lease only on a file that nobody has open for writing (fcntl(2), F_SETLEASE). The lease is given back at once;
+    a writer that comes in between waits for that moment and no longer.
+
+    Args:
+        path: of a regular file.
+
+    Returns:
+        None if the kernel does not tell: another user's file, or a file system without leases.
+    """
+    try:
+        descriptor = os.open(path, _READ)
+    except OSError:
+        return None
+    try:
+        # Who breaks a lease sends its holder SIGIO, which would end this process; SIGURG is passed over where nobody asks for it.
+        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError as error:
+        return True if error.errno == errno.EAGAIN else None
+    else:
+        return False
+    finally:
+        os.close(descriptor)
