@@ -85,9 +85,17 @@ class Actor:
         """Delete several objects; for targets that can do so at once. Returns for each file None or what went wrong."""
         raise NotImplementedError
 
+    def can_match(self, listed: File) -> bool:
+        """Whether `matches` can compare a file with this listed object, of the same size, by its etag."""
+        return False
+
     def matches(self, file: File, etag: str) -> bool:
         """Whether the content of `file` is what an object with this etag holds. False means that it cannot be told."""
         return False
+
+    def clock_ahead(self) -> float:
+        """By how many seconds the target's clock, which `list` tells times by, is ahead of this host's; 0.0 where that cannot be told."""
+        return 0.0
 
     def close(self) -> None:
         """Give connections back; called once, at the end."""

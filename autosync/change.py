@@ -17,6 +17,8 @@ class Kind(Enum):
     APPEARED = "appeared"
     #: The name is gone.
     DELETED = "deleted"
+    #: The directory is gone, as the kernel has told; compare what the target has below it.
+    LEFT = "left"
     #: Something at or below this path is uncertain; compare it with the target.
     LOOK = "look"
 

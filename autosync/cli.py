@@ -18,11 +18,13 @@ from .actors import load
 from .errors import AutosyncError, ConfigurationError, Exit, StartError
 from .host import boot_id
 from .keys import slashed
-from .look import Comparison, LookReport
+from .limit import DeleteLimit
+from .look import Comparison, LookReport, Policy
 from .mirror import DEFAULT_QUEUE, Mirror
 from .onehost import OneHost, lock, state_directory
 from .options import actor_option, config_option, context_settings, parameters, sources_of, state_base
 from .processes import allow_many_open_files
+from .reconciler import Compare
 from .run import Run, Signals, insist_on_broker, keep, serving
 from .wording import shown
 
@@ -143,10 +145,11 @@ def _callback(actor_class: type[Actor], actor_name: str, *, one_host: bool) -> C
         # As the actor has understood them: a relative path means nothing to a worker in another directory.
         public = {name: getattr(actor, name) for name in settings if name not in secrets}
         mirror = _mirror(actor_name, actor, public, values, one_host=one_host)
+        policy = Policy(mirror.delete, _limit(values["max_delete"]), Compare(values["compare"]), mirror.follow_links)
         _check(actor)
         if values["dry_run"]:
-            return _dry_run(mirror, actor)
-        return _keep(mirror, actor, secrets, values, verbosity, one_host=one_host)
+            return _dry_run(mirror, policy, actor)
+        return _keep(mirror, policy, actor, secrets, values, verbosity, one_host=one_host)
 
     return callback
 
@@ -173,6 +176,9 @@ def _mirror(actor_name: str, actor: Actor, settings: dict[str, Any], values: dic
         target_prefix=values["target_prefix"],
         source_filter=values["source_filter"],
         source_exclude=tuple(values["source_exclude"]),
+        temporary=tuple(filter(None, values["temporary"])),
+        done_marker=values["done_marker"],
+        follow_links=values["links"] == "follow",
         settings=settings,
         delete=values["delete"],
         threads=values["threads"],
@@ -199,16 +205,24 @@ def _default_name(actor_name: str, settings: dict[str, Any], prefix: str) -> str
     return f"{readable}-{hashlib.sha256(exact.encode('utf-8', 'surrogateescape')).hexdigest()[:6]}"
 
 
-def _dry_run(mirror: Mirror, actor: Actor) -> int:
+def _dry_run(mirror: Mirror, policy: Policy, actor: Actor) -> int:
     report = LookReport()
-    comparison = Comparison(mirror.keys(), actor, delete=mirror.delete)
+    comparison = Comparison(mirror.keys(), actor, policy)
     for difference in comparison.differences("", report):
         verb = "delete" if difference.found is None else "check" if difference.etag else "upload"
         print(verb, shown(difference.key))
-    return Exit.DONE if report.complete else Exit.INCOMPLETE
+    for path, reason in report.skipped.items():
+        print("skip", shown(path), reason)
+    return Exit.DONE if report.complete and not report.held else Exit.INCOMPLETE
 
 
-def _keep(mirror: Mirror, actor: Actor, secrets: dict[str, Any], values: dict[str, Any], verbosity: int, *, one_host: bool) -> int:
+def _limit(text: str | None) -> DeleteLimit:
+    return DeleteLimit() if text is None else DeleteLimit.parse(text)
+
+
+def _keep(
+    mirror: Mirror, policy: Policy, actor: Actor, secrets: dict[str, Any], values: dict[str, Any], verbosity: int, *, one_host: bool
+) -> int:
     signals = Signals()
     signals.install()
     directory = state_directory(state_base(values["state_dir"]), mirror.name)
@@ -217,7 +231,7 @@ def _keep(mirror: Mirror, actor: Actor, secrets: dict[str, Any], values: dict[st
         insist_on_broker(broker)
 
     def run(at: str) -> Run:
-        return Run(mirror, actor, at, directory, values["once"], values["settle"], values["rescan"])
+        return Run(mirror, policy, actor, at, directory, values["once"], values["settle"], values["rescan"])
 
     if not one_host:
         return keep(run(broker), signals)

@@ -20,6 +20,50 @@ _PAGE = 512
 _FAN_IN = 64
 
 
+class Spool:
+    """Rows that are put aside, in their order, in memory or, when there are many, in a file without a name.
+
+    Args:
+        directory: where the file is written; None: the system's temporary directory.
+        in_memory: rows held in memory at most.
+    """
+
+    def __init__(self, directory: str | None = None, in_memory: int = 10_000) -> None:
+        self._directory = directory
+        self._in_memory = in_memory
+        self._rows: list[Row] = []
+        self._written = 0
+        self._file: IO[bytes] | None = None
+
+    def __len__(self) -> int:
+        return self._written + len(self._rows)
+
+    def add(self, row: Row) -> None:
+        """Put one more aside.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        self._rows.append(row)
+        if len(self._rows) < self._in_memory:
+            return
+        if self._file is None:
+            self._file = tempfile.TemporaryFile(dir=self._directory, prefix="autosync-spool-")  # noqa: SIM115 - closed by `close`
+        marshal.dump(self._rows, self._file)
+        self._written += len(self._rows)
+        self._rows = []
+
+    def __iter__(self) -> Iterator[Row]:
+        if self._file is not None:
+            yield from _read(self._file)
+        yield from self._rows
+
+    def close(self) -> None:
+        """Let go of what is left."""
+        if self._file is not None:
+            self._file.close()
+
+
 def disksort(rows: Iterable[Row], directory: str | None = None, in_memory: int = 100_000) -> Iterator[Row]:
     """Sort rows by their first field, holding about `in_memory` of them at a time.
 

@@ -18,13 +18,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
-from .change import LOOK_EVERYWHERE, Kind
+from .change import LOOK_EVERYWHERE, Change, Kind
 from .errors import BrokerError, SourceUnsure, StartError, TargetError
 from .keys import Keys
 from .ledger import GONE, UNKNOWN, Hint, Ledger
-from .look import Comparison, LookReport
-from .settle import MOST_PATIENCE, Pending, Settle
+from .look import MOST_SKIPPED, Comparison, LookReport
+from .settle import MOST_PATIENCE, Look, Pending, Settle
 from .tasks.messages import DELETE, UPLOAD, Priority, Publisher
+from .tree import Found, Withheld, found_at, open_root, resolve_beneath, tops_of
+from .wording import shown
 from .writers import has_writer
 
 log = logging.getLogger(__name__)
@@ -39,6 +41,10 @@ _BROKER_PAUSE = 0.5
 _LOOK_PAUSES = (1.0, 5.0, 30.0, 60.0)
 #: How long a file that was not closed must be quiet where the kernel does not tell whether somebody writes to it, in seconds.
 _QUIET_UNASKED = 2.0
+
+#: A file that changed within so many seconds may have a writer; a look asks the kernel before it sends it.
+_LATELY = 600.0
+_SKIPPED_SHOWN = 10
 
 T = TypeVar("T")
 
@@ -82,6 +88,7 @@ class Feed:
         ledger: its ledger.
         publisher: sends its batches.
         settle: where changes come from.
+        follow: whether links are followed.
     """
 
     def __init__(
@@ -92,6 +99,8 @@ class Feed:
         ledger: Ledger,
         publisher: Publisher,
         settle: Settle,
+        *,
+        follow: bool = True,
     ) -> None:
         self.name = name
         self.settle = settle
@@ -99,7 +108,14 @@ class Feed:
         self._comparison = comparison
         self._ledger = ledger
         self._publisher = publisher
+        self._follow = follow
         self._stop = threading.Event()
+        #: What is not sent, by path, with the reason.
+        self.skipped: dict[str, str] = {}
+        #: Called with each link that an event tells of.
+        self.on_link: Callable[[str], None] = lambda _: None
+        #: How many deletions the last look everywhere held back.
+        self.holding = 0
         #: When the last look everywhere began after which nothing was left to do, in seconds since the epoch; 0: none yet.
         self.cleared = 0.0
         #: The last look everywhere, once it has ended.
@@ -157,8 +173,15 @@ class Feed:
         saved, gone = Batch(), Batch(gone=True)
         for one in pending:
             if not self._keys.covers(one.path):
+                self._hear_marker(one)
                 continue
-            hint, busy_until = _seen(one, self.settle.quiet)
+            try:
+                hint, busy_until = self._seen(one)
+            except Withheld as reason:
+                self._note_skipped({one.path: str(reason)})
+                continue
+            if not hint.gone and self._lacks_marker(one.path):
+                continue
             if time.time() < busy_until and time.monotonic() < one.since + MOST_PATIENCE:
                 self.settle.postpone(one)
                 continue
@@ -169,30 +192,87 @@ class Feed:
                 saved, gone = (saved, Batch(gone=True)) if batch.gone else (Batch(), gone)
         yield from (batch for batch in (saved, gone) if batch.keys)
 
+    def _hear_marker(self, one: Pending) -> None:
+        """A done-marker that is made sets free what it speaks for."""
+        if self._keys.is_marker(one.path) and os.path.lexists(one.path):
+            path, is_directory = self._keys.marked_by(one.path)
+            self.settle.say((Change(Kind.LOOK if is_directory else Kind.APPEARED, path),))
+
+    def _lacks_marker(self, path: str) -> bool:
+        marker = self._keys.marker_of(path)
+        return bool(marker) and not os.path.lexists(marker)
+
+    def _seen(self, one: Pending) -> tuple[Hint, float]:
+        """What is at a path: a hint for the worker, and until when somebody is taken to be writing to it (seconds since the epoch).
+
+        Raises:
+            Withheld: something that is not sent.
+        """
+        try:
+            seen = os.lstat(one.path)
+            if stat.S_ISLNK(seen.st_mode):
+                self.on_link(one.path)
+                return self._seen_linked(one.path), 0.0
+        except (FileNotFoundError, NotADirectoryError):
+            return GONE, 0.0
+        except OSError:
+            return UNKNOWN, 0.0
+        found = found_at(one.path, seen)
+        if found is None:
+            return GONE, 0.0
+        if found.kept:
+            raise Withheld(found.kept)
+        hint = Hint(found.size, found.mtime_ns)
+        if one.is_closed:
+            return hint, 0.0
+        written = has_writer(one.path)
+        if written:
+            return hint, math.inf  # it will be closed some day, and that will be seen
+        if one.kind is Kind.CREATED and written is False:
+            return hint, 0.0  # a hard link, say: complete as it was made
+        return hint, seen.st_mtime + max(self.settle.quiet, _QUIET_UNASKED if written is None else 0.0)
+
+    def _seen_linked(self, path: str) -> Hint:
+        """A link counts as the file that it leads to. One that leads to a directory is none; the watcher goes into it."""
+        source = self._keys.source_of(path)
+        if source is None or not self._follow:
+            return GONE
+        root = open_root(source.root)
+        try:
+            real, _ = resolve_beneath(root, tops_of(source.root), path[len(source.root) :].strip("/"))
+            found = found_at(path, os.stat(real or ".", dir_fd=root, follow_symlinks=False))
+        finally:
+            os.close(root)
+        if found is None:
+            return GONE
+        if found.kept:
+            raise Withheld(found.kept)
+        return Hint(found.size, found.mtime_ns)
+
     # Looks
 
     def _feed_looks(self) -> None:
-        while (path := self.settle.take_look()) is not None:
+        while (wanted := self.settle.take_look()) is not None:
             self.looking.set()
             try:
-                report = self.look(path)
+                report = self.look(wanted)
             finally:
                 self.looking.clear()
-            if path == LOOK_EVERYWHERE.path:
+            if wanted.path == LOOK_EVERYWHERE.path:
                 self.last_look = report
             if report.error is None:
                 self.failed_looks = 0
                 continue
-            log.warning("look at %s: %s", path or "everything", report.error)
+            log.warning("look at %s: %s", wanted.path or "everything", report.error)
             self.failed_looks += 1
             self._pause(_LOOK_PAUSES[min(self.failed_looks, len(_LOOK_PAUSES)) - 1])
-            self.settle.say((LOOK_EVERYWHERE._replace(path=path),))
+            self.settle.say((Change(Kind.LEFT if wanted.seen_leaving else Kind.LOOK, wanted.path),))
 
-    def look(self, path: str) -> LookReport:
+    def look(self, wanted: Look) -> LookReport:
         """Compare a part of the source with the target and feed the differences.
 
         Args:
-            path: a directory or file of the source; "" is everything.
+            wanted: which part.
 
         Returns:
             What was found; `error` if it could not be finished.
@@ -202,39 +282,75 @@ class Feed:
         """
         report = LookReport()
         began = time.time()
-        first = not path and self.cleared == 0.0
-        priority = Priority.FIRST_LOOK if first else Priority.LOOK
+        everywhere = not wanted.path
+        priority = Priority.FIRST_LOOK if everywhere and self.cleared == 0.0 else Priority.LOOK
         try:
-            self._send_all(self._look_batches(path, report), priority, bounded=True)
+            self._send_all(self._look_batches(wanted, report), priority, bounded=True)
         except (TargetError, SourceUnsure) as error:
             report.error = error
         except OSError as error:  # where listings are sorted
             report.error = StartError(
                 f"{error.filename or 'the state directory'}: {error.strerror}", "make room, or give another --state-dir"
             )
-        if not path and report.error is None:
-            self.finished_look = FinishedLook(began, time.monotonic()) if report.complete else None
-            log.info(
-                "compared %d files in %.1f s: %d to upload, %d to delete", report.seen, time.time() - began, report.uploads, report.deletes
-            )
+        if report.error is None:
+            self._note_skipped(report.skipped, everything=everywhere)
+            if everywhere:
+                self._note_look(report, min(began, report.busy_since), time.time() - began)
         return report
 
-    def _look_batches(self, path: str, report: LookReport) -> Iterator[Batch]:
+    def _note_look(self, report: LookReport, began: float, seconds: float) -> None:
+        self.finished_look = FinishedLook(began, time.monotonic()) if report.complete else None
+        self._insist(lambda: self._ledger.set_holding(report.held))
+        self.holding = report.held
+        log.info(
+            "compared %d files in %.1f s: %d to upload, %d to check, %d to delete",
+            report.seen, seconds, report.uploads, report.checks, report.deletes,
+        )  # fmt: skip
+
+    def _look_batches(self, wanted: Look, report: LookReport) -> Iterator[Batch]:
         saved, gone = Batch(), Batch(gone=True)
-        for key, found, etag in self._comparison.differences(path, report, self.cleared):
+        found_keys = self._comparison.differences(
+            wanted.path, report, self.cleared, seen_leaving=wanted.seen_leaving, holding=self.holding > 0 and not wanted.path
+        )
+        for key, found, etag in found_keys:
             if self._stop.is_set():
                 raise Stopped
+            if found is not None and self._is_busy(found):
+                report.busy_since = min(report.busy_since, found.changed)
+                self.settle.say((Change(Kind.APPEARED, found.path),))
+                continue
             batch = saved if found else gone
-            if found:
-                report.uploads += 1
+            if found is not None:
+                report.checks += etag is not None
+                report.uploads += etag is None
                 batch.add(key, Hint(found.size, found.mtime_ns, etag or ""))
             else:
-                report.deletes += 1
                 batch.add(key, GONE)
             if batch.is_full():
                 yield batch
                 saved, gone = (saved, Batch(gone=True)) if batch.gone else (Batch(), gone)
         yield from (batch for batch in (saved, gone) if batch.keys)
+
+    def _is_busy(self, found: Found) -> bool:
+        """Whether a file that a look found may still be written to; then it settles first, as one of which the kernel has told."""
+        age = time.time() - found.changed
+        return age < self.settle.quiet or (age < _LATELY and has_writer(found.path) is True)
+
+    def _note_skipped(self, skipped: dict[str, str], *, everything: bool = False) -> None:
+        """Say what is not sent, once, and keep the list for whoever asks."""
+        fresh = {path: reason for path, reason in skipped.items() if self.skipped.get(path) != reason}
+        if everything:
+            changed = skipped != self.skipped
+            self.skipped = skipped
+        else:
+            changed = bool(fresh) and len(self.skipped) < MOST_SKIPPED
+            self.skipped = {**self.skipped, **fresh} if changed else self.skipped
+        for path, reason in list(fresh.items())[:_SKIPPED_SHOWN]:
+            log.warning("skipped: %s %s", shown(path), reason)
+        if len(fresh) > _SKIPPED_SHOWN:
+            log.warning("and %d more are skipped", len(fresh) - _SKIPPED_SHOWN)
+        if changed:
+            self._insist(lambda: self._ledger.set_skipped(self.skipped))
 
     # Marking and sending
 
@@ -279,24 +395,3 @@ class Feed:
     def _pause(self, seconds: float) -> None:
         if self._stop.wait(seconds):
             raise Stopped
-
-
-def _seen(one: Pending, quiet: float) -> tuple[Hint, float]:
-    """What is at a path: a hint for the worker, and until when somebody is taken to be writing to it (seconds since the epoch)."""
-    try:
-        seen = os.lstat(one.path)
-    except (FileNotFoundError, NotADirectoryError):
-        return GONE, 0.0
-    except OSError:
-        return UNKNOWN, 0.0
-    if not stat.S_ISREG(seen.st_mode):
-        return GONE, 0.0
-    hint = Hint(seen.st_size, seen.st_mtime_ns)
-    if one.is_closed:
-        return hint, 0.0
-    written = has_writer(one.path)
-    if written:
-        return hint, math.inf  # it will be closed some day, and that will be seen
-    if one.kind is Kind.CREATED and written is False:
-        return hint, 0.0  # a hard link, say: complete as it was made
-    return hint, seen.st_mtime + max(quiet, _QUIET_UNASKED if written is None else 0.0)

@@ -13,6 +13,24 @@ from functools import lru_cache
 
 from .errors import ConfigurationError
 
+_MIXED = "(?=[a-z0-9]*[A-Z])(?=[A-Z]*[a-z0-9])[A-Za-z0-9]{6}"
+#: Names that programs give to files which are not complete yet, or that serve the program alone: regular expressions for a whole name.
+TEMPORARY = (
+    r".*\.(part|filepart|partial|crdownload|tmp)",  # browsers, curl and wget scripts, WinSCP, and many more
+    r"\.~.*",  # LibreOffice's locks, Nextcloud, rsync --delay-updates
+    r".*~",  # backups of vim, emacs and others
+    r"~\$.*",  # Microsoft Office's owner files
+    r"\.#.*|#.*#",  # emacs: locks and autosaves
+    r"\..*\.sw[a-px]",  # vim's swap files
+    rf"\..+\.{_MIXED}",  # rsync while it receives: mkstemp(3), which draws six letters and digits
+    r"\.rsync-(partial|tmp)",
+    rf"sed{_MIXED}",  # sed -i
+    r"\.in\..+",  # lftp, and ProFTPD's HiddenStores
+    r"\.goutputstream-.+",  # GNOME
+    r"\.nfs[0-9a-f]{16,}|\.fuse_hidden[0-9a-f]+",  # deleted files that somebody has open on a share
+    r"\.autosync-[0-9a-f]{16}",  # our own file target
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -73,6 +91,10 @@ class Keys:
         source_filter: regular expression; a file belongs to the mirror if `re.match` finds it in the absolute path.
         source_exclude: regular expressions of the same kind; a file or directory that one of them matches is left
             out, with all that is below it.
+        temporary: regular expressions for whole names; a file or directory below a source whose name one of them matches is left out until
+            it is renamed.
+        done_marker: name of the file that says that a file is complete. "{}" in it stands for the file's name; without it, it says so of
+            all files of its directory. "" is none. Markers are not mirrored.
 
     Raises:
         ConfigurationError: an expression does not compile, or two files of the sources could get the same key.
@@ -85,6 +107,8 @@ class Keys:
         target_prefix: str = "",
         source_filter: str = "^.*$",
         source_exclude: Sequence[str] = (),
+        temporary: Sequence[str] = (),
+        done_marker: str = "",
     ) -> None:
         self.sources = _outermost(sources)
         self._strip = source_prefix
@@ -92,6 +116,8 @@ class Keys:
         self._wanted = _compiled("--source-filter", source_filter)
         self._unwanted = [_compiled("--source-exclude", pattern) for pattern in source_exclude]
         self._excluded = lru_cache(maxsize=4096)(self._is_excluded)
+        self._temporary = _compiled("--temporary", "|".join(f"(?:{_checked(one)})" for one in temporary)) if temporary else None
+        self._marker = _marker_parts(done_marker)
         self._refuse_twins()
 
     def key(self, path: str) -> str:
@@ -111,19 +137,46 @@ class Keys:
     def covers(self, path: str) -> bool:
         """Whether a file of this path belongs to the mirror."""
         source = self.source_of(path)
-        return source is not None and self.accepts(path, source)
+        return source is not None and self.accepts(path, source) and not self._is_below_temporary(path, source)
 
     def source_of(self, path: str) -> Source | None:
         """The source that holds `path`."""
         return next((source for source in self.sources if source.holds(path)), None)
 
     def accepts(self, path: str, source: Source) -> bool:
-        """Whether the filters let this file of `source` in. The walk asks only this: it knows where it is."""
-        return bool(self._wanted.match(path)) and not (self._unwanted and self._is_left_out(path, source))
+        """Whether the filters let this file of `source` in. The walk asks only this: it has asked `enters` of the directories above."""
+        if not self._wanted.match(path) or (self._unwanted and self._is_left_out(path, source)):
+            return False
+        return source.is_file or not (self._is_temporary(path) or self.is_marker(path))
 
     def enters(self, directory: str) -> bool:
         """Whether a directory is visited at all; the caller has asked the same of those above it."""
-        return not (self._unwanted and self._excluded(directory))
+        return not (self._unwanted and self._excluded(directory)) and not self._is_temporary(directory)
+
+    def is_marker(self, path: str) -> bool:
+        """Whether a path is a done-marker."""
+        if self._marker is None:
+            return False
+        before, after, alone = self._marker
+        name = path.rpartition("/")[2]
+        if alone:
+            return name == before
+        return name.startswith(before) and name.endswith(after) and len(name) > len(before) + len(after)
+
+    def marker_of(self, path: str) -> str:
+        """The path of the done-marker that a file waits for; "" if it waits for none."""
+        if self._marker is None:
+            return ""
+        before, after, alone = self._marker
+        directory, _, name = path.rpartition("/")
+        return f"{directory}/{before if alone else before + name + after}"
+
+    def marked_by(self, marker: str) -> tuple[str, bool]:
+        """What a done-marker speaks for: the path of a file (False), or of a directory with all its files (True)."""
+        assert self._marker is not None
+        before, after, alone = self._marker
+        directory, _, name = marker.rpartition("/")
+        return (directory, True) if alone else (f"{directory}/{name[len(before) : len(name) - len(after)]}", False)
 
     def spans(self, path: str) -> list[Span]:
         """The stretches that hold every key at or below a directory; "" stands for all sources."""
@@ -149,6 +202,15 @@ class Keys:
         if inner != directory and self._strip.startswith(top) and is_plain(inner):
             return [Span(directory, self._prepend + top, without=inner), Span(inner, self._prepend)]
         return [Span(directory, self.key(top))]
+
+    def _is_temporary(self, path: str) -> bool:
+        return self._temporary is not None and self._temporary.fullmatch(path, path.rfind("/") + 1) is not None
+
+    def _is_below_temporary(self, path: str, source: Source) -> bool:
+        if self._temporary is None or source.is_file:
+            return False
+        directories = path[len(slashed(source.path)) :].split("/")[:-1]
+        return any(self._temporary.fullmatch(name) for name in directories)
 
     def _is_left_out(self, path: str, source: Source) -> bool:
         if any(pattern.match(path) for pattern in self._unwanted):
@@ -196,6 +258,21 @@ def _outermost(sources: Sequence[Source]) -> tuple[Source, ...]:
         if not any(outer.holds(source.path) for outer in kept):
             kept.append(source)
     return tuple(kept)
+
+
+def _checked(pattern: str) -> str:
+    _compiled("--temporary", pattern)  # alone: an error in one must not hide behind the others
+    return pattern
+
+
+def _marker_parts(marker: str) -> tuple[str, str, bool] | None:
+    """What stands before and behind the file's name; and whether the marker is for a whole directory."""
+    if not marker:
+        return None
+    before, braces, after = marker.partition("{}")
+    if "/" in marker or "\0" in marker or "{}" in after or marker in (".", "..", "{}"):
+        raise ConfigurationError(f"--done-marker {marker!r} cannot be used", "write a file name; {} in it stands for the name of the file")
+    return before, after, not braces
 
 
 def _compiled(option: str, pattern: str) -> re.Pattern[str]:

@@ -1,34 +1,78 @@
 """A look: walk a part of the source, list the same part of the target, and give the differences that are in scope.
 
-What a look may not conclude is decided here: nothing is missing from a source that could not be read, or that is empty as a whole.
+What a look may not conclude is decided here. Deletions come last, when the walk and the listing have ended: none where a part of the source
+could not be read, none of a source that is empty as a whole, and no more than the mirror's limit allows.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
+import math
+import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, field
 
 from .actor import Actor, listing_of
-from .disksort import disksort
+from .disksort import Spool, disksort
 from .errors import AutosyncError, OutOfOrder, SourceUnsure, TargetError
 from .files import File
-from .keys import Keys, Source, Span
-from .reconciler import Difference, compare, in_order
+from .keys import Keys, Source, Span, slashed
+from .limit import DeleteLimit
+from .reconciler import Compare, Difference, Rule, compare, in_order
 from .tree import Found, Walk
 
 log = logging.getLogger(__name__)
 
+#: A clock difference that is worth a line in the log, in seconds.
+_CLOCK_WORTH_A_LINE = 5.0
+#: So many skipped paths are kept with their reasons.
+MOST_SKIPPED = 1000
+
 
 @dataclass
 class LookReport:
-    """What a look found. `complete` is False if part of the source could not be seen; then nothing was deleted behind that part."""
+    """What a look found. `complete` is False if part of the source could not be seen; then nothing was deleted behind that part.
+
+    Attributes:
+        uploads: keys that differ.
+        checks: those of them of which only the times differ.
+        deletes: keys to be deleted.
+        held: keys that are gone from the source and are not deleted, since they are more than the limit allows.
+        seen: files of the source.
+        equal: keys that the target has and that stay.
+        busy_since: when the first of the files changed that were left to settle, in seconds since the epoch.
+        skipped: what autosync has no use for, by path, with the reason; at most `MOST_SKIPPED`.
+    """
 
     uploads: int = 0
+    checks: int = 0
     deletes: int = 0
+    held: int = 0
     seen: int = 0
+    equal: int = 0
+    skipped: dict[str, str] = field(default_factory=dict)
+    busy_since: float = math.inf
     complete: bool = True
     error: AutosyncError | None = None
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What a mirror wants of its looks.
+
+    Attributes:
+        delete: whether keys that the source does not have are differences.
+        limit: how many of them one look may give.
+        by: what counts as different.
+        follow: whether links are followed.
+    """
+
+    delete: bool = True
+    limit: DeleteLimit = field(default_factory=DeleteLimit)
+    by: Compare = Compare.TIME
+    follow: bool = True
 
 
 class Comparison:
@@ -37,60 +81,115 @@ class Comparison:
     Args:
         keys: the naming rule and scope of the mirror.
         actor: lists the target.
-        delete: whether keys that the source does not have are differences.
+        policy: what the mirror wants.
         spill: directory for what is sorted on disk; None for the system's temporary directory.
     """
 
-    def __init__(self, keys: Keys, actor: Actor, *, delete: bool = True, spill: str | None = None) -> None:
+    def __init__(self, keys: Keys, actor: Actor, policy: Policy | None = None, *, spill: str | None = None) -> None:
         self._keys = keys
         self._actor = actor
-        self._delete = delete
+        self._policy = policy or Policy()
         self._spill = spill
         self._unsorted = False
 
-    def differences(self, path: str, report: LookReport, cleared: float = 0.0) -> Iterator[Difference]:
-        """The differences at or below a path.
+    def differences(
+        self, path: str, report: LookReport, cleared: float = 0.0, *, seen_leaving: bool = False, holding: bool = False
+    ) -> Iterator[Difference]:
+        """The differences at or below a path: first what is to be sent, then what is to be deleted.
 
         Args:
             path: a directory; "" is everything.
             report: is filled in on the way.
-            cleared: see `autosync.reconciler.compare`.
+            cleared: see `autosync.reconciler.Rule`.
+            seen_leaving: the kernel told that this directory left; then the limit of deletions does not hold.
+            holding: an earlier look held deletions back; then this one lets none go unless all of them are within the limit.
 
         Raises:
             TargetError: the target's listing failed.
-            SourceUnsure: a source root cannot be read, or the source holds nothing while the target does.
+            SourceUnsure: a source root cannot be read, or a source holds nothing while the target does.
+            OSError: what is put aside cannot be written.
         """
         spans = self._keys.spans(path)
-        if not path and self._delete:
-            self._refuse_empty_source(spans)
-        for span in spans:
-            yield from self._at(span, report, cleared)
+        if not path and self._policy.delete:
+            self._refuse_empty_sources()
+        rule = Rule(self._policy.by, cleared, self._clock_ahead(), self._actor.can_match)
+        with closing(Spool(self._spill)) as gone:
+            for span in spans:
+                yield from self._at(span, report, rule, gone)
+            yield from self._let_go(gone, report, holding=holding, limited=not seen_leaving)
 
-    def _at(self, span: Span, report: LookReport, cleared: float) -> Iterator[Difference]:
+    def _let_go(self, gone: Spool, report: LookReport, *, holding: bool, limited: bool) -> Iterator[Difference]:
+        most = self._policy.limit.of(report.equal + len(gone)) if limited else len(gone)
+        if len(gone) > most:
+            report.held = len(gone) - (0 if holding else most)
+            log.error(
+                "%d of %d keys in scope are gone from the source, and --max-delete (%s) lets %d go: %d are held and stay in the target. "
+                "If the source is as it should be, start again with --max-delete=100%%",
+                len(gone), report.equal + len(gone), self._policy.limit, most, report.held,
+            )  # fmt: skip
+        report.deletes = len(gone) - report.held
+        for number, row in enumerate(gone):
+            if number == report.deletes:
+                return
+            yield Difference(row[0], None)
+
+    def _clock_ahead(self) -> float:
+        try:
+            ahead = self._actor.clock_ahead()
+        except AutosyncError:
+            raise
+        except Exception as error:  # a user's actor may fail in any way
+            raise TargetError(f"the target's clock could not be read: {type(error).__name__}: {error}") from error
+        if abs(ahead) > _CLOCK_WORTH_A_LINE:
+            log.info("the target's clock is %.0f s %s this host's; that is allowed for", abs(ahead), "ahead of" if ahead > 0 else "behind")
+        return ahead
+
+    def _at(self, span: Span, report: LookReport, rule: Rule, gone: Spool) -> Iterator[Difference]:
         """One stretch. A listing that turns out not to be sorted is asked for again and sorted on disk."""
         if not self._unsorted:
             try:
-                yield from self._merge(span, report, self._listed(span), cleared)
+                yield from self._merge(span, report, self._listed(span), rule, gone)
                 return
             except OutOfOrder as error:
                 log.info("%s; listings of this target are sorted on disk from now on", error)
                 self._unsorted = True
-        yield from self._merge(span, report, self._listed(span), cleared)
+        yield from self._merge(span, report, self._listed(span), rule, gone)
 
-    def _merge(self, span: Span, report: LookReport, listed: Iterable[File], cleared: float) -> Iterator[Difference]:
+    def _merge(self, span: Span, report: LookReport, listed: Iterable[File], rule: Rule, gone: Spool) -> Iterator[Difference]:
         walk = self._walk(span)
-        for difference in compare(_named(walk, span, report), in_order(listed), cleared):
-            if difference.found is not None or self._may_go(difference.key, walk):
+        here = Spool(self._spill)
+        counted = _Counted(in_order(listed))
+        missing = 0
+        with closing(here):
+            for difference in compare(self._named(walk, span, report), counted, rule):
+                if difference.found is None:
+                    missing += 1
+                    if self._policy.delete and self._keys.path(difference.key) is not None:
+                        here.add((difference.key,))
+                    continue
                 yield difference
-        for error in walk.errors:
-            if error.filename == self._source_at(span).root:
-                raise SourceUnsure(f"source {error.filename} cannot be read: {error.strerror}", "mount it, or correct PATH")
-        for error in walk.errors[:10]:
-            log.warning("%s cannot be read: %s; nothing behind it is deleted in this look", error.filename, error.strerror)
-        report.complete = report.complete and not walk.errors
+            self._judge(span, walk.errors, report)
+            report.equal += counted.count - missing
+            for (key,) in here:
+                if not self._is_hidden(str(self._keys.path(key)), walk.errors):
+                    gone.add((key,))
 
-    def _may_go(self, key: str, walk: Walk) -> bool:
-        return self._delete and not walk.errors and self._keys.path(key) is not None
+    def _judge(self, span: Span, errors: Sequence[OSError], report: LookReport) -> None:
+        root = self._source_at(span).root
+        for error in errors:
+            if error.filename == root:
+                raise SourceUnsure(f"source {root} cannot be read: {error.strerror}", "mount it, or correct PATH")
+        for error in errors[:10]:
+            log.warning("%s cannot be read: %s; nothing behind it is deleted in this look", error.filename, error.strerror)
+        report.complete = report.complete and not errors
+
+    def _is_hidden(self, path: str, errors: Sequence[OSError]) -> bool:
+        """Whether a path may be there although the walk did not see it. A directory that may not be entered hides what is below it; any
+        other error says that the whole file system is not to be believed."""
+        return any(
+            error.errno not in (errno.EACCES, errno.EPERM) or path == error.filename or path.startswith(slashed(str(error.filename)))
+            for error in errors
+        )
 
     def _walk(self, span: Span) -> Walk:
         source = self._source_at(span)
@@ -101,7 +200,21 @@ class Comparison:
         def accepts(path: str) -> bool:
             return (not span.only or path == span.only) and self._keys.accepts(path, source)
 
-        return Walk(source.root, span.directory, enters, accepts, self._spill)
+        return Walk(source.root, span.directory, enters, accepts, self._spill, follow=self._policy.follow)
+
+    def _named(self, walk: Walk, span: Span, report: LookReport) -> Iterator[tuple[str, Found]]:
+        cut = len(span.directory.rstrip("/")) + 1
+        for found in walk:
+            key = span.prefix if span.only else span.prefix + found.path[cut:]
+            if found.kept:
+                if len(report.skipped) < MOST_SKIPPED:
+                    report.skipped[found.path.rstrip("/")] = found.kept
+            else:
+                report.seen += 1
+                marker = self._keys.marker_of(found.path)
+                if marker and not os.path.lexists(marker):
+                    found = found._replace(kept="waits for its done-marker")
+            yield key, found
 
     def _listed(self, span: Span) -> Iterator[File]:
         try:
@@ -116,26 +229,37 @@ class Comparison:
         except Exception as error:  # a user's actor may fail in any way
             raise TargetError(f"the target could not be listed: {type(error).__name__}: {error}") from error
 
-    def _refuse_empty_source(self, spans: Sequence[Span]) -> None:
-        """A share that is not mounted looks like an empty directory. It must not empty the target."""
-        for span in spans:
-            walk = self._walk(span)
-            if next(iter(walk), None) is not None or walk.errors:
-                return  # an error is said, and acted upon, where the look meets it
-        for span in spans:
-            for file in self._listed(span):
-                if self._keys.path(file.key) is not None:
-                    raise SourceUnsure(
-                        f"the source holds no file while the target holds {file.key!r} and maybe more, so nothing is deleted",
-                        "mount the source; or, if it is meant to be empty, empty the target by hand",
-                    )
+    def _refuse_empty_sources(self) -> None:
+        """A share that is not mounted looks like an empty directory. It must not empty the target, not even a part of it."""
+        for source in self._keys.sources:
+            spans = self._keys.spans(source.path)
+            if not source.is_file and not any(self._holds_something(span) for span in spans):
+                self._refuse_if_listed(source, spans)
+
+    def _holds_something(self, span: Span) -> bool:
+        walk = self._walk(span)
+        return next(iter(walk), None) is not None or bool(walk.errors)  # an error is said, and acted upon, where the look meets it
+
+    def _refuse_if_listed(self, source: Source, spans: Sequence[Span]) -> None:
+        for file in (file for span in spans for file in self._listed(span)):
+            if self._keys.path(file.key) is not None:
+                raise SourceUnsure(
+                    f"the source {source.path} holds no file while the target holds {file.key!r} and maybe more, so nothing is deleted",
+                    "mount the source; or, if it is meant to be empty, empty the target by hand",
+                )
 
     def _source_at(self, span: Span) -> Source:
         return next(one for one in self._keys.sources if one.root == span.directory or one.holds(span.directory))
 
 
-def _named(walk: Walk, span: Span, report: LookReport) -> Iterator[tuple[str, Found]]:
-    cut = len(span.directory.rstrip("/")) + 1
-    for found in walk:
-        report.seen += 1
-        yield (span.prefix if span.only else span.prefix + found.path[cut:]), found
+class _Counted:
+    """Counts what is taken from an iterable."""
+
+    def __init__(self, files: Iterable[File]) -> None:
+        self._files = files
+        self.count = 0
+
+    def __iter__(self) -> Iterator[File]:
+        for file in self._files:
+            self.count += 1
+            yield file

@@ -35,6 +35,7 @@ class Mirror:
         actor: short name of an actor of ours, or `module.Class`.
         sources: what is mirrored; paths as the file host sees them.
         identities: which directory each source root is, by root.
+        follow_links: whether symbolic links are followed to files and directories of the same source.
         settings: the values of the actor's options, without the secret ones.
         delete: whether keys that are gone from the source are deleted from the target.
         threads: transfers in flight in one worker process.
@@ -51,6 +52,9 @@ class Mirror:
     target_prefix: str = ""
     source_filter: str = "^.*$"
     source_exclude: tuple[str, ...] = ()
+    temporary: tuple[str, ...] = ()
+    done_marker: str = ""
+    follow_links: bool = True
     settings: dict[str, Any] = field(default_factory=dict)
     delete: bool = True
     threads: int = 100
@@ -64,7 +68,15 @@ class Mirror:
         Raises:
             ConfigurationError: see `Keys`.
         """
-        return Keys(self.sources, self.source_prefix, self.target_prefix, self.source_filter, self.source_exclude)
+        return Keys(
+            self.sources,
+            self.source_prefix,
+            self.target_prefix,
+            self.source_filter,
+            self.source_exclude,
+            self.temporary,
+            self.done_marker,
+        )
 
     def dumps(self) -> str:
         """The definition as JSON, the same text for the same definition."""
@@ -81,6 +93,7 @@ class Mirror:
         fields["sources"] = tuple(Source(**source) for source in fields["sources"])
         fields["identities"] = {root: Identity(**found) for root, found in fields["identities"].items()}
         fields["source_exclude"] = tuple(fields["source_exclude"])
+        fields["temporary"] = tuple(fields["temporary"])
         return cls(**fields)
 
 

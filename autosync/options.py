@@ -12,7 +12,8 @@ import click
 
 from .actor import Actor
 from .errors import ConfigurationError
-from .keys import Source
+from .keys import TEMPORARY, Source
+from .reconciler import Compare
 
 ENVIRONMENT = "AUTOSYNC"
 
@@ -113,7 +114,28 @@ def _source_options() -> list[click.Option]:
             help="Leave out files and whole directories whose absolute path matches. May be given more than once.",
         ),
         click.Option(
+            ["--temporary"], multiple=True, metavar="REGEX", default=TEMPORARY, show_default="names of browsers, editors, rsync and others",
+            help="Names (whole, without directories) of files and directories that are left out until they are renamed. Replaces the "
+            "default; '' leaves nothing out. May be given more than once.",
+        ),
+        click.Option(
+            ["--done-marker"], default="", metavar="NAME",
+            help="Send a file only when a file of this name stands beside it; {} in it stands for the file's own name.",
+        ),
+        click.Option(
+            ["--links"], type=click.Choice(["skip", "follow"]), default="follow", show_default=True,
+            help="Whether symbolic links are followed to files and directories inside the same PATH.",
+        ),
+        click.Option(
+            ["--compare"], type=click.Choice([one.value for one in Compare]), default=Compare.TIME.value, show_default=True,
+            help="What counts as different: the size; the times too; or the content, where the target can tell its checksum.",
+        ),
+        click.Option(
             ["--delete/--no-delete"], default=True, show_default=True, help="Whether what is gone from the source goes from the target."
+        ),
+        click.Option(
+            ["--max-delete"], metavar="N|P%", show_default="50%, or 1000 where that is more",
+            help="How many keys in scope one comparison may delete; what is more is held. What is seen to be deleted does not count.",
         ),
     ]  # fmt: skip
 

@@ -6,6 +6,7 @@ threads of their own (feed, watcher).
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -24,15 +25,16 @@ from .celery import sending_app
 from .change import LOOK_EVERYWHERE
 from .errors import BrokerError, Exit, SourceUnsure, StartError
 from .feed import Feed, FinishedLook
+from .keys import Keys
 from .ledger import Ledger, Standing, address, connect, owner_prefix
-from .look import Comparison
+from .look import Comparison, Policy
 from .mirror import Identity, Mirror, version_of
 from .onehost import OneHost
 from .place import Place
 from .settle import Settle
 from .status import StatusLine, summary
 from .tasks.messages import Priority, Publisher
-from .watcher import Watcher, identity_of
+from .watcher import Say, Watcher, identity_of
 from .wording import shown
 
 log = logging.getLogger(__name__)
@@ -56,6 +58,7 @@ class Run:
     """How a mirror is kept: `settle` and `rescan` in seconds (0: no rescans)."""
 
     mirror: Mirror
+    policy: Policy
     actor: Actor
     broker: str
     spill: Path
@@ -111,9 +114,11 @@ class _Keeping:
         self._ledger = Ledger(connect(run.broker), run.mirror.name)
         self._place = Place(self._ledger, run.mirror.name, run.mirror.host)
         self._settle = Settle(run.settle)
-        comparison = Comparison(self._keys, run.actor, delete=run.mirror.delete, spill=str(run.spill))
+        comparison = Comparison(self._keys, run.actor, run.policy, spill=str(run.spill))
         self._publisher = Publisher(sending_app(run.broker, run.mirror.queue), run.mirror.queue)
-        self._feed = Feed(run.mirror.name, self._keys, comparison, self._ledger, self._publisher, self._settle)
+        self._feed = Feed(
+            run.mirror.name, self._keys, comparison, self._ledger, self._publisher, self._settle, follow=run.mirror.follow_links
+        )
         self._watcher: Watcher | None = None
         self._dead: list[int] = []
         self._failed_told = 0
@@ -149,10 +154,12 @@ class _Keeping:
         self._epoch = self._ledger.register(definition, self._version)
         cleared = self._ledger.cleared()
         self._feed.cleared = cleared[1] if cleared and cleared[0] == self._version else 0.0
+        self._feed.holding = self._ledger.holding()
 
     def _start(self, ends: ExitStack) -> None:
         if not self._run.once:
-            self._watcher = Watcher(self._keys, self._settle.say)
+            self._watcher = _watcher(self._keys, self._settle.say, follow=self._mirror.follow_links)
+            self._feed.on_link = self._watcher.look_into
             ends.callback(self._watcher.close)
         ends.callback(self._feed.close, 2.0)
         self._again_failed()
@@ -211,7 +218,12 @@ class _Keeping:
         except BrokerError as error:
             log.debug("%s", error)
         if self._standing:
-            self._status.show(self._standing, looking=self._feed.looking.is_set())
+            self._status.show(
+                self._standing,
+                looking=self._feed.looking.is_set(),
+                held=self._feed.holding,
+                unwatched=self._watcher.unwatched if self._watcher else 0,
+            )
 
     def _guard(self) -> Standing:
         standing = self._place.keep()
@@ -307,7 +319,7 @@ class _Keeping:
             if isinstance(report.error, SourceUnsure) or self._feed.failed_looks >= _ONCE_LOOKS:
                 raise report.error
             return False
-        return self._ledger_is_empty()
+        return self._settle.is_idle() and self._ledger_is_empty()
 
     def _ledger_is_empty(self) -> bool:
         try:
@@ -337,14 +349,14 @@ class _Keeping:
 
     def _end(self, before: Standing, after: Standing | None, finished: bool) -> Exit:
         if after is not None:
-            log.info("%s", summary(before, after, time.monotonic() - self._began))
+            log.info("%s", summary(before, after, time.monotonic() - self._began, skipped=len(self._feed.skipped)))
         if self._signals.number == signal.SIGINT or (self._run.once and not finished):
             return Exit.INTERRUPTED
         if after is not None and after.failed:
             self._tell_failures(after.failed)
             return Exit.INCOMPLETE
         report = self._feed.last_look
-        return Exit.INCOMPLETE if finished and report is not None and not report.complete else Exit.DONE
+        return Exit.INCOMPLETE if finished and report is not None and (report.held or not report.complete) else Exit.DONE
 
     def _tell_failures(self, count: int) -> None:
         with suppress(BrokerError):
@@ -354,6 +366,14 @@ class _Keeping:
                 log.error("failed: %s: %s", shown(failure.key), failure.reason)
         if count > _FAILURES_SHOWN:
             log.error("and %d more failed", count - _FAILURES_SHOWN)
+
+
+def _watcher(keys: Keys, say: Say, *, follow: bool) -> Watcher:
+    try:
+        return Watcher(keys, say, follow=follow)
+    except OSError as error:
+        cure = "raise it with: sysctl fs.inotify.max_user_instances=1024" if error.errno == errno.EMFILE else ""
+        raise StartError(f"the kernel gives no inotify instance: {error.strerror}", cure) from error
 
 
 def _identities(mirror: Mirror) -> dict[str, Identity]:

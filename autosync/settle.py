@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from os.path import commonpath
+from typing import NamedTuple
 
 from .change import LOOK_EVERYWHERE, Change, Kind
 from .keys import slashed
@@ -22,7 +23,7 @@ MOST_PATIENCE = 60.0
 #: More pending files than this become one look, so that a storm of events needs no more memory.
 MOST_PENDING = 100_000
 #: More pending looks than this become one look at the directory they have in common.
-MOST_LOOKS = 64
+MOST_LOOKS = 256
 #: Whoever makes a file has it open for writing by then, in seconds; before that, nobody can tell.
 _MAKING = 0.05
 #: How long a look waits for others to fold into, in seconds.
@@ -46,6 +47,14 @@ class Pending:
         return self.kind in (Kind.SAVED, Kind.DELETED)
 
 
+class Look(NamedTuple):
+    """A part of the source that is to be compared: at or below `path`, "" is everything. `seen_leaving` says that the kernel told that
+    this directory is gone."""
+
+    path: str
+    seen_leaving: bool = False
+
+
 class Settle:
     """What has been said and not yet been taken. Safe to use from many threads.
 
@@ -60,7 +69,7 @@ class Settle:
         self._pending: dict[str, Pending] = {}
         self._heap: list[tuple[float, str]] = []
         self._sent: dict[str, float] = {}
-        self._looks: dict[str, float] = {}
+        self._looks: dict[Look, float] = {}
         self._changed = threading.Condition()
         self._closed = False
 
@@ -69,8 +78,8 @@ class Settle:
         now = self._clock()
         with self._changed:
             for kind, path in changes:
-                if kind is Kind.LOOK:
-                    self._add_look(path, now)
+                if kind in (Kind.LOOK, Kind.LEFT):
+                    self._add_look(Look(path, kind is Kind.LEFT), now)
                 else:
                     self._add(path, now, kind)
             self._changed.notify_all()
@@ -91,15 +100,16 @@ class Settle:
                     return due
                 self._changed.wait(None if not self._heap else max(self._heap[0][0] - self._clock(), 0.0))
 
-    def take_look(self) -> str | None:
-        """The path of the next look ("" is everything), or None as soon as `close` was called; waits until there is one."""
+    def take_look(self) -> Look | None:
+        """The next look, or None as soon as `close` was called; waits until there is one."""
         with self._changed:
             while not self._closed:
                 now = self._clock()
-                due = [path for path, at in self._looks.items() if at <= now]
+                due = [look for look, at in self._looks.items() if at <= now]
                 if due:
-                    del self._looks[due[0]]
-                    return due[0]
+                    first = max(due, key=lambda look: look.seen_leaving)
+                    del self._looks[first]
+                    return first
                 self._changed.wait(min(self._looks.values()) - now if self._looks else None)
             return None
 
@@ -133,7 +143,7 @@ class Settle:
         if len(self._pending) > MOST_PENDING:
             self._pending.clear()
             self._heap.clear()
-            self._add_look(LOOK_EVERYWHERE.path, now)
+            self._add_look(Look(LOOK_EVERYWHERE.path), now)
 
     def _wait(self, pending: Pending) -> None:
         """One entry a path in the heap, however often it is said: an entry that comes up too early is put back."""
@@ -165,14 +175,21 @@ class Settle:
             self._sent = {path: at for path, at in self._sent.items() if now < at + self.quiet}
         return due
 
-    def _add_look(self, path: str, now: float) -> None:
-        if any(path == above or above == "" or path.startswith(slashed(above)) for above in self._looks):
+    def _add_look(self, look: Look, now: float) -> None:
+        """Fold it with the others. A look at what has left and an ordinary one do not swallow each other: the first may delete more."""
+        if any(_swallows(other, look) for other in self._looks):
             return
-        below = [known for known in self._looks if path == "" or known.startswith(slashed(path))]
-        for known in below:
-            del self._looks[known]
-        self._looks[path] = now + (LOOK_DELAY if path else 0.0)
+        for below in [other for other in self._looks if _swallows(look, other)]:
+            del self._looks[below]
+        self._looks[look] = now + (LOOK_DELAY if look.path else 0.0)
         if len(self._looks) > MOST_LOOKS:
-            common = commonpath(list(self._looks))
-            self._looks.clear()
-            self._looks[common] = now + LOOK_DELAY
+            paths = [look.path for look in self._looks]
+            common = "" if "" in paths else commonpath(paths)
+            self._looks = {Look(common): now + LOOK_DELAY}
+
+
+def _swallows(one: Look, other: Look) -> bool:
+    """Whether a look makes another one needless."""
+    if one.seen_leaving != other.seen_leaving:
+        return False
+    return one.path in ("", other.path) or other.path.startswith(slashed(one.path))

@@ -22,8 +22,8 @@ class StatusLine:
         self._shown = False
         self._last: tuple[float, int] | None = None
 
-    def show(self, standing: Standing, *, looking: bool) -> None:
-        """Show how things stand now."""
+    def show(self, standing: Standing, *, looking: bool, held: int = 0, unwatched: int = 0) -> None:
+        """Show how things stand now: whether a look is running, how many deletions are held back, how many directories are not watched."""
         if not self._live:
             return
         moment = time.monotonic()
@@ -32,9 +32,10 @@ class StatusLine:
             rate = f", {human_size((standing.bytes - self._last[1]) / (moment - self._last[0]))}/s"
         self._last = (moment, standing.bytes)
         doing = "comparing" if looking else "in step" if not standing.dirty else "transferring"
-        failed = f", {standing.failed} failed" if standing.failed else ""
+        more = ((standing.failed, "failed"), (held, "deletions held"), (unwatched, "directories not watched"))
+        told = "".join(f", {count} {what}" for count, what in more if count)
         sent = f"{standing.files} sent ({human_size(standing.bytes)}{rate})"
-        line = f"{doing}: {standing.dirty} waiting, {sent}, {standing.deleted} deleted{failed}"
+        line = f"{doing}: {standing.dirty} waiting, {sent}, {standing.deleted} deleted{told}"
         self._stream.write(f"\r\x1b[K{line}\r")
         self._stream.flush()
         self._shown = True
@@ -47,8 +48,9 @@ class StatusLine:
             self._shown = False
 
 
-def summary(before: Standing, after: Standing, seconds: float) -> str:
+def summary(before: Standing, after: Standing, seconds: float, *, skipped: int = 0) -> str:
     """What was done between two moments."""
     files, size, deleted = after.files - before.files, after.bytes - before.bytes, after.deleted - before.deleted
     left = f", {after.dirty} left for the next start" if after.dirty else ""
-    return f"uploaded {files} files ({human_size(size)}), deleted {deleted}, failed {after.failed}{left}, in {seconds:.1f} s"
+    passed = f", skipped {skipped}" if skipped else ""
+    return f"uploaded {files} files ({human_size(size)}), deleted {deleted}, failed {after.failed}{passed}{left}, in {seconds:.1f} s"

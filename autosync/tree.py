@@ -6,7 +6,9 @@ import ctypes
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
@@ -23,14 +25,35 @@ _RESOLVE_NO_SYMLINKS = 0x04
 _RESOLVE_BENEATH = 0x08
 
 
+#: linux/limits.h and path_resolution(7): so many links are followed on the way to one file.
+_MOST_LINKS = 40
+
+#: What is not a regular file, in words.
+_SPECIAL = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFBLK: "a device", stat.S_IFCHR: "a device"}
+
+
 class Found(NamedTuple):
-    """A regular file found on the disk. `changed` is max(mtime, ctime), in seconds since the epoch, and `mtime_ns` its
-    modification time in nanoseconds."""
+    """A file found on the disk. `changed` is max(mtime, ctime), in seconds since the epoch, and `mtime_ns` its modification time in
+    nanoseconds. `kept` is empty; or the reason why it is not sent, and then what the target has under this name stays as it is. A `path`
+    with a slash at its end stands for all that may be below it."""
 
     path: str
     size: int
     changed: float
     mtime_ns: int
+    kept: str = ""
+
+
+class Withheld(Exception):  # noqa: N818 - a finding, not an error
+    """There is something at this path, and autosync does not send it."""
+
+
+class Resolved(NamedTuple):
+    """Where a path leads: `real` has no link in it, and `passed` are the links on the way; all relative to the root. There may be nothing
+    at `real`."""
+
+    real: str
+    passed: tuple[str, ...]
 
 
 class _OpenHow(ctypes.Structure):
@@ -80,6 +103,73 @@ def open_directory_beneath(root: int, relative: str) -> int:
     return open_beneath(root, relative, _DIRECTORY)
 
 
+def resolve_beneath(root: int, tops: Sequence[str], relative: str) -> Resolved:
+    """Follow the links on the way to a path, as long as they stay beneath the root.
+
+    The answer is a name and no more: whoever opens it does so with `open_beneath`, so that a link that is put in its way afterwards leads
+    nowhere.
+
+    Args:
+        root: descriptor of the root directory.
+        tops: paths of the root; an absolute link that begins with one of them stays inside.
+        relative: path below the root.
+
+    Raises:
+        Withheld: a link leads out of the root, or the links go round in a circle.
+        OSError: a directory on the way cannot be searched.
+    """
+    rest = relative.split("/")[::-1]
+    done: list[str] = []
+    passed: list[str] = []
+    while rest:
+        name = rest.pop()
+        if name in ("", "."):
+            continue
+        if name == "..":
+            if not done:
+                raise Withheld("is a link that leads out of the source")
+            done.pop()
+            continue
+        done.append(name)
+        link = _link_at(root, "/".join(done))
+        if link is None:
+            continue
+        passed.append("/".join(done))
+        if len(passed) > _MOST_LINKS:
+            raise Withheld("is a link that leads to itself")
+        done.pop()
+        if link.startswith("/"):
+            link, done = _inside(tops, link), []
+        rest += link.split("/")[::-1]
+    return Resolved("/".join(done), tuple(passed))
+
+
+def _link_at(root: int, relative: str) -> str | None:
+    try:
+        return os.readlink(relative, dir_fd=root)
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.ENOENT, errno.ENOTDIR):
+            return None  # no link, or nothing there
+        raise
+
+
+def _inside(tops: Sequence[str], link: str) -> str:
+    for top in tops:
+        if link == top or link.startswith(top.rstrip("/") + "/"):
+            return link[len(top) :].lstrip("/")
+    raise Withheld("is a link that leads out of the source")
+
+
+def tops_of(root: str) -> tuple[str, ...]:
+    """The names under which a root may stand in an absolute link: as it was given, and without links of its own."""
+    return tuple(dict.fromkeys((root, os.path.realpath(root))))
+
+
+def special(mode: int) -> str:
+    """What a file of this `st_mode` is, if autosync has no use for it: "a FIFO", say. "" if it has."""
+    return _SPECIAL.get(stat.S_IFMT(mode), "")
+
+
 def _openat2(root: int, relative: str, flags: int) -> int:
     how = _OpenHow(flags, 0, _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS)
     found: int = _libc.syscall(_SYS_OPENAT2, root, os.fsencode(relative), ctypes.byref(how), ctypes.sizeof(how))
@@ -118,12 +208,23 @@ def _open_step_by_step(root: int, relative: str, flags: int) -> int:
         os.close(here)
 
 
-class Walk:
-    """The regular files below a directory, in the order of their paths' code points.
+@dataclass(slots=True)
+class _Level:
+    """A directory that the walk is in: `path` with a slash at its end, as it was reached; `real` without links, relative to the root."""
 
-    Names are sorted per directory with "/" appended to those of directories, so `a-b` comes before `a/c` and that before
-    `a0`: the order in which object stores list keys. A directory that vanishes on the way is passed over, as are links,
-    FIFOs, sockets and devices. Any other error is noted in `errors`, and then the walk has not seen everything.
+    descriptor: int
+    path: str
+    real: str
+    names: Iterator[tuple[str]]
+
+
+class Walk:
+    """The files below a directory, in the order of their paths' code points.
+
+    Names are sorted per directory with "/" appended to those of directories, so `a-b` comes before `a/c` and that before `a0`: the order
+    in which object stores list keys. A directory that vanishes on the way is passed over. FIFOs, sockets, devices, and links that lead out
+    of the root or back to a directory on the way, are found as `kept`. Any error is noted in `errors`, and then the walk has not seen
+    everything.
 
     Args:
         root: path of the source root.
@@ -131,6 +232,7 @@ class Walk:
         enters: asked for each directory below; False leaves it out.
         accepts: asked for each file; False leaves it out.
         spill: where very large directories are sorted; None for the system's temporary directory.
+        follow: whether links are followed to files and directories beneath the root; if not, they are passed over.
     """
 
     def __init__(
@@ -140,6 +242,8 @@ class Walk:
         enters: Callable[[str], bool] = lambda _: True,
         accepts: Callable[[str], bool] = lambda _: True,
         spill: str | None = None,
+        *,
+        follow: bool = False,
     ) -> None:
         self.errors: list[OSError] = []
         self._root = root
@@ -147,6 +251,7 @@ class Walk:
         self._enters = enters
         self._accepts = accepts
         self._spill = spill
+        self._tops = tops_of(root) if follow else ()
 
     def __iter__(self) -> Iterator[Found]:
         try:
@@ -155,38 +260,51 @@ class Walk:
             self._note(error, self._root)
             return
         try:
-            relative = self._directory[len(self._root) :].strip("/")
-            top = self._open(relative, root, self._directory)
-            if top is not None:
-                yield from self._below(top, self._directory.rstrip("/") + "/")
+            start = self._directory[len(self._root) :].strip("/")
+            above = self._above(root, start)
+            top = self._open(root, root, start, self._directory, "", above)
+            if isinstance(top, Found):
+                yield top
+            elif top is not None:
+                yield from self._below(root, top, above)
         finally:
             os.close(root)
 
-    def _below(self, top: int, prefix: str) -> Iterator[Found]:
-        """Depth first with a stack of our own, so that depth costs no recursion. Each level is (fd, path, names)."""
-        levels = [(top, prefix, self._sorted_names(top, prefix))]
+    def _above(self, root: int, start: str) -> set[str]:
+        """Where the directories above the start really are: a link back to one of them makes a circle, wherever the walk begins."""
+        parts = start.split("/") if start and self._tops else []
+        above = set()
+        for count in range(len(parts)):
+            with suppress(Withheld, OSError):
+                above.add(resolve_beneath(root, self._tops, "/".join(parts[:count])).real)
+        return above
+
+    def _below(self, root: int, top: _Level, above: set[str]) -> Iterator[Found]:
+        """Depth first with a stack of our own, so that depth costs no recursion."""
+        levels = [top]
         try:
             while levels:
-                here, path, names = levels[-1]
-                row = next(names, None)
+                level = levels[-1]
+                row = next(level.names, None)
                 if row is None:
-                    os.close(here)
+                    os.close(level.descriptor)
                     levels.pop()
                     continue
                 name = row[0]
-                if name.endswith("/"):
-                    below = path + name
-                    if self._enters(below[:-1]):
-                        deeper = self._open(name[:-1], here, below[:-1])
-                        if deeper is not None:
-                            levels.append((deeper, below, self._sorted_names(deeper, below)))
-                elif self._accepts(path + name):
-                    found = self._stat(name, here, path + name)
+                path = level.path + name
+                if not name.endswith("/"):
+                    found = self._stat(root, level, name) if self._accepts(path) else None
                     if found is not None:
                         yield found
+                elif self._enters(path[:-1]):
+                    deeper = self._open(root, level.descriptor, name[:-1], path[:-1], level.real, above, levels)
+                    if isinstance(deeper, Found):
+                        yield deeper
+                    elif deeper is not None:
+                        levels.append(deeper)
         finally:
-            for here, _, _ in levels:
-                os.close(here)
+            for level in levels:
+                os.close(level.descriptor)
 
     def _sorted_names(self, directory: int, path: str) -> Iterator[tuple[str]]:
         return iter(disksort(self._names(directory, path), self._spill, _NAMES_IN_MEMORY))
@@ -197,29 +315,73 @@ class Walk:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
                         yield (entry.name + "/",)
-                    elif entry.is_file(follow_symlinks=False):
+                    elif not entry.is_symlink():
                         yield (entry.name,)
+                    elif self._tops:
+                        yield (entry.name + "/" if _leads_to_directory(entry) else entry.name,)
         except OSError as error:
             self._note(error, path)
 
-    def _open(self, name: str, parent: int, path: str) -> int | None:
+    def _open(
+        self, root: int, parent: int, name: str, path: str, real: str, above: set[str], levels: Sequence[_Level] = ()
+    ) -> _Level | Found | None:
+        """Open a directory below one that really is at `real`. None if it cannot be; a `kept` one if a link is not to be followed."""
+        real = f"{real}/{name}" if real else name
         try:
-            return open_directory_beneath(parent, name)
+            try:
+                descriptor = open_directory_beneath(parent, name)
+            except OSError as error:
+                if error.errno not in (errno.ELOOP, errno.ENOTDIR) or not self._tops:
+                    raise
+                real, passed = resolve_beneath(root, self._tops, real)
+                if passed and (real in above or any(real == level.real for level in levels)):
+                    raise Withheld("is a link to a directory that it lies in") from error
+                descriptor = open_directory_beneath(root, real)
+        except Withheld as reason:
+            return Found(path + "/", 0, 0.0, 0, str(reason))
         except OSError as error:
             self._note(error, path)
             return None
+        path = path.rstrip("/") + "/"
+        return _Level(descriptor, path, real, self._sorted_names(descriptor, path))
 
-    def _stat(self, name: str, directory: int, path: str) -> Found | None:
+    def _stat(self, root: int, level: _Level, name: str) -> Found | None:
+        path = level.path + name
         try:
-            seen = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            seen = os.stat(name, dir_fd=level.descriptor, follow_symlinks=False)
+            if stat.S_ISLNK(seen.st_mode):
+                return self._stat_linked(root, f"{level.real}/{name}", path, seen.st_ctime)
+        except Withheld as reason:
+            return Found(path, 0, 0.0, 0, str(reason))
         except OSError as error:
             self._note(error, path)
             return None
-        if not stat.S_ISREG(seen.st_mode):
+        return found_at(path, seen)
+
+    def _stat_linked(self, root: int, real: str, path: str, linked: float) -> Found | None:
+        """A link that was made to lead elsewhere changes what its name holds, whatever the times of the file it leads to."""
+        if not self._tops:
             return None
-        return Found(path, seen.st_size, max(seen.st_mtime, seen.st_ctime), seen.st_mtime_ns)
+        seen = os.stat(resolve_beneath(root, self._tops, real).real, dir_fd=root, follow_symlinks=False)
+        found = found_at(path, seen)
+        return found._replace(changed=max(found.changed, linked)) if found else None
 
     def _note(self, error: OSError, path: str) -> None:
         if error.errno not in (errno.ENOENT, errno.ENOTDIR) or path == self._root:
             error.filename = path
             self.errors.append(error)
+
+
+def found_at(path: str, seen: os.stat_result) -> Found | None:
+    """What lstat(2) saw at a path: a file, something that is kept, or None for what is passed over (a directory, a link)."""
+    if stat.S_ISREG(seen.st_mode):
+        return Found(path, seen.st_size, max(seen.st_mtime, seen.st_ctime), seen.st_mtime_ns)
+    kept = special(seen.st_mode)
+    return Found(path, 0, 0.0, 0, f"is {kept}") if kept else None
+
+
+def _leads_to_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False

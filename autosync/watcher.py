@@ -2,6 +2,9 @@
 
 What it cannot know it says as a look: a directory that appeared (files may have been made in it before its watch stood), one that left, a
 queue that overflowed, a directory that cannot be watched.
+
+A directory may be known by several names, its own and those of links to it; what happens in it is said for each. A link to a file is said
+when the file changes. Where links lead is found out by the thread that places watches, again each time that something on their way changes.
 """
 
 from __future__ import annotations
@@ -11,8 +14,10 @@ import logging
 import os
 import queue
 import select
+import stat
 import threading
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Literal
 
 from .change import LOOK_EVERYWHERE, Change, Kind
@@ -30,7 +35,7 @@ from .inotify import (
 )
 from .keys import Keys, Source, slashed
 from .mirror import Identity
-from .tree import open_directory_beneath, open_root
+from .tree import Resolved, Withheld, open_directory_beneath, open_root, resolve_beneath, tops_of
 
 log = logging.getLogger(__name__)
 
@@ -47,23 +52,31 @@ class Watcher:
     Args:
         keys: says which directories are visited and which paths belong to a source.
         say: called with changes, from both threads; must not block.
+        follow: whether links are followed.
 
     Raises:
         OSError: the kernel gives no inotify instance.
     """
 
-    def __init__(self, keys: Keys, say: Say) -> None:
+    def __init__(self, keys: Keys, say: Say, *, follow: bool = True) -> None:
         self._keys = keys
         self._say = say
         self._inotify = Inotify()
         self._stop_read, self._stop_write = os.pipe()
         self._lock = threading.Lock()
-        self._paths: dict[int, str] = {}
+        self._follow = follow
+        #: Watch descriptor -> the names of its directory, and the other way round.
+        self._paths: dict[int, list[str]] = {}
         self._watches: dict[str, int] = {}
         self._only: dict[str, set[str]] = {}
-        #: Directories that appeared; "everything" is a round through all of them, and None the end.
+        #: Link -> the paths that it leads through and to, and the other way round.
+        self._links: dict[str, tuple[str, ...]] = {}
+        self._dependents: dict[str, set[str]] = {}
+        #: Directories that appeared, and links to be looked into; "everything" is a round through all of them, and None the end.
         self._to_place: queue.SimpleQueue[tuple[Source, str] | Literal["everything"] | None] = queue.SimpleQueue()
-        self._refused = False
+        #: Directories that the kernel refused to watch since the last round began.
+        self.unwatched = 0
+        self._unwatched_told = 0
         self._closing = False
         #: What ended one of the threads, if anything did that should not.
         self.broken: Exception | None = None
@@ -107,6 +120,12 @@ class Watcher:
         "look everywhere"."""
         self._to_place.put("everything")
 
+    def look_into(self, link: str) -> None:
+        """Follow a link of which nobody has told yet."""
+        source = self._keys.source_of(link)
+        if self._follow and source is not None and link not in self._links:
+            self._to_place.put((source, link))
+
     def replace_root(self, source: Source) -> None:
         """Watch anew what now stands where the root of this source is. Then says "look everywhere"."""
         self._forget(source.root)
@@ -148,48 +167,132 @@ class Watcher:
             log.warning("the kernel's event queue overflowed: everything is compared again")
             self.place_again()
             return ()
-        directory = self._paths.get(wd)
         if mask & IN_IGNORED:
-            if directory is not None:
-                del self._paths[wd]
+            for directory in self._paths.pop(wd, ()):
                 if self._watches.get(directory) == wd:
                     del self._watches[directory]
             return ()
-        if directory is None or not name:
-            return ()
-        path = slashed(directory) + name
-        return self._directory_changes(path, mask) if mask & IN_ISDIR else self._file_changes(directory, path, mask)
+        changes: list[Change] = []
+        for directory in tuple(self._paths.get(wd, ())) if name else ():
+            path = slashed(directory) + name
+            changes += self._directory_changes(path, mask) if mask & IN_ISDIR else self._file_changes(directory, path, mask)
+        return changes
 
-    def _directory_changes(self, path: str, mask: int) -> Iterable[Change]:
+    def _directory_changes(self, path: str, mask: int) -> list[Change]:
         source = self._keys.source_of(path)
         if source is None or source.is_file or not self._keys.enters(path):
-            return ()
+            return []
+        prefix = slashed(path)
+        for other in [other for other in self._dependents if other == path or other.startswith(prefix)]:
+            self._look_again(other)
         if mask & _LEFT:
             self._forget_locked(path)
-        else:
-            self._to_place.put((source, path))
-        return (Change(Kind.LOOK, path),) if mask & _LEFT else ()
+            return [Change(Kind.LEFT, path)]
+        self._to_place.put((source, path))
+        return []
 
-    def _file_changes(self, directory: str, path: str, mask: int) -> Iterable[Change]:
+    def _file_changes(self, directory: str, path: str, mask: int) -> list[Change]:
         only = self._only.get(directory)
         if only is not None and path not in only:
-            return ()
+            return []
+        if mask & (_LEFT | _CAME):
+            self._look_again(path)
+            if path in self._links:
+                self._to_place.put((self._source(path), path))
         if mask & _LEFT:
-            return (Change(Kind.DELETED, path),)
-        return (Change(Kind.CREATED if mask & IN_CREATE else Kind.SAVED, path),)
+            return [Change(Kind.DELETED, path)]
+        kind = Kind.CREATED if mask & IN_CREATE else Kind.SAVED
+        return [Change(kind, name) for name in (path, *self._dependents.get(path, ()))]
+
+    def _look_again(self, path: str) -> None:
+        """Something on the way of these links has changed."""
+        for link in self._dependents.get(path, ()):
+            self._to_place.put((self._source(link), link))
+
+    def _source(self, path: str) -> Source:
+        return next(source for source in self._keys.sources if source.holds(path))
 
     # Placing watches
 
     def _place_all(self) -> None:
         while (wanted := self._to_place.get()) is not None:
             if wanted == "everything":
-                for source in self._keys.sources:
-                    self._place_tree(source, source.root, appeared=False)
-                self._forget_lost()
-                self._say((LOOK_EVERYWHERE,))
+                self._place_everything()
             else:
-                self._place_tree(*wanted, appeared=True)
-                self._say((Change(Kind.LOOK, wanted[1]),))
+                self._place_one(*wanted)
+            self._tell_unwatched()
+
+    def _place_everything(self) -> None:
+        self.unwatched = 0
+        for source in self._keys.sources:
+            self._place_tree(source, source.root, appeared=False)
+        self._forget_lost()
+        self._say((LOOK_EVERYWHERE,))
+
+    def _place_one(self, source: Source, path: str) -> None:
+        """A directory that appeared, or a link that has to be looked into."""
+        if path in self._links or (self._follow and os.path.islink(path)):
+            self._place_link(source, path)
+        else:
+            self._place_tree(source, path, appeared=True)
+            self._say((Change(Kind.LOOK, path),))
+
+    def _place_link(self, source: Source, link: str) -> None:
+        with self._lock:
+            was_directory = link in self._watches
+            self._forget_locked(link)
+        is_directory = False
+        if os.path.islink(link):
+            try:
+                root = open_root(source.root)
+            except OSError:
+                return  # the loss of a root is told elsewhere
+            try:
+                is_directory = self._register(root, source, link)
+            finally:
+                os.close(root)
+        if is_directory:
+            self._place_tree(source, link, appeared=True)
+        if is_directory or was_directory:
+            self._say((Change(Kind.LOOK if is_directory else Kind.LEFT, link),))
+        self._say((Change(Kind.SAVED, link),))
+
+    def _register(self, root: int, source: Source, link: str) -> bool:
+        """Note what a link depends on. Returns whether it leads to a directory that is to be entered."""
+        relative = link[len(source.root) :].strip("/")
+        prefix = slashed(source.root)
+        on_its_way: tuple[str, ...] = ()
+        try:
+            found = resolve_beneath(root, tops_of(source.root), relative)
+            on_its_way = tuple(prefix + path for path in (*found.passed, found.real) if path != relative)
+            mode = os.stat(found.real or ".", dir_fd=root, follow_symlinks=False).st_mode
+            enters = stat.S_ISDIR(mode) and not _goes_round(root, source.root, relative, found)
+        except (Withheld, OSError):
+            enters = False
+        with self._lock:
+            self._unregister(link)
+            self._links[link] = on_its_way
+            for path in on_its_way:
+                self._dependents.setdefault(path, set()).add(link)
+        return enters
+
+    def _unregister(self, link: str) -> None:
+        for path in self._links.pop(link, ()):
+            self._dependents[path].discard(link)
+            if not self._dependents[path]:
+                del self._dependents[path]
+
+    def _tell_unwatched(self) -> None:
+        if self.unwatched and self.unwatched >= 2 * self._unwatched_told:
+            limit = Path("/proc/sys/fs/inotify/max_user_watches")
+            allowed = int(limit.read_text()) if limit.exists() else 0
+            log.warning(
+                "the limit of watches is reached: %d of %d directories are not watched, and are compared every --rescan seconds; "
+                "raise it with: sysctl fs.inotify.max_user_watches=%d",
+                self.unwatched, self.unwatched + len(self._watches), 1 << (allowed + self.unwatched).bit_length(),
+            )  # fmt: skip
+            self._unwatched_told = self.unwatched
+        self._unwatched_told = min(self._unwatched_told, self.unwatched)
 
     def _place_tree(self, source: Source, top: str, appeared: bool) -> None:
         """Watch a directory and those below it; the watch first, then the look inside, so that nothing falls between."""
@@ -207,57 +310,78 @@ class Watcher:
             os.close(root)
 
     def _place(self, root: int, source: Source, directory: str, appeared: bool) -> list[str]:
+        relative = directory[len(source.root) :].strip("/")
         try:
-            descriptor = open_directory_beneath(root, directory[len(source.root) :].strip("/"))
+            real, descriptor = self._open(root, source, relative)
+        except Withheld:
+            return []
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                 log.warning("%s cannot be watched: %s; it is compared every --rescan seconds", directory, error.strerror)
             return []
         try:
             self._add(descriptor, directory)
-            if not _stands_at(descriptor, root, directory[len(source.root) :].strip("/")):
+            if not _stands_at(descriptor, root, real):
                 self._forget(directory)  # it was moved meanwhile; where it is now, it is placed by an event of its own
                 return []
-            return [] if source.is_file else self._see_inside(descriptor, directory, appeared)
+            return [] if source.is_file else self._see_inside(root, source, descriptor, directory, appeared)
         finally:
             os.close(descriptor)
+
+    def _open(self, root: int, source: Source, relative: str) -> tuple[str, int]:
+        """Open a directory, and say where it really is."""
+        try:
+            return relative, open_directory_beneath(root, relative)
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.ENOTDIR) or not self._follow:
+                raise
+        real = resolve_beneath(root, tops_of(source.root), relative).real
+        return real, open_directory_beneath(root, real)
 
     def _add(self, descriptor: int, directory: str) -> None:
         try:
             with self._lock:
                 wd = self._inotify.add(descriptor, _MASK)
-                before = self._paths.get(wd)
-                if before is not None and self._watches.get(before) == wd:
-                    del self._watches[before]
-                self._paths[wd] = directory
+                if self._watches.get(directory, wd) != wd:
+                    self._drop_locked(directory)
+                names = self._paths.setdefault(wd, [])
+                for name in [name for name in names if name != directory and not _is_at(descriptor, name)]:
+                    names.remove(name)
+                    self._watches.pop(name, None)
+                if directory not in names:
+                    names.append(directory)
                 self._watches[directory] = wd
         except OSError as error:
-            if not self._refused:
-                cure = "raise it with: sysctl fs.inotify.max_user_watches=1048576" if error.errno == errno.ENOSPC else ""
-                log.warning(
-                    "%s cannot be watched after %d others: %s; %s. What is not watched is compared every --rescan seconds",
-                    directory, len(self._watches), "the limit of watches is reached" if cure else error.strerror, cure,
-                )  # fmt: skip
-            self._refused = True
+            if error.errno != errno.ENOSPC:
+                log.warning("%s cannot be watched: %s; it is compared every --rescan seconds", directory, error.strerror)
+            self.unwatched += 1
 
-    def _see_inside(self, descriptor: int, directory: str, appeared: bool) -> list[str]:
-        below, changes = [], []
+    def _see_inside(self, root: int, source: Source, descriptor: int, directory: str, appeared: bool) -> list[str]:
+        below: list[str] = []
+        links: list[str] = []
+        changes: list[Change] = []
         prefix = slashed(directory)
         try:
             with os.scandir(descriptor) as entries:
                 for entry in entries:
                     path = prefix + entry.name
                     if entry.is_dir(follow_symlinks=False):
-                        if self._keys.enters(path):
-                            below.append(path)
+                        below.append(path)
+                    elif self._follow and entry.is_symlink():
+                        links.append(path)
                     elif appeared:
                         changes.append(Change(Kind.APPEARED, path))
         except OSError as error:
             if error.errno != errno.ENOENT:  # one that is gone is told by an event
                 log.warning("%s cannot be read: %s", directory, error.strerror)
+        for link in links:
+            if self._register(root, source, link):
+                below.append(link)
+            elif appeared:
+                changes.append(Change(Kind.APPEARED, link))
         if changes:
             self._say(changes)
-        return below
+        return [path for path in below if self._keys.enters(path)]
 
     def _forget_lost(self) -> None:
         """Give back the watches on directories that left while events were lost."""
@@ -267,21 +391,27 @@ class Watcher:
         with self._lock:
             for path in gone:
                 self._forget_locked(path)
-            for wd, path in list(self._paths.items()):
-                if self._watches.get(path) != wd:
-                    del self._paths[wd]
-                    self._inotify.remove(wd)
 
     def _forget(self, top: str) -> None:
         with self._lock:
             self._forget_locked(top)
 
     def _forget_locked(self, top: str) -> None:
+        prefix = slashed(top)
+        for link in [link for link in self._links if link == top or link.startswith(prefix)]:
+            self._unregister(link)
         if top not in self._watches:
             return  # nothing below can be watched either
-        prefix = slashed(top)
         for path in [path for path in self._watches if path == top or path.startswith(prefix)]:
-            wd = self._watches.pop(path)
+            self._drop_locked(path)
+
+    def _drop_locked(self, path: str) -> None:
+        """Forget one name of a directory; with the last of them its watch goes."""
+        wd = self._watches.pop(path)
+        names = self._paths.get(wd, [])
+        if path in names:
+            names.remove(path)
+        if not names:
             self._paths.pop(wd, None)
             self._inotify.remove(wd)
 
@@ -294,6 +424,21 @@ def _stands_at(descriptor: int, root: int, relative: str) -> bool:
         return os.readlink(f"/proc/self/fd/{descriptor}") == (slashed(top) + relative if relative else top)
     except OSError:
         return True
+
+
+def _is_at(descriptor: int, path: str) -> bool:
+    """Whether an open directory is what a path leads to now."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except OSError:
+        return False
+
+
+def _goes_round(root: int, top: str, relative: str, found: Resolved) -> bool:
+    """Whether a link leads back to a directory that the way to it goes through."""
+    parts = relative.split("/")
+    tops = tops_of(top)
+    return any(resolve_beneath(root, tops, "/".join(parts[:count])).real == found.real for count in range(len(parts)))
 
 
 def _is_gone(path: str) -> bool:

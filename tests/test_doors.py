@@ -311,7 +311,7 @@ def test_a_directory_watch_reads_no_celeryconfig_and_the_queue_is_the_brokers(
         "autosync-watch", "--actor=file", f"--target-container={target}", f"--broker={broker}", str(tree), cwd=tmp_path
     )
 
-    wait_until(lambda: valkey.client().llen("autosync:autosync:9") > 0, what="messages wait for an upload box")
+    wait_until(lambda: Ledger(connect(broker), "any").waiting("autosync") > 0, what="messages wait for an upload box")
     assert watcher.poll() is None
 
 

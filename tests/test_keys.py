@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from autosync.actor import Actor
 from autosync.errors import ConfigurationError
-from autosync.keys import Keys, Source, Span, is_plain, slashed
+from autosync.keys import TEMPORARY, Keys, Source, Span, is_plain, slashed
 from autosync.options import context_settings, parameters
 from autosync.tree import Walk
 
@@ -333,3 +333,77 @@ def test_a_key_without_the_target_prefix_is_not_ours() -> None:
     assert keys.path("mine/f") == "/s/f"
     assert keys.path("f") is None
     assert keys.path("min/f") is None
+
+
+# Temporary names
+
+TEMPORARY_NAMES = [
+    "film.mov.part", "film.mov.filepart", "film.mov.partial", "film.mov.crdownload", "film.tmp", ".~lock.text.odt#", ".~tmp~", "text.txt~",
+    "text.~1~", "~$text.docx", ".#text", "#text#", ".text.swp", ".text.swo", ".film.mov.a1B2c3", ".film.mov.ABCdef", ".rsync-partial",
+    ".rsync-tmp", "sedAb12Cd", ".in.film.mov.", ".in.film.mov", ".goutputstream-AB12CD", ".nfs000000000123456700000001",
+    ".fuse_hidden0000000100000001", ".autosync-0123456789abcdef",
+]  # fmt: skip
+ORDINARY_NAMES = [
+    "film.mov", "part", "partial.mov", ".hidden", ".hidden.config", ".sums.sha256", ".profile.backup", "sedation", "sedatives", "a#b",
+    "x.~y", ".swp.txt", "text.swp.txt", ".nfs", "4913", "#include", "tmp", "tmp.txt", "A.TMPX", ".in", "core.123456",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TEMPORARY_NAMES)
+def test_a_temporary_name_is_left_out_as_a_file_and_as_a_directory(name: str) -> None:
+    keys = Keys([Source("/s")], temporary=TEMPORARY)
+
+    assert not keys.covers(f"/s/{name}")
+    assert not keys.covers(f"/s/a/{name}/b/c")
+    assert not keys.enters(f"/s/a/{name}")
+    assert keys.path(f"/s/{name}") is None
+    assert Keys([Source("/s")]).covers(f"/s/{name}")
+
+
+@pytest.mark.parametrize("name", ORDINARY_NAMES)
+def test_a_name_that_only_resembles_a_temporary_one_stays(name: str) -> None:
+    keys = Keys([Source("/s")], temporary=TEMPORARY)
+
+    assert keys.covers(f"/s/{name}")
+    assert keys.covers(f"/s/{name}/b")
+    assert keys.enters(f"/s/{name}")
+
+
+def test_names_above_a_source_and_of_a_single_file_are_the_operators_choice() -> None:
+    keys = Keys([Source("/x.tmp/s"), Source("/files/one.part", is_file=True)], temporary=TEMPORARY)
+
+    assert keys.covers("/x.tmp/s/f")
+    assert keys.covers("/files/one.part")
+
+
+def test_a_pattern_for_temporary_names_that_is_none_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"--temporary '\('"):
+        Keys([Source("/s")], temporary=["ok", "("])
+
+
+# Done-markers
+
+@pytest.mark.parametrize(
+    ("marker", "file", "stands"),
+    [("{}.done", "film.mov", "film.mov.done"), (".{}.ok", "film.mov", ".film.mov.ok"), ("READY", "film.mov", "READY")],
+)
+def test_a_done_marker_speaks_for_its_file_or_its_directory_and_is_not_mirrored(marker: str, file: str, stands: str) -> None:
+    keys = Keys([Source("/s")], done_marker=marker)
+
+    assert keys.marker_of(f"/s/d/{file}") == f"/s/d/{stands}"
+    assert keys.is_marker(f"/s/d/{stands}")
+    assert not keys.is_marker(f"/s/d/{file}")
+    assert not keys.covers(f"/s/d/{stands}")
+    assert keys.covers(f"/s/d/{file}")
+    assert keys.marked_by(f"/s/d/{stands}") == (("/s/d", True) if marker == "READY" else (f"/s/d/{file}", False))
+
+
+@pytest.mark.parametrize("marker", ["a/b", "{}", "..", "{}{}", "\0"])
+def test_a_done_marker_that_can_mark_nothing_is_refused(marker: str) -> None:
+    with pytest.raises(ConfigurationError, match="--done-marker"):
+        Keys([Source("/s")], done_marker=marker)
+
+
+def test_without_a_marker_nothing_waits() -> None:
+    assert Keys([Source("/s")]).marker_of("/s/f") == ""
+    assert not Keys([Source("/s")]).is_marker("/s/f.done")

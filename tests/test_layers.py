@@ -31,7 +31,7 @@ FLOORS = [
     "settle reconciler actors",
     "inotify tree writers ledger server celery reading",
     "disksort processes",
-    "actor change errors files host keys logs mirror settings wording",
+    "actor change errors files host keys limit logs mirror settings wording",
 ]
 GROUND = frozenset(FLOORS[-1].split())
 WATCHING = {"inotify", "tree", "writers", "watcher", "reconciler", "settle", "look"}

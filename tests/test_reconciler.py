@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from autosync.errors import OutOfOrder
 from autosync.files import File
-from autosync.reconciler import MARGIN, Difference, compare, in_order
+from autosync.reconciler import MARGIN, Compare, Difference, Rule, compare, in_order
 from autosync.tree import Found, Walk
 
 KEYS = st.one_of(st.sampled_from(["a", "a/b", "a-b", "a0", "\udcff", "é", "😀", "\n"]), st.text(min_size=1, max_size=4))
@@ -31,7 +31,7 @@ def listed(target: dict[str, int], mtime: float = 1000.0) -> Iterator[File]:
 @settings(deadline=None, max_examples=300)
 @given(SIDES, SIDES)
 def test_a_target_to_which_the_differences_are_applied_equals_the_source(source: dict[str, int], target: dict[str, int]) -> None:
-    differences = list(compare(walked(source), in_order(listed(target))))
+    differences = list(compare(walked(source), in_order(listed(target)), Rule()))
 
     after = dict(target)
     for difference in differences:
@@ -45,7 +45,7 @@ def test_a_target_to_which_the_differences_are_applied_equals_the_source(source:
 @settings(deadline=None, max_examples=300)
 @given(SIDES, SIDES)
 def test_each_difference_is_told_once_in_order_and_nothing_else_is(source: dict[str, int], target: dict[str, int]) -> None:
-    told = [difference.key for difference in compare(walked(source), in_order(listed(target)))]
+    told = [difference.key for difference in compare(walked(source), in_order(listed(target)), Rule())]
 
     assert told == sorted({key for key in {*source, *target} if source.get(key) != target.get(key)})
 
@@ -55,7 +55,7 @@ def test_a_difference_says_what_is_on_the_disk() -> None:
     target = {"gone": 1, "other size": 9, "same": 3}
 
     new, other, same = (found for _, found in walked(source))
-    differences = list(compare([("new", new), ("other size", other), ("same", same)], listed(target)))
+    differences = list(compare([("new", new), ("other size", other), ("same", same)], listed(target), Rule()))
 
     assert differences == [Difference("gone", None), Difference("new", new), Difference("other size", other)]
 
@@ -85,14 +85,51 @@ def test_an_object_of_equal_size_is_suspect_unless_it_is_known_to_be_newer_or_se
 ) -> None:
     assert MARGIN == 2.0, "the table is written for this margin"
 
-    differences = list(compare(walked({"k": 1}, changed), listed({"k": 1}, made), cleared))
+    differences = list(compare(walked({"k": 1}, changed), listed({"k": 1}, made), Rule(cleared=cleared)))
 
     assert [difference.key for difference in differences] == (["k"] if suspect else [])
 
 
+@pytest.mark.parametrize(
+    ("by", "size", "changed", "told", "differs"),
+    [
+        (Compare.SIZE, 1, 2000, True, False),
+        (Compare.SIZE, 2, 100, True, True),
+        (Compare.TIME, 1, 100, True, False),
+        (Compare.TIME, 1, 2000, False, True),
+        (Compare.CHECKSUM, 1, 100, True, True),
+        (Compare.CHECKSUM, 1, 100, False, False),
+        (Compare.CHECKSUM, 1, 2000, False, True),
+    ],
+)
+def test_what_counts_is_what_was_asked_for(by: Compare, size: int, changed: float, told: bool, differs: bool) -> None:
+    rule = Rule(by, tells=lambda _: told)
+
+    assert [one.key for one in compare(walked({"k": size}, changed), listed({"k": 1}, 1000), rule)] == (["k"] if differs else [])
+
+
+@pytest.mark.parametrize("ahead", [-3600.0, -5.0, 0.0, 5.0, 3600.0])
+def test_the_difference_of_the_clocks_is_allowed_for(ahead: float) -> None:
+    """The file was changed at 1000, by the clock of this host; the object is made an hour before or afterwards, by the same clock."""
+    rule = Rule(ahead=ahead)
+
+    assert list(compare(walked({"k": 1}, 1000.0), listed({"k": 1}, 1003 + ahead), rule)) == []
+    assert [one.key for one in compare(walked({"k": 1}, 1000.0), listed({"k": 1}, 999 + ahead), rule)] == ["k"]
+
+
+def test_what_is_kept_is_neither_sent_nor_deleted_nor_is_what_may_be_below_it() -> None:
+    def kept(key: str) -> tuple[str, Found]:
+        return key, Found(f"/s/{key}", 0, 0.0, 0, "is a FIFO")
+
+    source = [kept("fifo"), kept("link/"), kept("new"), *walked({"z": 1}, 10)]
+    target = listed({"fifo": 3, "fifo2": 1, "link-": 1, "link/": 1, "link/a": 1, "link/b/c": 1, "link0": 1, "z": 1})
+
+    assert [one.key for one in compare(source, target, Rule())] == ["fifo2", "link-", "link0"]
+
+
 def test_the_etag_goes_along_where_only_times_differ() -> None:
-    only_times = next(compare(walked({"k": 1}, 100), listed({"k": 1}, 50)))
-    size_too = next(compare(walked({"k": 2}, 100), listed({"k": 1}, 50)))
+    only_times = next(compare(walked({"k": 1}, 100), listed({"k": 1}, 50), Rule()))
+    size_too = next(compare(walked({"k": 2}, 100), listed({"k": 1}, 50), Rule()))
 
     assert only_times.etag == "etag"
     assert size_too.etag is None
@@ -114,7 +151,7 @@ def test_a_file_of_equal_size_and_older_mtime_put_in_place_of_another_is_seen(tr
     source = [("f", found) for found in Walk(str(tree), str(tree))]
 
     assert (tree / "f").stat().st_mtime == 1e9
-    assert [difference.key for difference in compare(source, in_target)] == ["f"]
+    assert [difference.key for difference in compare(source, in_target, Rule())] == ["f"]
 
 
 # Order
@@ -140,7 +177,7 @@ def test_a_listing_in_order_passes_unchanged(keys: set[str]) -> None:
 
 def test_what_is_said_before_a_listing_breaks_its_order_is_said_and_nothing_after() -> None:
     told: list[str] = []
-    differences = compare(walked({"a": 1, "x": 1}), in_order([File("b"), File("a"), File("c")]))
+    differences = compare(walked({"a": 1, "x": 1}), in_order([File("b"), File("a"), File("c")]), Rule())
 
     with pytest.raises(OutOfOrder):
         told.extend(difference.key for difference in differences)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from autosync import settle as module
 from autosync.change import LOOK_EVERYWHERE, Change, Kind
-from autosync.settle import LOOK_DELAY, MOST_LOOKS, MOST_PATIENCE, Pending, Settle
+from autosync.settle import LOOK_DELAY, MOST_LOOKS, MOST_PATIENCE, Look, Pending, Settle
 
 QUIET = 1.0
 NUMBERS = itertools.count()
@@ -190,7 +190,7 @@ def test_at_most_as_many_are_taken_as_asked_for_and_the_oldest_first(settle: Set
 
 OPERATIONS = st.lists(
     st.one_of(
-        st.tuples(st.sampled_from([kind for kind in Kind if kind is not Kind.LOOK]), st.sampled_from(["/a", "/b", "/c"])),
+        st.tuples(st.sampled_from([kind for kind in Kind if kind not in (Kind.LOOK, Kind.LEFT)]), st.sampled_from(["/a", "/b", "/c"])),
         st.sampled_from([0.0, 0.1, QUIET / 2, QUIET, 3 * QUIET]),
         st.just("postpone"),
     ),
@@ -228,7 +228,8 @@ def looks(settle: Settle, clock: Clock) -> list[str | None]:
     clock.now += LOOK_DELAY
     found = []
     while not settle.is_idle():
-        found.append(settle.take_look())
+        taken_look = settle.take_look()
+        found.append(taken_look and taken_look.path)
     return found
 
 
@@ -255,6 +256,22 @@ def test_a_look_swallows_those_below_it(settle: Settle, clock: Clock, said: list
     assert looks(settle, clock) == left
 
 
+def test_a_look_at_what_has_left_and_an_ordinary_one_stand_beside_each_other(settle: Settle, clock: Clock) -> None:
+    """One of them may delete as much as it finds gone, the other may not."""
+    settle.say([Change(Kind.LOOK, "/s"), Change(Kind.LEFT, "/s/a/b"), Change(Kind.LEFT, "/s/a"), Change(Kind.LOOK, "")])
+    clock.now += LOOK_DELAY
+
+    assert [settle.take_look(), settle.take_look()] == [Look("/s/a", seen_leaving=True), Look("")]
+    assert settle.is_idle()
+
+
+def test_too_many_looks_beside_one_everywhere_become_that_one(settle: Settle, clock: Clock) -> None:
+    look(settle, "")
+    settle.say([Change(Kind.LEFT, f"/s/{number}") for number in range(MOST_LOOKS)])
+
+    assert looks(settle, clock) == [""]
+
+
 def test_a_look_waits_a_little_for_others_to_fold_into_and_one_everywhere_does_not(settle: Settle, clock: Clock) -> None:
     look(settle, "/s/a/b")
     clock.now += LOOK_DELAY * 0.9
@@ -266,7 +283,7 @@ def test_a_look_waits_a_little_for_others_to_fold_into_and_one_everywhere_does_n
     assert looks(settle, clock) == ["/s/a", "/t"]
 
     settle.say([LOOK_EVERYWHERE])
-    assert settle.take_look() == ""
+    assert settle.take_look() == Look("")
 
 
 @pytest.mark.parametrize(("place", "common"), [("/s/d/{}", "/s/d"), ("/s/d{}/x", "/s"), ("/{}", "/")])
@@ -283,7 +300,7 @@ def test_a_look_does_not_hide_the_files_below_it(settle: Settle, clock: Clock) -
 
     assert names(settle.take()) == ["/s/f"]
     clock.now += LOOK_DELAY
-    assert settle.take_look() == "/s"
+    assert settle.take_look() == Look("/s")
 
 
 # Bounds
@@ -298,7 +315,7 @@ def test_too_many_files_become_one_look_everywhere(settle: Settle, clock: Clock,
 
     settle.say([Change(Kind.APPEARED, f"/{number}") for number in range(11)])
     settle.say([Change(Kind.SAVED, "/after")])
-    assert settle.take_look() == ""
+    assert settle.take_look() == Look("")
     assert names(settle.take()) == ["/after"]
     assert settle.is_idle()
 
@@ -399,7 +416,7 @@ def test_what_is_postponed_after_closing_is_left_to_the_next_start() -> None:
 def test_one_who_waits_is_woken_by_what_is_said() -> None:
     settle = Settle(0.01)
     taker = Taker(settle)
-    looked: list[str | None] = []
+    looked: list[Look | None] = []
     looker = threading.Thread(target=lambda: looked.append(settle.take_look()), daemon=True)
     looker.start()
 
@@ -410,7 +427,7 @@ def test_one_who_waits_is_woken_by_what_is_said() -> None:
 
     assert taker.has_ended()
     assert taker.files == ["/f"]
-    assert looked == ["/s"]
+    assert looked == [Look("/s")]
 
 
 def test_what_many_threads_say_is_taken_to_the_last() -> None:

@@ -11,6 +11,7 @@ from autosync.errors import PermanentError, SourceRefused, SourceUnsure
 from autosync.keys import Source
 from autosync.mirror import Identity
 from autosync.tasks.sources import Absent, AllowedSources, MirrorSource
+from autosync.tree import Withheld
 from autosync.watcher import identity_of
 
 
@@ -52,10 +53,10 @@ def test_no_link_leads_out(tree: Path, tmp_path: Path) -> None:
     (tree / "way").symlink_to(tmp_path)
     source = seen_from(tree)
 
-    with pytest.raises(Absent):
-        source.open(f"{tree}/link")
-    with pytest.raises(Absent):
-        source.open(f"{tree}/way/secret")
+    for path in ("link", "way/secret"):
+        with pytest.raises(Withheld, match="leads out"):
+            source.open(f"{tree}/{path}")
+        assert not source.prove_absent(f"{tree}/{path}"), "there is something, so what the target has is kept"
     with pytest.raises(PermanentError, match="leads out"):
         source.open(f"{tree}/../secret")
 
@@ -63,9 +64,43 @@ def test_no_link_leads_out(tree: Path, tmp_path: Path) -> None:
 def test_a_fifo_does_not_make_a_worker_wait(tree: Path) -> None:
     os.mkfifo(tree / "fifo")
 
-    os.close(seen_from(tree).open(f"{tree}/fifo"))
+    with pytest.raises(Withheld, match="is a FIFO"):
+        seen_from(tree).open(f"{tree}/fifo")
 
-    assert seen_from(tree).prove_absent(f"{tree}/fifo")
+    assert not seen_from(tree).prove_absent(f"{tree}/fifo")
+
+
+def test_links_are_followed_inside_also_where_the_source_is_mounted_elsewhere(tree: Path, tmp_path: Path) -> None:
+    (tree / "d").mkdir()
+    (tree / "d/file").write_text("content")
+    (tree / "absolute").symlink_to("/srv/media/d")
+    (tree / "relative").symlink_to("absolute/file")
+    source = MirrorSource(Source("/srv/media"), str(tree), None, same_host=False)
+
+    for path in ("absolute/file", "relative"):
+        descriptor = source.open(f"/srv/media/{path}")
+        assert os.read(descriptor, 100) == b"content"
+        os.close(descriptor)
+        assert not source.prove_absent(f"/srv/media/{path}")
+
+    (tree / "d/file").unlink()
+    for path in ("absolute/file", "relative"):
+        with pytest.raises(Absent):
+            source.open(f"/srv/media/{path}")
+        assert source.prove_absent(f"/srv/media/{path}"), "a link that leads nowhere names no file"
+
+
+def test_links_that_are_not_followed_are_no_files(tree: Path) -> None:
+    (tree / "d").mkdir()
+    (tree / "d/file").write_text("content")
+    (tree / "link").symlink_to("d/file")
+    (tree / "way").symlink_to("d")
+    source = MirrorSource(Source(str(tree)), str(tree), identity_of(str(tree)), same_host=True, follow=False)
+
+    for path in ("link", "way/file"):
+        with pytest.raises(Absent):
+            source.open(f"{tree}/{path}")
+        assert source.prove_absent(f"{tree}/{path}")
 
 
 def test_absence_is_proved_by_the_file_system_alone(tree: Path) -> None:

@@ -9,6 +9,7 @@ import shutil
 import socket
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autosync import tree as module
-from autosync.tree import Walk, open_beneath, open_directory_beneath, open_root
+from autosync.tree import Walk, open_beneath, open_directory_beneath, open_root, resolve_beneath
+from lab.servers import wait_until
 
 NAMES = st.one_of(
     st.sampled_from([b"a", b"a-", b"a.", b"a0", b"a b", b"-", b".x", b"0", b"b", b"\n", b"a\n", b"\xff", b"\xc3\xa9", "😀".encode()]),
@@ -141,7 +143,7 @@ def test_size_and_the_later_of_both_times_are_told(tree: Path) -> None:
 
     (found,) = Walk(str(tree), str(tree))
 
-    assert found == (str(file), 5, seen.st_ctime, 1_000_000_007)
+    assert found == (str(file), 5, seen.st_ctime, 1_000_000_007, "")
 
 
 def test_a_modification_time_in_the_future_counts(tree: Path) -> None:
@@ -154,7 +156,7 @@ def test_a_modification_time_in_the_future_counts(tree: Path) -> None:
     assert found.changed == 4e9
 
 
-def test_links_pipes_and_sockets_are_passed_over(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: str) -> None:
+def test_links_are_passed_over_and_pipes_are_named(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: str) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "secret").touch()
@@ -169,8 +171,101 @@ def test_links_pipes_and_sockets_are_passed_over(tree: Path, tmp_path: Path, mon
 
         walk = Walk(str(tree), str(tree))
 
-        assert paths(walk) == [str(tree / "file")]
+        assert [(found.path, found.kept) for found in walk] == [
+            (f"{tree}/file", ""), (f"{tree}/pipe", "is a FIFO"), (f"{tree}/socket", "is a socket"),
+        ]  # fmt: skip
         assert walk.errors == []
+
+
+# Links
+
+def walked(tree: Path, start: str = "") -> list[tuple[str, str]]:
+    walk = Walk(str(tree), str(tree / start), follow=True)
+    found = [(found.path[len(str(tree)) + 1 :], found.kept) for found in walk]
+    assert [path for path, _ in found] == sorted(path for path, _ in found)
+    assert walk.errors == []
+    return found
+
+
+def test_links_are_followed_to_files_and_directories_inside(tree: Path, kernel: str) -> None:
+    plant(tree, [[b"d", b"f"], [b"d", b"e", b"g"], [b"file"]])
+    (tree / "absolute").symlink_to(tree / "d")
+    (tree / "d" / "up").symlink_to("../file")
+    (tree / "link").symlink_to("file")
+    (tree / "twice").symlink_to("link")
+    (tree / "way").symlink_to("absolute/e")
+
+    assert [path for path, kept in walked(tree) if not kept] == [
+        "absolute/e/g", "absolute/f", "absolute/up", "d/e/g", "d/f", "d/up", "file", "link", "twice", "way/g",
+    ]  # fmt: skip
+    assert walked(tree, "absolute/e") == [("absolute/e/g", "")]
+
+
+@pytest.mark.parametrize("link", ["../outside", "d/../../outside", "/etc", "{tree}/../outside", "{tree}x", "../outside/secret"])
+def test_a_link_that_leads_out_is_kept_with_its_reason(tree: Path, tmp_path: Path, link: str, kernel: str) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "secret").touch()
+    Path(f"{tree}x").mkdir()
+    (tree / "d").mkdir()
+    (tree / "link").symlink_to(link.format(tree=tree))
+
+    slash = "" if link.endswith("secret") else "/"
+    assert walked(tree) == [(f"link{slash}", "is a link that leads out of the source")]
+
+
+def test_links_that_go_round_end(tree: Path, kernel: str) -> None:
+    plant(tree, [[b"a", b"f"], [b"b", b"g"]])
+    (tree / "a" / "up").symlink_to("..")
+    (tree / "a" / "here").symlink_to(".")
+    (tree / "a" / "over").symlink_to("../b")
+    (tree / "b" / "back").symlink_to("../a")
+    (tree / "self").symlink_to("self")
+    (tree / "ping").symlink_to("pong")
+    (tree / "pong").symlink_to("ping")
+
+    found = walked(tree)
+
+    assert [path for path, kept in found if not kept] == ["a/f", "a/over/g", "b/back/f", "b/g"]
+    assert {kept for path, kept in found if path in ("self", "ping", "pong")} == {"is a link that leads to itself"}
+    assert {kept for path, kept in found if kept and path[0] in "ab"} == {"is a link to a directory that it lies in"}
+    below = [one for one in found if one[0].startswith("a/over/")]
+    assert walked(tree, "a/over") == below, "what is found does not depend on where the walk begins"
+
+
+def test_a_link_to_another_file_changes_what_its_name_holds(tree: Path) -> None:
+    for name in ("old", "new"):
+        (tree / name).write_text(name)
+        os.utime(tree / name, (1e9, 1e9))
+    (tree / "link").symlink_to("old")
+    before = next(found for found in Walk(str(tree), str(tree), follow=True) if found.path.endswith("link"))
+    (tree / "link").unlink()
+    wait_until(lambda: time.time() > before.changed + 0.05)
+    (tree / "link").symlink_to("new")
+
+    after = next(found for found in Walk(str(tree), str(tree), follow=True) if found.path.endswith("link"))
+
+    assert after.size == before.size
+    assert after.changed > before.changed
+
+
+def test_a_link_that_is_put_in_place_afterwards_leads_nowhere(tree: Path, tmp_path: Path, kernel: str) -> None:
+    """What was resolved is a name; it is opened without following anything."""
+    plant(tree, [[b"d", b"f"]])
+    (tree / "way").symlink_to("d")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "f").write_text("secret")
+    root = open_root(str(tree))
+    try:
+        real = resolve_beneath(root, (str(tree),), "way/f").real
+        assert real == "d/f"
+        shutil.rmtree(tree / "d")
+        (tree / "d").symlink_to(tmp_path / "outside")
+
+        with pytest.raises(OSError, match="d/f") as error:
+            open_beneath(root, real)
+    finally:
+        os.close(root)
+    assert error.value.errno in (errno.ELOOP, errno.ENOTDIR)
 
 
 def test_the_caller_says_what_is_entered_and_what_is_taken(tree: Path) -> None:

@@ -15,9 +15,13 @@ from typing import ClassVar
 from ..actor import Actor
 from ..errors import PermanentError, TargetError, TargetRefused
 from ..files import File, Listing
-from ..tree import Walk, open_directory_beneath, open_root
+from ..tree import Walk, open_beneath, open_directory_beneath, open_root
 
 _TEMPORARY = ".autosync-"
+#: Listed in place of a checksum: whoever holds it can ask `matches`.
+_COMPARABLE = "content"
+#: Bytes compared at a time.
+_PIECE = 1 << 20
 #: A temporary file older than this was left by a worker that was killed, in seconds.
 _STALE = 86_400
 #: How often a directory that another transfer empties and removes at the same moment is made again.
@@ -56,14 +60,34 @@ class FileActor(Actor):
             raise TargetError(f"target container {container}: {error.strerror}") from error
         walk = Walk(container, top)
         for found in walk:
+            if found.kept:
+                continue
             if _is_temporary(found.path):
                 _remove_stale(found.path, found.changed)
                 continue
             key = written + slash + found.path[len(top.rstrip("/")) + 1 :]
             if key.startswith(prefix):
-                yield File(key, found.size, found.changed)
+                yield File(key, found.size, found.changed, _COMPARABLE)
         if walk.errors:
             raise TargetError(f"target {walk.errors[0].filename}: {walk.errors[0].strerror}")
+
+    def can_match(self, listed: File) -> bool:
+        """Always: the content is at hand."""
+        return listed.etag == _COMPARABLE
+
+    def matches(self, file: File, etag: str) -> bool:
+        """Compare the content byte by byte."""
+        parents, name = _split(file.key)
+        try:
+            with self._container() as container:
+                descriptor = open_beneath(container, "/".join([*parents, name]))
+        except OSError:
+            return False
+        with os.fdopen(descriptor, "rb") as copy, file.open() as source:
+            while ours := source.read(_PIECE):
+                if copy.read(len(ours)) != ours:
+                    return False
+            return not copy.read(1)
 
     def upload(self, file: File) -> None:
         """Write a temporary file beside the name, bring it to the disk, rename it."""

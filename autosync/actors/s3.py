@@ -59,6 +59,8 @@ _IRREGULAR = re.compile("|".join(_IRREGULARITIES.values()))
 _CONTROL = re.compile(_IRREGULARITIES["control character"])
 #: Some servers store such keys under another name: `/x` as `x`, `a\\b` as `a/b`.
 _REWRITTEN = {**_IRREGULARITIES, "backslash": r"\\"}
+#: What S3 makes an ETag of where it is a checksum: the MD5 of the content, or of the MD5s of so many parts.
+_MD5 = re.compile(r"[0-9a-f]{32}(?:-([0-9]+))?")
 _REFUSED = {
     "AccessDenied",
     "InvalidAccessKeyId",
@@ -143,17 +145,20 @@ class S3Actor(Actor):
                 answers[wrong["Key"]] = _error(wrong["Key"], wrong.get("Code", ""), wrong.get("Message", ""))
         return [answers[file.key] for file in files]
 
+    def can_match(self, listed: File) -> bool:
+        """An ETag can be compared if it is an MD5, or an MD5 of MD5s of parts of our size. Others tell nothing."""
+        found = _MD5.fullmatch(listed.etag or "")
+        return found is not None and (found[1] is None or found[1] == str(sum(1 for _ in _ranges(listed.size))))
+
     def matches(self, file: File, etag: str) -> bool:
-        """Compare with an ETag that is an MD5, or an MD5 of MD5s of parts of our size. Other ETags tell nothing."""
+        """Compare with the ETag of an object of the same size."""
         source = cast(SourceFile, file)
-        plain, _, parts = etag.partition("-")
-        if not re.fullmatch(r"[0-9a-f]{32}", plain):
+        if not self.can_match(File(file.key, file.size, etag=etag)):
             return False
+        plain, _, parts = etag.partition("-")
         if not parts:
             return bool(_md5(source, 0, source.size).hexdigest() == plain)
-        ranges = list(_ranges(source.size))
-        if str(len(ranges)) != parts:
-            return False
+        ranges = _ranges(source.size)
         whole = hashlib.md5(usedforsecurity=False)
         for offset, length in ranges:
             whole.update(_md5(source, offset, length).digest())

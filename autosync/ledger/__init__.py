@@ -62,6 +62,7 @@ class Ledger:
         base = f"{PREFIX}{{{mirror}}}:"
         self._keys = [base + part for part in ("mirror", "state", "since", "due", "failed", "stats")]
         self._place = base + "watcher"
+        self._skipped = base + "skipped"
         self._scripts = {
             name: client.register_script(resources.files(__package__).joinpath(f"{name}.lua").read_text())
             for name in ("mark", "claim", "renew", "done", "sweep", "forfeit", "guard")
@@ -123,6 +124,31 @@ class Ledger:
         with broker_errors(self._client):
             if self._client.get(self._place) == who.encode():
                 self._client.delete(self._place)
+
+    def holding(self) -> int:
+        """How many deletions the last look everywhere held back."""
+        with broker_errors(self._client):
+            return int(cast(bytes | None, self._client.hget(self._keys[0], "holding")) or 0)
+
+    def set_holding(self, count: int) -> None:
+        """Note how many deletions a look held back; they stay held until a look finds them within the limit."""
+        with broker_errors(self._client):
+            self._client.hset(self._keys[0], "holding", count)
+
+    def skipped(self) -> dict[str, str]:
+        """What autosync does not send, by path, with the reason."""
+        with broker_errors(self._client):
+            found = cast(dict[bytes, bytes], self._client.hgetall(self._skipped))
+        return {_text(path): reason.decode() for path, reason in found.items()}
+
+    def set_skipped(self, skipped: dict[str, str]) -> None:
+        """Replace the list of what is not sent."""
+        with broker_errors(self._client):
+            pipe = self._client.pipeline()
+            pipe.delete(self._skipped)
+            if skipped:
+                pipe.hset(self._skipped, mapping={_raw(path): reason for path, reason in skipped.items()})
+            pipe.execute()
 
     def mark(self, found: Sequence[tuple[str, Hint]]) -> Marked:
         """Say that these keys are dirty. Mark first, publish then: what is marked is never forgotten."""

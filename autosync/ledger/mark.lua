@@ -1,13 +1,14 @@
 -- mark: these keys are not known to be right in the target.
 --
 -- The ledger of one mirror, as all scripts here use it (one hash slot, so one Redis cluster node):
---   KEYS[1] mirror  hash  version, definition, epoch, cleared (when all was last right)
+--   KEYS[1] mirror  hash  version, definition, epoch, cleared (when all was last right), holding
 --   KEYS[2] state   hash  key -> "generation claimed attempts owner hint"; only dirty keys are in it
 --   KEYS[3] since   zset  key -> ms since when it is dirty; the lowest score is the lag
 --   KEYS[4] due     zset  key -> ms: end of the lease of a claimed key, or time of the next try of a failed one;
 --                         a key that merely waits in the queue is not in it
 --   KEYS[5] failed  hash  key -> JSON with the reason
 --   KEYS[6] stats   hash  files, bytes, deleted, failures: counted since the mirror exists
+-- Beside them: watcher (who has the place), skipped (hash: path -> why it is not sent).
 -- Times are the server's own.
 --
 -- ARGV: key, hint, key, hint, ...

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import random
-import stat
 import threading
 import time
 from collections import deque
@@ -17,6 +15,7 @@ from ..errors import AutosyncError, BrokerError, Draining, LeaseLost, PermanentE
 from ..files import File
 from ..ledger import Claim, Deed, Failure, Hint, Outcome, now
 from ..reading import SourceFile
+from ..tree import Withheld
 from ..wording import human_size, shown
 from .box import Known, UploadBox
 from .progress import Progress
@@ -125,6 +124,9 @@ class Batch:
             file = self._open(claim, path)
         except Absent:
             return self._delete(claim, path)
+        except Withheld as reason:
+            log.info("%s %s; what the target has is kept", shown(claim.key), reason)
+            return Outcome(claim.key, Deed.NOTHING)
         try:
             return self._upload(claim, file)
         finally:
@@ -132,9 +134,6 @@ class Batch:
 
     def _open(self, claim: Claim, path: str) -> SourceFile:
         descriptor = self._known.source_of(path).open(path)
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.close(descriptor)
-            raise Absent
 
         def passing(count: int) -> None:
             self._go_on(claim.key)

@@ -177,7 +177,13 @@ class UploadBox:
             ) from error
         same_host = mirror.host == boot_id()
         sources = [
-            MirrorSource(source, self._allowed.locate(source.root, self.name), mirror.identities.get(source.root), same_host=same_host)
+            MirrorSource(
+                source,
+                self._allowed.locate(source.root, self.name),
+                mirror.identities.get(source.root),
+                same_host=same_host,
+                follow=mirror.follow_links,
+            )
             for source in mirror.sources
         ]
         actor_class = load(mirror.actor)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterable, Mapping
 
 from ..errors import PermanentError, SourceRefused, SourceUnsure
 from ..keys import Source, is_plain, slashed
 from ..mirror import Identity
-from ..tree import open_beneath, open_directory_beneath, open_root
+from ..tree import Withheld, open_beneath, open_directory_beneath, open_root, resolve_beneath, special, tops_of
 
 #: A file that is not there, and a way to it that is none; anything else is no proof.
 _GONE = (errno.ENOENT, errno.ENOTDIR)
@@ -54,30 +55,39 @@ class MirrorSource:
         here: where its root is on this host.
         identity: which directory the root is, as the file host saw it; None if that is not known.
         same_host: whether this is the file host.
+        follow: whether links are followed.
     """
 
-    def __init__(self, source: Source, here: str, identity: Identity | None, *, same_host: bool) -> None:
+    def __init__(self, source: Source, here: str, identity: Identity | None, *, same_host: bool, follow: bool = True) -> None:
         self.source = source
         self._here = here
         self._identity = identity
         self._same_host = same_host
+        self._follow = follow
 
     def open(self, path: str) -> int:
         """Open a file of this source for reading, beneath its root.
 
         Returns:
-            A descriptor; it may still be of something else than a regular file.
+            A descriptor of a regular file.
 
         Raises:
-            Absent: the path names nothing (ENOENT, ENOTDIR), or a link or socket, which autosync does not send.
-            PermanentError: it may not be read, or leads out of the source.
+            Absent: the path names nothing (ENOENT, ENOTDIR), or a directory; or a link, where links are not followed.
+            Withheld: there is something that autosync does not send.
+            PermanentError: it may not be read.
             SourceUnsure: the share fails.
         """
         root = self._root()
         try:
-            return open_beneath(root, path[len(self.source.root) :].lstrip("/"))
+            descriptor = self._open(root, self._relative(path))
         except OSError as error:
-            if error.errno in (*_GONE, errno.ELOOP, errno.ENXIO):
+            if error.errno in _GONE:
+                raise Absent from error
+            if error.errno == errno.ENXIO:
+                raise Withheld("is a socket") from error
+            if error.errno == errno.ELOOP:
+                if self._follow:
+                    raise SourceUnsure(f"{path}: its links change while they are followed") from error
                 raise Absent from error
             if error.errno in (errno.EACCES, errno.EPERM):
                 raise PermanentError(
@@ -88,6 +98,7 @@ class MirrorSource:
             raise SourceUnsure(f"{path}: {error.strerror}") from error
         finally:
             os.close(root)
+        return self._insist_on_file(descriptor)
 
     def prove_absent(self, path: str) -> bool:
         """Whether nothing that is to be mirrored has this path, on the word of the file system, at this moment.
@@ -101,22 +112,56 @@ class MirrorSource:
         root = self._root()
         try:
             self._trust(root)
-            relative = path[len(self.source.root) :].lstrip("/")
-            parent, _, name = relative.rpartition("/")
-            directory = open_directory_beneath(root, parent) if parent else os.dup(root)
-            try:
-                seen = os.stat(name, dir_fd=directory, follow_symlinks=False)
-            finally:
-                os.close(directory)
-            return not _is_file(seen)
+            seen = self._lstat(root, self._relative(path))
+            if stat.S_ISLNK(seen.st_mode):
+                return not self._follow
+            return stat.S_ISDIR(seen.st_mode)
+        except Withheld:
+            return False
         except OSError as error:
             if error.errno in _GONE:
                 return True
-            if error.errno == errno.ELOOP:
+            if error.errno == errno.ELOOP and not self._follow:
                 return True  # a link stands where a directory was; what was below is not in the tree
             raise SourceUnsure(f"{path} may be gone, but the source said: {error.strerror}", "nothing is deleted") from error
         finally:
             os.close(root)
+
+    def _relative(self, path: str) -> str:
+        return path[len(self.source.root) :].lstrip("/")
+
+    def _open(self, root: int, relative: str) -> int:
+        try:
+            return open_beneath(root, relative)
+        except OSError as error:
+            # Without openat2, a link to a directory on the way is told as ENOTDIR.
+            if error.errno not in (errno.ELOOP, errno.ENOTDIR) or not self._follow:
+                raise
+            return open_beneath(root, self._resolve(root, relative))
+
+    def _lstat(self, root: int, relative: str) -> os.stat_result:
+        """lstat(2) at the end of all links that are followed."""
+        if self._follow:
+            relative = self._resolve(root, relative)
+        parent, _, name = relative.rpartition("/")
+        directory = open_directory_beneath(root, parent) if parent else os.dup(root)
+        try:
+            return os.stat(name or ".", dir_fd=directory, follow_symlinks=False)
+        finally:
+            os.close(directory)
+
+    def _resolve(self, root: int, relative: str) -> str:
+        """Absolute links are written as the file host sees the source."""
+        return resolve_beneath(root, (self.source.root, *tops_of(self._here)), relative).real
+
+    def _insist_on_file(self, descriptor: int) -> int:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISREG(mode):
+            return descriptor
+        os.close(descriptor)
+        if stat.S_ISDIR(mode):
+            raise Absent
+        raise Withheld(f"is {special(mode) or 'no file'}")
 
     def _root(self) -> int:
         try:
@@ -137,7 +182,3 @@ class MirrorSource:
             with os.scandir(root) as entries:
                 if next(entries, None) is None:
                     raise SourceUnsure(f"source root {self._here} is empty and may not be mounted", "nothing is deleted")
-
-
-def _is_file(seen: os.stat_result) -> bool:
-    return (seen.st_mode & 0o170000) == 0o100000

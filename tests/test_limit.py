@@ -1,0 +1,25 @@
+"""How much one look may delete."""
+
+from __future__ import annotations
+
+import pytest
+
+from autosync.errors import ConfigurationError
+from autosync.limit import DeleteLimit
+
+
+@pytest.mark.parametrize(
+    ("text", "scope", "allowed"),
+    [
+        (None, 10, 1000), (None, 2000, 1000), (None, 5000, 2500), (None, 0, 1000),
+        ("0", 5000, 0), ("7", 5000, 7), ("10%", 5000, 500), ("0%", 5000, 0), ("100%", 5000, 5000), ("0.5%", 1000, 5), (" 7 ", 1, 7),
+    ],
+)  # fmt: skip
+def test_a_limit_is_a_number_or_percents_of_the_keys_in_scope(text: str | None, scope: int, allowed: int) -> None:
+    assert (DeleteLimit() if text is None else DeleteLimit.parse(text)).of(scope) == allowed
+
+
+@pytest.mark.parametrize("text", ["", "x", "-1", "101%", "%", "1.5", "10 %%", "1e3", "٣"])
+def test_anything_else_is_refused(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="--max-delete"):
+        DeleteLimit.parse(text)
