@@ -159,6 +159,11 @@ class S3Actor(Actor):
             whole.update(_md5(source, offset, length).digest())
         return whole.hexdigest() == plain
 
+    def abandon(self, key: str, token: str) -> None:
+        """Abort one multipart upload, by its UploadId."""
+        with self._translated(key), suppress(self._client.exceptions.NoSuchUpload):
+            self._client.abort_multipart_upload(Bucket=self.target_container, Key=key, UploadId=token)
+
     def close(self) -> None:
         """Close the connections of the parts; the libraries close theirs."""
         if "_http" in vars(self):
@@ -254,15 +259,18 @@ class S3Actor(Actor):
         with self._translated(file.key):
             upload = bucket | {"UploadId": self._client.create_multipart_upload(**bucket, ContentType=_content_type(file.key))["UploadId"]}
         try:
+            file.begun(upload["UploadId"])
             etags = self._send_each_part(file, upload)
             file.verify()
             parts = [{"PartNumber": number, "ETag": etags[number]} for number in sorted(etags)]
             with self._translated(file.key):
                 self._client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
         except BaseException:
-            with suppress(Exception):  # what counts is the first error; what stays behind is found as stale later
-                self._client.abort_multipart_upload(**upload)
+            with suppress(Exception):  # what counts is the first error; what stays open is abandoned with the next try
+                self.abandon(file.key, upload["UploadId"])
+                file.ended(upload["UploadId"])
             raise
+        file.ended(upload["UploadId"])
 
     def _send_each_part(self, file: SourceFile, upload: dict[str, Any]) -> dict[int, str]:
         etags: dict[int, str] = {}
