@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from email.utils import formatdate
 from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -390,6 +394,74 @@ def test_errors_are_translated(change: dict[str, str], kind: type[Exception], sa
             actor.upload(content.file("a", b"x" * size))
     with pytest.raises(TargetError):
         listed(actor)
+    with pytest.raises(kind, match=said):
+        actor.clock_ahead()
+
+
+def test_the_clock_of_a_target_on_this_host_is_right(actor: Actor) -> None:
+    assert abs(actor.clock_ahead()) < 1.5
+
+
+def date_in(seconds: float) -> str:
+    return formatdate(time.time() + seconds, usegmt=True)
+
+
+@pytest.fixture
+def elsewhere(exact_bucket: Bucket) -> Iterator[Callable[..., Actor]]:
+    """Makes actors of a server that answers every request with the Date, and after the delay, that it is told."""
+    servers: list[ThreadingHTTPServer] = []
+
+    def make(date: Callable[[], str | None], delays: Sequence[float] = ()) -> Actor:
+        left = list(delays)
+
+        class Answer(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                body = b"<ListBucketResult><Name>x</Name><KeyCount>0</KeyCount><IsTruncated>false</IsTruncated></ListBucketResult>"
+                self.send_response_only(200)
+                said = date()
+                if said is not None:
+                    self.send_header("Date", said)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                time.sleep(left.pop(0) if left else 0.0)
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        return load("s3")(target_container="x", endpoint_url=f"http://127.0.0.1:{server.server_port}")
+
+    yield make
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+def test_the_clock_of_a_target_that_is_wrong_is_found_to_be(hours: int, elsewhere: Callable[..., Actor]) -> None:
+    ahead = elsewhere(lambda: date_in(3600 * hours)).clock_ahead()
+
+    assert abs(ahead - 3600 * hours) < 1.5
+
+
+def test_an_answer_that_comes_late_does_not_spoil_the_clock(elsewhere: Callable[..., Actor]) -> None:
+    ahead = elsewhere(lambda: date_in(3600), delays=[4.0]).clock_ahead()
+
+    assert abs(ahead - 3600) < 1.5
+
+
+@pytest.mark.parametrize("date", [None, "", "today", "Thu, 99 Foo 2026 10:00:00 GMT", "Sun, 99 Nov 99999 99:99:99 GMT"])
+def test_a_target_that_does_not_tell_the_time_is_taken_to_be_right(date: str | None, elsewhere: Callable[..., Actor]) -> None:
+    assert elsewhere(lambda: date).clock_ahead() == 0.0
+
+
+def test_an_actor_that_cannot_tell_the_time_is_taken_to_be_right() -> None:
+    assert Actor().clock_ahead() == 0.0
 
 
 def test_actors_are_found_by_name() -> None:
