@@ -20,8 +20,8 @@ class SecretOption(click.Option):
 class Actor:
     """Speaks to one kind of target.
 
-    A subclass defines `list`, `upload` and `delete`. It may define `check`, `delete_many`, `matches` and `close`, and may bring options of
-    its own. One instance serves a whole worker process, so the methods are called from many threads at once.
+    A subclass defines `list`, `upload` and `delete`. It may define `check`, `delete_many`, `matches`, `abandon`, `clock_ahead` and `close`,
+    and may bring options of its own. One instance serves a whole worker process, so the methods are called from many threads at once.
 
     Any exception that a method raises means "try again later"; `PermanentError` means "never try this again", `SlowDown` "too fast".
 
@@ -93,8 +93,17 @@ class Actor:
         """Whether the content of `file` is what an object with this etag holds. False means that it cannot be told."""
         return False
 
+    def abandon(self, key: str, token: str) -> None:
+        """End an upload in parts of `key` whose `File.begun` was given this token by a process that was killed since. That there is no
+        such upload any more is no error. After any error it is tried again with the next transfer of the key."""
+
     def clock_ahead(self) -> float:
-        """By how many seconds the target's clock, which `list` tells times by, is ahead of this host's; 0.0 where that cannot be told."""
+        """By how many seconds the target's clock, which gives the times of `list`, is ahead of this host's. Measured anew each time; 0.0
+        where it cannot be told.
+
+        Raises:
+            TargetError: the target cannot be reached at the moment.
+        """
         return 0.0
 
     def close(self) -> None:

@@ -28,6 +28,20 @@ class File:
         """Open the content for reading. Only the files that autosync hands to `Actor.upload` have one."""
         raise NotImplementedError(f"{self.key} is a listed file; only a file to be uploaded can be read")
 
+    def begun(self, token: str) -> None:
+        """For actors that send in parts: say that the target holds an upload of this file open from now on, before any part is sent. If
+        this process is killed, another one gives the token to `Actor.abandon`.
+
+        Args:
+            token: by which the actor knows the upload again; one line of text.
+
+        Raises:
+            BrokerError: this could not be noted. End the upload, and let the error through.
+        """
+
+    def ended(self, token: str) -> None:
+        """For actors that send in parts: say that the upload is complete, or that the target has forgotten it. Raises nothing."""
+
 
 class Listing:
     """An iterable of `File` that says whether it is sorted.

@@ -15,7 +15,7 @@ from .errors import SourceUnsure, Torn
 from .files import File
 
 
-def _nothing(count: int) -> None:
+def _nothing(what: object) -> None:
     pass
 
 
@@ -26,13 +26,24 @@ class SourceFile(File):
         key: its key.
         descriptor: an open descriptor of it; closed by `close`.
         passing: called with the number of bytes each time some are read. It may raise to stop the transfer.
+        begun: called with the token of an upload in parts that the target holds open from now on. It may raise to stop the transfer.
+        ended: called with the token of one that it does not hold open any more.
     """
 
-    __slots__ = ("_before", "_descriptor", "_passing")
+    __slots__ = ("_before", "_begun", "_descriptor", "_ended", "_passing")
 
-    def __init__(self, key: str, descriptor: int, passing: Callable[[int], None] = _nothing) -> None:
+    def __init__(
+        self,
+        key: str,
+        descriptor: int,
+        passing: Callable[[int], None] = _nothing,
+        begun: Callable[[str], None] = _nothing,
+        ended: Callable[[str], None] = _nothing,
+    ) -> None:
         self._descriptor = descriptor
         self._passing = passing
+        self._begun = begun
+        self._ended = ended
         self._before = os.fstat(descriptor)
         super().__init__(key, self._before.st_size, self._before.st_mtime)
 
@@ -58,6 +69,14 @@ class SourceFile(File):
     def part(self, offset: int, length: int) -> BinaryIO:
         """`length` bytes from `offset`, as a stream with a length. The last byte is given out only after `verify`."""
         return cast(BinaryIO, _Part(self, offset, length))
+
+    def begun(self, token: str) -> None:
+        """See `File.begun`."""
+        self._begun(token)
+
+    def ended(self, token: str) -> None:
+        """See `File.ended`."""
+        self._ended(token)
 
     def verify(self) -> None:
         """Say that what was read until now is one version of the file.

@@ -92,6 +92,15 @@ class Bucket:
     def read(self, key: str) -> bytes:
         return self.client.get_object(Bucket=self.name, Key=key)["Body"].read()
 
+    def begin_upload(self, key: str) -> tuple[str, str]:
+        """Open a multipart upload, as another program would. Returns the key and the upload's name."""
+        return key, self.client.create_multipart_upload(Bucket=self.name, Key=key)["UploadId"]
+
+    def open_uploads(self) -> list[tuple[str, str]]:
+        """Key and name of every multipart upload that is open, in order."""
+        found = self.client.list_multipart_uploads(Bucket=self.name).get("Uploads", ())
+        return sorted((upload["Key"], upload["UploadId"]) for upload in found)
+
     def options(self) -> list[str]:
         return [f"--target-container={self.name}", f"--endpoint-url={self.server.url}"]
 

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from email.utils import formatdate
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -13,7 +18,7 @@ from conftest import Bucket
 from autosync.actor import Actor, can_delete_many, listing_of
 from autosync.actors import load, short_names
 from autosync.actors.s3 import SMALL
-from autosync.errors import ConfigurationError, PermanentError, TargetError, TargetRefused, Torn
+from autosync.errors import BrokerError, ConfigurationError, PermanentError, TargetError, TargetRefused, Torn
 from autosync.files import File
 from autosync.reading import SourceFile
 
@@ -38,10 +43,10 @@ class Content:
         self._directory = directory
         self._open: list[SourceFile] = []
 
-    def file(self, key: str, content: bytes, passing: object = None) -> SourceFile:
+    def file(self, key: str, content: bytes, passing: object = None, **notes: Callable[[str], object]) -> SourceFile:
         path = self._directory / f"source-{len(self._open)}"
         path.write_bytes(content)
-        made = SourceFile(key, os.open(path, os.O_RDONLY), passing or (lambda count: None))  # type: ignore[arg-type]
+        made = SourceFile(key, os.open(path, os.O_RDONLY), passing or (lambda count: None), **notes)  # type: ignore[arg-type]
         made.path = path  # type: ignore[attr-defined]
         self._open.append(made)
         return made
@@ -275,8 +280,81 @@ def test_an_upload_that_fails_leaves_no_open_parts(bucket: Bucket, content: Cont
         actor.upload(content.file("large", b"x" * (SMALL + 1), stop))
 
     assert failed
-    assert "Uploads" not in bucket.client.list_multipart_uploads(Bucket=bucket.name)
+    assert bucket.open_uploads() == []
     assert bucket.sizes() == {}
+
+
+def test_an_upload_in_parts_is_told_before_its_first_byte_and_after_its_last(bucket: Bucket, content: Content) -> None:
+    actor = load("s3")(target_container=bucket.name, endpoint_url=bucket.server.url)
+    told: list[tuple[str, str, list[tuple[str, str]]]] = []
+
+    def note(what: str, token: str = "") -> None:
+        told.append((what, token, bucket.open_uploads()))
+
+    actor.upload(
+        content.file("large", b"x" * (SMALL + 1), lambda count: note("read"), begun=partial(note, "begun"), ended=partial(note, "ended"))
+    )
+    actor.upload(content.file("small", b"x" * SMALL, begun=partial(note, "begun"), ended=partial(note, "ended")))
+
+    what, token, still_open = told[0]
+    assert (what, still_open) == ("begun", [("large", token)])
+    assert told[-1] == ("ended", token, [])
+    assert {what for what, _, _ in told[1:-1]} == {"read"}, "once each, and not for a file that is sent in one request"
+
+
+def test_an_upload_that_cannot_be_noted_is_aborted(bucket: Bucket, content: Content) -> None:
+    actor = load("s3")(target_container=bucket.name, endpoint_url=bucket.server.url)
+    read: list[int] = []
+    ended: list[str] = []
+
+    def away(token: str) -> None:
+        assert bucket.open_uploads() == [("large", token)]
+        raise BrokerError("the broker is away")
+
+    with pytest.raises(BrokerError, match="the broker is away"):
+        actor.upload(content.file("large", b"x" * (SMALL + 1), read.append, begun=away, ended=ended.append))
+
+    assert (bucket.open_uploads(), len(ended), read) == ([], 1, [])
+
+
+def test_an_upload_that_cannot_be_aborted_is_not_told_as_ended(
+    bucket: Bucket, content: Content, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    actor = load("s3")(target_container=bucket.name, endpoint_url=bucket.server.url)
+    begun: list[str] = []
+    ended: list[str] = []
+
+    def stop(count: int) -> None:
+        raise Torn("stopped in the middle")
+
+    def refuse(**_: object) -> None:
+        raise TargetError("not now")
+
+    file = content.file("large", b"x" * (SMALL + 1), stop, begun=begun.append, ended=ended.append)
+    with monkeypatch.context() as patch:
+        patch.setattr(actor._client, "abort_multipart_upload", refuse)  # type: ignore[attr-defined]
+        with pytest.raises(Torn, match="stopped in the middle"):
+            actor.upload(file)
+
+    assert (bucket.open_uploads(), ended) == ([("large", *begun)], [])
+    actor.abandon("large", *begun)
+    assert bucket.open_uploads() == []
+
+
+@pytest.mark.parametrize("server", ["bucket", "exact_bucket"])
+def test_an_upload_that_was_left_open_is_abandoned_and_no_other_is(server: str, request: pytest.FixtureRequest) -> None:
+    bucket: Bucket = request.getfixturevalue(server)
+    actor = load("s3")(target_container=bucket.name, endpoint_url=bucket.server.url)
+    foreign = [bucket.begin_upload(key) for key in ("d/large", "d/other")]
+    ours = bucket.begin_upload("d/large")
+    bucket.client.upload_part(Bucket=bucket.name, Key="d/large", UploadId=ours[1], PartNumber=1, Body=b"x" * 1000)
+
+    for _ in range(2):  # that it is not there any more is no error
+        actor.abandon(*ours)
+        assert bucket.open_uploads() == sorted(foreign)
+
+    with pytest.raises(TargetError):
+        load("s3")(target_container=bucket.name, endpoint_url="http://127.0.0.1:1").abandon(*ours)
 
 
 def test_a_listing_of_many_pages_is_complete_and_in_order_where_the_server_is(exact_bucket: Bucket) -> None:
@@ -316,6 +394,74 @@ def test_errors_are_translated(change: dict[str, str], kind: type[Exception], sa
             actor.upload(content.file("a", b"x" * size))
     with pytest.raises(TargetError):
         listed(actor)
+    with pytest.raises(kind, match=said):
+        actor.clock_ahead()
+
+
+def test_the_clock_of_a_target_on_this_host_is_right(actor: Actor) -> None:
+    assert abs(actor.clock_ahead()) < 1.5
+
+
+def date_in(seconds: float) -> str:
+    return formatdate(time.time() + seconds, usegmt=True)
+
+
+@pytest.fixture
+def elsewhere(exact_bucket: Bucket) -> Iterator[Callable[..., Actor]]:
+    """Makes actors of a server that answers every request with the Date, and after the delay, that it is told."""
+    servers: list[ThreadingHTTPServer] = []
+
+    def make(date: Callable[[], str | None], delays: Sequence[float] = ()) -> Actor:
+        left = list(delays)
+
+        class Answer(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                body = b"<ListBucketResult><Name>x</Name><KeyCount>0</KeyCount><IsTruncated>false</IsTruncated></ListBucketResult>"
+                self.send_response_only(200)
+                said = date()
+                if said is not None:
+                    self.send_header("Date", said)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                time.sleep(left.pop(0) if left else 0.0)
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        return load("s3")(target_container="x", endpoint_url=f"http://127.0.0.1:{server.server_port}")
+
+    yield make
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+def test_the_clock_of_a_target_that_is_wrong_is_found_to_be(hours: int, elsewhere: Callable[..., Actor]) -> None:
+    ahead = elsewhere(lambda: date_in(3600 * hours)).clock_ahead()
+
+    assert abs(ahead - 3600 * hours) < 1.5
+
+
+def test_an_answer_that_comes_late_does_not_spoil_the_clock(elsewhere: Callable[..., Actor]) -> None:
+    ahead = elsewhere(lambda: date_in(3600), delays=[4.0]).clock_ahead()
+
+    assert abs(ahead - 3600) < 1.5
+
+
+@pytest.mark.parametrize("date", [None, "", "today", "Thu, 99 Foo 2026 10:00:00 GMT", "Sun, 99 Nov 99999 99:99:99 GMT"])
+def test_a_target_that_does_not_tell_the_time_is_taken_to_be_right(date: str | None, elsewhere: Callable[..., Actor]) -> None:
+    assert elsewhere(lambda: date).clock_ahead() == 0.0
+
+
+def test_an_actor_that_cannot_tell_the_time_is_taken_to_be_right() -> None:
+    assert Actor().clock_ahead() == 0.0
 
 
 def test_actors_are_found_by_name() -> None:

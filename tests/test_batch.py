@@ -13,7 +13,7 @@ from typing import ClassVar
 import pytest
 
 from autosync.actor import Actor
-from autosync.errors import PermanentError, TargetError
+from autosync.errors import BrokerError, PermanentError, TargetError
 from autosync.files import File
 from autosync.host import boot_id
 from autosync.keys import Source
@@ -75,13 +75,18 @@ class Recording(Actor):
     slow = 0.0
     meanwhile = None
     operations: ClassVar[list[tuple[str, str]]] = []
+    #: Given to `begun`, if set; what is in here when an upload starts is open in the target.
+    token = ""
+    open_uploads: ClassVar[set[tuple[str, str]]] = set()
+    #: Raised by `abandon`, one after the other.
+    refusals: ClassVar[list[Exception]] = []
 
     @classmethod
     def reset(cls) -> None:
         cls.running.clear()
-        for record in (cls.overlaps, cls.errors, cls.operations):
+        for record in (cls.overlaps, cls.errors, cls.operations, cls.refusals, cls.open_uploads):
             record.clear()
-        cls.slow, cls.meanwhile = 0.0, None
+        cls.slow, cls.meanwhile, cls.token = 0.0, None, ""
         STORE.clear()
 
     def _enter(self, key: str, what: str) -> None:
@@ -104,6 +109,8 @@ class Recording(Actor):
     def upload(self, file: File) -> None:
         self._enter(file.key, "upload")
         try:
+            if self.token:
+                self._in_parts(file, self.token)
             with file.open() as source:
                 content = source.read()
             if type(self).meanwhile:
@@ -113,6 +120,30 @@ class Recording(Actor):
         finally:
             self._leave(file.key)
 
+    def _in_parts(self, file: File, token: str) -> None:
+        self.open_uploads.add((file.key, token))
+        try:
+            file.begun(token)
+            if type(self).meanwhile:
+                type(self).meanwhile(file.key)
+        except Killed:
+            raise
+        except BaseException:
+            self.open_uploads.discard((file.key, token))
+            file.ended(token)
+            raise
+        self.open_uploads.discard((file.key, token))
+        file.ended(token)
+
+    def abandon(self, key: str, token: str) -> None:
+        self._enter(key, f"abandon {token}")
+        try:
+            if self.refusals:
+                raise self.refusals.pop(0)
+            self.open_uploads.discard((key, token))
+        finally:
+            self._leave(key)
+
     def delete(self, file: File) -> None:
         self._enter(file.key, "delete")
         try:
@@ -120,6 +151,15 @@ class Recording(Actor):
             STORE.pop(file.key, None)
         finally:
             self._leave(file.key)
+
+
+class Killed(BaseException):
+    """As if the process had ended at this point."""
+
+
+def killed(key: str) -> None:
+    Recording.meanwhile = None
+    raise Killed
 
 
 @pytest.fixture(autouse=True)
@@ -364,3 +404,136 @@ def test_a_key_out_of_scope_or_a_changed_definition_does_no_harm(bench: Workbenc
     assert STORE == {"../outside": b"x"}
     assert Recording.operations == []
     assert bench.ledger.dirty() == 0
+
+
+@pytest.fixture
+def left_open(bench: Workbench, tree: Path) -> Workbench:
+    """A worker was killed when it had begun to send `a`, and its claim has ended."""
+    (tree / "a").write_text("content")
+    bench.ledger.mark([("a", UNKNOWN)])
+    Recording.token, Recording.meanwhile = "first", killed
+    with pytest.raises(Killed):
+        bench.work(["a"])
+    assert Recording.open_uploads == {("a", "first")}
+    Recording.operations.clear()
+    Recording.token = "second"
+    assert bench.ledger.forfeit("") == 1
+    assert bench.ledger.sweep() == ["a"]
+    return bench
+
+
+def test_an_upload_that_a_killed_worker_left_open_is_ended_before_the_next_begins(left_open: Workbench) -> None:
+    left_open.work(["a"])
+
+    assert Recording.operations == [("abandon first", "a"), ("upload", "a")]
+    assert (STORE, Recording.open_uploads, left_open.ledger.dirty()) == ({"a": b"content"}, set(), 0)
+    left_open.ledger.mark([("a", UNKNOWN)])
+    left_open.work(["a"])
+    assert Recording.operations[2:] == [("upload", "a")], "it is ended once"
+
+
+@pytest.mark.parametrize("others", [0, 3])
+def test_an_upload_that_was_left_open_is_ended_when_its_file_is_gone(others: int, left_open: Workbench, tree: Path) -> None:
+    """Also where the target deletes many keys at once."""
+    (tree / "a").unlink()
+    keys = ["a", *(f"gone {number}" for number in range(others))]
+    left_open.ledger.mark([(key, GONE) for key in keys])
+
+    class Many(Recording):
+        def delete_many(self, files):  # type: ignore[no-untyped-def, override]
+            for file in files:
+                self.delete(file)
+            return [None] * len(files)
+
+    box = left_open.box()
+    box[1].actor = Many()
+    left_open.work(keys, box)
+
+    about_a = [what for what, key in Recording.operations if key == "a"]
+    assert about_a == ["abandon first", "delete"]
+    assert {key for what, key in Recording.operations if what == "delete"} == set(keys)
+    assert (Recording.open_uploads, left_open.ledger.dirty()) == (set(), 0)
+
+
+def test_an_upload_that_was_left_open_is_ended_when_its_key_is_out_of_scope_by_now(left_open: Workbench) -> None:
+    mirror = Mirror.loads(left_open.definition)
+    other = Mirror(**{**{name: getattr(mirror, name) for name in mirror.__slots__}, "source_filter": ".*b$"}).dumps()
+    left_open.ledger.register(other, version_of(other))
+
+    left_open.work(["a"])
+
+    assert Recording.operations == [("abandon first", "a")]
+    assert (Recording.open_uploads, left_open.ledger.dirty()) == (set(), 0)
+
+
+def test_a_target_that_does_not_end_an_upload_now_hinders_nothing_and_is_asked_again_next_time(left_open: Workbench, tree: Path) -> None:
+    Recording.refusals.append(TargetError("not now"))
+
+    left_open.work(["a"])
+    assert (STORE, left_open.ledger.dirty()) == ({"a": b"content"}, 0)
+    assert Recording.open_uploads == {("a", "first")}
+
+    left_open.ledger.mark([("a", UNKNOWN)])
+    left_open.work(["a"])
+    assert Recording.open_uploads == set()
+    assert Recording.operations == [("abandon first", "a"), ("upload", "a")] * 2
+
+
+def test_an_upload_that_failed_in_order_is_not_ended_twice(bench: Workbench, tree: Path) -> None:
+    (tree / "a").write_text("content")
+    bench.ledger.mark([("a", UNKNOWN)])
+    Recording.token = "only"
+
+    def fail(key: str) -> None:
+        Recording.meanwhile = None
+        raise TargetError("in the middle")
+
+    Recording.meanwhile = fail
+    bench.work(["a"])
+    assert Recording.open_uploads == set()
+    bench.work(wait_until(bench.ledger.sweep, 5, "the next try is due"))
+
+    assert (STORE, Recording.operations) == ({"a": b"content"}, [("upload", "a")] * 2)
+
+
+def test_an_upload_that_the_broker_could_not_note_is_ended_and_tried_again_however_often(
+    make: Callable[..., Workbench], tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make(attempts=1)
+    (tree / "a").write_text("content")
+    bench.ledger.mark([("a", UNKNOWN)])
+    Recording.token = "unnoted"
+
+    def away(self: Ledger, key: str, token: str) -> None:
+        raise BrokerError("the broker is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "begun", away)
+        patch.setattr(Ledger, "ended", away)
+        bench.work(["a"])
+    assert (STORE, Recording.open_uploads, list(bench.ledger.failures())) == ({}, set(), [])
+
+    bench.work(wait_until(bench.ledger.sweep, 5, "the next try is due"))
+    assert (STORE, Recording.open_uploads, bench.ledger.dirty()) == ({"a": b"content"}, set(), 0)
+
+
+def test_a_worker_that_lost_its_claim_does_not_take_back_what_the_new_holder_noted(bench: Workbench, tree: Path) -> None:
+    (tree / "a").write_text("content")
+    bench.ledger.mark([("a", UNKNOWN)])
+    Recording.token = "old"
+
+    def taken_over(key: str) -> None:
+        """A claim that ended while this worker hung: another has taken the key and has begun to send it."""
+        Recording.meanwhile = None
+        bench.ledger.forfeit("")
+        (claim,) = bench.ledger.claim("new-holder", version_of(bench.definition), bench.ledger.sweep()) or []
+        assert claim.unfinished == ("old",)
+        bench.ledger.ended("a", "old")
+        bench.ledger.begun("a", "new")
+
+    Recording.meanwhile = taken_over
+    bench.work(["a"])
+
+    bench.ledger.forfeit("")
+    (claim,) = bench.ledger.claim("third", version_of(bench.definition), bench.ledger.sweep()) or []
+    assert claim.unfinished == ("new",)

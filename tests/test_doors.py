@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from conftest import Bucket, Programs
 
-from lab.servers import Valkey, wait_until
+from autosync.ledger import Ledger, connect
+from lab.servers import wait_until
 
 
 def fill(directory: Path) -> None:
@@ -302,7 +303,7 @@ def test_keys_that_cannot_be_sent_end_in_the_failed_list_with_exit_code_3(progra
 
 
 def test_a_directory_watch_reads_no_celeryconfig_and_the_queue_is_the_brokers(
-    programs: Programs, valkey: Valkey, broker: str, tree: Path, target: Path, tmp_path: Path
+    programs: Programs, broker: str, tree: Path, target: Path, tmp_path: Path
 ) -> None:
     fill(tree)
     (tmp_path / "celeryconfig.py").write_text("1/0")

@@ -377,6 +377,83 @@ def test_a_dead_workers_claims_end_at_once_and_nobody_elses(ledger: Ledger) -> N
     assert claimed(ledger, "new", *"abcd") == ["a", "b", "d"]
 
 
+# uploads in parts
+
+def unfinished(ledger: Ledger, owner: str, key: str) -> tuple[str, ...]:
+    claims = ledger.claim(owner, "v", [key])
+    assert claims is not None
+    (claim,) = claims
+    return claim.unfinished
+
+
+@pytest.mark.parametrize("hint", [NEWER, GONE], ids=["a new content", "a deletion"])
+def test_an_upload_that_a_dead_worker_left_open_is_told_to_the_next_who_claims_the_key(
+    ledger: Ledger, short_lease: None, hint: Hint
+) -> None:
+    mark(ledger, "a", "b")
+    assert ledger.claim("dead", "v", ["a", "b"]) == [Claim("a", 0, HINT), Claim("b", 0, HINT)]
+    ledger.begun("a", "token")
+    mark(ledger, "a", hint=hint)
+
+    wait_until(lambda: sorted(ledger.sweep()) == ["a", "b"], LIMIT)
+
+    assert ledger.claim("heir", "v", ["a", "b"]) == [Claim("a", 0, hint, ("token",)), Claim("b", 0, HINT)]
+
+
+def test_an_upload_that_ended_is_told_to_nobody_and_leaves_nothing_behind(ledger: Ledger, client: redis.Redis) -> None:
+    mark(ledger, "a")
+    claimed(ledger, "one", "a")
+    ledger.begun("a", "token")
+    ledger.ended("a", "token")
+    ledger.ended("a", "token")
+    done(ledger, "one", "a", Deed.RETRY)
+
+    assert unfinished(ledger, "two", "a") == ()
+    assert not client.exists(f"{module.PREFIX}{{m}}:uploads")
+
+
+def test_an_upload_is_told_until_it_has_ended_whatever_became_of_the_key(ledger: Ledger) -> None:
+    for deed in (Deed.RETRY, Deed.BACK, Deed.FAILED, Deed.UPLOADED):
+        mark(ledger, "a")
+        claimed(ledger, "one", "a")
+        ledger.begun("a", "token")  # saying it twice is as good as once
+        done(ledger, "one", "a", deed, **{"failure": failure("a")} if deed is Deed.FAILED else {})
+
+        mark(ledger, "a")
+        assert unfinished(ledger, "two", "a") == ("token",), deed
+        done(ledger, "two", "a")
+
+
+def test_a_worker_that_lost_its_claim_takes_only_its_own_upload_back(ledger: Ledger) -> None:
+    mark(ledger, "a")
+    ledger.begun("a", "first")
+    ledger.begun("a", "second")
+
+    ledger.ended("a", "first")
+    assert unfinished(ledger, "one", "a") == ("second",)
+    ledger.begun("a", "third")
+    done(ledger, "one", "a", Deed.BACK)
+    assert unfinished(ledger, "two", "a") == ("second", "third"), "one that could not be ended is not forgotten over another"
+
+
+def test_uploads_of_a_key_that_another_holds_are_not_told(ledger: Ledger) -> None:
+    mark(ledger, "a")
+    claimed(ledger, "one", "a")
+    ledger.begun("a", "token")
+
+    assert ledger.claim("two", "v", ["a", "not dirty"]) == []
+
+
+def test_a_token_is_one_line_of_any_text(ledger: Ledger) -> None:
+    for token in ("", "a\nb"):
+        with pytest.raises(ValueError, match="not one line"):
+            ledger.begun("a", token)
+    for token in ("2~x y", "ü+/=", "%s %d", "\udcff"):
+        mark(ledger, token)
+        ledger.begun(token, token)
+        assert unfinished(ledger, "one", token) == (token,)
+
+
 # guard, epoch, cleared
 
 def test_a_mirror_has_one_watcher(ledger: Ledger) -> None:
@@ -673,6 +750,8 @@ def calls(ledger: Ledger) -> dict[str, Callable[[], object]]:
         "claim": lambda: ledger.claim("one", "v", ["a"]),
         "renew": lambda: ledger.renew("one", ["a"]),
         "done": lambda: done(ledger, "one", "a", Deed.RETRY),
+        "begun": lambda: ledger.begun("a", "token"),
+        "ended": lambda: ledger.ended("a", "token"),
         "sweep": ledger.sweep,
         "forfeit": lambda: ledger.forfeit("one"),
         "failures": lambda: list(ledger.failures()),

@@ -315,6 +315,31 @@ def test_a_killed_child_delays_and_loses_nothing(victim: str, live: Callable, bu
     assert process.poll() is None
 
 
+def test_what_a_killed_worker_left_open_in_the_target_is_ended_and_nothing_else(live: Callable, bucket: Bucket, tree: Path) -> None:
+    (tree / "first").write_text("1")
+    foreign = sorted(bucket.begin_upload(key) for key in ("large", "other"))
+    process = live()
+    workers = [child for child in descendants(process.pid) if "celery" in " ".join(child.cmdline())]
+    with open(tree.with_name("large"), "wb") as large:
+        large.truncate(192 << 20)  # a hole: nothing but zeros, and no room on the disk
+    os.rename(tree.with_name("large"), tree / "large")
+
+    def ours() -> list[tuple[str, str]]:
+        return [upload for upload in bucket.open_uploads() if upload not in foreign]
+
+    (left,) = wait_until(ours, what="the upload has begun", pause=0)
+    name = {"Bucket": bucket.name, "Key": left[0], "UploadId": left[1]}
+    wait_until(lambda: bucket.client.list_parts(**name).get("Parts"), what="a part has arrived, so it is noted", pause=0)
+    for worker in workers:
+        worker.kill()
+    psutil.wait_procs(workers)
+    assert (left in ours(), "large" in bucket.sizes()) == (True, False), "it is in the middle"
+
+    equal_soon(bucket, tree, "the large file, in spite of it", 60)
+    wait_until(lambda: bucket.open_uploads() == foreign, what="only what others began is still open")
+    assert process.poll() is None
+
+
 def test_it_is_killed_in_the_middle_and_started_again(programs: Programs, bucket: Bucket, tree: Path) -> None:
     for number in range(2000):
         (tree / f"{number}").write_text(str(number))

@@ -11,10 +11,12 @@ import hashlib
 import mimetypes
 import re
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
-from datetime import timedelta
+from datetime import UTC, timedelta
+from email.utils import parsedate_to_datetime
 from functools import cached_property
 from typing import Any, ClassVar, cast
 
@@ -164,6 +166,29 @@ class S3Actor(Actor):
             whole.update(_md5(source, offset, length).digest())
         return whole.hexdigest() == plain
 
+    def abandon(self, key: str, token: str) -> None:
+        """Abort one multipart upload, by its UploadId."""
+        with self._translated(key), suppress(self._client.exceptions.NoSuchUpload):
+            self._client.abort_multipart_upload(Bucket=self.target_container, Key=key, UploadId=token)
+
+    def clock_ahead(self) -> float:
+        """Asked for with a listing of one key. Off by half a second and half a round trip at most."""
+        # The first request may make a connection, wait for credentials, or be sent twice; the quicker of two is believed.
+        return min(self._ask_the_time() for _ in range(2))[1]
+
+    def _ask_the_time(self) -> tuple[float, float]:
+        """The round trip, and by how much the server's clock is ahead, both in seconds."""
+        with self._translated(f"bucket {self.target_container}"):
+            client = self._client  # making it takes longer than asking it
+            before = time.time()
+            said = client.list_objects_v2(Bucket=self.target_container, MaxKeys=1)
+            after = time.time()
+        ahead = 0.0
+        with suppress(ValueError):  # RFC 9110, 6.6.1: a server without a clock gives no Date
+            date = parsedate_to_datetime(said["ResponseMetadata"]["HTTPHeaders"].get("date", "")).replace(tzinfo=UTC)
+            ahead = date.timestamp() + 0.5 - (before + after) / 2  # it is told in whole seconds
+        return after - before, ahead
+
     def close(self) -> None:
         """Close the connections of the parts; the libraries close theirs."""
         if "_http" in vars(self):
@@ -259,15 +284,18 @@ class S3Actor(Actor):
         with self._translated(file.key):
             upload = bucket | {"UploadId": self._client.create_multipart_upload(**bucket, ContentType=_content_type(file.key))["UploadId"]}
         try:
+            file.begun(upload["UploadId"])
             etags = self._send_each_part(file, upload)
             file.verify()
             parts = [{"PartNumber": number, "ETag": etags[number]} for number in sorted(etags)]
             with self._translated(file.key):
                 self._client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
         except BaseException:
-            with suppress(Exception):  # what counts is the first error; what stays behind is found as stale later
-                self._client.abort_multipart_upload(**upload)
+            with suppress(Exception):  # what counts is the first error; what stays open is abandoned with the next try
+                self.abandon(file.key, upload["UploadId"])
+                file.ended(upload["UploadId"])
             raise
+        file.ended(upload["UploadId"])
 
     def _send_each_part(self, file: SourceFile, upload: dict[str, Any]) -> dict[int, str]:
         etags: dict[int, str] = {}

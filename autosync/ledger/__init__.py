@@ -60,12 +60,12 @@ class Ledger:
         self._client = client
         self._mirror = mirror
         base = f"{PREFIX}{{{mirror}}}:"
-        self._keys = [base + part for part in ("mirror", "state", "since", "due", "failed", "stats")]
+        self._keys = [base + part for part in ("mirror", "state", "since", "due", "failed", "stats", "uploads")]
         self._place = base + "watcher"
         self._skipped = base + "skipped"
         self._scripts = {
             name: client.register_script(resources.files(__package__).joinpath(f"{name}.lua").read_text())
-            for name in ("mark", "claim", "renew", "done", "sweep", "forfeit", "guard")
+            for name in ("mark", "claim", "renew", "done", "sweep", "forfeit", "guard", "upload")
         }
 
     def register(self, definition: str, version: str) -> str:
@@ -172,7 +172,7 @@ class Ledger:
         answers = self._call("claim", [owner, int(LEASE * 1000), version, *map(_raw, keys)])
         if answers is None:
             return None
-        return [_claim(key, said) for key, said in zip(keys, answers, strict=True) if isinstance(said, bytes)]
+        return [_claim(key, said) for key, said in zip(keys, answers, strict=True) if not isinstance(said, int)]
 
     def renew(self, owner: str, keys: Sequence[str]) -> list[str]:
         """Keep claims alive. Returns those that this owner does not hold any more."""
@@ -199,6 +199,24 @@ class Ledger:
             elif said == 0:
                 lost.append(one.key)
         return again, lost
+
+    def begun(self, key: str, token: str) -> None:
+        """Note an upload in parts that the target holds open for a key from now on.
+
+        Args:
+            key: the key; its holder calls this before it sends the first part.
+            token: by which the actor knows the upload again; one line of text.
+
+        Raises:
+            ValueError: the token is none.
+        """
+        if not token or "\n" in token:
+            raise ValueError(f"{token!r} is not one line of text")
+        self._call("upload", [_raw(key), "begun", _raw(token)])
+
+    def ended(self, key: str, token: str) -> None:
+        """Note that an upload is not open any more: completed, aborted or unknown to the target. Others of the key stay noted."""
+        self._call("upload", [_raw(key), "ended", _raw(token)])
 
     def sweep(self, most: int = 1000, age: float | None = None) -> list[str]:
         """Keys that nobody holds and that need a message.
@@ -253,6 +271,7 @@ def _text(key: bytes) -> str:
     return key.decode("utf-8", "surrogateescape")
 
 
-def _claim(key: str, said: bytes) -> Claim:
-    attempts, hint = said.decode().split(" ", 1)
-    return Claim(key, int(attempts), Hint.loads(hint))
+def _claim(key: str, said: bytes | list[bytes]) -> Claim:
+    text, *unfinished = [said] if isinstance(said, bytes) else said
+    attempts, hint = text.decode().split(" ", 1)
+    return Claim(key, int(attempts), Hint.loads(hint), tuple(token for tokens in unfinished for token in _text(tokens).split("\n")))

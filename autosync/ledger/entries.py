@@ -44,11 +44,13 @@ UNKNOWN = Hint(-2, 0)
 
 
 class Claim(NamedTuple):
-    """A key that this worker holds. `attempts`: failed tries before this one."""
+    """A key that this worker holds. `attempts`: failed tries before this one. `unfinished`: tokens of uploads of this key that somebody
+    who does not hold it any more has left open."""
 
     key: str
     attempts: int
     hint: Hint
+    unfinished: tuple[str, ...] = ()
 
 
 class Deed(Enum):

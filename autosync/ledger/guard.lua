@@ -1,5 +1,5 @@
 -- guard: one watcher a mirror. Takes or renews its place, and answers what the watcher has to know each time.
--- KEYS[1] the watcher's place, a string; KEYS[2..7] as KEYS[1..6] in mark.lua.
+-- KEYS[1] the watcher's place, a string; KEYS[2..8] as KEYS[1..7] in mark.lua.
 -- ARGV: who, time to live in ms
 -- Returns {who has the place, epoch or "", dirty, claimed or waiting, failed, files, bytes, deleted, ms since the oldest is dirty}.
 local held = redis.call('GET', KEYS[1])

@@ -8,6 +8,7 @@
 --                         a key that merely waits in the queue is not in it
 --   KEYS[5] failed  hash  key -> JSON with the reason
 --   KEYS[6] stats   hash  files, bytes, deleted, failures: counted since the mirror exists
+--   KEYS[7] uploads hash  key -> tokens of the uploads in parts that are open for it, one a line; only such keys are in it
 -- Beside them: watcher (who has the place), skipped (hash: path -> why it is not sent).
 -- Times are the server's own.
 --

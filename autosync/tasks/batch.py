@@ -9,6 +9,8 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import wait
+from contextlib import suppress
+from functools import partial
 
 from ..actor import can_delete_many
 from ..errors import AutosyncError, BrokerError, Draining, LeaseLost, PermanentError, Torn
@@ -105,6 +107,9 @@ class Batch:
         except Torn as error:
             log.info("%s; it is sent when it stands still", error)
             return Outcome(claim.key, Deed.RETRY, delay=_delay(claim.attempts, _LONGEST_TORN_DELAY))
+        except BrokerError as error:  # an upload could not be noted: no fault of the file's, so it never gets into the failed list
+            log.info("%s: %s; tried again", shown(claim.key), error)
+            return Outcome(claim.key, Deed.RETRY, delay=_delay(claim.attempts, _LONGEST_TORN_DELAY))
         except Exception as error:
             return self._failure(claim, error)
         if outcome.deed in (Deed.UPLOADED, Deed.DELETED):
@@ -117,6 +122,7 @@ class Batch:
 
     def _look_and_act(self, claim: Claim) -> Outcome:
         self._go_on(claim.key)
+        self._abandon(claim)
         path = self._known.keys.path(claim.key)
         if path is None:
             return Outcome(claim.key, Deed.NOTHING)  # the mirror was given other options since
@@ -132,6 +138,15 @@ class Batch:
         finally:
             file.close()
 
+    def _abandon(self, claim: Claim) -> None:
+        """End what a killed worker had begun. What cannot be ended now stays noted for the next claim, and hinders nothing."""
+        for token in claim.unfinished:
+            try:
+                self._known.actor.abandon(claim.key, token)
+                self._known.ledger.ended(claim.key, token)
+            except Exception as error:
+                log.warning("%s: an unfinished upload stays open for now: %s", shown(claim.key), error)
+
     def _open(self, claim: Claim, path: str) -> SourceFile:
         descriptor = self._known.source_of(path).open(path)
 
@@ -139,7 +154,11 @@ class Batch:
             self._go_on(claim.key)
             self._progress.add(count)
 
-        return SourceFile(claim.key, descriptor, passing)
+        def ended(token: str) -> None:
+            with suppress(BrokerError):  # then it is abandoned with the next claim, which does no harm
+                self._known.ledger.ended(claim.key, token)
+
+        return SourceFile(claim.key, descriptor, passing, partial(self._known.ledger.begun, claim.key), ended)
 
     def _go_on(self, key: str) -> None:
         """Asked before each step of a transfer."""
@@ -197,7 +216,7 @@ class Batch:
         gone: list[Claim] = []
         others: list[Claim] = []
         for claim in self._todo:
-            (gone if claim.hint.gone and self._is_gone(claim) else others).append(claim)
+            (gone if claim.hint.gone and not claim.unfinished and self._is_gone(claim) else others).append(claim)
         self._todo = deque(others)
         if not gone:
             return
