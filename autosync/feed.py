@@ -23,7 +23,7 @@ from .errors import BrokerError, SourceUnsure, StartError, TargetError
 from .keys import Keys
 from .ledger import GONE, UNKNOWN, Hint, Ledger
 from .look import MOST_SKIPPED, Comparison, LookReport
-from .settle import MOST_PATIENCE, Look, Pending, Settle
+from .settle import Look, Pending, Settle
 from .tasks.messages import DELETE, UPLOAD, Priority, Publisher
 from .tree import Found, Withheld, found_at, open_root, resolve_beneath, tops_of
 from .wording import shown
@@ -182,7 +182,7 @@ class Feed:
                 continue
             if not hint.gone and self._lacks_marker(one.path):
                 continue
-            if time.time() < busy_until and time.monotonic() < one.since + MOST_PATIENCE:
+            if time.time() < busy_until and time.monotonic() < one.since + self.settle.patience:
                 self.settle.postpone(one)
                 continue
             batch = gone if hint.gone else saved

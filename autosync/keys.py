@@ -18,7 +18,7 @@ _MIXED = "(?=[a-z0-9]*[A-Z])(?=[A-Z]*[a-z0-9])[A-Za-z0-9]{6}"
 TEMPORARY = (
     r".*\.(part|filepart|partial|crdownload|tmp)",  # browsers, curl and wget scripts, WinSCP, and many more
     r"\.~.*",  # LibreOffice's locks, Nextcloud, rsync --delay-updates
-    r".*~",  # backups of vim, emacs and others
+    r".+~",  # backups of vim, emacs and others
     r"~\$.*",  # Microsoft Office's owner files
     r"\.#.*|#.*#",  # emacs: locks and autosaves
     r"\..*\.sw[a-px]",  # vim's swap files

@@ -238,7 +238,7 @@ class Comparison:
 
     def _holds_something(self, span: Span) -> bool:
         walk = self._walk(span)
-        return next(iter(walk), None) is not None or bool(walk.errors)  # an error is said, and acted upon, where the look meets it
+        return any(not found.kept for found in walk) or bool(walk.errors)  # an error is said, and acted upon, where the look meets it
 
     def _refuse_if_listed(self, source: Source, spans: Sequence[Span]) -> None:
         for file in (file for span in spans for file in self._listed(span)):

@@ -60,11 +60,13 @@ class Settle:
 
     Args:
         quiet: the quiet time, in seconds.
+        patience: how long a file that never rests is waited for, in seconds.
         clock: monotonic time, in seconds.
     """
 
-    def __init__(self, quiet: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, quiet: float, clock: Callable[[], float] = time.monotonic, *, patience: float = MOST_PATIENCE) -> None:
         self.quiet = quiet
+        self.patience = patience
         self._clock = clock
         self._pending: dict[str, Pending] = {}
         self._heap: list[tuple[float, str]] = []
@@ -134,7 +136,7 @@ class Settle:
         if kind in (Kind.SAVED, Kind.DELETED):
             last = self._sent.get(path)
             busy = last is not None and now < last + self.quiet
-            due = now if not busy else min(now + self.quiet, since + MOST_PATIENCE)
+            due = now if not busy else min(now + self.quiet, since + self.patience)
         elif known is not None and (known.is_closed or known.kind is Kind.CREATED):
             return  # it is due anyway and will be looked at then, or its close will be seen
         else:

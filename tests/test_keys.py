@@ -344,7 +344,7 @@ TEMPORARY_NAMES = [
     ".fuse_hidden0000000100000001", ".autosync-0123456789abcdef",
 ]  # fmt: skip
 ORDINARY_NAMES = [
-    "film.mov", "part", "partial.mov", ".hidden", ".hidden.config", ".sums.sha256", ".profile.backup", "sedation", "sedatives", "a#b",
+    "film.mov", "part", "partial.mov", ".hidden", ".hidden.config", ".sums.sha256", ".profile.backup", "sedation", "sedatives", "a#b", "~",
     "x.~y", ".swp.txt", "text.swp.txt", ".nfs", "4913", "#include", "tmp", "tmp.txt", "A.TMPX", ".in", "core.123456",
 ]  # fmt: skip
 

@@ -737,6 +737,17 @@ def test_a_password_among_the_options_is_not_shown_either(url: str) -> None:
 
 # A broker that is gone
 
+def test_what_is_held_back_and_what_is_skipped_is_kept(ledger: Ledger) -> None:
+    assert (ledger.holding(), ledger.skipped()) == (0, {})
+
+    ledger.set_holding(7)
+    ledger.set_skipped({"/s/f\udcff": "is a FIFO", "/s/g": "is a socket"})
+    assert (ledger.holding(), ledger.skipped()) == (7, {"/s/f\udcff": "is a FIFO", "/s/g": "is a socket"})
+
+    ledger.set_skipped({})
+    assert ledger.skipped() == {}
+
+
 def calls(ledger: Ledger) -> dict[str, Callable[[], object]]:
     return {
         "register": lambda: ledger.register("{}", "v"),
@@ -757,6 +768,10 @@ def calls(ledger: Ledger) -> dict[str, Callable[[], object]]:
         "failures": lambda: list(ledger.failures()),
         "dirty": ledger.dirty,
         "waiting": lambda: ledger.waiting("q"),
+        "holding": ledger.holding,
+        "set_holding": lambda: ledger.set_holding(3),
+        "skipped": ledger.skipped,
+        "set_skipped": lambda: ledger.set_skipped({"/s/fifo": "is a FIFO"}),
     }
 
 

@@ -246,7 +246,7 @@ def test_an_empty_source_deletes_nothing(programs: Programs, bucket: Bucket, tre
     done = programs.run("autosync", "--once", *bucket.options(), f"--source-prefix={tree}/", str(tree))
 
     assert done.returncode == 1
-    assert "the source holds no file while the target holds 'precious'" in done.stderr
+    assert f"the source {tree} holds no file while the target holds 'precious'" in done.stderr
     assert sorted(bucket.sizes()) == ["precious"]
 
 

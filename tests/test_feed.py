@@ -1,0 +1,244 @@
+"""From the kernel's events to keys in the ledger: what is sent, when, and how often. Real kernel, real ledger; the workers are left out."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from autosync.actor import Actor
+from autosync.feed import Feed
+from autosync.files import Listing
+from autosync.keys import TEMPORARY, Keys, Source
+from autosync.ledger import Deed, Ledger, Outcome, connect
+from autosync.look import Comparison
+from autosync.settle import Settle
+from autosync.watcher import Watcher
+from lab.servers import wait_until
+
+
+class Empty(Actor):
+    """A target that holds nothing."""
+
+    def list(self, prefix: str = "") -> Listing:
+        return Listing((), already_sorted=True)
+
+
+class Sent:
+    """Stands in the place of the queue: counts the messages in which each key came, and has it done at once, as a fast worker would."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self.keys: Counter[str] = Counter()
+
+    def send(self, mirror: str, keys: Sequence[str], **_: object) -> None:
+        self.keys.update(keys)
+        claims = self._ledger.claim("w", "v", keys) or []
+        while claims:
+            claims, _lost = self._ledger.done("w", [Outcome(claim.key, Deed.UPLOADED) for claim in claims])
+
+
+class Kept:
+    """A watched tree with everything up to the queue."""
+
+    def __init__(self, tree: Path, broker: str, quiet: float, patience: float, until_idle: bool, **options: object) -> None:
+        self.keys = Keys([Source(str(tree))], source_prefix=f"{tree}/", temporary=TEMPORARY, **options)  # type: ignore[arg-type]
+        self.ledger = Ledger(connect(broker), "m")
+        self.ledger.register("{}", "v")
+        self.sent = Sent(self.ledger)
+        self.settle = Settle(quiet, patience=patience)
+        self.feed = Feed("m", self.keys, Comparison(self.keys, Empty()), self.ledger, self.sent, self.settle)  # type: ignore[arg-type]
+        self.watcher = Watcher(self.keys, self.settle.say)
+        self.feed.on_link = self.watcher.look_into
+        self.feed.start()
+        self.watcher.start()
+        wait_until(lambda: self.feed.last_look is not None and (self.feed.is_idle() or not until_idle), what="the first look has ended")
+
+    def wait_for(self, key: str, times: int = 1) -> None:
+        wait_until(lambda: self.sent.keys[key] >= times, 20, f"{key} is sent: {self.sent.keys}")
+
+    def close(self) -> None:
+        self.watcher.close()
+        self.feed.close()
+
+
+@pytest.fixture
+def keep(tree: Path, broker: str) -> Iterator[Callable[..., Kept]]:
+    """Starts to keep the tree."""
+    started: list[Kept] = []
+
+    def start(quiet: float = 0.2, patience: float = 60.0, until_idle: bool = True, **options: object) -> Kept:
+        started.append(Kept(tree, broker, quiet, patience, until_idle, **options))
+        return started[-1]
+
+    yield start
+    for kept in started:
+        kept.close()
+
+
+# Settling
+
+def test_a_file_saved_a_thousand_times_is_sent_a_few_times_and_the_last_state_is_among_them(keep: Callable[..., Kept], tree: Path) -> None:
+    kept = keep(quiet=0.2)
+    began = time.monotonic()
+    for number in range(1000):
+        (tree / "busy").write_text(str(number))
+    seconds = time.monotonic() - began
+
+    (tree / "last").touch()
+    kept.wait_for("last")
+    wait_until(kept.feed.is_idle, what="nothing is pending")
+    assert 1 <= kept.sent.keys["busy"] <= 3 + seconds / 0.2
+
+
+def test_a_file_that_is_being_written_waits_for_its_close(keep: Callable[..., Kept], tree: Path) -> None:
+    kept = keep(quiet=0.1)
+    with (tree / "film").open("w") as film:
+        for number in range(5):
+            film.write("x")
+            film.flush()
+            (tree / f"other{number}").touch()
+            kept.wait_for(f"other{number}")
+        assert kept.sent.keys["film"] == 0
+    kept.wait_for("film")
+
+
+def test_a_file_that_never_rests_is_sent_at_a_bounded_interval(keep: Callable[..., Kept], tree: Path) -> None:
+    kept = keep(quiet=0.2, patience=1.0)
+    stop = threading.Event()
+
+    def write() -> None:
+        with (tree / "endless").open("wb", buffering=0) as file:
+            while not stop.wait(0.02):
+                file.write(b"x")
+
+    def save() -> None:
+        while not stop.wait(0.02):
+            (tree / "restless").write_text("x")
+
+    threads = [threading.Thread(target=work) for work in (write, save)]
+    for thread in threads:
+        thread.start()
+    try:
+        kept.wait_for("endless")
+        kept.wait_for("restless", 3)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+@pytest.mark.parametrize("temporary", ["film.part", ".film.a1B2c3", "film~", "film.tmp"])
+def test_a_temporary_name_is_never_sent_and_the_file_is_when_it_is_renamed(keep: Callable[..., Kept], tree: Path, temporary: str) -> None:
+    kept = keep()
+    (tree / temporary).write_text("x")
+    (tree / "d.tmp").mkdir()
+    (tree / "d.tmp" / "inner").write_text("x")
+    (tree / "other").touch()
+    kept.wait_for("other")
+    (tree / temporary).rename(tree / "film")
+    (tree / "d.tmp").rename(tree / "d")
+
+    kept.wait_for("film")
+    kept.wait_for("d/inner")
+    wait_until(kept.feed.is_idle)
+    assert set(kept.sent.keys) == {"other", "film", "d/inner"}
+
+
+@pytest.mark.parametrize(("marker", "made"), [("{}.done", "d/film.done"), ("READY", "d/READY")])
+def test_a_file_waits_for_its_done_marker(keep: Callable[..., Kept], tree: Path, marker: str, made: str) -> None:
+    (tree / "d").mkdir()
+    (tree / "d/early").write_text("x")
+    kept = keep(done_marker=marker)
+    (tree / "d/film").write_text("x")
+    (tree / "d/later").write_text("x")
+    (tree / "d/other").write_text("x")
+    (tree / "d/other").unlink()
+    kept.wait_for("d/other")  # its deletion waits for nothing
+    assert set(kept.sent.keys) == {"d/other"}
+
+    (tree / made).touch()
+    kept.wait_for("d/film")
+    if marker == "READY":
+        kept.wait_for("d/early")
+        kept.wait_for("d/later")
+        assert set(kept.sent.keys) == {"d/other", "d/film", "d/early", "d/later"}
+    else:
+        (tree / "e").touch()
+        (tree / "e.done").touch()
+        kept.wait_for("e")
+        assert set(kept.sent.keys) == {"d/other", "d/film", "e"}
+
+
+# Looks
+
+def test_a_look_leaves_a_file_alone_that_somebody_writes_to(keep: Callable[..., Kept], tree: Path) -> None:
+    with (tree / "recording").open("w") as recording:
+        recording.write("x")
+        recording.flush()
+        (tree / "old").touch()
+        os.utime(tree / "old", (1e9, 1e9))
+        wait_until(lambda: time.time() > (tree / "recording").stat().st_mtime + 0.3, what="it is quiet, and open")
+        kept = keep(quiet=0.1, until_idle=False)
+        kept.wait_for("old")
+        assert kept.sent.keys["recording"] == 0
+    kept.wait_for("recording")
+
+
+def test_a_link_is_sent_when_its_file_changes_and_a_linked_directory_is_watched(keep: Callable[..., Kept], tree: Path) -> None:
+    (tree / "real").mkdir()
+    (tree / "real/f").write_text("x")
+    (tree / "link").symlink_to("real/f")
+    (tree / "way").symlink_to(tree / "real")
+    kept = keep(quiet=0.0)
+    first = Counter(kept.sent.keys)
+    assert set(first) == {"real/f", "link", "way/f"}
+
+    (tree / "real/f").write_text("changed")
+    for key in first:
+        kept.wait_for(key, first[key] + 1)
+    (tree / "real/new").write_text("new")
+    kept.wait_for("real/new")
+    kept.wait_for("way/new")
+    (tree / "late").symlink_to("real")
+    kept.wait_for("late/new")
+    (tree / "real/later").write_text("later")
+    for key in ("real/later", "way/later", "late/later"):
+        kept.wait_for(key)
+
+
+def test_what_happens_on_the_way_of_a_link_is_seen(keep: Callable[..., Kept], tree: Path) -> None:
+    for name in ("one", "two"):
+        (tree / name).mkdir()
+        (tree / name / "f").write_text(name)
+    (tree / "current").symlink_to("one")
+    (tree / "file").symlink_to("current/f")
+    (tree / "early").symlink_to("not/yet")
+    kept = keep(quiet=0.0)
+    assert set(kept.sent.keys) == {"one/f", "two/f", "current/f", "file"}
+    kept.sent.keys.clear()
+
+    (tree / "next").symlink_to("two")
+    (tree / "next").rename(tree / "current")  # as releases are switched
+    kept.wait_for("file")
+    kept.wait_for("current/f")
+    (tree / "two/g").write_text("g")
+    kept.wait_for("current/g")
+    wait_until(kept.feed.is_idle)
+    kept.sent.keys.clear()
+    (tree / "one/h").write_text("h")
+    kept.wait_for("one/h")
+    wait_until(kept.feed.is_idle)
+    assert set(kept.sent.keys) == {"one/h"}, "what happens where it does not lead any more is not its business"
+
+    (tree / "not").mkdir()
+    (tree / "not/yet").write_text("now")
+    kept.wait_for("early")
+    kept.sent.keys.clear()
+    (tree / "not").rename(tree / "gone")
+    kept.wait_for("early")
