@@ -122,7 +122,7 @@ class Proxy:
         found = []
         for number, one in enumerate(done):
             for other in done[number + 1 :]:
-                apart = one.ended <= other.began or other.ended <= one.began
+                apart = 0 < one.ended <= other.began or 0 < other.ended <= one.began
                 if one.key == other.key and one.transfer != other.transfer and not apart:
                     found.append((one, other))
         return found
@@ -154,7 +154,7 @@ class Proxy:
             finally:
                 if request.method == "PUT" and request.passed < request.length and not request.status:
                     self.counts["gone"] += 1
-                request.ended = time.monotonic()
+                request.ended = request.ended or time.monotonic()
 
     def _note(self, head: bytes) -> Request:
         lines = head.decode("latin-1").split("\r\n")
@@ -207,11 +207,12 @@ class Proxy:
             self._answer_back(client, server, request)
 
     def _answer_back(self, client: socket.socket, server: socket.socket, request: Request) -> None:
-        """The server closes behind its answer, so this ends."""
+        """Pass the answer on; the server closes the connection behind it, so this ends."""
         first = True
         while data := server.recv(_CHUNK):
             if first:
                 request.status = int(data.split(b" ", 2)[1])
+                request.ended = time.monotonic()  # the client may act on the answer before the rest of this has run
                 first = False
             client.sendall(data)
 

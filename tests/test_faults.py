@@ -9,6 +9,7 @@ import json
 import os
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import requests
 from conftest import BIN, Bucket, Programs
 from test_live import descendants, on_disk
 
@@ -118,6 +120,28 @@ def begin_slow_uploads(proxy: Proxy, bucket: Bucket, tree: Path) -> None:
     write(tree / "small", size=7 * MEBI)
     write(tree / "large", size=20 * MEBI)
     wait_until(lambda: proxy.in_flight("small") and proxy.in_flight("large"), 60, "both are in the middle")
+
+
+def test_the_proxy_sees_two_uploads_of_one_key_at_the_same_time_and_takes_one_after_the_other_for_what_it_is(
+    proxy: Proxy, bucket: Bucket
+) -> None:
+    def put(key: str, size: int = 200_000) -> None:
+        signed = bucket.client.generate_presigned_url("put_object", Params={"Bucket": bucket.name, "Key": key})
+        # The signature is of the server's own address, which is what the Host header says.
+        address = signed.replace(bucket.server.url, proxy.url)
+        answer = requests.put(address, data=_content(key, 1, size), headers={"Host": bucket.server.url[7:]}, timeout=30)
+        assert answer.status_code == 200, answer.text
+
+    for key in ("one", "one", "two"):
+        put(key)
+    assert proxy.overlaps() == []
+    proxy.speed = 100_000
+    twice = [threading.Thread(target=put, args=("one",)) for _ in range(2)]
+    for thread in twice:
+        thread.start()
+    for thread in twice:
+        thread.join(30)
+    assert [(one.key, other.key) for one, other in proxy.overlaps()] == [("one", "one")]
 
 
 # Processes that are killed
