@@ -10,11 +10,13 @@ import importlib
 import json
 import os
 import sys
+import warnings
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import kombu.transport.redis
 from celery import Celery, signals
+from celery.exceptions import CPendingDeprecationWarning
 from celery.loaders.base import BaseLoader
 from kombu.entity import Exchange, Queue
 
@@ -80,6 +82,12 @@ def _leave_messages_to_the_sweep(**_: Any) -> None:
     """When a connection breaks, kombu tries to put messages back that are being worked on. It cannot while the broker is away, and
     kombu 5.7 ends the worker over it."""
     kombu.transport.redis.Channel.do_restore = False
+
+
+@signals.worker_ready.connect
+def _keep_advice_to_itself(**_: Any) -> None:
+    """At each broken connection Celery would warn, in nine lines, of a default that some later version of it will change."""
+    warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
 
 
 @signals.celeryd_init.connect

@@ -42,7 +42,7 @@ def lock(directory: Path, mirror: str) -> IO[str]:
     """Take the state directory for this process; the lock goes with it.
 
     Raises:
-        StartError: another autosync has it.
+        StartError: another autosync has it, or there is no room.
     """
     held = open(directory / "lock", "a+", encoding="utf-8")  # noqa: SIM115 - held until the end
     try:
@@ -54,9 +54,12 @@ def lock(directory: Path, mirror: str) -> IO[str]:
         raise StartError(
             f"mirror {mirror} is already kept by another autosync (process {owner})", "stop that one, or give this one another --name"
         ) from error
-    held.truncate(0)
-    held.write(str(os.getpid()))
-    held.flush()
+    try:
+        held.truncate(0)
+        held.write(str(os.getpid()))
+        held.flush()
+    except OSError as error:
+        raise StartError(f"{directory}/lock: {error.strerror}", "make room, or give another --state-dir") from error
     return held
 
 

@@ -51,6 +51,8 @@ _SWEEPS = 20
 #: How long the end waits until what was seen is in the target, in seconds.
 _DRAIN = 10.0
 _FAILURES_SHOWN = 20
+#: How often keys that ran out of tries get new ones, once nothing else is tried, in seconds: a target that was away is back some day.
+_NEW_TRIES = 30.0
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,7 @@ class _Keeping:
         self._dead: list[int] = []
         self._failed_told = 0
         self._next_strays = time.monotonic() + _STRAY_BEHIND_OTHERS
+        self._next_new_tries = 0.0
         self._strange: set[str] = set()
         self._epoch = ""
         self._version = ""
@@ -215,6 +218,7 @@ class _Keeping:
                 self._again_failed()
                 self._look_everywhere()
             self._tell_of_failures()
+            self._give_new_tries(self._standing)
         except BrokerError as error:
             log.debug("%s", error)
         if self._standing:
@@ -300,9 +304,18 @@ class _Keeping:
         else:
             self._settle.say((LOOK_EVERYWHERE,))
 
-    def _again_failed(self) -> None:
+    def _give_new_tries(self, standing: Standing) -> None:
+        """What failed because it ran out of tries is not left to the next rescan, which may be never; what was refused for good is."""
+        if self._run.once or not standing.failed or standing.held or time.monotonic() < self._next_new_tries:
+            return
+        self._next_new_tries = time.monotonic() + _NEW_TRIES
+        self._again_failed(self._mirror.attempts)
+
+    def _again_failed(self, tries: int = 0) -> None:
         page: list[str] = []
         for failure in self._ledger.failures():
+            if failure.attempts < tries:
+                continue
             page.append(failure.key)
             if len(page) == 100:
                 self._feed.mark_again(page)

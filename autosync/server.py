@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import tempfile
 import time
@@ -109,6 +111,8 @@ class EmbeddedServer:
             lines = self._log.read_text(errors="replace").strip().splitlines()
         except OSError:
             lines = []
+        if not lines and not os.statvfs(self._directory).f_bavail:
+            return os.strerror(errno.ENOSPC)  # which leaves it without words
         return lines[-1] if lines else "it said nothing"
 
 

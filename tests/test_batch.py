@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import time
@@ -381,11 +382,27 @@ def test_a_stale_share_neither_fails_nor_deletes(make: Callable[..., Workbench],
 
     assert Recording.operations == []
     assert bench.ledger.dirty() == 2
-    (tree / "missing").write_text("there")
-    (tree / "new").write_text("newer")
+    for name, content in (("missing", "there"), ("new", "newer")):
+        (tree / name).write_text(content)
+        os.utime(tree / name, ns=(0, newer.mtime_ns + 1_000_000_000))
     while bench.ledger.dirty():
         bench.work(wait_until(bench.ledger.sweep, 10, "the next try is due"))
     assert STORE == {"new": b"newer", "missing": b"there"}
+
+
+def test_a_share_that_tells_times_in_coarser_units_is_not_taken_for_a_stale_one(make: Callable[..., Workbench], tree: Path) -> None:
+    bench = make(host="another host")
+    (tree / "smb").write_text("content")
+    os.utime(tree / "smb", ns=(0, 1_700_000_000_123_456_700))
+    (tree / "fat").write_text("content")
+    os.utime(tree / "fat", ns=(0, 1_700_000_000_000_000_000))
+    exact = Hint(len("content"), 1_700_000_000_123_456_789)
+    bench.ledger.mark([("smb", exact), ("fat", exact)])
+
+    bench.work(["smb", "fat"])
+
+    assert STORE == {"smb": b"content", "fat": b"content"}
+    assert bench.ledger.dirty() == 0
 
 
 def test_a_key_out_of_scope_or_a_changed_definition_does_no_harm(bench: Workbench, tree: Path) -> None:

@@ -42,6 +42,9 @@ PART = 8 << 20
 _MOST_PARTS = 10_000
 #: Parts of one file in flight.
 _PARTS_AT_ONCE = 4
+#: Each part has tries of its own, with doubling delays from this one on, in seconds: if one failure cost the whole file, a file of a
+#: thousand parts would never arrive at a server that fails now and then.
+_PART_TRIES, _PART_DELAY = 5, 0.25
 #: Content of small files held in memory by one process, in bytes.
 _MEMORY = 64 << 20
 #: https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html
@@ -311,6 +314,16 @@ class S3Actor(Actor):
         return etags
 
     def _send_part(self, file: SourceFile, upload: dict[str, Any], number: int, offset: int, length: int) -> str:
+        for tries in range(_PART_TRIES - 1):
+            try:
+                return self._try_part(file, upload, number, offset, length)
+            except PermanentError:
+                raise
+            except TargetError:
+                time.sleep(_PART_DELAY * 2**tries)
+        return self._try_part(file, upload, number, offset, length)
+
+    def _try_part(self, file: SourceFile, upload: dict[str, Any], number: int, offset: int, length: int) -> str:
         with self._translated(file.key):
             url = self._client.generate_presigned_url("upload_part", Params=upload | {"PartNumber": number})
             timeouts = (_CONNECT_SECONDS, _READ_SECONDS)

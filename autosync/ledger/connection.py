@@ -14,6 +14,9 @@ from redis.retry import Retry
 
 from ..errors import BrokerError, ConfigurationError
 
+#: Which of our commands met with the error: redis-py and Valkey put it around what happened.
+_ABOUT_US = re.compile(r"^Command # \d+ \(.*?\) of pipeline caused error: | script: .*$", re.DOTALL)
+
 
 def address(url: str) -> str:
     """A broker's URL without its password, fit to be shown, whether or not it is a good URL."""
@@ -53,4 +56,4 @@ def broker_errors(client: redis.Redis) -> Iterator[None]:
     except redis.exceptions.RedisError as error:
         kwargs = client.connection_pool.connection_kwargs
         where = kwargs.get("path") or f"{kwargs.get('host')}:{kwargs.get('port')}"
-        raise BrokerError(f"broker at {where}: {error}") from error
+        raise BrokerError(f"broker at {where}: {_ABOUT_US.sub('', str(error))}") from error

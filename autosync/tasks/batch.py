@@ -31,9 +31,11 @@ _SAY_MOST = 50
 #: Growing delays between tries, in seconds.
 _FIRST_DELAY, _LONGEST_DELAY = 0.25, 300.0
 _LONGEST_TORN_DELAY = 10.0
-#: On another host than the file host, attributes may be as old as a network share's cache. So often a worker looks again before it believes
-#: that the file host has seen something that is not true any more.
-_STALE_LOOKS = 6
+#: On another host than the file host, attributes may be as old as a network share's cache: NFS keeps them for up to a minute. So often a
+#: worker looks again, over a minute and a half at least, before it believes that the file host has seen what is not true any more.
+_STALE_LOOKS = 9
+#: In what units shares tell times, in nanoseconds: NFS exactly, SMB in 100, others in micro-, milli-, whole and double seconds.
+_UNITS_OF_TIME = (1, 100, 1_000, 1_000_000, 1_000_000_000, 2_000_000_000)
 
 
 class Batch:
@@ -186,7 +188,9 @@ class Batch:
             return False
         if hint.gone:
             return True
-        return file.mtime_ns < hint.mtime_ns or (file.mtime_ns == hint.mtime_ns and file.size != hint.size)
+        if any(file.mtime_ns == hint.mtime_ns - hint.mtime_ns % unit for unit in _UNITS_OF_TIME):
+            return file.size != hint.size
+        return file.mtime_ns < hint.mtime_ns
 
     # Deleting
 

@@ -1,0 +1,451 @@
+"""Accidents at the worst moment: after each, and after a restart where one is needed, the target equals the source, byte for byte.
+
+Each test first shows that its accident has happened.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+from conftest import BIN, Bucket, Programs
+from test_live import descendants, on_disk
+
+from autosync.ledger import Ledger, connect
+from lab.faults import Proxy
+from lab.servers import Valkey, wait_until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
+MEBI = 1 << 20
+
+
+@pytest.fixture
+def proxy(bucket: Bucket) -> Iterator[Proxy]:
+    """Stands in front of the server of `bucket`."""
+    with Proxy(bucket.server.url) as standing:
+        yield standing
+
+
+@pytest.fixture
+def options(bucket: Bucket, proxy: Proxy, tree: Path) -> list[str]:
+    return [f"--target-container={bucket.name}", f"--endpoint-url={proxy.url}", f"--source-prefix={tree}/", "--name=faulty", str(tree)]
+
+
+@pytest.fixture
+def live(programs: Programs, options: list[str], bucket: Bucket, tree: Path) -> Callable[..., subprocess.Popen[str]]:
+    """Starts autosync with one worker behind the proxy, with one file, and waits until the bucket equals the tree."""
+
+    def start(*more: str) -> subprocess.Popen[str]:
+        write(tree / "first")
+        process = programs.start("autosync", "-v", "--workers=1", *more, *options)
+        wait_until(lambda: "keeping" in process.said(), 60, "it has started")  # type: ignore[attr-defined]
+        equal(bucket, tree, "the first look")
+        return process
+
+    return start
+
+
+def write(path: Path, version: int = 1, size: int = 1000) -> None:
+    """Write a file whose content says throughout which file and version it is."""
+    path.write_bytes(_content(path.name, version, size))
+
+
+def _content(name: str, version: int, size: int) -> bytes:
+    line = f"{name} {version} {size}\n".encode()
+    return (line * (size // len(line) + 1))[:size]
+
+
+def torn(bucket: Bucket) -> list[str]:
+    """The keys of objects that are not one whole version of a file that `write` has written."""
+    found = []
+    for key in bucket.sizes():
+        with suppress(bucket.client.exceptions.NoSuchKey):
+            data = bucket.read(key)
+            name, version, size = data.split(b"\n", 1)[0].decode().rsplit(" ", 2)
+            if data != _content(name, int(version), int(size)):
+                found.append(key)
+    return found
+
+
+def equal(bucket: Bucket, tree: Path, what: str, seconds: float = 90) -> None:
+    """Wait until the bucket holds what the tree holds."""
+
+    def differing() -> set[str]:
+        there, here = bucket.sizes(), on_disk(tree)
+        return {key for key, _ in there.items() ^ here.items()} or {key for key in here if bucket.read(key) != (tree / key).read_bytes()}
+
+    try:
+        wait_until(lambda: not differing(), seconds, what, pause=0.2)
+    except AssertionError:
+        left = sorted(differing())
+        assert not left, f"{what}: {len(left)} differ, the first are {left[:5]}"
+
+
+def child_of(process: subprocess.Popen[str], name: str) -> psutil.Process:
+    found = [child for child in descendants(process.pid) if name in " ".join(child.cmdline())]
+    assert found, [child.cmdline() for child in descendants(process.pid)]
+    return found[0]
+
+
+def told(process: subprocess.Popen[str], line: str) -> bool:
+    return line in process.said()  # type: ignore[attr-defined,no-any-return]
+
+
+def permitted(*command: str) -> None:
+    """Run a command that only root may run; without the permission the test is skipped on a laptop, and fails where CI=true."""
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        reason = f"{' '.join(command)}: {getattr(error, 'stderr', '') or error}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+
+def begin_slow_uploads(proxy: Proxy, bucket: Bucket, tree: Path) -> None:
+    """Write a small and a large file, and wait until both are in the middle of their uploads. The small one is larger than what the kernel
+    keeps for a connection, and would send after the death of the process."""
+    proxy.speed = 0.3 * MEBI
+    write(tree / "small", size=7 * MEBI)
+    write(tree / "large", size=20 * MEBI)
+    wait_until(lambda: proxy.in_flight("small") and proxy.in_flight("large"), 60, "both are in the middle")
+
+
+def test_the_proxy_sees_two_uploads_of_one_key_at_the_same_time_and_takes_one_after_the_other_for_what_it_is(
+    proxy: Proxy, bucket: Bucket
+) -> None:
+    def put(key: str, size: int = 200_000) -> None:
+        signed = bucket.client.generate_presigned_url("put_object", Params={"Bucket": bucket.name, "Key": key})
+        # The signature is of the server's own address, which is what the Host header says.
+        address = signed.replace(bucket.server.url, proxy.url)
+        answer = requests.put(address, data=_content(key, 1, size), headers={"Host": bucket.server.url[7:]}, timeout=30)
+        assert answer.status_code == 200, answer.text
+
+    for key in ("one", "one", "two"):
+        put(key)
+    assert proxy.overlaps() == []
+    proxy.speed = 100_000
+    twice = [threading.Thread(target=put, args=("one",)) for _ in range(2)]
+    for thread in twice:
+        thread.start()
+    for thread in twice:
+        thread.join(30)
+    assert [(one.key, other.key) for one, other in proxy.overlaps()] == [("one", "one")]
+
+
+# Processes that are killed
+
+
+@pytest.mark.parametrize("victim", ["celery", "valkey"])
+def test_a_child_is_killed_in_the_middle_of_an_upload(
+    victim: str, live: Callable, proxy: Proxy, bucket: Bucket, tree: Path
+) -> None:
+    process = live()
+    begin_slow_uploads(proxy, bucket, tree)
+
+    doomed = child_of(process, victim)
+    doomed.kill()
+    assert proxy.in_flight("small")
+    assert proxy.in_flight("large")
+    assert bucket.sizes().keys() == {"first"}
+    write(tree / "late")
+    (tree / "first").unlink()
+    wait_until(lambda: told(process, "ended with status -9; it is started again"), 30, "its end is noticed")
+    proxy.speed = None
+    if victim == "celery":
+        wait_until(lambda: proxy.counts["gone"] >= 2, 30, "both uploads have broken off")
+
+    equal(bucket, tree, "everything, in spite of it")
+    assert process.poll() is None
+    assert not told(process, "Traceback")
+
+
+def test_autosync_is_killed_in_the_middle_of_an_upload_and_started_again(
+    live: Callable, programs: Programs, options: list[str], proxy: Proxy, bucket: Bucket, tree: Path
+) -> None:
+    process = live()
+    begin_slow_uploads(proxy, bucket, tree)
+
+    process.kill()
+    process.wait()
+    proxy.speed = None
+    wait_until(lambda: proxy.counts["gone"] >= 2, 30, "both uploads have broken off")
+    assert bucket.sizes().keys() == {"first"}
+    write(tree / "small", version=2, size=7 * MEBI)
+    write(tree / "late")
+    (tree / "first").unlink()
+    again = programs.start("autosync", "-v", *options)
+
+    equal(bucket, tree, "everything, after a restart")
+    assert again.poll() is None
+    assert not told(again, "Traceback")
+
+
+# The broker
+
+
+def test_a_broker_is_emptied_while_keys_are_dirty_and_again_while_all_is_quiet(
+    own_valkey: Valkey, live: Callable, proxy: Proxy, bucket: Bucket, tree: Path
+) -> None:
+    process = live(f"--broker={own_valkey.url}")
+    ledger = Ledger(connect(own_valkey.url), "faulty")
+    begin_slow_uploads(proxy, bucket, tree)
+    assert ledger.dirty() >= 2
+
+    own_valkey.client().flushall()
+    (tree / "first").unlink()
+    write(tree / "late")
+    wait_until(lambda: told(process, "has lost its memory"), 30, "the watcher has noticed")
+    proxy.speed = None
+    equal(bucket, tree, "everything that was dirty")
+
+    wait_until(lambda: ledger.dirty() == 0, 60, "nothing is left to do")
+    own_valkey.client().flushall()
+    wait_until(lambda: process.said().count("has lost its memory") == 2, 30, "the watcher has noticed again")  # type: ignore[attr-defined]
+    write(tree / "late", version=2)
+    (tree / "small").unlink()
+    equal(bucket, tree, "everything after that")
+    wait_until(lambda: ledger.dirty() == 0, 60, "nothing is left to do")
+    assert process.poll() is None
+    assert not told(process, "Traceback")
+
+
+def test_a_broker_stands_still_for_half_a_minute_during_an_upload_while_files_come_change_and_go(
+    own_valkey: Valkey, live: Callable, proxy: Proxy, bucket: Bucket, tree: Path
+) -> None:
+    for number in range(20):
+        write(tree / f"old{number}")
+    process = live(f"--broker={own_valkey.url}")
+    begin_slow_uploads(proxy, bucket, tree)
+
+    with own_valkey.frozen():
+        until = time.monotonic() + 30
+        assert own_valkey.process is not None
+        assert psutil.Process(own_valkey.process.pid).status() == psutil.STATUS_STOPPED
+        for number in range(20):
+            write(tree / f"new{number}")
+        for number in range(10):
+            write(tree / f"old{number}", version=2)
+            (tree / f"old{number + 10}").unlink()
+        write(tree / "large", version=2, size=20 * MEBI)
+        wait_until(lambda: told(process, "what happens meanwhile is kept and sent later"), 60, "the watcher has met it")
+        wait_until(lambda: time.monotonic() > until, 31, "half a minute is over")
+        assert not any(key.startswith("new") for key in bucket.sizes())
+    proxy.speed = None
+
+    equal(bucket, tree, "everything, in spite of it")
+    wait_until(lambda: Ledger(connect(own_valkey.url), "faulty").dirty() == 0, 90, "nothing is left to do")
+    assert proxy.overlaps() == []
+    assert process.poll() is None
+    assert not told(process, "Traceback")
+
+
+# The target
+
+
+def test_a_target_that_answers_every_third_request_with_500_or_503_is_made_equal_and_nothing_fails(
+    own_valkey: Valkey, live: Callable, proxy: Proxy, bucket: Bucket, tree: Path
+) -> None:
+    for number in range(10):
+        write(tree / f"old{number}")
+    process = live(f"--broker={own_valkey.url}")
+    proxy.errors = 1 / 3
+
+    for number in range(60):
+        write(tree / f"new{number}")
+    for number in range(5):
+        write(tree / f"old{number}", version=2)
+        (tree / f"old{number + 5}").unlink()
+    write(tree / "large", size=40 * MEBI)
+
+    equal(bucket, tree, "everything, in spite of it")
+    ledger = Ledger(connect(own_valkey.url), "faulty")
+    wait_until(lambda: ledger.dirty() == 0, 60, "nothing is left to do")
+    assert min(proxy.counts["500"], proxy.counts["503"]) > 10, proxy.counts
+    assert list(ledger.failures()) == []
+    assert process.poll() is None
+    assert not told(process, "Traceback")
+
+
+def test_connections_that_are_cut_in_the_middle_of_a_body_tear_no_object(live: Callable, proxy: Proxy, bucket: Bucket, tree: Path) -> None:
+    names = [*(f"small{number}" for number in range(5)), "large"]
+
+    def write_all(version: int) -> None:
+        for name in names:
+            write(tree / name, version, (18 * MEBI if name == "large" else 300_000) + version)
+
+    write_all(1)
+    process = live()
+    proxy.cut_small, proxy.cut_parts = 12, 6
+    write_all(2)
+
+    seen: list[list[str]] = []
+    wait_until(lambda: seen.append(torn(bucket)) or proxy.counts["cut small"] == 12, 90, "all cuts of small files", pause=0.2)
+    wait_until(lambda: seen.append(torn(bucket)) or proxy.counts["cut part"] == 6, 90, "all cuts of parts", pause=0.2)
+    equal(bucket, tree, "everything, in spite of it")
+    assert not any(seen), seen
+    assert torn(bucket) == []
+    assert process.poll() is None
+    assert not told(process, "Traceback")
+
+
+def test_a_target_that_is_away_until_keys_have_run_out_of_tries_is_made_equal_without_help(
+    own_valkey: Valkey, live: Callable, proxy: Proxy, bucket: Bucket, tree: Path
+) -> None:
+    """With the ten tries that are the default it would have to be away for two minutes."""
+    for number in range(10):
+        write(tree / f"old{number}")
+    process = live(f"--broker={own_valkey.url}", "--attempts=3", "--rescan=0")
+    ledger = Ledger(connect(own_valkey.url), "faulty")
+
+    proxy.refuse()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", int(proxy.url.rpartition(":")[2])))
+    for number in range(10):
+        write(tree / f"new{number}")
+    for number in range(5):
+        write(tree / f"old{number}", version=2)
+        (tree / f"old{number + 5}").unlink()
+    wait_until(lambda: len(list(ledger.failures())) == 20, 60, "all keys have run out of tries")
+    assert told(process, "; tried again in")
+    proxy.listen()
+
+    equal(bucket, tree, "everything, in spite of it")
+    wait_until(lambda: ledger.dirty() == 0, 60, "nothing is left to do")
+    assert list(ledger.failures()) == []
+    assert process.poll() is None
+    assert not told(process, "Traceback")
+
+
+# The disk
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 2 MiB."""
+    directory = tmp_path / "disk"
+    directory.mkdir()
+    permitted("mount", "-t", "tmpfs", "-o", "size=2m", "autosync-test", str(directory))
+    yield directory
+    subprocess.run(["umount", "--lazy", str(directory)], check=True)
+
+
+def fill(directory: Path) -> Path:
+    """Take all room that there is; what is given back makes room again."""
+    filler = directory / "filler"
+    with filler.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(b"x" * 1024)
+    assert os.statvfs(directory).f_bavail == 0
+    return filler
+
+
+def test_a_state_directory_on_a_full_disk_is_said_in_one_line_and_nothing_is_lost(
+    live: Callable, small_disk: Path, bucket: Bucket, tree: Path
+) -> None:
+    process = live(f"--state-dir={small_disk}")
+
+    filler = fill(small_disk)
+    for number in range(300):
+        write(tree / f"{number}-{'x' * 200}")
+    (tree / "first").unlink()
+    wait_until(lambda: told(process, "No space left on device"), 60, "it has met the full disk")
+    assert process.poll() is None
+    filler.unlink()
+
+    equal(bucket, tree, "everything, when there is room again")
+    assert process.poll() is None
+    assert not told(process, "Traceback")
+
+
+def test_a_start_with_a_full_disk_ends_with_one_line(programs: Programs, options: list[str], small_disk: Path, tree: Path) -> None:
+    write(tree / "first")
+    fill(small_disk)
+
+    done = programs.run("autosync", f"--state-dir={small_disk}", *options)
+
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert "No space left on device" in done.stderr
+    assert f"{small_disk}/faulty/lock" in done.stderr
+
+
+# A share that shows old things
+
+
+@pytest.fixture
+def stale_share(programs: Programs, tree: Path, tmp_path: Path) -> Iterator[Path]:
+    """The source as a mount that believes what it has seen for 20 s."""
+    mount = tmp_path / "share"
+    mount.mkdir()
+    permitted("bindfs", "--version")
+    process = programs.start("/usr/bin/bindfs", "-f", "-o", "attr_timeout=20,entry_timeout=20,negative_timeout=20", str(tree), str(mount))
+    wait_until(lambda: mount.is_mount() or process.poll() is not None, 30, "the share is mounted")
+    if not mount.is_mount():
+        permitted("sh", "-c", f"echo {process.said()!r} >&2; false")  # type: ignore[attr-defined]
+    yield mount
+    subprocess.run(["umount", "--lazy", str(mount)], check=False)
+
+
+@pytest.fixture
+def box_elsewhere(programs: Programs, broker: str, bucket: Bucket, stale_share: Path, tree: Path, tmp_path: Path) -> subprocess.Popen[str]:
+    """An upload box that takes itself for another host than the file host, and reads the share."""
+    permitted("unshare", "--mount", "true")
+    (tmp_path / "boot_id").write_text("another-host\n")
+    elsewhere = f'mount --bind {tmp_path}/boot_id /proc/sys/kernel/random/boot_id && exec "$@"'
+    process = programs.start(
+        "/usr/bin/unshare", "--mount", "sh", "-c", elsewhere, "sh", str(BIN / "celery"),
+        "-A", "autosync", "worker", "--without-gossip", "--without-mingle", "-l", "INFO",
+        CELERY_BROKER_URL=broker, AUTOSYNC_SOURCES=json.dumps({str(tree): str(stale_share)}),
+    )  # fmt: skip
+    wait_until(lambda: told(process, " ready.") or process.poll() is not None, 60, "the worker is ready")
+    assert Path(f"/proc/{process.pid}/root/proc/sys/kernel/random/boot_id").read_text() == "another-host\n"
+    return process
+
+
+def test_a_worker_whose_share_shows_old_attributes_waits_for_the_new_ones(
+    box_elsewhere: subprocess.Popen[str], stale_share: Path, programs: Programs, broker: str, options: list[str], bucket: Bucket, tree: Path
+) -> None:
+    write(tree / "changed", size=3000)
+    write(tree / "deleted")
+    watcher = programs.start("autosync-watch", f"--broker={broker}", *options)
+    equal(bucket, tree, "the first look")
+    ledger = Ledger(connect(broker), "faulty")
+    wait_until(lambda: ledger.dirty() == 0, 30, "nothing is left to do")
+
+    def shows_old_things() -> bool:
+        sizes = {name: (stale_share / name).stat().st_size for name in ("changed", "deleted") if (stale_share / name).exists()}
+        return sizes == {"changed": 3000, "deleted": 1000} and not (stale_share / "new").exists() and not (stale_share / "kept").exists()
+
+    assert shows_old_things()
+    write(tree / "changed", version=2, size=9000)
+    write(tree / "new")
+    bucket.client.put_object(Bucket=bucket.name, Key="kept", Body=_content("kept", 1, 1000))
+    write(tree / "kept")
+    (tree / "deleted").unlink()
+    wait_until(lambda: ledger.guard("test").held >= 3, 15, "the worker has met them", pause=0)
+    assert shows_old_things()
+
+    seen: list[object] = []
+
+    def converged() -> bool:
+        sizes = bucket.sizes()
+        seen.append(("kept" in sizes, sizes.get("changed") in (3000, 9000), torn(bucket)))
+        return sizes == on_disk(tree)
+
+    wait_until(converged, 90, "everything, when the share shows it", pause=0.3)
+    equal(bucket, tree, "every byte of it")
+    assert set(map(str, seen)) == {str((True, True, []))}
+    assert (box_elsewhere.poll(), watcher.poll()) == (None, None)
+    assert not told(box_elsewhere, "Traceback")
