@@ -212,6 +212,52 @@ def test_a_deletion_during_an_upload_leaves_nothing_behind(bench: Workbench, tre
     assert STORE == {}
 
 
+def test_a_directory_that_leaves_during_an_upload_leaves_nothing_behind(bench: Workbench, tree: Path) -> None:
+    """Nobody marks the key: the look at the directory cannot see an object that is still on its way."""
+    (tree / "d").mkdir()
+    (tree / "d/a").write_text("moved")
+    bench.ledger.mark([("d/a", UNKNOWN)])
+
+    def move(key: str) -> None:
+        Recording.meanwhile = None
+        (tree / "d").rename(tree / "e")
+
+    Recording.meanwhile = move
+    bench.work(["d/a"])
+    while bench.ledger.dirty():
+        bench.work(wait_until(bench.ledger.sweep, 5, "the next try is due"))
+
+    assert STORE == {}
+
+
+@pytest.mark.parametrize("keys", [["d/a"], ["d/a", "d/b"]], ids=["one", "together"])
+def test_a_directory_that_comes_back_during_a_deletion_is_not_missing(
+    bench: Workbench, tree: Path, keys: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody marks the keys: a look saw objects that were right, and were about to go."""
+    (tree / "away").mkdir()
+    for key in keys:
+        (tree / "away" / key[2:]).write_text("back")
+        STORE[key] = b"back"
+    bench.ledger.mark([(key, GONE) for key in keys])
+
+    def delete_many(self: Recording, files: list[File]) -> list[None]:
+        (tree / "away").rename(tree / "d")
+        for file in files:
+            del STORE[file.key]
+        return [None] * len(files)
+
+    def delete(self: Recording, file: File) -> None:
+        delete_many(self, [file])
+
+    monkeypatch.setattr(Recording, "delete_many" if len(keys) > 1 else "delete", delete_many if len(keys) > 1 else delete)
+    bench.work(keys)
+    while bench.ledger.dirty():
+        bench.work(wait_until(bench.ledger.sweep, 5, "the next try is due"))
+
+    assert dict.fromkeys(keys, b"back") == STORE
+
+
 def test_doubled_late_and_reordered_messages_never_meet_and_the_last_state_wins(bench: Workbench, tree: Path) -> None:
     seed = random.randrange(1 << 30)
     print("seed", seed)

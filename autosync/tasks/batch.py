@@ -15,7 +15,7 @@ from concurrent.futures import wait
 from ..actor import can_delete_many
 from ..errors import AutosyncError, BrokerError, Draining, LeaseLost, PermanentError, Torn
 from ..files import File
-from ..ledger import Claim, Deed, Failure, Hint, Outcome, now
+from ..ledger import UNKNOWN, Claim, Deed, Failure, Outcome, now
 from ..reading import SourceFile
 from ..wording import human_size, shown
 from .box import Known, UploadBox
@@ -126,9 +126,27 @@ class Batch:
         except Absent:
             return self._delete(claim, path)
         try:
-            return self._upload(claim, file)
+            outcome = self._upload(claim, file)
         finally:
             file.close()
+        if outcome.deed is Deed.UPLOADED:
+            self._see_again(claim.key, path)
+        return outcome
+
+    def _see_again(self, key: str, path: str) -> None:
+        """Mark a key once more if the disk no longer is what the target was just made to be. A directory above it may have left or come
+        meanwhile, which marks no key; and the look that follows could not see in the target what was still on its way there."""
+        sent = self._sent.get(key)
+        try:
+            descriptor = self._known.source_of(path).open(path)
+        except Absent:
+            inode = None
+        else:
+            seen = os.fstat(descriptor)
+            os.close(descriptor)
+            inode = seen.st_ino if stat.S_ISREG(seen.st_mode) else None
+        if inode != (sent[0] if sent else None):
+            self._known.ledger.mark([(key, UNKNOWN)])
 
     def _open(self, claim: Claim, path: str) -> SourceFile:
         descriptor = self._known.source_of(path).open(path)
@@ -176,9 +194,14 @@ class Batch:
         deed = self._may_delete(claim, path)
         if deed is None:
             self._known.actor.delete(File(claim.key))
-            deed = Outcome(claim.key, Deed.DELETED)
+            return self._was_deleted(claim, path)
         self._sent.pop(claim.key, None)
         return deed
+
+    def _was_deleted(self, claim: Claim, path: str) -> Outcome:
+        self._sent.pop(claim.key, None)
+        self._see_again(claim.key, path)
+        return Outcome(claim.key, Deed.DELETED)
 
     def _may_delete(self, claim: Claim, path: str) -> Outcome | None:
         """None if this key is to be deleted now; else what to do instead."""
@@ -208,8 +231,16 @@ class Batch:
         except Exception as error:
             answers = [error] * len(gone)
         for claim, answer in zip(gone, answers, strict=True):
-            self._note(Outcome(claim.key, Deed.DELETED) if answer is None else self._failure(claim, answer))
+            self._note(self._deleted_together(claim) if answer is None else self._failure(claim, answer))
         self._say(only_if_due=True)
+
+    def _deleted_together(self, claim: Claim) -> Outcome:
+        path = self._known.keys.path(claim.key)
+        assert path is not None  # see _is_gone
+        try:
+            return self._was_deleted(claim, path)
+        except AutosyncError as error:
+            return self._failure(claim, error)
 
     def _is_gone(self, claim: Claim) -> bool:
         """Whether a key is certain to be deleted; whatever is not plain is left to the way of one key, which knows what to do."""
@@ -273,7 +304,7 @@ class Batch:
 
     def _mark_again(self, keys: list[str]) -> None:
         try:
-            self._known.ledger.mark([(key, Hint(-2, 0)) for key in keys])
+            self._known.ledger.mark([(key, UNKNOWN) for key in keys])
         except BrokerError as error:
             log.warning("%d keys could not be marked again: %s", len(keys), error)
 
