@@ -39,6 +39,9 @@ def main() -> int:
         soak = Soak(directory, ends)
         try:
             soak.run(Random(seed), operations)
+        except KeyboardInterrupt:
+            print(f"soak: interrupted; no promise was broken until then: {soak.summary()}", flush=True)
+            return 130
         except Exception as broken:  # also a wait that was in vain
             print(
                 f"\nsoak: FAILED after {soak.summary()}\n  {broken}\nsoak: all of it is in {directory}; again with SEED={seed}", flush=True
