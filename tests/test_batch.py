@@ -8,7 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -60,7 +60,7 @@ class Workbench:
         asked = time.monotonic()
         claims = known.ledger.claim(where.owner, known.version, keys) or []
         known.held.take(claims, asked)
-        batch = Batch(where, known, Quiet())  # type: ignore[arg-type]
+        batch = Batch(where, known, Quiet(), asked)  # type: ignore[arg-type]
         batch.run(claims)
         return batch
 
@@ -256,6 +256,40 @@ def test_a_directory_that_comes_back_during_a_deletion_is_not_missing(
         bench.work(wait_until(bench.ledger.sweep, 5, "the next try is due"))
 
     assert dict.fromkeys(keys, b"back") == STORE
+
+
+def test_what_one_batch_gives_up_another_of_the_same_process_may_hold_already(
+    bench: Workbench, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key changes while it is read. The moment the first batch has said so, a second claims it: it goes up without a wait for leases."""
+    (tree / "a").write_text("first")
+    bench.ledger.mark([("a", UNKNOWN)])
+    where, known = bench.box()
+    done, second = known.ledger.done, []
+
+    def change(key: str) -> None:
+        Recording.meanwhile = None
+        (tree / "a").write_text("second")
+        bench.ledger.mark([("a", UNKNOWN)])
+
+    def claim_as_soon_as_it_is_given_up(*said: Any) -> Any:
+        answer = done(*said)
+        monkeypatch.undo()
+        asked = time.monotonic()
+        claims = known.ledger.claim(where.owner, known.version, bench.ledger.sweep())
+        assert [claim.key for claim in claims or []] == ["a"]
+        known.held.take(claims or [], asked)
+        second.append((Batch(where, known, Quiet(), asked), claims))  # type: ignore[arg-type]
+        return answer
+
+    Recording.meanwhile = change
+    monkeypatch.setattr(known.ledger, "done", claim_as_soon_as_it_is_given_up)
+    bench.work(["a"], (where, known))
+    for batch, claims in second:
+        batch.run(claims)
+
+    assert STORE == {"a": b"second"}
+    assert bench.ledger.dirty() == 0
 
 
 def test_doubled_late_and_reordered_messages_never_meet_and_the_last_state_wins(bench: Workbench, tree: Path) -> None:

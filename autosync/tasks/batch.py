@@ -42,12 +42,14 @@ class Batch:
         box: this process.
         known: the mirror.
         progress: counts what is read.
+        asked: when the claims were asked for, on the monotonic clock.
     """
 
-    def __init__(self, box: UploadBox, known: Known, progress: Progress) -> None:
+    def __init__(self, box: UploadBox, known: Known, progress: Progress, asked: float) -> None:
         self._box = box
         self._known = known
         self._progress = progress
+        self._asked = asked
         self._todo: deque[Claim] = deque()
         self._said: list[Outcome] = []
         self._last_said = time.monotonic()
@@ -164,7 +166,7 @@ class Batch:
         """Asked before each step of a transfer."""
         if self._box.draining.is_set():
             raise Draining(f"{key}: the worker is being stopped")
-        self._known.held.insist(key)
+        self._known.held.insist(key, self._asked)
 
     def _upload(self, claim: Claim, file: SourceFile) -> Outcome:
         if self._sent.get(claim.key) == file.signature:
@@ -285,7 +287,7 @@ class Batch:
         if answer is None:
             return  # their leases run out, and the sweep has them done again
         again, lost = answer
-        self._known.held.drop(sorted({one.key for one in page} - {claim.key for claim in again}))
+        self._known.held.drop({one.key for one in page} - {claim.key for claim in again}, self._asked)
         if lost:
             log.warning("%d keys were taken over by another worker; they are looked at once more", len(lost))
             self._mark_again(lost)
@@ -299,7 +301,7 @@ class Batch:
                 log.debug("not told yet: %s", error)
                 time.sleep(0.5)
         log.warning("the broker did not take the result of %d keys; they will be done again", len(page))
-        self._known.held.drop([one.key for one in page])
+        self._known.held.drop([one.key for one in page], self._asked)
         return None
 
     def _mark_again(self, keys: list[str]) -> None:
