@@ -101,8 +101,8 @@ def test_random_operations_and_accidents_leave_the_target_equal_to_the_source(ru
     run_state_machine_as_test(
         Machine,
         settings=settings(
-            max_examples=4,
-            stateful_step_count=12,
+            max_examples=4,  # some 30 s
+            stateful_step_count=10,
             deadline=None,
             database=None,
             derandomize=os.environ.get("CI") == "true",
@@ -193,7 +193,7 @@ def test_the_observer_sees_a_deletion_without_proof(watched: tuple[Observer, Boo
     assert "'a' was missing" in observer.violations[0]
     put(content(1, 200))
     observer.look_back()
-    assert "'a' was deleted" in observer.violations[1]
+    assert "'a' was deleted" in observer.violations[-1]
 
 
 def test_the_observer_accepts_a_deletion_of_what_left_and_came_back(watched: tuple[Observer, Book, Callable]) -> None:
