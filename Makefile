@@ -11,7 +11,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint check lock clean
+.PHONY: help demo test soak lint check lock clean
 
 help: ## List what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1#\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'#' '{ printf "%-14s %s\n", $$1, $$2 }'
@@ -21,6 +21,9 @@ demo: $(READY) ## Mirror a sample tree into a local S3 server, live (ONCE=1: end
 
 test: $(READY) ## Run all tests (ARGS="..." for pytest)
 	@$(BIN)/python -m pytest $(ARGS)
+
+soak: $(READY) ## Random operations and accidents for some minutes (SEED=7 OPERATIONS=4000)
+	@$(BIN)/python -W ignore lab/soak.py
 
 lint: $(READY) ## Check the code: ruff, mypy
 	@$(BIN)/python -m ruff check

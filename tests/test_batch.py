@@ -9,7 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -61,7 +61,7 @@ class Workbench:
         asked = time.monotonic()
         claims = known.ledger.claim(where.owner, known.version, keys) or []
         known.held.take(claims, asked)
-        batch = Batch(where, known, Quiet())  # type: ignore[arg-type]
+        batch = Batch(where, known, Quiet(), asked)  # type: ignore[arg-type]
         batch.run(claims)
         return batch
 
@@ -251,6 +251,86 @@ def test_a_deletion_during_an_upload_leaves_nothing_behind(bench: Workbench, tre
         bench.work(wait_until(bench.ledger.sweep, 5, "the next try is due"))
 
     assert STORE == {}
+
+
+def test_a_directory_that_leaves_during_an_upload_leaves_nothing_behind(bench: Workbench, tree: Path) -> None:
+    """Nobody marks the key: the look at the directory cannot see an object that is still on its way."""
+    (tree / "d").mkdir()
+    (tree / "d/a").write_text("moved")
+    bench.ledger.mark([("d/a", UNKNOWN)])
+
+    def move(key: str) -> None:
+        Recording.meanwhile = None
+        (tree / "d").rename(tree / "e")
+
+    Recording.meanwhile = move
+    bench.work(["d/a"])
+    while bench.ledger.dirty():
+        bench.work(wait_until(bench.ledger.sweep, 5, "the next try is due"))
+
+    assert STORE == {}
+
+
+@pytest.mark.parametrize("keys", [["d/a"], ["d/a", "d/b"]], ids=["one", "together"])
+def test_a_directory_that_comes_back_during_a_deletion_is_not_missing(
+    bench: Workbench, tree: Path, keys: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody marks the keys: a look saw objects that were right, and were about to go."""
+    (tree / "away").mkdir()
+    for key in keys:
+        (tree / "away" / key[2:]).write_text("back")
+        STORE[key] = b"back"
+    bench.ledger.mark([(key, GONE) for key in keys])
+
+    def delete_many(self: Recording, files: list[File]) -> list[None]:
+        (tree / "away").rename(tree / "d")
+        for file in files:
+            del STORE[file.key]
+        return [None] * len(files)
+
+    def delete(self: Recording, file: File) -> None:
+        delete_many(self, [file])
+
+    monkeypatch.setattr(Recording, "delete_many" if len(keys) > 1 else "delete", delete_many if len(keys) > 1 else delete)
+    bench.work(keys)
+    while bench.ledger.dirty():
+        bench.work(wait_until(bench.ledger.sweep, 5, "the next try is due"))
+
+    assert dict.fromkeys(keys, b"back") == STORE
+
+
+def test_what_one_batch_gives_up_another_of_the_same_process_may_hold_already(
+    bench: Workbench, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key changes while it is read. The moment the first batch has said so, a second claims it: it goes up without a wait for leases."""
+    (tree / "a").write_text("first")
+    bench.ledger.mark([("a", UNKNOWN)])
+    where, known = bench.box()
+    done, second = known.ledger.done, []
+
+    def change(key: str) -> None:
+        Recording.meanwhile = None
+        (tree / "a").write_text("second")
+        bench.ledger.mark([("a", UNKNOWN)])
+
+    def claim_as_soon_as_it_is_given_up(*said: Any) -> Any:
+        answer = done(*said)
+        monkeypatch.undo()
+        asked = time.monotonic()
+        claims = known.ledger.claim(where.owner, known.version, bench.ledger.sweep())
+        assert [claim.key for claim in claims or []] == ["a"]
+        known.held.take(claims or [], asked)
+        second.append((Batch(where, known, Quiet(), asked), claims))  # type: ignore[arg-type]
+        return answer
+
+    Recording.meanwhile = change
+    monkeypatch.setattr(known.ledger, "done", claim_as_soon_as_it_is_given_up)
+    bench.work(["a"], (where, known))
+    for batch, claims in second:
+        batch.run(claims)
+
+    assert STORE == {"a": b"second"}
+    assert bench.ledger.dirty() == 0
 
 
 def test_doubled_late_and_reordered_messages_never_meet_and_the_last_state_wins(bench: Workbench, tree: Path) -> None:

@@ -15,7 +15,7 @@ from functools import partial
 from ..actor import can_delete_many
 from ..errors import AutosyncError, BrokerError, Draining, LeaseLost, PermanentError, Torn
 from ..files import File
-from ..ledger import Claim, Deed, Failure, Hint, Outcome, now
+from ..ledger import UNKNOWN, Claim, Deed, Failure, Outcome, now
 from ..reading import SourceFile
 from ..tree import Withheld
 from ..wording import human_size, shown
@@ -45,12 +45,14 @@ class Batch:
         box: this process.
         known: the mirror.
         progress: counts what is read.
+        asked: when the claims were asked for, on the monotonic clock.
     """
 
-    def __init__(self, box: UploadBox, known: Known, progress: Progress) -> None:
+    def __init__(self, box: UploadBox, known: Known, progress: Progress, asked: float) -> None:
         self._box = box
         self._known = known
         self._progress = progress
+        self._asked = asked
         self._todo: deque[Claim] = deque()
         self._said: list[Outcome] = []
         self._last_said = time.monotonic()
@@ -136,9 +138,27 @@ class Batch:
             log.info("%s %s; what the target has is kept", shown(claim.key), reason)
             return Outcome(claim.key, Deed.NOTHING)
         try:
-            return self._upload(claim, file)
+            outcome = self._upload(claim, file)
         finally:
             file.close()
+        if outcome.deed is Deed.UPLOADED:
+            self._see_again(claim.key, path)
+        return outcome
+
+    def _see_again(self, key: str, path: str) -> None:
+        """Mark a key once more if the disk no longer is what the target was just made to be. A directory above it may have left or come
+        meanwhile, which marks no key; and the look that follows could not see in the target what was still on its way there."""
+        sent = self._sent.get(key)
+        try:
+            descriptor = self._known.source_of(path).open(path)
+        except Absent:
+            inode = None
+        else:
+            seen = os.fstat(descriptor)
+            os.close(descriptor)
+            inode = seen.st_ino if stat.S_ISREG(seen.st_mode) else None
+        if inode != (sent[0] if sent else None):
+            self._known.ledger.mark([(key, UNKNOWN)])
 
     def _abandon(self, claim: Claim) -> None:
         """End what a killed worker had begun. What cannot be ended now stays noted for the next claim, and hinders nothing."""
@@ -166,7 +186,7 @@ class Batch:
         """Asked before each step of a transfer."""
         if self._box.draining.is_set():
             raise Draining(f"{key}: the worker is being stopped")
-        self._known.held.insist(key)
+        self._known.held.insist(key, self._asked)
 
     def _upload(self, claim: Claim, file: SourceFile) -> Outcome:
         if self._sent.get(claim.key) == file.signature:
@@ -198,9 +218,14 @@ class Batch:
         deed = self._may_delete(claim, path)
         if deed is None:
             self._known.actor.delete(File(claim.key))
-            deed = Outcome(claim.key, Deed.DELETED)
+            return self._was_deleted(claim, path)
         self._sent.pop(claim.key, None)
         return deed
+
+    def _was_deleted(self, claim: Claim, path: str) -> Outcome:
+        self._sent.pop(claim.key, None)
+        self._see_again(claim.key, path)
+        return Outcome(claim.key, Deed.DELETED)
 
     def _may_delete(self, claim: Claim, path: str) -> Outcome | None:
         """None if this key is to be deleted now; else what to do instead."""
@@ -230,8 +255,16 @@ class Batch:
         except Exception as error:
             answers = [error] * len(gone)
         for claim, answer in zip(gone, answers, strict=True):
-            self._note(Outcome(claim.key, Deed.DELETED) if answer is None else self._failure(claim, answer))
+            self._note(self._deleted_together(claim) if answer is None else self._failure(claim, answer))
         self._say(only_if_due=True)
+
+    def _deleted_together(self, claim: Claim) -> Outcome:
+        path = self._known.keys.path(claim.key)
+        assert path is not None  # see _is_gone
+        try:
+            return self._was_deleted(claim, path)
+        except AutosyncError as error:
+            return self._failure(claim, error)
 
     def _is_gone(self, claim: Claim) -> bool:
         """Whether a key is certain to be deleted; whatever is not plain is left to the way of one key, which knows what to do."""
@@ -276,7 +309,7 @@ class Batch:
         if answer is None:
             return  # their leases run out, and the sweep has them done again
         again, lost = answer
-        self._known.held.drop(sorted({one.key for one in page} - {claim.key for claim in again}))
+        self._known.held.drop({one.key for one in page} - {claim.key for claim in again}, self._asked)
         if lost:
             log.warning("%d keys were taken over by another worker; they are looked at once more", len(lost))
             self._mark_again(lost)
@@ -290,12 +323,12 @@ class Batch:
                 log.debug("not told yet: %s", error)
                 time.sleep(0.5)
         log.warning("the broker did not take the result of %d keys; they will be done again", len(page))
-        self._known.held.drop([one.key for one in page])
+        self._known.held.drop([one.key for one in page], self._asked)
         return None
 
     def _mark_again(self, keys: list[str]) -> None:
         try:
-            self._known.ledger.mark([(key, Hint(-2, 0)) for key in keys])
+            self._known.ledger.mark([(key, UNKNOWN) for key in keys])
         except BrokerError as error:
             log.warning("%d keys could not be marked again: %s", len(keys), error)
 

@@ -8,11 +8,11 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..actor import Actor, secret_names
 from ..actors import load
@@ -29,41 +29,53 @@ log = logging.getLogger(__name__)
 _FENCE = 8.0
 
 
+class _Hold(NamedTuple):
+    asked: float
+    end: float
+
+
 class Held:
-    """The claims of one mirror in this process, each with the end of its lease on the monotonic clock."""
+    """The claims of one mirror in this process, each with the end of its lease on the monotonic clock.
+
+    A batch that gives a key up and one that has claimed the same key since are told apart by the moment at which they asked for it.
+    """
 
     def __init__(self) -> None:
-        self._ends: dict[str, float] = {}
+        self._holds: dict[str, _Hold] = {}
         self._lock = threading.Lock()
 
     def take(self, claims: list[Claim], asked: float) -> None:
         """Note claims that were asked for at `asked`."""
         with self._lock:
-            self._ends.update((claim.key, asked + LEASE) for claim in claims)
+            self._holds.update((claim.key, _Hold(asked, asked + LEASE)) for claim in claims)
 
-    def drop(self, keys: list[str]) -> None:
-        """Forget claims that are done or lost."""
+    def drop(self, keys: Iterable[str], asked: float) -> None:
+        """Forget claims that are done or lost, unless they were asked for again since."""
         with self._lock:
             for key in keys:
-                self._ends.pop(key, None)
+                if key in self._holds and self._holds[key].asked == asked:
+                    del self._holds[key]
 
-    def keys(self) -> list[str]:
-        """What is held."""
+    def keys(self) -> dict[str, float]:
+        """What is held, with the time at which it was asked for."""
         with self._lock:
-            return list(self._ends)
+            return {key: hold.asked for key, hold in self._holds.items()}
 
     def renewed(self, keys: list[str], asked: float) -> None:
         """Note that claims were renewed."""
         with self._lock:
-            self._ends.update((key, asked + LEASE) for key in keys if key in self._ends)
+            for key in keys:
+                if key in self._holds:
+                    self._holds[key] = self._holds[key]._replace(end=asked + LEASE)
 
-    def insist(self, key: str) -> None:
+    def insist(self, key: str, asked: float) -> None:
         """Go on only with a claim that nobody else can have taken over.
 
         Raises:
             LeaseLost: it may be somebody else's by now.
         """
-        if self._ends.get(key, 0.0) - _FENCE < time.monotonic():
+        hold = self._holds.get(key)
+        if hold is None or hold.asked != asked or hold.end - _FENCE < time.monotonic():
             raise LeaseLost(f"{key}: the claim could not be renewed in time")
 
 
@@ -225,9 +237,11 @@ class UploadBox:
 
     def _renew(self, known: Known) -> None:
         held = known.held.keys()
-        for start in range(0, len(held), 500):
-            page = held[start : start + 500]
+        keys = list(held)
+        for start in range(0, len(keys), 500):
+            page = keys[start : start + 500]
             asked = time.monotonic()
             lost = set(known.ledger.renew(self._owner, page))
-            known.held.drop(list(lost))
+            for key in lost:
+                known.held.drop([key], held[key])
             known.held.renewed([key for key in page if key not in lost], asked)

@@ -78,12 +78,12 @@ def run(task: Task, name: str, keys: Sequence[str]) -> str:
         return _refuse(box, name, keys, error)
     if claimed is None or not claimed[1]:
         return "nothing to do"
-    known, claims = claimed
-    batch = Batch(box, known, Progress(task, sum(max(claim.hint.size, 0) for claim in claims)))
+    known, claims, asked = claimed
+    batch = Batch(box, known, Progress(task, sum(max(claim.hint.size, 0) for claim in claims)), asked)
     try:
         batch.run(claims)
     finally:
-        known.held.drop([claim.key for claim in claims])  # whatever happened: nobody works on them here any more
+        known.held.drop([claim.key for claim in claims], asked)  # whatever happened: nobody works on them here any more
     seconds = time.monotonic() - began
     return f"{batch.summary()}, {seconds:.2f} s"
 
@@ -92,7 +92,7 @@ def _is_sound(name: Any, keys: Any) -> bool:
     return isinstance(name, str) and isinstance(keys, list) and all(isinstance(key, str) and key for key in keys)
 
 
-def _claim(box: UploadBox, name: str, keys: Sequence[str]) -> tuple[Known, list[Claim]] | None:
+def _claim(box: UploadBox, name: str, keys: Sequence[str]) -> tuple[Known, list[Claim], float] | None:
     """Claim keys under the mirror's newest definition, waiting a while for a broker that is away."""
     patience = time.monotonic() + _BROKER_PATIENCE
     fresh = False
@@ -103,7 +103,7 @@ def _claim(box: UploadBox, name: str, keys: Sequence[str]) -> tuple[Known, list[
             claims = known.ledger.claim(box.owner, known.version, keys)
             if claims is not None:
                 known.held.take(claims, asked)
-                return known, claims
+                return known, claims, asked
             fresh = True
         except BrokerError:
             if time.monotonic() > patience:

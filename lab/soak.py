@@ -1,0 +1,129 @@
+"""`make soak`: thousands of random operations and accidents on a tree that autosync keeps, and at every quiet point all must be right.
+
+Options are variables of the environment: SEED (default: a random one, printed first), OPERATIONS (default: 4000), SERVER (moto or
+seaweedfs), WORKERS (default: 2), RESCAN (seconds; default: 0, so that no rescan hides what was missed). The exit code is 0 if no promise
+was broken.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from random import Random
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPOSITORY))
+
+from lab.chaos import Autosync, Broken, Chaos, Observer, World, versioned_bucket  # noqa: E402 - the path had to be set before
+from lab.servers import Moto, SeaweedFS  # noqa: E402
+
+#: One operation in so many is an accident.
+_ACCIDENT = 40
+
+
+def main() -> int:
+    """Run it. Returns the exit code."""
+    seed = int(os.environ.get("SEED") or random.SystemRandom().randrange(10**9))
+    operations = int(os.environ.get("OPERATIONS") or 4000)
+    print(f"soak: SEED={seed} OPERATIONS={operations}", flush=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    directory = Path(tempfile.mkdtemp(prefix="autosync-soak-"))
+    with ExitStack() as ends:
+        soak = Soak(directory, ends)
+        try:
+            soak.run(Random(seed), operations)
+        except KeyboardInterrupt:
+            print(f"soak: interrupted; no promise was broken until then: {soak.summary()}", flush=True)
+            return 130
+        except Exception as broken:  # also a wait that was in vain
+            print(
+                f"\nsoak: FAILED after {soak.summary()}\n  {broken}\nsoak: all of it is in {directory}; again with SEED={seed}", flush=True
+            )
+            return 1
+        print(f"soak: no promise was broken: {soak.summary()}", flush=True)
+    shutil.rmtree(directory)
+    return 0
+
+
+class Soak:
+    """One run in one directory."""
+
+    def __init__(self, directory: Path, ends: ExitStack) -> None:
+        seaweed = os.environ.get("SERVER", "moto").startswith("seaweed")
+        self._server = (SeaweedFS if seaweed else Moto)(directory / "s3")
+        ends.callback(self._server.stop)
+        self._server.start()
+        bucket = versioned_bucket(self._server, "soak")
+        world = World(directory / "source", "tree", directory / "beside", hard_names=seaweed)
+        options = [f"--workers={os.environ.get('WORKERS') or 2}", f"--rescan={os.environ.get('RESCAN') or 0}", "--threads=8"]
+        autosync = Autosync(directory, directory / "source", self._server, bucket, options)
+        observer = Observer(self._server, bucket, "tree/", world.book)
+        self._chaos = Chaos(world, autosync, observer)
+        self._accidents = {
+            "restart": self._chaos.restart,
+            "kill": self._chaos.kill,
+            "kill a worker": self._chaos.kill_worker,
+            "kill the broker": self._chaos.kill_broker,
+            "overflow": self._chaos.overflow,
+            "freeze the target": lambda chance: self._chaos.freeze_server(chance, self._server),
+            "empty the broker": self._chaos.empty_broker,
+        }
+        self._had = dict.fromkeys(self._accidents, 0)
+        self._quiets: list[float] = []
+        self._began = time.monotonic()
+        ends.callback(self._stop)
+
+    def run(self, chance: Random, operations: int) -> None:
+        """All of it. Raises Broken."""
+        chaos = self._chaos
+        chaos.autosync.start()
+        chaos.observer.start()
+        self._quiet()
+        while len(chaos.world.done) < operations:
+            for _ in range(chance.choice((5, 30, 100))):
+                if chance.randrange(_ACCIDENT) == 0:
+                    name = chance.choice(list(self._accidents))
+                    self._had[name] += 1
+                    self._accidents[name](chance)
+                else:
+                    chaos.world.operate(chance)
+                time.sleep(chance.choice((0.0, 0.0, 0.0, 0.02, 0.3)))
+                chaos.insist()
+            self._quiet()
+        code = chaos.autosync.stop()
+        if code != 0:
+            raise Broken(f"autosync ended with {code}; see {chaos.autosync.log}")
+        if "Traceback" in chaos.autosync.said():
+            raise Broken(f"there is a traceback in {chaos.autosync.log}")
+
+    def _quiet(self) -> None:
+        self._quiets.append(self._chaos.quiet())
+        print(f"  {self.summary()}; quiet after {self._quiets[-1]:.1f} s", flush=True)
+
+    def summary(self) -> str:
+        """What was done until now."""
+        accidents = ", ".join(f"{name} {count}" for name, count in self._had.items() if count)
+        seen = f"{self._chaos.observer.versions} versions in {self._chaos.observer.looks} looks"
+        return (
+            f"{len(self._chaos.world.done)} operations in {time.monotonic() - self._began:.0f} s"
+            f" ({accidents or 'no accident'}), {len(self._chaos.world.book.now)} files, {len(self._quiets)} quiet points"
+            f" (longest {max(self._quiets, default=0):.1f} s), {seen}"
+        )
+
+    def _stop(self) -> None:
+        autosync = self._chaos.autosync
+        if autosync.process is not None and autosync.process.poll() is None:
+            autosync.kill()
+        if self._chaos.observer.looks:
+            self._chaos.observer.stop()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
