@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
 import threading
 import time
@@ -153,10 +154,11 @@ class Batch:
             descriptor = self._known.source_of(path).open(path)
         except Absent:
             inode = None
+        except Withheld:
+            return  # what stands there now is not sent, and what the target has is kept
         else:
-            seen = os.fstat(descriptor)
+            inode = os.fstat(descriptor).st_ino
             os.close(descriptor)
-            inode = seen.st_ino if stat.S_ISREG(seen.st_mode) else None
         if inode != (sent[0] if sent else None):
             self._known.ledger.mark([(key, UNKNOWN)])
 
