@@ -150,8 +150,8 @@ class Feed:
             thread.join(patience)
 
     def is_idle(self) -> bool:
-        """Whether nothing is pending and no look is running."""
-        return self.settle.is_idle() and not self.looking.is_set()
+        """Whether nothing is pending, no look is running, and everything that was found is marked and sent."""
+        return self.settle.is_through()
 
     def _guarded(self, work: Callable[[], None]) -> None:
         try:

@@ -332,7 +332,7 @@ class _Keeping:
             if isinstance(report.error, SourceUnsure) or self._feed.failed_looks >= _ONCE_LOOKS:
                 raise report.error
             return False
-        return self._settle.is_idle() and self._ledger_is_empty()
+        return self._feed.is_idle() and self._ledger_is_empty()
 
     def _ledger_is_empty(self) -> bool:
         try:

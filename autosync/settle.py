@@ -74,6 +74,8 @@ class Settle:
         self._looks: dict[Look, float] = {}
         self._changed = threading.Condition()
         self._closed = False
+        #: Whether what was taken last, files and a look, is still being dealt with.
+        self._files_out = self._look_out = False
 
     def say(self, changes: Iterable[Change]) -> None:
         """Take in what the watcher or a timer says."""
@@ -96,8 +98,10 @@ class Settle:
     def take(self, most: int = 10_000) -> list[Pending]:
         """The files that are due, at most so many; waits until there are some. An empty list means that `close` was called."""
         with self._changed:
+            self._files_out = False
             while True:
                 due = self._take_due(most)
+                self._files_out = bool(due)
                 if due or (self._closed and not self._pending):
                     return due
                 self._changed.wait(None if not self._heap else max(self._heap[0][0] - self._clock(), 0.0))
@@ -105,12 +109,14 @@ class Settle:
     def take_look(self) -> Look | None:
         """The next look, or None as soon as `close` was called; waits until there is one."""
         with self._changed:
+            self._look_out = False
             while not self._closed:
                 now = self._clock()
                 due = [look for look, at in self._looks.items() if at <= now]
                 if due:
                     first = max(due, key=lambda look: look.seen_leaving)
                     del self._looks[first]
+                    self._look_out = True
                     return first
                 self._changed.wait(min(self._looks.values()) - now if self._looks else None)
             return None
@@ -129,6 +135,11 @@ class Settle:
         """Whether nothing is pending."""
         with self._changed:
             return not self._pending and not self._looks
+
+    def is_through(self) -> bool:
+        """Whether nothing is pending, and whoever took something last has dealt with it and asked again."""
+        with self._changed:
+            return not (self._pending or self._looks or self._files_out or self._look_out)
 
     def _add(self, path: str, now: float, kind: Kind) -> None:
         known = self._pending.get(path)

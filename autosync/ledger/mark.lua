@@ -32,6 +32,7 @@ for i = 1, #ARGV, 2 do
       attempts = 0
       answer[#answer + 1] = (i + 1) / 2
     end
+    if string.sub(hint, 1, 3) == '-2 ' then hint = string.match(held, '^%d+ %d+ %d+ %S+ (.*)$') end -- who knows nothing adds nothing
     redis.call('HSET', KEYS[2], key, string.format('%d %d %d %s %s', generation + 1, claimed, attempts, owner, hint))
   end
 end
