@@ -27,13 +27,18 @@ def has_writer(path: str) -> bool | None:
     except OSError:
         return None
     try:
+        return is_being_written(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def is_being_written(descriptor: int) -> bool | None:
+    """The same of a file that is open for reading only."""
+    try:
         # Who breaks a lease sends its holder SIGIO, which would end this process; SIGURG is passed over where nobody asks for it.
         fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     except OSError as error:
         return True if error.errno == errno.EAGAIN else None
-    else:
-        return False
-    finally:
-        os.close(descriptor)
+    return False
