@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import io
 import os
+import time
 from collections.abc import Callable
 from typing import Any, BinaryIO, cast
 
 from .errors import SourceUnsure, Torn
 from .files import File
+
+#: A single write(2) has ended after this time, in seconds.
+_LONGEST_WRITE = 1.0
 
 
 def _nothing(what: object) -> None:
@@ -56,6 +60,16 @@ class SourceFile(File):
     def mtime_ns(self) -> int:
         """Modification time in nanoseconds since the epoch."""
         return self._before.st_mtime_ns
+
+    def stands_still(self, is_being_written: Callable[[int], bool | None]) -> bool:
+        """Whether no write can be under way that began before this file was first looked at. write(2) sets the times when it begins, so
+        times that stay the same do not tell of one that is going on: nobody may have the file open for writing, or its last change must
+        be older than any write takes. To be asked before the first byte is read.
+
+        Args:
+            is_being_written: asks the kernel about a descriptor; None if it does not tell.
+        """
+        return is_being_written(self._descriptor) is False or time.time() - self._before.st_ctime > _LONGEST_WRITE
 
     def open(self) -> BinaryIO:
         """The content from the start. Its last byte is given out only after `verify`.

@@ -236,6 +236,32 @@ def test_a_mark_without_a_change_sends_nothing_twice(bench: Workbench, tree: Pat
     assert bench.ledger.dirty() == 0
 
 
+def test_a_file_that_is_being_written_is_not_sent_before_the_write_has_ended(bench: Workbench, tree: Path) -> None:
+    """A write that is under way has set the file's times already, so that they are the same before and after the reading."""
+    with (tree / "a").open("w") as file:
+        file.write("under way")
+        file.flush()
+        bench.ledger.mark([("a", UNKNOWN)])
+        bench.work(["a"])
+        assert STORE == {}
+    bench.work(wait_until(bench.ledger.sweep, 5, "the next try is due"))
+
+    assert STORE == {"a": b"under way"}
+    assert bench.ledger.dirty() == 0
+
+
+def test_a_file_that_stays_open_for_writing_is_sent_all_the_same(bench: Workbench, tree: Path) -> None:
+    with (tree / "log").open("w") as file:
+        file.write("a line")
+        file.flush()
+        bench.ledger.mark([("log", UNKNOWN)])
+        bench.work(["log"])
+        while bench.ledger.dirty():
+            bench.work(wait_until(bench.ledger.sweep, 5, "the next try is due"))
+
+        assert STORE == {"log": b"a line"}
+
+
 def test_a_deletion_during_an_upload_leaves_nothing_behind(bench: Workbench, tree: Path) -> None:
     (tree / "a").write_text("short life")
     bench.ledger.mark([("a", UNKNOWN)])

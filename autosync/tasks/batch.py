@@ -20,6 +20,7 @@ from ..ledger import UNKNOWN, Claim, Deed, Failure, Outcome, now
 from ..reading import SourceFile
 from ..tree import Withheld
 from ..wording import human_size, shown
+from ..writers import is_being_written
 from .box import Known, UploadBox
 from .progress import Progress
 from .sources import Absent
@@ -37,6 +38,8 @@ _LONGEST_TORN_DELAY = 10.0
 _STALE_LOOKS = 9
 #: In what units shares tell times, in nanoseconds: NFS exactly, SMB in 100, others in micro-, milli-, whole and double seconds.
 _UNITS_OF_TIME = (1, 100, 1_000, 1_000_000, 1_000_000_000, 2_000_000_000)
+#: So often a worker comes back to a file that somebody has open for writing and writes to; one that never rests is sent all the same.
+_WRITTEN_LOOKS = 4
 
 
 class Batch:
@@ -198,9 +201,13 @@ class Batch:
         actor = self._known.actor
         if claim.hint.etag and file.size == claim.hint.size and actor.matches(file, claim.hint.etag):
             return Outcome(claim.key, Deed.NOTHING)
+        still = file.stands_still(is_being_written)
+        if not still and claim.attempts < _WRITTEN_LOOKS:
+            raise Torn(f"{claim.key} is being written")
         actor.upload(file)
         file.verify()
-        self._sent[claim.key] = file.signature
+        # Without being sure of that, the same times mean nothing later.
+        self._sent[claim.key] = file.signature if still else (file.signature[0], -1, -1, -1)
         return Outcome(claim.key, Deed.UPLOADED, size=file.size)
 
     def _is_stale(self, claim: Claim, file: SourceFile) -> bool:
