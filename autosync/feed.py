@@ -218,10 +218,8 @@ class Feed:
         except OSError:
             return UNKNOWN, 0.0
         found = found_at(one.path, seen)
-        if found is None:
+        if found is None or self._skips(found):
             return GONE, 0.0
-        if found.kept:
-            raise Withheld(found.kept)
         hint = Hint(found.size, found.mtime_ns)
         if one.is_closed:
             return hint, 0.0
@@ -243,11 +241,13 @@ class Feed:
             found = found_at(path, os.stat(real or ".", dir_fd=root, follow_symlinks=False))
         finally:
             os.close(root)
-        if found is None:
-            return GONE
-        if found.kept:
-            raise Withheld(found.kept)
-        return Hint(found.size, found.mtime_ns)
+        return GONE if found is None or self._skips(found) else Hint(found.size, found.mtime_ns)
+
+    def _skips(self, found: Found) -> bool:
+        """Whether what an event told of is nothing to be sent; that is said."""
+        if found.skipped:
+            self._note_skipped({found.path: found.skipped})
+        return bool(found.skipped)
 
     # Looks
 

@@ -206,14 +206,15 @@ class Comparison:
         cut = len(span.directory.rstrip("/")) + 1
         for found in walk:
             key = span.prefix if span.only else span.prefix + found.path[cut:]
-            if found.kept:
+            if found.skipped:
                 if len(report.skipped) < MOST_SKIPPED:
-                    report.skipped[found.path.rstrip("/")] = found.kept
+                    report.skipped[found.path.rstrip("/")] = found.skipped
+                if not found.stays:
+                    continue
             else:
                 report.seen += 1
                 marker = self._keys.marker_of(found.path)
-                if marker and not os.path.lexists(marker):
-                    found = found._replace(kept="waits for its done-marker")
+                found = found._replace(stays=bool(marker) and not os.path.lexists(marker))
             yield key, found
 
     def _listed(self, span: Span) -> Iterator[File]:
@@ -238,7 +239,7 @@ class Comparison:
 
     def _holds_something(self, span: Span) -> bool:
         walk = self._walk(span)
-        return any(not found.kept for found in walk) or bool(walk.errors)  # an error is said, and acted upon, where the look meets it
+        return any(not found.skipped for found in walk) or bool(walk.errors)  # an error is said, and acted upon, where the look meets it
 
     def _refuse_if_listed(self, source: Source, spans: Sequence[Span]) -> None:
         for file in (file for span in spans for file in self._listed(span)):

@@ -4,7 +4,7 @@ What counts as different, with no index that could go stale: the size, or a sour
 ctime counts as a change too, so a file that was renamed or copied over another, with an older mtime and the same size, is seen. Where only
 times speak for a difference, the object's etag goes along, so that the worker can compare the content before it sends anything.
 
-Something that is kept (a FIFO, a link that leads out) is on the disk and is not sent: what the target has under its name stays as it is.
+A link that leads out of the source is on the disk and is not sent: what the target has under its name stays as it is.
 
 "When the object was made" has the precision of the target's clock, so an object made right after its file was saved stays suspect. What
 settles it is the time of the last look after which everything was made right: neither side changed since then, so they are still equal.
@@ -107,7 +107,7 @@ def compare(source: Iterable[tuple[str, Found]], target: Iterable[File], rule: R
     ours, theirs = iter(source), iter(target)
     have, listed = next(ours, None), next(theirs, None)
     while have is not None or listed is not None:
-        if have is not None and have[1].kept and (listed is None or listed.key >= have[0]):
+        if have is not None and have[1].stays and (listed is None or listed.key >= have[0]):
             if listed is not None and (listed.key == have[0] or (have[0].endswith("/") and listed.key.startswith(have[0]))):
                 listed = next(theirs, None)
             else:

@@ -34,18 +34,19 @@ _SPECIAL = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFBLK: "a 
 
 class Found(NamedTuple):
     """A file found on the disk. `changed` is max(mtime, ctime), in seconds since the epoch, and `mtime_ns` its modification time in
-    nanoseconds. `kept` is empty; or the reason why it is not sent, and then what the target has under this name stays as it is. A `path`
-    with a slash at its end stands for all that may be below it."""
+    nanoseconds. `skipped` is empty, or the reason why it is not sent; then `stays` says whether what the target has under this name stays
+    as it is. A `path` with a slash at its end stands for all that may be below it."""
 
     path: str
     size: int
     changed: float
     mtime_ns: int
-    kept: str = ""
+    skipped: str = ""
+    stays: bool = False
 
 
 class Withheld(Exception):  # noqa: N818 - a finding, not an error
-    """There is something at this path, and autosync does not send it."""
+    """There is something at this path that autosync does not send, and what the target has under its name stays."""
 
 
 class Resolved(NamedTuple):
@@ -165,11 +166,6 @@ def tops_of(root: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((root, os.path.realpath(root))))
 
 
-def special(mode: int) -> str:
-    """What a file of this `st_mode` is, if autosync has no use for it: "a FIFO", say. "" if it has."""
-    return _SPECIAL.get(stat.S_IFMT(mode), "")
-
-
 def _openat2(root: int, relative: str, flags: int) -> int:
     how = _OpenHow(flags, 0, _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS)
     found: int = _libc.syscall(_SYS_OPENAT2, root, os.fsencode(relative), ctypes.byref(how), ctypes.sizeof(how))
@@ -223,8 +219,8 @@ class Walk:
 
     Names are sorted per directory with "/" appended to those of directories, so `a-b` comes before `a/c` and that before `a0`: the order
     in which object stores list keys. A directory that vanishes on the way is passed over. FIFOs, sockets, devices, and links that lead out
-    of the root or back to a directory on the way, are found as `kept`. Any error is noted in `errors`, and then the walk has not seen
-    everything.
+    of the root or back to a directory on the way, are found as `skipped`; for the links, what the target has stays. Any error is noted in
+    `errors`, and then the walk has not seen everything.
 
     Args:
         root: path of the source root.
@@ -325,7 +321,7 @@ class Walk:
     def _open(
         self, root: int, parent: int, name: str, path: str, real: str, above: set[str], levels: Sequence[_Level] = ()
     ) -> _Level | Found | None:
-        """Open a directory below one that really is at `real`. None if it cannot be; a `kept` one if a link is not to be followed."""
+        """Open a directory below one that really is at `real`. None if it cannot be; something `skipped` if a link is not to be followed."""
         real = f"{real}/{name}" if real else name
         try:
             try:
@@ -338,7 +334,7 @@ class Walk:
                     raise Withheld("is a link to a directory that it lies in") from error
                 descriptor = open_directory_beneath(root, real)
         except Withheld as reason:
-            return Found(path + "/", 0, 0.0, 0, str(reason))
+            return Found(path + "/", 0, 0.0, 0, str(reason), stays=True)
         except OSError as error:
             self._note(error, path)
             return None
@@ -352,7 +348,7 @@ class Walk:
             if stat.S_ISLNK(seen.st_mode):
                 return self._stat_linked(root, f"{level.real}/{name}", path, seen.st_ctime)
         except Withheld as reason:
-            return Found(path, 0, 0.0, 0, str(reason))
+            return Found(path, 0, 0.0, 0, str(reason), stays=True)
         except OSError as error:
             self._note(error, path)
             return None
@@ -373,11 +369,11 @@ class Walk:
 
 
 def found_at(path: str, seen: os.stat_result) -> Found | None:
-    """What lstat(2) saw at a path: a file, something that is kept, or None for what is passed over (a directory, a link)."""
+    """What lstat(2) saw at a path: a file, something that is skipped, or None for what is passed over (a directory, a link)."""
     if stat.S_ISREG(seen.st_mode):
         return Found(path, seen.st_size, max(seen.st_mtime, seen.st_ctime), seen.st_mtime_ns)
-    kept = special(seen.st_mode)
-    return Found(path, 0, 0.0, 0, f"is {kept}") if kept else None
+    found = _SPECIAL.get(stat.S_IFMT(seen.st_mode), "")
+    return Found(path, 0, 0.0, 0, f"is {found}") if found else None
 
 
 def _leads_to_directory(entry: os.DirEntry[str]) -> bool:

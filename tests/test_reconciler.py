@@ -117,14 +117,14 @@ def test_the_difference_of_the_clocks_is_allowed_for(ahead: float) -> None:
     assert [one.key for one in compare(walked({"k": 1}, 1000.0), listed({"k": 1}, 999 + ahead), rule)] == ["k"]
 
 
-def test_what_is_kept_is_neither_sent_nor_deleted_nor_is_what_may_be_below_it() -> None:
+def test_what_stays_is_neither_sent_nor_deleted_nor_is_what_may_be_below_it() -> None:
     def kept(key: str) -> tuple[str, Found]:
-        return key, Found(f"/s/{key}", 0, 0.0, 0, "is a FIFO")
+        return key, Found(f"/s/{key}", 0, 0.0, 0, "is a link that leads out", stays=True)
 
-    source = [kept("fifo"), kept("link/"), kept("new"), *walked({"z": 1}, 10)]
-    target = listed({"fifo": 3, "fifo2": 1, "link-": 1, "link/": 1, "link/a": 1, "link/b/c": 1, "link0": 1, "z": 1})
+    source = [kept("film"), kept("link/"), kept("new"), *walked({"z": 1}, 10)]
+    target = listed({"film": 3, "film2": 1, "link-": 1, "link/": 1, "link/a": 1, "link/b/c": 1, "link0": 1, "z": 1})
 
-    assert [one.key for one in compare(source, target, Rule())] == ["fifo2", "link-", "link0"]
+    assert [one.key for one in compare(source, target, Rule())] == ["film2", "link-", "link0"]
 
 
 def test_the_etag_goes_along_where_only_times_differ() -> None:

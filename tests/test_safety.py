@@ -406,7 +406,7 @@ def test_what_the_kernel_tells_as_deleted_goes_whatever_the_limit(programs: Prog
 
 # What stands there and is not sent
 
-def test_what_cannot_be_sent_keeps_what_the_target_has_and_is_told(programs: Programs, bucket: Bucket, tree: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_sent_is_told_and_a_link_that_leads_out_keeps_what_the_target_has(programs: Programs, bucket: Bucket, tree: Path, tmp_path: Path) -> None:
     fill(tmp_path, "archive/film")
     fill(tree, "film", "folder/a", "rest", "pipe")
     options = ["autosync", "--once", *bucket.options(), f"--source-prefix={tree}/", str(tree)]
@@ -422,7 +422,8 @@ def test_what_cannot_be_sent_keeps_what_the_target_has_and_is_told(programs: Pro
     done = programs.run(*options)
 
     assert done.returncode == 0, done.stderr
-    assert sorted(bucket.sizes()) == ["film", "folder/a", "pipe", "rest"]
+    # A pipe is certainly not the file; a link may stand for it.
+    assert sorted(bucket.sizes()) == ["film", "folder/a", "rest"]
     leads_out = "is a link that leads out of the source"
     for line in (f"film {leads_out}", f"folder {leads_out}", "pipe is a FIFO", "circle is a link that leads to itself"):
         assert f"skipped: {tree}/{line}" in done.stderr

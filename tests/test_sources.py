@@ -64,10 +64,10 @@ def test_no_link_leads_out(tree: Path, tmp_path: Path) -> None:
 def test_a_fifo_does_not_make_a_worker_wait(tree: Path) -> None:
     os.mkfifo(tree / "fifo")
 
-    with pytest.raises(Withheld, match="is a FIFO"):
+    with pytest.raises(Absent):
         seen_from(tree).open(f"{tree}/fifo")
 
-    assert not seen_from(tree).prove_absent(f"{tree}/fifo")
+    assert seen_from(tree).prove_absent(f"{tree}/fifo"), "a FIFO is not the file that had this name"
 
 
 def test_links_are_followed_inside_also_where_the_source_is_mounted_elsewhere(tree: Path, tmp_path: Path) -> None:

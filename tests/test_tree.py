@@ -143,7 +143,7 @@ def test_size_and_the_later_of_both_times_are_told(tree: Path) -> None:
 
     (found,) = Walk(str(tree), str(tree))
 
-    assert found == (str(file), 5, seen.st_ctime, 1_000_000_007, "")
+    assert found == (str(file), 5, seen.st_ctime, 1_000_000_007, "", False)
 
 
 def test_a_modification_time_in_the_future_counts(tree: Path) -> None:
@@ -171,7 +171,7 @@ def test_links_are_passed_over_and_pipes_are_named(tree: Path, tmp_path: Path, m
 
         walk = Walk(str(tree), str(tree))
 
-        assert [(found.path, found.kept) for found in walk] == [
+        assert [(found.path, found.skipped) for found in walk] == [
             (f"{tree}/file", ""), (f"{tree}/pipe", "is a FIFO"), (f"{tree}/socket", "is a socket"),
         ]  # fmt: skip
         assert walk.errors == []
@@ -181,7 +181,7 @@ def test_links_are_passed_over_and_pipes_are_named(tree: Path, tmp_path: Path, m
 
 def walked(tree: Path, start: str = "") -> list[tuple[str, str]]:
     walk = Walk(str(tree), str(tree / start), follow=True)
-    found = [(found.path[len(str(tree)) + 1 :], found.kept) for found in walk]
+    found = [(found.path[len(str(tree)) + 1 :], found.skipped) for found in walk]
     assert [path for path, _ in found] == sorted(path for path, _ in found)
     assert walk.errors == []
     return found
@@ -261,7 +261,7 @@ def test_a_link_that_is_put_in_place_afterwards_leads_nowhere(tree: Path, tmp_pa
         shutil.rmtree(tree / "d")
         (tree / "d").symlink_to(tmp_path / "outside")
 
-        with pytest.raises(OSError, match="d/f") as error:
+        with pytest.raises(OSError, match="d") as error:
             open_beneath(root, real)
     finally:
         os.close(root)

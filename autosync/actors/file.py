@@ -60,7 +60,7 @@ class FileActor(Actor):
             raise TargetError(f"target container {container}: {error.strerror}") from error
         walk = Walk(container, top)
         for found in walk:
-            if found.kept:
+            if found.skipped:
                 continue
             if _is_temporary(found.path):
                 _remove_stale(found.path, found.changed)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from ..errors import PermanentError, SourceRefused, SourceUnsure
 from ..keys import Source, is_plain, slashed
 from ..mirror import Identity
-from ..tree import Withheld, open_beneath, open_directory_beneath, open_root, resolve_beneath, special, tops_of
+from ..tree import Withheld, open_beneath, open_directory_beneath, open_root, resolve_beneath, tops_of
 
 #: A file that is not there, and a way to it that is none; anything else is no proof.
 _GONE = (errno.ENOENT, errno.ENOTDIR)
@@ -72,8 +72,8 @@ class MirrorSource:
             A descriptor of a regular file.
 
         Raises:
-            Absent: the path names nothing (ENOENT, ENOTDIR), or a directory; or a link, where links are not followed.
-            Withheld: there is something that autosync does not send.
+            Absent: the path names nothing (ENOENT, ENOTDIR), or something that is no file; or a link, where links are not followed.
+            Withheld: there is a link that leads out.
             PermanentError: it may not be read.
             SourceUnsure: the share fails.
         """
@@ -81,10 +81,8 @@ class MirrorSource:
         try:
             descriptor = self._open(root, self._relative(path))
         except OSError as error:
-            if error.errno in _GONE:
+            if error.errno in (*_GONE, errno.ENXIO):  # the last is said of a socket
                 raise Absent from error
-            if error.errno == errno.ENXIO:
-                raise Withheld("is a socket") from error
             if error.errno == errno.ELOOP:
                 if self._follow:
                     raise SourceUnsure(f"{path}: its links change while they are followed") from error
@@ -115,7 +113,7 @@ class MirrorSource:
             seen = self._lstat(root, self._relative(path))
             if stat.S_ISLNK(seen.st_mode):
                 return not self._follow
-            return stat.S_ISDIR(seen.st_mode)
+            return not stat.S_ISREG(seen.st_mode)
         except Withheld:
             return False
         except OSError as error:
@@ -155,13 +153,10 @@ class MirrorSource:
         return resolve_beneath(root, (self.source.root, *tops_of(self._here)), relative).real
 
     def _insist_on_file(self, descriptor: int) -> int:
-        mode = os.fstat(descriptor).st_mode
-        if stat.S_ISREG(mode):
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
             return descriptor
         os.close(descriptor)
-        if stat.S_ISDIR(mode):
-            raise Absent
-        raise Withheld(f"is {special(mode) or 'no file'}")
+        raise Absent
 
     def _root(self) -> int:
         try:
