@@ -321,7 +321,7 @@ class Walk:
     def _open(
         self, root: int, parent: int, name: str, path: str, real: str, above: set[str], levels: Sequence[_Level] = ()
     ) -> _Level | Found | None:
-        """Open a directory below one that really is at `real`. None if it cannot be; something `skipped` if a link is not to be followed."""
+        """Open a directory below one that really is at `real`. None if that fails; something `skipped` where a link may not be followed."""
         real = f"{real}/{name}" if real else name
         try:
             try:

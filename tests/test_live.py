@@ -235,6 +235,67 @@ def test_once_ends_when_the_target_equals_the_source_and_again_does_nothing(prog
     assert "uploaded 0 files (0 B), deleted 0" in third.stderr
 
 
+def test_chmod_alone_sends_nothing_and_a_new_time_with_other_content_does(programs: Programs, bucket: Bucket, tree: Path) -> None:
+    for name in ("mode", "content", "large"):
+        (tree / name).write_text("before")
+    (tree / "large").write_bytes(os.urandom(9 << 20))
+    options = ["autosync", "--once", *bucket.options(), f"--source-prefix={tree}/", str(tree)]
+    assert programs.run(*options).returncode == 0
+    stamps = _stamps(bucket)
+    wait_until(lambda: time.time() > max(stamp.timestamp() for stamp in stamps.values()) + 2, what="changes after this are newer")  # type: ignore[attr-defined]
+
+    (tree / "mode").chmod(0o600)
+    (tree / "large").chmod(0o600)
+    (tree / "content").write_text("after!")
+    os.utime(tree / "content", (1e9, 1e9))
+    done = programs.run(*options)
+
+    assert "uploaded 1 files" in done.stderr
+    assert {key for key, stamp in _stamps(bucket).items() if stamps[key] != stamp} == {"content"}
+    assert bucket.read("content") == b"after!"
+
+
+def test_only_a_comparison_of_checksums_finds_an_object_that_was_spoilt_in_the_target(
+    programs: Programs, bucket: Bucket, tree: Path
+) -> None:
+    (tree / "a").write_text("right")
+    (tree / "b").write_text("right")
+    options = ["autosync", "--once", *bucket.options(), f"--source-prefix={tree}/", str(tree)]
+    os.utime(tree / "a", (1e9, 1e9))
+    assert programs.run(*options).returncode == 0
+    changed = (tree / "a").stat().st_ctime
+    wait_until(lambda: time.time() > changed + 4, what="what is made now is newer by more than the margin")
+    bucket.client.put_object(Bucket=bucket.name, Key="a", Body=b"wrong")
+
+    for compare in ("size", "time"):
+        assert programs.run(*options, f"--compare={compare}").returncode == 0
+        assert bucket.read("a") == b"wrong"
+    assert programs.run(*options, "--compare=checksum").returncode == 0
+    assert bucket.read("a") == b"right"
+
+
+def test_links_are_followed_and_their_targets_watched(programs: Programs, bucket: Bucket, tree: Path) -> None:
+    (tree / "real").mkdir()
+    (tree / "real/f").write_text("one")
+    (tree / "file").symlink_to("real/f")
+    (tree / "way").symlink_to(tree / "real")
+    process = programs.start("autosync", *bucket.options(), f"--source-prefix={tree}/", str(tree))
+
+    def keys() -> list[str]:
+        return sorted(bucket.sizes())
+
+    wait_until(lambda: keys() == ["file", "real/f", "way/f"], what="links are followed")
+    (tree / "real/f").write_text("two")
+    wait_until(lambda: {bucket.read(key) for key in keys()} == {b"two"}, what="a change is seen under all names")
+    (tree / "real").rename(tree / "moved")
+    wait_until(lambda: keys() == ["moved/f"], what="links that lead nowhere are no files")
+    (tree / "moved").rename(tree / "real")
+    wait_until(lambda: keys() == ["file", "real/f", "way/f"], what="and are again")
+    (tree / "way").unlink()
+    wait_until(lambda: keys() == ["file", "real/f"], what="a link that was removed")
+    assert process.poll() is None
+
+
 def _stamps(bucket: Bucket) -> dict[str, object]:
     pages = bucket.client.get_paginator("list_objects_v2").paginate(Bucket=bucket.name)
     return {found["Key"]: found["LastModified"] for page in pages for found in page.get("Contents", ())}

@@ -70,6 +70,7 @@ def test_a_root_with_nothing_but_what_is_not_mirrored_deletes_nothing(tree: Path
         looked(tree, Held("a", "b"))
 
 
+@pytest.mark.slow
 def test_one_empty_path_among_several_deletes_nothing(programs: Programs, bucket: Bucket, tree: Path, tmp_path: Path) -> None:
     share = tmp_path / "share"
     fill(tree, "a")
@@ -99,6 +100,7 @@ def without_privileges() -> Iterator[Callable[..., subprocess.CompletedProcess[s
     yield run
 
 
+@pytest.mark.slow
 def test_an_unreadable_directory_keeps_what_is_behind_it_and_lets_the_rest_go(bucket: Bucket, tree: Path) -> None:
     fill(tree, "a/1", "closed/2", "closed/deep/3", "z/4")
     with without_privileges() as run:
@@ -299,6 +301,7 @@ def test_a_listing_that_fails_in_an_actor_of_the_users_own_deletes_nothing(tree:
 
 # Scope
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ours", "theirs"), [("news/", "news-archive/"), ("a-", "a/"), ("", "other/"), ("x/", "x/y/")])
 def test_the_keys_of_another_mirror_beside_ours_stay(
     programs: Programs, bucket: Bucket, tree: Path, tmp_path: Path, ours: str, theirs: str
@@ -325,6 +328,7 @@ def test_the_keys_of_another_mirror_beside_ours_stay(
     assert sorted(bucket.sizes()) == sorted([f"{ours}d/two", f"{theirs}d/four"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("narrowed", ["--source-filter=.*\\.mp3$", "--source-exclude=.*\\.txt$", "--temporary=.*\\.txt"])
 def test_what_a_filter_leaves_out_from_now_on_stays(programs: Programs, bucket: Bucket, tree: Path, narrowed: str) -> None:
     fill(tree, "a.mp3", "b.mp3", "c.txt", "d/e.txt")
@@ -370,6 +374,7 @@ def test_a_directory_that_was_seen_leaving_is_not_limited(tree: Path) -> None:
     assert len(looked(tree, held, f"{tree}/d", limit=DeleteLimit(count=5))[0]) == 5
 
 
+@pytest.mark.slow
 def test_the_limit_on_the_command_line_holds_tells_and_lets_through(programs: Programs, bucket: Bucket, tree: Path) -> None:
     fill(tree, *KEYS[:10])
     options = ["autosync", "--once", *bucket.options(), f"--source-prefix={tree}/", str(tree)]
@@ -406,7 +411,10 @@ def test_what_the_kernel_tells_as_deleted_goes_whatever_the_limit(programs: Prog
 
 # What stands there and is not sent
 
-def test_what_cannot_be_sent_is_told_and_a_link_that_leads_out_keeps_what_the_target_has(programs: Programs, bucket: Bucket, tree: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_what_cannot_be_sent_is_told_and_a_link_that_leads_out_keeps_what_the_target_has(
+    programs: Programs, bucket: Bucket, tree: Path, tmp_path: Path
+) -> None:
     fill(tmp_path, "archive/film")
     fill(tree, "film", "folder/a", "rest", "pipe")
     options = ["autosync", "--once", *bucket.options(), f"--source-prefix={tree}/", str(tree)]
@@ -430,3 +438,20 @@ def test_what_cannot_be_sent_is_told_and_a_link_that_leads_out_keeps_what_the_ta
     assert "skipped 4" in done.stderr
     dry = programs.run(*options, "--dry-run")
     assert [line.split()[0] for line in dry.stdout.splitlines()].count("skip") == 4
+
+
+@pytest.mark.slow
+def test_a_file_that_cannot_be_sent_is_in_the_failed_list_and_the_rest_goes_on(bucket: Bucket, tree: Path) -> None:
+    deep = "/".join(["x" * 250] * 4) + "/" + "y" * 50
+    fill(tree, deep, "closed", "rest", os.fsdecode(b"not utf-8 \xff"))
+    (tree / "closed").chmod(0)
+
+    with without_privileges() as run:
+        done = run("autosync", "--once", *bucket.options(), f"--source-prefix={tree}/", str(tree))
+
+    assert done.returncode == 3
+    assert sorted(bucket.sizes()) == ["rest"]
+    failed = [line for line in done.stderr.splitlines() if "failed: " in line and "uploaded" not in line]
+    assert len(failed) == 3, done.stderr
+    for what in ("S3 allows 1024", "closed may not be read", "is not UTF-8"):
+        assert sum(what in line for line in failed) == 1, what
