@@ -6,6 +6,7 @@ that its worker is being stopped or has lost its claim, and where progress is co
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import time
@@ -17,6 +18,8 @@ from .files import File
 
 #: A single write(2) has ended after this time, in seconds.
 _LONGEST_WRITE = 1.0
+#: A file up to this size, in bytes, is read twice, with so many seconds in between, if it never rests.
+_READ_TWICE, _MOMENT = 8 << 20, 0.05
 
 
 def _nothing(what: object) -> None:
@@ -70,6 +73,19 @@ class SourceFile(File):
             is_being_written: asks the kernel about a descriptor; None if it does not tell.
         """
         return is_being_written(self._descriptor) is False or time.time() - self._before.st_ctime > _LONGEST_WRITE
+
+    def reads_the_same_twice(self) -> bool:
+        """Whether a small file that never rests has the same content now and a moment later, so that no write is half done. A large one is
+        taken to; while it is read, its times tell of any write that begins."""
+        if self.size > _READ_TWICE:
+            return True
+        first = self._digest()
+        time.sleep(_MOMENT)
+        return self._digest() == first
+
+    def _digest(self) -> bytes:
+        with self.open() as content:
+            return hashlib.file_digest(content, "blake2b").digest()  # type: ignore[arg-type]
 
     def open(self) -> BinaryIO:
         """The content from the start. Its last byte is given out only after `verify`.

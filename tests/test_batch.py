@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import threading
@@ -260,6 +261,30 @@ def test_a_file_that_stays_open_for_writing_is_sent_all_the_same(bench: Workbenc
             bench.work(wait_until(bench.ledger.sweep, 5, "the next try is due"))
 
         assert STORE == {"log": b"a line"}
+
+
+def test_a_file_that_never_rests_is_sent_in_the_end_and_never_half_written(bench: Workbench, tree: Path) -> None:
+    stop = threading.Event()
+    (tree / "busy").write_bytes(b"a" * 300_000)
+
+    def write() -> None:
+        with (tree / "busy").open("r+b", buffering=0) as file:
+            for letter in itertools.cycle(b"abc"):
+                file.seek(0)
+                file.write(bytes([letter]) * 300_000)
+                if stop.wait(0.15):
+                    return
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        bench.ledger.mark([("busy", UNKNOWN)])
+        while bench.ledger.dirty():
+            bench.work(wait_until(lambda: bench.ledger.sweep(age=0.0), 20, "the next try is due"))
+    finally:
+        stop.set()
+        writer.join()
+    assert len(set(STORE["busy"])) == 1
 
 
 def test_a_deletion_during_an_upload_leaves_nothing_behind(bench: Workbench, tree: Path) -> None:

@@ -202,7 +202,7 @@ class Batch:
         if claim.hint.etag and file.size == claim.hint.size and actor.matches(file, claim.hint.etag):
             return Outcome(claim.key, Deed.NOTHING)
         still = file.stands_still(is_being_written)
-        if not still and claim.attempts < _WRITTEN_LOOKS:
+        if not still and (claim.attempts < _WRITTEN_LOOKS or not file.reads_the_same_twice()):
             raise Torn(f"{claim.key} is being written")
         actor.upload(file)
         file.verify()
