@@ -214,7 +214,8 @@ class Comparison:
             else:
                 report.seen += 1
                 marker = self._keys.marker_of(found.path)
-                found = found._replace(stays=bool(marker) and not os.path.lexists(marker))
+                if marker and not os.path.lexists(marker):
+                    found = found._replace(stays=True)
             yield key, found
 
     def _listed(self, span: Span) -> Iterator[File]:
