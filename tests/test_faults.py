@@ -328,6 +328,28 @@ def test_a_target_that_is_away_until_keys_have_run_out_of_tries_is_made_equal_wi
     assert not told(process, "Traceback")
 
 
+def test_a_target_that_is_away_for_a_minute_is_made_equal_soon_after(live: Callable, proxy: Proxy, bucket: Bucket, tree: Path) -> None:
+    for number in range(10):
+        write(tree / f"old{number}")
+    process = live("--rescan=0")
+
+    proxy.refuse()
+    until = time.monotonic() + 60
+    for number in range(10):
+        write(tree / f"new{number}")
+        (tree / f"old{number}").unlink()
+    (tree / "directory").mkdir()
+    write(tree / "directory/late")
+    wait_until(lambda: time.monotonic() > until, 90, "the minute is over")
+    assert len(bucket.sizes()) == 10
+    assert told(process, "; tried again in")
+    proxy.listen()
+
+    equal(bucket, tree, "everything, in spite of it")
+    assert process.poll() is None
+    assert not told(process, "Traceback")
+
+
 # The disk
 
 

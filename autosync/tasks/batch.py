@@ -30,12 +30,12 @@ log = logging.getLogger("autosync.transfer")
 #: Outcomes are said together, but not later than this, in seconds.
 _SAY_AFTER = 0.1
 _SAY_MOST = 50
-#: Growing delays between tries, in seconds.
-_FIRST_DELAY, _LONGEST_DELAY = 0.25, 300.0
+#: Growing delays between tries, in seconds. A target that was away for an hour is in step again half a minute after it came back.
+_FIRST_DELAY, _LONGEST_DELAY = 0.25, 30.0
 _LONGEST_TORN_DELAY = 10.0
 #: On another host than the file host, attributes may be as old as a network share's cache: NFS keeps them for up to a minute. So often a
 #: worker looks again, over a minute and a half at least, before it believes that the file host has seen what is not true any more.
-_STALE_LOOKS = 9
+_STALE_LOOKS = 10
 #: In what units shares tell times, in nanoseconds: NFS exactly, SMB in 100, others in micro-, milli-, whole and double seconds.
 _UNITS_OF_TIME = (1, 100, 1_000, 1_000_000, 1_000_000_000, 2_000_000_000)
 #: So often a worker comes back to a file that somebody has open for writing and writes to; one that never rests is sent all the same.
