@@ -254,7 +254,7 @@ class Watcher:
         if is_directory:
             self._place_tree(source, link, appeared=True)
         if is_directory or was_directory:
-            self._say((Change(Kind.LOOK if is_directory else Kind.LEFT, link),))
+            self._say((Change(Kind.LEFT if was_directory else Kind.LOOK, link),))
         self._say((Change(Kind.SAVED, link),))
 
     def _register(self, root: int, source: Source, link: str) -> bool:
