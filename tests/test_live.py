@@ -170,6 +170,31 @@ def test_what_no_event_tells_is_found_by_a_rescan(live: Callable, bucket: Bucket
     equal_soon(bucket, tree, "what was done to the target behind its back")
 
 
+def test_what_another_client_of_a_share_does_is_found_by_a_rescan(
+    live: Callable, bucket: Bucket, tree: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """A FUSE mount stands for the share: what is done behind it gives no event in it."""
+    if not shutil.which("bindfs"):
+        assert os.environ.get("CI") != "true", "bindfs is missing"
+        pytest.skip("bindfs is not installed")
+    behind = tmp_path / "behind"
+    behind.mkdir()
+    (behind / "a").write_text("a")
+    share = subprocess.Popen(["bindfs", "-f", str(behind), str(tree)])
+    request.addfinalizer(share.wait)
+    request.addfinalizer(lambda: subprocess.run(["umount", "-l", str(tree)], check=False))
+    wait_until(lambda: (tree / "a").exists(), what="the share is mounted")
+    process = live("--rescan=2", "-v")
+
+    (behind / "d").mkdir()
+    (behind / "d/b").write_text("b")
+    (behind / "a").unlink()
+    wait_until(lambda: sorted(bucket.sizes()) == ["d/b"], 60, "what was done behind the share")
+    (behind / "d/b").write_text("longer")
+    wait_until(lambda: bucket.read("d/b") == b"longer", 60, "a change behind the share")
+    assert "compared" in process.said()  # type: ignore[attr-defined]
+
+
 def test_keys_outside_the_scope_are_never_touched(programs: Programs, bucket: Bucket, tree: Path) -> None:
     (tree / "a.txt").write_text("a")
     (tree / "b.bin").write_text("b")
