@@ -9,9 +9,7 @@ A broker that is away delays and loses nothing: both threads wait for it, and th
 from __future__ import annotations
 
 import logging
-import math
 import os
-import stat
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,14 +18,13 @@ from typing import NamedTuple, TypeVar
 
 from .change import LOOK_EVERYWHERE, Change, Kind
 from .errors import BrokerError, SourceUnsure, StartError, TargetError
+from .glance import glance, is_busy
 from .keys import Keys
 from .ledger import GONE, UNKNOWN, Hint, Ledger
 from .look import MOST_SKIPPED, Comparison, LookReport
 from .settle import Look, Pending, Settle
 from .tasks.messages import DELETE, UPLOAD, Priority, Publisher
-from .tree import Found, Withheld, found_at, open_root, resolve_beneath, tops_of
 from .wording import shown
-from .writers import has_writer
 
 log = logging.getLogger(__name__)
 
@@ -39,11 +36,7 @@ HIGH_WATER = 20_000
 #: How long the broker and the target are left alone after they failed, in seconds.
 _BROKER_PAUSE = 0.5
 _LOOK_PAUSES = (1.0, 5.0, 30.0, 60.0)
-#: How long a file that was not closed must be quiet where the kernel does not tell whether somebody writes to it, in seconds.
-_QUIET_UNASKED = 2.0
 
-#: A file that changed within so many seconds may have a writer; a look asks the kernel before it sends it.
-_LATELY = 600.0
 _SKIPPED_SHOWN = 10
 
 T = TypeVar("T")
@@ -175,13 +168,10 @@ class Feed:
             if not self._keys.covers(one.path):
                 self._hear_marker(one)
                 continue
-            try:
-                hint, busy_until = self._seen(one)
-            except Withheld as reason:
-                self._note_skipped({one.path: str(reason)})
+            judged = self._hint(one)
+            if judged is None or (not judged[0].gone and self._lacks_marker(one.path)):
                 continue
-            if not hint.gone and self._lacks_marker(one.path):
-                continue
+            hint, busy_until = judged
             if time.time() < busy_until and time.monotonic() < one.since + self.settle.patience:
                 self.settle.postpone(one)
                 continue
@@ -202,52 +192,20 @@ class Feed:
         marker = self._keys.marker_of(path)
         return bool(marker) and not os.path.lexists(marker)
 
-    def _seen(self, one: Pending) -> tuple[Hint, float]:
-        """What is at a path: a hint for the worker, and until when somebody is taken to be writing to it (seconds since the epoch).
-
-        Raises:
-            Withheld: something that is not sent.
-        """
-        try:
-            seen = os.lstat(one.path)
-            if stat.S_ISLNK(seen.st_mode):
-                self.on_link(one.path)
-                return self._seen_linked(one.path), 0.0
-        except (FileNotFoundError, NotADirectoryError):
-            return GONE, 0.0
-        except OSError:
-            return UNKNOWN, 0.0
-        found = found_at(one.path, seen)
-        if found is None or self._skips(found):
-            return GONE, 0.0
-        hint = Hint(found.size, found.mtime_ns)
-        if one.is_closed:
-            return hint, 0.0
-        written = has_writer(one.path)
-        if written:
-            return hint, math.inf  # it will be closed some day, and that will be seen
-        if one.kind is Kind.CREATED and written is False:
-            return hint, 0.0  # a hard link, say: complete as it was made
-        return hint, seen.st_mtime + max(self.settle.quiet, _QUIET_UNASKED if written is None else 0.0)
-
-    def _seen_linked(self, path: str) -> Hint:
-        """A link counts as the file that it leads to. One that leads to a directory is none; the watcher goes into it."""
-        source = self._keys.source_of(path)
-        if source is None or not self._follow:
-            return GONE
-        root = open_root(source.root)
-        try:
-            real, _ = resolve_beneath(root, tops_of(source.root), path[len(source.root) :].strip("/"))
-            found = found_at(path, os.stat(real or ".", dir_fd=root, follow_symlinks=False))
-        finally:
-            os.close(root)
-        return GONE if found is None or self._skips(found) else Hint(found.size, found.mtime_ns)
-
-    def _skips(self, found: Found) -> bool:
-        """Whether what an event told of is nothing to be sent; that is said."""
-        if found.skipped:
+    def _hint(self, one: Pending) -> tuple[Hint, float] | None:
+        """What a worker is told of a path, and until when somebody is taken to be writing to it. None: it is left alone."""
+        source = self._keys.source_of(one.path)
+        assert source is not None
+        seen = glance(one, source, quiet=self.settle.quiet, follow=self._follow)
+        if seen.is_link:
+            self.on_link(one.path)
+        found = seen.found
+        if found is not None and found.skipped:
             self._note_skipped({found.path: found.skipped})
-        return bool(found.skipped)
+            return None if found.stays else (GONE, 0.0)
+        if found is None:
+            return (GONE if seen.known else UNKNOWN), 0.0
+        return Hint(found.size, found.mtime_ns), seen.busy_until
 
     # Looks
 
@@ -315,7 +273,7 @@ class Feed:
         for key, found, etag in found_keys:
             if self._stop.is_set():
                 raise Stopped
-            if found is not None and self._is_busy(found):
+            if found is not None and is_busy(found, self.settle.quiet):
                 report.busy_since = min(report.busy_since, found.changed)
                 self.settle.say((Change(Kind.APPEARED, found.path),))
                 continue
@@ -330,11 +288,6 @@ class Feed:
                 yield batch
                 saved, gone = (saved, Batch(gone=True)) if batch.gone else (Batch(), gone)
         yield from (batch for batch in (saved, gone) if batch.keys)
-
-    def _is_busy(self, found: Found) -> bool:
-        """Whether a file that a look found may still be written to; then it settles first, as one of which the kernel has told."""
-        age = time.time() - found.changed
-        return age < self.settle.quiet or (age < _LATELY and has_writer(found.path) is True)
 
     def _note_skipped(self, skipped: dict[str, str], *, everything: bool = False) -> None:
         """Say what is not sent, once, and keep the list for whoever asks."""

@@ -27,14 +27,14 @@ FLOORS = [
     "onehost options place status",
     "feed",
     "tasks",
-    "watcher look",
+    "watcher look glance",
     "settle reconciler actors",
     "inotify tree writers ledger server celery reading",
     "disksort processes",
     "actor change errors files host keys limit logs mirror settings wording",
 ]
 GROUND = frozenset(FLOORS[-1].split())
-WATCHING = {"inotify", "tree", "writers", "watcher", "reconciler", "settle", "look"}
+WATCHING = {"inotify", "tree", "writers", "watcher", "reconciler", "settle", "look", "glance"}
 WORKING = {"actors", "tasks"}
 
 #: Who speaks to which thing outside; what is not named here may be imported by nobody.
