@@ -14,7 +14,6 @@ import logging
 import os
 import queue
 import select
-import stat
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -34,8 +33,9 @@ from .inotify import (
     Inotify,
 )
 from .keys import Keys, Source, slashed
+from .links import Links, lead_of
 from .mirror import Identity
-from .tree import Resolved, Withheld, open_directory_beneath, open_root, resolve_beneath, tops_of
+from .tree import Withheld, open_directory_beneath, open_root, resolve_beneath, tops_of
 
 log = logging.getLogger(__name__)
 
@@ -69,9 +69,7 @@ class Watcher:
         self._paths: dict[int, list[str]] = {}
         self._watches: dict[str, int] = {}
         self._only: dict[str, set[str]] = {}
-        #: Link -> the paths that it leads through and to, and the other way round.
-        self._links: dict[str, tuple[str, ...]] = {}
-        self._dependents: dict[str, set[str]] = {}
+        self._links = Links()
         #: Directories that appeared, and links to be looked into; "everything" is a round through all of them, and None the end.
         self._to_place: queue.SimpleQueue[tuple[Source, str] | Literal["everything"] | None] = queue.SimpleQueue()
         #: Directories that the kernel refused to watch since the last round began.
@@ -182,9 +180,7 @@ class Watcher:
         source = self._keys.source_of(path)
         if source is None or source.is_file or not self._keys.enters(path):
             return []
-        prefix = slashed(path)
-        for other in [other for other in self._dependents if other == path or other.startswith(prefix)]:
-            self._look_again(other)
+        self._look_again(self._links.through_below(path))
         if mask & _LEFT:
             self._forget_locked(path)
             return [Change(Kind.LEFT, path)]
@@ -196,17 +192,17 @@ class Watcher:
         if only is not None and path not in only:
             return []
         if mask & (_LEFT | _CAME):
-            self._look_again(path)
+            self._look_again(self._links.through(path))
             if path in self._links:
                 self._to_place.put((self._source(path), path))
         if mask & _LEFT:
             return [Change(Kind.DELETED, path)]
         kind = Kind.CREATED if mask & IN_CREATE else Kind.SAVED
-        return [Change(kind, name) for name in (path, *self._dependents.get(path, ()))]
+        return [Change(kind, name) for name in (path, *self._links.through(path))]
 
-    def _look_again(self, path: str) -> None:
+    def _look_again(self, links: Iterable[str]) -> None:
         """Something on the way of these links has changed."""
-        for link in self._dependents.get(path, ()):
+        for link in links:
             self._to_place.put((self._source(link), link))
 
     def _source(self, path: str) -> Source:
@@ -248,7 +244,7 @@ class Watcher:
             except OSError:
                 return  # the loss of a root is told elsewhere
             try:
-                is_directory = self._register(root, source, link)
+                is_directory = self._follow_link(root, source, link)
             finally:
                 os.close(root)
         if is_directory:
@@ -257,30 +253,12 @@ class Watcher:
             self._say((Change(Kind.LEFT if was_directory else Kind.LOOK, link),))
         self._say((Change(Kind.SAVED, link),))
 
-    def _register(self, root: int, source: Source, link: str) -> bool:
-        """Note what a link depends on. Returns whether it leads to a directory that is to be entered."""
-        relative = link[len(source.root) :].strip("/")
-        prefix = slashed(source.root)
-        on_its_way: tuple[str, ...] = ()
-        try:
-            found = resolve_beneath(root, tops_of(source.root), relative)
-            on_its_way = tuple(prefix + path for path in (*found.passed, found.real) if path != relative)
-            mode = os.stat(found.real or ".", dir_fd=root, follow_symlinks=False).st_mode
-            enters = stat.S_ISDIR(mode) and not _goes_round(root, source.root, relative, found)
-        except (Withheld, OSError):
-            enters = False
+    def _follow_link(self, root: int, source: Source, link: str) -> bool:
+        """Note where a link leads. Returns whether it is to a directory that is to be entered."""
+        lead = lead_of(root, source, link)
         with self._lock:
-            self._unregister(link)
-            self._links[link] = on_its_way
-            for path in on_its_way:
-                self._dependents.setdefault(path, set()).add(link)
-        return enters
-
-    def _unregister(self, link: str) -> None:
-        for path in self._links.pop(link, ()):
-            self._dependents[path].discard(link)
-            if not self._dependents[path]:
-                del self._dependents[path]
+            self._links.note(link, lead)
+        return lead.is_directory
 
     def _tell_unwatched(self) -> None:
         if self.unwatched and self.unwatched >= 2 * self._unwatched_told:
@@ -375,7 +353,7 @@ class Watcher:
             if error.errno != errno.ENOENT:  # one that is gone is told by an event
                 log.warning("%s cannot be read: %s", directory, error.strerror)
         for link in links:
-            if self._register(root, source, link):
+            if self._follow_link(root, source, link):
                 below.append(link)
             elif appeared:
                 changes.append(Change(Kind.APPEARED, link))
@@ -398,8 +376,7 @@ class Watcher:
 
     def _forget_locked(self, top: str) -> None:
         prefix = slashed(top)
-        for link in [link for link in self._links if link == top or link.startswith(prefix)]:
-            self._unregister(link)
+        self._links.forget(top)
         if top not in self._watches:
             return  # nothing below can be watched either
         for path in [path for path in self._watches if path == top or path.startswith(prefix)]:
@@ -432,13 +409,6 @@ def _is_at(descriptor: int, path: str) -> bool:
         return os.path.samestat(os.fstat(descriptor), os.stat(path))
     except OSError:
         return False
-
-
-def _goes_round(root: int, top: str, relative: str, found: Resolved) -> bool:
-    """Whether a link leads back to a directory that the way to it goes through."""
-    parts = relative.split("/")
-    tops = tops_of(top)
-    return any(resolve_beneath(root, tops, "/".join(parts[:count])).real == found.real for count in range(len(parts)))
 
 
 def _is_gone(path: str) -> bool:

@@ -28,13 +28,13 @@ FLOORS = [
     "feed",
     "tasks",
     "watcher look glance",
-    "settle reconciler actors",
+    "settle reconciler links actors",
     "inotify tree writers ledger server celery reading",
     "disksort processes",
     "actor change errors files host keys limit logs mirror settings wording",
 ]
 GROUND = frozenset(FLOORS[-1].split())
-WATCHING = {"inotify", "tree", "writers", "watcher", "reconciler", "settle", "look", "glance"}
+WATCHING = {"inotify", "tree", "writers", "watcher", "reconciler", "settle", "look", "glance", "links"}
 WORKING = {"actors", "tasks"}
 
 #: Who speaks to which thing outside; what is not named here may be imported by nobody.
