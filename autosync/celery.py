@@ -24,6 +24,8 @@ from .logs import configure
 from .settings import DEFAULTS, NEEDED
 
 _CONFIG = "celeryconfig"
+#: Of a task Flower would show neither arguments nor result in its list, and those say what a transfer is. Its own settings win over this.
+_COLUMNS = "name,args,state,result,received,runtime,worker"
 
 
 class Loader(BaseLoader):
@@ -55,6 +57,7 @@ def make_app(**settings: Any) -> Celery:
     Args:
         settings: more of them, which no file changes.
     """
+    os.environ.setdefault("FLOWER_TASKS_COLUMNS", _COLUMNS)
     return Celery("autosync", loader=Loader, include=["autosync.tasks.transfer"], **{**NEEDED, **settings})
 
 

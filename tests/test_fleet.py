@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import urllib.request
 from pathlib import Path
@@ -229,6 +230,9 @@ def test_flower_shows_both_workers_and_readable_transfers(
     tasks = wait_until(lambda: len(finished()) >= 11 and finished(), 20, "Flower has seen the batches end")
     film = next(task for task in tasks if "film.mov" in task["args"])
     assert film["name"] == "autosync.upload"
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/tasks", timeout=5) as answer:
+        columns = re.findall(r"<th[^>]*>\s*([\w ]+?)\s*</th>", answer.read().decode())
+    assert [column.lower() for column in columns] == ["name", "args", "state", "result", "received", "runtime", "worker"]
     assert film["args"].startswith("fleet: film.mov")
     assert "1 file, 300.0 MiB" in film["result"] or "files, 300." in film["result"]
     assert {task["worker"].partition("@")[0] for task in tasks} == {"box1", "box2"}
