@@ -1206,9 +1206,9 @@ class Chaos:
             for _ in range(most // 4 + 1):  # each rename gives two events
                 os.rename(one, other)
                 os.rename(other, one)
+            one.unlink()
             self._operations(chance, 10)
             self.world.note("while the kernel's queue was full")
-        one.unlink()
 
         def overflowed() -> bool:
             self.autosync.insist()
