@@ -28,6 +28,8 @@ _RESOLVE_BENEATH = 0x08
 #: linux/limits.h and path_resolution(7): so many links are followed on the way to one file.
 _MOST_LINKS = 40
 
+_LEADS_OUT = "is a link that leads out of the source"
+
 #: What is not a regular file, in words.
 _SPECIAL = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFBLK: "a device", stat.S_IFCHR: "a device"}
 
@@ -46,7 +48,16 @@ class Found(NamedTuple):
 
 
 class Withheld(Exception):  # noqa: N818 - a finding, not an error
-    """There is something at this path that autosync does not send, and what the target has under its name stays."""
+    """There is something at this path that autosync does not send, and what the target has under its name stays.
+
+    Args:
+        reason: why.
+        passed: the links on the way, relative to the root.
+    """
+
+    def __init__(self, reason: str, passed: Sequence[str] = ()) -> None:
+        super().__init__(reason)
+        self.passed = tuple(passed)
 
 
 class Resolved(NamedTuple):
@@ -116,19 +127,31 @@ def resolve_beneath(root: int, tops: Sequence[str], relative: str) -> Resolved:
         relative: path below the root.
 
     Raises:
-        Withheld: a link leads out of the root, or the links go round in a circle.
+        Withheld: a link leads out of the root, in a circle, or to a directory that it lies in.
         OSError: a directory on the way cannot be searched.
     """
-    rest = relative.split("/")[::-1]
     done: list[str] = []
     passed: list[str] = []
+    above: set[str] = set()
+    for component in relative.split("/"):
+        above.add("/".join(done))
+        before = len(passed)
+        done = _followed(root, tops, done, component, passed)
+        if len(passed) > before and "/".join(done) in above:
+            raise Withheld("is a link to a directory that it lies in", passed)
+    return Resolved("/".join(done), tuple(passed))
+
+
+def _followed(root: int, tops: Sequence[str], done: list[str], component: str, passed: list[str]) -> list[str]:
+    """Where one more component leads to; the links on the way are added to `passed`."""
+    done, rest = done.copy(), [component]
     while rest:
         name = rest.pop()
         if name in ("", "."):
             continue
         if name == "..":
             if not done:
-                raise Withheld("is a link that leads out of the source")
+                raise Withheld(_LEADS_OUT, passed)
             done.pop()
             continue
         done.append(name)
@@ -137,12 +160,15 @@ def resolve_beneath(root: int, tops: Sequence[str], relative: str) -> Resolved:
             continue
         passed.append("/".join(done))
         if len(passed) > _MOST_LINKS:
-            raise Withheld("is a link that leads to itself")
+            raise Withheld("is a link that leads to itself", passed)
         done.pop()
         if link.startswith("/"):
-            link, done = _inside(tops, link), []
+            inside = _inside(tops, link)
+            if inside is None:
+                raise Withheld(_LEADS_OUT, passed)
+            link, done = inside, []
         rest += link.split("/")[::-1]
-    return Resolved("/".join(done), tuple(passed))
+    return done
 
 
 def _link_at(root: int, relative: str) -> str | None:
@@ -154,11 +180,11 @@ def _link_at(root: int, relative: str) -> str | None:
         raise
 
 
-def _inside(tops: Sequence[str], link: str) -> str:
+def _inside(tops: Sequence[str], link: str) -> str | None:
     for top in tops:
         if link == top or link.startswith(top.rstrip("/") + "/"):
             return link[len(top) :].lstrip("/")
-    raise Withheld("is a link that leads out of the source")
+    return None
 
 
 def tops_of(root: str) -> tuple[str, ...]:

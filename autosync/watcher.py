@@ -35,7 +35,7 @@ from .inotify import (
 )
 from .keys import Keys, Source, slashed
 from .mirror import Identity
-from .tree import Resolved, Withheld, open_directory_beneath, open_root, resolve_beneath, tops_of
+from .tree import Withheld, open_directory_beneath, open_root, resolve_beneath, tops_of
 
 log = logging.getLogger(__name__)
 
@@ -259,16 +259,7 @@ class Watcher:
 
     def _register(self, root: int, source: Source, link: str) -> bool:
         """Note what a link depends on. Returns whether it leads to a directory that is to be entered."""
-        relative = link[len(source.root) :].strip("/")
-        prefix = slashed(source.root)
-        on_its_way: tuple[str, ...] = ()
-        try:
-            found = resolve_beneath(root, tops_of(source.root), relative)
-            on_its_way = tuple(prefix + path for path in (*found.passed, found.real) if path != relative)
-            mode = os.stat(found.real or ".", dir_fd=root, follow_symlinks=False).st_mode
-            enters = stat.S_ISDIR(mode) and not _goes_round(root, source.root, relative, found)
-        except (Withheld, OSError):
-            enters = False
+        on_its_way, enters = _led(root, source, link)
         with self._lock:
             self._unregister(link)
             self._links[link] = on_its_way
@@ -434,11 +425,21 @@ def _is_at(descriptor: int, path: str) -> bool:
         return False
 
 
-def _goes_round(root: int, top: str, relative: str, found: Resolved) -> bool:
-    """Whether a link leads back to a directory that the way to it goes through."""
-    parts = relative.split("/")
-    tops = tops_of(top)
-    return any(resolve_beneath(root, tops, "/".join(parts[:count])).real == found.real for count in range(len(parts)))
+def _led(root: int, source: Source, link: str) -> tuple[tuple[str, ...], bool]:
+    """The paths that a link leads through and to, and whether it is to a directory that is to be entered."""
+    relative = link[len(source.root) :].strip("/")
+    prefix = slashed(source.root)
+    passed: tuple[str, ...] = ()
+    enters = False
+    try:
+        real, passed = resolve_beneath(root, tops_of(source.root), relative)
+        passed = (*passed, real)
+        enters = stat.S_ISDIR(os.stat(real or ".", dir_fd=root, follow_symlinks=False).st_mode)
+    except Withheld as reason:
+        passed = reason.passed
+    except OSError:
+        pass
+    return tuple(dict.fromkeys(prefix + path for path in passed if path != relative)), enters
 
 
 def _is_gone(path: str) -> bool:

@@ -92,6 +92,19 @@ def test_links_are_followed_inside_also_where_the_source_is_mounted_elsewhere(tr
         assert source.prove_absent(f"/srv/media/{path}"), "a link that leads nowhere names no file"
 
 
+def test_what_lies_behind_a_link_that_goes_round_is_no_file_of_this_name(tree: Path) -> None:
+    """The walk does not go there either; a change that was told before the link led round must not be sent after it."""
+    (tree / "d").mkdir()
+    (tree / "d/file").write_text("content")
+    (tree / "d/up").symlink_to("..")
+    (tree / "d/twice").symlink_to("up")
+
+    for path in ("d/up/d/file", "d/twice/d/file"):
+        with pytest.raises(Withheld, match="lies in"):
+            seen_from(tree).open(f"{tree}/{path}")
+        assert not seen_from(tree).prove_absent(f"{tree}/{path}")
+
+
 def test_what_a_link_led_to_may_go_as_soon_as_it_leads_elsewhere(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As releases are switched: there is a file under this name all the time."""
     for release in ("one", "two"):
