@@ -259,13 +259,16 @@ class Watcher:
 
     def _register(self, root: int, source: Source, link: str) -> bool:
         """Note what a link depends on. Returns whether it leads to a directory that is to be entered."""
-        on_its_way, enters = _led(root, source, link)
-        with self._lock:
-            self._unregister(link)
-            self._links[link] = on_its_way
-            for path in on_its_way:
-                self._dependents.setdefault(path, set()).add(link)
-        return enters
+        while True:
+            on_its_way, enters = _led(root, source, link)
+            with self._lock:
+                if self._links.get(link) == on_its_way:
+                    return enters
+                self._unregister(link)
+                self._links[link] = on_its_way
+                for path in on_its_way:
+                    self._dependents.setdefault(path, set()).add(link)
+            # What changes from now on is told; what changed before that is seen by following it once more.
 
     def _unregister(self, link: str) -> None:
         for path in self._links.pop(link, ()):
@@ -365,6 +368,10 @@ class Watcher:
         except OSError as error:
             if error.errno != errno.ENOENT:  # one that is gone is told by an event
                 log.warning("%s cannot be read: %s", directory, error.strerror)
+        if appeared:
+            with self._lock:  # what was made before the watch stood is told by no event, and links may wait for it
+                for path in [*below, *(change.path for change in changes)] if self._dependents else ():
+                    self._look_again(path)
         for link in links:
             if self._register(root, source, link):
                 below.append(link)
