@@ -731,3 +731,15 @@ def test_what_a_link_waits_for_is_seen_where_it_was_made_before_its_directory_wa
     wait_until(lambda: {f"{tree}/file", f"{tree}/way/g"} <= heard.known, LIMIT, "both links are told of")
     (tree / "new/deep/later").touch()
     heard.wait_for(Kind.SAVED, tree / "way/later")
+
+
+@pytest.mark.parametrize("way", ["{outside}", ".", "way"])
+def test_what_stayed_below_a_link_that_was_not_followed_is_looked_at_when_the_link_is_gone(
+    tree: Path, tmp_path: Path, watch: Watch, way: str
+) -> None:
+    (tmp_path / "outside").mkdir()
+    (tree / "way").symlink_to(way.format(outside=tmp_path / "outside"))
+    _, heard = watch(tree)
+
+    (tree / "way").unlink()
+    heard.wait_for(Kind.LEFT, tree / "way")
