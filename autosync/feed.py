@@ -174,6 +174,8 @@ class Feed:
         for one in pending:
             if not self._keys.covers(one.path):
                 self._hear_marker(one)
+                if os.path.islink(one.path):
+                    self.on_link(one.path)  # to a directory, maybe, and what is below that may be in scope
                 continue
             try:
                 hint, busy_until = self._seen(one)

@@ -250,7 +250,7 @@ class Watcher:
             except OSError:
                 return  # the loss of a root is told elsewhere
             try:
-                is_directory = self._register(root, source, link)
+                is_directory = self._register(root, source, link) and self._keys.enters(link)
             finally:
                 os.close(root)
         if is_directory:

@@ -305,3 +305,14 @@ def test_a_link_may_lead_through_another_twice(keep: Callable[..., Kept], tree: 
     (tree / "d").rename(tree / "gone")
     kept.wait_for("link")
     assert kept.watcher.broken is None
+
+
+def test_a_link_to_a_directory_is_followed_whatever_its_own_name(keep: Callable[..., Kept], tree: Path) -> None:
+    (tree / "d").mkdir()
+    (tree / "d/page.html").write_text("x")
+    kept = keep(source_filter=r"^.*\.html$")
+    assert set(kept.sent.keys) == {"d/page.html"}
+
+    (tree / "site").symlink_to("d")
+    kept.wait_for("site/page.html")
+    assert set(kept.sent.keys) == {"d/page.html", "site/page.html"}
