@@ -717,6 +717,8 @@ class World:
         """Let a link lead elsewhere, at one moment; or put one in the place of a file."""
         path = self._a_link(chance) if chance.random() < 0.8 else self._a_file(chance)
         target = self._a_file(chance) if chance.random() < 0.3 else self._a_directory(chance)
+        if chance.random() < 0.15:  # not to be followed, so what was seen under it may stay
+            target = self._beside / "elsewhere" if path is None or chance.random() < 0.5 else path.parent
         if path is None or target is None:
             return None
         temporary = path.with_name(f".link.{chance.randrange(10**6)}")
@@ -767,6 +769,29 @@ class World:
         self._move(path, new)
         made = self._link(path, self._text(chance, path, new))
         return f"{self._key(path)!r} moved to {self._key(new)!r}, link {made}"
+
+    def release(self, chance: Random) -> str | None:
+        """As releases are made: a new directory beside the old one, the link is switched, and the old one is removed."""
+        path = self._a_link(chance)
+        old = Seen(str(self._top), self.book.files, self.book.links).resolve(self._key(path)) if path else None
+        if path is None or old is None or old in self.book.files or not self.book.below(old) or self.root not in (self._top / old).parents:
+            return None
+        new = self._a_place(chance)
+        if self._top / old in new.parents:
+            return None
+        held = Held.of(self.book, old)
+        new.mkdir()
+        for below in sorted(held.files):
+            (new / below[1:]).parent.mkdir(parents=True, exist_ok=True)
+            self._write(new / below[1:], self._new(chance))
+        temporary = path.with_name(f".link.{chance.randrange(10**6)}")
+        made = self._link(temporary, self._text(chance, temporary, new))
+        if made is None:
+            return f"{self._key(new)!r}, not switched"
+        self._move(temporary, path)
+        if self._top / old not in path.parents and chance.random() < 0.7:
+            self._remove(self._top / old)
+        return f"{self._key(path)!r} by way of {made}"
 
     def fulfil_link(self, chance: Random) -> str | None:
         """Make what a link leads to, if there is nothing yet."""
@@ -860,6 +885,7 @@ OPERATIONS: dict[str, tuple[int, Operation]] = {
     "link that leads out": (1, World.link_that_leads_out),
     "link in a circle": (1, World.link_in_a_circle),
     "retarget a link": (6, World.retarget),
+    "switch a release": (5, World.release),
     "remove a link": (3, World.remove_link),
     "move a link": (3, World.move_link),
     "link becomes file": (2, World.link_becomes_file),
