@@ -167,6 +167,8 @@ class Feed:
         for one in pending:
             if not self._keys.covers(one.path):
                 self._hear_marker(one)
+                if os.path.islink(one.path):
+                    self.on_link(one.path)  # to a directory, maybe, and what is below that may be in scope
                 continue
             judged = self._hint(one)
             if judged is None or (not judged[0].gone and self._lacks_marker(one.path)):

@@ -8,14 +8,16 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from .keys import Source, slashed
-from .tree import Resolved, Withheld, resolve_beneath, tops_of
+from .tree import Withheld, resolve_beneath, tops_of
 
 
 class Lead(NamedTuple):
-    """Where a link leads: through and to `paths`, absolute ones; none if it leads out. `is_directory`: to one that is to be entered."""
+    """Where a link leads: through and to `paths`, absolute ones. `is_directory`: to one that is to be entered; `withheld`: it is not to be
+    followed, and what the target has below it stays for that long."""
 
     paths: tuple[str, ...]
     is_directory: bool
+    withheld: bool
 
 
 class Links:
@@ -24,16 +26,26 @@ class Links:
     def __init__(self) -> None:
         self._paths: dict[str, tuple[str, ...]] = {}
         self._through: dict[str, set[str]] = {}
+        self._withheld: set[str] = set()
 
     def __contains__(self, link: str) -> bool:
         return link in self._paths
 
-    def note(self, link: str, lead: Lead) -> None:
-        """Note where a link leads now."""
+    def is_withheld(self, link: str) -> bool:
+        """Whether a link is known as one that is not to be followed."""
+        return link in self._withheld
+
+    def note(self, link: str, lead: Lead) -> bool:
+        """Note where a link leads now. Returns whether that was known already."""
+        if self._paths.get(link) == lead.paths:
+            return True
         self._forget(link)
+        if lead.withheld:
+            self._withheld.add(link)
         self._paths[link] = lead.paths
         for path in lead.paths:
             self._through.setdefault(path, set()).add(link)
+        return False
 
     def forget(self, top: str) -> None:
         """Forget a link, or all links below a directory."""
@@ -51,6 +63,7 @@ class Links:
         return {link for path, links in self._through.items() if path == top or path.startswith(prefix) for link in links}
 
     def _forget(self, link: str) -> None:
+        self._withheld.discard(link)
         for path in self._paths.pop(link, ()):
             self._through[path].discard(link)
             if not self._through[path]:
@@ -66,18 +79,16 @@ def lead_of(root: int, source: Source, link: str) -> Lead:
         link: its path.
     """
     relative = link[len(source.root) :].strip("/")
-    tops = tops_of(source.root)
-    paths: tuple[str, ...] = ()
+    prefix = slashed(source.root)
+    passed: tuple[str, ...] = ()
+    is_directory = withheld = False
     try:
-        found = resolve_beneath(root, tops, relative)
-        paths = tuple(slashed(source.root) + path for path in (*found.passed, found.real) if path != relative)
-        mode = os.stat(found.real or ".", dir_fd=root, follow_symlinks=False).st_mode
-        return Lead(paths, stat.S_ISDIR(mode) and not _goes_round(root, tops, relative, found))
-    except (Withheld, OSError):
-        return Lead(paths, is_directory=False)
-
-
-def _goes_round(root: int, tops: tuple[str, ...], relative: str, found: Resolved) -> bool:
-    """Whether a link leads back to a directory that the way to it goes through."""
-    parts = relative.split("/")
-    return any(resolve_beneath(root, tops, "/".join(parts[:count])).real == found.real for count in range(len(parts)))
+        real, passed = resolve_beneath(root, tops_of(source.root), relative)
+        passed = (*passed, real)
+        is_directory = stat.S_ISDIR(os.stat(real or ".", dir_fd=root, follow_symlinks=False).st_mode)
+    except Withheld as reason:
+        passed, withheld = reason.passed, True
+    except OSError:
+        pass
+    paths = tuple(dict.fromkeys(prefix + path for path in passed if path != relative))
+    return Lead(paths, is_directory, withheld)

@@ -6,7 +6,7 @@ import ctypes
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -28,6 +28,8 @@ _RESOLVE_BENEATH = 0x08
 #: linux/limits.h and path_resolution(7): so many links are followed on the way to one file.
 _MOST_LINKS = 40
 
+_LEADS_OUT = "is a link that leads out of the source"
+
 #: What is not a regular file, in words.
 _SPECIAL = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFBLK: "a device", stat.S_IFCHR: "a device"}
 
@@ -46,7 +48,16 @@ class Found(NamedTuple):
 
 
 class Withheld(Exception):  # noqa: N818 - a finding, not an error
-    """There is something at this path that autosync does not send, and what the target has under its name stays."""
+    """There is something at this path that autosync does not send, and what the target has under its name stays.
+
+    Args:
+        reason: why.
+        passed: the links on the way, relative to the root.
+    """
+
+    def __init__(self, reason: str, passed: Sequence[str] = ()) -> None:
+        super().__init__(reason)
+        self.passed = tuple(passed)
 
 
 class Resolved(NamedTuple):
@@ -116,19 +127,31 @@ def resolve_beneath(root: int, tops: Sequence[str], relative: str) -> Resolved:
         relative: path below the root.
 
     Raises:
-        Withheld: a link leads out of the root, or the links go round in a circle.
+        Withheld: a link leads out of the root, in a circle, or to a directory that it lies in.
         OSError: a directory on the way cannot be searched.
     """
-    rest = relative.split("/")[::-1]
     done: list[str] = []
     passed: list[str] = []
+    above: set[str] = set()
+    for component in relative.split("/"):
+        above.add("/".join(done))
+        before = len(passed)
+        done = _followed(root, tops, done, component, passed)
+        if len(passed) > before and "/".join(done) in above:
+            raise Withheld("is a link to a directory that it lies in", passed)
+    return Resolved("/".join(done), tuple(passed))
+
+
+def _followed(root: int, tops: Sequence[str], done: list[str], component: str, passed: list[str]) -> list[str]:
+    """Where one more component leads to; the links on the way are added to `passed`."""
+    done, rest = done.copy(), [component]
     while rest:
         name = rest.pop()
         if name in ("", "."):
             continue
         if name == "..":
             if not done:
-                raise Withheld("is a link that leads out of the source")
+                raise Withheld(_LEADS_OUT, passed)
             done.pop()
             continue
         done.append(name)
@@ -137,12 +160,15 @@ def resolve_beneath(root: int, tops: Sequence[str], relative: str) -> Resolved:
             continue
         passed.append("/".join(done))
         if len(passed) > _MOST_LINKS:
-            raise Withheld("is a link that leads to itself")
+            raise Withheld("is a link that leads to itself", passed)
         done.pop()
         if link.startswith("/"):
-            link, done = _inside(tops, link), []
+            inside = _inside(tops, link)
+            if inside is None:
+                raise Withheld(_LEADS_OUT, passed)
+            link, done = inside, []
         rest += link.split("/")[::-1]
-    return Resolved("/".join(done), tuple(passed))
+    return done
 
 
 def _link_at(root: int, relative: str) -> str | None:
@@ -154,11 +180,11 @@ def _link_at(root: int, relative: str) -> str | None:
         raise
 
 
-def _inside(tops: Sequence[str], link: str) -> str:
+def _inside(tops: Sequence[str], link: str) -> str | None:
     for top in tops:
         if link == top or link.startswith(top.rstrip("/") + "/"):
             return link[len(top) :].lstrip("/")
-    raise Withheld("is a link that leads out of the source")
+    return None
 
 
 def tops_of(root: str) -> tuple[str, ...]:
@@ -206,11 +232,13 @@ def _open_step_by_step(root: int, relative: str, flags: int) -> int:
 
 @dataclass(slots=True)
 class _Level:
-    """A directory that the walk is in: `path` with a slash at its end, as it was reached; `real` without links, relative to the root."""
+    """A directory that the walk is in: `path` with a slash at its end, as it was reached; `real` without links, relative to the root;
+    `linked` is when the last of the links on the way was made, in seconds since the epoch."""
 
     descriptor: int
     path: str
     real: str
+    linked: float
     names: Iterator[tuple[str]]
 
 
@@ -258,7 +286,7 @@ class Walk:
         try:
             start = self._directory[len(self._root) :].strip("/")
             above = self._above(root, start)
-            top = self._open(root, root, start, self._directory, "", above)
+            top = self._open(root, _Level(root, "", "", 0.0, iter(())), start, self._directory, above)
             if isinstance(top, Found):
                 yield top
             elif top is not None:
@@ -293,7 +321,7 @@ class Walk:
                     if found is not None:
                         yield found
                 elif self._enters(path[:-1]):
-                    deeper = self._open(root, level.descriptor, name[:-1], path[:-1], level.real, above, levels)
+                    deeper = self._open(root, level, name[:-1], path[:-1], above, levels)
                     if isinstance(deeper, Found):
                         yield deeper
                     elif deeper is not None:
@@ -319,13 +347,14 @@ class Walk:
             self._note(error, path)
 
     def _open(
-        self, root: int, parent: int, name: str, path: str, real: str, above: set[str], levels: Sequence[_Level] = ()
+        self, root: int, parent: _Level, name: str, path: str, above: set[str], levels: Sequence[_Level] = ()
     ) -> _Level | Found | None:
-        """Open a directory below one that really is at `real`. None if that fails; something `skipped` where a link may not be followed."""
-        real = f"{real}/{name}" if real else name
+        """Open a directory below another. None if it cannot be; something `skipped` if a link is not to be followed."""
+        real = f"{parent.real}/{name}" if parent.real else name
+        linked = parent.linked
         try:
             try:
-                descriptor = open_directory_beneath(parent, name)
+                descriptor = open_directory_beneath(parent.descriptor, name)
             except OSError as error:
                 if error.errno not in (errno.ELOOP, errno.ENOTDIR) or not self._tops:
                     raise
@@ -333,34 +362,34 @@ class Walk:
                 if passed and (real in above or any(real == level.real for level in levels)):
                     raise Withheld("is a link to a directory that it lies in") from error
                 descriptor = open_directory_beneath(root, real)
+                linked = max(linked, _made(root, passed))
         except Withheld as reason:
             return Found(path + "/", 0, 0.0, 0, str(reason), stays=True)
         except OSError as error:
             self._note(error, path)
             return None
         path = path.rstrip("/") + "/"
-        return _Level(descriptor, path, real, self._sorted_names(descriptor, path))
+        return _Level(descriptor, path, real, linked, self._sorted_names(descriptor, path))
 
     def _stat(self, root: int, level: _Level, name: str) -> Found | None:
         path = level.path + name
         try:
             seen = os.stat(name, dir_fd=level.descriptor, follow_symlinks=False)
             if stat.S_ISLNK(seen.st_mode):
-                return self._stat_linked(root, f"{level.real}/{name}", path, seen.st_ctime)
+                return self._stat_linked(root, level, name)
         except Withheld as reason:
             return Found(path, 0, 0.0, 0, str(reason), stays=True)
         except OSError as error:
             self._note(error, path)
             return None
-        return found_at(path, seen)
+        return _not_before(level.linked, found_at(path, seen))
 
-    def _stat_linked(self, root: int, real: str, path: str, linked: float) -> Found | None:
-        """A link that was made to lead elsewhere changes what its name holds, whatever the times of the file it leads to."""
+    def _stat_linked(self, root: int, level: _Level, name: str) -> Found | None:
         if not self._tops:
             return None
-        seen = os.stat(resolve_beneath(root, self._tops, real).real, dir_fd=root, follow_symlinks=False)
-        found = found_at(path, seen)
-        return found._replace(changed=max(found.changed, linked)) if found else None
+        real, passed = resolve_beneath(root, self._tops, f"{level.real}/{name}")
+        found = found_at(level.path + name, os.stat(real, dir_fd=root, follow_symlinks=False))
+        return _not_before(max(level.linked, _made(root, passed)), found)
 
     def _note(self, error: OSError, path: str) -> None:
         if error.errno not in (errno.ENOENT, errno.ENOTDIR) or path == self._root:
@@ -374,6 +403,16 @@ def found_at(path: str, seen: os.stat_result) -> Found | None:
         return Found(path, seen.st_size, max(seen.st_mtime, seen.st_ctime), seen.st_mtime_ns)
     found = _SPECIAL.get(stat.S_IFMT(seen.st_mode), "")
     return Found(path, 0, 0.0, 0, f"is {found}") if found else None
+
+
+def _made(root: int, links: Iterable[str]) -> float:
+    """When the last of some links was made, in seconds since the epoch."""
+    return max((os.stat(link, dir_fd=root, follow_symlinks=False).st_ctime for link in links), default=0.0)
+
+
+def _not_before(linked: float, found: Found | None) -> Found | None:
+    """A link that was made to lead elsewhere changes what its name holds, and all below, whatever the times of the files it leads to."""
+    return found._replace(changed=max(found.changed, linked)) if found and linked else found
 
 
 def _leads_to_directory(entry: os.DirEntry[str]) -> bool:

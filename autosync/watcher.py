@@ -235,7 +235,7 @@ class Watcher:
 
     def _place_link(self, source: Source, link: str) -> None:
         with self._lock:
-            was_directory = link in self._watches
+            was_directory = link in self._watches or self._links.is_withheld(link)
             self._forget_locked(link)
         is_directory = False
         if os.path.islink(link):
@@ -244,7 +244,7 @@ class Watcher:
             except OSError:
                 return  # the loss of a root is told elsewhere
             try:
-                is_directory = self._follow_link(root, source, link)
+                is_directory = self._follow_link(root, source, link) and self._keys.enters(link)
             finally:
                 os.close(root)
         if is_directory:
@@ -255,10 +255,12 @@ class Watcher:
 
     def _follow_link(self, root: int, source: Source, link: str) -> bool:
         """Note where a link leads. Returns whether it is to a directory that is to be entered."""
-        lead = lead_of(root, source, link)
-        with self._lock:
-            self._links.note(link, lead)
-        return lead.is_directory
+        while True:
+            lead = lead_of(root, source, link)
+            with self._lock:
+                if self._links.note(link, lead):
+                    return lead.is_directory
+            # What changes from now on is told; what changed before that is seen by following it once more.
 
     def _tell_unwatched(self) -> None:
         if self.unwatched and self.unwatched >= 2 * self._unwatched_told:
@@ -352,6 +354,10 @@ class Watcher:
         except OSError as error:
             if error.errno != errno.ENOENT:  # one that is gone is told by an event
                 log.warning("%s cannot be read: %s", directory, error.strerror)
+        if appeared:
+            with self._lock:  # what was made before the watch stood is told by no event, and links may wait for it
+                for path in (*below, *(change.path for change in changes)):
+                    self._look_again(self._links.through(path))
         for link in links:
             if self._follow_link(root, source, link):
                 below.append(link)

@@ -23,11 +23,13 @@ import os
 import re
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any, BinaryIO
@@ -45,6 +47,9 @@ from .servers import S3Server, wait_until
 PATIENCE = 90.0
 #: More files than this in the tree, and the next operation makes room.
 MOST_FILES = 150
+#: More symbolic links than this, and none is made; nor one that would make more keys of the files than this.
+MOST_LINKS = 6
+MOST_KEYS = 2 * MOST_FILES
 #: A file of this size goes up in parts.
 LARGE = (8 << 20) + 1
 _PLAIN = ("a", "b", "c", "d", "e", "f.txt", "g.html")
@@ -80,33 +85,68 @@ def digest(data: bytes) -> str:
 
 
 class Book:
-    """What the operations say about each key. A content is known by its MD5, which is also an object's ETag."""
+    """What the operations say about each key. A content is known by its MD5, which is also an object's ETag.
 
-    def __init__(self) -> None:
+    The files and the symbolic links are written down; which keys they make is worked out from that, each time that something changes.
+
+    Args:
+        top: the source, for links that are absolute.
+    """
+
+    def __init__(self, top: str = "") -> None:
         self._lock = threading.Lock()
+        #: By key: what is really there. A link is written down as its text.
+        self.files: dict[str, str] = {}
+        self.links: dict[str, str] = {}
+        #: What is to be seen, under every name that leads to it.
         self.now: dict[str, str] = {}
+        #: Links that are not to be followed: what was seen under them, or below, may stay.
+        self.withheld: frozenset[str] = frozenset()
+        self._top = top
         self._stood: dict[str, set[str]] = {}
         self._steady: set[str] = set()
         self._left: dict[str, float] = {}
         self._round = 0
 
+    def change(self, gone: Iterable[str] = (), files: Mapping[str, str] | None = None, links: Mapping[str, str] | None = None) -> None:
+        """All of this is about to become true, at one moment: first some keys are gone, then there are these files and links."""
+        for key in [*gone, *(files or ()), *(links or ())]:
+            self.files.pop(key, None)
+            self.links.pop(key, None)
+        self.files |= files or {}
+        self.links |= links or {}
+        seen = Seen(self._top, self.files, self.links)
+        with self._lock:
+            for key in self.now.keys() - seen.keys.keys():
+                if key in self._steady:
+                    self._left[key] = time.time()
+                    self._steady.discard(key)
+            for key, held in seen.keys.items():
+                if self.now.get(key) != held:
+                    self._stood.setdefault(key, set()).add(held)
+            self.now, self.withheld = seen.keys, frozenset(seen.withheld)
+
     def stands(self, key: str, held: str) -> None:
         """This content is about to stand under this key."""
-        with self._lock:
-            self.now[key] = held
-            self._stood.setdefault(key, set()).add(held)
+        self.change(files={key: held})
 
     def leaves(self, key: str) -> str:
         """Nothing is about to stand under this key, if only for a moment. Returns what stood there."""
-        with self._lock:
-            if key in self._steady:
-                self._left[key] = time.time()
-                self._steady.discard(key)
-            return self.now.pop(key)
+        held = self.files[key]
+        self.change([key])
+        return held
 
     def below(self, directory: str) -> list[str]:
-        """The keys of the files below a directory."""
-        return [key for key in self.now if key.startswith(directory + "/")]
+        """The keys of the files and links that are really there at or below a path."""
+        return [key for key in [*self.files, *self.links] if key == directory or key.startswith(directory + "/")]
+
+    def would_be(self, links: Mapping[str, str]) -> int:
+        """How many keys there were with these links too."""
+        return len(Seen(self._top, self.files, {**self.links, **links}).keys)
+
+    def may_stay(self, key: str) -> bool:
+        """Whether an object of this key is right although no file is seen there: it lies behind a link that is not followed."""
+        return any(key == link or key.startswith(link + "/") for link in self.withheld)
 
     def ever_stood(self, key: str, held: str) -> bool:
         """Whether this was, at any moment, the content of the file of this key."""
@@ -131,6 +171,76 @@ class Book:
             self._round += 1
 
 
+class Seen:
+    """What files and symbolic links make, without a look at the disk: autosync's rules once more, written in another way.
+
+    A link counts as what it leads to, and one to a directory as everything below that. One that leads out of the source, in a circle, or to
+    a directory that it lies in, is not followed.
+
+    Args:
+        top: the source, for links that are absolute.
+        files: content by key.
+        links: text by key.
+    """
+
+    def __init__(self, top: str, files: Mapping[str, str], links: Mapping[str, str]) -> None:
+        self._top = top
+        self._files = files
+        self._links = links
+        self.keys = dict(files)
+        self.withheld: set[str] = set()
+        for link in links:
+            self._follow(link, link, _above(link))
+
+    def _follow(self, link: str, name: str, above: set[str]) -> None:
+        """A link, the name under which it was reached, and where the directories on the way to it really are."""
+        real = self.resolve(link)
+        if real is None or real in above:
+            self.withheld.add(name)
+        elif real in self._files:
+            self.keys[name] = self._files[real]
+        else:
+            prefix = real + "/"
+            self.keys |= {name + key[len(real) :]: held for key, held in self._files.items() if key.startswith(prefix)}
+            for other in self._links:
+                if other.startswith(prefix):
+                    below = {one for one in _above(other) if one == real or one.startswith(prefix)}
+                    self._follow(other, name + other[len(real) :], above | below)
+
+    def resolve(self, link: str) -> str | None:
+        """The path that a link leads to, from the top; None if it leads out or nowhere."""
+        rest, done = link.split("/")[::-1], list[str]()
+        hops = 0
+        while rest:
+            name = rest.pop()
+            if name in ("", "."):
+                continue
+            if name == "..":
+                if not done:
+                    return None
+                done.pop()
+                continue
+            done.append(name)
+            text = self._links.get("/".join(done))
+            if text is None:
+                continue
+            hops += 1
+            if hops > 40:  # as many as Linux follows
+                return None
+            done.pop()
+            if text.startswith("/"):
+                if text != self._top and not text.startswith(self._top + "/"):
+                    return None
+                text, done = text[len(self._top) + 1 :], []
+            rest += text.split("/")[::-1]
+        return "/".join(done)
+
+
+def _above(path: str) -> set[str]:
+    parts = path.split("/")
+    return {"/".join(parts[:count]) for count in range(len(parts))}
+
+
 class World:
     """A directory on which operations are done. `OPERATIONS` lists them.
 
@@ -142,7 +252,7 @@ class World:
     """
 
     def __init__(self, top: Path, name: str, beside: Path, *, hard_names: bool = False) -> None:
-        self.book = Book()
+        self.book = Book(str(top))
         self.root = top / name
         self.done: list[str] = []
         self._top = top
@@ -151,19 +261,25 @@ class World:
         self._versions = itertools.count(1)
         self._temporary = itertools.count(1)
         #: Trees that were moved out of the source, with what they hold.
-        self._outside: list[tuple[Path, dict[str, str]]] = []
+        self._outside: list[tuple[Path, Held]] = []
         #: Files that are being written, by key.
         self._writers: dict[str, tuple[BinaryIO, bytearray]] = {}
         self.root.mkdir(parents=True)
         beside.mkdir(parents=True, exist_ok=True)
         # A source that holds no file at all deletes nothing, so one stays for ever.
         self._write(self.root / "anchor", content(0, 10))
+        # What links that lead out lead to.
+        (beside / "elsewhere").mkdir()
+        (beside / "elsewhere" / "f.txt").write_text("This is nobody's business.")
 
     def operate(self, chance: Random) -> None:
         """Do one operation."""
         names = list(OPERATIONS)
-        crowded = len(self.book.now) > MOST_FILES
-        name = "remove a tree" if crowded else chance.choices(names, [OPERATIONS[one][0] for one in names])[0]
+        crowded = len(self.book.files) > MOST_FILES
+        doubled = len(self.book.now) > MOST_KEYS
+        name = (
+            "remove a link" if doubled else "remove a tree" if crowded else chance.choices(names, [OPERATIONS[one][0] for one in names])[0]
+        )
         self.do(name, chance)
 
     def do(self, name: str, chance: Random) -> None:
@@ -179,7 +295,7 @@ class World:
         """Close what is open, and see that the book is right about the disk."""
         for key in list(self._writers):
             self._close_writer(key)
-        found = {self._key(path): digest(path.read_bytes()) for path in self._walked(_is_file)}
+        found = dict(self._seen(self.root, [os.path.realpath(self._top)]))
         assert found == self.book.now, f"the book is wrong: {set(found.items()) ^ set(self.book.now.items())}"
 
     def clear(self) -> None:
@@ -187,6 +303,18 @@ class World:
         for handle, _ in self._writers.values():
             handle.close()
         shutil.rmtree(self.root)
+
+    def _seen(self, directory: Path, above: list[str]) -> Iterator[tuple[str, str]]:
+        """The keys that there are, with their contents, as the kernel follows links."""
+        above = [*above, os.path.realpath(directory)]
+        for path in directory.iterdir():
+            real = os.path.realpath(path)
+            if path.is_symlink() and (real in above or not real.startswith(above[0] + "/")):
+                continue
+            if path.is_file():
+                yield self._key(path), digest(path.read_bytes())
+            elif path.is_dir():
+                yield from self._seen(path, above)
 
     # Where
 
@@ -206,7 +334,7 @@ class World:
         return sorted(found)
 
     def _a_file(self, chance: Random) -> Path | None:
-        files = sorted(self.book.now.keys() - {self._key(self.root / "anchor")} - self._writers.keys())
+        files = sorted(self.book.files.keys() - {self._key(self.root / "anchor")} - self._writers.keys())
         return self._top / chance.choice(files) if files else None
 
     def _a_directory(self, chance: Random) -> Path | None:
@@ -222,6 +350,9 @@ class World:
         while os.path.lexists(path):
             path = directory / f"{chance.choice(self._names)}{chance.randrange(1000)}"
         return path
+
+    def _a_link(self, chance: Random) -> Path | None:
+        return self._top / chance.choice(sorted(self.book.links)) if self.book.links else None
 
     def _a_temporary_name(self) -> Path:
         return self._beside / f"temporary-{next(self._temporary)}"
@@ -249,30 +380,40 @@ class World:
         assert file.write(piece) == len(piece)
 
     def _move(self, old: Path, new: Path) -> None:
-        """Rename a file or a directory within the tree; what it replaces does not leave."""
-        keys = [self._key(old)] if self._key(old) in self.book.now else self.book.below(self._key(old))
-        for key in keys:
-            arrived = self._key(new) + key[len(self._key(old)) :]
-            if key in self._writers:
-                self._writers[arrived] = self._writers.pop(key)
-            self.book.stands(arrived, self.book.leaves(key))
+        """Rename a file, a link or a directory within the tree; what it replaces does not leave."""
+        held = Held.of(self.book, self._key(old))
+        for key in [key for key in held.keys_at(self._key(old)) if key in self._writers]:
+            self._writers[self._key(new) + key[len(self._key(old)) :]] = self._writers.pop(key)
+        held.arrive(self.book, self._key(new), gone=held.keys_at(self._key(old)))
         os.rename(old, new)
 
-    def _leave(self, path: Path) -> dict[str, str]:
-        """A file or a directory is about to leave. Returns what it held, by the path from it ("" is itself)."""
-        top = self._key(path)
-        keys = [top] if top in self.book.now else self.book.below(top)
-        for key in keys:
+    def _leave(self, path: Path) -> Held:
+        """A file, a link or a directory is about to leave. Returns what it held."""
+        held = Held.of(self.book, self._key(path))
+        for key in held.keys_at(self._key(path)):
             if key in self._writers:
                 self._close_writer(key)
-        return {key[len(top) :]: self.book.leaves(key) for key in keys}
+        self.book.change(held.keys_at(self._key(path)))
+        return held
 
     def _remove(self, path: Path) -> None:
         self._leave(path)
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink()
+
+    def _link(self, path: Path, text: str) -> str | None:
+        """Make a symbolic link, unless it would make too many keys."""
+        if self.book.would_be({self._key(path): text}) > MOST_KEYS:
+            return None
+        self.book.change(links={self._key(path): text})
+        os.symlink(text, path)
+        return f"{self._key(path)!r} to {text!r}"
+
+    def _text(self, chance: Random, link: Path, target: Path) -> str:
+        """How a link may say where it leads."""
+        return str(target) if chance.random() < 0.5 else os.path.relpath(target, link.parent)
 
     def _close_writer(self, key: str) -> None:
         self._writers.pop(key)[0].close()
@@ -430,10 +571,9 @@ class World:
             return None
         away, held = self._outside.pop(chance.randrange(len(self._outside)))
         path = self._a_place(chance)
-        for below, held_there in held.items():
-            self.book.stands(self._key(path) + below, held_there)
+        held.arrive(self.book, self._key(path))
         os.rename(away, path)
-        return f"{self._key(path)!r}, {len(held)} files"
+        return f"{self._key(path)!r}, {len(held.files)} files"
 
     def out_and_in(self, chance: Random) -> str | None:
         """Out of the tree, changed there where nobody watches, and back at once to the same place."""
@@ -444,13 +584,12 @@ class World:
         held = self._leave(path)
         os.rename(path, away)
         data = self._new(chance)
-        if not (away / "meanwhile").exists():
+        if not os.path.lexists(away / "meanwhile"):
             (away / "meanwhile").write_bytes(data)
-            held["/meanwhile"] = digest(data)
-        for below, held_there in held.items():
-            self.book.stands(self._key(path) + below, held_there)
+            held.files["/meanwhile"] = digest(data)
+        held.arrive(self.book, self._key(path))
         os.rename(away, path)
-        return f"{self._key(path)!r}, {len(held)} files"
+        return f"{self._key(path)!r}, {len(held.files)} files"
 
     def directory_becomes_file(self, chance: Random) -> str | None:
         path = self._a_directory(chance)
@@ -502,7 +641,7 @@ class World:
         return repr(self._key(path))
 
     def remove_pipe(self, chance: Random) -> str | None:
-        pipes = self._walked(lambda entry: not entry.is_dir(follow_symlinks=False) and not _is_file(entry))
+        pipes = self._walked(lambda entry: stat.S_ISFIFO(entry.stat(follow_symlinks=False).st_mode))
         if not pipes:
             return None
         path = chance.choice(pipes)
@@ -539,9 +678,163 @@ class World:
         self._close_writer(key)
         return repr(key)
 
+    # Symbolic links
 
-def _is_file(entry: os.DirEntry[str]) -> bool:
-    return entry.is_file(follow_symlinks=False)
+    def link_to_file(self, chance: Random) -> str | None:
+        return self._link_to(chance, self._a_file(chance))
+
+    def link_to_directory(self, chance: Random) -> str | None:
+        return self._link_to(chance, self._a_directory(chance))
+
+    def link_to_link(self, chance: Random) -> str | None:
+        return self._link_to(chance, self._a_link(chance))
+
+    def link_to_nothing(self, chance: Random) -> str | None:
+        """What it leads to may come into being later."""
+        target = self._a_place(chance)
+        return self._link_to(chance, target / chance.choice(_PLAIN) if chance.random() < 0.5 else target)
+
+    def _link_to(self, chance: Random, target: Path | None) -> str | None:
+        if target is None or len(self.book.links) >= MOST_LINKS:
+            return None
+        path = self._a_place(chance)
+        return self._link(path, self._text(chance, path, target))
+
+    def link_that_leads_out(self, chance: Random) -> str | None:
+        if len(self.book.links) >= MOST_LINKS:
+            return None
+        path = self._a_place(chance)
+        outside = [self._beside / "elsewhere", self._beside / "elsewhere" / "f.txt", Path("/nowhere"), self._top.parent]
+        return self._link(path, self._text(chance, path, chance.choice(outside)))
+
+    def link_in_a_circle(self, chance: Random) -> str | None:
+        if len(self.book.links) >= MOST_LINKS:
+            return None
+        path = self._a_place(chance)
+        return self._link(path, self._text(chance, path, chance.choice([path, *path.parents][: len(path.relative_to(self._top).parts)])))
+
+    def retarget(self, chance: Random) -> str | None:
+        """Let a link lead elsewhere, at one moment; or put one in the place of a file."""
+        path = self._a_link(chance) if chance.random() < 0.8 else self._a_file(chance)
+        target = self._a_file(chance) if chance.random() < 0.3 else self._a_directory(chance)
+        if chance.random() < 0.15:  # not to be followed, so what was seen under it may stay
+            target = self._beside / "elsewhere" if path is None or chance.random() < 0.5 else path.parent
+        if path is None or target is None:
+            return None
+        temporary = path.with_name(f".link.{chance.randrange(10**6)}")
+        made = self._link(temporary, self._text(chance, temporary, target))
+        if made:
+            self._move(temporary, path)
+        return f"{self._key(path)!r} by way of {made}" if made else None
+
+    def remove_link(self, chance: Random) -> str | None:
+        path = self._a_link(chance)
+        if path is None:
+            return None
+        self._remove(path)
+        return repr(self._key(path))
+
+    def move_link(self, chance: Random) -> str | None:
+        old, new = self._a_link(chance), self._a_place(chance)
+        if old is None:
+            return None
+        self._move(old, new)
+        return f"{self._key(old)!r} to {self._key(new)!r}"
+
+    def link_becomes_file(self, chance: Random) -> str | None:
+        path = self._a_link(chance)
+        if path is None:
+            return None
+        temporary = path.with_name(f".over.{chance.randrange(10**6)}")
+        self._write(temporary, self._new(chance))
+        self._move(temporary, path)
+        return repr(self._key(path))
+
+    def link_becomes_directory(self, chance: Random) -> str | None:
+        path = self._a_link(chance)
+        if path is None:
+            return None
+        self._remove(path)
+        path.mkdir()
+        for name in chance.sample(_PLAIN, chance.randrange(0, 3)):
+            self._write(path / name, self._new(chance))
+        return repr(self._key(path))
+
+    def directory_becomes_link(self, chance: Random) -> str | None:
+        """As somebody does who has moved a directory to where there is more room."""
+        path = self._a_directory(chance)
+        if path is None or len(self.book.links) >= MOST_LINKS:
+            return None
+        new = self._a_place(chance, outside=path)
+        self._move(path, new)
+        made = self._link(path, self._text(chance, path, new))
+        return f"{self._key(path)!r} moved to {self._key(new)!r}, link {made}"
+
+    def release(self, chance: Random) -> str | None:
+        """As releases are made: a new directory beside the old one, the link is switched, and the old one is removed."""
+        path = self._a_link(chance)
+        old = Seen(str(self._top), self.book.files, self.book.links).resolve(self._key(path)) if path else None
+        if path is None or old is None or old in self.book.files or not self.book.below(old) or self.root not in (self._top / old).parents:
+            return None
+        new = self._a_place(chance)
+        if self._top / old in new.parents:
+            return None
+        held = Held.of(self.book, old)
+        new.mkdir()
+        for below in sorted(held.files):
+            (new / below[1:]).parent.mkdir(parents=True, exist_ok=True)
+            self._write(new / below[1:], self._new(chance))
+        temporary = path.with_name(f".link.{chance.randrange(10**6)}")
+        made = self._link(temporary, self._text(chance, temporary, new))
+        if made is None:
+            return f"{self._key(new)!r}, not switched"
+        self._move(temporary, path)
+        if self._top / old not in path.parents and chance.random() < 0.7:
+            self._remove(self._top / old)
+        return f"{self._key(path)!r} by way of {made}"
+
+    def fulfil_link(self, chance: Random) -> str | None:
+        """Make what a link leads to, if there is nothing yet."""
+        link = self._a_link(chance)
+        key = Seen(str(self._top), self.book.files, self.book.links).resolve(self._key(link)) if link else None
+        path = self._top / key if key else self.root
+        if self.root not in path.parents or os.path.lexists(path) or any(one.is_file() for one in path.parents):
+            return None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if chance.random() < 0.5:
+            self._write(path, self._new(chance))
+            return repr(self._key(path))
+        path.mkdir()
+        for name in chance.sample(_PLAIN, chance.randrange(1, 3)):
+            self._write(path / name, self._new(chance))
+        return f"{self._key(path)!r}, a directory"
+
+
+@dataclass
+class Held:
+    """The files and the links of a tree, by the path from its top ("" is itself)."""
+
+    files: dict[str, str]
+    links: dict[str, str]
+
+    @classmethod
+    def of(cls, book: Book, top: str) -> Held:
+        """What is really there at or below a path."""
+        keys = book.below(top)
+        return cls(
+            {key[len(top) :]: book.files[key] for key in keys if key in book.files},
+            {key[len(top) :]: book.links[key] for key in keys if key in book.links},
+        )
+
+    def keys_at(self, top: str) -> list[str]:
+        """Their keys, if the tree stands here."""
+        return [top + below for below in [*self.files, *self.links]]
+
+    def arrive(self, book: Book, top: str, gone: Sequence[str] = ()) -> None:
+        """The tree is about to stand here, while some keys leave."""
+        book.change(
+            gone, {top + below: held for below, held in self.files.items()}, {top + below: text for below, text in self.links.items()}
+        )
 
 
 def _pieces(data: bytes, count: int) -> Iterator[bytes]:
@@ -552,8 +845,7 @@ def _pieces(data: bytes, count: int) -> Iterator[bytes]:
 
 Operation = Callable[[World, Random], "str | None"]
 
-#: Each operation with how often it is wanted. (Symbolic links have none yet: one that makes them belongs here, with a way for the book to
-#: say which keys a link makes stand and leave.)
+#: Each operation with how often it is wanted.
 OPERATIONS: dict[str, tuple[int, Operation]] = {
     "create": (8, World.create),
     "create slowly": (4, World.create_slowly),
@@ -586,6 +878,20 @@ OPERATIONS: dict[str, tuple[int, Operation]] = {
     "begin to write": (4, World.begin_to_write),
     "write on": (4, World.write_on),
     "end writing": (4, World.end_writing),
+    "link to a file": (4, World.link_to_file),
+    "link to a directory": (5, World.link_to_directory),
+    "link to a link": (1, World.link_to_link),
+    "link to nothing": (3, World.link_to_nothing),
+    "link that leads out": (1, World.link_that_leads_out),
+    "link in a circle": (1, World.link_in_a_circle),
+    "retarget a link": (6, World.retarget),
+    "switch a release": (5, World.release),
+    "remove a link": (3, World.remove_link),
+    "move a link": (3, World.move_link),
+    "link becomes file": (2, World.link_becomes_file),
+    "link becomes directory": (2, World.link_becomes_directory),
+    "directory becomes link": (2, World.directory_becomes_link),
+    "make what a link leads to": (5, World.fulfil_link),
 }
 
 
@@ -733,7 +1039,7 @@ class Observer:
         return [
             f"{key!r}: {'missing' if key not in there else 'should not be there' if key not in ours else 'has another content'}"
             for key in sorted(there.keys() | ours.keys())
-            if there.get(key) != ours.get(key)
+            if there.get(key) != ours.get(key) and not (key not in ours and self._book.may_stay(key))
         ]
 
     def look_back(self) -> None:
@@ -926,9 +1232,9 @@ class Chaos:
             for _ in range(most // 4 + 1):  # each rename gives two events
                 os.rename(one, other)
                 os.rename(other, one)
+            one.unlink()
             self._operations(chance, 10)
             self.world.note("while the kernel's queue was full")
-        one.unlink()
 
         def overflowed() -> bool:
             self.autosync.insist()

@@ -268,3 +268,51 @@ def test_what_happens_on_the_way_of_a_link_is_seen(keep: Callable[..., Kept], tr
     kept.sent.keys.clear()
     (tree / "not").rename(tree / "gone")
     kept.wait_for("early")
+
+
+def test_a_link_through_one_that_led_out_or_round_is_followed_as_soon_as_that_leads_inside(
+    keep: Callable[..., Kept], tree: Path, tmp_path: Path
+) -> None:
+    (tree / "inside").mkdir()
+    (tree / "inside/f").write_text("f")
+    (tmp_path / "outside").mkdir()
+    (tree / "out").symlink_to(tmp_path / "outside")
+    (tree / "file").symlink_to("out/f")
+    (tree / "ping").symlink_to("pong")
+    (tree / "pong").symlink_to("ping")
+    (tree / "round").symlink_to("pong/f")
+    kept = keep(quiet=0.0)
+    assert set(kept.sent.keys) == {"inside/f"}
+
+    for link in ("out", "ping"):
+        (tree / "next").symlink_to("inside")
+        (tree / "next").rename(tree / link)
+    for key in ("out/f", "file", "ping/f", "pong/f", "round"):
+        kept.wait_for(key)
+    (tree / "inside/g").write_text("g")
+    for key in ("out/g", "ping/g", "pong/g"):
+        kept.wait_for(key)
+
+
+def test_a_link_may_lead_through_another_twice(keep: Callable[..., Kept], tree: Path) -> None:
+    (tree / "d").mkdir()
+    (tree / "d/f").write_text("f")
+    (tree / "way").symlink_to("d")
+    (tree / "link").symlink_to("way/../way/f")
+    kept = keep(quiet=0.0)
+    kept.sent.keys.clear()
+
+    (tree / "d").rename(tree / "gone")
+    kept.wait_for("link")
+    assert kept.watcher.broken is None
+
+
+def test_a_link_to_a_directory_is_followed_whatever_its_own_name(keep: Callable[..., Kept], tree: Path) -> None:
+    (tree / "d").mkdir()
+    (tree / "d/page.html").write_text("x")
+    kept = keep(source_filter=r"^.*\.html$")
+    assert set(kept.sent.keys) == {"d/page.html"}
+
+    (tree / "site").symlink_to("d")
+    kept.wait_for("site/page.html")
+    assert set(kept.sent.keys) == {"d/page.html", "site/page.html"}

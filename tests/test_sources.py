@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ import pytest
 from autosync.errors import PermanentError, SourceRefused, SourceUnsure
 from autosync.keys import Source
 from autosync.mirror import Identity
+from autosync.tasks import sources as module
 from autosync.tasks.sources import Absent, AllowedSources, MirrorSource
-from autosync.tree import Withheld
+from autosync.tree import Resolved, Withheld, resolve_beneath
 from autosync.watcher import identity_of
 
 
@@ -88,6 +90,41 @@ def test_links_are_followed_inside_also_where_the_source_is_mounted_elsewhere(tr
         with pytest.raises(Absent):
             source.open(f"/srv/media/{path}")
         assert source.prove_absent(f"/srv/media/{path}"), "a link that leads nowhere names no file"
+
+
+def test_what_lies_behind_a_link_that_goes_round_is_no_file_of_this_name(tree: Path) -> None:
+    """The walk does not go there either; a change that was told before the link led round must not be sent after it."""
+    (tree / "d").mkdir()
+    (tree / "d/file").write_text("content")
+    (tree / "d/up").symlink_to("..")
+    (tree / "d/twice").symlink_to("up")
+
+    for path in ("d/up/d/file", "d/twice/d/file"):
+        with pytest.raises(Withheld, match="lies in"):
+            seen_from(tree).open(f"{tree}/{path}")
+        assert not seen_from(tree).prove_absent(f"{tree}/{path}")
+
+
+def test_what_a_link_led_to_may_go_as_soon_as_it_leads_elsewhere(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As releases are switched: there is a file under this name all the time."""
+    for release in ("one", "two"):
+        (tree / release).mkdir()
+        (tree / release / "file").write_text(release)
+    (tree / "current").symlink_to("one")
+    source = seen_from(tree)
+
+    def resolve(*args: object) -> Resolved:
+        found = resolve_beneath(*args)  # type: ignore[arg-type]
+        if (tree / "one").exists():
+            (tree / "next").symlink_to("two")
+            (tree / "next").rename(tree / "current")
+            shutil.rmtree(tree / "one")
+        return found
+
+    monkeypatch.setattr(module, "resolve_beneath", resolve)
+
+    assert not source.prove_absent(f"{tree}/current/file")
+    assert source.prove_absent(f"{tree}/one/file")
 
 
 def test_links_that_are_not_followed_are_no_files(tree: Path) -> None:

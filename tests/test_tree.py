@@ -248,6 +248,25 @@ def test_a_link_to_another_file_changes_what_its_name_holds(tree: Path) -> None:
     assert after.changed > before.changed
 
 
+@pytest.mark.parametrize("name", ["current/f", "twice/f", "file"])
+def test_a_link_on_the_way_that_leads_elsewhere_changes_what_its_names_hold(tree: Path, name: str) -> None:
+    """As releases are switched; the files may be older than what the target has, and as large."""
+    for version in ("old", "new"):
+        (tree / version).mkdir()
+        (tree / version / "f").write_text(version)
+    (tree / "current").symlink_to("old")
+    (tree / "twice").symlink_to("current")
+    (tree / "file").symlink_to("current/f")
+    wait_until(lambda: time.time() > (tree / "file").lstat().st_ctime + 0.05)
+    (tree / "next").symlink_to("new")
+    (tree / "next").rename(tree / "current")
+
+    found = {one.path[len(f"{tree}/") :]: one for one in Walk(str(tree), str(tree), follow=True)}
+
+    assert found["new/f"].changed < (tree / "current").lstat().st_ctime
+    assert found[name].changed == (tree / "current").lstat().st_ctime
+
+
 def test_a_link_that_is_put_in_place_afterwards_leads_nowhere(tree: Path, tmp_path: Path, kernel: str) -> None:
     """What was resolved is a name; it is opened without following anything."""
     plant(tree, [[b"d", b"f"]])

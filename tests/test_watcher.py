@@ -16,10 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from autosync import links
 from autosync import watcher as module
 from autosync.change import LOOK_EVERYWHERE, Change, Kind
 from autosync.keys import Keys, Source, slashed
-from autosync.tree import open_directory_beneath
+from autosync.tree import open_directory_beneath, resolve_beneath
 from autosync.watcher import Watcher, identity_of
 from lab.servers import wait_until
 
@@ -679,3 +680,67 @@ def test_what_happened_just_before_the_stop_is_still_said(tree: Path) -> None:
 
         assert Change(Kind.SAVED, f"{tree}/{number}") in heard
         watcher.close()
+
+
+# Links
+
+def test_a_link_that_is_changed_while_it_is_followed_is_followed_again(tree: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("old", "new"):
+        (tree / name).touch()
+    watcher, heard = watch(tree)
+    (tree / "link").symlink_to("old")
+    heard.wait_for(Kind.CREATED, tree / "link")
+
+    def resolve(*args: object) -> object:
+        found = resolve_beneath(*args)  # type: ignore[arg-type]
+        if found.real == "old":
+            (tree / "next").symlink_to("new")
+            (tree / "next").rename(tree / "link")
+            heard.wait_for(Kind.SAVED, tree / "link")
+        return found
+
+    monkeypatch.setattr(links, "resolve_beneath", resolve)
+    watcher.look_into(str(tree / "link"))
+    (tree / "last").symlink_to("new")
+    heard.wait_for(Kind.CREATED, tree / "last")
+    watcher.look_into(str(tree / "last"))
+    heard.wait_for(Kind.SAVED, tree / "last")  # one thread follows them, one after the other
+    heard.forget()
+
+    (tree / "new").write_text("x")
+    heard.wait_for(Kind.SAVED, tree / "last")
+    heard.wait_for(Kind.SAVED, tree / "link")
+
+
+def test_what_a_link_waits_for_is_seen_where_it_was_made_before_its_directory_was_watched(
+    tree: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tree / "file").symlink_to("new/f")
+    (tree / "way").symlink_to("new/deep")
+    _, heard = watch(tree)
+
+    def opened(root: int, relative: str) -> int:
+        if relative == "new" and not (tree / "new/f").exists():
+            (tree / "new/f").touch()
+            (tree / "new/deep").mkdir()
+            (tree / "new/deep/g").touch()
+        return open_directory_beneath(root, relative)
+
+    monkeypatch.setattr(module, "open_directory_beneath", opened)
+    (tree / "new").mkdir()
+
+    wait_until(lambda: {f"{tree}/file", f"{tree}/way/g"} <= heard.known, LIMIT, "both links are told of")
+    (tree / "new/deep/later").touch()
+    heard.wait_for(Kind.SAVED, tree / "way/later")
+
+
+@pytest.mark.parametrize("way", ["{outside}", ".", "way"])
+def test_what_stayed_below_a_link_that_was_not_followed_is_looked_at_when_the_link_is_gone(
+    tree: Path, tmp_path: Path, watch: Watch, way: str
+) -> None:
+    (tmp_path / "outside").mkdir()
+    (tree / "way").symlink_to(way.format(outside=tmp_path / "outside"))
+    _, heard = watch(tree)
+
+    (tree / "way").unlink()
+    heard.wait_for(Kind.LEFT, tree / "way")

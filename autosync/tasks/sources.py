@@ -110,15 +110,13 @@ class MirrorSource:
         root = self._root()
         try:
             self._trust(root)
-            seen = self._lstat(root, self._relative(path))
-            if stat.S_ISLNK(seen.st_mode):
-                return not self._follow
-            return not stat.S_ISREG(seen.st_mode)
+            relative = self._relative(path)
+            real = self._real(root, relative)
+            # What a link led to may be removed as soon as the link leads elsewhere, as releases are switched; then nothing is gone.
+            return self._is_absent(root, real) and self._real(root, relative) == real
         except Withheld:
             return False
         except OSError as error:
-            if error.errno in _GONE:
-                return True
             if error.errno == errno.ELOOP and not self._follow:
                 return True  # a link stands where a directory was; what was below is not in the tree
             raise SourceUnsure(f"{path} may be gone, but the source said: {error.strerror}", "nothing is deleted") from error
@@ -137,10 +135,22 @@ class MirrorSource:
                 raise
             return open_beneath(root, self._resolve(root, relative))
 
+    def _real(self, root: int, relative: str) -> str:
+        return self._resolve(root, relative) if self._follow else relative
+
+    def _is_absent(self, root: int, relative: str) -> bool:
+        """Whether no file is there, nor a link that is still to be followed."""
+        try:
+            seen = self._lstat(root, relative)
+        except OSError as error:
+            if error.errno in _GONE:
+                return True
+            raise
+        if stat.S_ISLNK(seen.st_mode):
+            return not self._follow
+        return not stat.S_ISREG(seen.st_mode)
+
     def _lstat(self, root: int, relative: str) -> os.stat_result:
-        """lstat(2) at the end of all links that are followed."""
-        if self._follow:
-            relative = self._resolve(root, relative)
         parent, _, name = relative.rpartition("/")
         directory = open_directory_beneath(root, parent) if parent else os.dup(root)
         try:
