@@ -72,8 +72,8 @@ class Watcher:
         #: Link -> the paths that it leads through and to, and the other way round.
         self._links: dict[str, tuple[str, ...]] = {}
         self._dependents: dict[str, set[str]] = {}
-        #: Links that are not to be followed; what the target has below them stays for that long.
-        self._withheld: set[str] = set()
+        #: Links below which the target may have something: they lead to a directory, or are not followed, and then what it has stays.
+        self._above_some: set[str] = set()
         #: Directories that appeared, and links to be looked into; "everything" is a round through all of them, and None the end.
         self._to_place: queue.SimpleQueue[tuple[Source, str] | Literal["everything"] | None] = queue.SimpleQueue()
         #: Directories that the kernel refused to watch since the last round began.
@@ -241,7 +241,7 @@ class Watcher:
 
     def _place_link(self, source: Source, link: str) -> None:
         with self._lock:
-            was_directory = link in self._watches or link in self._withheld
+            was_directory = link in self._above_some
             self._forget_locked(link)
         is_directory = False
         if os.path.islink(link):
@@ -262,20 +262,20 @@ class Watcher:
     def _register(self, root: int, source: Source, link: str) -> bool:
         """Note what a link depends on. Returns whether it leads to a directory that is to be entered."""
         while True:
-            on_its_way, enters, withheld = _led(root, source, link)
+            on_its_way, enters, stays = _led(root, source, link)
             with self._lock:
+                if enters or stays:
+                    self._above_some.add(link)
                 if self._links.get(link) == on_its_way:
                     return enters
                 self._unregister(link)
-                if withheld:
-                    self._withheld.add(link)
                 self._links[link] = on_its_way
                 for path in on_its_way:
                     self._dependents.setdefault(path, set()).add(link)
             # What changes from now on is told; what changed before that is seen by following it once more.
 
     def _unregister(self, link: str) -> None:
-        self._withheld.discard(link)
+        self._above_some.discard(link)
         for path in self._links.pop(link, ()):
             self._dependents[path].discard(link)
             if not self._dependents[path]:
@@ -438,20 +438,20 @@ def _is_at(descriptor: int, path: str) -> bool:
 
 
 def _led(root: int, source: Source, link: str) -> tuple[tuple[str, ...], bool, bool]:
-    """The paths that a link leads through and to; whether it is to a directory that is to be entered; and whether it is withheld."""
+    """The paths that a link leads through and to; whether it is to a directory that is to be entered; and whether it is not followed."""
     relative = link[len(source.root) :].strip("/")
     prefix = slashed(source.root)
     passed: tuple[str, ...] = ()
-    enters = withheld = False
+    enters = stays = False
     try:
         real, passed = resolve_beneath(root, tops_of(source.root), relative)
         passed = (*passed, real)
         enters = stat.S_ISDIR(os.stat(real or ".", dir_fd=root, follow_symlinks=False).st_mode)
     except Withheld as reason:
-        passed, withheld = reason.passed, True
+        passed, stays = reason.passed, True
     except OSError:
         pass
-    return tuple(dict.fromkeys(prefix + path for path in passed if path != relative)), enters, withheld
+    return tuple(dict.fromkeys(prefix + path for path in passed if path != relative)), enters, stays
 
 
 def _is_gone(path: str) -> bool:
