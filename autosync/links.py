@@ -26,22 +26,22 @@ class Links:
     def __init__(self) -> None:
         self._paths: dict[str, tuple[str, ...]] = {}
         self._through: dict[str, set[str]] = {}
-        self._withheld: set[str] = set()
+        self._above_some: set[str] = set()
 
     def __contains__(self, link: str) -> bool:
         return link in self._paths
 
-    def is_withheld(self, link: str) -> bool:
-        """Whether a link is known as one that is not to be followed."""
-        return link in self._withheld
+    def has_below(self, link: str) -> bool:
+        """Whether the target may have something below a link: it leads to a directory, or is not followed, and then what it has stays."""
+        return link in self._above_some
 
     def note(self, link: str, lead: Lead) -> bool:
-        """Note where a link leads now. Returns whether that was known already."""
+        """Note where a link leads now; again and again, until this returns that it was known already."""
+        if lead.is_directory or lead.withheld:
+            self._above_some.add(link)
         if self._paths.get(link) == lead.paths:
             return True
         self._forget(link)
-        if lead.withheld:
-            self._withheld.add(link)
         self._paths[link] = lead.paths
         for path in lead.paths:
             self._through.setdefault(path, set()).add(link)
@@ -63,7 +63,7 @@ class Links:
         return {link for path, links in self._through.items() if path == top or path.startswith(prefix) for link in links}
 
     def _forget(self, link: str) -> None:
-        self._withheld.discard(link)
+        self._above_some.discard(link)
         for path in self._paths.pop(link, ()):
             self._through[path].discard(link)
             if not self._through[path]:

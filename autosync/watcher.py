@@ -235,7 +235,7 @@ class Watcher:
 
     def _place_link(self, source: Source, link: str) -> None:
         with self._lock:
-            was_directory = link in self._watches or self._links.is_withheld(link)
+            was_directory = self._links.has_below(link)
             self._forget_locked(link)
         is_directory = False
         if os.path.islink(link):

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -743,4 +743,25 @@ def test_what_stayed_below_a_link_that_was_not_followed_is_looked_at_when_the_li
     _, heard = watch(tree)
 
     (tree / "way").unlink()
+    heard.wait_for(Kind.LEFT, tree / "way")
+
+
+def test_a_link_to_a_directory_that_left_is_told_although_another_link_was_led_there_meanwhile(
+    tree: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tree / "d").mkdir()
+    (tree / "way").symlink_to("d")
+    watcher, heard = watch(tree)
+
+    def resolve(root: int, tops: Sequence[str], relative: str) -> object:
+        if relative == "other" and os.path.lexists(tree / "way"):
+            (tree / "way").unlink()
+            heard.wait_for(Kind.DELETED, tree / "way")
+        return resolve_beneath(root, tops, relative)
+
+    monkeypatch.setattr(module, "resolve_beneath", resolve)
+    (tree / "other").symlink_to("d")
+    heard.wait_for(Kind.CREATED, tree / "other")
+    watcher.look_into(str(tree / "other"))
+
     heard.wait_for(Kind.LEFT, tree / "way")
