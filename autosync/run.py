@@ -157,7 +157,7 @@ class _Keeping:
         self._epoch = self._ledger.register(definition, self._version)
         cleared = self._ledger.cleared()
         self._feed.cleared = cleared[1] if cleared and cleared[0] == self._version else 0.0
-        self._feed.holding = self._ledger.holding()
+        self._feed.holding = self._feed.holding or self._ledger.holding()  # a broker that lost its memory lets nothing go
 
     def _start(self, ends: ExitStack) -> None:
         if not self._run.once:
