@@ -233,12 +233,12 @@ def _open_step_by_step(root: int, relative: str, flags: int) -> int:
 @dataclass(slots=True)
 class _Level:
     """A directory that the walk is in: `path` with a slash at its end, as it was reached; `real` without links, relative to the root;
-    `linked` is when the last of the links on the way was made, in seconds since the epoch."""
+    `placed` is when the way to it became what it is, as far as that can be told, in seconds since the epoch."""
 
     descriptor: int
     path: str
     real: str
-    linked: float
+    placed: float
     names: Iterator[tuple[str]]
 
 
@@ -351,7 +351,7 @@ class Walk:
     ) -> _Level | Found | None:
         """Open a directory below another. None if it cannot be; something `skipped` if a link is not to be followed."""
         real = f"{parent.real}/{name}" if parent.real else name
-        linked = parent.linked
+        placed = parent.placed
         try:
             try:
                 descriptor = open_directory_beneath(parent.descriptor, name)
@@ -362,14 +362,15 @@ class Walk:
                 if passed and (real in above or any(real == level.real for level in levels)):
                     raise Withheld("is a link to a directory that it lies in") from error
                 descriptor = open_directory_beneath(root, real)
-                linked = max(linked, _made(root, passed))
+                placed = max(placed, _made(root, passed))
         except Withheld as reason:
             return Found(path + "/", 0, 0.0, 0, str(reason), stays=True)
         except OSError as error:
             self._note(error, path)
             return None
         path = path.rstrip("/") + "/"
-        return _Level(descriptor, path, real, linked, self._sorted_names(descriptor, path))
+        placed = max(placed, _moved(descriptor))
+        return _Level(descriptor, path, real, placed, self._sorted_names(descriptor, path))
 
     def _stat(self, root: int, level: _Level, name: str) -> Found | None:
         path = level.path + name
@@ -382,14 +383,14 @@ class Walk:
         except OSError as error:
             self._note(error, path)
             return None
-        return _not_before(level.linked, found_at(path, seen))
+        return _not_before(level.placed, found_at(path, seen))
 
     def _stat_linked(self, root: int, level: _Level, name: str) -> Found | None:
         if not self._tops:
             return None
         real, passed = resolve_beneath(root, self._tops, f"{level.real}/{name}")
         found = found_at(level.path + name, os.stat(real, dir_fd=root, follow_symlinks=False))
-        return _not_before(max(level.linked, _made(root, passed)), found)
+        return _not_before(max(level.placed, _made(root, passed)), found)
 
     def _note(self, error: OSError, path: str) -> None:
         if error.errno not in (errno.ENOENT, errno.ENOTDIR) or path == self._root:
@@ -410,9 +411,16 @@ def _made(root: int, links: Iterable[str]) -> float:
     return max((os.stat(link, dir_fd=root, follow_symlinks=False).st_ctime for link in links), default=0.0)
 
 
-def _not_before(linked: float, found: Found | None) -> Found | None:
-    """A link that was made to lead elsewhere changes what its name holds, and all below, whatever the times of the files it leads to."""
-    return found._replace(changed=max(found.changed, linked)) if found and linked else found
+def _moved(directory: int) -> float:
+    """When a directory was renamed, as far as can be told: then its ctime is later than its mtime, until a name in it comes or goes."""
+    seen = os.fstat(directory)
+    return seen.st_ctime if seen.st_ctime_ns > seen.st_mtime_ns else 0.0
+
+
+def _not_before(placed: float, found: Found | None) -> Found | None:
+    """A directory that was put in the place of another, or a link that was made to lead elsewhere, changes what all names below hold,
+    whatever the times of the files."""
+    return found._replace(changed=max(found.changed, placed)) if found and placed else found
 
 
 def _leads_to_directory(entry: os.DirEntry[str]) -> bool:

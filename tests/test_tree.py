@@ -146,6 +146,20 @@ def test_size_and_the_later_of_both_times_are_told(tree: Path) -> None:
     assert found == (str(file), 5, seen.st_ctime, 1_000_000_007, "", False)
 
 
+def test_a_directory_that_was_put_in_place_of_another_changes_what_is_below_it(tree: Path) -> None:
+    """As while autosync was not running: the files keep their times, and may be of the same size."""
+    plant(tree, [[b"new", b"deep", b"f"], [b"current", b"deep", b"f"], [b"other"]])
+    file = (tree / "new/deep/f").stat()
+    wait_until(lambda: time.time() > file.st_ctime + 0.05)
+    (tree / "current").rename(tree / "old")
+    (tree / "new").rename(tree / "current")
+
+    changed = {found.path[len(str(tree)) + 1 :]: found.changed for found in Walk(str(tree), str(tree))}
+
+    assert changed["current/deep/f"] == (tree / "current").stat().st_ctime > file.st_ctime
+    assert changed["other"] == (tree / "other").stat().st_ctime
+
+
 def test_a_modification_time_in_the_future_counts(tree: Path) -> None:
     file = tree / "f"
     file.touch()
