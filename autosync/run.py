@@ -232,7 +232,9 @@ class _Keeping:
     def _guard(self) -> Standing:
         standing = self._place.keep()
         if standing.epoch != self._epoch:
-            log.warning("the broker has lost its memory: everything is compared again")
+            lost = standing.epoch.partition(" ")[0] != self._epoch.partition(" ")[0]
+            what = "has lost its memory" if lost else "was started again, and may have lost the last of what it was told"
+            log.warning("the broker %s: everything is compared again", what)
             self._feed.finished_look = None
             self._register()
             self._settle.say((LOOK_EVERYWHERE,))

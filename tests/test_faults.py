@@ -232,7 +232,8 @@ def test_a_broker_stands_still_for_half_a_minute_during_an_upload_while_files_co
     with own_valkey.frozen():
         until = time.monotonic() + 30
         assert own_valkey.process is not None
-        assert psutil.Process(own_valkey.process.pid).status() == psutil.STATUS_STOPPED
+        broker = psutil.Process(own_valkey.process.pid)
+        wait_until(lambda: broker.status() == psutil.STATUS_STOPPED, 5, "it stands still")
         for number in range(20):
             write(tree / f"new{number}")
         for number in range(10):

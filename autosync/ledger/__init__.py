@@ -72,16 +72,23 @@ class Ledger:
         """Publish the mirror's definition.
 
         Returns:
-            The epoch: it changes when Redis has lost its memory since, and then everything has to be looked at again.
+            The epoch: it changes when Redis has lost its memory since, or may have lost the end of it, and then everything has to be looked
+            at again.
         """
         with broker_errors(self._client):
+            run = self._run()
             pipe = self._client.pipeline()
             pipe.sadd(_MIRRORS, self._mirror)
             pipe.hset(self._keys[0], mapping={"definition": definition, "version": version})
             pipe.hsetnx(self._keys[0], "epoch", uuid.uuid4().hex)
             pipe.hget(self._keys[0], "epoch")
             epoch: bytes = pipe.execute()[-1]
-            return epoch.decode()
+            return f"{epoch.decode()} {run}"
+
+    def _run(self) -> str:
+        """Which run of the server this is. One that was killed comes back without what it had not written, which with `appendfsync
+        everysec` may be a second or two of what it had said yes to (redis.io, persistence); a replica that takes over, likewise."""
+        return str(self._client.info("server").get("run_id", ""))
 
     def definition(self) -> tuple[str, str] | None:
         """The published definition and its version, or None if there is no such mirror."""
@@ -108,7 +115,9 @@ class Ledger:
         held, epoch, dirty, waiting, failed, files, size, deleted, lag = self._call(
             "guard", [who, int(PLACE * 1000)], [self._place, *self._keys]
         )
-        return Standing(held.decode(), epoch.decode(), dirty, waiting, failed, files, size, deleted, lag / 1000)
+        with broker_errors(self._client):
+            run = self._run()
+        return Standing(held.decode(), f"{epoch.decode()} {run}", dirty, waiting, failed, files, size, deleted, lag / 1000)
 
     def place(self) -> tuple[str, float] | None:
         """Who has the watcher's place, and for how many seconds yet."""
