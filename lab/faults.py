@@ -44,6 +44,12 @@ class Request:
         return self.method == "PUT" and not self.upload
 
     @property
+    def is_change(self) -> bool:
+        """Whether it changes the object, or is a part of what will. An upload in parts that is aborted leaves the object as it is."""
+        kinds = {"PUT": True, "POST": bool(self.upload), "DELETE": not self.upload}  # of POST, only the one that completes an upload
+        return bool(self.key) and kinds.get(self.method, False)
+
+    @property
     def transfer(self) -> str:
         """What belongs together: the requests of one multipart upload; any other request stands alone."""
         return self.upload or str(self.number)
@@ -118,7 +124,7 @@ class Proxy:
     def overlaps(self) -> list[tuple[Request, Request]]:
         """Pairs of changes of one key that the server did at the same time and that were not parts of one upload."""
         with self._lock:
-            done = [one for one in self.requests if one.method in ("PUT", "DELETE") and one.key and one.status // 100 == 2]
+            done = [one for one in self.requests if one.is_change and one.status // 100 == 2]
         found = []
         for number, one in enumerate(done):
             for other in done[number + 1 :]:
