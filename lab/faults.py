@@ -73,6 +73,8 @@ class Proxy:
         self.errors = 0.0
         #: So many PUTs of whole objects, and of parts, are yet to be cut in the middle.
         self.cut_small = self.cut_parts = 0
+        #: Answers to requests whose path has this in it are held back as long as it says so; "": none are.
+        self.hold = ""
         #: What was done: "500", "503", "cut small", "cut part", "gone" (the client went away in the middle of a PUT).
         self.counts: Counter[str] = Counter()
         self.requests: list[Request] = []
@@ -220,6 +222,8 @@ class Proxy:
                 request.status = int(data.split(b" ", 2)[1])
                 request.ended = time.monotonic()  # the client may act on the answer before the rest of this has run
                 first = False
+                while self.hold and self.hold in request.path:
+                    time.sleep(0.01)
             client.sendall(data)
 
     def _error(self) -> int:

@@ -192,7 +192,55 @@ def test_autosync_is_killed_in_the_middle_of_an_upload_and_started_again(
     assert not told(again, "Traceback")
 
 
+def test_a_worker_is_killed_before_it_knows_how_the_upload_that_it_has_begun_is_called(
+    live: Callable, proxy: Proxy, bucket: Bucket, tree: Path
+) -> None:
+    foreign = [bucket.begin_upload("large2")]
+    process = live()
+    proxy.hold = "/large?uploads"
+    write(tree / "large", size=20 * MEBI)
+    wait_until(lambda: any(proxy.hold in one.path and one.status == 200 for one in proxy.requests), 30, "it was begun")
+    (begun,) = [one for one in bucket.open_uploads() if one not in foreign]
+
+    child_of(process, "celery").kill()
+    wait_until(lambda: told(process, "ended with status -9; it is started again"), 30, "its end is noticed")
+    assert not any(begun[1] in one.path for one in proxy.requests), "nobody has sent anything for it"
+    proxy.hold = ""
+
+    equal(bucket, tree, "everything, in spite of it")
+    wait_until(lambda: bucket.open_uploads() == foreign, 30, "what was begun has ended")
+    assert process.poll() is None
+
+
 # The broker
+
+
+def test_a_broker_is_emptied_and_the_worker_killed_in_the_middle_of_an_upload(
+    own_valkey: Valkey, live: Callable, proxy: Proxy, bucket: Bucket, tree: Path
+) -> None:
+    """The only note of what is open in the target is lost together with whoever wrote it."""
+    foreign = [bucket.begin_upload("large")]
+    process = live(f"--broker={own_valkey.url}")
+    client = own_valkey.client()
+    ledger = Ledger(connect(own_valkey.url), "faulty")
+    begin_slow_uploads(proxy, bucket, tree)
+    assert len(bucket.open_uploads()) == 2
+
+    def asked() -> int:
+        """How often somebody has asked for all that is open: the watcher, every second."""
+        return int(client.info("commandstats")["cmdstat_hgetall"]["calls"])
+
+    before = asked()
+    wait_until(lambda: asked() >= before + 2, 30, "the watcher knows what is open")
+    child_of(process, "celery").kill()
+    client.flushall()
+    assert ledger.uploads() == {}
+    wait_until(lambda: told(process, "has lost its memory"), 30, "the watcher has noticed")
+    proxy.speed = None
+
+    equal(bucket, tree, "everything, in spite of it")
+    wait_until(lambda: bucket.open_uploads() == foreign, 30, "what was begun has ended")
+    assert process.poll() is None
 
 
 def test_a_broker_is_emptied_while_keys_are_dirty_and_again_while_all_is_quiet(
