@@ -46,6 +46,24 @@ def wait_until(condition: Callable[[], T], seconds: float = 30.0, what: str = ""
         time.sleep(pause)
 
 
+@contextlib.contextmanager
+def frozen(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Let a process stand still: inside the with-block none of its threads runs."""
+    threads = Path(f"/proc/{process.pid}/task")
+
+    def stands() -> bool:
+        with contextlib.suppress(OSError):  # a thread that has just ended
+            return all(") T " in (thread / "stat").read_text() for thread in threads.iterdir())
+        return False
+
+    process.send_signal(signal.SIGSTOP)
+    try:
+        wait_until(stands, 10, "all threads stand still")
+        yield
+    finally:
+        process.send_signal(signal.SIGCONT)
+
+
 def free_port(twin: int = 0) -> int:
     """A port that nobody listens on; with `twin`, the port so much higher is free too."""
     for _ in range(200):
@@ -104,15 +122,10 @@ class Server:
             except subprocess.TimeoutExpired:
                 self.kill()
 
-    @contextlib.contextmanager
-    def frozen(self) -> Iterator[None]:
+    def frozen(self) -> contextlib.AbstractContextManager[None]:
         """Let it stand still, as a host that hangs would."""
         assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            self.process.send_signal(signal.SIGCONT)
+        return frozen(self.process)
 
 
 class Valkey(Server):

@@ -21,7 +21,7 @@ from random import Random
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from lab.chaos import Autosync, Broken, Chaos, Observer, World, versioned_bucket  # noqa: E402 - the path had to be set before
+from lab.chaos import ACCIDENTS, Autosync, Broken, Chaos, Observer, World, versioned_bucket  # noqa: E402 - the path had to be set before
 from lab.servers import Moto, SeaweedFS  # noqa: E402
 
 #: One operation in so many is an accident.
@@ -66,16 +66,7 @@ class Soak:
         autosync = Autosync(directory, directory / "source", self._server, bucket, options)
         observer = Observer(self._server, bucket, "tree/", world.book)
         self._chaos = Chaos(world, autosync, observer)
-        self._accidents = {
-            "restart": self._chaos.restart,
-            "kill": self._chaos.kill,
-            "kill a worker": self._chaos.kill_worker,
-            "kill the broker": self._chaos.kill_broker,
-            "overflow": self._chaos.overflow,
-            "freeze the target": lambda chance: self._chaos.freeze_server(chance, self._server),
-            "empty the broker": self._chaos.empty_broker,
-        }
-        self._had = dict.fromkeys(self._accidents, 0)
+        self._had = dict.fromkeys(ACCIDENTS, 0)
         self._quiets: list[float] = []
         self._began = time.monotonic()
         ends.callback(self._stop)
@@ -89,9 +80,9 @@ class Soak:
         while len(chaos.world.done) < operations:
             for _ in range(chance.choice((5, 30, 100))):
                 if chance.randrange(_ACCIDENT) == 0:
-                    name = chance.choice(list(self._accidents))
+                    name = chance.choice(list(ACCIDENTS))
                     self._had[name] += 1
-                    self._accidents[name](chance)
+                    ACCIDENTS[name](chaos, chance)
                 else:
                     chaos.world.operate(chance)
                 time.sleep(chance.choice((0.0, 0.0, 0.0, 0.02, 0.3)))
