@@ -21,11 +21,12 @@ from random import Random
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from lab.chaos import ACCIDENTS, Autosync, Broken, Chaos, Observer, World, versioned_bucket  # noqa: E402 - the path had to be set before
+from lab.chaos import ACCIDENTS, Autosync, Chaos, Observer, World, versioned_bucket  # noqa: E402 - the path had to be set before
 from lab.servers import Moto, SeaweedFS  # noqa: E402
 
 #: One operation in so many is an accident.
 _ACCIDENT = 40
+_SERVERS = {"moto": Moto, "seaweedfs": SeaweedFS}
 
 
 def main() -> int:
@@ -41,38 +42,49 @@ def main() -> int:
             soak.run(Random(seed), operations)
         except KeyboardInterrupt:
             print(f"soak: interrupted; no promise was broken until then: {soak.summary()}", flush=True)
-            return 130
+            code = 130
         except Exception as broken:  # also a wait that was in vain
             print(
                 f"\nsoak: FAILED after {soak.summary()}\n  {broken}\nsoak: all of it is in {directory}; again with SEED={seed}", flush=True
             )
             return 1
-        print(f"soak: no promise was broken: {soak.summary()}", flush=True)
+        else:
+            print(f"soak: no promise was broken: {soak.summary()}", flush=True)
+            code = 0
     shutil.rmtree(directory)
-    return 0
+    return code
 
 
 class Soak:
-    """One run in one directory."""
+    """One run in one directory.
+
+    Args:
+        directory: for all that it leaves.
+        ends: what has to be ended is put here.
+    """
 
     def __init__(self, directory: Path, ends: ExitStack) -> None:
-        seaweed = os.environ.get("SERVER", "moto").startswith("seaweed")
-        self._server = (SeaweedFS if seaweed else Moto)(directory / "s3")
-        ends.callback(self._server.stop)
-        self._server.start()
-        bucket = versioned_bucket(self._server, "soak")
-        world = World(directory / "source", "tree", directory / "beside", hard_names=seaweed)
+        server = _SERVERS[os.environ.get("SERVER") or "moto"](directory / "s3")
+        ends.callback(server.stop)
+        server.start()
+        bucket = versioned_bucket(server, "soak")
+        world = World(directory / "source", "tree", directory / "beside", hard_names=isinstance(server, SeaweedFS))
         options = [f"--workers={os.environ.get('WORKERS') or 2}", f"--rescan={os.environ.get('RESCAN') or 0}", "--threads=8"]
-        autosync = Autosync(directory, directory / "source", self._server, bucket, options)
-        observer = Observer(self._server, bucket, "tree/", world.book)
+        autosync = Autosync(directory, directory / "source", server, bucket, options)
+        observer = Observer(server, bucket, "tree/", world.book)
         self._chaos = Chaos(world, autosync, observer)
+        ends.callback(autosync.end)
+        ends.callback(observer.stop)
         self._had = dict.fromkeys(ACCIDENTS, 0)
         self._quiets: list[float] = []
         self._began = time.monotonic()
-        ends.callback(self._stop)
 
     def run(self, chance: Random, operations: int) -> None:
-        """All of it. Raises Broken."""
+        """All of it.
+
+        Raises:
+            Broken: a promise was broken.
+        """
         chaos = self._chaos
         chaos.autosync.start()
         chaos.observer.start()
@@ -90,9 +102,9 @@ class Soak:
             self._quiet()
         code = chaos.autosync.stop()
         if code != 0:
-            raise Broken(f"autosync ended with {code}; see {chaos.autosync.log}")
+            raise chaos.broken(f"autosync ended with {code}")
         if "Traceback" in chaos.autosync.said():
-            raise Broken(f"there is a traceback in {chaos.autosync.log}")
+            raise chaos.broken("there is a traceback in the log")
 
     def _quiet(self) -> None:
         self._quiets.append(self._chaos.quiet())
@@ -107,13 +119,6 @@ class Soak:
             f" ({accidents or 'no accident'}), {len(self._chaos.world.book.now)} files, {len(self._quiets)} quiet points"
             f" (longest {max(self._quiets, default=0):.1f} s), {seen}"
         )
-
-    def _stop(self) -> None:
-        autosync = self._chaos.autosync
-        if autosync.process is not None and autosync.process.poll() is None:
-            autosync.kill()
-        if self._chaos.observer.looks:
-            self._chaos.observer.stop()
 
 
 if __name__ == "__main__":
