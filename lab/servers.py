@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import boto3
 import redis
@@ -165,7 +165,7 @@ class S3Server(Server):
         """What a program needs to use it."""
         return {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY, "AWS_DEFAULT_REGION": REGION}
 
-    def client(self):
+    def client(self) -> Any:
         config = Config(retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=20)
         return boto3.client(
             "s3", endpoint_url=self.url, aws_access_key_id=ACCESS_KEY, aws_secret_access_key=SECRET_KEY, region_name=REGION, config=config
