@@ -22,22 +22,26 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
 from lab.chaos import ACCIDENTS, Autosync, Chaos, Observer, World, versioned_bucket  # noqa: E402 - the path had to be set before
-from lab.servers import Moto, SeaweedFS  # noqa: E402
+from lab.servers import Moto, S3Server, SeaweedFS  # noqa: E402
 
 #: One operation in so many is an accident.
 _ACCIDENT = 40
-_SERVERS = {"moto": Moto, "seaweedfs": SeaweedFS}
+_SERVERS: dict[str, type[S3Server]] = {"moto": Moto, "seaweedfs": SeaweedFS}
 
 
 def main() -> int:
     """Run it. Returns the exit code."""
     seed = int(os.environ.get("SEED") or random.SystemRandom().randrange(10**9))
     operations = int(os.environ.get("OPERATIONS") or 4000)
+    server = os.environ.get("SERVER") or "moto"
+    if server not in _SERVERS:
+        print(f"soak: SERVER is {' or '.join(_SERVERS)}, not {server}", file=sys.stderr)
+        return 2
     print(f"soak: SEED={seed} OPERATIONS={operations}", flush=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     directory = Path(tempfile.mkdtemp(prefix="autosync-soak-"))
     with ExitStack() as ends:
-        soak = Soak(directory, ends)
+        soak = Soak(_SERVERS[server](directory / "s3"), directory, ends)
         try:
             soak.run(Random(seed), operations)
         except KeyboardInterrupt:
@@ -59,12 +63,12 @@ class Soak:
     """One run in one directory.
 
     Args:
+        server: the target; it is started here.
         directory: for all that it leaves.
         ends: what has to be ended is put here.
     """
 
-    def __init__(self, directory: Path, ends: ExitStack) -> None:
-        server = _SERVERS[os.environ.get("SERVER") or "moto"](directory / "s3")
+    def __init__(self, server: S3Server, directory: Path, ends: ExitStack) -> None:
         ends.callback(server.stop)
         server.start()
         bucket = versioned_bucket(server, "soak")

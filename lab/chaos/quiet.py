@@ -12,7 +12,7 @@ from .running import Autosync, Broken
 from .world import World
 
 #: How long the bucket may take to be right after the last operation, in seconds: the longest delay between tries included.
-PATIENCE = 90.0
+_PATIENCE = 90.0
 
 
 class Chaos:
@@ -23,7 +23,7 @@ class Chaos:
         self.autosync = autosync
         self.observer = observer
 
-    def quiet(self, patience: float = PATIENCE) -> float:
+    def quiet(self) -> float:
         """Wait until target and source are equal and nothing is on its way; look back. Returns how long it took, in seconds.
 
         Raises:
@@ -40,7 +40,7 @@ class Chaos:
                 return False
 
         try:
-            wait_until(is_equal, patience, "the target equals the source", pause=0.05)
+            wait_until(is_equal, _PATIENCE, "the target equals the source", pause=0.05)
         except AssertionError as error:
             left = self.observer.differences()
             if not left and not isinstance(error, Broken):
