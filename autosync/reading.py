@@ -67,7 +67,7 @@ class SourceFile(File):
         """Whether no write can be under way that began before this file was first looked at. write(2) sets the times when it begins, so
         times that stay the same do not tell of one that is going on: nobody may have the file open for writing, or its last change must
         be older than any write takes. To be asked before the first byte is read."""
-        return is_being_written(self.descriptor) is False or time.time() - self._before.st_ctime > _LONGEST_WRITE
+        return time.time() - self._before.st_ctime > _LONGEST_WRITE or is_being_written(self.descriptor) is False
 
     def open(self) -> BinaryIO:
         """The content from the start. Its last byte is given out only after `verify`.

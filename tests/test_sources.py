@@ -21,6 +21,14 @@ def seen_from(tree: Path, *, same_host: bool = True, identity: Identity | None =
     return MirrorSource(Source(str(tree)), str(tree), identity or identity_of(str(tree)), same_host=same_host)
 
 
+def opened(source: MirrorSource, path: str) -> int:
+    root = source.open_root()
+    try:
+        return source.open(path, root)
+    finally:
+        os.close(root)
+
+
 def test_a_worker_finds_what_it_was_given_where_it_mounts_it() -> None:
     allowed = AllowedSources({"/srv/media": "/mnt/media", "/srv/media/news": "/news/", "/one": "/one"})
 
@@ -41,12 +49,12 @@ def test_a_file_is_opened_and_a_missing_one_is_absent(tree: Path) -> None:
     (tree / "d/file").write_text("content")
     source = seen_from(tree)
 
-    descriptor = source.open(f"{tree}/d/file")
+    descriptor = opened(source, f"{tree}/d/file")
     assert os.read(descriptor, 100) == b"content"
     os.close(descriptor)
     for missing in ("nothing", "d/nothing", "no/such/way", "d/file/below"):
         with pytest.raises(Absent):
-            source.open(f"{tree}/{missing}")
+            opened(source, f"{tree}/{missing}")
 
 
 def test_no_link_leads_out(tree: Path, tmp_path: Path) -> None:
@@ -57,17 +65,17 @@ def test_no_link_leads_out(tree: Path, tmp_path: Path) -> None:
 
     for path in ("link", "way/secret"):
         with pytest.raises(Withheld, match="leads out"):
-            source.open(f"{tree}/{path}")
+            opened(source, f"{tree}/{path}")
         assert not source.prove_absent(f"{tree}/{path}"), "there is something, so what the target has is kept"
     with pytest.raises(PermanentError, match="leads out"):
-        source.open(f"{tree}/../secret")
+        opened(source, f"{tree}/../secret")
 
 
 def test_a_fifo_does_not_make_a_worker_wait(tree: Path) -> None:
     os.mkfifo(tree / "fifo")
 
     with pytest.raises(Absent):
-        seen_from(tree).open(f"{tree}/fifo")
+        opened(seen_from(tree), f"{tree}/fifo")
 
     assert seen_from(tree).prove_absent(f"{tree}/fifo"), "a FIFO is not the file that had this name"
 
@@ -80,7 +88,7 @@ def test_links_are_followed_inside_also_where_the_source_is_mounted_elsewhere(tr
     source = MirrorSource(Source("/srv/media"), str(tree), None, same_host=False)
 
     for path in ("absolute/file", "relative"):
-        descriptor = source.open(f"/srv/media/{path}")
+        descriptor = opened(source, f"/srv/media/{path}")
         assert os.read(descriptor, 100) == b"content"
         os.close(descriptor)
         assert not source.prove_absent(f"/srv/media/{path}")
@@ -88,7 +96,7 @@ def test_links_are_followed_inside_also_where_the_source_is_mounted_elsewhere(tr
     (tree / "d/file").unlink()
     for path in ("absolute/file", "relative"):
         with pytest.raises(Absent):
-            source.open(f"/srv/media/{path}")
+            opened(source, f"/srv/media/{path}")
         assert source.prove_absent(f"/srv/media/{path}"), "a link that leads nowhere names no file"
 
 
@@ -101,7 +109,7 @@ def test_what_lies_behind_a_link_that_goes_round_is_no_file_of_this_name(tree: P
 
     for path in ("d/up/d/file", "d/twice/d/file"):
         with pytest.raises(Withheld, match="lies in"):
-            seen_from(tree).open(f"{tree}/{path}")
+            opened(seen_from(tree), f"{tree}/{path}")
         assert not seen_from(tree).prove_absent(f"{tree}/{path}")
 
 
@@ -136,7 +144,7 @@ def test_links_that_are_not_followed_are_no_files(tree: Path) -> None:
 
     for path in ("link", "way/file"):
         with pytest.raises(Absent):
-            source.open(f"{tree}/{path}")
+            opened(source, f"{tree}/{path}")
         assert source.prove_absent(f"{tree}/{path}")
 
 
@@ -168,7 +176,7 @@ def test_a_root_that_is_gone_proves_nothing(tree: Path) -> None:
     with pytest.raises(SourceUnsure):
         source.prove_absent(f"{tree}/file")
     with pytest.raises(SourceUnsure):
-        source.open(f"{tree}/file")
+        opened(source, f"{tree}/file")
 
 
 def test_on_another_host_an_empty_root_of_another_inode_proves_nothing(tree: Path) -> None:
@@ -186,3 +194,20 @@ def test_a_share_that_fails_proves_nothing(tree: Path) -> None:
 
     with pytest.raises(SourceUnsure, match="nothing is deleted"):
         seen_from(tree).prove_absent(f"{tree}/{deep}")
+
+
+def test_which_file_each_path_names_is_told_for_many_at_once(tree: Path) -> None:
+    for path in ("a", "d/b", "d/c", "e/f/g"):
+        (tree / path).parent.mkdir(parents=True, exist_ok=True)
+        (tree / path).write_text(path)
+    (tree / "link").symlink_to("a")
+    (tree / "linked").symlink_to("d")
+    paths = ["a", "d/b", "d/missing", "missing/x", "d/c", "a/below", "d", "e/f/g", "link", "linked/b", "a"]
+
+    before = len(os.listdir("/proc/self/fd"))
+    found = dict(zip(paths, seen_from(tree).inodes(f"{tree}/{path}" for path in paths), strict=True))
+
+    files = {path: (tree / path).stat().st_ino for path in ("a", "d/b", "d/c", "e/f/g")}
+    nothing = dict.fromkeys(("d/missing", "missing/x", "a/below"))
+    assert found == {**files, **nothing, "d": 0, "link": 0, "linked/b": 0}
+    assert len(os.listdir("/proc/self/fd")) == before

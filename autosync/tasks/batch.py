@@ -9,7 +9,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import wait
 from contextlib import suppress
 from functools import partial
 
@@ -23,7 +22,7 @@ from ..tree import Withheld
 from ..wording import human_size, shown
 from .box import Known, UploadBox
 from .progress import Progress
-from .sources import Absent
+from .sources import Absent, MirrorSource
 
 log = logging.getLogger("autosync.transfer")
 
@@ -63,20 +62,34 @@ class Batch:
         self._lock = threading.Lock()
         # What was sent in this batch, so that a second look at an unchanged file sends nothing.
         self._sent: dict[str, tuple[int, int, int, int]] = {}
+        # Transfers in flight; the condition is told when there are none.
+        self._busy = 0
+        self._ended = threading.Condition()
+        self._roots: dict[MirrorSource, int] = {}
         self._files = self._bytes = self._deleted = self._failed = 0
 
     def run(self, claims: Sequence[Claim]) -> None:
         """Work on the claims, with as many transfers at once as the mirror allows this process."""
         self._todo.extend(claims)
-        while self._todo:
-            self._delete_together()
-            beside = [self._known.pool.submit(self._lane) for _ in range(min(len(self._todo), self._known.mirror.threads) - 1)]
-            self._lane()
-            while wait(beside, timeout=_SAY_AFTER).not_done:
+        try:
+            while self._todo:
+                self._work_off()
+        finally:
+            self._close_roots()
+
+    def _work_off(self) -> None:
+        self._delete_together()
+        try:
+            self._known.crew.work_off(self._step, len(self._todo))
+        finally:
+            while not self._all_ended(_SAY_AFTER):
                 self._say(only_if_due=True)  # what is done must not wait for the slowest
-            for lane in beside:
-                lane.result()
-            self._say()
+        self._say()
+
+    def _all_ended(self, seconds: float) -> bool:
+        """Whether no transfer of this batch is in flight, maybe after a wait."""
+        with self._ended:
+            return self._ended.wait_for(lambda: not self._busy, seconds)
 
     def summary(self) -> str:
         """A line for people: what was done."""
@@ -89,16 +102,22 @@ class Batch:
             parts.append(f"{self._failed} failed")
         return ", ".join(parts) or "nothing to send"
 
-    def _lane(self) -> None:
-        """One transfer after the other, until nothing is left to do."""
-        with self._known.slots:
-            while True:
-                try:
-                    claim = self._todo.popleft()
-                except IndexError:
-                    break
-                self._note(self._make_right(claim))
-                self._say(only_if_due=True)
+    def _step(self) -> bool:
+        """Work on the next key; False if there is none."""
+        with self._ended:
+            if not self._todo:
+                return False
+            claim = self._todo.popleft()
+            self._busy += 1
+        try:
+            self._note(self._make_right(claim))
+            self._say(only_if_due=True)
+        finally:
+            with self._ended:
+                self._busy -= 1
+                if not self._busy:
+                    self._ended.notify_all()
+        return True
 
     # One key
 
@@ -142,28 +161,9 @@ class Batch:
             log.info("%s %s; what the target has is kept", shown(claim.key), reason)
             return Outcome(claim.key, Deed.NOTHING)
         try:
-            outcome = self._upload(claim, file)
+            return self._upload(claim, file)
         finally:
             file.close()
-        if outcome.deed is Deed.UPLOADED:
-            self._see_again(claim.key, path)
-        return outcome
-
-    def _see_again(self, key: str, path: str) -> None:
-        """Mark a key once more if the disk no longer is what the target was just made to be. A directory above it may have left or come
-        meanwhile, which marks no key; and the look that follows could not see in the target what was still on its way there."""
-        sent = self._sent.get(key)
-        try:
-            descriptor = self._known.source_of(path).open(path)
-        except Absent:
-            inode = None
-        except Withheld:
-            return  # what stands there now is not sent, and what the target has is kept
-        else:
-            inode = os.fstat(descriptor).st_ino
-            os.close(descriptor)
-        if inode != (sent[0] if sent else None):
-            self._known.ledger.mark([(key, UNKNOWN)])
 
     def _abandon(self, claim: Claim) -> None:
         """End what a killed worker had begun. What cannot be ended now stays noted for the next claim, and hinders nothing."""
@@ -176,7 +176,8 @@ class Batch:
                 log.log(level, "%s: an unfinished upload stays open for now: %s", shown(claim.key), error)
 
     def _open(self, claim: Claim, path: str) -> SourceFile:
-        descriptor = self._known.source_of(path).open(path)
+        source = self._known.source_of(path)
+        descriptor = source.open(path, self._root_of(source))
 
         def passing(count: int) -> None:
             self._go_on(claim.key)
@@ -187,6 +188,18 @@ class Batch:
                 self._known.ledger.ended(claim.key, token)
 
         return SourceFile(claim.key, descriptor, passing, partial(self._known.ledger.begun, claim.key), ended)
+
+    def _root_of(self, source: MirrorSource) -> int:
+        """The root of a source, opened once a batch."""
+        with self._lock:
+            if source not in self._roots:
+                self._roots[source] = source.open_root()
+            return self._roots[source]
+
+    def _close_roots(self) -> None:
+        for root in self._roots.values():
+            os.close(root)
+        self._roots.clear()
 
     def _go_on(self, key: str) -> None:
         """Asked before each step of a transfer."""
@@ -207,7 +220,9 @@ class Batch:
             if claim.attempts < _WRITTEN_LOOKS:
                 raise Torn(f"{claim.key} is being written")
             file = RestlessFile(file)
+        began = time.monotonic()
         actor.upload(file)
+        self._known.crew.took(time.monotonic() - began)
         file.verify()
         # Without being sure of that, the same times mean nothing later.
         self._sent[claim.key] = file.signature if still else (file.signature[0], -1, -1, -1)
@@ -228,16 +243,11 @@ class Batch:
 
     def _delete(self, claim: Claim, path: str) -> Outcome:
         deed = self._may_delete(claim, path)
+        self._sent.pop(claim.key, None)
         if deed is None:
             self._known.actor.delete(File(claim.key))
-            return self._was_deleted(claim, path)
-        self._sent.pop(claim.key, None)
+            return Outcome(claim.key, Deed.DELETED)
         return deed
-
-    def _was_deleted(self, claim: Claim, path: str) -> Outcome:
-        self._sent.pop(claim.key, None)
-        self._see_again(claim.key, path)
-        return Outcome(claim.key, Deed.DELETED)
 
     def _may_delete(self, claim: Claim, path: str) -> Outcome | None:
         """None if this key is to be deleted now; else what to do instead."""
@@ -267,16 +277,9 @@ class Batch:
         except Exception as error:
             answers = [error] * len(gone)
         for claim, answer in zip(gone, answers, strict=True):
-            self._note(self._deleted_together(claim) if answer is None else self._failure(claim, answer))
+            self._sent.pop(claim.key, None)
+            self._note(Outcome(claim.key, Deed.DELETED) if answer is None else self._failure(claim, answer))
         self._say(only_if_due=True)
-
-    def _deleted_together(self, claim: Claim) -> Outcome:
-        path = self._known.keys.path(claim.key)
-        assert path is not None  # see _is_gone
-        try:
-            return self._was_deleted(claim, path)
-        except AutosyncError as error:
-            return self._failure(claim, error)
 
     def _is_gone(self, claim: Claim) -> bool:
         """Whether a key is certain to be deleted; whatever is not plain is left to the way of one key, which knows what to do."""
@@ -317,6 +320,7 @@ class Batch:
                 return
             page, self._said = self._said, []
             self._last_said = time.monotonic()
+        self._see_again([one.key for one in page if one.deed in (Deed.UPLOADED, Deed.DELETED)])
         answer = self._tell(page)
         if answer is None:
             return  # their leases run out, and the sweep has them done again
@@ -326,6 +330,50 @@ class Batch:
             log.warning("%d keys were taken over by another worker; they are looked at once more", len(lost))
             self._mark_again(lost)
         self._todo.extend(again)
+
+    def _see_again(self, keys: list[str]) -> None:
+        """Mark keys once more where the disk no longer is what the target was just made to be. A directory above may have left or come
+        meanwhile, which marks no key; and the look that follows could not see in the target what was still on its way there."""
+        by_source: dict[MirrorSource, list[tuple[str, str]]] = {}
+        for key in keys:
+            path = self._known.keys.path(key)
+            if path is not None:
+                by_source.setdefault(self._known.source_of(path), []).append((key, path))
+        moved: list[str] = []
+        for source, found in by_source.items():
+            moved += self._moved(source, found)
+        if moved:
+            self._mark_again(moved)
+
+    def _moved(self, source: MirrorSource, found: list[tuple[str, str]]) -> list[str]:
+        """Those keys whose path does not name the file any more that was sent, or names one where none was."""
+        try:
+            inodes = list(source.inodes(path for _, path in found))
+        except AutosyncError:
+            return [key for key, _ in found]
+        return [key for (key, path), inode in zip(found, inodes, strict=True) if self._has_moved(source, key, path, inode)]
+
+    def _has_moved(self, source: MirrorSource, key: str, path: str, inode: int | None) -> bool:
+        sent = self._sent.get(key)
+        if inode == (sent[0] if sent else None):
+            return False
+        if inode is None:
+            return True
+        try:
+            root = source.open_root()
+            try:
+                descriptor = source.open(path, root)
+            finally:
+                os.close(root)
+        except Absent:
+            return sent is not None
+        except Withheld:
+            return False  # what stands there now is not sent, and what the target has is kept
+        except AutosyncError:
+            return True
+        seen = os.fstat(descriptor).st_ino
+        os.close(descriptor)
+        return sent is None or seen != sent[0]
 
     def _tell(self, page: list[Outcome]) -> tuple[list[Claim], list[str]] | None:
         for _ in range(40):

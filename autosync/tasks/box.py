@@ -9,7 +9,6 @@ import threading
 import time
 import uuid
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -21,6 +20,7 @@ from ..host import boot_id
 from ..keys import Keys
 from ..ledger import LEASE, Claim, Ledger, connect, mirror_names, owner_prefix
 from ..mirror import Mirror, version_of
+from .crew import Crew
 from .sources import AllowedSources, MirrorSource
 
 log = logging.getLogger(__name__)
@@ -90,10 +90,7 @@ class Known:
     sources: list[MirrorSource]
     same_host: bool
     ledger: Ledger
-    #: Runs transfers beside the one in the task's own thread.
-    pool: ThreadPoolExecutor
-    #: One for each transfer that may be in flight.
-    slots: threading.BoundedSemaphore
+    crew: Crew
     held: Held = field(default_factory=Held)
 
     def source_of(self, path: str) -> MirrorSource:
@@ -174,7 +171,7 @@ class UploadBox:
         """Let claims run out, and give connections and threads back."""
         self._closed.set()
         for known in self._known.values():
-            known.pool.shutdown(wait=False)
+            known.crew.close()
             known.actor.close()
         self._client.close()
 
@@ -208,8 +205,7 @@ class UploadBox:
             sources=sources,
             same_host=same_host,
             ledger=ledger,
-            pool=ThreadPoolExecutor(max(mirror.threads - 1, 1), f"autosync-{name}"),
-            slots=threading.BoundedSemaphore(mirror.threads),
+            crew=Crew(mirror.threads, name),
         )
 
     def _secret(self, option: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from ..errors import PermanentError, SourceRefused, SourceUnsure
 from ..keys import Source, is_plain, slashed
@@ -65,8 +65,23 @@ class MirrorSource:
         self._same_host = same_host
         self._follow = follow
 
-    def open(self, path: str) -> int:
+    def open_root(self) -> int:
+        """Open the root; the caller closes it.
+
+        Raises:
+            SourceUnsure: it is not there.
+        """
+        try:
+            return open_root(self._here)
+        except OSError as error:
+            raise SourceUnsure(f"source root {self._here}: {error.strerror}", "mount it, or correct autosync_sources") from error
+
+    def open(self, path: str, root: int) -> int:
         """Open a file of this source for reading, beneath its root.
+
+        Args:
+            path: as the file host writes it.
+            root: the root, opened lately.
 
         Returns:
             A descriptor of a regular file.
@@ -77,7 +92,6 @@ class MirrorSource:
             PermanentError: it may not be read.
             SourceUnsure: the share fails.
         """
-        root = self._root()
         try:
             descriptor = self._open(root, self._relative(path))
         except OSError as error:
@@ -94,9 +108,33 @@ class MirrorSource:
             if error.errno == errno.EXDEV:
                 raise PermanentError(f"{path} leads out of the source {self.source.root}") from error
             raise SourceUnsure(f"{path}: {error.strerror}") from error
-        finally:
-            os.close(root)
         return self._insist_on_file(descriptor)
+
+    def inodes(self, paths: Iterable[str]) -> Iterator[int | None]:
+        """Which file each path names at this moment, by its inode number: None if none, 0 if that takes more than one look.
+
+        Raises:
+            SourceUnsure: the root cannot be opened.
+        """
+        root = self.open_root()
+        parent, name_of_parent = -1, None
+        try:
+            for path in paths:
+                above, _, name = self._relative(path).rpartition("/")
+                try:
+                    if above != name_of_parent:
+                        if parent >= 0:
+                            os.close(parent)
+                        parent, name_of_parent = -1, None
+                        parent, name_of_parent = open_directory_beneath(root, above), above
+                    seen = os.stat(name, dir_fd=parent, follow_symlinks=False)
+                except OSError as error:
+                    yield None if error.errno in _GONE else 0
+                else:
+                    yield seen.st_ino if stat.S_ISREG(seen.st_mode) else 0
+        finally:
+            for descriptor in {root, parent} - {-1}:
+                os.close(descriptor)
 
     def prove_absent(self, path: str) -> bool:
         """Whether nothing that is to be mirrored has this path, on the word of the file system, at this moment.
@@ -107,7 +145,7 @@ class MirrorSource:
         Raises:
             SourceUnsure: the root is not the directory that it was, or the share does not say ENOENT or ENOTDIR.
         """
-        root = self._root()
+        root = self.open_root()
         try:
             self._trust(root)
             relative = self._relative(path)
@@ -167,12 +205,6 @@ class MirrorSource:
             return descriptor
         os.close(descriptor)
         raise Absent
-
-    def _root(self) -> int:
-        try:
-            return open_root(self._here)
-        except OSError as error:
-            raise SourceUnsure(f"source root {self._here}: {error.strerror}", "mount it, or correct autosync_sources") from error
 
     def _trust(self, root: int) -> None:
         """The root must be the directory that the file host saw. Another host cannot compare devices, and some file systems show every

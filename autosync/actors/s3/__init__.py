@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import mimetypes
+import posixpath
 import re
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, ClassVar, cast
 
 import boto3
@@ -51,9 +52,12 @@ _IRREGULARITIES = {
 _IRREGULAR = re.compile("|".join(_IRREGULARITIES.values()))
 _CONTROL = re.compile(_IRREGULARITIES["control character"])
 #: Some servers store such keys under another name: `/x` as `x`, `a\\b` as `a/b`.
-_REWRITTEN = {**_IRREGULARITIES, "backslash": r"\\"}
+_REWRITTEN = {kind: re.compile(pattern) for kind, pattern in {**_IRREGULARITIES, "backslash": r"\\"}.items()}
+_RISKY = re.compile("|".join(pattern.pattern for pattern in _REWRITTEN.values()))
 #: What S3 makes an ETag of where it is a checksum: the MD5 of the content, or of the MD5s of so many parts.
 _MD5 = re.compile(r"[0-9a-f]{32}(?:-([0-9]+))?")
+
+_UNKNOWN_TYPE = "application/octet-stream"
 
 
 class S3Actor(Actor):
@@ -335,8 +339,14 @@ def _md5(source: SourceFile, offset: int, length: int) -> Any:
 
 
 def _risks(key: str) -> set[str]:
-    return {kind for kind, pattern in _REWRITTEN.items() if re.search(pattern, key)}
+    return {kind for kind, pattern in _REWRITTEN.items() if pattern.search(key)} if _RISKY.search(key) else set()
 
 
 def _content_type(key: str) -> str:
-    return mimetypes.guess_type(key, strict=False)[0] or "application/octet-stream"
+    stem, last = posixpath.splitext(key)
+    return _type_of(posixpath.splitext(stem)[1] + last)  # the last may be an encoding: `.tar.gz`
+
+
+@lru_cache(4096)
+def _type_of(suffixes: str) -> str:
+    return mimetypes.guess_type("x" + suffixes, strict=False)[0] or _UNKNOWN_TYPE
