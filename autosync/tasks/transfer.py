@@ -121,12 +121,11 @@ def _refuse(box: UploadBox, name: str, keys: Sequence[str], error: AutosyncError
         if found is None:
             return str(error)
         claims = ledger.claim(box.owner, found[1], keys) or []
-        refused = [
-            Outcome(claim.key, Deed.FAILED, failure=Failure(claim.key, str(error), claim.attempts + 1, box.name, now())) for claim in claims
-        ]
-        while refused:
-            again = {claim.key for claim in ledger.done(box.owner, refused)[0]}
-            refused = [one for one in refused if one.key in again]
+        while claims:
+            refused = [
+                Outcome(claim, Deed.FAILED, failure=Failure(claim.key, str(error), claim.attempts + 1, box.name, now())) for claim in claims
+            ]
+            claims = ledger.done(box.owner, refused)[0]
     except BrokerError as unreachable:
         log.warning("%s; the batch is left to the next sweep", unreachable)
     return f"refused: {error}"
