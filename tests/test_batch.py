@@ -9,8 +9,11 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -22,6 +25,7 @@ from autosync.host import boot_id
 from autosync.keys import Source
 from autosync.ledger import GONE, UNKNOWN, Hint, Ledger, connect
 from autosync.mirror import Mirror, version_of
+from autosync.tasks import transfer
 from autosync.tasks.batch import Batch
 from autosync.tasks.box import Known, UploadBox
 from autosync.watcher import identity_of
@@ -654,6 +658,51 @@ def test_a_target_that_does_not_end_an_upload_now_hinders_nothing_and_is_asked_a
     left_open.work(["a"])
     assert Recording.open_uploads == set()
     assert Recording.operations == [("abandon first", "a"), ("upload", "a")] * 2
+
+
+def test_a_target_that_does_not_answer_is_not_asked_about_each_of_many_uploads(
+    left_open: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(5):
+        left_open.ledger.begun("a", f"more {number}")
+    monkeypatch.setattr("autosync.tasks.batch._LONGEST_ABANDONING", 0.0)
+    Recording.refusals += [TargetError("timed out")] * 6
+
+    left_open.work(["a"])
+
+    assert Recording.operations == [("abandon first", "a"), ("upload", "a")]
+    assert len(left_open.ledger.uploads()["a"]) == 6
+
+
+def test_a_file_that_was_torn_a_thousand_times_is_tried_again(make: Callable[..., Workbench], tree: Path) -> None:
+    """That is a few hours of a file that is rewritten all the time."""
+    bench = make(attempts=5000)
+    (tree / "a").write_text("content")
+    bench.ledger.mark([("a", UNKNOWN)])
+    box, known = bench.box()
+    (claim,) = known.ledger.claim(box.owner, known.version, ["a"]) or []
+    asked = time.monotonic()
+    many = replace(claim, attempts=1100)
+    known.held.take([many], asked)
+    Recording.errors.append(TargetError("not now"))
+
+    Batch(box, known, Quiet(), asked).run([many])  # type: ignore[arg-type]
+
+    assert (bench.ledger.dirty(), bench.ledger.guard("me").held, list(bench.ledger.failures())) == (1, 1, [])
+
+
+def test_a_process_has_one_box_however_many_tasks_begin_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    class App:
+        conf = SimpleNamespace(broker_url="", autosync_sources=[], autosync_secrets={})
+
+    def slowly(*_: object) -> object:
+        time.sleep(0.1)
+        return object()
+
+    monkeypatch.setattr(transfer, "UploadBox", slowly)
+    app: Any = App()
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(transfer.box_of, [app] * 4))) == 1
 
 
 def test_an_upload_that_failed_in_order_is_not_ended_twice(bench: Workbench, tree: Path) -> None:

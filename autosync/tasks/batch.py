@@ -33,6 +33,8 @@ _SAY_MOST = 50
 #: Growing delays between tries, in seconds. A target that was away for an hour is in step again half a minute after it came back.
 _FIRST_DELAY, _LONGEST_DELAY = 0.25, 30.0
 _LONGEST_TORN_DELAY = 10.0
+#: How long a key may be kept from its own work by uploads of it that others have left open, in seconds.
+_LONGEST_ABANDONING = 10.0
 #: On another host than the file host, attributes may be as old as a network share's cache: NFS keeps them for up to a minute. So often a
 #: worker looks again, over a minute and a half at least, before it believes that the file host has seen what is not true any more.
 _STALE_LOOKS = 10
@@ -166,14 +168,19 @@ class Batch:
             self._known.ledger.mark([(key, UNKNOWN)])
 
     def _abandon(self, claim: Claim) -> None:
-        """End what a killed worker had begun. What cannot be ended now stays noted for the next claim, and hinders nothing."""
+        """End what a killed worker had begun. What cannot be ended now stays noted for the next claim, and hinders nothing; nor does a
+        target that does not answer, however many there are."""
+        until = time.monotonic() + _LONGEST_ABANDONING
         for token in claim.unfinished:
+            self._go_on(claim.key)
             try:
                 self._known.actor.abandon(claim.key, token)
                 self._known.ledger.ended(claim.key, token)
             except Exception as error:
                 level = logging.WARNING if isinstance(error, PermanentError) else logging.INFO
                 log.log(level, "%s: an unfinished upload stays open for now: %s", shown(claim.key), error)
+                if time.monotonic() > until:
+                    return
 
     def _open(self, claim: Claim, path: str) -> SourceFile:
         descriptor = self._known.source_of(path).open(path)
@@ -347,4 +354,4 @@ class Batch:
 
 def _delay(attempts: int, longest: float) -> float:
     """Doubling, and jittered so that a fleet does not come back all at once."""
-    return float(min(_FIRST_DELAY * 2**attempts, longest) * random.uniform(0.75, 1.25))  # noqa: S311 - no secret
+    return float(min(_FIRST_DELAY * 2 ** min(attempts, 30), longest) * random.uniform(0.75, 1.25))  # noqa: S311 - no secret
