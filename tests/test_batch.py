@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import mmap
 import os
 import random
+import tempfile
 import threading
 import time
 from collections import defaultdict
@@ -178,8 +180,8 @@ def _fresh() -> None:
 def make(broker: str, tree: Path) -> Iterator[Callable[..., Workbench]]:
     made: list[Workbench] = []
 
-    def one(**options: object) -> Workbench:
-        made.append(Workbench(broker, tree, **options))
+    def one(at: Path = tree, **options: object) -> Workbench:
+        made.append(Workbench(broker, at, **options))
         return made[-1]
 
     yield one
@@ -283,6 +285,34 @@ def test_a_file_that_never_rests_is_sent_in_the_end_and_never_half_written(bench
     with restless(write):
         send(bench, "busy")
     assert len(set(STORE["busy"])) == 1
+
+
+@pytest.mark.parametrize("where", ["", "/dev/shm"], ids=["disk", "memory"])
+def test_a_file_that_is_changed_through_a_mapping_which_sets_no_times_is_not_torn(
+    make: Callable[..., Workbench], tree: Path, where: str
+) -> None:
+    """Two bytes, far apart, that are changed together."""
+    size = 4 << 20
+    with tempfile.TemporaryDirectory(dir=where or tree) as directory, open(f"{directory}/mapped", "w+b") as file:
+        os.ftruncate(file.fileno(), size)
+        bench = make(Path(directory))
+        with mmap.mmap(file.fileno(), size) as mapped:
+
+            def write(stop: threading.Event) -> None:
+                for value in itertools.cycle(range(256)):
+                    mapped[0] = mapped[-1] = value
+                    if stop.wait(0.0005):
+                        return
+
+            with restless(write):
+                time.sleep(1.5)  # the times are those of the first change
+                for _ in range(5):
+                    bench.ledger.mark([("mapped", UNKNOWN)])
+                    bench.work(["mapped"])
+                    content = STORE.get("mapped", b"00")
+                    assert content[:1] == content[-1:]
+            send(bench, "mapped")
+            assert STORE["mapped"][:1] == mapped[-1:]
 
 
 def test_a_large_file_that_grows_all_the_time_is_sent_in_the_end_as_far_as_it_had_come(bench: Workbench, tree: Path) -> None:

@@ -209,10 +209,12 @@ class Batch:
         actor = self._known.actor
         if claim.hint.etag and file.size == claim.hint.size and actor.matches(file, claim.hint.etag):
             return Outcome(claim, Deed.NOTHING)
-        still = file.stands_still()
+        writer = file.has_writer()
+        rested = writer is False or file.has_rested()
+        if not rested and claim.attempts < _WRITTEN_LOOKS:
+            raise Torn(f"{claim.key} is being written")
+        still = rested and not writer  # an old file that somebody has open may be changed through a mapping
         if not still:
-            if claim.attempts < _WRITTEN_LOOKS:
-                raise Torn(f"{claim.key} is being written")
             file = RestlessFile(file)
         actor.upload(file)
         file.verify()
