@@ -316,9 +316,12 @@ class Feed:
             self._publisher.send(self.name, page, size=0, priority=priority)
 
     def mark_again(self, keys: Sequence[str]) -> None:
-        """Have keys looked at again whose state nobody knows, such as those in the failed list."""
-        batch = Batch(keys=[(key, UNKNOWN) for key in keys])
-        self._send(batch, Priority.LOOK)
+        """Have keys looked at again whose state nobody knows, such as those in the failed list.
+
+        Raises:
+            BrokerError: it did not answer. It is not waited for here: who asks for this is also who starts a dead broker again.
+        """
+        self.send(self._ledger.mark([(key, UNKNOWN) for key in keys]).fresh, Priority.LOOK)
 
     def _send_all(self, batches: Iterable[Batch], priority: Priority, *, bounded: bool = False) -> None:
         for batch in batches:

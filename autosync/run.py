@@ -51,6 +51,8 @@ _SWEEPS = 20
 #: How long the end waits until what was seen is in the target, in seconds.
 _DRAIN = 10.0
 _FAILURES_SHOWN = 20
+#: In what unit a lag is told, in seconds.
+_LAG_UNIT = 0.001
 #: How often keys that ran out of tries get new ones, once nothing else is tried, in seconds: a target that was away is back some day.
 _NEW_TRIES = 30.0
 
@@ -131,6 +133,8 @@ class _Keeping:
         self._uploads: dict[str, list[str]] = {}
         self._epoch = ""
         self._version = ""
+        #: When the broker was last found to have forgotten something, in seconds since the epoch.
+        self._forgot = 0.0
         self._standing: Standing | None = None
         self._next_rescan = time.monotonic() + run.rescan if run.rescan else float("inf")
         self._status = StatusLine(sys.stderr)
@@ -213,15 +217,16 @@ class _Keeping:
         try:
             look = self._feed.finished_look
             uploads = self._ledger.uploads()
+            asked = time.monotonic()
             self._standing = self._guard()  # if the broker has lost its memory, this goes by what was known before
             self._uploads = uploads
             self._sweep()
-            self._note_cleared(look, self._standing)
+            self._note_cleared(look, self._standing, asked)
             self._watch_roots()
             if time.monotonic() >= self._next_rescan:
-                self._next_rescan = time.monotonic() + self._run.rescan
                 self._again_failed()
                 self._again_unfinished()
+                self._next_rescan = time.monotonic() + self._run.rescan  # not before: a broker that is away must not cost the rescan
                 self._look_everywhere()
             self._tell_of_failures()
             self._give_new_tries(self._standing)
@@ -241,7 +246,7 @@ class _Keeping:
             lost = standing.epoch.partition(" ")[0] != self._epoch.partition(" ")[0]
             what = "has lost its memory" if lost else "was started again, and may have lost the last of what it was told"
             log.warning("the broker %s: everything is compared again", what)
-            self._feed.finished_look = None
+            self._forgot = time.time()
             for key, token in [(key, token) for key, tokens in self._uploads.items() for token in tokens]:
                 self._ledger.begun(key, token)
             self._again_unfinished()
@@ -271,11 +276,17 @@ class _Keeping:
         self._next_strays = time.monotonic() + _STRAY_BEHIND_OTHERS
         return _STRAY_BEHIND_OTHERS
 
-    def _note_cleared(self, look: FinishedLook | None, standing: Standing) -> None:
-        """All that a look found is made right once nothing is dirty that was dirty when it ended. `standing` is younger than `look`."""
-        if look is None or look.began <= self._feed.cleared:
+    def _note_cleared(self, look: FinishedLook | None, standing: Standing, asked: float) -> None:
+        """All that a look found is made right once nothing is dirty that was dirty when it ended; unless the broker has forgotten it since.
+
+        Args:
+            look: the last one.
+            standing: younger than that.
+            asked: when it was asked for, on the monotonic clock.
+        """
+        if look is None or look.began <= max(self._feed.cleared, self._forgot):
             return
-        if standing.dirty == 0 or time.monotonic() - standing.lag > look.ended:
+        if standing.dirty == 0 or asked - standing.lag - _LAG_UNIT > look.ended:
             self._ledger.set_cleared(self._version, look.began)
             self._feed.cleared = look.began
 
@@ -349,7 +360,12 @@ class _Keeping:
             if isinstance(report.error, SourceUnsure) or self._feed.failed_looks >= _ONCE_LOOKS:
                 raise report.error
             return False
-        return self._feed.is_idle() and self._ledger_is_empty()
+        if not self._feed.is_idle():
+            return False
+        with suppress(BrokerError):
+            # A broker that has lost its memory knows of nothing to do either; then a look is asked for, and the feed is not idle any more.
+            return self._guard().dirty == 0 and self._feed.is_idle()
+        return False
 
     def _ledger_is_empty(self) -> bool:
         try:
@@ -367,8 +383,9 @@ class _Keeping:
             self._watcher.stop_reading()
         self._feed.close(1.0 if self._signals.hurry.is_set() else _DRAIN)
         if finished:
+            asked = time.monotonic()
             with suppress(BrokerError):
-                self._note_cleared(self._feed.finished_look, self._place.look())
+                self._note_cleared(self._feed.finished_look, self._place.look(), asked)
         until = time.monotonic() + (_DRAIN if self._host else 0.0)
         while self._host and time.monotonic() < until and not self._signals.hurry.is_set() and not self._ledger_is_empty():
             self._tend_children()

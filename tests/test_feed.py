@@ -46,7 +46,7 @@ class Sent:
         self.states.update((key, self._state(key)) for key in keys)
         claims = self._ledger.claim("w", "v", keys) or []
         while claims:
-            claims, _lost = self._ledger.done("w", [Outcome(claim.key, Deed.UPLOADED) for claim in claims])
+            claims, _lost = self._ledger.done("w", [Outcome(claim, Deed.UPLOADED) for claim in claims])
 
 
 class Kept:
