@@ -65,6 +65,7 @@ class Watcher:
         self._stop_read, self._stop_write = os.pipe()
         self._lock = threading.Lock()
         self._follow = follow
+        self._roots = frozenset(source.root for source in keys.sources)
         #: Watch descriptor -> the names of its directory, and the other way round.
         self._paths: dict[int, list[str]] = {}
         self._watches: dict[str, int] = {}
@@ -72,6 +73,8 @@ class Watcher:
         self._links = Links()
         #: Directories that appeared, and links to be looked into; "everything" is a round through all of them, and None the end.
         self._to_place: queue.SimpleQueue[tuple[Source, str] | Literal["everything"] | None] = queue.SimpleQueue()
+        #: Roots whose watch the kernel took away: they were removed or unmounted. What is there now has to be watched anew.
+        self.lost_roots: set[str] = set()
         #: Directories that the kernel refused to watch since the last round began.
         self.unwatched = 0
         self._unwatched_told = 0
@@ -126,6 +129,7 @@ class Watcher:
 
     def replace_root(self, source: Source) -> None:
         """Watch anew what now stands where the root of this source is. Then says "look everywhere"."""
+        self.lost_roots.discard(source.root)
         self._forget(source.root)
         self.place_again()
 
@@ -169,6 +173,8 @@ class Watcher:
             for directory in self._paths.pop(wd, ()):
                 if self._watches.get(directory) == wd:
                     del self._watches[directory]
+                if directory in self._roots:
+                    self.lost_roots.add(directory)
             return ()
         changes: list[Change] = []
         for directory in tuple(self._paths.get(wd, ())) if name else ():

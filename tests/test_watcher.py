@@ -430,6 +430,21 @@ def test_a_root_that_was_replaced_is_watched_anew(tree: Path, tmp_path: Path, wa
     assert not heard.has(Kind.SAVED, tree / "d" / "g")
 
 
+def test_a_root_whose_watch_the_kernel_took_away_is_known_until_it_is_watched_anew(tree: Path, watch: Watch) -> None:
+    watcher, heard = watch(tree)
+    assert watcher.lost_roots == set()
+
+    tree.rmdir()
+    wait_until(lambda: watcher.lost_roots == {str(tree)}, LIMIT)
+    tree.mkdir()
+    watcher.place_again()
+    heard.wait_for(*LOOK_EVERYWHERE)
+    assert watcher.lost_roots == {str(tree)}, "that may have been the place where a share is mounted"
+
+    watcher.replace_root(Source(str(tree)))
+    assert watcher.lost_roots == set()
+
+
 def test_a_directory_that_leaves_while_its_watch_is_placed_is_not_watched(
     tree: Path, tmp_path: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
