@@ -17,7 +17,7 @@ import select
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 from .change import LOOK_EVERYWHERE, Change, Kind
 from .inotify import (
@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 _MASK = IN_CLOSE_WRITE | IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO
 _LEFT = IN_DELETE | IN_MOVED_FROM
 _CAME = IN_CREATE | IN_MOVED_TO
+
+T = TypeVar("T")
 
 Say = Callable[[Iterable[Change]], None]
 
@@ -72,7 +74,7 @@ class Watcher:
         self._only: dict[str, set[str]] = {}
         self._links = Links()
         #: Directories that appeared, and links to be looked into; "everything" is a round through all of them, and None the end.
-        self._to_place: queue.SimpleQueue[tuple[Source, str] | Literal["everything"] | None] = queue.SimpleQueue()
+        self._to_place: _Waiting[tuple[Source, str] | Literal["everything"] | None] = _Waiting()
         #: Roots whose watch the kernel took away: they were removed or unmounted. What is there now has to be watched anew.
         self.lost_roots: set[str] = set()
         #: Directories that the kernel refused to watch since the last round began.
@@ -243,16 +245,18 @@ class Watcher:
         with self._lock:
             was_directory = self._links.has_below(link)
             self._forget_locked(link)
-        is_directory = False
         if os.path.islink(link):
             try:
                 root = open_root(source.root)
             except OSError:
                 return  # the loss of a root is told elsewhere
             try:
-                is_directory = self._follow_link(root, source, link) and self._keys.enters(link)
+                is_directory = self._follow_link(root, source, link)
             finally:
                 os.close(root)
+        else:
+            is_directory = os.path.isdir(link)  # one took its place
+        is_directory = is_directory and self._keys.enters(link)
         if is_directory:
             self._place_tree(source, link, appeared=True)
         if is_directory or was_directory:
@@ -403,6 +407,28 @@ class Watcher:
         if not names:
             self._paths.pop(wd, None)
             self._inotify.remove(wd)
+
+
+class _Waiting(Generic[T]):
+    """A queue in which each thing waits once, however often it is put in: an event that changes what is yet to be seen adds nothing."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[T] = queue.SimpleQueue()
+        self._inside: set[T] = set()
+        self._lock = threading.Lock()
+
+    def put(self, thing: T) -> None:
+        with self._lock:
+            if thing not in self._inside:
+                self._inside.add(thing)
+                self._queue.put(thing)
+
+    def get(self) -> T:
+        """Wait for the next. From now on it may be put in again."""
+        thing = self._queue.get()
+        with self._lock:
+            self._inside.discard(thing)
+        return thing
 
 
 def _stands_at(descriptor: int, root: int, relative: str) -> bool:

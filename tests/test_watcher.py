@@ -561,6 +561,58 @@ def test_a_directory_that_left_while_events_were_lost_is_not_watched_any_more(tr
     assert heard.changes.count(LOOK_EVERYWHERE) == 1
 
 
+def test_rounds_and_links_that_are_asked_for_again_and_again_wait_once(
+    tree: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tree / "d").mkdir()
+    (tree / "file").touch()
+    (tree / "link").symlink_to("file")
+    watcher, heard = watch(tree)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def opened(root: int, relative: str) -> int:
+        begun.set()
+        go_on.wait(LIMIT)
+        return open_directory_beneath(root, relative)
+
+    monkeypatch.setattr(module, "open_directory_beneath", opened)
+    watcher.place_again()
+    assert begun.wait(LIMIT)
+    heard.changes.clear()
+    for _ in range(100):
+        watcher.place_again()
+        (tree / "new").touch()
+        (tree / "new").rename(tree / "file")
+    bell(tree, heard)
+    heard.forget(tree / "link")
+    assert watcher._to_place._queue.qsize() == 2, "one round, and one glance at the link"
+    go_on.set()
+    (tree / "last").mkdir()
+    heard.wait_for(Kind.LOOK, tree / "last")
+
+    assert heard.changes.count(LOOK_EVERYWHERE) == 2, "the one that was on its way, and one more"
+    assert heard.about(tree / "link") == [Kind.SAVED]
+
+
+def test_a_directory_in_the_place_of_a_link_of_which_nobody_told_that_it_left_is_watched(tree: Path, watch: Watch) -> None:
+    (tree / "d").mkdir()
+    for link, leads in (("way", "d"), ("out", "/"), ("dangling", "nothing")):
+        (tree / link).symlink_to(leads)
+    _, heard = watch(tree)
+
+    overflow(tree, heard)
+    for link in ("way", "out", "dangling"):
+        (tree / link).unlink()
+    heard.open.set()
+    heard.wait_for(*LOOK_EVERYWHERE)
+    for link in ("way", "out", "dangling"):
+        (tree / link).mkdir()
+
+    for link in ("way", "out", "dangling"):
+        wait_until(lambda link=link: {Kind.LOOK, Kind.LEFT} & set(heard.about(tree / link)), LIMIT)
+        wait_until(lambda link=link: said_of_a_new_file(heard, tree / link), 5, f"a new file in {link} is told")
+
+
 def kernel_watches(watcher: Watcher) -> int:
     """How many watches the kernel holds for it (proc_pid_fdinfo(5))."""
     return Path(f"/proc/self/fdinfo/{watcher._inotify.fileno()}").read_text().count("inotify wd:")
