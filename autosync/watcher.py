@@ -15,7 +15,7 @@ import os
 import queue
 import select
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
@@ -42,6 +42,9 @@ log = logging.getLogger(__name__)
 _MASK = IN_CLOSE_WRITE | IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO
 _LEFT = IN_DELETE | IN_MOVED_FROM
 _CAME = IN_CREATE | IN_MOVED_TO
+
+#: A directory may hold more files than fit in memory.
+_SAID_AT_ONCE = 1000
 
 T = TypeVar("T")
 
@@ -116,7 +119,7 @@ class Watcher:
 
     def watches(self) -> int:
         """How many directories are watched."""
-        return len(self._watches)
+        return len(self._paths)
 
     def place_again(self) -> None:
         """Go through all directories and watch those that are not watched: made while events were lost, or refused before. Then says
@@ -148,22 +151,17 @@ class Watcher:
         poll = select.poll()
         poll.register(self._inotify, select.POLLIN)
         poll.register(self._stop_read, select.POLLIN)
-        while True:
-            stopping = any(fd == self._stop_read for fd, _ in poll.poll())
-            heard = self._hear()
-            while stopping and heard:  # what had happened before the stop is still said
-                heard = self._hear()
-            if stopping:
-                return
+        while not any(fd == self._stop_read for fd, _ in poll.poll()):
+            self._hear()
+        for _ in range(self._inotify.reads_waiting()):  # what had happened before the stop is still said, and no more
+            self._hear()
 
-    def _hear(self) -> bool:
-        """Say what the events that are waiting mean. Returns whether there were any."""
+    def _hear(self) -> None:
+        """Say what the events that are waiting mean."""
         with self._lock:  # a watch that is being placed has its path before its events are looked at
-            events = list(self._inotify.read())
-            changes = [change for event in events for change in self._changes(event)]
+            changes = [change for event in self._inotify.read() for change in self._changes(event)]
         if changes:
             self._say(changes)
-        return bool(events)
 
     def _changes(self, event: Event) -> Iterable[Change]:
         wd, mask, _, name = event
@@ -188,9 +186,14 @@ class Watcher:
         source = self._keys.source_of(path)
         if source is None or source.is_file or not self._keys.enters(path):
             return []
-        self._look_again(self._links.through_below(path))
-        if mask & _LEFT:
+        # A directory that is made or deleted is empty: what was in it, or will be, is told by itself.
+        is_whole = mask & (IN_MOVED_FROM | IN_MOVED_TO)
+        self._look_again(self._links.through_below(path) if is_whole else self._links.through(path))
+        if mask & IN_MOVED_FROM:
             self._forget_locked(path)
+        elif mask & IN_DELETE and path in self._watches:
+            self._drop_locked(path)
+        if mask & _LEFT:
             return [Change(Kind.LEFT, path)]
         self._to_place.put((source, path))
         return []
@@ -279,7 +282,7 @@ class Watcher:
             log.warning(
                 "the limit of watches is reached: %d of %d directories are not watched, and are compared every --rescan seconds; "
                 "raise it with: sysctl fs.inotify.max_user_watches=%d",
-                self.unwatched, self.unwatched + len(self._watches), 1 << (allowed + self.unwatched).bit_length(),
+                self.unwatched, self.unwatched + self.watches(), 1 << (allowed + self.unwatched).bit_length(),
             )  # fmt: skip
             self._unwatched_told = self.unwatched
         self._unwatched_told = min(self._unwatched_told, self.unwatched)
@@ -349,7 +352,7 @@ class Watcher:
     def _see_inside(self, root: int, source: Source, descriptor: int, directory: str, appeared: bool) -> list[str]:
         below: list[str] = []
         links: list[str] = []
-        changes: list[Change] = []
+        files: list[str] = []
         prefix = slashed(directory)
         try:
             with os.scandir(descriptor) as entries:
@@ -360,22 +363,33 @@ class Watcher:
                     elif self._follow and entry.is_symlink():
                         links.append(path)
                     elif appeared:
-                        changes.append(Change(Kind.APPEARED, path))
+                        files.append(path)
+                        if len(files) == _SAID_AT_ONCE:
+                            self._say_appeared(files)
+                            files = []
         except OSError as error:
             if error.errno != errno.ENOENT:  # one that is gone is told by an event
                 log.warning("%s cannot be read: %s", directory, error.strerror)
         if appeared:
-            with self._lock:  # what was made before the watch stood is told by no event, and links may wait for it
-                for path in (*below, *(change.path for change in changes)):
-                    self._look_again(self._links.through(path))
+            self._look_through(below)
         for link in links:
             if self._follow_link(root, source, link):
                 below.append(link)
             elif appeared:
-                changes.append(Change(Kind.APPEARED, link))
-        if changes:
-            self._say(changes)
+                files.append(link)
+        self._say_appeared(files)
         return [path for path in below if self._keys.enters(path)]
+
+    def _say_appeared(self, files: Sequence[str]) -> None:
+        self._look_through(files)
+        if files:
+            self._say([Change(Kind.APPEARED, path) for path in files])
+
+    def _look_through(self, paths: Iterable[str]) -> None:
+        """What was made before the watch stood is told by no event, and links may wait for it."""
+        with self._lock:
+            for path in paths:
+                self._look_again(self._links.through(path))
 
     def _forget_lost(self) -> None:
         """Give back the watches on directories that left while events were lost."""

@@ -266,6 +266,58 @@ def test_a_tree_that_is_deleted_is_told_and_its_watches_end(tree: Path, watch: W
     assert heard.has(Kind.LEFT, tree / "d")
 
 
+def test_the_files_of_a_large_directory_that_appears_are_said_part_by_part(
+    tree: Path, tmp_path: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_SAID_AT_ONCE", 10)
+    (tmp_path / "large/below").mkdir(parents=True)
+    for number in range(25):
+        (tmp_path / f"large/{number}").touch()
+    (tmp_path / "large/below/f").touch()
+    watcher, heard = watch(tree)
+    sizes: list[int] = []
+
+    def say(changes: Iterable[Change]) -> None:
+        changes = list(changes)
+        sizes.append(sum(kind is Kind.APPEARED for kind, _ in changes))
+        heard(changes)
+
+    monkeypatch.setattr(watcher, "_say", say)
+    (tmp_path / "large").rename(tree / "large")
+    heard.wait_for(Kind.LOOK, tree / "large")
+
+    assert heard.known == files_below(str(tree))
+    assert sum(sizes) == 26
+    assert max(sizes) == 10
+
+
+def test_a_directory_that_is_deleted_is_forgotten_without_a_look_at_the_others(
+    tree: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`rm -rf` of many directories among many more must not take the product of both."""
+    for number in range(200):
+        (tree / f"d{number}").mkdir()
+    (tree / "link").symlink_to("d0")
+    watcher, heard = watch(tree)
+    assert watcher.watches() == 201
+    asked = 0
+
+    class Counted(dict[str, int]):
+        def __iter__(self) -> Iterator[str]:
+            nonlocal asked
+            asked += len(self)
+            return super().__iter__()
+
+    monkeypatch.setattr(watcher, "_watches", Counted(watcher._watches))
+    for number in range(1, 101):
+        (tree / f"d{number}").rmdir()
+    for number in range(1, 101):
+        heard.wait_for(Kind.LEFT, tree / f"d{number}")
+
+    assert asked == 0
+    assert watcher.watches() == kernel_watches(watcher) == 101
+
+
 def test_nothing_is_lost_when_directories_are_made_and_filled_at_once(tree: Path, watch: Watch) -> None:
     _, heard = watch(tree)
 
@@ -747,6 +799,25 @@ def test_what_happened_just_before_the_stop_is_still_said(tree: Path) -> None:
 
         assert Change(Kind.SAVED, f"{tree}/{number}") in heard
         watcher.close()
+
+
+def test_a_tree_in_which_something_happens_all_the_time_does_not_hold_up_the_stop(tree: Path) -> None:
+    heard: list[Change] = []
+
+    def say(changes: Iterable[Change]) -> None:
+        heard.extend(changes)
+        (tree / "f").touch()
+        (tree / "f").unlink()
+
+    watcher = Watcher(Keys([Source(str(tree))]), say)
+    watcher.start()
+    wait_until(lambda: len(heard) > 100, LIMIT)
+    (tree / "last").touch()
+    threading.Thread(target=watcher.stop_reading, daemon=True).start()
+
+    wait_until(lambda: threads_of_ours() == [], LIMIT)
+    assert Change(Kind.CREATED, f"{tree}/last") in heard
+    watcher.close()
 
 
 # Links
