@@ -247,7 +247,10 @@ class Watcher:
     def _place_link(self, source: Source, link: str) -> None:
         with self._lock:
             was_directory = self._links.has_below(link)
-            self._forget_locked(link)
+            if was_directory or link in self._watches:
+                self._forget_locked(link)
+            else:
+                self._links.forget(link)
         if os.path.islink(link):
             try:
                 root = open_root(source.root)
@@ -406,7 +409,7 @@ class Watcher:
 
     def _forget_locked(self, top: str) -> None:
         prefix = slashed(top)
-        self._links.forget(top)
+        self._links.forget_below(top)
         if top not in self._watches:
             return  # nothing below can be watched either
         for path in [path for path in self._watches if path == top or path.startswith(prefix)]:

@@ -872,6 +872,36 @@ def test_what_a_link_waits_for_is_seen_where_it_was_made_before_its_directory_wa
     heard.wait_for(Kind.SAVED, tree / "way/later")
 
 
+def test_links_that_are_made_and_changed_are_followed_without_a_look_at_the_others(
+    tree: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A package manager may make a hundred thousand of them."""
+    (tree / "d").mkdir()
+    (tree / "d/f").touch()
+    for number in range(100):
+        (tree / f"{number}").symlink_to("d/f")
+    watcher, heard = watch(tree)
+    asked = 0
+
+    class Counted(dict[str, tuple[str, ...]]):
+        def __iter__(self) -> Iterator[str]:
+            nonlocal asked
+            asked += len(self)
+            return super().__iter__()
+
+    monkeypatch.setattr(watcher._links, "_paths", Counted(watcher._links._paths))
+    for name, leads in (("new", "d/f"), ("way", "d")):
+        (tree / name).symlink_to(leads)
+        watcher.look_into(str(tree / name))
+    (tree / "d/g").touch()
+    (tree / "d/g").rename(tree / "d/f")
+    for name in ("new", "way", *map(str, range(100))):
+        heard.wait_for(Kind.SAVED, tree / name)
+    heard.wait_for(Kind.LOOK, tree / "way")
+
+    assert asked == 0
+
+
 @pytest.mark.parametrize("way", ["{outside}", ".", "way"])
 def test_what_stayed_below_a_link_that_was_not_followed_is_looked_at_when_the_link_is_gone(
     tree: Path, tmp_path: Path, watch: Watch, way: str
