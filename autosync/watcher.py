@@ -21,7 +21,6 @@ from typing import Generic, Literal, TypeVar
 
 from .change import LOOK_EVERYWHERE, Change, Kind
 from .inotify import (
-    IN_CLOSE_WRITE,
     IN_CREATE,
     IN_DELETE,
     IN_IGNORED,
@@ -36,10 +35,10 @@ from .keys import Keys, Source, slashed
 from .links import Links, lead_of
 from .mirror import Identity
 from .tree import Withheld, open_directory_beneath, open_root, resolve_beneath, tops_of
+from .watches import Watches
 
 log = logging.getLogger(__name__)
 
-_MASK = IN_CLOSE_WRITE | IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO
 _LEFT = IN_DELETE | IN_MOVED_FROM
 _CAME = IN_CREATE | IN_MOVED_TO
 
@@ -71,9 +70,7 @@ class Watcher:
         self._lock = threading.Lock()
         self._follow = follow
         self._roots = frozenset(source.root for source in keys.sources)
-        #: Watch descriptor -> the names of its directory, and the other way round.
-        self._paths: dict[int, list[str]] = {}
-        self._watches: dict[str, int] = {}
+        self._watches = Watches(self._inotify)
         self._only: dict[str, set[str]] = {}
         self._links = Links()
         #: Directories that appeared, and links to be looked into; "everything" is a round through all of them, and None the end.
@@ -119,7 +116,7 @@ class Watcher:
 
     def watches(self) -> int:
         """How many directories are watched."""
-        return len(self._paths)
+        return len(self._watches)
 
     def place_again(self) -> None:
         """Go through all directories and watch those that are not watched: made while events were lost, or refused before. Then says
@@ -170,14 +167,10 @@ class Watcher:
             self.place_again()
             return ()
         if mask & IN_IGNORED:
-            for directory in self._paths.pop(wd, ()):
-                if self._watches.get(directory) == wd:
-                    del self._watches[directory]
-                if directory in self._roots:
-                    self.lost_roots.add(directory)
+            self.lost_roots |= self._roots.intersection(self._watches.lost(wd))
             return ()
         changes: list[Change] = []
-        for directory in tuple(self._paths.get(wd, ())) if name else ():
+        for directory in self._watches.names(wd) if name else ():
             path = slashed(directory) + name
             changes += self._directory_changes(path, mask) if mask & IN_ISDIR else self._file_changes(directory, path, mask)
         return changes
@@ -191,8 +184,8 @@ class Watcher:
         self._look_again(self._links.through_below(path) if is_whole else self._links.through(path))
         if mask & IN_MOVED_FROM:
             self._forget_locked(path)
-        elif mask & IN_DELETE and path in self._watches:
-            self._drop_locked(path)
+        elif mask & IN_DELETE:
+            self._watches.forget(path)
         if mask & _LEFT:
             return [Change(Kind.LEFT, path)]
         self._to_place.put((source, path))
@@ -337,16 +330,7 @@ class Watcher:
     def _add(self, descriptor: int, directory: str) -> None:
         try:
             with self._lock:
-                wd = self._inotify.add(descriptor, _MASK)
-                if self._watches.get(directory, wd) != wd:
-                    self._drop_locked(directory)
-                names = self._paths.setdefault(wd, [])
-                for name in [name for name in names if name != directory and not _is_at(descriptor, name)]:
-                    names.remove(name)
-                    self._watches.pop(name, None)
-                if directory not in names:
-                    names.append(directory)
-                self._watches[directory] = wd
+                self._watches.add(descriptor, directory)
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 log.warning("%s cannot be watched: %s; it is compared every --rescan seconds", directory, error.strerror)
@@ -408,22 +392,8 @@ class Watcher:
             self._forget_locked(top)
 
     def _forget_locked(self, top: str) -> None:
-        prefix = slashed(top)
         self._links.forget_below(top)
-        if top not in self._watches:
-            return  # nothing below can be watched either
-        for path in [path for path in self._watches if path == top or path.startswith(prefix)]:
-            self._drop_locked(path)
-
-    def _drop_locked(self, path: str) -> None:
-        """Forget one name of a directory; with the last of them its watch goes."""
-        wd = self._watches.pop(path)
-        names = self._paths.get(wd, [])
-        if path in names:
-            names.remove(path)
-        if not names:
-            self._paths.pop(wd, None)
-            self._inotify.remove(wd)
+        self._watches.forget_below(top)
 
 
 class _Waiting(Generic[T]):
@@ -456,14 +426,6 @@ def _stands_at(descriptor: int, root: int, relative: str) -> bool:
         return os.readlink(f"/proc/self/fd/{descriptor}") == (slashed(top) + relative if relative else top)
     except OSError:
         return True
-
-
-def _is_at(descriptor: int, path: str) -> bool:
-    """Whether an open directory is what a path leads to now."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(path))
-    except OSError:
-        return False
 
 
 def _is_gone(path: str) -> bool:

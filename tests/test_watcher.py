@@ -308,7 +308,7 @@ def test_a_directory_that_is_deleted_is_forgotten_without_a_look_at_the_others(
             asked += len(self)
             return super().__iter__()
 
-    monkeypatch.setattr(watcher, "_watches", Counted(watcher._watches))
+    monkeypatch.setattr(watcher._watches, "_wds", Counted(watcher._watches._wds))
     for number in range(1, 101):
         (tree / f"d{number}").rmdir()
     for number in range(1, 101):
