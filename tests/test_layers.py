@@ -227,3 +227,19 @@ def test_every_public_name_is_where_the_package_says() -> None:
     assert set(autosync.__all__) == set(autosync._HOMES)
     with pytest.raises(AttributeError):
         autosync.nothing  # noqa: B018
+
+
+# The laboratory
+
+#: lab/chaos, from the ground up.
+CHAOS = ["versions", "seen", "book", "tree", "operations", "world", "running", "observer", "quiet", "accidents"]
+
+
+def test_the_random_operations_have_floors_too_and_know_no_rule_of_the_product() -> None:
+    files = {file.stem: file for file in (Path(__file__).resolve().parent.parent / "lab" / "chaos").glob("*.py")}
+    assert set(CHAOS) == files.keys() - {"__init__"}
+    for floor, name in enumerate(CHAOS):
+        imports = [node for node in ast.walk(ast.parse(files[name].read_bytes())) if isinstance(node, (ast.Import, ast.ImportFrom))]
+        beside = {node.module for node in imports if isinstance(node, ast.ImportFrom) and node.level == 1}
+        assert beside <= set(CHAOS[:floor]), name
+        assert name == "running" or "autosync" not in "".join(map(ast.unparse, imports)), name
