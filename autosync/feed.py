@@ -270,7 +270,7 @@ class Feed:
     def _look_batches(self, wanted: Look, report: LookReport) -> Iterator[Batch]:
         saved, gone = Batch(), Batch(gone=True)
         found_keys = self._comparison.differences(
-            wanted.path, report, self.cleared, seen_leaving=wanted.seen_leaving, holding=self.holding > 0 and not wanted.path
+            wanted.path, report, self.cleared, seen_leaving=wanted.seen_leaving, holding=self.holding > 0
         )
         for key, found, etag in found_keys:
             if self._stop.is_set():

@@ -45,14 +45,16 @@ def glance(one: Pending, source: Source, *, quiet: float, follow: bool) -> Glanc
         quiet: how long a file that was not closed must be quiet, in seconds.
         follow: whether links are followed.
     """
+    is_link = False
     try:
         seen = os.lstat(one.path)
-        if stat.S_ISLNK(seen.st_mode):
+        is_link = stat.S_ISLNK(seen.st_mode)
+        if is_link:
             return Glance(_behind_link(one.path, source) if follow else None, is_link=True)
     except (FileNotFoundError, NotADirectoryError):
-        return Glance(None)
+        return Glance(None, is_link=is_link)  # a link to what is not there yet is followed all the same
     except OSError:
-        return Glance(None, known=False)
+        return Glance(None, is_link=is_link, known=False)
     found = found_at(one.path, seen)
     if found is None or found.skipped or one.is_closed:
         return Glance(found)

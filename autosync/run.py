@@ -145,7 +145,7 @@ class _Keeping:
             self._place.take(self._signals.stop)
             ends.callback(self._publisher.close)
             ends.callback(self._place.leave)
-            self._register()
+            self._register(self._mirror)
             if self._host and self._host.is_alone:
                 self._ledger.forfeit("")  # whoever held these died together with the autosync before this one
             before = self._place.look()
@@ -157,13 +157,16 @@ class _Keeping:
 
     # Start
 
-    def _register(self) -> None:
-        definition = self._mirror.dumps()
-        self._version = version_of(definition)
-        self._epoch = self._ledger.register(definition, self._version)
+    def _register(self, mirror: Mirror) -> None:
+        """Publish the definition. All or nothing: where the broker goes away in between, the next tick finds what is to be done undone."""
+        definition = mirror.dumps()
+        version = version_of(definition)
+        epoch = self._ledger.register(definition, version)
         cleared = self._ledger.cleared()
-        self._feed.cleared = cleared[1] if cleared and cleared[0] == self._version else 0.0
-        self._feed.holding = self._feed.holding or self._ledger.holding()  # a broker that lost its memory lets nothing go
+        holding = self._ledger.holding()
+        self._mirror, self._version, self._epoch = mirror, version, epoch
+        self._feed.cleared = cleared[1] if cleared and cleared[0] == version else 0.0
+        self._feed.holding = self._feed.holding or holding  # a broker that lost its memory lets nothing go
 
     def _start(self, ends: ExitStack) -> None:
         if not self._run.once:
@@ -250,7 +253,7 @@ class _Keeping:
             for key, token in [(key, token) for key, tokens in self._uploads.items() for token in tokens]:
                 self._ledger.begun(key, token)
             self._again_unfinished()
-            self._register()
+            self._register(self._mirror)
             self._settle.say((LOOK_EVERYWHERE,))
         return standing
 
@@ -303,7 +306,8 @@ class _Keeping:
 
     def _watch_roots(self) -> None:
         """Another directory where a root was gives no event; it is seen here. One that holds something is the source from now on. One that
-        is empty may be the place where a share was mounted: workers go on asking for the old one, and delete nothing."""
+        is empty may be the place where a share was mounted: workers go on asking for the old one, and delete nothing. One that looks like
+        the old one may be a share that was mounted again, or a new directory that was given the old number: no watch is left in it."""
         known = self._mirror.identities
         found = _identities(self._mirror)
         strange = {root for root in {*known, *found} if known.get(root) != found.get(root)}
@@ -311,12 +315,13 @@ class _Keeping:
             log.warning("source %s %s", root, "is another directory than before" if root in found else "is gone; nothing is deleted")
         self._strange = strange
         adopted = {root for root in strange if root in found and _holds_something(root)}
-        if not adopted:
+        if adopted:
+            self._register(replace(self._mirror, identities={**known, **{root: found[root] for root in adopted}}))
+        if self._watcher is None:
             return
-        self._mirror = replace(self._mirror, identities={**known, **{root: found[root] for root in adopted}})
-        self._register()
+        back = self._watcher.lost_roots & (found.keys() - strange)
         for source in self._keys.sources:
-            if self._watcher and source.root in adopted:
+            if source.root in adopted | back:
                 self._watcher.replace_root(source)
 
     def _look_everywhere(self) -> None:

@@ -270,6 +270,22 @@ def test_what_happens_on_the_way_of_a_link_is_seen(keep: Callable[..., Kept], tr
     kept.wait_for("early")
 
 
+@pytest.mark.parametrize("way", ["f", "d/f", "d"])
+def test_a_link_that_was_made_before_what_it_leads_to_is_followed_as_soon_as_that_is_there(
+    keep: Callable[..., Kept], tree: Path, way: str
+) -> None:
+    kept = keep(quiet=0.0)
+    (tree / "link").symlink_to(way)
+    kept.wait_for("link")
+    wait_until(kept.feed.is_idle)
+    kept.sent.keys.clear()
+
+    (tree / "d").mkdir()
+    for name in ("f", "d/f"):
+        (tree / name).write_text("x")
+    kept.wait_for("link/f" if way == "d" else "link")
+
+
 def test_a_link_through_one_that_led_out_or_round_is_followed_as_soon_as_that_leads_inside(
     keep: Callable[..., Kept], tree: Path, tmp_path: Path
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -406,6 +407,47 @@ def test_it_is_killed_in_the_middle_and_started_again(programs: Programs, once: 
 
     second = programs.run(*once, timeout=100)
     assert (second.returncode, bucket.sizes()) == (0, on_disk(tree)), second.stderr
+
+
+@pytest.mark.parametrize("how", ["made again", "mounted again"])
+def test_a_root_that_went_and_came_with_the_same_number_is_watched_on(live: Callable, bucket: Bucket, tree: Path, how: str) -> None:
+    """A disk that is unmounted and mounted again is the directory that it was, and many file systems give a new directory the number of
+    the one that was just removed; nothing is left of the watches in either."""
+    disk = tree.with_name("disk")
+    mount = ["mount", "-o", "loop", str(disk), str(tree)]
+    if how == "mounted again":
+        disk.touch()
+        os.truncate(disk, 8 << 20)
+        made = subprocess.run(["mkfs.ext4", "-q", str(disk)], check=False, capture_output=True).returncode == 0
+        if not made or subprocess.run(mount, check=False, capture_output=True).returncode:
+            pytest.skip("no disk can be mounted here")
+    process = None
+    try:
+        (tree / "d").mkdir()
+        (tree / "d/old").write_text("old")
+        process = live("--rescan=0")
+        before = tree.stat()
+        if how == "mounted again":
+            subprocess.run(["umount", str(tree)], check=True)
+            time.sleep(2)
+            subprocess.run(mount, check=True)
+        else:
+            shutil.rmtree(tree)
+            (tree / "d").mkdir(parents=True)
+        after = tree.stat()
+        if (before.st_dev, before.st_ino) != (after.st_dev, after.st_ino):
+            pytest.skip("it has another number here")
+
+        (tree / "d/new").write_text("new")
+        equal_soon(bucket, tree, "it is watched on")
+        (tree / "d/newer").write_text("newer")
+        equal_soon(bucket, tree, "and so is what is below it")
+    finally:
+        if process is not None:
+            process.terminate()
+            process.wait()
+        if how == "mounted again":
+            subprocess.run(["umount", "-l", str(tree)], check=False)
 
 
 def test_a_root_that_is_replaced_by_an_empty_directory_deletes_nothing_and_one_that_holds_files_is_the_source(
