@@ -21,6 +21,7 @@ from autosync.look import LookReport, Policy
 from autosync.mirror import Mirror
 from autosync.reconciler import Compare
 from autosync.run import Run, Signals, _Keeping
+from autosync.watcher import identity_of
 
 
 @pytest.fixture
@@ -29,12 +30,12 @@ def keep(broker: str, tree: Path, tmp_path: Path) -> Iterator[Callable[..., _Kee
     made: list[_Keeping] = []
 
     def make(**options: object) -> _Keeping:
-        mirror = Mirror("m", "file", (Source(str(tree)),), queue="q", host=boot_id())
+        mirror = Mirror("m", "file", (Source(str(tree)),), {str(tree): identity_of(str(tree))}, queue="q", host=boot_id())
         policy = Policy(True, DeleteLimit(), Compare.TIME, True)
         fields = {"once": False, "settle": 0.0, "rescan": 0.0, **options}
         made.append(_Keeping(Run(mirror, policy, Actor(), broker, tmp_path, **fields), Signals(), None))  # type: ignore[arg-type]
         made[-1]._place.take(threading.Event())
-        made[-1]._register()
+        made[-1]._register(mirror)
         return made[-1]
 
     yield make
@@ -146,3 +147,44 @@ def test_a_broker_that_goes_away_in_the_middle_of_a_tick_does_not_hold_the_main_
     assert ledger.claim("w", keeping._version, ["a"]) == [Claim("a", 0, UNKNOWN, ("token",) if what == "unfinished" else ())]
     assert keeping._settle.take_look() is not None, "the rescan was not left out"
     assert keeping._next_rescan > time.monotonic() + 3000
+
+
+def gone(*_: object) -> None:
+    raise BrokerError("the broker has gone away")
+
+
+@pytest.mark.parametrize("call", ["register", "cleared", "holding"])
+def test_a_broker_that_lost_its_memory_and_goes_away_again_is_told_everything_once_it_stays(
+    keep: Callable[..., _Keeping], broker: str, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    keeping = keep()
+    keeping._tick()
+    assert keeping._settle.is_idle()
+
+    connect(broker).flushall()
+    with monkeypatch.context() as patch:
+        patch.setattr(keeping._ledger, call, gone)
+        keeping._tick()
+    keeping._tick()
+
+    assert keeping._settle.take_look() == ("", False)
+
+
+@pytest.mark.parametrize("call", ["register", "cleared", "holding"])
+def test_another_root_is_the_source_also_if_the_broker_goes_away_while_it_is_told(
+    keep: Callable[..., _Keeping], tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    (tree / "f").touch()
+    keeping = keep()
+    tree.rename(tmp_path / "old")
+    tree.mkdir()
+    (tree / "f").touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(keeping._ledger, call, gone)
+        keeping._tick()
+    keeping._tick()
+
+    published = keeping._ledger.definition()
+    assert published is not None
+    assert Mirror.loads(published[0]).identities == {str(tree): identity_of(str(tree))}
+    assert keeping._version == published[1]
