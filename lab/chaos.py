@@ -981,6 +981,14 @@ class Autosync:
                     return redis.Redis(unix_socket_path=found[1], socket_timeout=5)
         return None
 
+    def watches(self, directory: Path) -> bool:
+        """Whether the kernel tells it what happens in a directory (proc_pid_fdinfo(5))."""
+        assert self.process is not None
+        inode = f" ino:{directory.stat().st_ino:x} "
+        with contextlib.suppress(OSError):  # a descriptor that is closed meanwhile
+            return any(inode in info.read_text() for info in Path(f"/proc/{self.process.pid}/fdinfo").iterdir())
+        return False
+
     def is_idle(self) -> bool:
         """Whether its ledger says that nothing is to be done."""
         broker = self.broker()
@@ -1222,8 +1230,12 @@ class Chaos:
 
     def overflow(self, chance: Random) -> None:
         """More happens than the kernel keeps, and what happens last is not told."""
-        if not self.autosync.children("celery"):
-            return  # it is only being started, and watches nothing yet
+
+        def watches() -> bool:
+            self.autosync.insist()
+            return self.autosync.watches(self.world.root)
+
+        wait_until(watches, 60, "autosync watches the tree: it may only be being started")
         before = self.autosync.said().count(_OVERFLOWED)
         most = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
         one, other = self.world.root / "overflow 1", self.world.root / "overflow 2"

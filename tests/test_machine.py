@@ -136,6 +136,19 @@ def test_every_operation_in_turn_is_mirrored(running: Running) -> None:
         chaos.world.clear()
 
 
+def test_the_queue_overflows_also_where_autosync_was_only_just_started(running: Running) -> None:
+    chaos = running.begin()
+    try:
+        chaos.restart(Random(3))
+        before = running.autosync.said().count("event queue overflowed")
+        chaos.overflow(Random(3))
+        assert running.autosync.said().count("event queue overflowed") == before + 1
+        chaos.quiet()
+    finally:
+        chaos.observer.stop()
+        chaos.world.clear()
+
+
 # The observer itself: what it has to notice, it notices.
 
 
