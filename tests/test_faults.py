@@ -221,6 +221,32 @@ def test_a_broker_is_emptied_while_keys_are_dirty_and_again_while_all_is_quiet(
     assert not told(process, "Traceback")
 
 
+def test_a_broker_is_killed_before_it_has_written_what_it_had_said_yes_to(
+    own_valkey: Valkey, live: Callable, bucket: Bucket, tree: Path
+) -> None:
+    """As it does while a sync of its append-only file is under way, with `appendfsync everysec`: what is written meanwhile has to wait."""
+    process = live(f"--broker={own_valkey.url}", "--rescan=0")
+    ledger = Ledger(connect(own_valkey.url), "faulty")
+    wait_until(lambda: ledger.dirty() == 0 and ledger.cleared(), 60, "nothing is left to do")
+    (file,) = (own_valkey.directory / "appendonlydir").glob("*.incr.aof")
+    worker = child_of(process, "celery")
+    worker.suspend()
+    kept = file.stat().st_size
+
+    write(tree / "late")
+    wait_until(lambda: ledger.dirty() == 1, 30, "the broker knows of it")
+    own_valkey.kill()
+    assert b"late" in file.read_bytes()[kept:]
+    os.truncate(file, kept)
+    own_valkey.start()
+    wait_until(lambda: told(process, "may have lost the last of what it was told"), 30, "the watcher has noticed")
+    worker.resume()
+
+    equal(bucket, tree, "everything, in spite of it")
+    assert process.poll() is None
+    assert not told(process, "Traceback")
+
+
 def test_a_broker_stands_still_for_half_a_minute_during_an_upload_while_files_come_change_and_go(
     own_valkey: Valkey, live: Callable, proxy: Proxy, bucket: Bucket, tree: Path
 ) -> None:
