@@ -235,7 +235,7 @@ class _Keeping:
             lost = standing.epoch.partition(" ")[0] != self._epoch.partition(" ")[0]
             what = "has lost its memory" if lost else "was started again, and may have lost the last of what it was told"
             log.warning("the broker %s: everything is compared again", what)
-            self._feed.finished_look = None
+            self._feed.losses += 1
             self._register()
             self._settle.say((LOOK_EVERYWHERE,))
         return standing
@@ -263,8 +263,9 @@ class _Keeping:
         return _STRAY_BEHIND_OTHERS
 
     def _note_cleared(self, look: FinishedLook | None, standing: Standing) -> None:
-        """All that a look found is made right once nothing is dirty that was dirty when it ended. `standing` is younger than `look`."""
-        if look is None or look.began <= self._feed.cleared:
+        """All that a look found is made right once nothing is dirty that was dirty when it ended. `standing` is younger than `look`. A
+        broker that has lost what was dirty says nothing about it."""
+        if look is None or look.losses != self._feed.losses or look.began <= self._feed.cleared:
             return
         if standing.dirty == 0 or time.monotonic() - standing.lag > look.ended:
             self._ledger.set_cleared(self._version, look.began)
@@ -334,7 +335,14 @@ class _Keeping:
             if isinstance(report.error, SourceUnsure) or self._feed.failed_looks >= _ONCE_LOOKS:
                 raise report.error
             return False
-        return self._feed.is_idle() and self._ledger_is_empty()
+        return self._feed.is_idle() and self._is_clean()
+
+    def _is_clean(self) -> bool:
+        """Whether nothing is dirty, and nothing was lost that may have been: then everything is compared again."""
+        losses = self._feed.losses
+        with suppress(BrokerError):
+            return self._guard().dirty == 0 and self._feed.losses == losses
+        return False
 
     def _ledger_is_empty(self) -> bool:
         try:

@@ -247,6 +247,39 @@ def test_a_broker_is_killed_before_it_has_written_what_it_had_said_yes_to(
     assert not told(process, "Traceback")
 
 
+def test_once_does_not_take_a_broker_that_was_emptied_for_one_that_has_nothing_to_do(
+    own_valkey: Valkey, programs: Programs, options: list[str], proxy: Proxy, bucket: Bucket, tree: Path
+) -> None:
+    proxy.speed = 0.3 * MEBI
+    write(tree / "small", size=MEBI)
+    write(tree / "large", size=20 * MEBI)
+    once = programs.start("autosync", "--once", "-v", "--workers=1", f"--broker={own_valkey.url}", *options)
+    wait_until(lambda: told(once, "compared 2 files") and proxy.in_flight("large"), 60, "the look is over, and the upload is not")
+
+    own_valkey.client().flushall()
+    proxy.speed = None
+
+    assert once.wait(60) == 0
+    equal(bucket, tree, "everything, when it has ended", 0)
+    assert told(once, "has lost its memory")
+
+
+def test_what_a_look_has_found_is_not_taken_for_done_because_the_broker_forgot_it(
+    own_valkey: Valkey, programs: Programs, options: list[str], tree: Path
+) -> None:
+    """Else a later look would take a file that changed before for equal, where only its times tell that it did."""
+    write(tree / "first")
+    process = programs.start("autosync-watch", "-v", f"--broker={own_valkey.url}", "--rescan=0", *options)
+    ledger = Ledger(connect(own_valkey.url), "faulty")
+    wait_until(lambda: told(process, "compared 1 files") and ledger.dirty() == 1, 30, "the first look is over, and there is no worker")
+
+    own_valkey.client().flushall()
+    wait_until(lambda: process.said().count("compared 1 files") == 2, 30, "everything is compared again")  # type: ignore[attr-defined]
+    wait_until(lambda: ledger.dirty() == 1, 30, "it was found again")
+
+    assert ledger.cleared() is None
+
+
 def test_a_broker_stands_still_for_half_a_minute_during_an_upload_while_files_come_change_and_go(
     own_valkey: Valkey, live: Callable, proxy: Proxy, bucket: Bucket, tree: Path
 ) -> None:

@@ -19,7 +19,7 @@ from autosync.files import Listing
 from autosync.keys import TEMPORARY, Keys, Source
 from autosync.ledger import Deed, Ledger, Outcome, connect
 from autosync.look import Comparison
-from autosync.settle import Settle
+from autosync.settle import Look, Settle
 from autosync.watcher import Watcher
 from lab.servers import wait_until
 
@@ -105,6 +105,28 @@ def keep(tree: Path, broker: str) -> Iterator[Callable[..., Kept]]:
     yield start
     for kept in started:
         kept.close()
+
+
+# The broker's memory
+
+
+def test_a_look_remembers_what_the_broker_had_lost_when_it_began(tree: Path, broker: str) -> None:
+    """What it had marked before is lost, whatever it marks afterwards."""
+    (tree / "a").write_text("a")
+    keys = Keys([Source(str(tree))], source_prefix=f"{tree}/")
+
+    class Forgetful(Empty):
+        def list(self, prefix: str = "") -> Listing:
+            feed.losses += 1
+            return super().list(prefix)
+
+    ledger = Ledger(connect(broker), "m")
+    feed = Feed("m", keys, Comparison(keys, Forgetful()), ledger, Sent(ledger, str), Settle(0.0))  # type: ignore[arg-type]
+
+    assert feed.look(Look("")).error is None
+
+    assert feed.finished_look is not None
+    assert (feed.finished_look.losses, feed.losses) == (0, 1)
 
 
 # Settling
