@@ -152,6 +152,7 @@ class _Keeping:
     # Start
 
     def _register(self) -> None:
+        self._feed.era += 1
         definition = self._mirror.dumps()
         self._version = version_of(definition)
         self._epoch = self._ledger.register(definition, self._version)
@@ -235,7 +236,6 @@ class _Keeping:
             lost = standing.epoch.partition(" ")[0] != self._epoch.partition(" ")[0]
             what = "has lost its memory" if lost else "was started again, and may have lost the last of what it was told"
             log.warning("the broker %s: everything is compared again", what)
-            self._feed.losses += 1
             self._register()
             self._settle.say((LOOK_EVERYWHERE,))
         return standing
@@ -264,8 +264,8 @@ class _Keeping:
 
     def _note_cleared(self, look: FinishedLook | None, standing: Standing) -> None:
         """All that a look found is made right once nothing is dirty that was dirty when it ended. `standing` is younger than `look`. A
-        broker that has lost what was dirty says nothing about it."""
-        if look is None or look.losses != self._feed.losses or look.began <= self._feed.cleared:
+        broker that has lost what was dirty says nothing about it, nor does a look about a source that has come since."""
+        if look is None or look.era != self._feed.era or look.began <= self._feed.cleared:
             return
         if standing.dirty == 0 or time.monotonic() - standing.lag > look.ended:
             self._ledger.set_cleared(self._version, look.began)
@@ -339,9 +339,9 @@ class _Keeping:
 
     def _is_clean(self) -> bool:
         """Whether nothing is dirty, and nothing was lost that may have been: then everything is compared again."""
-        losses = self._feed.losses
+        era = self._feed.era
         with suppress(BrokerError):
-            return self._guard().dirty == 0 and self._feed.losses == losses
+            return self._guard().dirty == 0 and self._feed.era == era
         return False
 
     def _ledger_is_empty(self) -> bool:

@@ -110,14 +110,14 @@ def keep(tree: Path, broker: str) -> Iterator[Callable[..., Kept]]:
 # The broker's memory
 
 
-def test_a_look_remembers_what_the_broker_had_lost_when_it_began(tree: Path, broker: str) -> None:
-    """What it had marked before is lost, whatever it marks afterwards."""
+def test_a_look_is_of_the_era_in_which_it_began(tree: Path, broker: str) -> None:
+    """What it had marked before may be lost, whatever it marks afterwards."""
     (tree / "a").write_text("a")
     keys = Keys([Source(str(tree))], source_prefix=f"{tree}/")
 
     class Forgetful(Empty):
         def list(self, prefix: str = "") -> Listing:
-            feed.losses += 1
+            feed.era += 1
             return super().list(prefix)
 
     ledger = Ledger(connect(broker), "m")
@@ -126,7 +126,7 @@ def test_a_look_remembers_what_the_broker_had_lost_when_it_began(tree: Path, bro
     assert feed.look(Look("")).error is None
 
     assert feed.finished_look is not None
-    assert (feed.finished_look.losses, feed.losses) == (0, 1)
+    assert (feed.finished_look.era, feed.era) == (0, 1)
 
 
 # Settling
