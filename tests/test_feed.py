@@ -292,6 +292,27 @@ def test_what_happens_on_the_way_of_a_link_is_seen(keep: Callable[..., Kept], tr
     kept.wait_for("early")
 
 
+@pytest.mark.parametrize("made", ["linked", "moved into place"])
+def test_what_a_new_link_leads_to_may_be_made_later(keep: Callable[..., Kept], tree: Path, tmp_path: Path, made: str) -> None:
+    kept = keep(quiet=0.0)
+    for name, target in (("way", "not/yet"), ("file", "nor/this")):
+        if made == "moved into place":
+            (tmp_path / "new").symlink_to(target)
+            (tmp_path / "new").rename(tree / name)
+        else:
+            (tree / name).symlink_to(target)
+        kept.wait_for(name)
+    wait_until(kept.feed.is_idle)
+
+    (tree / "not/yet").mkdir(parents=True)
+    (tree / "not/yet/f").write_text("f")
+    (tree / "nor").mkdir()
+    (tree / "nor/this").write_text("this")
+
+    kept.wait_for("way/f")
+    wait_until(lambda: kept.sent.states.get("file"), 20, "the file is sent")
+
+
 def test_a_link_through_one_that_led_out_or_round_is_followed_as_soon_as_that_leads_inside(
     keep: Callable[..., Kept], tree: Path, tmp_path: Path
 ) -> None:
