@@ -6,6 +6,7 @@ one, what to do about it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
 
 
@@ -78,7 +79,15 @@ class SourceUnsure(AutosyncError):
 
 
 class Torn(AutosyncError):
-    """The file changed while it was being read; what was read is not a version that ever stood on the disk."""
+    """The file changed while it was being read; what was read is not a version that ever stood on the disk.
+
+    Args:
+        pieces: offset and length of what has to be read and sent again, if that helps; nothing else changed since it was read.
+    """
+
+    def __init__(self, what: str, *, pieces: Sequence[tuple[int, int]] = ()) -> None:
+        super().__init__(what)
+        self.pieces = pieces
 
 
 class LeaseLost(AutosyncError):

@@ -28,12 +28,13 @@ class File:
         """Open the content for reading. Only the files that autosync hands to `Actor.upload` have one."""
         raise NotImplementedError(f"{self.key} is a listed file; only a file to be uploaded can be read")
 
-    def begun(self, token: str) -> None:
-        """For actors that send in parts: say that the target holds an upload of this file open from now on, before any part is sent. If
+    def begun(self, token: str, instead: str = "") -> None:
+        """For actors that send in parts: say that from now on the target may hold an upload of this file open, before any part is sent. If
         this process is killed, another one gives the token to `Actor.abandon`.
 
         Args:
             token: by which the actor knows the upload again; one line of text.
+            instead: a token that was given before and that this one replaces.
 
         Raises:
             BrokerError: this could not be noted. End the upload, and let the error through.

@@ -6,7 +6,6 @@ that its worker is being stopped or has lost its claim, and where progress is co
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import time
@@ -15,14 +14,13 @@ from typing import Any, BinaryIO, cast
 
 from .errors import SourceUnsure, Torn
 from .files import File
+from .writers import is_being_written
 
 #: A single write(2) has ended after this time, in seconds.
 _LONGEST_WRITE = 1.0
-#: A file up to this size, in bytes, is read twice, with so many seconds in between, if it never rests.
-_READ_TWICE, _MOMENT = 8 << 20, 0.05
 
 
-def _nothing(what: object) -> None:
+def _nothing(*_: object) -> None:
     pass
 
 
@@ -33,22 +31,23 @@ class SourceFile(File):
         key: its key.
         descriptor: an open descriptor of it; closed by `close`.
         passing: called with the number of bytes each time some are read. It may raise to stop the transfer.
-        begun: called with the token of an upload in parts that the target holds open from now on. It may raise to stop the transfer.
+        begun: called with the token of an upload in parts that the target may hold open from now on, and with the one that it replaces or
+            "". It may raise to stop the transfer.
         ended: called with the token of one that it does not hold open any more.
     """
 
-    __slots__ = ("_before", "_begun", "_descriptor", "_ended", "_passing")
+    __slots__ = ("_before", "_begun", "_ended", "descriptor", "passing")
 
     def __init__(
         self,
         key: str,
         descriptor: int,
         passing: Callable[[int], None] = _nothing,
-        begun: Callable[[str], None] = _nothing,
+        begun: Callable[[str, str], None] = _nothing,
         ended: Callable[[str], None] = _nothing,
     ) -> None:
-        self._descriptor = descriptor
-        self._passing = passing
+        self.descriptor = descriptor
+        self.passing = passing
         self._begun = begun
         self._ended = ended
         self._before = os.fstat(descriptor)
@@ -64,28 +63,11 @@ class SourceFile(File):
         """Modification time in nanoseconds since the epoch."""
         return self._before.st_mtime_ns
 
-    def stands_still(self, is_being_written: Callable[[int], bool | None]) -> bool:
+    def stands_still(self) -> bool:
         """Whether no write can be under way that began before this file was first looked at. write(2) sets the times when it begins, so
         times that stay the same do not tell of one that is going on: nobody may have the file open for writing, or its last change must
-        be older than any write takes. To be asked before the first byte is read.
-
-        Args:
-            is_being_written: asks the kernel about a descriptor; None if it does not tell.
-        """
-        return is_being_written(self._descriptor) is False or time.time() - self._before.st_ctime > _LONGEST_WRITE
-
-    def reads_the_same_twice(self) -> bool:
-        """Whether a small file that never rests has the same content now and a moment later, so that no write is half done. A large one is
-        taken to; while it is read, its times tell of any write that begins."""
-        if self.size > _READ_TWICE:
-            return True
-        first = self._digest()
-        time.sleep(_MOMENT)
-        return self._digest() == first
-
-    def _digest(self) -> bytes:
-        with self.open() as content:
-            return hashlib.file_digest(content, "blake2b").digest()  # type: ignore[arg-type]
+        be older than any write takes. To be asked before the first byte is read."""
+        return is_being_written(self.descriptor) is False or time.time() - self._before.st_ctime > _LONGEST_WRITE
 
     def open(self) -> BinaryIO:
         """The content from the start. Its last byte is given out only after `verify`.
@@ -98,11 +80,11 @@ class SourceFile(File):
 
     def part(self, offset: int, length: int) -> BinaryIO:
         """`length` bytes from `offset`, as a stream with a length. The last byte is given out only after `verify`."""
-        return cast(BinaryIO, _Part(self, offset, length))
+        return cast(BinaryIO, Part(self, offset, length))
 
-    def begun(self, token: str) -> None:
+    def begun(self, token: str, instead: str = "") -> None:
         """See `File.begun`."""
-        self._begun(token)
+        self._begun(token, instead)
 
     def ended(self, token: str) -> None:
         """See `File.ended`."""
@@ -116,7 +98,7 @@ class SourceFile(File):
             SourceUnsure: the share cannot tell.
         """
         try:
-            after = os.fstat(self._descriptor)
+            after = os.fstat(self.descriptor)
         except OSError as error:
             raise SourceUnsure(f"{self.key}: cannot be read: {error.strerror}") from error
         # Losing its name changes the ctime alone: what is read is still one version, and the loss of the name is an event of its own.
@@ -125,27 +107,34 @@ class SourceFile(File):
             raise Torn(f"{self.key} changed while it was read")
 
     def read_at(self, offset: int, count: int) -> bytes:
-        """Up to `count` bytes from `offset`.
+        """Up to `count` bytes from `offset`, which pass.
 
         Raises:
             Torn: there are none, so the file has become shorter.
             SourceUnsure: the share failed.
         """
+        data = self.look_at(offset, count)
+        self.passing(len(data))
+        return data
+
+    def look_at(self, offset: int, count: int) -> bytes:
+        """The same, but nothing passes."""
         try:
-            data = os.pread(self._descriptor, count, offset)
+            data = os.pread(self.descriptor, count, offset)
         except OSError as error:
             raise SourceUnsure(f"{self.key}: cannot be read: {error.strerror}") from error
         if not data and count:
             raise Torn(f"{self.key} became shorter while it was read")
-        self._passing(len(data))
         return data
 
     def close(self) -> None:
         """Close the descriptor."""
-        os.close(self._descriptor)
+        os.close(self.descriptor)
 
 
-class _Part(io.RawIOBase):
+class Part(io.RawIOBase):
+    """A stretch of a file as a stream."""
+
     def __init__(self, file: SourceFile, offset: int, length: int) -> None:
         self._file = file
         self._start = self._at = offset
@@ -176,9 +165,7 @@ class _Part(io.RawIOBase):
             return self._last(wanted)
         if wanted == left:
             return b"".join(iter(lambda: self.read(1 << 20), b""))
-        data = self._file.read_at(self._at, wanted)
-        self._at += len(data)
-        return data
+        return self._next(wanted)
 
     def readinto(self, buffer: Any) -> int:
         data = self.read(len(buffer))
@@ -189,12 +176,18 @@ class _Part(io.RawIOBase):
         """The end is read whole and given out only if the file stood still until after it was read."""
         pieces = []
         while wanted:
-            data = self._file.read_at(self._at, wanted)
-            pieces.append(data)
-            self._at += len(data)
-            wanted -= len(data)
-        self._file.verify()
+            pieces.append(self._next(wanted))
+            wanted -= len(pieces[-1])
+        self._before_the_end()
         return b"".join(pieces)
+
+    def _next(self, count: int) -> bytes:
+        data = self._file.read_at(self._at, count)
+        self._at += len(data)
+        return data
+
+    def _before_the_end(self) -> None:
+        self._file.verify()
 
 
 def _signature(seen: os.stat_result) -> tuple[int, int, int, int]:

@@ -127,6 +127,8 @@ class _Keeping:
         self._next_strays = time.monotonic() + _STRAY_BEHIND_OTHERS
         self._next_new_tries = 0.0
         self._strange: set[str] = set()
+        #: The uploads in parts that are open, as of the last tick: a broker that loses its memory is told of them again.
+        self._uploads: dict[str, list[str]] = {}
         self._epoch = ""
         self._version = ""
         self._standing: Standing | None = None
@@ -167,6 +169,7 @@ class _Keeping:
             ends.callback(self._watcher.close)
         ends.callback(self._feed.close, 2.0)
         self._again_failed()
+        self._again_unfinished()
         self._feed.start()
         if self._watcher:
             self._watcher.start()
@@ -210,13 +213,16 @@ class _Keeping:
         """What is done every second. A broker that is away is waited for; the feed has said so."""
         try:
             look = self._feed.finished_look
-            self._standing = self._guard()
+            uploads = self._ledger.uploads()
+            self._standing = self._guard()  # if the broker has lost its memory, this goes by what was known before
+            self._uploads = uploads
             self._sweep()
             self._note_cleared(look, self._standing)
             self._watch_roots()
             if time.monotonic() >= self._next_rescan:
                 self._next_rescan = time.monotonic() + self._run.rescan
                 self._again_failed()
+                self._again_unfinished()
                 self._look_everywhere()
             self._tell_of_failures()
             self._give_new_tries(self._standing)
@@ -236,6 +242,9 @@ class _Keeping:
             lost = standing.epoch.partition(" ")[0] != self._epoch.partition(" ")[0]
             what = "has lost its memory" if lost else "was started again, and may have lost the last of what it was told"
             log.warning("the broker %s: everything is compared again", what)
+            for key, token in [(key, token) for key, tokens in self._uploads.items() for token in tokens]:
+                self._ledger.begun(key, token)
+            self._again_unfinished()
             self._register()
             self._settle.say((LOOK_EVERYWHERE,))
         return standing
@@ -325,6 +334,12 @@ class _Keeping:
                 page = []
         if page:
             self._feed.mark_again(page)
+
+    def _again_unfinished(self) -> None:
+        """Whoever claims a key ends what others had begun to send of it; most are in good hands, and take no harm from one more look."""
+        keys = list(self._ledger.uploads())
+        if keys:
+            self._feed.mark_again(keys)
 
     def _is_through(self) -> bool:
         """For `once`: the look has ended and nothing is left to do."""

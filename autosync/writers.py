@@ -7,12 +7,17 @@ import errno
 import fcntl
 import os
 import signal
+import time
+from contextlib import suppress
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 #: File systems on which others write whom this kernel does not see; most of them refuse every lease (linux/magic.h): NFS, SMB of three
 #: kinds, FUSE, 9P, Ceph, AFS, Lustre.
 _SHARED = frozenset((0x6969, 0x517B, 0xFF534D42, 0xFE534D42, 0x65735546, 0x01021997, 0x00C36400, 0x5346414F, 0x0BD00BD0))
+
+#: How long a write(2) is given that cannot be waited for, in seconds.
+_MOMENT = 0.05
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -51,6 +56,20 @@ def is_being_written(descriptor: int) -> bool | None:
     except OSError as error:
         return True if error.errno == errno.EAGAIN else None
     return False
+
+
+def let_writes_end(descriptor: int) -> None:
+    """Return when no write(2) is under way any more that was when this was called; others may have begun since.
+
+    This kernel's file systems hold the lock of a file for the length of a write, and take it as well to look for a hole (ext4, btrfs,
+    tmpfs) or to read (XFS, ZFS). On a share, where others write, a moment has to do, and what is in this host's cache is dropped.
+    """
+    if _file_system(descriptor) in _SHARED:
+        time.sleep(_MOMENT)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    else:
+        with suppress(OSError):  # ENXIO: it is empty
+            os.lseek(descriptor, 0, os.SEEK_HOLE)
 
 
 def _file_system(descriptor: int) -> int:

@@ -1,1 +1,1 @@
-"""Real servers on loopback for the tests and the demo. Not part of the package."""
+"""What tests, demo and soak need besides autosync: real servers on loopback, a proxy with faults, random operations. Not in the package."""

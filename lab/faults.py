@@ -1,7 +1,7 @@
 """A proxy in front of an S3 server that does to requests what networks and servers do: it delays, cuts, refuses and answers with errors.
 
-It passes on every byte as it came, the Host header included, so that signatures stay right. Each request has a connection of its own. It
-counts what it did, so that a test can tell whether the fault that it is about has happened.
+It passes on every byte as it came, but for the two headers that are about the connection (Host stays, so that signatures are right). Each
+request has a connection of its own. It counts what it did, so that a test can tell whether the fault that it is about has happened.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ _CHUNK = 1 << 16
 
 @dataclass
 class Request:
-    """One request that came, `began` and `ended` on the monotonic clock; `ended` is 0 while it is in flight, `status` unless answered."""
+    """One request that came, `began` and `ended` on the monotonic clock; `ended` is 0 while it is in flight, `status` until it is answered
+    (-1: it was cut)."""
 
     number: int
     method: str
@@ -73,6 +74,8 @@ class Proxy:
         self.errors = 0.0
         #: So many PUTs of whole objects, and of parts, are yet to be cut in the middle.
         self.cut_small = self.cut_parts = 0
+        #: Answers to requests whose path has this in it are held back as long as it says so; "": none are.
+        self.hold = ""
         #: What was done: "500", "503", "cut small", "cut part", "gone" (the client went away in the middle of a PUT).
         self.counts: Counter[str] = Counter()
         self.requests: list[Request] = []
@@ -217,9 +220,11 @@ class Proxy:
         first = True
         while data := server.recv(_CHUNK):
             if first:
-                request.status = int(data.split(b" ", 2)[1])
                 request.ended = time.monotonic()  # the client may act on the answer before the rest of this has run
+                request.status = int(data.split(b" ", 2)[1])  # now `overlaps` takes it for done
                 first = False
+                while self.hold and self.hold in request.path:
+                    time.sleep(0.01)
             client.sendall(data)
 
     def _error(self) -> int:

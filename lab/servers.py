@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import boto3
 import redis
@@ -44,6 +44,24 @@ def wait_until(condition: Callable[[], T], seconds: float = 30.0, what: str = ""
             return found
         assert time.monotonic() < until, f"not within {seconds:g} s: {what or condition}"
         time.sleep(pause)
+
+
+@contextlib.contextmanager
+def frozen(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Let a process stand still: inside the with-block none of its threads runs."""
+    threads = Path(f"/proc/{process.pid}/task")
+
+    def stands() -> bool:
+        with contextlib.suppress(OSError):  # a thread that has just ended
+            return all(") T " in (thread / "stat").read_text() for thread in threads.iterdir())
+        return False
+
+    process.send_signal(signal.SIGSTOP)
+    try:
+        wait_until(stands, 10, "all threads stand still")
+        yield
+    finally:
+        process.send_signal(signal.SIGCONT)
 
 
 def free_port(twin: int = 0) -> int:
@@ -104,15 +122,10 @@ class Server:
             except subprocess.TimeoutExpired:
                 self.kill()
 
-    @contextlib.contextmanager
-    def frozen(self) -> Iterator[None]:
+    def frozen(self) -> contextlib.AbstractContextManager[None]:
         """Let it stand still, as a host that hangs would."""
         assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            self.process.send_signal(signal.SIGCONT)
+        return frozen(self.process)
 
 
 class Valkey(Server):
@@ -152,7 +165,7 @@ class S3Server(Server):
         """What a program needs to use it."""
         return {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY, "AWS_DEFAULT_REGION": REGION}
 
-    def client(self):
+    def client(self) -> Any:
         config = Config(retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=20)
         return boto3.client(
             "s3", endpoint_url=self.url, aws_access_key_id=ACCESS_KEY, aws_secret_access_key=SECRET_KEY, region_name=REGION, config=config

@@ -21,67 +21,74 @@ from random import Random
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from lab.chaos import Autosync, Broken, Chaos, Observer, World, versioned_bucket  # noqa: E402 - the path had to be set before
-from lab.servers import Moto, SeaweedFS  # noqa: E402
+from lab.chaos import ACCIDENTS, Autosync, Chaos, Observer, World, versioned_bucket  # noqa: E402 - the path had to be set before
+from lab.servers import Moto, S3Server, SeaweedFS  # noqa: E402
 
 #: One operation in so many is an accident.
 _ACCIDENT = 40
+_SERVERS: dict[str, type[S3Server]] = {"moto": Moto, "seaweedfs": SeaweedFS}
 
 
 def main() -> int:
     """Run it. Returns the exit code."""
     seed = int(os.environ.get("SEED") or random.SystemRandom().randrange(10**9))
     operations = int(os.environ.get("OPERATIONS") or 4000)
+    server = os.environ.get("SERVER") or "moto"
+    if server not in _SERVERS:
+        print(f"soak: SERVER is {' or '.join(_SERVERS)}, not {server}", file=sys.stderr)
+        return 2
     print(f"soak: SEED={seed} OPERATIONS={operations}", flush=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     directory = Path(tempfile.mkdtemp(prefix="autosync-soak-"))
     with ExitStack() as ends:
-        soak = Soak(directory, ends)
+        soak = Soak(_SERVERS[server](directory / "s3"), directory, ends)
         try:
             soak.run(Random(seed), operations)
         except KeyboardInterrupt:
             print(f"soak: interrupted; no promise was broken until then: {soak.summary()}", flush=True)
-            return 130
+            code = 130
         except Exception as broken:  # also a wait that was in vain
             print(
                 f"\nsoak: FAILED after {soak.summary()}\n  {broken}\nsoak: all of it is in {directory}; again with SEED={seed}", flush=True
             )
             return 1
-        print(f"soak: no promise was broken: {soak.summary()}", flush=True)
+        else:
+            print(f"soak: no promise was broken: {soak.summary()}", flush=True)
+            code = 0
     shutil.rmtree(directory)
-    return 0
+    return code
 
 
 class Soak:
-    """One run in one directory."""
+    """One run in one directory.
 
-    def __init__(self, directory: Path, ends: ExitStack) -> None:
-        seaweed = os.environ.get("SERVER", "moto").startswith("seaweed")
-        self._server = (SeaweedFS if seaweed else Moto)(directory / "s3")
-        ends.callback(self._server.stop)
-        self._server.start()
-        bucket = versioned_bucket(self._server, "soak")
-        world = World(directory / "source", "tree", directory / "beside", hard_names=seaweed)
+    Args:
+        server: the target; it is started here.
+        directory: for all that it leaves.
+        ends: what has to be ended is put here.
+    """
+
+    def __init__(self, server: S3Server, directory: Path, ends: ExitStack) -> None:
+        ends.callback(server.stop)
+        server.start()
+        bucket = versioned_bucket(server, "soak")
+        world = World(directory / "source", "tree", directory / "beside", hard_names=isinstance(server, SeaweedFS))
         options = [f"--workers={os.environ.get('WORKERS') or 2}", f"--rescan={os.environ.get('RESCAN') or 0}", "--threads=8"]
-        autosync = Autosync(directory, directory / "source", self._server, bucket, options)
-        observer = Observer(self._server, bucket, "tree/", world.book)
+        autosync = Autosync(directory, directory / "source", server, bucket, options)
+        observer = Observer(server, bucket, "tree/", world.book)
         self._chaos = Chaos(world, autosync, observer)
-        self._accidents = {
-            "restart": self._chaos.restart,
-            "kill": self._chaos.kill,
-            "kill a worker": self._chaos.kill_worker,
-            "kill the broker": self._chaos.kill_broker,
-            "overflow": self._chaos.overflow,
-            "freeze the target": lambda chance: self._chaos.freeze_server(chance, self._server),
-            "empty the broker": self._chaos.empty_broker,
-        }
-        self._had = dict.fromkeys(self._accidents, 0)
+        ends.callback(autosync.end)
+        ends.callback(observer.stop)
+        self._had = dict.fromkeys(ACCIDENTS, 0)
         self._quiets: list[float] = []
         self._began = time.monotonic()
-        ends.callback(self._stop)
 
     def run(self, chance: Random, operations: int) -> None:
-        """All of it. Raises Broken."""
+        """All of it.
+
+        Raises:
+            Broken: a promise was broken.
+        """
         chaos = self._chaos
         chaos.autosync.start()
         chaos.observer.start()
@@ -89,9 +96,9 @@ class Soak:
         while len(chaos.world.done) < operations:
             for _ in range(chance.choice((5, 30, 100))):
                 if chance.randrange(_ACCIDENT) == 0:
-                    name = chance.choice(list(self._accidents))
+                    name = chance.choice(list(ACCIDENTS))
                     self._had[name] += 1
-                    self._accidents[name](chance)
+                    ACCIDENTS[name](chaos, chance)
                 else:
                     chaos.world.operate(chance)
                 time.sleep(chance.choice((0.0, 0.0, 0.0, 0.02, 0.3)))
@@ -99,9 +106,9 @@ class Soak:
             self._quiet()
         code = chaos.autosync.stop()
         if code != 0:
-            raise Broken(f"autosync ended with {code}; see {chaos.autosync.log}")
+            raise chaos.broken(f"autosync ended with {code}")
         if "Traceback" in chaos.autosync.said():
-            raise Broken(f"there is a traceback in {chaos.autosync.log}")
+            raise chaos.broken("there is a traceback in the log")
 
     def _quiet(self) -> None:
         self._quiets.append(self._chaos.quiet())
@@ -116,13 +123,6 @@ class Soak:
             f" ({accidents or 'no accident'}), {len(self._chaos.world.book.now)} files, {len(self._quiets)} quiet points"
             f" (longest {max(self._quiets, default=0):.1f} s), {seen}"
         )
-
-    def _stop(self) -> None:
-        autosync = self._chaos.autosync
-        if autosync.process is not None and autosync.process.poll() is None:
-            autosync.kill()
-        if self._chaos.observer.looks:
-            self._chaos.observer.stop()
 
 
 if __name__ == "__main__":

@@ -7,10 +7,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
+import psutil
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -30,13 +33,18 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 
 
+def lacking(what: str) -> NoReturn:
+    """This machine lacks something that the test needs: it is skipped on a laptop, and fails where CI=true."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(what)
+    pytest.skip(what)
+
+
 def _running(make: Callable[[], Server]) -> Iterator[Server]:
     try:
         server = make()
     except Missing as missing:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(f"{missing} is not installed")
+        lacking(f"{missing} is not installed")
     server.start()
     try:
         yield server
@@ -121,22 +129,64 @@ def exact_bucket(moto: Moto, monkeypatch: pytest.MonkeyPatch) -> Bucket:
     return Bucket(moto)
 
 
+def on_disk(tree: Path) -> dict[str, int]:
+    """Every file below a directory, by its path, with its size."""
+    return {str(path.relative_to(tree)): path.stat().st_size for path in tree.rglob("*") if path.is_file()}
+
+
+def equal_soon(bucket: Bucket, tree: Path, what: str, seconds: float = 20, *, to_the_byte: bool = False) -> float:
+    """Wait until the bucket equals the tree, in names and sizes or to the byte, and say how long it took."""
+    began = time.monotonic()
+
+    def different() -> list[str]:
+        there, here = bucket.sizes(), on_disk(tree)
+        keys = {key for key, _ in there.items() ^ here.items()}
+        if to_the_byte and not keys:
+            keys = {key for key in here if bucket.read(key) != (tree / key).read_bytes()}
+        return sorted(keys)
+
+    try:
+        wait_until(lambda: not different(), seconds, what, pause=0.2 if to_the_byte else 0.01)
+    except AssertionError:
+        left = different()
+        assert not left, f"{what}: {len(left)} differ, the first are {left[:5]}"
+    return time.monotonic() - began
+
+
+class Program(subprocess.Popen[str]):
+    """A command that runs; what it writes goes to a file."""
+
+    def __init__(self, command: list[str], log: Path, cwd: Path, environ: dict[str, str]) -> None:
+        self._log = log
+        with open(log, "w", encoding="utf-8") as output:
+            super().__init__(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, text=True, cwd=cwd, env=environ, start_new_session=True
+            )
+
+    def said(self) -> str:
+        """What it has written."""
+        return self._log.read_text(errors="replace")
+
+    def children(self, word: str = "") -> list[psutil.Process]:
+        """Its children and theirs that have a word in their command line: there is one."""
+        everything = psutil.Process(self.pid).children(recursive=True)
+        found = [child for child in everything if word in " ".join(child.cmdline())]
+        assert found, [child.cmdline() for child in everything]
+        return found
+
+
 class Programs:
     """Starts the installed commands as processes, and sees that none is left behind."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._started: list[subprocess.Popen[str]] = []
+        self._started: list[Program] = []
 
-    def start(self, *command: str, cwd: Path | None = None, **environ: str) -> subprocess.Popen[str]:
-        """Start one; what it writes goes to a file, see `said`."""
+    def start(self, *command: str, cwd: Path | None = None, **environ: str) -> Program:
+        """Start one."""
         log = self._directory / f"said-{len(self._started)}.txt"
-        with open(log, "w", encoding="utf-8") as output:
-            process = subprocess.Popen(
-                [str(BIN / command[0]), *command[1:]], stdin=subprocess.DEVNULL, stdout=output, stderr=output, text=True,
-                cwd=cwd or self._directory, env={**os.environ, "PYTHONWARNINGS": "ignore", **environ}, start_new_session=True,
-            )  # fmt: skip
-        process.said = lambda: log.read_text(errors="replace")  # type: ignore[attr-defined]
+        full, environ = [str(BIN / command[0]), *command[1:]], {**os.environ, "PYTHONWARNINGS": "ignore", **environ}
+        process = Program(full, log, cwd or self._directory, environ)
         self._started.append(process)
         return process
 
@@ -147,7 +197,7 @@ class Programs:
             cwd=cwd or self._directory, env={**os.environ, "PYTHONWARNINGS": "ignore", **environ},
         )  # fmt: skip
 
-    def worker(self, *options: str, broker: str, cwd: Path | None = None, **environ: str) -> subprocess.Popen[str]:
+    def worker(self, *options: str, broker: str, cwd: Path | None = None, **environ: str) -> Program:
         """Start an upload box, and wait until it serves its queue."""
         environ = {"CELERY_BROKER_URL": broker, **environ}
         command = ("celery", "-A", "autosync", "worker", "--without-gossip", "--without-mingle", "-l", "INFO", *options)
@@ -156,6 +206,7 @@ class Programs:
         return process
 
     def end(self) -> None:
+        """End those that still run."""
         for process in self._started:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
@@ -170,7 +221,7 @@ class Programs:
 @pytest.fixture
 def programs(tmp_path: Path) -> Iterator[Programs]:
     """The commands, as processes."""
-    assert shutil.which(str(BIN / "autosync")), "install the project into this environment first: make .venv"
+    assert shutil.which(str(BIN / "autosync")), "the project is not installed in this environment: see `make test`"
     started = Programs(tmp_path)
     try:
         yield started
@@ -184,3 +235,31 @@ def tree(tmp_path: Path) -> Path:
     directory = tmp_path / "source"
     directory.mkdir()
     return directory
+
+
+@pytest.fixture
+def once(bucket: Bucket, tree: Path) -> list[str]:
+    """The command that makes `bucket` equal to `tree`, and ends."""
+    return ["autosync", "--once", *bucket.options(), f"--source-prefix={tree}/", str(tree)]
+
+
+@pytest.fixture
+def bindfs() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Mounts one directory on another through FUSE, which stands for a share: what is done behind it gives no event in it."""
+    if not shutil.which("bindfs"):
+        lacking("bindfs is not installed")
+    mounted: list[tuple[Path, subprocess.Popen[bytes]]] = []
+
+    def mount(behind: Path, share: Path, *options: str) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(["bindfs", "-f", *options, str(behind), str(share)])
+        mounted.append((share, process))
+        wait_until(lambda: share.is_mount() or process.poll() is not None, what="the share is mounted")
+        if not share.is_mount():
+            lacking("bindfs may not mount here")
+        return process
+
+    yield mount
+    for share, process in mounted:
+        subprocess.run(["umount", "--lazy", str(share)], check=False)
+        process.kill()
+        process.wait()

@@ -7,10 +7,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from email.utils import formatdate
-from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
+import botocore.exceptions
 import pytest
 import requests
 from conftest import Bucket
@@ -43,7 +44,7 @@ class Content:
         self._directory = directory
         self._open: list[SourceFile] = []
 
-    def file(self, key: str, content: bytes, passing: object = None, **notes: Callable[[str], object]) -> SourceFile:
+    def file(self, key: str, content: bytes, passing: object = None, **notes: Callable[..., object]) -> SourceFile:
         path = self._directory / f"source-{len(self._open)}"
         path.write_bytes(content)
         made = SourceFile(key, os.open(path, os.O_RDONLY), passing or (lambda count: None), **notes)  # type: ignore[arg-type]
@@ -284,45 +285,147 @@ def test_an_upload_that_fails_leaves_no_open_parts(bucket: Bucket, content: Cont
     assert bucket.sizes() == {}
 
 
-def test_an_upload_in_parts_is_told_before_its_first_byte_and_after_its_last(bucket: Bucket, content: Content) -> None:
+class Notes:
+    """Takes down what an upload says of itself, and what was open in the bucket at that moment."""
+
+    def __init__(self, bucket: Bucket, refuse: int = 0) -> None:
+        self.told: list[tuple[str, str, str, list[tuple[str, str]]]] = []
+        self.open: list[str] = []
+        self._bucket = bucket
+        self._refuse = refuse
+
+    def passing(self, count: int) -> None:
+        self.told.append(("read", "", "", self._bucket.open_uploads()))
+
+    def begun(self, token: str, instead: str) -> None:
+        self.told.append(("begun", token, instead, self._bucket.open_uploads()))
+        if len(self.told) == self._refuse:
+            raise BrokerError("the broker is away")
+        self.open = [one for one in self.open if one != instead] + [token]
+
+    def ended(self, token: str) -> None:
+        self.told.append(("ended", token, "", self._bucket.open_uploads()))
+        self.open = [one for one in self.open if one != token]
+
+    def file(self, content: Content, size: int, key: str = "large") -> SourceFile:
+        return content.file(key, b"x" * size, self.passing, begun=self.begun, ended=self.ended)
+
+
+def test_an_upload_in_parts_is_told_before_it_begins_before_its_first_byte_and_after_its_last(bucket: Bucket, content: Content) -> None:
     actor = load("s3")(target_container=bucket.name, endpoint_url=bucket.server.url)
-    told: list[tuple[str, str, list[tuple[str, str]]]] = []
+    notes = Notes(bucket)
 
-    def note(what: str, token: str = "") -> None:
-        told.append((what, token, bucket.open_uploads()))
+    actor.upload(notes.file(content, SMALL + 1))
 
-    actor.upload(
-        content.file("large", b"x" * (SMALL + 1), lambda count: note("read"), begun=partial(note, "begun"), ended=partial(note, "ended"))
-    )
-    actor.upload(content.file("small", b"x" * SMALL, begun=partial(note, "begun"), ended=partial(note, "ended")))
+    (_, intention, _, before), (_, token, instead, then), *rest = notes.told
+    assert (before, then, instead) == ([], [("large", token)], intention)
+    assert rest.pop() == ("ended", token, "", [])
+    assert {what for what, *_ in rest} == {"read"}
+    assert notes.open == []
 
-    what, token, still_open = told[0]
-    assert (what, still_open) == ("begun", [("large", token)])
-    assert told[-1] == ("ended", token, [])
-    assert {what for what, _, _ in told[1:-1]} == {"read"}, "once each, and not for a file that is sent in one request"
+    del notes.told[:]
+    actor.upload(notes.file(content, SMALL, "small"))
+    assert {what for what, *_ in notes.told} == {"read"}, "nothing is open of a file that is sent in one request"
 
 
-def test_an_upload_that_cannot_be_noted_is_aborted(bucket: Bucket, content: Content) -> None:
+@pytest.mark.parametrize("which", [1, 2], ids=["the intention", "the upload"])
+def test_an_upload_that_cannot_be_noted_is_aborted(bucket: Bucket, content: Content, which: int) -> None:
     actor = load("s3")(target_container=bucket.name, endpoint_url=bucket.server.url)
-    read: list[int] = []
-    ended: list[str] = []
-
-    def away(token: str) -> None:
-        assert bucket.open_uploads() == [("large", token)]
-        raise BrokerError("the broker is away")
+    notes = Notes(bucket, refuse=which)
 
     with pytest.raises(BrokerError, match="the broker is away"):
-        actor.upload(content.file("large", b"x" * (SMALL + 1), read.append, begun=away, ended=ended.append))
+        actor.upload(notes.file(content, SMALL + 1))
 
-    assert (bucket.open_uploads(), len(ended), read) == ([], 1, [])
+    assert (bucket.open_uploads(), "read" in [what for what, *_ in notes.told]) == ([], False)
+    for token in notes.open:  # the intention: nothing came of it, which is no error
+        actor.abandon("large", token)
+
+
+def test_an_upload_whose_beginning_was_not_answered_is_found_by_its_intention_and_no_other_is(
+    bucket: Bucket, content: Content, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    actor = load("s3")(target_container=bucket.name, endpoint_url=bucket.server.url)
+    notes = Notes(bucket)
+    client = actor._client  # type: ignore[attr-defined]
+    begin = client.create_multipart_upload
+
+    def and_lose_the_answer(**request: object) -> None:
+        begin(**request)
+        raise botocore.exceptions.ReadTimeoutError(endpoint_url=bucket.server.url)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(client, "create_multipart_upload", and_lose_the_answer)
+        with pytest.raises(TargetError, match="Read timeout"):
+            actor.upload(notes.file(content, SMALL + 1))
+    foreign = [bucket.begin_upload(key) for key in ("large.too", "a/large", "larg")]
+    (ours,) = [one for one in bucket.open_uploads() if one not in foreign]
+    (intention,) = notes.open
+
+    began = float(intention.split()[1])
+    for elsewhere in (began + 10, began - 600):  # uploads of the same key that somebody else began at another time
+        actor.abandon("large", f"begins {elsewhere}")
+        assert ours in bucket.open_uploads()
+    for _ in range(2):  # that it is not there any more is no error
+        actor.abandon("large", intention)
+        assert bucket.open_uploads() == sorted(foreign)
+
+
+@pytest.mark.parametrize(
+    ("error", "may_be_open"),
+    [
+        (botocore.exceptions.EndpointConnectionError(endpoint_url="x"), False),
+        (botocore.exceptions.ClientError({"Error": {"Code": "AccessDenied"}}, "CreateMultipartUpload"), False),
+        (botocore.exceptions.ClientError({"Error": {"Code": "SlowDown"}}, "CreateMultipartUpload"), False),
+        (botocore.exceptions.ClientError({"Error": {"Code": "InternalError"}}, "CreateMultipartUpload"), True),
+        (botocore.exceptions.ConnectionClosedError(endpoint_url="x"), True),
+    ],
+    ids=lambda value: getattr(value, "fmt", "")[:20] or str(value),
+)
+def test_the_intention_stays_noted_only_if_something_may_have_come_of_it(
+    bucket: Bucket, content: Content, monkeypatch: pytest.MonkeyPatch, error: Exception, may_be_open: bool
+) -> None:
+    actor = load("s3")(target_container=bucket.name, endpoint_url=bucket.server.url)
+    notes = Notes(bucket)
+
+    def fail(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(actor._client, "create_multipart_upload", fail)  # type: ignore[attr-defined]
+    with pytest.raises(TargetError):
+        actor.upload(notes.file(content, SMALL + 1))
+
+    assert len(notes.open) == may_be_open
+
+
+def test_a_beginning_that_was_asked_for_twice_leaves_the_intention_noted(
+    bucket: Bucket, content: Content, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first answer was lost, and the upload that it told of is still open."""
+    actor = load("s3")(target_container=bucket.name, endpoint_url=bucket.server.url)
+    notes = Notes(bucket)
+    client = actor._client  # type: ignore[attr-defined]
+    begin = client.create_multipart_upload
+
+    def twice(**request: object) -> dict[str, Any]:
+        begin(**request)
+        said: dict[str, Any] = begin(**request)
+        said["ResponseMetadata"]["RetryAttempts"] = 1
+        return said
+
+    monkeypatch.setattr(client, "create_multipart_upload", twice)
+    actor.upload(notes.file(content, SMALL + 1))
+
+    assert [key for key, _ in bucket.open_uploads()] == ["large"]
+    (intention,) = notes.open
+    actor.abandon("large", intention)
+    assert bucket.open_uploads() == []
 
 
 def test_an_upload_that_cannot_be_aborted_is_not_told_as_ended(
     bucket: Bucket, content: Content, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     actor = load("s3")(target_container=bucket.name, endpoint_url=bucket.server.url)
-    begun: list[str] = []
-    ended: list[str] = []
+    notes = Notes(bucket)
 
     def stop(count: int) -> None:
         raise Torn("stopped in the middle")
@@ -330,14 +433,14 @@ def test_an_upload_that_cannot_be_aborted_is_not_told_as_ended(
     def refuse(**_: object) -> None:
         raise TargetError("not now")
 
-    file = content.file("large", b"x" * (SMALL + 1), stop, begun=begun.append, ended=ended.append)
+    file = content.file("large", b"x" * (SMALL + 1), stop, begun=notes.begun, ended=notes.ended)
     with monkeypatch.context() as patch:
         patch.setattr(actor._client, "abort_multipart_upload", refuse)  # type: ignore[attr-defined]
         with pytest.raises(Torn, match="stopped in the middle"):
             actor.upload(file)
 
-    assert (bucket.open_uploads(), ended) == ([("large", *begun)], [])
-    actor.abandon("large", *begun)
+    assert bucket.open_uploads() == [("large", *notes.open)]
+    actor.abandon("large", *notes.open)
     assert bucket.open_uploads() == []
 
 

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -263,28 +264,56 @@ def test_a_file_that_stays_open_for_writing_is_sent_all_the_same(bench: Workbenc
         assert STORE == {"log": b"a line"}
 
 
-def test_a_file_that_never_rests_is_sent_in_the_end_and_never_half_written(bench: Workbench, tree: Path) -> None:
-    stop = threading.Event()
+@pytest.mark.parametrize("pause", [0.15, 0.003])
+def test_a_file_that_never_rests_is_sent_in_the_end_and_never_half_written(bench: Workbench, tree: Path, pause: float) -> None:
     (tree / "busy").write_bytes(b"a" * 300_000)
 
-    def write() -> None:
+    def write(stop: threading.Event) -> None:
         with (tree / "busy").open("r+b", buffering=0) as file:
             for letter in itertools.cycle(b"abc"):
                 file.seek(0)
                 file.write(bytes([letter]) * 300_000)
-                if stop.wait(0.15):
+                if stop.wait(pause):
                     return
 
-    writer = threading.Thread(target=write)
+    with restless(write):
+        send(bench, "busy")
+    assert len(set(STORE["busy"])) == 1
+
+
+def test_a_large_file_that_grows_all_the_time_is_sent_in_the_end_as_far_as_it_had_come(bench: Workbench, tree: Path) -> None:
+    (tree / "recording").write_bytes(os.urandom(20 << 20))
+
+    def write(stop: threading.Event) -> None:
+        with (tree / "recording").open("ab", buffering=0) as file:
+            while not stop.wait(0.001):
+                file.write(os.urandom(1000))
+
+    with restless(write):
+        send(bench, "recording")
+        assert (tree / "recording").stat().st_size > len(STORE["recording"]), "it grew meanwhile"
+    assert len(STORE["recording"]) >= 20 << 20
+    assert (tree / "recording").read_bytes().startswith(STORE["recording"])
+
+
+@contextmanager
+def restless(write: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Somebody writes until the end of the with-block."""
+    stop = threading.Event()
+    writer = threading.Thread(target=write, args=(stop,))
     writer.start()
     try:
-        bench.ledger.mark([("busy", UNKNOWN)])
-        while bench.ledger.dirty():
-            bench.work(wait_until(lambda: bench.ledger.sweep(age=0.0), 20, "the next try is due"))
+        yield
     finally:
         stop.set()
         writer.join()
-    assert len(set(STORE["busy"])) == 1
+
+
+def send(bench: Workbench, key: str) -> None:
+    """Mark a key, and work until nothing is left to do."""
+    bench.ledger.mark([(key, UNKNOWN)])
+    while bench.ledger.dirty():
+        bench.work(wait_until(lambda: bench.ledger.sweep(age=0.0), 20, "the next try is due"))
 
 
 def test_a_deletion_during_an_upload_leaves_nothing_behind(bench: Workbench, tree: Path) -> None:
@@ -652,7 +681,7 @@ def test_an_upload_that_the_broker_could_not_note_is_ended_and_tried_again_howev
     bench.ledger.mark([("a", UNKNOWN)])
     Recording.token = "unnoted"
 
-    def away(self: Ledger, key: str, token: str) -> None:
+    def away(self: Ledger, *_: str) -> None:
         raise BrokerError("the broker is away")
 
     with monkeypatch.context() as patch:

@@ -182,7 +182,7 @@ def test_a_bucket_that_cannot_be_used_is_one_clear_line(change: dict, said: str,
 
 
 def test_credentials_come_from_dot_boto(
-    programs: Programs, bucket: Bucket, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    programs: Programs, once: list[str], bucket: Bucket, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(tree)
     key, secret = os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"]
@@ -191,7 +191,7 @@ def test_credentials_come_from_dot_boto(
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / ".boto").write_text(f"[Credentials]\naws_access_key_id = {key}\naws_secret_access_key = {secret}\n")
 
-    done = programs.run("autosync", "--once", *bucket.options(), f"--source-prefix={tree}/", str(tree))
+    done = programs.run(*once)
 
     assert done.returncode == 0, done.stderr
     assert sorted(bucket.sizes()) == ["1", "a/2", "a/b/3", "c/4"]
@@ -217,7 +217,7 @@ def test_a_second_watcher_on_the_same_mirror_is_refused_and_a_dead_one_is_replac
     fill(tree)
     options = ["--actor=file", f"--target-container={target}", f"--broker={broker}", "--name=one", str(tree)]
     first = programs.start("autosync-watch", *options)
-    wait_until(lambda: "keeping one" in first.said(), what="the first is at work")  # type: ignore[attr-defined]
+    wait_until(lambda: "keeping one" in first.said(), what="the first is at work")
 
     second = programs.run("autosync-watch", *options)
 
@@ -227,7 +227,7 @@ def test_a_second_watcher_on_the_same_mirror_is_refused_and_a_dead_one_is_replac
     first.kill()
     first.wait()
     third = programs.start("autosync-watch", *options)
-    wait_until(lambda: "keeping one" in third.said(), 5, "the third takes the place of the dead one")  # type: ignore[attr-defined]
+    wait_until(lambda: "keeping one" in third.said(), 5, "the third takes the place of the dead one")
 
 
 def test_a_broken_celeryconfig_is_one_clear_line(programs: Programs, tmp_path: Path) -> None:
@@ -286,7 +286,9 @@ def test_json_lines_are_json(programs: Programs, tree: Path, target: Path) -> No
     assert {"mirror", "seconds", "worker", "attempt"} <= set(sent["1"])
 
 
-def test_keys_that_cannot_be_sent_end_in_the_failed_list_with_exit_code_3(programs: Programs, bucket: Bucket, tree: Path) -> None:
+def test_keys_that_cannot_be_sent_end_in_the_failed_list_with_exit_code_3(
+    programs: Programs, once: list[str], bucket: Bucket, tree: Path
+) -> None:
     fill(tree)
     (tree / ("d" * 200)).mkdir()
     long = Path("d" * 200)
@@ -295,7 +297,7 @@ def test_keys_that_cannot_be_sent_end_in_the_failed_list_with_exit_code_3(progra
     (tree / long).mkdir(parents=True)
     (tree / long / "file").write_text("too long a key")
 
-    done = programs.run("autosync", "--once", *bucket.options(), f"--source-prefix={tree}/", str(tree))
+    done = programs.run(*once)
 
     assert done.returncode == 3
     assert "S3 allows 1024" in done.stderr

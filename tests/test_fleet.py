@@ -10,8 +10,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from conftest import Bucket, Programs
-from test_live import equal_soon, on_disk
+from conftest import Bucket, Programs, equal_soon, on_disk
 
 from autosync.ledger import Ledger, connect
 from autosync.tasks.messages import batch_line
@@ -40,7 +39,7 @@ def test_two_workers_share_the_work_and_once_waits_for_them(
 
     assert done.returncode == 0, done.stderr
     assert bucket.sizes() == on_disk(tree)
-    shares = [box.said().count("uploaded ") for box in boxes]  # type: ignore[attr-defined]
+    shares = [box.said().count("uploaded ") for box in boxes]
     assert sum(shares) == 1500
     assert min(shares) > 0, shares
 
@@ -63,7 +62,7 @@ def test_a_box_sees_the_share_at_another_path_and_reads_its_settings_from_celery
     (tree / "b").write_text("b")
     equal_soon(bucket, tree, "live")
 
-    assert "concurrency: 2 (thread)" in box.said()  # type: ignore[attr-defined]
+    assert "concurrency: 2 (thread)" in box.said()
     assert watcher.poll() is None
 
 
@@ -79,8 +78,8 @@ def test_a_box_that_was_not_given_the_source_refuses_and_the_keys_show_up_as_fai
     said = f"was not given the source {tree}; add it to autosync_sources in its celeryconfig.py"
     assert done.returncode == 3
     assert said in done.stderr
-    assert said in box.said()  # type: ignore[attr-defined]
-    assert "Traceback" not in box.said()  # type: ignore[attr-defined]
+    assert said in box.said()
+    assert "Traceback" not in box.said()
     assert {failure.key for failure in Ledger(connect(broker), "fleet").failures()} == {"a", "b"}
     assert bucket.sizes() == {}
 
@@ -141,12 +140,12 @@ def test_a_killed_broker_delays_and_loses_nothing(
         (tree / str(number)).write_text(str(number))
         if number == 100:
             own_valkey.kill()
-    wait_until(lambda: "what happens meanwhile is kept" in watcher.said(), 20, "the watcher has met the dead broker")  # type: ignore[attr-defined]
+    wait_until(lambda: "what happens meanwhile is kept" in watcher.said(), 20, "the watcher has met the dead broker")
     own_valkey.start()
 
     equal_soon(bucket, tree, "everything, in spite of it", 90)
     assert (box.poll(), watcher.poll()) == (None, None)
-    assert "Unrecoverable" not in box.said()  # type: ignore[attr-defined]
+    assert "Unrecoverable" not in box.said()
 
 
 def test_a_broker_that_lost_its_memory_is_noticed(
@@ -161,7 +160,7 @@ def test_a_broker_that_lost_its_memory_is_noticed(
     programs.worker(broker=broker, AUTOSYNC_SOURCES=sources(tree))
 
     equal_soon(bucket, tree, "everything is looked at again")
-    assert "has lost its memory" in watcher.said()  # type: ignore[attr-defined]
+    assert "has lost its memory" in watcher.said()
 
 
 def test_a_forged_message_does_nothing(
@@ -185,9 +184,9 @@ def test_a_forged_message_does_nothing(
         app.send_task("autosync.upload", args=args, queue="autosync", ignore_result=True)
     app.close()
 
-    wait_until(lambda: box.said().count("succeeded in") >= 6, what="all messages were worked off")  # type: ignore[attr-defined]
+    wait_until(lambda: box.said().count("succeeded in") >= 6, what="all messages were worked off")
     assert bucket.sizes() == {"a": 1}
-    assert "Traceback" not in box.said()  # type: ignore[attr-defined]
+    assert "Traceback" not in box.said()
 
 
 def test_flower_shows_both_workers_and_readable_transfers(
@@ -210,7 +209,7 @@ def test_flower_shows_both_workers_and_readable_transfers(
                 found: dict = json.load(answer)
                 return found
         except OSError:
-            assert flower.poll() is None, flower.said()  # type: ignore[attr-defined]
+            assert flower.poll() is None, flower.said()
             return {}
 
     wait_until(lambda: len(ask("workers?refresh=1")) == 2, 40, "Flower knows both workers", pause=0.3)
@@ -269,7 +268,7 @@ def test_an_actor_of_the_users_own_by_name_on_a_fleet_and_on_one_host(programs: 
     box = programs.worker(broker=broker, cwd=desk, AUTOSYNC_PASSWORD="from-the-box")
     fleet = programs.run("autosync-watch", "--once", f"--broker={broker}", "--actor=my_actor.MyActor", *options, cwd=desk)
 
-    assert fleet.returncode == 0, fleet.stderr + box.said()  # type: ignore[attr-defined]
+    assert fleet.returncode == 0, fleet.stderr + box.said()
     assert not (store / "3.mp3").exists()
     assert (store / "new.mp3").read_text() == "from-the-box:new"
     stored = b"".join(str(value).encode() for value in _everything(broker))

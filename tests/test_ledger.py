@@ -436,6 +436,15 @@ def test_a_worker_that_lost_its_claim_takes_only_its_own_upload_back(ledger: Led
     assert unfinished(ledger, "two", "a") == ("second", "third"), "one that could not be ended is not forgotten over another"
 
 
+def test_one_token_takes_the_place_of_another_and_all_are_told_to_the_watcher(ledger: Ledger) -> None:
+    assert ledger.uploads() == {}
+    ledger.begun("a", "intention")
+    ledger.begun("a", "other")
+    ledger.begun("\udcff", "elsewhere")
+    ledger.begun("a", "token", "intention")
+    assert ledger.uploads() == {"a": ["other", "token"], "\udcff": ["elsewhere"]}
+
+
 def test_uploads_of_a_key_that_another_holds_are_not_told(ledger: Ledger) -> None:
     mark(ledger, "a")
     claimed(ledger, "one", "a")
@@ -787,6 +796,7 @@ def calls(ledger: Ledger) -> dict[str, Callable[[], object]]:
         "done": lambda: done(ledger, "one", "a", Deed.RETRY),
         "begun": lambda: ledger.begun("a", "token"),
         "ended": lambda: ledger.ended("a", "token"),
+        "uploads": ledger.uploads,
         "sweep": ledger.sweep,
         "forfeit": lambda: ledger.forfeit("one"),
         "failures": lambda: list(ledger.failures()),

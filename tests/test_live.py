@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
-from conftest import Bucket, Programs
+from conftest import Bucket, Program, Programs, equal_soon, on_disk
 
 from autosync.ledger import PLACE, Ledger, connect
 from lab.servers import Valkey, wait_until
@@ -20,36 +19,16 @@ from lab.servers import Valkey, wait_until
 pytestmark = pytest.mark.slow
 
 
-def on_disk(tree: Path) -> dict[str, int]:
-    """Every file below a directory, by its path, with its size."""
-    return {str(path.relative_to(tree)): path.stat().st_size for path in tree.rglob("*") if path.is_file()}
-
-
 @pytest.fixture
-def live(programs: Programs, bucket: Bucket, tree: Path) -> Callable[..., subprocess.Popen[str]]:
+def live(programs: Programs, bucket: Bucket, tree: Path) -> Callable[..., Program]:
     """Starts autosync on the tree and waits until the bucket equals it."""
 
-    def start(*options: str) -> subprocess.Popen[str]:
+    def start(*options: str) -> Program:
         process = programs.start("autosync", "-v", *bucket.options(), f"--source-prefix={tree}/", *options, str(tree))
-        wait_until(lambda: "keeping" in process.said() and bucket.sizes() == on_disk(tree), what="the first look is done")  # type: ignore[attr-defined]
+        wait_until(lambda: "keeping" in process.said() and bucket.sizes() == on_disk(tree), what="the first look is done")
         return process
 
     return start
-
-
-def equal_soon(bucket: Bucket, tree: Path, what: str, seconds: float = 20) -> float:
-    """Wait until the bucket equals the tree, and say how long it took."""
-    began = time.monotonic()
-
-    def different() -> list[tuple[str, int]]:
-        return sorted(set(bucket.sizes().items()) ^ set(on_disk(tree).items()))
-
-    try:
-        wait_until(lambda: not different(), seconds, what)
-    except AssertionError:
-        left = different()
-        assert not left, f"{what}: {len(left)} differ, the first are {left[:5]}"
-    return time.monotonic() - began
 
 
 def test_files_come_change_move_and_go(live: Callable, bucket: Bucket, tree: Path) -> None:
@@ -172,20 +151,13 @@ def test_what_no_event_tells_is_found_by_a_rescan(live: Callable, bucket: Bucket
 
 
 def test_what_another_client_of_a_share_does_is_found_by_a_rescan(
-    live: Callable, bucket: Bucket, tree: Path, tmp_path: Path, request: pytest.FixtureRequest
+    live: Callable, bindfs: Callable, bucket: Bucket, tree: Path, tmp_path: Path
 ) -> None:
-    """A FUSE mount stands for the share: what is done behind it gives no event in it."""
-    if not shutil.which("bindfs"):
-        assert os.environ.get("CI") != "true", "bindfs is missing"
-        pytest.skip("bindfs is not installed")
     behind = tmp_path / "behind"
     behind.mkdir()
     (behind / "a").write_text("a")
-    share = subprocess.Popen(["bindfs", "-f", str(behind), str(tree)])
-    request.addfinalizer(share.wait)
-    request.addfinalizer(lambda: subprocess.run(["umount", "-l", str(tree)], check=False))
-    wait_until(lambda: (tree / "a").exists(), what="the share is mounted")
-    process = live("--rescan=2", "-v")
+    bindfs(behind, tree)
+    process = live("--rescan=2")
 
     (behind / "d").mkdir()
     (behind / "d/b").write_text("b")
@@ -193,7 +165,7 @@ def test_what_another_client_of_a_share_does_is_found_by_a_rescan(
     wait_until(lambda: sorted(bucket.sizes()) == ["d/b"], 60, "what was done behind the share")
     (behind / "d/b").write_text("longer")
     wait_until(lambda: bucket.read("d/b") == b"longer", 60, "a change behind the share")
-    assert "compared" in process.said()  # type: ignore[attr-defined]
+    assert "compared" in process.said()
 
 
 def test_keys_outside_the_scope_are_never_touched(programs: Programs, bucket: Bucket, tree: Path) -> None:
@@ -240,33 +212,35 @@ def test_single_files_and_several_paths(programs: Programs, bucket: Bucket, tree
     assert process.poll() is None
 
 
-def test_once_ends_when_the_target_equals_the_source_and_again_does_nothing(programs: Programs, bucket: Bucket, tree: Path) -> None:
+def test_once_ends_when_the_target_equals_the_source_and_again_does_nothing(
+    programs: Programs, once: list[str], bucket: Bucket, tree: Path
+) -> None:
     for number in range(300):
         (tree / f"d{number % 7}").mkdir(exist_ok=True)
         (tree / f"d{number % 7}/{number}").write_text(str(number))
-    options = ["autosync", "--once", *bucket.options(), f"--source-prefix={tree}/", str(tree)]
 
-    first = programs.run(*options)
+    first = programs.run(*once)
     assert (first.returncode, bucket.sizes()) == (0, on_disk(tree)), first.stderr
     stamps = _stamps(bucket)
     shutil.rmtree(tree / "d3")
     (tree / "d1/1").write_text("changed")
-    second = programs.run(*options)
+    second = programs.run(*once)
 
     assert (second.returncode, bucket.sizes()) == (0, on_disk(tree)), second.stderr
     # What did not change was compared by content, since its times alone could not tell; it was not sent again.
     again = {key for key, stamp in _stamps(bucket).items() if stamps.get(key) != stamp}
     assert again == {"d1/1"}
-    third = programs.run(*options)
+    third = programs.run(*once)
     assert "uploaded 0 files (0 B), deleted 0" in third.stderr
 
 
-def test_chmod_alone_sends_nothing_and_a_new_time_with_other_content_does(programs: Programs, bucket: Bucket, tree: Path) -> None:
+def test_chmod_alone_sends_nothing_and_a_new_time_with_other_content_does(
+    programs: Programs, once: list[str], bucket: Bucket, tree: Path
+) -> None:
     for name in ("mode", "content", "large"):
         (tree / name).write_text("before")
     (tree / "large").write_bytes(os.urandom(9 << 20))
-    options = ["autosync", "--once", *bucket.options(), f"--source-prefix={tree}/", str(tree)]
-    assert programs.run(*options).returncode == 0
+    assert programs.run(*once).returncode == 0
     stamps = _stamps(bucket)
     wait_until(lambda: time.time() > max(stamp.timestamp() for stamp in stamps.values()) + 2, what="changes after this are newer")  # type: ignore[attr-defined]
 
@@ -274,7 +248,7 @@ def test_chmod_alone_sends_nothing_and_a_new_time_with_other_content_does(progra
     (tree / "large").chmod(0o600)
     (tree / "content").write_text("after!")
     os.utime(tree / "content", (1e9, 1e9))
-    done = programs.run(*options)
+    done = programs.run(*once)
 
     assert "uploaded 1 files" in done.stderr
     assert {key for key, stamp in _stamps(bucket).items() if stamps[key] != stamp} == {"content"}
@@ -282,21 +256,20 @@ def test_chmod_alone_sends_nothing_and_a_new_time_with_other_content_does(progra
 
 
 def test_only_a_comparison_of_checksums_finds_an_object_that_was_spoilt_in_the_target(
-    programs: Programs, bucket: Bucket, tree: Path
+    programs: Programs, once: list[str], bucket: Bucket, tree: Path
 ) -> None:
     (tree / "a").write_text("right")
     (tree / "b").write_text("right")
-    options = ["autosync", "--once", *bucket.options(), f"--source-prefix={tree}/", str(tree)]
     os.utime(tree / "a", (1e9, 1e9))
-    assert programs.run(*options).returncode == 0
+    assert programs.run(*once).returncode == 0
     changed = (tree / "a").stat().st_ctime
     wait_until(lambda: time.time() > changed + 4, what="what is made now is newer by more than the margin")
     bucket.client.put_object(Bucket=bucket.name, Key="a", Body=b"wrong")
 
     for compare in ("size", "time"):
-        assert programs.run(*options, f"--compare={compare}").returncode == 0
+        assert programs.run(*once, f"--compare={compare}").returncode == 0
         assert bucket.read("a") == b"wrong"
-    assert programs.run(*options, "--compare=checksum").returncode == 0
+    assert programs.run(*once, "--compare=checksum").returncode == 0
     assert bucket.read("a") == b"right"
 
 
@@ -327,10 +300,10 @@ def _stamps(bucket: Bucket) -> dict[str, object]:
     return {found["Key"]: found["LastModified"] for page in pages for found in page.get("Contents", ())}
 
 
-def test_an_empty_source_deletes_nothing(programs: Programs, bucket: Bucket, tree: Path) -> None:
+def test_an_empty_source_deletes_nothing(programs: Programs, once: list[str], bucket: Bucket, tree: Path) -> None:
     bucket.client.put_object(Bucket=bucket.name, Key="precious", Body=b"x")
 
-    done = programs.run("autosync", "--once", *bucket.options(), f"--source-prefix={tree}/", str(tree))
+    done = programs.run(*once)
 
     assert done.returncode == 1
     assert f"the source {tree} holds no file while the target holds 'precious'" in done.stderr
@@ -366,14 +339,10 @@ def test_a_server_that_rewrites_keys_is_named_once_and_nothing_goes_round_and_ro
     assert "black/slash" not in bucket.sizes(), "after the first, no other of its kind was sent"
 
 
-def descendants(pid: int) -> list[psutil.Process]:
-    return psutil.Process(pid).children(recursive=True)
-
-
 def test_no_process_is_left_behind_even_after_sigkill(live: Callable, bucket: Bucket, tree: Path) -> None:
     (tree / "a").write_text("a")
     process = live()
-    children = descendants(process.pid)
+    children = process.children()
     assert len(children) >= 2
 
     process.send_signal(signal.SIGKILL)
@@ -388,8 +357,7 @@ def test_no_process_is_left_behind_even_after_sigkill(live: Callable, bucket: Bu
 def test_a_killed_child_delays_and_loses_nothing(victim: str, live: Callable, bucket: Bucket, tree: Path) -> None:
     (tree / "a").write_text("a")
     process = live()
-    victims = [child for child in descendants(process.pid) if victim in " ".join(child.cmdline())]
-    assert victims, [child.cmdline() for child in descendants(process.pid)]
+    victims = process.children(victim)
 
     for number in range(500):
         (tree / f"{number}").write_text("x" * number)
@@ -406,7 +374,7 @@ def test_what_a_killed_worker_left_open_in_the_target_is_ended_and_nothing_else(
     (tree / "first").write_text("1")
     foreign = sorted(bucket.begin_upload(key) for key in ("large", "other"))
     process = live()
-    workers = [child for child in descendants(process.pid) if "celery" in " ".join(child.cmdline())]
+    workers = process.children("celery")
     with open(tree.with_name("large"), "wb") as large:
         large.truncate(192 << 20)  # a hole: nothing but zeros, and no room on the disk
     os.rename(tree.with_name("large"), tree / "large")
@@ -427,18 +395,17 @@ def test_what_a_killed_worker_left_open_in_the_target_is_ended_and_nothing_else(
     assert process.poll() is None
 
 
-def test_it_is_killed_in_the_middle_and_started_again(programs: Programs, bucket: Bucket, tree: Path) -> None:
+def test_it_is_killed_in_the_middle_and_started_again(programs: Programs, once: list[str], bucket: Bucket, tree: Path) -> None:
     for number in range(2000):
         (tree / f"{number}").write_text(str(number))
-    options = ["autosync", "--once", *bucket.options(), f"--source-prefix={tree}/", str(tree)]
-    first = programs.start(*options)
+    first = programs.start(*once)
     wait_until(lambda: 0 < len(bucket.sizes()) < 2000, what="it is in the middle", pause=0)
 
     first.kill()
     first.wait()
     assert len(bucket.sizes()) < 2000
 
-    second = programs.run(*options, timeout=100)
+    second = programs.run(*once, timeout=100)
     assert (second.returncode, bucket.sizes()) == (0, on_disk(tree)), second.stderr
 
 

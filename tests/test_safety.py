@@ -6,11 +6,9 @@ import errno
 import http.server
 import os
 import shutil
-import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -38,11 +36,11 @@ class Held(Actor):
         return Listing((File(key, 0, 0.0) for key in sorted(self.keys)), already_sorted=True)
 
 
-def looked(tree: Path, actor: Actor, path: str = "", **options: object) -> tuple[list[str], LookReport]:
-    """Which keys a look would delete."""
-    seen_leaving = bool(options.pop("seen_leaving", False))
-    holding = bool(options.pop("holding", False))
-    comparison = Comparison(Keys([Source(str(tree))], source_prefix=f"{tree}/"), actor, Policy(**options))  # type: ignore[arg-type]
+def looked(
+    tree: Path, actor: Actor, path: str = "", *, limit: DeleteLimit | None = None, seen_leaving: bool = False, holding: bool = False
+) -> tuple[list[str], LookReport]:
+    """Which keys a look would delete, and its report."""
+    comparison = Comparison(Keys([Source(str(tree))], source_prefix=f"{tree}/"), actor, Policy(limit=limit or DeleteLimit()))
     report = LookReport()
     found = list(comparison.differences(path, report, seen_leaving=seen_leaving, holding=holding))
     return [one.key for one in found if one.found is None], report
@@ -89,30 +87,23 @@ def test_one_empty_path_among_several_deletes_nothing(programs: Programs, bucket
     assert bucket.sizes() == before
 
 
-@contextmanager
-def without_privileges() -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
-    """Runs a program that permissions bind, also where root runs the tests."""
+def run_bound(*command: str) -> subprocess.CompletedProcess[str]:
+    """Run one of the commands so that permissions bind it, also where root runs the tests."""
     drop = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
-
-    def run(*command: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([*drop, str(BIN / command[0]), *command[1:]], capture_output=True, text=True, timeout=60, check=False)
-
-    yield run
+    return subprocess.run([*drop, str(BIN / command[0]), *command[1:]], capture_output=True, text=True, timeout=60, check=False)
 
 
 @pytest.mark.slow
-def test_an_unreadable_directory_keeps_what_is_behind_it_and_lets_the_rest_go(bucket: Bucket, tree: Path) -> None:
+def test_an_unreadable_directory_keeps_what_is_behind_it_and_lets_the_rest_go(once: list[str], bucket: Bucket, tree: Path) -> None:
     fill(tree, "a/1", "closed/2", "closed/deep/3", "z/4")
-    with without_privileges() as run:
-        options = ["autosync", "--once", *bucket.options(), f"--source-prefix={tree}/", str(tree)]
-        assert run(*options).returncode == 0
-        (tree / "a/1").unlink()
-        (tree / "z/4").unlink()
-        (tree / "closed").chmod(0)
-        try:
-            done = run(*options)
-        finally:
-            (tree / "closed").chmod(0o755)
+    assert run_bound(*once).returncode == 0
+    (tree / "a/1").unlink()
+    (tree / "z/4").unlink()
+    (tree / "closed").chmod(0)
+    try:
+        done = run_bound(*once)
+    finally:
+        (tree / "closed").chmod(0o755)
 
     assert done.returncode == 3
     assert f"{tree}/closed" in done.stderr
@@ -142,28 +133,20 @@ def test_an_error_while_walking_keeps_everything(tree: Path, monkeypatch: pytest
     assert not report.complete
 
 
-def test_a_share_inside_the_tree_whose_server_died_keeps_everything(tree: Path, tmp_path: Path) -> None:
+def test_a_share_inside_the_tree_whose_server_died_keeps_everything(bindfs: Callable, tree: Path, tmp_path: Path) -> None:
     """A FUSE mount whose process was killed answers ENOTCONN, as a real kernel does."""
-    if not shutil.which("bindfs"):
-        assert os.environ.get("CI") != "true", "bindfs is missing"
-        pytest.skip("bindfs is not installed")
     fill(tmp_path, "behind/2")
     fill(tree, "a/1")
     (tree / "b").mkdir()
-    server = subprocess.Popen(["bindfs", "-f", str(tmp_path / "behind"), str(tree / "b")])
-    try:
-        wait_until(lambda: (tree / "b/2").exists(), what="the share is mounted")
-        assert looked(tree, Held("a/1", "b/2"))[0] == []
-        server.send_signal(signal.SIGKILL)
-        server.wait()
-        with pytest.raises(OSError, match="not connected"):
-            os.listdir(tree / "b")
+    server = bindfs(tmp_path / "behind", tree / "b")
+    assert looked(tree, Held("a/1", "b/2"))[0] == []
 
-        deleted, report = looked(tree, Held("a/1", "a/gone", "b/2"))
-    finally:
-        subprocess.run(["umount", "-l", str(tree / "b")], check=False)
-        server.kill()
-        server.wait()
+    server.kill()
+    server.wait()
+    with pytest.raises(OSError, match="not connected"):
+        os.listdir(tree / "b")
+    deleted, report = looked(tree, Held("a/1", "a/gone", "b/2"))
+
     assert deleted == []
     assert not report.complete
 
@@ -185,9 +168,9 @@ def test_a_root_that_goes_away_deletes_nothing_and_goes_on_when_it_is_back(
         process = programs.start("autosync", "--rescan=1", *bucket.options(), f"--source-prefix={tree}/", str(tree))
         wait_until(lambda: len(bucket.sizes()) == 3, what="the first look is done")
         _take_away(what, tree, tmp_path)
-        wait_until(lambda: "is another directory than before" in process.said() or "is gone" in process.said(), what="it is noticed")  # type: ignore[attr-defined]
+        wait_until(lambda: "is another directory than before" in process.said() or "is gone" in process.said(), what="it is noticed")
         # Whatever is done about it is done by the rescan after that.
-        wait_until(lambda: process.said().count("look at everything") >= 2, 60, "two looks at what is not there")  # type: ignore[attr-defined]
+        wait_until(lambda: process.said().count("look at everything") >= 2, 60, "two looks at what is not there")
         assert sorted(bucket.sizes()) == ["a", "d/b", "d/c"]
         assert process.poll() is None
 
@@ -195,7 +178,7 @@ def test_a_root_that_goes_away_deletes_nothing_and_goes_on_when_it_is_back(
         (tree / "d/c").unlink()
         fill(tree, "new")
         wait_until(lambda: sorted(bucket.sizes()) == ["a", "d/b", "new"], 60, "it goes on")
-        assert "Traceback" not in process.said()  # type: ignore[attr-defined]
+        assert "Traceback" not in process.said()
     finally:
         programs.end()
         if is_mount:
@@ -330,14 +313,13 @@ def test_the_keys_of_another_mirror_beside_ours_stay(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("narrowed", ["--source-filter=.*\\.mp3$", "--source-exclude=.*\\.txt$", "--temporary=.*\\.txt"])
-def test_what_a_filter_leaves_out_from_now_on_stays(programs: Programs, bucket: Bucket, tree: Path, narrowed: str) -> None:
+def test_what_a_filter_leaves_out_from_now_on_stays(programs: Programs, once: list[str], bucket: Bucket, tree: Path, narrowed: str) -> None:
     fill(tree, "a.mp3", "b.mp3", "c.txt", "d/e.txt")
-    options = ["autosync", "--once", *bucket.options(), f"--source-prefix={tree}/", str(tree)]
-    assert programs.run(*options).returncode == 0
+    assert programs.run(*once).returncode == 0
 
     for name in ("b.mp3", "c.txt"):
         (tree / name).unlink()
-    assert programs.run(*options, narrowed).returncode == 0
+    assert programs.run(*once, narrowed).returncode == 0
 
     assert sorted(bucket.sizes()) == ["a.mp3", "c.txt", "d/e.txt"]
 
@@ -350,9 +332,8 @@ KEYS = [f"{number:04}" for number in range(40)]
 @pytest.mark.parametrize(("limit", "gone"), [("0", 0), ("5", 5), ("50%", 20), ("30", 30), ("100%", 30), (None, 30)])
 def test_a_look_deletes_no_more_than_its_limit_and_holds_the_rest(tree: Path, limit: str | None, gone: int) -> None:
     fill(tree, *KEYS[:10])
-    rule = DeleteLimit.parse(limit) if limit else DeleteLimit()
 
-    deleted, report = looked(tree, Held(*KEYS), limit=rule)
+    deleted, report = looked(tree, Held(*KEYS), limit=DeleteLimit.parse(limit) if limit else None)
 
     assert deleted == KEYS[10 : 10 + gone]
     assert (report.deletes, report.held) == (gone, 30 - gone)
@@ -375,22 +356,23 @@ def test_a_directory_that_was_seen_leaving_is_not_limited(tree: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_limit_on_the_command_line_holds_tells_and_lets_through(programs: Programs, bucket: Bucket, tree: Path) -> None:
+def test_the_limit_on_the_command_line_holds_tells_and_lets_through(
+    programs: Programs, once: list[str], bucket: Bucket, tree: Path
+) -> None:
     fill(tree, *KEYS[:10])
-    options = ["autosync", "--once", *bucket.options(), f"--source-prefix={tree}/", str(tree)]
-    assert programs.run(*options).returncode == 0
+    assert programs.run(*once).returncode == 0
     for key in KEYS[2:10]:
         (tree / key).unlink()
     fill(tree, "new")
 
-    first = programs.run(*options, "--max-delete=3")
+    first = programs.run(*once, "--max-delete=3")
     assert first.returncode == 3
     assert "start again with --max-delete=100%" in first.stderr
     assert sorted(bucket.sizes()) == [*KEYS[:2], *KEYS[5:10], "new"], "uploads go on meanwhile"
-    second = programs.run(*options, "--max-delete=3")
+    second = programs.run(*once, "--max-delete=3")
     assert second.returncode == 3
     assert sorted(bucket.sizes()) == [*KEYS[:2], *KEYS[5:10], "new"], "a limit that holds once an hour would hold nothing"
-    third = programs.run(*options, "--max-delete=100%")
+    third = programs.run(*once, "--max-delete=100%")
     assert (third.returncode, sorted(bucket.sizes())) == (0, [*KEYS[:2], "new"])
 
 
@@ -406,19 +388,18 @@ def test_what_the_kernel_tells_as_deleted_goes_whatever_the_limit(programs: Prog
     (tree / "out").rename(tmp_path / "out")
 
     wait_until(lambda: sorted(bucket.sizes()) == [f"here/{key}" for key in KEYS], 60, "all that was deleted is gone")
-    assert "are held" not in process.said()  # type: ignore[attr-defined]
+    assert "are held" not in process.said()
 
 
 # What stands there and is not sent
 
 @pytest.mark.slow
 def test_what_cannot_be_sent_is_told_and_a_link_that_leads_out_keeps_what_the_target_has(
-    programs: Programs, bucket: Bucket, tree: Path, tmp_path: Path
+    programs: Programs, once: list[str], bucket: Bucket, tree: Path, tmp_path: Path
 ) -> None:
     fill(tmp_path, "archive/film")
     fill(tree, "film", "folder/a", "rest", "pipe")
-    options = ["autosync", "--once", *bucket.options(), f"--source-prefix={tree}/", str(tree)]
-    assert programs.run(*options).returncode == 0
+    assert programs.run(*once).returncode == 0
     for name in ("film", "pipe"):
         (tree / name).unlink()
     shutil.rmtree(tree / "folder")
@@ -427,7 +408,7 @@ def test_what_cannot_be_sent_is_told_and_a_link_that_leads_out_keeps_what_the_ta
     os.mkfifo(tree / "pipe")
     (tree / "circle").symlink_to("circle")
 
-    done = programs.run(*options)
+    done = programs.run(*once)
 
     assert done.returncode == 0, done.stderr
     # A pipe is certainly not the file; a link may stand for it.
@@ -436,18 +417,17 @@ def test_what_cannot_be_sent_is_told_and_a_link_that_leads_out_keeps_what_the_ta
     for line in (f"film {leads_out}", f"folder {leads_out}", "pipe is a FIFO", "circle is a link that leads to itself"):
         assert f"skipped: {tree}/{line}" in done.stderr
     assert "skipped 4" in done.stderr
-    dry = programs.run(*options, "--dry-run")
+    dry = programs.run(*once, "--dry-run")
     assert [line.split()[0] for line in dry.stdout.splitlines()].count("skip") == 4
 
 
 @pytest.mark.slow
-def test_a_file_that_cannot_be_sent_is_in_the_failed_list_and_the_rest_goes_on(bucket: Bucket, tree: Path) -> None:
+def test_a_file_that_cannot_be_sent_is_in_the_failed_list_and_the_rest_goes_on(once: list[str], bucket: Bucket, tree: Path) -> None:
     deep = "/".join(["x" * 250] * 4) + "/" + "y" * 50
     fill(tree, deep, "closed", "rest", os.fsdecode(b"not utf-8 \xff"))
     (tree / "closed").chmod(0)
 
-    with without_privileges() as run:
-        done = run("autosync", "--once", *bucket.options(), f"--source-prefix={tree}/", str(tree))
+    done = run_bound(*once)
 
     assert done.returncode == 3
     assert sorted(bucket.sizes()) == ["rest"]

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from autosync.writers import has_writer
-from lab.servers import wait_until
 
 
 def test_a_file_that_this_process_or_another_has_open_for_writing_has_a_writer(tmp_path: Path) -> None:
@@ -74,20 +71,14 @@ print(sorted(found))
     assert found.stdout.strip() == "[False, True]", found
 
 
-def test_a_share_does_not_tell(tmp_path: Path) -> None:
+def test_a_share_does_not_tell(bindfs: Callable, tmp_path: Path) -> None:
     """Others may write to it whom this kernel does not see. FUSE stands for them all."""
-    if not shutil.which("bindfs"):
-        assert os.environ.get("CI") != "true", "bindfs is missing"
-        pytest.skip("bindfs is not installed")
-    (tmp_path / "behind").mkdir()
-    (tmp_path / "behind" / "f").touch()
-    (tmp_path / "share").mkdir()
-    server = subprocess.Popen(["bindfs", "-f", str(tmp_path / "behind"), str(tmp_path / "share")])
-    try:
-        wait_until(lambda: (tmp_path / "share" / "f").exists(), what="the share is mounted")
-        assert has_writer(str(tmp_path / "share" / "f")) is None
-        assert has_writer(str(tmp_path / "behind" / "f")) is False
-    finally:
-        subprocess.run(["umount", "-l", str(tmp_path / "share")], check=False)
-        server.kill()
-        server.wait()
+    behind, share = tmp_path / "behind", tmp_path / "share"
+    behind.mkdir()
+    (behind / "f").touch()
+    share.mkdir()
+
+    bindfs(behind, share)
+
+    assert has_writer(str(share / "f")) is None
+    assert has_writer(str(behind / "f")) is False

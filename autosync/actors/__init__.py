@@ -1,4 +1,4 @@
-"""One file for each kind of target. `load` finds a class by its short name, or a user's by `module.Class`."""
+"""One file or folder for each kind of target. `load` finds a class by its short name, or a user's by `module.Class`."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from ..errors import ConfigurationError
 
 def short_names() -> list[str]:
     """The short names of the actors in this folder."""
-    found = (entry.name for entry in files(__package__).iterdir())
-    return sorted(name[:-3] for name in found if name.endswith(".py") and not name.startswith("_"))
+    found = (entry.name for entry in files(__package__).iterdir() if entry.is_dir() or entry.name.endswith(".py"))
+    return sorted(name.removesuffix(".py") for name in found if not name.startswith("_"))
 
 
 def load(name: str) -> type[Actor]:
     """Find an actor class.
 
     Args:
-        name: a short name (the file in this folder; its class is the one that the file defines), or `module.Class`.
+        name: a short name (the file or folder here; its class is the one that it defines), or `module.Class`.
 
     Raises:
         ConfigurationError: there is no such class, it cannot be imported, or it is no `Actor`.

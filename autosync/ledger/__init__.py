@@ -212,23 +212,30 @@ class Ledger:
                 lost.append(one.key)
         return again, lost
 
-    def begun(self, key: str, token: str) -> None:
-        """Note an upload in parts that the target holds open for a key from now on.
+    def begun(self, key: str, token: str, instead: str = "") -> None:
+        """Note an upload in parts that the target may hold open for a key from now on.
 
         Args:
             key: the key; its holder calls this before it sends the first part.
             token: by which the actor knows the upload again; one line of text.
+            instead: what was noted before and is replaced.
 
         Raises:
             ValueError: the token is none.
         """
         if not token or "\n" in token:
             raise ValueError(f"{token!r} is not one line of text")
-        self._call("upload", [_raw(key), "begun", _raw(token)])
+        self._call("upload", [_raw(key), _raw(token), _raw(instead)])
 
     def ended(self, key: str, token: str) -> None:
         """Note that an upload is not open any more: completed, aborted or unknown to the target. Others of the key stay noted."""
-        self._call("upload", [_raw(key), "ended", _raw(token)])
+        self._call("upload", [_raw(key), "", _raw(token)])
+
+    def uploads(self) -> dict[str, list[str]]:
+        """The uploads that are noted as open: their tokens by key."""
+        with broker_errors(self._client):
+            found = cast(dict[bytes, bytes], self._client.hgetall(self._keys[6]))
+        return {_text(key): _text(tokens).split("\n") for key, tokens in found.items()}
 
     def sweep(self, most: int = 1000, age: float | None = None) -> list[str]:
         """Keys that nobody holds and that need a message.

@@ -1,12 +1,12 @@
--- upload: an upload in parts was begun, or has ended. KEYS as in mark.lua.
--- ARGV: key, "begun" or "ended", token
+-- upload: an upload in parts is about to begin, has begun, or has ended. KEYS as in mark.lua.
+-- ARGV: key, token that is open from now on or "", token that is not any more or ""
 -- A key can have several: a worker that lost its claim may be late, and a target may refuse to abort. Each is noted by itself, so that
 -- nobody's end takes away what another has noted.
 local others = {}
 for token in string.gmatch(redis.call('HGET', KEYS[7], ARGV[1]) or '', '[^\n]+') do
-  if token ~= ARGV[3] then others[#others + 1] = token end
+  if token ~= ARGV[2] and token ~= ARGV[3] then others[#others + 1] = token end
 end
-if ARGV[2] == 'begun' then others[#others + 1] = ARGV[3] end
+if ARGV[2] ~= '' then others[#others + 1] = ARGV[2] end
 if #others > 0 then
   redis.call('HSET', KEYS[7], ARGV[1], table.concat(others, '\n'))
 else

@@ -18,9 +18,9 @@ from ..errors import AutosyncError, BrokerError, Draining, LeaseLost, PermanentE
 from ..files import File
 from ..ledger import UNKNOWN, Claim, Deed, Failure, Outcome, now
 from ..reading import SourceFile
+from ..restless import RestlessFile
 from ..tree import Withheld
 from ..wording import human_size, shown
-from ..writers import is_being_written
 from .box import Known, UploadBox
 from .progress import Progress
 from .sources import Absent
@@ -172,7 +172,8 @@ class Batch:
                 self._known.actor.abandon(claim.key, token)
                 self._known.ledger.ended(claim.key, token)
             except Exception as error:
-                log.warning("%s: an unfinished upload stays open for now: %s", shown(claim.key), error)
+                level = logging.WARNING if isinstance(error, PermanentError) else logging.INFO
+                log.log(level, "%s: an unfinished upload stays open for now: %s", shown(claim.key), error)
 
     def _open(self, claim: Claim, path: str) -> SourceFile:
         descriptor = self._known.source_of(path).open(path)
@@ -201,9 +202,11 @@ class Batch:
         actor = self._known.actor
         if claim.hint.etag and file.size == claim.hint.size and actor.matches(file, claim.hint.etag):
             return Outcome(claim.key, Deed.NOTHING)
-        still = file.stands_still(is_being_written)
-        if not still and (claim.attempts < _WRITTEN_LOOKS or not file.reads_the_same_twice()):
-            raise Torn(f"{claim.key} is being written")
+        still = file.stands_still()
+        if not still:
+            if claim.attempts < _WRITTEN_LOOKS:
+                raise Torn(f"{claim.key} is being written")
+            file = RestlessFile(file)
         actor.upload(file)
         file.verify()
         # Without being sure of that, the same times mean nothing later.

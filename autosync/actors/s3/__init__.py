@@ -1,8 +1,7 @@
 """Any S3: boto3 decides (sessions, profiles, credentials, regions, rare calls), obstore carries (small objects, listings).
 
-Large files go up in parts, each through a URL that boto3 signs; the upload is completed only when the file stood still until its last
-part was read. Keys that obstore cannot write exactly (it drops a leading slash and refuses empty, `.` and `..` segments and control
-characters) go through boto3.
+Large files go up in parts (parts.py). Keys that obstore cannot write exactly (it drops a leading slash and refuses empty, `.` and `..`
+segments and control characters) go through boto3.
 """
 
 from __future__ import annotations
@@ -13,10 +12,8 @@ import re
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
-from datetime import UTC, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import timedelta
 from functools import cached_property
 from typing import Any, ClassVar, cast
 
@@ -24,33 +21,24 @@ import boto3
 import botocore.exceptions
 import click
 import obstore
-import requests
 from botocore.config import Config
 from obstore.auth.boto3 import Boto3CredentialProvider
 from obstore.store import S3Store
-from requests.adapters import HTTPAdapter
 
-from ..actor import Actor
-from ..errors import PermanentError, SlowDown, TargetError, TargetRefused
-from ..files import File, Listing
-from ..reading import SourceFile
+from ...actor import Actor
+from ...errors import PermanentError, TargetError, TargetRefused
+from ...files import File, Listing
+from ...reading import SourceFile
+from .errors import answered, translated
+from .parts import CONNECT_SECONDS, READ_SECONDS, PartsUpload, pieces_of, seconds_ahead
 
 #: Files up to this size are sent in one request, from memory.
 SMALL = 8 << 20
-#: Size of the parts of larger ones; S3 allows 10,000 parts, so very large files have larger parts.
-PART = 8 << 20
-_MOST_PARTS = 10_000
-#: Parts of one file in flight.
-_PARTS_AT_ONCE = 4
-#: Each part has tries of its own, with doubling delays from this one on, in seconds: if one failure cost the whole file, a file of a
-#: thousand parts would never arrive at a server that fails now and then.
-_PART_TRIES, _PART_DELAY = 5, 0.25
 #: Content of small files held in memory by one process, in bytes.
 _MEMORY = 64 << 20
 #: https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html
 _LONGEST_KEY = 1024
 _DELETES_AT_ONCE = 1000
-_CONNECT_SECONDS, _READ_SECONDS = 5, 60
 
 #: What obstore cannot write exactly, and some servers do not keep: by kind.
 _IRREGULARITIES = {
@@ -66,17 +54,6 @@ _CONTROL = re.compile(_IRREGULARITIES["control character"])
 _REWRITTEN = {**_IRREGULARITIES, "backslash": r"\\"}
 #: What S3 makes an ETag of where it is a checksum: the MD5 of the content, or of the MD5s of so many parts.
 _MD5 = re.compile(r"[0-9a-f]{32}(?:-([0-9]+))?")
-_REFUSED = {
-    "AccessDenied",
-    "InvalidAccessKeyId",
-    "SignatureDoesNotMatch",
-    "ExpiredToken",
-    "InvalidToken",
-    "403",
-    "401",
-    "AllAccessDisabled",
-}
-_SLOW = {"SlowDown", "503", "429", "TooManyRequests", "RequestLimitExceeded", "Throttling"}
 
 
 class S3Actor(Actor):
@@ -103,7 +80,7 @@ class S3Actor(Actor):
 
     def check(self) -> None:
         """See that the bucket is there, may be listed, and that the credentials are right."""
-        with self._translated(f"bucket {self.target_container}"):
+        with translated(f"bucket {self.target_container}", self._where):
             self._client.list_objects_v2(Bucket=self.target_container, MaxKeys=1)
             _ = self._store  # what obstore cannot be set up with shows here
 
@@ -115,7 +92,7 @@ class S3Actor(Actor):
         """Send one file: in one request if it is small, in parts if not."""
         self._refuse(file.key)
         if file.size > SMALL:
-            self._send_parts(cast(SourceFile, file))
+            self._parts.send(cast(SourceFile, file), _content_type(file.key))
         else:
             with self._memory.of(file.size), file.open() as source:
                 self._put(file.key, source.read())
@@ -123,7 +100,7 @@ class S3Actor(Actor):
 
     def delete(self, file: File) -> None:
         """Delete one object."""
-        with self._translated(file.key):
+        with translated(file.key, self._where):
             if _IRREGULAR.search(file.key):
                 self._client.delete_object(Bucket=self.target_container, Key=file.key)
             else:
@@ -142,18 +119,18 @@ class S3Actor(Actor):
         together = [file.key for file in files if file not in by_one]
         for start in range(0, len(together), _DELETES_AT_ONCE):
             page = together[start : start + _DELETES_AT_ONCE]
-            with self._translated(page[0]):
+            with translated(page[0], self._where):
                 said = self._client.delete_objects(
                     Bucket=self.target_container, Delete={"Objects": [{"Key": key} for key in page], "Quiet": True}
                 )
             for wrong in said.get("Errors", ()):
-                answers[wrong["Key"]] = _error(wrong["Key"], wrong.get("Code", ""), wrong.get("Message", ""))
+                answers[wrong["Key"]] = answered(wrong["Key"], wrong.get("Code", ""), wrong.get("Message", ""), self._where)
         return [answers[file.key] for file in files]
 
     def can_match(self, listed: File) -> bool:
         """An ETag can be compared if it is an MD5, or an MD5 of MD5s of parts of our size. Others tell nothing."""
         found = _MD5.fullmatch(listed.etag or "")
-        return found is not None and (found[1] is None or found[1] == str(sum(1 for _ in _ranges(listed.size))))
+        return found is not None and (found[1] is None or found[1] == str(sum(1 for _ in pieces_of(listed.size))))
 
     def matches(self, file: File, etag: str) -> bool:
         """Compare with the ETag of an object of the same size."""
@@ -163,16 +140,15 @@ class S3Actor(Actor):
         plain, _, parts = etag.partition("-")
         if not parts:
             return bool(_md5(source, 0, source.size).hexdigest() == plain)
-        ranges = _ranges(source.size)
+        ranges = pieces_of(source.size)
         whole = hashlib.md5(usedforsecurity=False)
         for offset, length in ranges:
             whole.update(_md5(source, offset, length).digest())
         return whole.hexdigest() == plain
 
     def abandon(self, key: str, token: str) -> None:
-        """Abort one multipart upload, by its UploadId."""
-        with self._translated(key), suppress(self._client.exceptions.NoSuchUpload):
-            self._client.abort_multipart_upload(Bucket=self.target_container, Key=key, UploadId=token)
+        """End an upload in parts that was begun, or was about to be."""
+        self._parts.abandon(key, token)
 
     def clock_ahead(self) -> float:
         """Asked for with a listing of one key. Off by half a second and half a round trip at most."""
@@ -181,21 +157,17 @@ class S3Actor(Actor):
 
     def _ask_the_time(self) -> tuple[float, float]:
         """The round trip, and by how much the server's clock is ahead, both in seconds."""
-        with self._translated(f"bucket {self.target_container}"):
+        with translated(f"bucket {self.target_container}", self._where):
             client = self._client  # making it takes longer than asking it
             before = time.time()
             said = client.list_objects_v2(Bucket=self.target_container, MaxKeys=1)
             after = time.time()
-        ahead = 0.0
-        with suppress(ValueError):  # RFC 9110, 6.6.1: a server without a clock gives no Date
-            date = parsedate_to_datetime(said["ResponseMetadata"]["HTTPHeaders"].get("date", "")).replace(tzinfo=UTC)
-            ahead = date.timestamp() + 0.5 - (before + after) / 2  # it is told in whole seconds
-        return after - before, ahead
+        return after - before, seconds_ahead(said, before, after)
 
     def close(self) -> None:
         """Close the connections of the parts; the libraries close theirs."""
-        if "_http" in vars(self):
-            self._http.close()
+        if "_parts" in vars(self):
+            self._parts.close()
 
     # Clients, made when first needed
 
@@ -211,8 +183,8 @@ class S3Actor(Actor):
         # Servers that are not Amazon's often do not know the checksums that boto3 sends unasked.
         checksums = "when_required" if self.endpoint_url else "when_supported"
         config = Config(
-            connect_timeout=_CONNECT_SECONDS,
-            read_timeout=_READ_SECONDS,
+            connect_timeout=CONNECT_SECONDS,
+            read_timeout=READ_SECONDS,
             retries={"mode": "standard", "total_max_attempts": 2},
             max_pool_connections=32,
             request_checksum_calculation=checksums,
@@ -251,18 +223,19 @@ class S3Actor(Actor):
             credential_provider=Boto3CredentialProvider(self._session),
             client_options={
                 "allow_http": True,
-                "connect_timeout": timedelta(seconds=_CONNECT_SECONDS),
-                "timeout": timedelta(seconds=_READ_SECONDS),
+                "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
+                "timeout": timedelta(seconds=READ_SECONDS),
             },
-            retry_config={"max_retries": 1, "retry_timeout": timedelta(seconds=_READ_SECONDS)},
+            retry_config={"max_retries": 1, "retry_timeout": timedelta(seconds=READ_SECONDS)},
         )
 
     @cached_property
-    def _http(self) -> requests.Session:
-        session = requests.Session()
-        for scheme in ("http://", "https://"):
-            session.mount(scheme, HTTPAdapter(pool_connections=4, pool_maxsize=64))
-        return session
+    def _parts(self) -> PartsUpload:
+        return PartsUpload(self._client, str(self.target_container), self._where)
+
+    @property
+    def _where(self) -> str:
+        return self.endpoint_url or "Amazon S3"
 
     # Sending
 
@@ -276,62 +249,11 @@ class S3Actor(Actor):
         self._refuse_rewritten(key)
 
     def _put(self, key: str, content: bytes) -> None:
-        with self._translated(key):
+        with translated(key, self._where):
             if _IRREGULAR.search(key):
                 self._client.put_object(Bucket=self.target_container, Key=key, Body=content, ContentType=_content_type(key))
             else:
                 obstore.put(self._store, key, content, attributes={"Content-Type": _content_type(key)}, use_multipart=False)
-
-    def _send_parts(self, file: SourceFile) -> None:
-        bucket = {"Bucket": self.target_container, "Key": file.key}
-        with self._translated(file.key):
-            upload = bucket | {"UploadId": self._client.create_multipart_upload(**bucket, ContentType=_content_type(file.key))["UploadId"]}
-        try:
-            file.begun(upload["UploadId"])
-            etags = self._send_each_part(file, upload)
-            file.verify()
-            parts = [{"PartNumber": number, "ETag": etags[number]} for number in sorted(etags)]
-            with self._translated(file.key):
-                self._client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
-        except BaseException:
-            with suppress(Exception):  # what counts is the first error; what stays open is abandoned with the next try
-                self.abandon(file.key, upload["UploadId"])
-                file.ended(upload["UploadId"])
-            raise
-        file.ended(upload["UploadId"])
-
-    def _send_each_part(self, file: SourceFile, upload: dict[str, Any]) -> dict[int, str]:
-        etags: dict[int, str] = {}
-        with ThreadPoolExecutor(_PARTS_AT_ONCE, "autosync-part") as pool:
-            numbered = enumerate(_ranges(file.size), 1)
-            waiting = {pool.submit(self._send_part, file, upload, number, *piece): number for number, piece in numbered}
-            try:
-                for sent in as_completed(waiting):
-                    etags[waiting[sent]] = sent.result()
-            except BaseException:
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
-        return etags
-
-    def _send_part(self, file: SourceFile, upload: dict[str, Any], number: int, offset: int, length: int) -> str:
-        for tries in range(_PART_TRIES - 1):
-            try:
-                return self._try_part(file, upload, number, offset, length)
-            except PermanentError:
-                raise
-            except TargetError:
-                time.sleep(_PART_DELAY * 2**tries)
-        return self._try_part(file, upload, number, offset, length)
-
-    def _try_part(self, file: SourceFile, upload: dict[str, Any], number: int, offset: int, length: int) -> str:
-        with self._translated(file.key):
-            url = self._client.generate_presigned_url("upload_part", Params=upload | {"PartNumber": number})
-            timeouts = (_CONNECT_SECONDS, _READ_SECONDS)
-            answer = self._http.put(url, data=file.part(offset, length), timeout=timeouts, headers={"Content-Length": str(length)})
-            if answer.status_code != requests.codes.ok:
-                code = re.search(r"<Code>(\w+)</Code>", answer.text)
-                raise _error(file.key, code[1] if code else str(answer.status_code), answer.reason)
-            return answer.headers["ETag"]
 
     def _see_that_it_is_kept(self, key: str) -> None:
         """A server that stores a key under another name would show it as missing at every look, and it would be sent again for ever. So
@@ -339,7 +261,7 @@ class S3Actor(Actor):
         kinds = _risks(key)
         if kinds <= self._kept:
             return
-        with self._translated(key):
+        with translated(key, self._where):
             said = self._client.list_objects_v2(Bucket=self.target_container, Prefix=key, MaxKeys=1)
         if not any(found["Key"] == key for found in said.get("Contents", ())):
             self._not_kept |= kinds - self._kept
@@ -364,7 +286,7 @@ class S3Actor(Actor):
         try:
             # obstore takes whole segments only: ask for the directory, and leave out what does not begin with the prefix.
             directory = prefix.rpartition("/")[0]
-            with self._translated(f"bucket {self.target_container}"):
+            with translated(f"bucket {self.target_container}", self._where):
                 for page in obstore.list(self._store, directory or None, chunk_size=1000):
                     for meta in page:
                         last = meta["path"]
@@ -376,29 +298,10 @@ class S3Actor(Actor):
 
     def _listed_by_boto3(self, prefix: str, after: str) -> Iterator[File]:
         pages = self._client.get_paginator("list_objects_v2")
-        with self._translated(f"bucket {self.target_container}"):
+        with translated(f"bucket {self.target_container}", self._where):
             for page in pages.paginate(Bucket=self.target_container, Prefix=prefix, StartAfter=after):
                 for found in page.get("Contents", ()):
                     yield File(found["Key"], found["Size"], found["LastModified"].timestamp(), found.get("ETag", "").strip('"') or None)
-
-    # Errors
-
-    @contextmanager
-    def _translated(self, about: str) -> Iterator[None]:
-        """The one border between other libraries' exceptions and ours."""
-        where = self.endpoint_url or "Amazon S3"
-        try:
-            yield
-        except botocore.exceptions.ClientError as error:
-            said = error.response.get("Error", {})
-            raise _error(about, said.get("Code", ""), said.get("Message", ""), where) from error
-        except (botocore.exceptions.NoCredentialsError, botocore.exceptions.PartialCredentialsError) as error:
-            cure = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, --profile, or ~/.boto"
-            raise TargetRefused(f"{about} at {where}: no credentials were found", cure) from error
-        except (botocore.exceptions.BotoCoreError, requests.RequestException) as error:
-            raise TargetError(f"{about} at {where}: {error}") from error
-        except (obstore.exceptions.BaseError, OSError) as error:
-            raise _obstore_error(about, error, where) from error
 
 
 class _Budget:
@@ -423,14 +326,6 @@ class _Budget:
                 self._changed.notify_all()
 
 
-def _ranges(size: int) -> Iterator[tuple[int, int]]:
-    """Offset and length of the parts of a file of this size."""
-    most = -(-size // _MOST_PARTS)
-    step = max(PART, -(-most // (1 << 20)) << 20)
-    for offset in range(0, size, step):
-        yield offset, min(step, size - offset)
-
-
 def _md5(source: SourceFile, offset: int, length: int) -> Any:
     digest = hashlib.md5(usedforsecurity=False)
     with source.part(offset, length) as part:
@@ -445,30 +340,3 @@ def _risks(key: str) -> set[str]:
 
 def _content_type(key: str) -> str:
     return mimetypes.guess_type(key, strict=False)[0] or "application/octet-stream"
-
-
-def _error(about: str, code: str, message: str, where: str = "S3") -> TargetError:
-    if code == "NoSuchBucket":
-        return TargetRefused(f"{about} at {where}: there is no such bucket", "create it, or correct --target-container")
-    if code in _REFUSED:
-        told = f" ({message})" if message else ""
-        return TargetRefused(f"{about} at {where}: access is denied{told}", "check the credentials and their permissions on the bucket")
-    if code in _SLOW:
-        return SlowDown(f"{about} at {where}: {code}")
-    if code in ("KeyTooLongError", "InvalidURI", "EntityTooLarge", "InvalidBucketName"):
-        return PermanentError(f"{about} at {where}: {code}: {message}")
-    return TargetError(f"{about} at {where}: {code}: {message}")
-
-
-def _obstore_error(about: str, error: Exception, where: str) -> TargetError:
-    """obstore tells most errors in a text alone: the status, and the XML that S3 answered."""
-    text = str(error)
-    code = re.search(r"<Code>(\w+)</Code>", text)
-    message = re.search(r"<Message>([^<]*)</Message>", text)
-    status = re.search(r"status code: (\d{3}[^:\n]*)", text)
-    if isinstance(error, obstore.exceptions.PermissionDeniedError | obstore.exceptions.UnauthenticatedError):
-        return _error(about, code[1] if code and code[1] in _REFUSED else "403", message[1] if message else "", where)
-    if code or status:
-        told = code[1] if code else status[1][:3] if status else ""
-        return _error(about, told, message[1] if message else status[1] if status else "", where)
-    return TargetError(f"{about} at {where}: {text.strip().partition(chr(10))[0]}")

@@ -1,0 +1,128 @@
+"""What happens to a running autosync: `ACCIDENTS` lists it all. Operations go on while an accident lasts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+import psutil
+import redis
+
+from ..servers import wait_until
+from .quiet import Chaos
+
+_OVERFLOWED = "event queue overflowed"
+
+
+def restart(chaos: Chaos, chance: Random) -> None:
+    """It is stopped in order, much is done, and it is started again."""
+    chaos.world.note("stopped")
+    code = chaos.autosync.stop()
+    # Right after its start there is nobody yet who takes the signal, and nothing to be ended in order.
+    if code != 0 and not (code == -signal.SIGTERM and chaos.autosync.is_silent()):
+        raise chaos.broken(f"autosync ended with {code}")
+    _operate(chaos, chance)
+    _start_again(chaos)
+
+
+def kill(chaos: Chaos, chance: Random) -> None:
+    """It is killed in the middle, much is done, and it is started again."""
+    _operate(chaos, chance)
+    chaos.world.note("killed")
+    chaos.autosync.kill()
+    _operate(chaos, chance)
+    _start_again(chaos)
+
+
+def kill_worker(chaos: Chaos, chance: Random) -> None:
+    """A worker is killed in the middle."""
+    _kill_child(chaos, chance, "celery")
+
+
+def kill_broker(chaos: Chaos, chance: Random) -> None:
+    """The broker is killed in the middle."""
+    _kill_child(chaos, chance, "valkey")
+
+
+def overflow(chaos: Chaos, chance: Random) -> None:
+    """More happens than the kernel keeps, and what happens last is not told."""
+
+    def watches() -> bool:
+        chaos.autosync.insist()
+        return chaos.autosync.watches(chaos.world.root)
+
+    wait_until(watches, 60, "autosync watches the tree: it may only be being started")
+    before = chaos.autosync.said().count(_OVERFLOWED)
+    most = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    one, other = chaos.world.root / "overflow 1", chaos.world.root / "overflow 2"
+    os.mkfifo(one)
+    with chaos.autosync.frozen():
+        for _ in range(most // 4 + 1):  # each rename gives two events
+            os.rename(one, other)
+            os.rename(other, one)
+        one.unlink()
+        _operate(chaos, chance, 10)
+        chaos.world.note("while the kernel's queue was full")
+
+    def overflowed() -> bool:
+        chaos.autosync.insist()
+        return chaos.autosync.said().count(_OVERFLOWED) > before
+
+    wait_until(overflowed, 60, "autosync says that the queue overflowed")
+
+
+def freeze_target(chaos: Chaos, chance: Random) -> None:
+    """The target does not answer for a while."""
+    with chaos.autosync.server.frozen():
+        chaos.world.note("the target stands still")
+        _operate(chaos, chance, 30)
+        time.sleep(chance.uniform(0.1, 3.0))
+    chaos.world.note("the target answers again")
+
+
+def empty_broker(chaos: Chaos, chance: Random) -> None:
+    """The broker loses everything it knows."""
+    _operate(chaos, chance)
+    broker = chaos.autosync.broker()
+    if broker is not None:
+        with contextlib.suppress(redis.exceptions.RedisError):
+            broker.flushall()
+    chaos.world.note("the broker was emptied" if broker is not None else "no broker to empty")
+    _operate(chaos, chance)
+
+
+def _operate(chaos: Chaos, chance: Random, most: int = 6) -> None:
+    """Some operations, fewer than `most`."""
+    for _ in range(chance.randrange(1, most)):
+        chaos.world.operate(chance)
+
+
+def _start_again(chaos: Chaos) -> None:
+    chaos.world.note("started again")
+    chaos.autosync.start()
+
+
+def _kill_child(chaos: Chaos, chance: Random, word: str) -> None:
+    _operate(chaos, chance)
+    victims = chaos.autosync.children(word)
+    if victims:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            chance.choice(victims).kill()
+    chaos.world.note(f"{word} killed" if victims else f"no {word} to kill")
+    _operate(chaos, chance)
+
+
+ACCIDENTS: dict[str, Callable[[Chaos, Random], None]] = {
+    "restart": restart,
+    "kill": kill,
+    "kill a worker": kill_worker,
+    "kill the broker": kill_broker,
+    "overflow": overflow,
+    "freeze the target": freeze_target,
+    "empty the broker": empty_broker,
+}

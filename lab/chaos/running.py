@@ -1,0 +1,146 @@
+"""The real command with its children, which accidents stop, freeze and kill."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+import redis
+
+from autosync.errors import BrokerError
+from autosync.ledger import Ledger
+
+from ..servers import S3Server, frozen
+
+#: The name that the mirror has at its broker.
+_NAME = "chaos"
+
+
+class Broken(AssertionError):  # noqa: N818 - a finding
+    """A promise was broken; the text says which, and how."""
+
+
+class Autosync:
+    """The command, running on a tree, with a broker and workers of its own.
+
+    Args:
+        directory: for its state and its log.
+        tree: the source.
+        server: the target.
+        bucket: where in the target.
+        options: further options.
+    """
+
+    def __init__(self, directory: Path, tree: Path, server: S3Server, bucket: str, options: Sequence[str]) -> None:
+        self.server = server
+        self.log = directory / "autosync.log"
+        program = str(Path(sys.executable).parent / "autosync")
+        own = [f"--source-prefix={tree}/", f"--name={_NAME}", f"--state-dir={directory / 'state'}", str(tree)]
+        self._command = [program, "-v", f"--target-container={bucket}", f"--endpoint-url={server.url}", *options, *own]
+        plain = {name: value for name, value in os.environ.items() if not name.startswith(("AUTOSYNC_", "AWS_", "CELERY_", "BOTO_"))}
+        self._environ = plain | server.environment() | {"HOME": str(directory), "PYTHONWARNINGS": "ignore"}
+        self.process: subprocess.Popen[bytes] | None = None
+        self._logged_before = 0
+
+    def start(self) -> None:
+        """Start it, without waiting for anything."""
+        with open(self.log, "ab") as log:
+            self._logged_before = log.tell()
+            self.process = subprocess.Popen(
+                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environ, start_new_session=True
+            )
+
+    def stop(self) -> int:
+        """End it in order. Returns its exit code.
+
+        Raises:
+            Broken: it does not end.
+        """
+        assert self.process is not None
+        self.process.terminate()
+        try:
+            return self.process.wait(60)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise Broken("autosync did not end within 60 s of SIGTERM") from None
+
+    def kill(self) -> None:
+        """Kill it; its children end with it."""
+        assert self.process is not None
+        children = self.children()
+        self.process.kill()
+        self.process.wait()
+        psutil.wait_procs(children, 30)
+
+    def end(self) -> None:
+        """Kill it, if it runs."""
+        if self.runs():
+            self.kill()
+
+    def runs(self) -> bool:
+        """Whether it was started, and has not ended."""
+        return self.process is not None and self.process.poll() is None
+
+    def children(self, word: str = "") -> list[psutil.Process]:
+        """Its children and theirs that have a word in their command line."""
+        assert self.process is not None
+        found = []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for child in psutil.Process(self.process.pid).children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    if word in " ".join(child.cmdline()):
+                        found.append(child)
+        return found
+
+    def said(self) -> str:
+        """Its log."""
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+    def is_silent(self) -> bool:
+        """Whether it has said nothing since it was started."""
+        return self.log.stat().st_size == self._logged_before
+
+    def insist(self) -> None:
+        """See that it runs.
+
+        Raises:
+            Broken: it has ended.
+        """
+        if not self.runs():
+            raise Broken(f"autosync has ended with {self.process and self.process.returncode}")
+
+    def frozen(self) -> contextlib.AbstractContextManager[None]:
+        """Let its main process stand still."""
+        assert self.process is not None
+        return frozen(self.process)
+
+    def broker(self) -> redis.Redis | None:
+        """Its broker; None while there is none."""
+        for child in self.children("valkey"):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found = re.search(r"(?:unixsocket:|--unixsocket )(\S+\.sock)", " ".join(child.cmdline()))
+                if found:
+                    return redis.Redis(unix_socket_path=found[1], socket_timeout=5)
+        return None
+
+    def watches(self, directory: Path) -> bool:
+        """Whether the kernel tells it what happens in a directory (proc_pid_fdinfo(5))."""
+        assert self.process is not None
+        inode = f" ino:{directory.stat().st_ino:x} "
+        with contextlib.suppress(OSError):  # a descriptor that is closed meanwhile
+            return any(inode in info.read_text() for info in Path(f"/proc/{self.process.pid}/fdinfo").iterdir())
+        return False
+
+    def is_idle(self) -> bool:
+        """Whether its ledger says that nothing is to be done."""
+        broker = self.broker()
+        try:
+            return broker is not None and Ledger(broker, _NAME).dirty() == 0
+        except (BrokerError, redis.exceptions.RedisError):
+            return False

@@ -1,0 +1,75 @@
+"""Which keys files and symbolic links make: autosync's rules once more, written in another way, and without a look at the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+class Seen:
+    """The keys that are to be seen, and the links that are withheld, that is, not followed.
+
+    A link counts as what it leads to, and one to a directory as everything below that. One that leads out of the source, in a circle, or to
+    a directory that it lies in, is not followed.
+
+    Args:
+        top: the source, for links that are absolute.
+        files: content by key.
+        links: text by key.
+    """
+
+    def __init__(self, top: str, files: Mapping[str, str], links: Mapping[str, str]) -> None:
+        self._top = top
+        self._files = files
+        self._links = links
+        self.keys = dict(files)
+        self.withheld: set[str] = set()
+        for link in links:
+            self._follow(link, link, _above(link))
+
+    def _follow(self, link: str, name: str, above: set[str]) -> None:
+        """A link, the name under which it was reached, and where the directories on the way to it really are."""
+        real = self.resolve(link)
+        if real is None or real in above:
+            self.withheld.add(name)
+        elif real in self._files:
+            self.keys[name] = self._files[real]
+        else:
+            prefix = real + "/"
+            self.keys |= {name + key[len(real) :]: held for key, held in self._files.items() if key.startswith(prefix)}
+            for other in self._links:
+                if other.startswith(prefix):
+                    below = {one for one in _above(other) if one == real or one.startswith(prefix)}
+                    self._follow(other, name + other[len(real) :], above | below)
+
+    def resolve(self, link: str) -> str | None:
+        """The path that a link leads to, from the top; None if it leads out or nowhere."""
+        rest, done = link.split("/")[::-1], list[str]()
+        hops = 0
+        while rest:
+            name = rest.pop()
+            if name in ("", "."):
+                continue
+            if name == "..":
+                if not done:
+                    return None
+                done.pop()
+                continue
+            done.append(name)
+            text = self._links.get("/".join(done))
+            if text is None:
+                continue
+            hops += 1
+            if hops > 40:  # as many as Linux follows
+                return None
+            done.pop()
+            if text.startswith("/"):
+                if text != self._top and not text.startswith(self._top + "/"):
+                    return None
+                text, done = text[len(self._top) + 1 :], []
+            rest += text.split("/")[::-1]
+        return "/".join(done)
+
+
+def _above(path: str) -> set[str]:
+    parts = path.split("/")
+    return {"/".join(parts[:count]) for count in range(len(parts))}
