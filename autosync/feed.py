@@ -61,10 +61,11 @@ class Batch:
 
 
 class FinishedLook(NamedTuple):
-    """When a look began, in seconds since the epoch, and when it ended, on the monotonic clock."""
+    """When a look began, in seconds since the epoch, and when it ended, on the monotonic clock; `era`: the feed's when it began."""
 
     began: float
     ended: float
+    era: int
 
 
 class Stopped(Exception):  # noqa: N818 - not an error
@@ -115,6 +116,8 @@ class Feed:
         self.last_look: LookReport | None = None
         #: The last complete look everywhere; its beginning becomes `cleared` once all that it found is made right.
         self.finished_look: FinishedLook | None = None
+        #: Grows when looks that have begun prove nothing any more: the broker may have lost what they found, or the source is another.
+        self.era = 0
         self.looking = threading.Event()
         #: Looks that failed, since the last one that did not.
         self.failed_looks = 0
@@ -241,7 +244,7 @@ class Feed:
             Stopped: the feed was closed meanwhile.
         """
         report = LookReport()
-        began = time.time()
+        began, era = time.time(), self.era
         everywhere = not wanted.path
         priority = Priority.FIRST_LOOK if everywhere and self.cleared == 0.0 else Priority.LOOK
         try:
@@ -255,11 +258,11 @@ class Feed:
         if report.error is None:
             self._note_skipped(report.skipped, everything=everywhere)
             if everywhere:
-                self._note_look(report, min(began, report.busy_since), time.time() - began)
+                self._note_look(report, min(began, report.busy_since), time.time() - began, era)
         return report
 
-    def _note_look(self, report: LookReport, began: float, seconds: float) -> None:
-        self.finished_look = FinishedLook(began, time.monotonic()) if report.complete else None
+    def _note_look(self, report: LookReport, began: float, seconds: float, era: int) -> None:
+        self.finished_look = FinishedLook(began, time.monotonic(), era) if report.complete else None
         self._insist(lambda: self._ledger.set_holding(report.held))
         self.holding = report.held
         log.info(

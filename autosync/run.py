@@ -133,8 +133,6 @@ class _Keeping:
         self._uploads: dict[str, list[str]] = {}
         self._epoch = ""
         self._version = ""
-        #: When the broker was last found to have forgotten something, in seconds since the epoch.
-        self._forgot = 0.0
         self._standing: Standing | None = None
         self._next_rescan = time.monotonic() + run.rescan if run.rescan else float("inf")
         self._status = StatusLine(sys.stderr)
@@ -159,6 +157,7 @@ class _Keeping:
 
     def _register(self, mirror: Mirror) -> None:
         """Publish the definition. All or nothing: where the broker goes away in between, the next tick finds what is to be done undone."""
+        self._feed.era += 1
         definition = mirror.dumps()
         version = version_of(definition)
         epoch = self._ledger.register(definition, version)
@@ -249,7 +248,6 @@ class _Keeping:
             lost = standing.epoch.partition(" ")[0] != self._epoch.partition(" ")[0]
             what = "has lost its memory" if lost else "was started again, and may have lost the last of what it was told"
             log.warning("the broker %s: everything is compared again", what)
-            self._forgot = time.time()
             for key, token in [(key, token) for key, tokens in self._uploads.items() for token in tokens]:
                 self._ledger.begun(key, token)
             self._again_unfinished()
@@ -280,14 +278,15 @@ class _Keeping:
         return _STRAY_BEHIND_OTHERS
 
     def _note_cleared(self, look: FinishedLook | None, standing: Standing, asked: float) -> None:
-        """All that a look found is made right once nothing is dirty that was dirty when it ended; unless the broker has forgotten it since.
+        """All that a look found is made right once nothing is dirty that was dirty when it ended. A broker that has lost what was dirty
+        says nothing about it, nor does a look about a source that has come since.
 
         Args:
             look: the last one.
             standing: younger than that.
             asked: when it was asked for, on the monotonic clock.
         """
-        if look is None or look.began <= max(self._feed.cleared, self._forgot):
+        if look is None or look.era != self._feed.era or look.began <= self._feed.cleared:
             return
         if standing.dirty == 0 or asked - standing.lag - _LAG_UNIT > look.ended:
             self._ledger.set_cleared(self._version, look.began)
@@ -365,11 +364,13 @@ class _Keeping:
             if isinstance(report.error, SourceUnsure) or self._feed.failed_looks >= _ONCE_LOOKS:
                 raise report.error
             return False
-        if not self._feed.is_idle():
-            return False
+        return self._feed.is_idle() and self._is_clean()
+
+    def _is_clean(self) -> bool:
+        """Whether nothing is dirty, and nothing was lost that may have been: then everything is compared again."""
+        era = self._feed.era
         with suppress(BrokerError):
-            # A broker that has lost its memory knows of nothing to do either; then a look is asked for, and the feed is not idle any more.
-            return self._guard().dirty == 0 and self._feed.is_idle()
+            return self._guard().dirty == 0 and self._feed.era == era
         return False
 
     def _ledger_is_empty(self) -> bool:

@@ -598,6 +598,17 @@ def test_a_broker_that_was_started_again_has_another_epoch_even_where_it_remembe
     assert ledger.register("{}", "v").partition(" ")[2] != before.partition(" ")[2]
 
 
+def test_a_broker_that_does_not_let_us_ask_which_run_it_is_will_do(own_valkey: Valkey) -> None:
+    own_valkey.client().acl_setuser("careful", enabled=True, passwords=["+p"], keys=["*"], categories=["+@all", "-@dangerous"])
+    ledger = Ledger(connect(own_valkey.url.replace("://", "://careful:p@")), "m")
+
+    first = ledger.register("{}", "v")
+
+    assert ledger.guard("me").epoch == first
+    own_valkey.client().flushall()
+    assert ledger.guard("me").epoch != first
+
+
 def test_the_last_clear_look_is_kept_with_its_version(ledger: Ledger) -> None:
     assert ledger.cleared() is None
 

@@ -14,7 +14,8 @@ import psutil
 import pytest
 from conftest import Bucket, Program, Programs, equal_soon, on_disk
 
-from lab.servers import wait_until
+from autosync.ledger import PLACE, Ledger, connect
+from lab.servers import Valkey, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -479,3 +480,30 @@ def test_a_root_that_is_replaced_by_an_empty_directory_deletes_nothing_and_one_t
     equal_soon(bucket, tree, "a source that was replaced by another")
     (tree / "late").write_text("late")
     equal_soon(bucket, tree, "and that is watched")
+
+
+def test_what_was_right_of_one_source_says_nothing_of_the_one_that_has_come_in_its_place(
+    live: Callable, bucket: Bucket, tree: Path, own_valkey: Valkey
+) -> None:
+    (tree / "a").write_text("one")
+    process = live("--rescan=0", "--name=m", f"--broker={own_valkey.url}")
+    ledger = Ledger(connect(own_valkey.url), "m")
+    before = wait_until(ledger.cleared, what="all was right of the one")
+
+    def round_of_the_main_loop() -> None:
+        wait_until(lambda: ledger.place()[1] < PLACE - 0.5, what="the place grows old")  # type: ignore[index]
+        wait_until(lambda: ledger.place()[1] > PLACE - 0.5, what="the place is renewed")  # type: ignore[index]
+
+    replacement = tree.with_name("replacement")
+    replacement.mkdir()
+    (replacement / "a").write_text("two")
+    with bucket.server.frozen():  # the first look at the other one takes its time
+        os.rename(tree, tree.with_name("away"))
+        os.rename(replacement, tree)
+        wait_until(lambda: "is another directory than before" in process.said(), what="the other directory is noticed")
+        for _ in range(3):
+            round_of_the_main_loop()
+        assert ledger.cleared() == before
+
+    wait_until(lambda: bucket.read("a") == b"two", what="the other source")
+    wait_until(lambda: ledger.cleared() != before, what="all is right of the other")

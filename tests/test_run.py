@@ -49,9 +49,9 @@ def ledger(broker: str) -> Ledger:
     return Ledger(connect(broker), "m")
 
 
-def found(keeping: _Keeping, began: float) -> None:
+def found(keeping: _Keeping, began: float, era: int) -> None:
     """A look everywhere that began then has ended just now."""
-    keeping._feed.finished_look = FinishedLook(began, time.monotonic())
+    keeping._feed.finished_look = FinishedLook(began, time.monotonic(), era)
 
 
 def fail(keeping: _Keeping, ledger: Ledger, key: str) -> None:
@@ -61,9 +61,10 @@ def fail(keeping: _Keeping, ledger: Ledger, key: str) -> None:
 
 
 def test_what_a_look_found_is_right_once_nothing_is_dirty(keep: Callable[..., _Keeping], ledger: Ledger) -> None:
-    keeping, began = keep(), time.time()
+    keeping = keep()
+    began, era = time.time(), keeping._feed.era
     ledger.mark([("a", UNKNOWN)])
-    found(keeping, began)
+    found(keeping, began, era)
 
     keeping._tick()
     assert ledger.cleared() is None
@@ -79,20 +80,21 @@ def test_that_nothing_is_dirty_since_the_broker_forgot_it_makes_nothing_right(
     keep: Callable[..., _Keeping], ledger: Ledger, broker: str, ended: str
 ) -> None:
     """Else a file that differs in nothing but its times, and was marked before, would be taken for equal by all looks to come."""
-    keeping, began = keep(), time.time()
+    keeping = keep()
+    began, era = time.time(), keeping._feed.era
     ledger.mark([("a", UNKNOWN)])
     if ended == "before":
-        found(keeping, began)
+        found(keeping, began, era)
     keeping._tick()
 
     connect(broker).flushall()
     keeping._tick()
     if ended == "after":
-        found(keeping, began)
+        found(keeping, began, era)
     keeping._tick()
     assert (ledger.cleared(), keeping._feed.cleared) == (None, 0.0)
 
-    found(keeping, began := time.time())
+    found(keeping, began := time.time(), keeping._feed.era)
     keeping._tick()
     assert ledger.cleared() == (keeping._version, began)
 
