@@ -61,10 +61,11 @@ class Batch:
 
 
 class FinishedLook(NamedTuple):
-    """When a look began, in seconds since the epoch, and when it ended, on the monotonic clock."""
+    """When a look began, in seconds since the epoch, and when it ended, on the monotonic clock; `era`: the feed's when it began."""
 
     began: float
     ended: float
+    era: int
 
 
 class Stopped(Exception):  # noqa: N818 - not an error
@@ -115,6 +116,8 @@ class Feed:
         self.last_look: LookReport | None = None
         #: The last complete look everywhere; its beginning becomes `cleared` once all that it found is made right.
         self.finished_look: FinishedLook | None = None
+        #: Grows when looks that have begun prove nothing any more: the broker may have lost what they found, or the source is another.
+        self.era = 0
         self.looking = threading.Event()
         #: Looks that failed, since the last one that did not.
         self.failed_looks = 0
@@ -241,7 +244,7 @@ class Feed:
             Stopped: the feed was closed meanwhile.
         """
         report = LookReport()
-        began = time.time()
+        began, era = time.time(), self.era
         everywhere = not wanted.path
         priority = Priority.FIRST_LOOK if everywhere and self.cleared == 0.0 else Priority.LOOK
         try:
@@ -255,11 +258,11 @@ class Feed:
         if report.error is None:
             self._note_skipped(report.skipped, everything=everywhere)
             if everywhere:
-                self._note_look(report, min(began, report.busy_since), time.time() - began)
+                self._note_look(report, min(began, report.busy_since), time.time() - began, era)
         return report
 
-    def _note_look(self, report: LookReport, began: float, seconds: float) -> None:
-        self.finished_look = FinishedLook(began, time.monotonic()) if report.complete else None
+    def _note_look(self, report: LookReport, began: float, seconds: float, era: int) -> None:
+        self.finished_look = FinishedLook(began, time.monotonic(), era) if report.complete else None
         self._insist(lambda: self._ledger.set_holding(report.held))
         self.holding = report.held
         log.info(
@@ -270,7 +273,7 @@ class Feed:
     def _look_batches(self, wanted: Look, report: LookReport) -> Iterator[Batch]:
         saved, gone = Batch(), Batch(gone=True)
         found_keys = self._comparison.differences(
-            wanted.path, report, self.cleared, seen_leaving=wanted.seen_leaving, holding=self.holding > 0 and not wanted.path
+            wanted.path, report, self.cleared, seen_leaving=wanted.seen_leaving, holding=self.holding > 0
         )
         for key, found, etag in found_keys:
             if self._stop.is_set():
@@ -316,9 +319,12 @@ class Feed:
             self._publisher.send(self.name, page, size=0, priority=priority)
 
     def mark_again(self, keys: Sequence[str]) -> None:
-        """Have keys looked at again whose state nobody knows, such as those in the failed list."""
-        batch = Batch(keys=[(key, UNKNOWN) for key in keys])
-        self._send(batch, Priority.LOOK)
+        """Have keys looked at again whose state nobody knows, such as those in the failed list.
+
+        Raises:
+            BrokerError: it did not answer. It is not waited for here: who asks for this is also who starts a dead broker again.
+        """
+        self.send(self._ledger.mark([(key, UNKNOWN) for key in keys]).fresh, Priority.LOOK)
 
     def _send_all(self, batches: Iterable[Batch], priority: Priority, *, bounded: bool = False) -> None:
         for batch in batches:

@@ -47,12 +47,12 @@ def glance(one: Pending, source: Source, *, quiet: float, follow: bool) -> Glanc
     """
     try:
         seen = os.lstat(one.path)
-        if stat.S_ISLNK(seen.st_mode):
-            return Glance(_behind_link(one.path, source) if follow else None, is_link=True)
     except (FileNotFoundError, NotADirectoryError):
         return Glance(None)
     except OSError:
         return Glance(None, known=False)
+    if stat.S_ISLNK(seen.st_mode):
+        return _behind_link(one.path, source) if follow else Glance(None, is_link=True)
     found = found_at(one.path, seen)
     if found is None or found.skipped or one.is_closed:
         return Glance(found)
@@ -74,13 +74,19 @@ def _busy_until(one: Pending, modified: float, quiet: float) -> float:
     return modified + max(quiet, _QUIET_UNASKED if written is None else 0.0)
 
 
-def _behind_link(path: str, source: Source) -> Found | None:
-    """A link counts as the file that it leads to. One that leads to a directory is none; the watcher goes into it."""
-    root = open_root(source.root)
+def _behind_link(path: str, source: Source) -> Glance:
+    """A link counts as the file that it leads to. One that leads to a directory is none; the watcher goes into it. Nor is one that leads
+    to nothing, but a link it is: the watcher waits for what it leads to."""
+    found, known = None, True
     try:
-        real, _ = resolve_beneath(root, tops_of(source.root), path[len(source.root) :].strip("/"))
-        return found_at(path, os.stat(real or ".", dir_fd=root, follow_symlinks=False))
+        root = open_root(source.root)
+        try:
+            real, _ = resolve_beneath(root, tops_of(source.root), path[len(source.root) :].strip("/"))
+            found = found_at(path, os.stat(real or ".", dir_fd=root, follow_symlinks=False))
+        finally:
+            os.close(root)
     except Withheld as reason:
-        return Found(path, 0, 0.0, 0, str(reason), stays=True)
-    finally:
-        os.close(root)
+        found = Found(path, 0, 0.0, 0, str(reason), stays=True)
+    except OSError as error:
+        known = isinstance(error, FileNotFoundError | NotADirectoryError)
+    return Glance(found, is_link=True, known=known)

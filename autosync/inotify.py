@@ -6,8 +6,10 @@ read together with one that is not.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import struct
+import termios
 import warnings
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -20,18 +22,16 @@ with warnings.catch_warnings():
 IN_CLOSE_WRITE: int = pyinotify.IN_CLOSE_WRITE
 IN_CREATE: int = pyinotify.IN_CREATE
 IN_DELETE: int = pyinotify.IN_DELETE
-IN_DELETE_SELF: int = pyinotify.IN_DELETE_SELF
 IN_IGNORED: int = pyinotify.IN_IGNORED
 IN_ISDIR: int = pyinotify.IN_ISDIR
 IN_MOVED_FROM: int = pyinotify.IN_MOVED_FROM
 IN_MOVED_TO: int = pyinotify.IN_MOVED_TO
-IN_MOVE_SELF: int = pyinotify.IN_MOVE_SELF
 IN_ONLYDIR: int = pyinotify.IN_ONLYDIR
 IN_Q_OVERFLOW: int = pyinotify.IN_Q_OVERFLOW
-IN_UNMOUNT: int = pyinotify.IN_UNMOUNT
 
 _HEADER = struct.Struct("iIII")  # struct inotify_event: wd, mask, cookie, len
 _BUFFER = 256 * 1024
+_LARGEST = _HEADER.size + 256
 
 
 class Event(NamedTuple):
@@ -101,6 +101,11 @@ class Inotify:
             name = os.fsdecode(data[offset : offset + length].rstrip(b"\0")) if length else ""
             offset += length
             yield Event(wd, mask, cookie, name)
+
+    def reads_waiting(self) -> int:
+        """After how many calls of `read` all has been read that is waiting now."""
+        waiting: int = struct.unpack("i", fcntl.ioctl(self._fd, termios.FIONREAD, bytes(4)))[0]
+        return -(-waiting // (_BUFFER - _LARGEST))
 
     def close(self) -> None:
         """Give the instance and all its watches back."""

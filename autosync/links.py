@@ -41,17 +41,25 @@ class Links:
             self._above_some.add(link)
         if self._paths.get(link) == lead.paths:
             return True
-        self._forget(link)
+        self.forget(link)
         self._paths[link] = lead.paths
         for path in lead.paths:
             self._through.setdefault(path, set()).add(link)
         return False
 
-    def forget(self, top: str) -> None:
-        """Forget a link, or all links below a directory."""
+    def forget(self, link: str) -> None:
+        """Forget a link, and none of those below it."""
+        self._above_some.discard(link)
+        for path in self._paths.pop(link, ()):
+            self._through[path].discard(link)
+            if not self._through[path]:
+                del self._through[path]
+
+    def forget_below(self, top: str) -> None:
+        """Forget a link, and all links below a link or a directory. This goes through all links."""
         prefix = slashed(top)
         for link in [link for link in self._paths if link == top or link.startswith(prefix)]:
-            self._forget(link)
+            self.forget(link)
 
     def through(self, path: str) -> Iterable[str]:
         """The links that lead to a path, or through it if it is a link itself."""
@@ -61,13 +69,6 @@ class Links:
         """The links that lead to a directory, or to or through something below it."""
         prefix = slashed(top)
         return {link for path, links in self._through.items() if path == top or path.startswith(prefix) for link in links}
-
-    def _forget(self, link: str) -> None:
-        self._above_some.discard(link)
-        for path in self._paths.pop(link, ()):
-            self._through[path].discard(link)
-            if not self._through[path]:
-                del self._through[path]
 
 
 def lead_of(root: int, source: Source, link: str) -> Lead:

@@ -8,6 +8,8 @@ import sys
 import time
 from typing import Any
 
+#: What these say below an error tells secrets (signed URLs, session tokens, answers of credential services), or is a traceback.
+_TALKATIVE = ("boto3", "botocore", "urllib3")
 #: What every record has; anything else was given with `extra` and belongs into the JSON.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -45,7 +47,7 @@ def configure(form: str, verbosity: int) -> None:
 
     Args:
         form: "text" or "json".
-        verbosity: -1 warnings only; 0 what autosync does as a whole; 1 each transfer too; 2 everything.
+        verbosity: -1 warnings only; 0 what autosync does as a whole; 1 each transfer too; 2 everything that is no secret.
     """
     handler = logging.StreamHandler(sys.stderr)
     formatter = JsonFormatter() if form == "json" else TextFormatter()
@@ -55,6 +57,8 @@ def configure(form: str, verbosity: int) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.DEBUG if verbosity > 1 else logging.WARNING)
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.ERROR)
     ours = logging.getLogger("autosync")
     ours.setLevel(logging.WARNING if verbosity < 0 else logging.DEBUG if verbosity > 1 else logging.INFO)
     logging.getLogger("autosync.transfer").setLevel(logging.NOTSET if verbosity > 0 else logging.WARNING)

@@ -102,7 +102,8 @@ class Comparison:
             report: is filled in on the way.
             cleared: see `autosync.reconciler.Rule`.
             seen_leaving: the kernel told that this directory left; then the limit of deletions does not hold.
-            holding: an earlier look held deletions back; then this one lets none go unless all of them are within the limit.
+            holding: an earlier look held deletions back; then this one lets none go unless it is one at everything and finds all of them
+                within the limit.
 
         Raises:
             TargetError: the target's listing failed.
@@ -110,18 +111,20 @@ class Comparison:
             OSError: what is put aside cannot be written.
         """
         spans = self._keys.spans(path)
-        if not path and self._policy.delete:
-            self._refuse_empty_sources()
+        if self._policy.delete:
+            self._refuse_empty_sources(path)
         rule = Rule(self._policy.by, cleared, self._clock_ahead(), self._actor.can_match)
         with closing(Spool(self._spill)) as gone:
             for span in spans:
                 yield from self._at(span, report, rule, gone)
-            yield from self._let_go(gone, report, holding=holding, limited=not seen_leaving)
+            most = len(gone) if seen_leaving else self._policy.limit.of(report.equal + len(gone))
+            if holding and not seen_leaving and (path or len(gone) > most):
+                most = 0
+            yield from self._let_go(gone, report, most)
 
-    def _let_go(self, gone: Spool, report: LookReport, *, holding: bool, limited: bool) -> Iterator[Difference]:
-        most = self._policy.limit.of(report.equal + len(gone)) if limited else len(gone)
+    def _let_go(self, gone: Spool, report: LookReport, most: int) -> Iterator[Difference]:
         if len(gone) > most:
-            report.held = len(gone) - (0 if holding else most)
+            report.held = len(gone) - most
             log.error(
                 "%d of %d keys in scope are gone from the source, and --max-delete (%s) lets %d go: %d are held and stay in the target. "
                 "If the source is as it should be, start again with --max-delete=100%%",
@@ -170,8 +173,9 @@ class Comparison:
                 yield difference
             self._judge(span, walk.errors, report)
             report.equal += counted.count - missing
+            hides = _Hidden(walk.errors)
             for (key,) in here:
-                if not self._is_hidden(str(self._keys.path(key)), walk.errors):
+                if str(self._keys.path(key)) not in hides:
                     gone.add((key,))
 
     def _judge(self, span: Span, errors: Sequence[OSError], report: LookReport) -> None:
@@ -182,14 +186,6 @@ class Comparison:
         for error in errors[:10]:
             log.warning("%s cannot be read: %s; nothing behind it is deleted in this look", error.filename, error.strerror)
         report.complete = report.complete and not errors
-
-    def _is_hidden(self, path: str, errors: Sequence[OSError]) -> bool:
-        """Whether a path may be there although the walk did not see it. A directory that may not be entered hides what is below it; any
-        other error says that the whole file system is not to be believed."""
-        return any(
-            error.errno not in (errno.EACCES, errno.EPERM) or path == error.filename or path.startswith(slashed(str(error.filename)))
-            for error in errors
-        )
 
     def _walk(self, span: Span) -> Walk:
         source = self._source_at(span)
@@ -231,10 +227,13 @@ class Comparison:
         except Exception as error:  # a user's actor may fail in any way
             raise TargetError(f"the target could not be listed: {type(error).__name__}: {error}") from error
 
-    def _refuse_empty_sources(self) -> None:
-        """A share that is not mounted looks like an empty directory. It must not empty the target, not even a part of it."""
+    def _refuse_empty_sources(self, path: str) -> None:
+        """A share that is not mounted looks like an empty directory. It must not empty the target, not even a part of it. Asked of the
+        sources that lie at or below a path as a whole; "" is all of them."""
         for source in self._keys.sources:
             spans = self._keys.spans(source.path)
+            if path and not slashed(source.path).startswith(slashed(path)):
+                continue
             if not source.is_file and not any(self._holds_something(span) for span in spans):
                 self._refuse_if_listed(source, spans)
 
@@ -252,6 +251,22 @@ class Comparison:
 
     def _source_at(self, span: Span) -> Source:
         return next(one for one in self._keys.sources if one.root == span.directory or one.holds(span.directory))
+
+
+class _Hidden:
+    """The paths that may be there although a walk did not see them. A directory that may not be entered hides what is below it; any other
+    error says that the whole file system is not to be believed."""
+
+    def __init__(self, errors: Sequence[OSError]) -> None:
+        self._all = any(error.errno not in (errno.EACCES, errno.EPERM) for error in errors)
+        self._tops = {str(error.filename).rstrip("/") for error in errors}
+
+    def __contains__(self, path: str) -> bool:
+        while not self._all and self._tops and path:
+            if path in self._tops:
+                return True
+            path = path.rpartition("/")[0]
+        return self._all or path in self._tops
 
 
 class _Counted:

@@ -41,7 +41,7 @@ def read_config(context: click.Context, parameter: click.Parameter, path: str | 
             found = tomllib.load(file)
     except OSError as error:
         raise ConfigurationError(f"configuration file {path}: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"configuration file {path}: {error}", "see https://toml.io") from error
     values = {name.replace("-", "_"): value for name, value in found.items()}
     known = {str(option.name): option for option in context.command.params if option.name not in ("config", "version", "help")}

@@ -63,11 +63,15 @@ class SourceFile(File):
         """Modification time in nanoseconds since the epoch."""
         return self._before.st_mtime_ns
 
-    def stands_still(self) -> bool:
-        """Whether no write can be under way that began before this file was first looked at. write(2) sets the times when it begins, so
-        times that stay the same do not tell of one that is going on: nobody may have the file open for writing, or its last change must
-        be older than any write takes. To be asked before the first byte is read."""
-        return time.time() - self._before.st_ctime > _LONGEST_WRITE or is_being_written(self.descriptor) is False
+    def has_writer(self) -> bool | None:
+        """Whether some process of this host can write to it; None if the kernel does not tell. To be asked before the first byte is read:
+        write(2) sets the times when it begins, and what is written to mapped memory may set none for half a minute (on tmpfs, for ever),
+        so times that stay the same do not tell that nothing changes."""
+        return is_being_written(self.descriptor)
+
+    def has_rested(self) -> bool:
+        """Whether no write(2) can be under way that began before this file was first looked at: it changed longer ago than any takes."""
+        return time.time() - self._before.st_ctime > _LONGEST_WRITE
 
     def open(self) -> BinaryIO:
         """The content from the start. Its last byte is given out only after `verify`.

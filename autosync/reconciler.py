@@ -108,7 +108,7 @@ def compare(source: Iterable[tuple[str, Found]], target: Iterable[File], rule: R
     have, listed = next(ours, None), next(theirs, None)
     while have is not None or listed is not None:
         if have is not None and have[1].stays and (listed is None or listed.key >= have[0]):
-            if listed is not None and (listed.key == have[0] or (have[0].endswith("/") and listed.key.startswith(have[0]))):
+            if listed is not None and (listed.key == have[0] or (have[1].path.endswith("/") and listed.key.startswith(have[0]))):
                 listed = next(theirs, None)
             else:
                 have = next(ours, None)

@@ -51,6 +51,8 @@ _SWEEPS = 20
 #: How long the end waits until what was seen is in the target, in seconds.
 _DRAIN = 10.0
 _FAILURES_SHOWN = 20
+#: In what unit a lag is told, in seconds.
+_LAG_UNIT = 0.001
 #: How often keys that ran out of tries get new ones, once nothing else is tried, in seconds: a target that was away is back some day.
 _NEW_TRIES = 30.0
 
@@ -141,7 +143,7 @@ class _Keeping:
             self._place.take(self._signals.stop)
             ends.callback(self._publisher.close)
             ends.callback(self._place.leave)
-            self._register()
+            self._register(self._mirror)
             if self._host and self._host.is_alone:
                 self._ledger.forfeit("")  # whoever held these died together with the autosync before this one
             before = self._place.look()
@@ -153,13 +155,17 @@ class _Keeping:
 
     # Start
 
-    def _register(self) -> None:
-        definition = self._mirror.dumps()
-        self._version = version_of(definition)
-        self._epoch = self._ledger.register(definition, self._version)
+    def _register(self, mirror: Mirror) -> None:
+        """Publish the definition. All or nothing: where the broker goes away in between, the next tick finds what is to be done undone."""
+        self._feed.era += 1
+        definition = mirror.dumps()
+        version = version_of(definition)
+        epoch = self._ledger.register(definition, version)
         cleared = self._ledger.cleared()
-        self._feed.cleared = cleared[1] if cleared and cleared[0] == self._version else 0.0
-        self._feed.holding = self._feed.holding or self._ledger.holding()  # a broker that lost its memory lets nothing go
+        holding = self._ledger.holding()
+        self._mirror, self._version, self._epoch = mirror, version, epoch
+        self._feed.cleared = cleared[1] if cleared and cleared[0] == version else 0.0
+        self._feed.holding = self._feed.holding or holding  # a broker that lost its memory lets nothing go
 
     def _start(self, ends: ExitStack) -> None:
         if not self._run.once:
@@ -213,15 +219,16 @@ class _Keeping:
         try:
             look = self._feed.finished_look
             uploads = self._ledger.uploads()
+            asked = time.monotonic()
             self._standing = self._guard()  # if the broker has lost its memory, this goes by what was known before
             self._uploads = uploads
             self._sweep()
-            self._note_cleared(look, self._standing)
+            self._note_cleared(look, self._standing, asked)
             self._watch_roots()
             if time.monotonic() >= self._next_rescan:
-                self._next_rescan = time.monotonic() + self._run.rescan
                 self._again_failed()
                 self._again_unfinished()
+                self._next_rescan = time.monotonic() + self._run.rescan  # not before: a broker that is away must not cost the rescan
                 self._look_everywhere()
             self._tell_of_failures()
             self._give_new_tries(self._standing)
@@ -241,11 +248,10 @@ class _Keeping:
             lost = standing.epoch.partition(" ")[0] != self._epoch.partition(" ")[0]
             what = "has lost its memory" if lost else "was started again, and may have lost the last of what it was told"
             log.warning("the broker %s: everything is compared again", what)
-            self._feed.finished_look = None
             for key, token in [(key, token) for key, tokens in self._uploads.items() for token in tokens]:
                 self._ledger.begun(key, token)
             self._again_unfinished()
-            self._register()
+            self._register(self._mirror)
             self._settle.say((LOOK_EVERYWHERE,))
         return standing
 
@@ -271,11 +277,18 @@ class _Keeping:
         self._next_strays = time.monotonic() + _STRAY_BEHIND_OTHERS
         return _STRAY_BEHIND_OTHERS
 
-    def _note_cleared(self, look: FinishedLook | None, standing: Standing) -> None:
-        """All that a look found is made right once nothing is dirty that was dirty when it ended. `standing` is younger than `look`."""
-        if look is None or look.began <= self._feed.cleared:
+    def _note_cleared(self, look: FinishedLook | None, standing: Standing, asked: float) -> None:
+        """All that a look found is made right once nothing is dirty that was dirty when it ended. A broker that has lost what was dirty
+        says nothing about it, nor does a look about a source that has come since.
+
+        Args:
+            look: the last one.
+            standing: younger than that.
+            asked: when it was asked for, on the monotonic clock.
+        """
+        if look is None or look.era != self._feed.era or look.began <= self._feed.cleared:
             return
-        if standing.dirty == 0 or time.monotonic() - standing.lag > look.ended:
+        if standing.dirty == 0 or asked - standing.lag - _LAG_UNIT > look.ended:
             self._ledger.set_cleared(self._version, look.began)
             self._feed.cleared = look.began
 
@@ -292,7 +305,8 @@ class _Keeping:
 
     def _watch_roots(self) -> None:
         """Another directory where a root was gives no event; it is seen here. One that holds something is the source from now on. One that
-        is empty may be the place where a share was mounted: workers go on asking for the old one, and delete nothing."""
+        is empty may be the place where a share was mounted: workers go on asking for the old one, and delete nothing. One that looks like
+        the old one may be a share that was mounted again, or a new directory that was given the old number: no watch is left in it."""
         known = self._mirror.identities
         found = _identities(self._mirror)
         strange = {root for root in {*known, *found} if known.get(root) != found.get(root)}
@@ -300,12 +314,13 @@ class _Keeping:
             log.warning("source %s %s", root, "is another directory than before" if root in found else "is gone; nothing is deleted")
         self._strange = strange
         adopted = {root for root in strange if root in found and _holds_something(root)}
-        if not adopted:
+        if adopted:
+            self._register(replace(self._mirror, identities={**known, **{root: found[root] for root in adopted}}))
+        if self._watcher is None:
             return
-        self._mirror = replace(self._mirror, identities={**known, **{root: found[root] for root in adopted}})
-        self._register()
+        back = self._watcher.lost_roots & (found.keys() - strange)
         for source in self._keys.sources:
-            if self._watcher and source.root in adopted:
+            if source.root in adopted | back:
                 self._watcher.replace_root(source)
 
     def _look_everywhere(self) -> None:
@@ -349,7 +364,14 @@ class _Keeping:
             if isinstance(report.error, SourceUnsure) or self._feed.failed_looks >= _ONCE_LOOKS:
                 raise report.error
             return False
-        return self._feed.is_idle() and self._ledger_is_empty()
+        return self._feed.is_idle() and self._is_clean()
+
+    def _is_clean(self) -> bool:
+        """Whether nothing is dirty, and nothing was lost that may have been: then everything is compared again."""
+        era = self._feed.era
+        with suppress(BrokerError):
+            return self._guard().dirty == 0 and self._feed.era == era
+        return False
 
     def _ledger_is_empty(self) -> bool:
         try:
@@ -367,8 +389,9 @@ class _Keeping:
             self._watcher.stop_reading()
         self._feed.close(1.0 if self._signals.hurry.is_set() else _DRAIN)
         if finished:
+            asked = time.monotonic()
             with suppress(BrokerError):
-                self._note_cleared(self._feed.finished_look, self._place.look())
+                self._note_cleared(self._feed.finished_look, self._place.look(), asked)
         until = time.monotonic() + (_DRAIN if self._host else 0.0)
         while self._host and time.monotonic() < until and not self._signals.hurry.is_set() and not self._ledger_is_empty():
             self._tend_children()

@@ -98,7 +98,10 @@ class EmbeddedServer:
                     client.close()
                     return
             except redis.exceptions.RedisError:
-                if self._child.has_ended() is not None:
+                ended = self._child.has_ended()
+                if ended == -signal.SIGKILL:
+                    self._child.tend()  # somebody ended it, which is no fault of its own
+                elif ended is not None:
                     break
             time.sleep(pause)
             pause = min(pause * 2, 0.1)

@@ -20,6 +20,9 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 #: A directory with more names than this is sorted on disk.
 _NAMES_IN_MEMORY = 100_000
 
+#: So many errors of one walk are noted.
+_MOST_ERRORS = 10_000
+
 _SYS_OPENAT2 = 437  # the same on every architecture (include/uapi/asm-generic/unistd.h)
 _RESOLVE_NO_SYMLINKS = 0x04
 _RESOLVE_BENEATH = 0x08
@@ -248,7 +251,7 @@ class Walk:
     Names are sorted per directory with "/" appended to those of directories, so `a-b` comes before `a/c` and that before `a0`: the order
     in which object stores list keys. A directory that vanishes on the way is passed over. FIFOs, sockets, devices, and links that lead out
     of the root or back to a directory on the way, are found as `skipped`; for the links, what the target has stays. Any error is noted in
-    `errors`, and then the walk has not seen everything.
+    `errors`, and then the walk has not seen everything; beyond so many errors, the last one stands for all that is not noted.
 
     Args:
         root: path of the source root.
@@ -342,7 +345,7 @@ class Walk:
                     elif not entry.is_symlink():
                         yield (entry.name,)
                     elif self._tops:
-                        yield (entry.name + "/" if _leads_to_directory(entry) else entry.name,)
+                        yield from ((name,) for name in _names_of_link(entry))
         except OSError as error:
             self._note(error, path)
 
@@ -361,21 +364,33 @@ class Walk:
                 real, passed = resolve_beneath(root, self._tops, real)
                 if passed and (real in above or any(real == level.real for level in levels)):
                     raise Withheld("is a link to a directory that it lies in") from error
-                descriptor = open_directory_beneath(root, real)
                 placed = max(placed, _made(root, passed))
+                descriptor = open_directory_beneath(root, real)
         except Withheld as reason:
             return Found(path + "/", 0, 0.0, 0, str(reason), stays=True)
         except OSError as error:
             self._note(error, path)
             return None
+        try:
+            placed = max(placed, _moved(descriptor))
+        except OSError as error:  # ESTALE: removed on the server since it was opened
+            os.close(descriptor)
+            self._note(error, path)
+            return None
         path = path.rstrip("/") + "/"
-        placed = max(placed, _moved(descriptor))
         return _Level(descriptor, path, real, placed, self._sorted_names(descriptor, path))
 
     def _stat(self, root: int, level: _Level, name: str) -> Found | None:
         path = level.path + name
         try:
             seen = os.stat(name, dir_fd=level.descriptor, follow_symlinks=False)
+        except PermissionError as error:
+            self._note(error, level.path)  # the directory may not be searched: it is the same with all of its names
+            return None
+        except OSError as error:
+            self._note(error, path)
+            return None
+        try:
             if stat.S_ISLNK(seen.st_mode):
                 return self._stat_linked(root, level, name)
         except Withheld as reason:
@@ -393,9 +408,16 @@ class Walk:
         return _not_before(max(level.placed, _made(root, passed)), found)
 
     def _note(self, error: OSError, path: str) -> None:
-        if error.errno not in (errno.ENOENT, errno.ENOTDIR) or path == self._root:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR) and path != self._root:
+            return
+        last = self.errors[-1] if self.errors else None
+        if last is not None and (last.filename, last.errno) == (path, error.errno):
+            return
+        if len(self.errors) < _MOST_ERRORS:
             error.filename = path
             self.errors.append(error)
+        elif len(self.errors) == _MOST_ERRORS:
+            self.errors.append(OSError(errno.EOVERFLOW, "this and others cannot be read, too many to keep in mind", path))
 
 
 def found_at(path: str, seen: os.stat_result) -> Found | None:
@@ -423,8 +445,9 @@ def _not_before(placed: float, found: Found | None) -> Found | None:
     return found._replace(changed=max(found.changed, placed)) if found and placed else found
 
 
-def _leads_to_directory(entry: os.DirEntry[str]) -> bool:
+def _names_of_link(entry: os.DirEntry[str]) -> tuple[str, ...]:
+    """A link counts as what it leads to. One of which that cannot be said, as long as a disk outside is away, may stand for either."""
     try:
-        return entry.is_dir()
+        return (entry.name + "/",) if stat.S_ISDIR(entry.stat().st_mode) else (entry.name,)
     except OSError:
-        return False
+        return entry.name, entry.name + "/"

@@ -15,13 +15,12 @@ import os
 import queue
 import select
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 from .change import LOOK_EVERYWHERE, Change, Kind
 from .inotify import (
-    IN_CLOSE_WRITE,
     IN_CREATE,
     IN_DELETE,
     IN_IGNORED,
@@ -36,12 +35,17 @@ from .keys import Keys, Source, slashed
 from .links import Links, lead_of
 from .mirror import Identity
 from .tree import Withheld, open_directory_beneath, open_root, resolve_beneath, tops_of
+from .watches import Watches
 
 log = logging.getLogger(__name__)
 
-_MASK = IN_CLOSE_WRITE | IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO
 _LEFT = IN_DELETE | IN_MOVED_FROM
 _CAME = IN_CREATE | IN_MOVED_TO
+
+#: A directory may hold more files than fit in memory.
+_SAID_AT_ONCE = 1000
+
+T = TypeVar("T")
 
 Say = Callable[[Iterable[Change]], None]
 
@@ -65,13 +69,14 @@ class Watcher:
         self._stop_read, self._stop_write = os.pipe()
         self._lock = threading.Lock()
         self._follow = follow
-        #: Watch descriptor -> the names of its directory, and the other way round.
-        self._paths: dict[int, list[str]] = {}
-        self._watches: dict[str, int] = {}
+        self._roots = frozenset(source.root for source in keys.sources)
+        self._watches = Watches(self._inotify)
         self._only: dict[str, set[str]] = {}
         self._links = Links()
         #: Directories that appeared, and links to be looked into; "everything" is a round through all of them, and None the end.
-        self._to_place: queue.SimpleQueue[tuple[Source, str] | Literal["everything"] | None] = queue.SimpleQueue()
+        self._to_place: _Waiting[tuple[Source, str] | Literal["everything"] | None] = _Waiting()
+        #: Roots whose watch the kernel took away: they were removed or unmounted. What is there now has to be watched anew.
+        self.lost_roots: set[str] = set()
         #: Directories that the kernel refused to watch since the last round began.
         self.unwatched = 0
         self._unwatched_told = 0
@@ -126,6 +131,7 @@ class Watcher:
 
     def replace_root(self, source: Source) -> None:
         """Watch anew what now stands where the root of this source is. Then says "look everywhere"."""
+        self.lost_roots.discard(source.root)
         self._forget(source.root)
         self.place_again()
 
@@ -142,22 +148,17 @@ class Watcher:
         poll = select.poll()
         poll.register(self._inotify, select.POLLIN)
         poll.register(self._stop_read, select.POLLIN)
-        while True:
-            stopping = any(fd == self._stop_read for fd, _ in poll.poll())
-            heard = self._hear()
-            while stopping and heard:  # what had happened before the stop is still said
-                heard = self._hear()
-            if stopping:
-                return
+        while not any(fd == self._stop_read for fd, _ in poll.poll()):
+            self._hear()
+        for _ in range(self._inotify.reads_waiting()):  # what had happened before the stop is still said, and no more
+            self._hear()
 
-    def _hear(self) -> bool:
-        """Say what the events that are waiting mean. Returns whether there were any."""
+    def _hear(self) -> None:
+        """Say what the events that are waiting mean."""
         with self._lock:  # a watch that is being placed has its path before its events are looked at
-            events = list(self._inotify.read())
-            changes = [change for event in events for change in self._changes(event)]
+            changes = [change for event in self._inotify.read() for change in self._changes(event)]
         if changes:
             self._say(changes)
-        return bool(events)
 
     def _changes(self, event: Event) -> Iterable[Change]:
         wd, mask, _, name = event
@@ -166,12 +167,10 @@ class Watcher:
             self.place_again()
             return ()
         if mask & IN_IGNORED:
-            for directory in self._paths.pop(wd, ()):
-                if self._watches.get(directory) == wd:
-                    del self._watches[directory]
+            self.lost_roots |= self._roots.intersection(self._watches.lost(wd))
             return ()
         changes: list[Change] = []
-        for directory in tuple(self._paths.get(wd, ())) if name else ():
+        for directory in self._watches.names(wd) if name else ():
             path = slashed(directory) + name
             changes += self._directory_changes(path, mask) if mask & IN_ISDIR else self._file_changes(directory, path, mask)
         return changes
@@ -180,9 +179,14 @@ class Watcher:
         source = self._keys.source_of(path)
         if source is None or source.is_file or not self._keys.enters(path):
             return []
-        self._look_again(self._links.through_below(path))
-        if mask & _LEFT:
+        # A directory that is made or deleted is empty: what was in it, or will be, is told by itself.
+        is_whole = mask & (IN_MOVED_FROM | IN_MOVED_TO)
+        self._look_again(self._links.through_below(path) if is_whole else self._links.through(path))
+        if mask & IN_MOVED_FROM:
             self._forget_locked(path)
+        elif mask & IN_DELETE:
+            self._watches.forget(path)
+        if mask & _LEFT:
             return [Change(Kind.LEFT, path)]
         self._to_place.put((source, path))
         return []
@@ -236,17 +240,22 @@ class Watcher:
     def _place_link(self, source: Source, link: str) -> None:
         with self._lock:
             was_directory = self._links.has_below(link)
-            self._forget_locked(link)
-        is_directory = False
+            if was_directory or link in self._watches:
+                self._forget_locked(link)
+            else:
+                self._links.forget(link)
         if os.path.islink(link):
             try:
                 root = open_root(source.root)
             except OSError:
                 return  # the loss of a root is told elsewhere
             try:
-                is_directory = self._follow_link(root, source, link) and self._keys.enters(link)
+                is_directory = self._follow_link(root, source, link)
             finally:
                 os.close(root)
+        else:
+            is_directory = os.path.isdir(link)  # one took its place
+        is_directory = is_directory and self._keys.enters(link)
         if is_directory:
             self._place_tree(source, link, appeared=True)
         if is_directory or was_directory:
@@ -269,7 +278,7 @@ class Watcher:
             log.warning(
                 "the limit of watches is reached: %d of %d directories are not watched, and are compared every --rescan seconds; "
                 "raise it with: sysctl fs.inotify.max_user_watches=%d",
-                self.unwatched, self.unwatched + len(self._watches), 1 << (allowed + self.unwatched).bit_length(),
+                self.unwatched, self.unwatched + self.watches(), 1 << (allowed + self.unwatched).bit_length(),
             )  # fmt: skip
             self._unwatched_told = self.unwatched
         self._unwatched_told = min(self._unwatched_told, self.unwatched)
@@ -321,16 +330,7 @@ class Watcher:
     def _add(self, descriptor: int, directory: str) -> None:
         try:
             with self._lock:
-                wd = self._inotify.add(descriptor, _MASK)
-                if self._watches.get(directory, wd) != wd:
-                    self._drop_locked(directory)
-                names = self._paths.setdefault(wd, [])
-                for name in [name for name in names if name != directory and not _is_at(descriptor, name)]:
-                    names.remove(name)
-                    self._watches.pop(name, None)
-                if directory not in names:
-                    names.append(directory)
-                self._watches[directory] = wd
+                self._watches.add(descriptor, directory)
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 log.warning("%s cannot be watched: %s; it is compared every --rescan seconds", directory, error.strerror)
@@ -339,7 +339,7 @@ class Watcher:
     def _see_inside(self, root: int, source: Source, descriptor: int, directory: str, appeared: bool) -> list[str]:
         below: list[str] = []
         links: list[str] = []
-        changes: list[Change] = []
+        files: list[str] = []
         prefix = slashed(directory)
         try:
             with os.scandir(descriptor) as entries:
@@ -350,22 +350,33 @@ class Watcher:
                     elif self._follow and entry.is_symlink():
                         links.append(path)
                     elif appeared:
-                        changes.append(Change(Kind.APPEARED, path))
+                        files.append(path)
+                        if len(files) == _SAID_AT_ONCE:
+                            self._say_appeared(files)
+                            files = []
         except OSError as error:
             if error.errno != errno.ENOENT:  # one that is gone is told by an event
                 log.warning("%s cannot be read: %s", directory, error.strerror)
         if appeared:
-            with self._lock:  # what was made before the watch stood is told by no event, and links may wait for it
-                for path in (*below, *(change.path for change in changes)):
-                    self._look_again(self._links.through(path))
+            self._look_through(below)
         for link in links:
             if self._follow_link(root, source, link):
                 below.append(link)
             elif appeared:
-                changes.append(Change(Kind.APPEARED, link))
-        if changes:
-            self._say(changes)
+                files.append(link)
+        self._say_appeared(files)
         return [path for path in below if self._keys.enters(path)]
+
+    def _say_appeared(self, files: Sequence[str]) -> None:
+        self._look_through(files)
+        if files:
+            self._say([Change(Kind.APPEARED, path) for path in files])
+
+    def _look_through(self, paths: Iterable[str]) -> None:
+        """What was made before the watch stood is told by no event, and links may wait for it."""
+        with self._lock:
+            for path in paths:
+                self._look_again(self._links.through(path))
 
     def _forget_lost(self) -> None:
         """Give back the watches on directories that left while events were lost."""
@@ -381,22 +392,30 @@ class Watcher:
             self._forget_locked(top)
 
     def _forget_locked(self, top: str) -> None:
-        prefix = slashed(top)
-        self._links.forget(top)
-        if top not in self._watches:
-            return  # nothing below can be watched either
-        for path in [path for path in self._watches if path == top or path.startswith(prefix)]:
-            self._drop_locked(path)
+        self._links.forget_below(top)
+        self._watches.forget_below(top)
 
-    def _drop_locked(self, path: str) -> None:
-        """Forget one name of a directory; with the last of them its watch goes."""
-        wd = self._watches.pop(path)
-        names = self._paths.get(wd, [])
-        if path in names:
-            names.remove(path)
-        if not names:
-            self._paths.pop(wd, None)
-            self._inotify.remove(wd)
+
+class _Waiting(Generic[T]):
+    """A queue in which each thing waits once, however often it is put in: an event that changes what is yet to be seen adds nothing."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[T] = queue.SimpleQueue()
+        self._inside: set[T] = set()
+        self._lock = threading.Lock()
+
+    def put(self, thing: T) -> None:
+        with self._lock:
+            if thing not in self._inside:
+                self._inside.add(thing)
+                self._queue.put(thing)
+
+    def get(self) -> T:
+        """Wait for the next. From now on it may be put in again."""
+        thing = self._queue.get()
+        with self._lock:
+            self._inside.discard(thing)
+        return thing
 
 
 def _stands_at(descriptor: int, root: int, relative: str) -> bool:
@@ -407,14 +426,6 @@ def _stands_at(descriptor: int, root: int, relative: str) -> bool:
         return os.readlink(f"/proc/self/fd/{descriptor}") == (slashed(top) + relative if relative else top)
     except OSError:
         return True
-
-
-def _is_at(descriptor: int, path: str) -> bool:
-    """Whether an open directory is what a path leads to now."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(path))
-    except OSError:
-        return False
 
 
 def _is_gone(path: str) -> bool:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import botocore.exceptions
@@ -19,6 +24,7 @@ from conftest import Bucket
 from autosync.actor import Actor, can_delete_many, listing_of
 from autosync.actors import load, short_names
 from autosync.actors.s3 import SMALL
+from autosync.actors.s3.parts import PartsUpload
 from autosync.errors import BrokerError, ConfigurationError, PermanentError, TargetError, TargetRefused, Torn
 from autosync.files import File
 from autosync.reading import SourceFile
@@ -543,6 +549,119 @@ def elsewhere(exact_bucket: Bucket) -> Iterator[Callable[..., Actor]]:
     for server in servers:
         server.shutdown()
         server.server_close()
+
+
+@pytest.fixture
+def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN"):
+        monkeypatch.setenv(f"AWS_{name}", f"the-{name}")
+
+
+@pytest.mark.parametrize(
+    ("region", "base"),
+    [
+        ("us-east-1", "https://bucket.s3.amazonaws.com"),
+        ("eu-central-1", "https://bucket.s3.eu-central-1.amazonaws.com"),
+        ("eu-south-1", "https://bucket.s3.eu-south-1.amazonaws.com"),
+        ("cn-north-1", "https://bucket.s3.cn-north-1.amazonaws.com.cn"),
+    ],
+)
+def test_a_bucket_of_amazons_is_spoken_to_in_its_region(
+    credentials: None, monkeypatch: pytest.MonkeyPatch, region: str, base: str
+) -> None:
+    """Regions since 2019 are not to be reached through the global endpoint (docs.aws.amazon.com, Virtual hosting of buckets)."""
+    actor = load("s3")(target_container="bucket", region=region)
+    monkeypatch.setattr(actor, "_in_its_region", lambda client, config: client)
+
+    assert actor._base == base  # type: ignore[attr-defined]
+
+
+def test_a_server_that_the_environment_names_is_addressed_as_boto3_does_it(credentials: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    actor = load("s3")(target_container="b", region="eu-south-1")
+    monkeypatch.setattr(actor, "_in_its_region", lambda client, config: client)
+
+    assert actor._base == "http://127.0.0.1:1/b"  # type: ignore[attr-defined]
+
+
+def test_a_part_is_sent_with_one_signature_of_the_kind_that_every_server_takes_and_no_error_shows_it(
+    credentials: None, content: Content, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "netrc").write_text("default login joe password the-PASSWORD\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setattr("autosync.actors.s3.parts._PART_TRIES", 1)
+    sent: list[requests.PreparedRequest] = []
+    send = requests.adapters.HTTPAdapter.send
+
+    def see(self: requests.adapters.HTTPAdapter, request: requests.PreparedRequest, **more: Any) -> requests.Response:
+        sent.append(request)
+        return send(self, request, **more)
+
+    monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", see)
+    actor = load("s3")(target_container="b", endpoint_url="http://127.0.0.1:1", region="us-east-1")
+    client = actor._client  # type: ignore[attr-defined]
+    monkeypatch.setattr(client, "create_multipart_upload", lambda **_: {"UploadId": "u", "ResponseMetadata": {}})
+
+    with pytest.raises(TargetError, match="Connection refused") as refused:
+        actor.upload(content.file("key", b"x" * (SMALL + 1)))
+
+    assert all("X-Amz-Algorithm=AWS4-HMAC-SHA256" in str(request.url) for request in sent)
+    assert not any("Authorization" in request.headers for request in sent)
+    assert not any(secret in str(refused.value) for secret in ("the-", "Signature"))
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_no_secret_is_in_the_log_where_everything_is(credentials: None, form: str) -> None:
+    asks = (
+        f"from autosync.actors import load; from autosync.logs import configure; configure({form!r}, 2);"
+        "load('s3')(target_container='bucket', endpoint_url='http://127.0.0.1:1', region='us-east-1').check()"
+    )
+    said = subprocess.run([sys.executable, "-c", asks], capture_output=True, text=True, check=False, timeout=50).stderr
+
+    assert "Could not connect" in said
+    assert not re.search("the-|Signature=", said)
+
+
+def test_many_are_deleted_with_both_checksums_that_servers_ask_for(exact_bucket: Bucket) -> None:
+    actor = load("s3")(target_container=exact_bucket.name, endpoint_url=exact_bucket.server.url)
+    sent: dict[str, str] = {}
+    actor._client.meta.events.register("before-send.s3", lambda request, **_: sent.update(request.headers))  # type: ignore[attr-defined]
+
+    assert actor.delete_many([File("a"), File("b")]) == [None, None]
+
+    assert {"Content-MD5", "x-amz-checksum-crc32"} <= set(sent)
+
+
+class Slow:
+    """A client whose listing of open uploads takes eight seconds, on a clock that stands still but for that."""
+
+    def __init__(self, initiated: float) -> None:
+        self.now = initiated + 3
+        self._found = {"Key": "key", "UploadId": "u", "Initiated": datetime.fromtimestamp(initiated // 1, UTC)}
+        self.aborted: list[str] = []
+        self.exceptions = SimpleNamespace(NoSuchUpload=KeyError)
+
+    def time(self) -> float:
+        return self.now
+
+    def get_paginator(self, _: str) -> Slow:
+        return self
+
+    def paginate(self, **_: str) -> Iterator[dict[str, Any]]:
+        self.now += 8
+        yield {"Uploads": [self._found], "ResponseMetadata": {"HTTPHeaders": {"date": formatdate(self.now, usegmt=True)}}}
+
+    def abort_multipart_upload(self, *, UploadId: str, **_: str) -> None:  # noqa: N803
+        self.aborted.append(UploadId)
+
+
+def test_an_intention_is_found_however_long_the_target_takes_to_list_what_came_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Slow(1e9 + 0.9)
+    monkeypatch.setattr("autosync.actors.s3.parts.time", client)
+
+    PartsUpload(client, "b", "S3").abandon("key", f"begins {1e9 + 0.8}")
+
+    assert client.aborted == ["u"]
 
 
 @pytest.mark.parametrize("hours", [1, -1])

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import mmap
 import os
 import random
+import tempfile
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -22,6 +27,7 @@ from autosync.host import boot_id
 from autosync.keys import Source
 from autosync.ledger import GONE, UNKNOWN, Hint, Ledger, connect
 from autosync.mirror import Mirror, version_of
+from autosync.tasks import transfer
 from autosync.tasks.batch import Batch
 from autosync.tasks.box import Known, UploadBox
 from autosync.watcher import identity_of
@@ -174,8 +180,8 @@ def _fresh() -> None:
 def make(broker: str, tree: Path) -> Iterator[Callable[..., Workbench]]:
     made: list[Workbench] = []
 
-    def one(**options: object) -> Workbench:
-        made.append(Workbench(broker, tree, **options))
+    def one(at: Path = tree, **options: object) -> Workbench:
+        made.append(Workbench(broker, at, **options))
         return made[-1]
 
     yield one
@@ -279,6 +285,34 @@ def test_a_file_that_never_rests_is_sent_in_the_end_and_never_half_written(bench
     with restless(write):
         send(bench, "busy")
     assert len(set(STORE["busy"])) == 1
+
+
+@pytest.mark.parametrize("where", ["", "/dev/shm"], ids=["disk", "memory"])
+def test_a_file_that_is_changed_through_a_mapping_which_sets_no_times_is_not_torn(
+    make: Callable[..., Workbench], tree: Path, where: str
+) -> None:
+    """Two bytes, far apart, that are changed together."""
+    size = 4 << 20
+    with tempfile.TemporaryDirectory(dir=where or tree) as directory, open(f"{directory}/mapped", "w+b") as file:
+        os.ftruncate(file.fileno(), size)
+        bench = make(Path(directory))
+        with mmap.mmap(file.fileno(), size) as mapped:
+
+            def write(stop: threading.Event) -> None:
+                for value in itertools.cycle(range(256)):
+                    mapped[0] = mapped[-1] = value
+                    if stop.wait(0.0005):
+                        return
+
+            with restless(write):
+                time.sleep(1.5)  # the times are those of the first change
+                for _ in range(5):
+                    bench.ledger.mark([("mapped", UNKNOWN)])
+                    bench.work(["mapped"])
+                    content = STORE.get("mapped", b"00")
+                    assert content[:1] == content[-1:]
+            send(bench, "mapped")
+            assert STORE["mapped"][:1] == mapped[-1:]
 
 
 def test_a_large_file_that_grows_all_the_time_is_sent_in_the_end_as_far_as_it_had_come(bench: Workbench, tree: Path) -> None:
@@ -654,6 +688,51 @@ def test_a_target_that_does_not_end_an_upload_now_hinders_nothing_and_is_asked_a
     left_open.work(["a"])
     assert Recording.open_uploads == set()
     assert Recording.operations == [("abandon first", "a"), ("upload", "a")] * 2
+
+
+def test_a_target_that_does_not_answer_is_not_asked_about_each_of_many_uploads(
+    left_open: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(5):
+        left_open.ledger.begun("a", f"more {number}")
+    monkeypatch.setattr("autosync.tasks.batch._LONGEST_ABANDONING", 0.0)
+    Recording.refusals += [TargetError("timed out")] * 6
+
+    left_open.work(["a"])
+
+    assert Recording.operations == [("abandon first", "a"), ("upload", "a")]
+    assert len(left_open.ledger.uploads()["a"]) == 6
+
+
+def test_a_file_that_was_torn_a_thousand_times_is_tried_again(make: Callable[..., Workbench], tree: Path) -> None:
+    """That is a few hours of a file that is rewritten all the time."""
+    bench = make(attempts=5000)
+    (tree / "a").write_text("content")
+    bench.ledger.mark([("a", UNKNOWN)])
+    box, known = bench.box()
+    (claim,) = known.ledger.claim(box.owner, known.version, ["a"]) or []
+    asked = time.monotonic()
+    many = replace(claim, attempts=1100)
+    known.held.take([many], asked)
+    Recording.errors.append(TargetError("not now"))
+
+    Batch(box, known, Quiet(), asked).run([many])  # type: ignore[arg-type]
+
+    assert (bench.ledger.dirty(), bench.ledger.guard("me").held, list(bench.ledger.failures())) == (1, 1, [])
+
+
+def test_a_process_has_one_box_however_many_tasks_begin_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    class App:
+        conf = SimpleNamespace(broker_url="", autosync_sources=[], autosync_secrets={})
+
+    def slowly(*_: object) -> object:
+        time.sleep(0.1)
+        return object()
+
+    monkeypatch.setattr(transfer, "UploadBox", slowly)
+    app: Any = App()
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(transfer.box_of, [app] * 4))) == 1
 
 
 def test_an_upload_that_failed_in_order_is_not_ended_twice(bench: Workbench, tree: Path) -> None:

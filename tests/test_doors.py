@@ -143,10 +143,15 @@ def test_bad_input_is_one_clear_line_and_the_documented_exit_code(case: str, pro
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [("actor = ", "mirror.toml"), ("colour = 1", "no option 'colour'"), ('threads = "many"', "--threads")],
+    [
+        ("actor = ", "mirror.toml"),
+        ("colour = 1", "no option 'colour'"),
+        ('threads = "many"', "--threads"),
+        ("name = '\udcff'", "mirror.toml"),
+    ],
 )
 def test_a_bad_configuration_file_is_one_clear_line(content: str, said: str, programs: Programs, tree: Path, tmp_path: Path) -> None:
-    (tmp_path / "mirror.toml").write_text(content)
+    (tmp_path / "mirror.toml").write_text(content, encoding="utf-8", errors="surrogateescape")
 
     done = programs.run("autosync", f"--config={tmp_path / 'mirror.toml'}", "--actor=file", f"--target-container={tmp_path}", str(tree))
 

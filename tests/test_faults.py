@@ -271,6 +271,62 @@ def test_a_broker_is_emptied_while_keys_are_dirty_and_again_while_all_is_quiet(
     unharmed(process)
 
 
+def test_a_broker_is_killed_before_it_has_written_what_it_had_said_yes_to(
+    own_valkey: Valkey, ledger: Ledger, live: Callable, bucket: Bucket, tree: Path
+) -> None:
+    """As it does while a sync of its append-only file is under way, with `appendfsync everysec`: what is written meanwhile has to wait."""
+    process = live(f"--broker={own_valkey.url}", "--rescan=0")
+    wait_until(lambda: ledger.dirty() == 0 and ledger.cleared(), 60, "nothing is left to do")
+    (file,) = (own_valkey.directory / "appendonlydir").glob("*.incr.aof")
+    worker = process.children("celery")[0]
+    worker.suspend()
+    kept = file.stat().st_size
+
+    write(tree / "late")
+    wait_until(lambda: ledger.dirty() == 1, 30, "the broker knows of it")
+    own_valkey.kill()
+    assert b"late" in file.read_bytes()[kept:]
+    os.truncate(file, kept)
+    own_valkey.start()
+    wait_until(lambda: "may have lost the last of what it was told" in process.said(), 30, "the watcher has noticed")
+    worker.resume()
+
+    equal(bucket, tree, "everything, in spite of it")
+    unharmed(process)
+
+
+def test_once_does_not_take_a_broker_that_was_emptied_for_one_that_has_nothing_to_do(
+    own_valkey: Valkey, programs: Programs, options: list[str], proxy: Proxy, bucket: Bucket, tree: Path
+) -> None:
+    proxy.speed = 0.3 * MEBI
+    write(tree / "small", size=MEBI)
+    write(tree / "large", size=20 * MEBI)
+    once = programs.start("autosync", "--once", "-v", "--workers=1", f"--broker={own_valkey.url}", *options)
+    wait_until(lambda: "compared 2 files" in once.said() and proxy.in_flight("large"), 60, "the look is over, and the upload is not")
+
+    own_valkey.client().flushall()
+    proxy.speed = None
+
+    assert once.wait(60) == 0
+    equal_soon(bucket, tree, "everything, when it has ended", 0, to_the_byte=True)
+    assert "has lost its memory" in once.said()
+
+
+def test_what_a_look_has_found_is_not_taken_for_done_because_the_broker_forgot_it(
+    own_valkey: Valkey, ledger: Ledger, programs: Programs, options: list[str], tree: Path
+) -> None:
+    """Else a later look would take a file that changed before for equal, where only its times tell that it did."""
+    write(tree / "first")
+    process = programs.start("autosync-watch", "-v", f"--broker={own_valkey.url}", "--rescan=0", *options)
+    wait_until(lambda: "compared 1 files" in process.said() and ledger.dirty() == 1, 30, "the first look is over, and there is no worker")
+
+    own_valkey.client().flushall()
+    wait_until(lambda: process.said().count("compared 1 files") == 2, 30, "everything is compared again")
+    wait_until(lambda: ledger.dirty() == 1, 30, "it was found again")
+
+    assert ledger.cleared() is None
+
+
 def test_a_broker_stands_still_for_half_a_minute_during_an_upload_while_files_come_change_and_go(
     own_valkey: Valkey, ledger: Ledger, live: Callable, proxy: Proxy, bucket: Bucket, tree: Path
 ) -> None:

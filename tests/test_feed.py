@@ -19,7 +19,7 @@ from autosync.files import Listing
 from autosync.keys import TEMPORARY, Keys, Source
 from autosync.ledger import Deed, Ledger, Outcome, connect
 from autosync.look import Comparison
-from autosync.settle import Settle
+from autosync.settle import Look, Settle
 from autosync.watcher import Watcher
 from lab.servers import wait_until
 
@@ -46,7 +46,7 @@ class Sent:
         self.states.update((key, self._state(key)) for key in keys)
         claims = self._ledger.claim("w", "v", keys) or []
         while claims:
-            claims, _lost = self._ledger.done("w", [Outcome(claim.key, Deed.UPLOADED) for claim in claims])
+            claims, _lost = self._ledger.done("w", [Outcome(claim, Deed.UPLOADED) for claim in claims])
 
 
 class Kept:
@@ -105,6 +105,28 @@ def keep(tree: Path, broker: str) -> Iterator[Callable[..., Kept]]:
     yield start
     for kept in started:
         kept.close()
+
+
+# The broker's memory
+
+
+def test_a_look_is_of_the_era_in_which_it_began(tree: Path, broker: str) -> None:
+    """What it had marked before may be lost, whatever it marks afterwards."""
+    (tree / "a").write_text("a")
+    keys = Keys([Source(str(tree))], source_prefix=f"{tree}/")
+
+    class Forgetful(Empty):
+        def list(self, prefix: str = "") -> Listing:
+            feed.era += 1
+            return super().list(prefix)
+
+    ledger = Ledger(connect(broker), "m")
+    feed = Feed("m", keys, Comparison(keys, Forgetful()), ledger, Sent(ledger, str), Settle(0.0))  # type: ignore[arg-type]
+
+    assert feed.look(Look("")).error is None
+
+    assert feed.finished_look is not None
+    assert (feed.finished_look.era, feed.era) == (0, 1)
 
 
 # Settling
@@ -268,6 +290,27 @@ def test_what_happens_on_the_way_of_a_link_is_seen(keep: Callable[..., Kept], tr
     kept.sent.keys.clear()
     (tree / "not").rename(tree / "gone")
     kept.wait_for("early")
+
+
+@pytest.mark.parametrize("made", ["linked", "moved into place"])
+def test_what_a_new_link_leads_to_may_be_made_later(keep: Callable[..., Kept], tree: Path, tmp_path: Path, made: str) -> None:
+    kept = keep(quiet=0.0)
+    for name, target in (("way", "not/yet"), ("file", "nor/this")):
+        if made == "moved into place":
+            (tmp_path / "new").symlink_to(target)
+            (tmp_path / "new").rename(tree / name)
+        else:
+            (tree / name).symlink_to(target)
+        kept.wait_for(name)
+    wait_until(kept.feed.is_idle)
+
+    (tree / "not/yet").mkdir(parents=True)
+    (tree / "not/yet/f").write_text("f")
+    (tree / "nor").mkdir()
+    (tree / "nor/this").write_text("this")
+
+    kept.wait_for("way/f")
+    wait_until(lambda: kept.sent.states.get("file"), 20, "the file is sent")
 
 
 def test_a_link_through_one_that_led_out_or_round_is_followed_as_soon_as_that_leads_inside(

@@ -180,11 +180,13 @@ def test_a_forged_message_does_nothing(
         ["fleet", "a"],
         [1, 2],
         ["fleet", [""]],
+        ["fleet", ["\ud800"]],
+        ["\ud800", ["a"]],
     ):
         app.send_task("autosync.upload", args=args, queue="autosync", ignore_result=True)
     app.close()
 
-    wait_until(lambda: box.said().count("succeeded in") >= 6, what="all messages were worked off")
+    wait_until(lambda: box.said().count("succeeded in") >= 8, what="all messages were worked off")
     assert bucket.sizes() == {"a": 1}
     assert "Traceback" not in box.said()
 

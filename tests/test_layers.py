@@ -28,13 +28,13 @@ FLOORS = [
     "feed",
     "tasks",
     "watcher look glance",
-    "settle reconciler links restless actors",
+    "settle reconciler links watches restless actors",
     "inotify tree ledger server celery reading",
     "disksort processes writers",
     "actor change errors files host keys limit logs mirror settings wording",
 ]
 GROUND = frozenset(FLOORS[-1].split())
-WATCHING = {"inotify", "tree", "watcher", "reconciler", "settle", "look", "glance", "links"}
+WATCHING = {"inotify", "tree", "watcher", "reconciler", "settle", "look", "glance", "links", "watches"}
 WORKING = {"actors", "tasks"}
 
 #: Who speaks to which thing outside; what is not named here may be imported by nobody.

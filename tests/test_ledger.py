@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -42,10 +43,32 @@ def client(broker: str) -> Iterator[redis.Redis]:
         yield connected
 
 
+class Remembering(Ledger):
+    """A ledger that knows what was claimed last, so that a test need not hand claims on."""
+
+    def __init__(self, client: redis.Redis, mirror: str) -> None:
+        super().__init__(client, mirror)
+        self.claims: dict[tuple[str, str], Claim] = {}
+
+    def claim(self, owner: str, version: str, keys: Sequence[str]) -> list[Claim] | None:
+        claims = super().claim(owner, version, keys)
+        self.claims.update(((owner, claim.key), claim) for claim in claims or [])
+        return claims
+
+    def done(self, owner: str, outcomes: Sequence[Outcome]) -> tuple[list[Claim], list[str]]:
+        again, lost = super().done(owner, outcomes)
+        self.claims.update(((owner, claim.key), claim) for claim in again)
+        return again, lost
+
+    def outcome(self, owner: str, key: str, deed: Deed, *more: Any, **named: Any) -> Outcome:
+        """What became of the last claim of a key; of one that there never was, if nobody has claimed it."""
+        return Outcome(self.claims.get((owner, key), Claim(key, 0, UNKNOWN)), deed, *more, **named)
+
+
 @pytest.fixture
-def ledger(client: redis.Redis) -> Ledger:
+def ledger(client: redis.Redis) -> Remembering:
     """The ledger of a mirror m whose definition has the version v."""
-    made = Ledger(client, "m")
+    made = Remembering(client, "m")
     made.register("{}", "v")
     return made
 
@@ -65,8 +88,8 @@ def claimed(ledger: Ledger, owner: str, *keys: str) -> list[str]:
     return [claim.key for claim in claims]
 
 
-def done(ledger: Ledger, owner: str, key: str, deed: Deed = Deed.UPLOADED, **more: object) -> tuple[list[Claim], list[str]]:
-    return ledger.done(owner, [Outcome(key, deed, **more)])  # type: ignore[arg-type]
+def done(ledger: Remembering, owner: str, key: str, deed: Deed = Deed.UPLOADED, **more: object) -> tuple[list[Claim], list[str]]:
+    return ledger.done(owner, [ledger.outcome(owner, key, deed, **more)])
 
 
 def failure(key: str, reason: str = "no such bucket") -> Failure:
@@ -94,7 +117,7 @@ def test_a_key_that_is_worked_on_needs_no_message(ledger: Ledger) -> None:
     assert mark(ledger, "a", hint=NEWER) == Marked(1, [])
 
 
-def test_a_key_that_waits_for_its_next_try_is_tried_now_and_counted_anew(ledger: Ledger) -> None:
+def test_a_key_that_waits_for_its_next_try_is_tried_now_and_counted_anew(ledger: Remembering) -> None:
     mark(ledger, "a")
     claimed(ledger, "one", "a")
     done(ledger, "one", "a", Deed.RETRY, delay=3600.0)
@@ -131,7 +154,7 @@ def test_a_key_that_another_holds_is_not_claimed(ledger: Ledger) -> None:
     assert claimed(ledger, "one", "a", "b") == [], "not even by its owner: a message can come twice"
 
 
-def test_a_key_whose_lease_ran_out_is_taken_over(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_whose_lease_ran_out_is_taken_over(ledger: Remembering, monkeypatch: pytest.MonkeyPatch) -> None:
     mark(ledger, "a", "b")
     claimed(ledger, "one", "a")
     with monkeypatch.context() as patch:
@@ -176,7 +199,7 @@ def test_a_claim_that_is_renewed_lasts(ledger: Ledger, monkeypatch: pytest.Monke
 
 # done
 
-def test_a_key_that_is_done_is_clean(ledger: Ledger) -> None:
+def test_a_key_that_is_done_is_clean(ledger: Remembering) -> None:
     mark(ledger, "a")
     claimed(ledger, "one", "a")
 
@@ -186,7 +209,7 @@ def test_a_key_that_is_done_is_clean(ledger: Ledger) -> None:
 
 
 @pytest.mark.parametrize("deed", [Deed.UPLOADED, Deed.DELETED, Deed.NOTHING, Deed.FAILED])
-def test_a_key_that_changed_meanwhile_is_still_held_and_looked_at_again(ledger: Ledger, deed: Deed) -> None:
+def test_a_key_that_changed_meanwhile_is_still_held_and_looked_at_again(ledger: Remembering, deed: Deed) -> None:
     mark(ledger, "a")
     claimed(ledger, "one", "a")
     mark(ledger, "a", hint=NEWER)
@@ -199,29 +222,77 @@ def test_a_key_that_changed_meanwhile_is_still_held_and_looked_at_again(ledger: 
     assert ledger.dirty() == 0
 
 
-def test_a_key_that_this_owner_does_not_hold_is_told_as_lost_and_stays_as_it_is(ledger: Ledger) -> None:
+def test_a_key_that_this_owner_does_not_hold_is_told_as_lost_and_stays_as_it_is(ledger: Remembering) -> None:
     mark(ledger, "held", "waiting")
     claimed(ledger, "two", "held")
 
-    said = ledger.done("one", [Outcome(key, Deed.UPLOADED) for key in ("held", "waiting", "clean")])
+    said = ledger.done("one", [ledger.outcome("one", key, Deed.UPLOADED) for key in ("held", "waiting", "clean")])
 
     assert said == ([], ["held", "waiting", "clean"])
     assert ledger.dirty() == 2
     assert claimed(ledger, "three", "held", "waiting") == ["waiting"]
 
 
-def test_a_try_that_failed_waits_for_its_time(ledger: Ledger) -> None:
+@pytest.mark.parametrize("deed", [Deed.UPLOADED, Deed.DELETED, Deed.NOTHING, Deed.FAILED, Deed.RETRY, Deed.BACK])
+def test_what_is_said_twice_since_the_answer_was_lost_forgets_no_change(ledger: Remembering, deed: Deed) -> None:
+    """A broker that hung, or a connection that was cut, may have done what it was asked without having said so."""
+    mark(ledger, "a")
+    claimed(ledger, "one", "a")
+    mark(ledger, "a", hint=NEWER)
+    said = [ledger.outcome("one", "a", deed, failure=failure("a"))]
+
+    ledger.done("one", said)
+    assert ledger.done("one", said) == ([], ["a"])
+
+    assert ledger.dirty() == 1
+    assert list(ledger.failures()) == []
+
+
+@pytest.mark.parametrize("deed", [Deed.UPLOADED, Deed.RETRY, Deed.BACK])
+def test_a_claim_that_was_taken_over_in_the_same_process_says_nothing_of_the_new_one(ledger: Remembering, deed: Deed) -> None:
+    """All batches of a process have one owner; a lease that ran out may have been claimed again by another of them."""
+    mark(ledger, "a")
+    claimed(ledger, "one", "a")
+    late = [ledger.outcome("one", "a", deed)]
+    ledger.forfeit("one")
+    assert claimed(ledger, "one", *ledger.sweep()) == ["a"]
+
+    assert ledger.done("one", late) == ([], ["a"])
+
+    assert (ledger.dirty(), claimed(ledger, "two", "a"), ledger.sweep()) == (1, [], [])
+    assert done(ledger, "one", "a") == ([], [])
+
+
+@pytest.mark.parametrize("how", ["made right by another", "forgotten by the broker"])
+def test_a_claim_that_ended_says_nothing_of_one_in_a_later_life_of_its_key(ledger: Remembering, client: redis.Redis, how: str) -> None:
+    mark(ledger, "a")
+    claimed(ledger, "one", "a")
+    late = [ledger.outcome("one", "a", Deed.UPLOADED)]
+    ledger.forfeit("one")
+    assert claimed(ledger, "two", *ledger.sweep()) == ["a"]
+    done(ledger, "two", "a")
+    if how == "forgotten by the broker":
+        client.flushall()
+        ledger.register("{}", "v")
+
+    mark(ledger, "a")
+    assert claimed(ledger, "one", "a") == ["a"]
+    assert ledger.done("one", late) == ([], ["a"])
+    assert ledger.dirty() == 1
+
+
+def test_a_try_that_failed_waits_for_its_time(ledger: Remembering) -> None:
     mark(ledger, "later", "now")
     claimed(ledger, "one", "later", "now")
 
-    ledger.done("one", [Outcome("later", Deed.RETRY, delay=3600.0), Outcome("now", Deed.RETRY, delay=0.0)])
+    ledger.done("one", [ledger.outcome("one", "later", Deed.RETRY, delay=3600.0), ledger.outcome("one", "now", Deed.RETRY, delay=0.0)])
 
     assert ledger.claim("two", "v", ["later", "now"]) == [Claim("now", 1, HINT)]
     assert ledger.sweep(age=0.0) == []
     assert ledger.dirty() == 2
 
 
-def test_tries_are_counted(ledger: Ledger) -> None:
+def test_tries_are_counted(ledger: Remembering) -> None:
     mark(ledger, "a")
 
     for tries in range(3):
@@ -229,7 +300,7 @@ def test_tries_are_counted(ledger: Ledger) -> None:
         done(ledger, "one", "a", Deed.RETRY)
 
 
-def test_a_delay_ends_by_itself(ledger: Ledger) -> None:
+def test_a_delay_ends_by_itself(ledger: Remembering) -> None:
     mark(ledger, "a")
     claimed(ledger, "one", "a")
     done(ledger, "one", "a", Deed.RETRY, delay=0.02)
@@ -238,7 +309,7 @@ def test_a_delay_ends_by_itself(ledger: Ledger) -> None:
     assert ledger.claim("two", "v", ["a"]) == [Claim("a", 1, HINT)]
 
 
-def test_a_key_that_fails_for_good_is_clean_and_in_the_failed_list(ledger: Ledger) -> None:
+def test_a_key_that_fails_for_good_is_clean_and_in_the_failed_list(ledger: Remembering) -> None:
     mark(ledger, "a")
     claimed(ledger, "one", "a")
 
@@ -249,7 +320,7 @@ def test_a_key_that_fails_for_good_is_clean_and_in_the_failed_list(ledger: Ledge
 
 
 @pytest.mark.parametrize("deed", [Deed.UPLOADED, Deed.DELETED, Deed.NOTHING])
-def test_a_key_that_is_made_right_leaves_the_failed_list(ledger: Ledger, deed: Deed) -> None:
+def test_a_key_that_is_made_right_leaves_the_failed_list(ledger: Remembering, deed: Deed) -> None:
     for key in ("a", "b"):
         mark(ledger, key)
         claimed(ledger, "one", key)
@@ -262,7 +333,7 @@ def test_a_key_that_is_made_right_leaves_the_failed_list(ledger: Ledger, deed: D
     assert list(ledger.failures()) == [failure("b")]
 
 
-def test_a_key_that_is_given_back_is_anothers_at_once_and_no_try_is_counted(ledger: Ledger) -> None:
+def test_a_key_that_is_given_back_is_anothers_at_once_and_no_try_is_counted(ledger: Remembering) -> None:
     mark(ledger, "a")
     claimed(ledger, "one", "a")
     done(ledger, "one", "a", Deed.RETRY)
@@ -273,7 +344,7 @@ def test_a_key_that_is_given_back_is_anothers_at_once_and_no_try_is_counted(ledg
     assert ledger.claim("two", "v", ["a"]) == [Claim("a", 1, HINT)]
 
 
-def test_a_change_during_a_try_that_failed_is_not_forgotten(ledger: Ledger) -> None:
+def test_a_change_during_a_try_that_failed_is_not_forgotten(ledger: Remembering) -> None:
     mark(ledger, "a")
     claimed(ledger, "one", "a")
     mark(ledger, "a", hint=NEWER)
@@ -285,7 +356,7 @@ def test_a_change_during_a_try_that_failed_is_not_forgotten(ledger: Ledger) -> N
     assert done(ledger, "two", "a") == ([], [])
 
 
-def test_a_change_during_a_try_that_failed_is_a_reason_to_try_now_and_has_its_own_tries(ledger: Ledger) -> None:
+def test_a_change_during_a_try_that_failed_is_a_reason_to_try_now_and_has_its_own_tries(ledger: Remembering) -> None:
     mark(ledger, "k")
     assert claimed(ledger, "w", "k") == ["k"]
     mark(ledger, "k", hint=Hint(7, 7))
@@ -296,12 +367,12 @@ def test_a_change_during_a_try_that_failed_is_a_reason_to_try_now_and_has_its_ow
     assert ledger.claim("w", "v", ["k"]) == [Claim("k", 0, Hint(7, 7))]
 
 
-def test_what_was_done_is_counted(ledger: Ledger) -> None:
+def test_what_was_done_is_counted(ledger: Remembering) -> None:
     mark(ledger, *"abcd")
     claimed(ledger, "one", *"abcd")
 
-    sent = [Outcome("a", Deed.UPLOADED, 5), Outcome("b", Deed.UPLOADED, 7)]
-    ledger.done("one", [*sent, Outcome("c", Deed.DELETED), Outcome("d", Deed.NOTHING)])
+    sent = [ledger.outcome("one", "a", Deed.UPLOADED, 5), ledger.outcome("one", "b", Deed.UPLOADED, 7)]
+    ledger.done("one", [*sent, ledger.outcome("one", "c", Deed.DELETED), ledger.outcome("one", "d", Deed.NOTHING)])
 
     standing = ledger.guard("me")
     assert (standing.files, standing.bytes, standing.deleted, standing.dirty) == (2, 12, 1, 0)
@@ -317,7 +388,7 @@ def test_the_sweep_leaves_what_is_held_or_fresh_alone(ledger: Ledger) -> None:
     assert ledger.sweep(age=3600.0) == []
 
 
-def test_the_sweep_finds_strays_whose_message_seems_to_be_lost(ledger: Ledger) -> None:
+def test_the_sweep_finds_strays_whose_message_seems_to_be_lost(ledger: Remembering) -> None:
     mark(ledger, "stray", "held", "later")
     claimed(ledger, "one", "held", "later")
     done(ledger, "one", "later", Deed.RETRY, delay=3600.0)
@@ -327,7 +398,7 @@ def test_the_sweep_finds_strays_whose_message_seems_to_be_lost(ledger: Ledger) -
     assert ledger.sweep(age=0.0) == []
 
 
-def test_the_sweep_brings_back_what_a_dead_worker_held(ledger: Ledger, short_lease: None) -> None:
+def test_the_sweep_brings_back_what_a_dead_worker_held(ledger: Remembering, short_lease: None) -> None:
     mark(ledger, "a")
     claimed(ledger, "dead", "a")
 
@@ -339,11 +410,11 @@ def test_the_sweep_brings_back_what_a_dead_worker_held(ledger: Ledger, short_lea
     assert done(ledger, "dead", "a") == ([], ["a"])
 
 
-def test_the_sweep_gives_no_more_than_asked_for_and_all_in_the_end(ledger: Ledger) -> None:
+def test_the_sweep_gives_no_more_than_asked_for_and_all_in_the_end(ledger: Remembering) -> None:
     keys = [str(number) for number in range(25)]
     mark(ledger, *keys)
     claimed(ledger, "one", *keys[:20])
-    ledger.done("one", [Outcome(key, Deed.BACK) for key in keys[:20]])
+    ledger.done("one", [ledger.outcome("one", key, Deed.BACK) for key in keys[:20]])
 
     pages = [ledger.sweep(7) for _ in range(4)]
     strays = ledger.sweep(1000, age=0.0)
@@ -362,7 +433,7 @@ def test_strays_behind_many_that_wait_are_found(ledger: Ledger) -> None:
     assert ledger.sweep(10, age=0.0) == ["stray"]
 
 
-def test_a_dead_workers_claims_end_at_once_and_nobody_elses(ledger: Ledger) -> None:
+def test_a_dead_workers_claims_end_at_once_and_nobody_elses(ledger: Remembering) -> None:
     mark(ledger, *"abcd")
     claimed(ledger, owner_prefix("host", 1) + "x", "a")
     claimed(ledger, owner_prefix("host", 12) + "x", "b")
@@ -400,7 +471,7 @@ def test_an_upload_that_a_dead_worker_left_open_is_told_to_the_next_who_claims_t
     assert ledger.claim("heir", "v", ["a", "b"]) == [Claim("a", 0, hint, ("token",)), Claim("b", 0, HINT)]
 
 
-def test_an_upload_that_ended_is_told_to_nobody_and_leaves_nothing_behind(ledger: Ledger, client: redis.Redis) -> None:
+def test_an_upload_that_ended_is_told_to_nobody_and_leaves_nothing_behind(ledger: Remembering, client: redis.Redis) -> None:
     mark(ledger, "a")
     claimed(ledger, "one", "a")
     ledger.begun("a", "token")
@@ -412,7 +483,7 @@ def test_an_upload_that_ended_is_told_to_nobody_and_leaves_nothing_behind(ledger
     assert not client.exists(f"{module.PREFIX}{{m}}:uploads")
 
 
-def test_an_upload_is_told_until_it_has_ended_whatever_became_of_the_key(ledger: Ledger) -> None:
+def test_an_upload_is_told_until_it_has_ended_whatever_became_of_the_key(ledger: Remembering) -> None:
     for deed in (Deed.RETRY, Deed.BACK, Deed.FAILED, Deed.UPLOADED):
         mark(ledger, "a")
         claimed(ledger, "one", "a")
@@ -424,7 +495,7 @@ def test_an_upload_is_told_until_it_has_ended_whatever_became_of_the_key(ledger:
         done(ledger, "two", "a")
 
 
-def test_a_worker_that_lost_its_claim_takes_only_its_own_upload_back(ledger: Ledger) -> None:
+def test_a_worker_that_lost_its_claim_takes_only_its_own_upload_back(ledger: Remembering) -> None:
     mark(ledger, "a")
     ledger.begun("a", "first")
     ledger.begun("a", "second")
@@ -493,11 +564,12 @@ def test_a_place_that_is_not_renewed_becomes_free(ledger: Ledger, monkeypatch: p
     wait_until(lambda: ledger.guard("second").holder == "second", LIMIT)
 
 
-def test_the_guard_tells_how_the_mirror_stands(ledger: Ledger) -> None:
+def test_the_guard_tells_how_the_mirror_stands(ledger: Remembering) -> None:
     assert ledger.guard("me").lag == 0
     mark(ledger, *"abcde")
     claimed(ledger, "one", *"abc")
-    ledger.done("one", [Outcome("a", Deed.FAILED, failure=failure("a")), Outcome("b", Deed.RETRY, delay=3600.0)])
+    failed = ledger.outcome("one", "a", Deed.FAILED, failure=failure("a"))
+    ledger.done("one", [failed, ledger.outcome("one", "b", Deed.RETRY, delay=3600.0)])
 
     standing = ledger.guard("me")
     assert (standing.dirty, standing.held, standing.failed) == (4, 2, 1)
@@ -524,6 +596,17 @@ def test_a_broker_that_was_started_again_has_another_epoch_even_where_it_remembe
     own_valkey.start()
 
     assert ledger.register("{}", "v").partition(" ")[2] != before.partition(" ")[2]
+
+
+def test_a_broker_that_does_not_let_us_ask_which_run_it_is_will_do(own_valkey: Valkey) -> None:
+    own_valkey.client().acl_setuser("careful", enabled=True, passwords=["+p"], keys=["*"], categories=["+@all", "-@dangerous"])
+    ledger = Ledger(connect(own_valkey.url.replace("://", "://careful:p@")), "m")
+
+    first = ledger.register("{}", "v")
+
+    assert ledger.guard("me").epoch == first
+    own_valkey.client().flushall()
+    assert ledger.guard("me").epoch != first
 
 
 def test_the_last_clear_look_is_kept_with_its_version(ledger: Ledger) -> None:
@@ -558,7 +641,7 @@ def test_messages_that_wait_are_counted_over_all_priorities(ledger: Ledger, clie
 # Keys
 
 @pytest.mark.parametrize("key", ["\udcff\udc80", "é😀", "a b", "two\nlines", "%s %d", "'\"\\", "{m}", "-", "0", "a\x00b", "x" * 5000])
-def test_any_key_goes_all_the_way(ledger: Ledger, key: str) -> None:
+def test_any_key_goes_all_the_way(ledger: Remembering, key: str) -> None:
     assert mark(ledger, key).fresh == [key]
     assert ledger.sweep(age=0.0) == [key]
     assert ledger.claim("one", "v", [key]) == [Claim(key, 0, HINT)]
@@ -608,7 +691,7 @@ def test_two_owners_never_hold_the_same_key_and_the_last_change_wins(broker: str
                 claims = ledger.claim(name, "v", swept or dice.sample(keys, 4)) or []
                 hold(name, claims)
                 while claims:
-                    outcomes = [Outcome(claim.key, act(claim.key, dice)) for claim in claims]
+                    outcomes = [Outcome(claim, act(claim.key, dice)) for claim in claims]
                     if dice.random() < 0.2:
                         change(ledger, claims[0].key)  # right behind the copy
                     release(name, claims)
@@ -770,7 +853,7 @@ def test_what_is_held_back_and_what_is_skipped_is_kept(ledger: Ledger) -> None:
     assert ledger.skipped() == {}
 
 
-def calls(ledger: Ledger) -> dict[str, Callable[[], object]]:
+def calls(ledger: Remembering) -> dict[str, Callable[[], object]]:
     return {
         "register": lambda: ledger.register("{}", "v"),
         "definition": ledger.definition,
@@ -800,7 +883,7 @@ def calls(ledger: Ledger) -> dict[str, Callable[[], object]]:
 
 def test_every_method_says_so_when_the_broker_is_gone_and_works_again_when_it_is_back(own_valkey: Valkey) -> None:
     client = connect(own_valkey.url)
-    ledger = Ledger(client, "m")
+    ledger = Remembering(client, "m")
     public = {name for name, value in vars(Ledger).items() if callable(value) and not name.startswith("_")}
     assert set(calls(ledger)) == public
     ledger.register("{}", "v")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,8 @@ import psutil
 import pytest
 from conftest import Bucket, Program, Programs, equal_soon, on_disk
 
-from lab.servers import wait_until
+from autosync.ledger import PLACE, Ledger, connect
+from lab.servers import Valkey, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -408,6 +410,47 @@ def test_it_is_killed_in_the_middle_and_started_again(programs: Programs, once: 
     assert (second.returncode, bucket.sizes()) == (0, on_disk(tree)), second.stderr
 
 
+@pytest.mark.parametrize("how", ["made again", "mounted again"])
+def test_a_root_that_went_and_came_with_the_same_number_is_watched_on(live: Callable, bucket: Bucket, tree: Path, how: str) -> None:
+    """A disk that is unmounted and mounted again is the directory that it was, and many file systems give a new directory the number of
+    the one that was just removed; nothing is left of the watches in either."""
+    disk = tree.with_name("disk")
+    mount = ["mount", "-o", "loop", str(disk), str(tree)]
+    if how == "mounted again":
+        disk.touch()
+        os.truncate(disk, 8 << 20)
+        made = subprocess.run(["mkfs.ext4", "-q", str(disk)], check=False, capture_output=True).returncode == 0
+        if not made or subprocess.run(mount, check=False, capture_output=True).returncode:
+            pytest.skip("no disk can be mounted here")
+    process = None
+    try:
+        (tree / "d").mkdir()
+        (tree / "d/old").write_text("old")
+        process = live("--rescan=0")
+        before = tree.stat()
+        if how == "mounted again":
+            subprocess.run(["umount", str(tree)], check=True)
+            time.sleep(2)
+            subprocess.run(mount, check=True)
+        else:
+            shutil.rmtree(tree)
+            (tree / "d").mkdir(parents=True)
+        after = tree.stat()
+        if (before.st_dev, before.st_ino) != (after.st_dev, after.st_ino):
+            pytest.skip("it has another number here")
+
+        (tree / "d/new").write_text("new")
+        equal_soon(bucket, tree, "it is watched on")
+        (tree / "d/newer").write_text("newer")
+        equal_soon(bucket, tree, "and so is what is below it")
+    finally:
+        if process is not None:
+            process.terminate()
+            process.wait()
+        if how == "mounted again":
+            subprocess.run(["umount", "-l", str(tree)], check=False)
+
+
 def test_a_root_that_is_replaced_by_an_empty_directory_deletes_nothing_and_one_that_holds_files_is_the_source(
     live: Callable, bucket: Bucket, tree: Path
 ) -> None:
@@ -437,3 +480,30 @@ def test_a_root_that_is_replaced_by_an_empty_directory_deletes_nothing_and_one_t
     equal_soon(bucket, tree, "a source that was replaced by another")
     (tree / "late").write_text("late")
     equal_soon(bucket, tree, "and that is watched")
+
+
+def test_what_was_right_of_one_source_says_nothing_of_the_one_that_has_come_in_its_place(
+    live: Callable, bucket: Bucket, tree: Path, own_valkey: Valkey
+) -> None:
+    (tree / "a").write_text("one")
+    process = live("--rescan=0", "--name=m", f"--broker={own_valkey.url}")
+    ledger = Ledger(connect(own_valkey.url), "m")
+    before = wait_until(ledger.cleared, what="all was right of the one")
+
+    def round_of_the_main_loop() -> None:
+        wait_until(lambda: ledger.place()[1] < PLACE - 0.5, what="the place grows old")  # type: ignore[index]
+        wait_until(lambda: ledger.place()[1] > PLACE - 0.5, what="the place is renewed")  # type: ignore[index]
+
+    replacement = tree.with_name("replacement")
+    replacement.mkdir()
+    (replacement / "a").write_text("two")
+    with bucket.server.frozen():  # the first look at the other one takes its time
+        os.rename(tree, tree.with_name("away"))
+        os.rename(replacement, tree)
+        wait_until(lambda: "is another directory than before" in process.said(), what="the other directory is noticed")
+        for _ in range(3):
+            round_of_the_main_loop()
+        assert ledger.cleared() == before
+
+    wait_until(lambda: bucket.read("a") == b"two", what="the other source")
+    wait_until(lambda: ledger.cleared() != before, what="all is right of the other")

@@ -141,6 +141,19 @@ def test_every_operation_in_turn_is_mirrored(chaos: Chaos) -> None:
     chaos.quiet()
 
 
+def test_the_queue_overflows_also_where_autosync_was_only_just_started(running: Running) -> None:
+    chaos = running.begin()
+    try:
+        ACCIDENTS["restart"](chaos, Random(3))
+        before = running.autosync.said().count("event queue overflowed")
+        ACCIDENTS["overflow"](chaos, Random(3))
+        assert running.autosync.said().count("event queue overflowed") == before + 1
+        chaos.quiet()
+    finally:
+        chaos.observer.stop()
+        chaos.world.clear()
+
+
 # The observer itself: what it has to notice, it notices.
 
 

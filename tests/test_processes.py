@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,7 +15,9 @@ import pytest
 
 from autosync import processes
 from autosync.errors import StartError
+from autosync.ledger import connect
 from autosync.processes import Child
+from autosync.server import EmbeddedServer
 from lab.servers import wait_until
 
 LIMIT = 20.0
@@ -82,7 +85,9 @@ def test_a_child_gets_its_arguments_environment_and_directory_as_they_are(child:
 
 PARENT = """
 import signal, sys, threading
+from autosync.ledger import connect
 from autosync.processes import Child
+from autosync.server import EmbeddedServer
 
 child = Child("grandchild", sys.argv[2:], at_death=signal.Signals[sys.argv[1]])
 child.start()
@@ -226,3 +231,23 @@ def test_stopping_what_was_never_started_or_has_ended_is_nothing(child: Callable
     one.stop(LIMIT)
 
     assert one.has_ended() == 0
+
+
+def test_a_broker_that_is_killed_while_it_starts_is_started_again(tmp_path: Path) -> None:
+    server = EmbeddedServer(tmp_path)
+    killed: list[int] = []
+
+    def kill() -> None:
+        killed.append(wait_until(lambda: server.pid, LIMIT, "it is being started", pause=0.0001) or 0)
+        os.kill(killed[0], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        server.start()
+        killer.join(LIMIT)
+        assert server.pid != killed[0]
+        with connect(server.url) as client:
+            assert client.ping()
+    finally:
+        server.stop()

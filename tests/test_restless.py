@@ -12,7 +12,7 @@ import pytest
 from conftest import Bucket
 
 from autosync.actors import load
-from autosync.actors.s3.parts import PART
+from autosync.actors.s3.parts import _ROUNDS, PART
 from autosync.errors import Torn
 from autosync.reading import SourceFile
 from autosync.restless import RestlessFile
@@ -206,6 +206,17 @@ def test_a_part_that_changed_while_others_were_sent_is_sent_again(bucket: Bucket
     assert next(changes, None) is None, "it did change"
     assert bucket.read("key") == path.read_bytes()[: 2 * PART + 7]
     assert bucket.open_uploads() == []
+
+
+def test_a_file_that_rests_only_in_the_last_round_is_sent(bucket: Bucket, path: Path, opened: Callable[..., RestlessFile]) -> None:
+    path.write_bytes(os.urandom(PART + 7))
+    changes = iter([lambda: poke(path, PART + 1)] * _ROUNDS)
+    file = opened(path, lambda count: next(changes, lambda: None)() if count == 7 else None)
+
+    load("s3")(target_container=bucket.name, endpoint_url=bucket.server.url).upload(file)
+
+    assert next(changes, None) is None, "it did change"
+    assert bucket.read("key") == path.read_bytes()
 
 
 def test_a_file_that_changes_more_often_than_it_can_be_read_is_not_sent(

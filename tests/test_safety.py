@@ -324,6 +324,30 @@ def test_what_a_filter_leaves_out_from_now_on_stays(programs: Programs, once: li
     assert sorted(bucket.sizes()) == ["a.mp3", "c.txt", "d/e.txt"]
 
 
+@pytest.mark.parametrize("path", ["{tree}", "{tree}/.."])
+def test_an_empty_root_deletes_nothing_also_if_the_look_is_at_it_alone(tree: Path, path: str) -> None:
+    """Many looks fold into one at the directory that they have in common."""
+    with pytest.raises(SourceUnsure, match="holds no file while the target holds 'a'"):
+        looked(tree, Held("a", "d/b"), os.path.normpath(path.format(tree=tree)))
+
+
+@pytest.mark.parametrize("outside", ["a directory", "nothing"])
+@pytest.mark.parametrize("prefix", ["{tree}/", "{tree}/way/"])
+def test_what_is_below_a_link_that_leads_out_stays_also_while_the_disk_outside_is_away(
+    tree: Path, tmp_path: Path, outside: str, prefix: str
+) -> None:
+    fill(tree, "f")
+    (tree / "way").symlink_to(tmp_path / "outside")
+    if outside == "a directory":
+        (tmp_path / "outside").mkdir()
+    keys = Keys([Source(str(tree))], source_prefix=prefix.format(tree=tree))
+    held = Held(*(keys.key(f"{tree}/{name}") for name in ("f", "way/a", "way/d/b", "way-gone")))
+
+    found = list(Comparison(keys, held).differences("", LookReport()))
+
+    assert [one.key for one in found if one.found is None] == [keys.key(f"{tree}/way-gone")]
+
+
 # The limit
 
 KEYS = [f"{number:04}" for number in range(40)]
@@ -345,6 +369,15 @@ def test_what_is_held_stays_held_until_a_look_finds_it_within_the_limit(tree: Pa
     assert looked(tree, Held(*KEYS), limit=DeleteLimit(count=5), holding=True)[0] == []
     assert looked(tree, Held(*KEYS[:15]), limit=DeleteLimit(count=5), holding=True)[0] == KEYS[10:15]
     assert looked(tree, Held(*KEYS), limit=DeleteLimit(percent=100.0), holding=True)[0] == KEYS[10:]
+
+
+def test_what_is_held_is_not_let_go_part_by_part(tree: Path) -> None:
+    fill(tree, "d/x", "y")
+    held = Held(*(f"d/{key}" for key in KEYS[:3]), "d/x", "y")
+
+    assert looked(tree, held, f"{tree}/d", limit=DeleteLimit(count=5), holding=True)[0] == []
+    assert looked(tree, held, f"{tree}/d", limit=DeleteLimit(count=5))[0] == [f"d/{key}" for key in KEYS[:3]]
+    assert len(looked(tree, held, f"{tree}/d", limit=DeleteLimit(count=1), holding=True, seen_leaving=True)[0]) == 3
 
 
 def test_a_directory_that_was_seen_leaving_is_not_limited(tree: Path) -> None:

@@ -10,7 +10,7 @@ import socket
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -420,6 +420,32 @@ def test_a_directory_that_may_not_be_read_is_noted_and_the_rest_is_walked(
     assert walk.errors[0].filename in (f"{tree}/b", f"{tree}/b/", f"{tree}/b/2")
 
 
+def test_the_files_of_a_directory_that_may_not_be_searched_are_one_error(tree: Path, locked: Callable[[str, int], None]) -> None:
+    plant(tree, [[b"b", str(number).encode()] for number in range(50)])
+    locked("b", 0o600)
+
+    walk = Walk(str(tree), str(tree))
+    with bound_by_permissions():
+        assert paths(walk) == []
+
+    assert [error.errno for error in walk.errors] == [errno.EACCES]
+
+
+def test_more_errors_than_are_kept_hide_everything(
+    tree: Path, locked: Callable[[str, int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(tree, [[name, b"f"] for name in (b"a", b"b", b"c", b"d", b"e")])
+    for name in ("a", "b", "c", "d"):
+        locked(name, 0o000)
+    monkeypatch.setattr(module, "_MOST_ERRORS", 2)
+
+    walk = Walk(str(tree), str(tree))
+    with bound_by_permissions():
+        assert paths(walk) == [f"{tree}/e/f"]
+
+    assert [error.errno for error in walk.errors] == [errno.EACCES, errno.EACCES, errno.EOVERFLOW]
+
+
 @pytest.mark.parametrize("what", ["missing", "a file"])
 def test_a_root_that_is_no_directory_is_an_error_and_not_an_empty_tree(tmp_path: Path, what: str) -> None:
     root = tmp_path / "root"
@@ -437,6 +463,43 @@ def test_a_start_below_the_root_that_is_gone_is_an_empty_tree(tree: Path) -> Non
 
     assert paths(walk) == []
     assert walk.errors == []
+
+
+def test_a_link_that_vanishes_while_it_is_followed_leaves_no_descriptor_behind(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(tree, [[b"d", b"f"]])
+    (tree / "way").symlink_to("d")
+
+    def resolve(root: int, tops: Sequence[str], relative: str) -> object:
+        found = resolve_beneath(root, tops, relative)
+        if relative == "way":
+            (tree / "way").unlink()
+        return found
+
+    monkeypatch.setattr(module, "resolve_beneath", resolve)
+    before = descriptors()
+
+    assert [path for path, _ in walked(tree)] == ["d/f"]
+    assert descriptors() == before
+
+
+def test_a_directory_that_goes_stale_as_soon_as_it_is_open_is_noted(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on NFS, when another client removes it."""
+    plant(tree, [[b"a", b"1"], [b"b", b"2"]])
+    inode = (tree / "a").stat().st_ino
+
+    def fstat(descriptor: int) -> os.stat_result:
+        seen = os.stat(descriptor)
+        if seen.st_ino == inode:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return seen
+
+    monkeypatch.setattr(module.os, "fstat", fstat)
+    before = descriptors()
+    walk = Walk(str(tree), str(tree))
+
+    assert paths(walk) == [f"{tree}/b/2"]
+    assert [(error.errno, error.filename) for error in walk.errors] == [(errno.ESTALE, f"{tree}/a")]
+    assert descriptors() == before
 
 
 def test_a_walk_that_is_given_up_leaves_no_descriptor_behind(tree: Path) -> None:

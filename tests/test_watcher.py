@@ -267,6 +267,58 @@ def test_a_tree_that_is_deleted_is_told_and_its_watches_end(tree: Path, watch: W
     assert heard.has(Kind.LEFT, tree / "d")
 
 
+def test_the_files_of_a_large_directory_that_appears_are_said_part_by_part(
+    tree: Path, tmp_path: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_SAID_AT_ONCE", 10)
+    (tmp_path / "large/below").mkdir(parents=True)
+    for number in range(25):
+        (tmp_path / f"large/{number}").touch()
+    (tmp_path / "large/below/f").touch()
+    watcher, heard = watch(tree)
+    sizes: list[int] = []
+
+    def say(changes: Iterable[Change]) -> None:
+        changes = list(changes)
+        sizes.append(sum(kind is Kind.APPEARED for kind, _ in changes))
+        heard(changes)
+
+    monkeypatch.setattr(watcher, "_say", say)
+    (tmp_path / "large").rename(tree / "large")
+    heard.wait_for(Kind.LOOK, tree / "large")
+
+    assert heard.known == files_below(str(tree))
+    assert sum(sizes) == 26
+    assert max(sizes) == 10
+
+
+def test_a_directory_that_is_deleted_is_forgotten_without_a_look_at_the_others(
+    tree: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`rm -rf` of many directories among many more must not take the product of both."""
+    for number in range(200):
+        (tree / f"d{number}").mkdir()
+    (tree / "link").symlink_to("d0")
+    watcher, heard = watch(tree)
+    assert watcher.watches() == 201
+    asked = 0
+
+    class Counted(dict[str, int]):
+        def __iter__(self) -> Iterator[str]:
+            nonlocal asked
+            asked += len(self)
+            return super().__iter__()
+
+    monkeypatch.setattr(watcher._watches, "_wds", Counted(watcher._watches._wds))
+    for number in range(1, 101):
+        (tree / f"d{number}").rmdir()
+    for number in range(1, 101):
+        heard.wait_for(Kind.LEFT, tree / f"d{number}")
+
+    assert asked == 0
+    assert watcher.watches() == kernel_watches(watcher) == 101
+
+
 def test_nothing_is_lost_when_directories_are_made_and_filled_at_once(tree: Path, watch: Watch) -> None:
     _, heard = watch(tree)
 
@@ -431,6 +483,21 @@ def test_a_root_that_was_replaced_is_watched_anew(tree: Path, tmp_path: Path, wa
     assert not heard.has(Kind.SAVED, tree / "d" / "g")
 
 
+def test_a_root_whose_watch_the_kernel_took_away_is_known_until_it_is_watched_anew(tree: Path, watch: Watch) -> None:
+    watcher, heard = watch(tree)
+    assert watcher.lost_roots == set()
+
+    tree.rmdir()
+    wait_until(lambda: watcher.lost_roots == {str(tree)}, LIMIT)
+    tree.mkdir()
+    watcher.place_again()
+    heard.wait_for(*LOOK_EVERYWHERE)
+    assert watcher.lost_roots == {str(tree)}, "that may have been the place where a share is mounted"
+
+    watcher.replace_root(Source(str(tree)))
+    assert watcher.lost_roots == set()
+
+
 def test_a_directory_that_leaves_while_its_watch_is_placed_is_not_watched(
     tree: Path, tmp_path: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -545,6 +612,58 @@ def test_a_directory_that_left_while_events_were_lost_is_not_watched_any_more(tr
     assert watcher.watches() == 1
     assert kernel_watches(watcher) == 1
     assert heard.changes.count(LOOK_EVERYWHERE) == 1
+
+
+def test_rounds_and_links_that_are_asked_for_again_and_again_wait_once(
+    tree: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tree / "d").mkdir()
+    (tree / "file").touch()
+    (tree / "link").symlink_to("file")
+    watcher, heard = watch(tree)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def opened(root: int, relative: str) -> int:
+        begun.set()
+        go_on.wait(LIMIT)
+        return open_directory_beneath(root, relative)
+
+    monkeypatch.setattr(module, "open_directory_beneath", opened)
+    watcher.place_again()
+    assert begun.wait(LIMIT)
+    heard.changes.clear()
+    for _ in range(100):
+        watcher.place_again()
+        (tree / "new").touch()
+        (tree / "new").rename(tree / "file")
+    bell(tree, heard)
+    heard.forget(tree / "link")
+    assert watcher._to_place._queue.qsize() == 2, "one round, and one glance at the link"
+    go_on.set()
+    (tree / "last").mkdir()
+    heard.wait_for(Kind.LOOK, tree / "last")
+
+    assert heard.changes.count(LOOK_EVERYWHERE) == 2, "the one that was on its way, and one more"
+    assert heard.about(tree / "link") == [Kind.SAVED]
+
+
+def test_a_directory_in_the_place_of_a_link_of_which_nobody_told_that_it_left_is_watched(tree: Path, watch: Watch) -> None:
+    (tree / "d").mkdir()
+    for link, leads in (("way", "d"), ("out", "/"), ("dangling", "nothing")):
+        (tree / link).symlink_to(leads)
+    _, heard = watch(tree)
+
+    overflow(tree, heard)
+    for link in ("way", "out", "dangling"):
+        (tree / link).unlink()
+    heard.open.set()
+    heard.wait_for(*LOOK_EVERYWHERE)
+    for link in ("way", "out", "dangling"):
+        (tree / link).mkdir()
+
+    for link in ("way", "out", "dangling"):
+        wait_until(lambda link=link: {Kind.LOOK, Kind.LEFT} & set(heard.about(tree / link)), LIMIT)
+        wait_until(lambda link=link: said_of_a_new_file(heard, tree / link), 5, f"a new file in {link} is told")
 
 
 def kernel_watches(watcher: Watcher) -> int:
@@ -682,6 +801,25 @@ def test_what_happened_just_before_the_stop_is_still_said(tree: Path) -> None:
         watcher.close()
 
 
+def test_a_tree_in_which_something_happens_all_the_time_does_not_hold_up_the_stop(tree: Path) -> None:
+    heard: list[Change] = []
+
+    def say(changes: Iterable[Change]) -> None:
+        heard.extend(changes)
+        (tree / "f").touch()
+        (tree / "f").unlink()
+
+    watcher = Watcher(Keys([Source(str(tree))]), say)
+    watcher.start()
+    wait_until(lambda: len(heard) > 100, LIMIT)
+    (tree / "last").touch()
+    threading.Thread(target=watcher.stop_reading, daemon=True).start()
+
+    wait_until(lambda: threads_of_ours() == [], LIMIT)
+    assert Change(Kind.CREATED, f"{tree}/last") in heard
+    watcher.close()
+
+
 # Links
 
 def test_a_link_that_is_changed_while_it_is_followed_is_followed_again(tree: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -732,6 +870,36 @@ def test_what_a_link_waits_for_is_seen_where_it_was_made_before_its_directory_wa
     wait_until(lambda: {f"{tree}/file", f"{tree}/way/g"} <= heard.known, LIMIT, "both links are told of")
     (tree / "new/deep/later").touch()
     heard.wait_for(Kind.SAVED, tree / "way/later")
+
+
+def test_links_that_are_made_and_changed_are_followed_without_a_look_at_the_others(
+    tree: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A package manager may make a hundred thousand of them."""
+    (tree / "d").mkdir()
+    (tree / "d/f").touch()
+    for number in range(100):
+        (tree / f"{number}").symlink_to("d/f")
+    watcher, heard = watch(tree)
+    asked = 0
+
+    class Counted(dict[str, tuple[str, ...]]):
+        def __iter__(self) -> Iterator[str]:
+            nonlocal asked
+            asked += len(self)
+            return super().__iter__()
+
+    monkeypatch.setattr(watcher._links, "_paths", Counted(watcher._links._paths))
+    for name, leads in (("new", "d/f"), ("way", "d")):
+        (tree / name).symlink_to(leads)
+        watcher.look_into(str(tree / name))
+    (tree / "d/g").touch()
+    (tree / "d/g").rename(tree / "d/f")
+    for name in ("new", "way", *map(str, range(100))):
+        heard.wait_for(Kind.SAVED, tree / name)
+    heard.wait_for(Kind.LOOK, tree / "way")
+
+    assert asked == 0
 
 
 @pytest.mark.parametrize("way", ["{outside}", ".", "way"])

@@ -88,7 +88,10 @@ class Ledger:
     def _run(self) -> str:
         """Which run of the server this is. One that was killed comes back without what it had not written, which with `appendfsync
         everysec` may be a second or two of what it had said yes to (redis.io, persistence); a replica that takes over, likewise."""
-        return str(self._client.info("server").get("run_id", ""))
+        try:
+            return str(self._client.info("server").get("run_id", ""))
+        except redis.exceptions.NoPermissionError:  # INFO counts as @dangerous, which a careful operator takes away
+            return ""
 
     def definition(self) -> tuple[str, str] | None:
         """The published definition and its version, or None if there is no such mirror."""
@@ -191,15 +194,15 @@ class Ledger:
         """Say what became of claimed keys.
 
         Returns:
-            The keys that changed meanwhile and are still held: look at the disk again. And those that this owner did not hold any
-            more when it said so; whoever does not know what another may have done since marks them again.
+            The keys that changed meanwhile and are still held, by a new claim: look at the disk again. And those that the claim did not
+            hold any more when this was said; whoever does not know what another may have done since marks them again.
         """
         uploaded = [one for one in outcomes if one.deed is Deed.UPLOADED]
         deleted = sum(1 for one in outcomes if one.deed is Deed.DELETED)
         args: list[Any] = [owner, len(uploaded), sum(one.size for one in uploaded), deleted]
         for one in outcomes:
             failure = json.dumps(one.failure[1:]) if one.failure else ""
-            args += (_raw(one.key), _OUTCOMES.get(one.deed, "done"), int(one.delay * 1000), failure)
+            args += (_raw(one.key), one.claim.ticket, _OUTCOMES.get(one.deed, "done"), int(one.delay * 1000), failure)
         again: list[Claim] = []
         lost: list[str] = []
         for one, said in zip(outcomes, self._call("done", args), strict=True):
@@ -289,5 +292,6 @@ def _text(key: bytes) -> str:
 
 def _claim(key: str, said: bytes | list[bytes]) -> Claim:
     text, *unfinished = [said] if isinstance(said, bytes) else said
-    attempts, hint = text.decode().split(" ", 1)
-    return Claim(key, int(attempts), Hint.loads(hint), tuple(token for tokens in unfinished for token in _text(tokens).split("\n")))
+    ticket, attempts, hint = text.decode().split(" ", 2)
+    tokens = tuple(token for told in unfinished for token in _text(told).split("\n"))
+    return Claim(key, int(attempts), Hint.loads(hint), tokens, ticket)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
@@ -43,14 +43,16 @@ GONE = Hint(-1, 0)
 UNKNOWN = Hint(-2, 0)
 
 
-class Claim(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Claim:
     """A key that this worker holds. `attempts`: failed tries before this one. `unfinished`: tokens of uploads of this key that somebody
-    who does not hold it any more has left open."""
+    who does not hold it any more has left open. `ticket`: what tells this claim of the key from all others."""
 
     key: str
     attempts: int
     hint: Hint
     unfinished: tuple[str, ...] = ()
+    ticket: str = field(default="", compare=False)
 
 
 class Deed(Enum):
@@ -69,11 +71,16 @@ class Deed(Enum):
 class Outcome(NamedTuple):
     """What became of one claimed key: `delay` in seconds for RETRY, `failure` for FAILED, `size` in bytes for UPLOADED."""
 
-    key: str
+    claim: Claim
     deed: Deed
     size: int = 0
     delay: float = 0.0
     failure: Failure | None = None
+
+    @property
+    def key(self) -> str:
+        """Which key it is about."""
+        return self.claim.key
 
 
 class Failure(NamedTuple):

@@ -32,6 +32,8 @@ _SAY_MOST = 50
 #: Growing delays between tries, in seconds. A target that was away for an hour is in step again half a minute after it came back.
 _FIRST_DELAY, _LONGEST_DELAY = 0.25, 30.0
 _LONGEST_TORN_DELAY = 10.0
+#: How long a key may be kept from its own work by uploads of it that others have left open, in seconds.
+_LONGEST_ABANDONING = 10.0
 #: On another host than the file host, attributes may be as old as a network share's cache: NFS keeps them for up to a minute. So often a
 #: worker looks again, over a minute and a half at least, before it believes that the file host has seen what is not true any more.
 _STALE_LOOKS = 10
@@ -130,13 +132,13 @@ class Batch:
             log.warning("%s", error)
             return None
         except Draining:
-            return Outcome(claim.key, Deed.BACK)
+            return Outcome(claim, Deed.BACK)
         except Torn as error:
             log.info("%s; it is sent when it stands still", error)
-            return Outcome(claim.key, Deed.RETRY, delay=_delay(claim.attempts, _LONGEST_TORN_DELAY))
+            return Outcome(claim, Deed.RETRY, delay=_delay(claim.attempts, _LONGEST_TORN_DELAY))
         except BrokerError as error:  # an upload could not be noted: no fault of the file's, so it never gets into the failed list
             log.info("%s: %s; tried again", shown(claim.key), error)
-            return Outcome(claim.key, Deed.RETRY, delay=_delay(claim.attempts, _LONGEST_TORN_DELAY))
+            return Outcome(claim, Deed.RETRY, delay=_delay(claim.attempts, _LONGEST_TORN_DELAY))
         except Exception as error:
             return self._failure(claim, error)
         if outcome.deed in (Deed.UPLOADED, Deed.DELETED):
@@ -152,28 +154,33 @@ class Batch:
         self._abandon(claim)
         path = self._known.keys.path(claim.key)
         if path is None:
-            return Outcome(claim.key, Deed.NOTHING)  # the mirror was given other options since
+            return Outcome(claim, Deed.NOTHING)  # the mirror was given other options since
         try:
             file = self._open(claim, path)
         except Absent:
             return self._delete(claim, path)
         except Withheld as reason:
             log.info("%s %s; what the target has is kept", shown(claim.key), reason)
-            return Outcome(claim.key, Deed.NOTHING)
+            return Outcome(claim, Deed.NOTHING)
         try:
             return self._upload(claim, file)
         finally:
             file.close()
 
     def _abandon(self, claim: Claim) -> None:
-        """End what a killed worker had begun. What cannot be ended now stays noted for the next claim, and hinders nothing."""
+        """End what a killed worker had begun. What cannot be ended now stays noted for the next claim, and hinders nothing; nor does a
+        target that does not answer, however many there are."""
+        until = time.monotonic() + _LONGEST_ABANDONING
         for token in claim.unfinished:
+            self._go_on(claim.key)
             try:
                 self._known.actor.abandon(claim.key, token)
                 self._known.ledger.ended(claim.key, token)
             except Exception as error:
                 level = logging.WARNING if isinstance(error, PermanentError) else logging.INFO
                 log.log(level, "%s: an unfinished upload stays open for now: %s", shown(claim.key), error)
+                if time.monotonic() > until:
+                    return
 
     def _open(self, claim: Claim, path: str) -> SourceFile:
         source = self._known.source_of(path)
@@ -209,16 +216,18 @@ class Batch:
 
     def _upload(self, claim: Claim, file: SourceFile) -> Outcome:
         if self._sent.get(claim.key) == file.signature:
-            return Outcome(claim.key, Deed.NOTHING)
+            return Outcome(claim, Deed.NOTHING)
         if self._is_stale(claim, file):
-            return Outcome(claim.key, Deed.RETRY, delay=_delay(claim.attempts, _LONGEST_DELAY))
+            return Outcome(claim, Deed.RETRY, delay=_delay(claim.attempts, _LONGEST_DELAY))
         actor = self._known.actor
         if claim.hint.etag and file.size == claim.hint.size and actor.matches(file, claim.hint.etag):
-            return Outcome(claim.key, Deed.NOTHING)
-        still = file.stands_still()
+            return Outcome(claim, Deed.NOTHING)
+        writer = file.has_writer()
+        rested = writer is False or file.has_rested()
+        if not rested and claim.attempts < _WRITTEN_LOOKS:
+            raise Torn(f"{claim.key} is being written")
+        still = rested and not writer  # an old file that somebody has open may be changed through a mapping
         if not still:
-            if claim.attempts < _WRITTEN_LOOKS:
-                raise Torn(f"{claim.key} is being written")
             file = RestlessFile(file)
         began = time.monotonic()
         actor.upload(file)
@@ -226,7 +235,7 @@ class Batch:
         file.verify()
         # Without being sure of that, the same times mean nothing later.
         self._sent[claim.key] = file.signature if still else (file.signature[0], -1, -1, -1)
-        return Outcome(claim.key, Deed.UPLOADED, size=file.size)
+        return Outcome(claim, Deed.UPLOADED, size=file.size)
 
     def _is_stale(self, claim: Claim, file: SourceFile) -> bool:
         """Whether this host's share has yet to show what the file host saw."""
@@ -246,18 +255,18 @@ class Batch:
         self._sent.pop(claim.key, None)
         if deed is None:
             self._known.actor.delete(File(claim.key))
-            return Outcome(claim.key, Deed.DELETED)
+            return Outcome(claim, Deed.DELETED)
         return deed
 
     def _may_delete(self, claim: Claim, path: str) -> Outcome | None:
         """None if this key is to be deleted now; else what to do instead."""
         if not self._known.mirror.delete:
-            return Outcome(claim.key, Deed.NOTHING)
+            return Outcome(claim, Deed.NOTHING)
         saw_it = claim.hint.known and not claim.hint.gone
         if saw_it and not self._known.same_host and claim.attempts < _STALE_LOOKS:
-            return Outcome(claim.key, Deed.RETRY, delay=_delay(claim.attempts, _LONGEST_DELAY))
+            return Outcome(claim, Deed.RETRY, delay=_delay(claim.attempts, _LONGEST_DELAY))
         if not self._known.source_of(path).prove_absent(path):
-            return Outcome(claim.key, Deed.RETRY, delay=_FIRST_DELAY)
+            return Outcome(claim, Deed.RETRY, delay=_FIRST_DELAY)
         return None
 
     def _delete_together(self) -> None:
@@ -278,7 +287,7 @@ class Batch:
             answers = [error] * len(gone)
         for claim, answer in zip(gone, answers, strict=True):
             self._sent.pop(claim.key, None)
-            self._note(Outcome(claim.key, Deed.DELETED) if answer is None else self._failure(claim, answer))
+            self._note(Outcome(claim, Deed.DELETED) if answer is None else self._failure(claim, answer))
         self._say(only_if_due=True)
 
     def _is_gone(self, claim: Claim) -> bool:
@@ -297,10 +306,10 @@ class Batch:
         tries = claim.attempts + 1
         if isinstance(error, PermanentError) or tries >= self._known.mirror.attempts:
             log.info("failed: %s: %s", shown(claim.key), reason)  # the file host tells of failures as a whole
-            return Outcome(claim.key, Deed.FAILED, failure=Failure(claim.key, reason, tries, self._box.name, now()))
+            return Outcome(claim, Deed.FAILED, failure=Failure(claim.key, reason, tries, self._box.name, now()))
         delay = _delay(claim.attempts, _LONGEST_DELAY)
         log.info("%s: %s; tried again in %.1f s", shown(claim.key), reason, delay)
-        return Outcome(claim.key, Deed.RETRY, delay=delay)
+        return Outcome(claim, Deed.RETRY, delay=delay)
 
     def _note(self, outcome: Outcome | None) -> None:
         if outcome is None:
@@ -320,9 +329,10 @@ class Batch:
                 return
             page, self._said = self._said, []
             self._last_said = time.monotonic()
-        self._see_again([one.key for one in page if one.deed in (Deed.UPLOADED, Deed.DELETED)])
         answer = self._tell(page)
         if answer is None:
+            log.warning("the broker did not take the result of %d keys; they will be done again", len(page))
+            self._known.held.drop([one.key for one in page], self._asked)
             return  # their leases run out, and the sweep has them done again
         again, lost = answer
         self._known.held.drop({one.key for one in page} - {claim.key for claim in again}, self._asked)
@@ -331,22 +341,30 @@ class Batch:
             self._mark_again(lost)
         self._todo.extend(again)
 
-    def _see_again(self, keys: list[str]) -> None:
-        """Mark keys once more where the disk no longer is what the target was just made to be. A directory above may have left or come
-        meanwhile, which marks no key; and the look that follows could not see in the target what was still on its way there."""
+    def _tell(self, page: list[Outcome]) -> tuple[list[Claim], list[str]] | None:
+        """None if the broker did not answer for long."""
+        moved = self._moved([one.key for one in page if one.deed in (Deed.UPLOADED, Deed.DELETED)])
+        for _ in range(40):
+            try:
+                if moved:
+                    self._known.ledger.mark([(key, UNKNOWN) for key in moved])
+                return self._known.ledger.done(self._box.owner, page)
+            except BrokerError as error:
+                log.debug("not told yet: %s", error)
+                time.sleep(0.5)
+        return None
+
+    def _moved(self, keys: list[str]) -> list[str]:
+        """Those keys where the disk no longer is what the target was just made to be. A directory above may have left or come meanwhile,
+        which marks no key; and the look that follows could not see in the target what was still on its way there."""
         by_source: dict[MirrorSource, list[tuple[str, str]]] = {}
         for key in keys:
             path = self._known.keys.path(key)
             if path is not None:
                 by_source.setdefault(self._known.source_of(path), []).append((key, path))
-        moved: list[str] = []
-        for source, found in by_source.items():
-            moved += self._moved(source, found)
-        if moved:
-            self._mark_again(moved)
+        return [key for source, found in by_source.items() for key in self._moved_in(source, found)]
 
-    def _moved(self, source: MirrorSource, found: list[tuple[str, str]]) -> list[str]:
-        """Those keys whose path does not name the file any more that was sent, or names one where none was."""
+    def _moved_in(self, source: MirrorSource, found: list[tuple[str, str]]) -> list[str]:
         try:
             inodes = list(source.inodes(path for _, path in found))
         except AutosyncError:
@@ -354,6 +372,7 @@ class Batch:
         return [key for (key, path), inode in zip(found, inodes, strict=True) if self._has_moved(source, key, path, inode)]
 
     def _has_moved(self, source: MirrorSource, key: str, path: str, inode: int | None) -> bool:
+        """Whether the path does not name the file any more that was sent, or names one where none was."""
         sent = self._sent.get(key)
         if inode == (sent[0] if sent else None):
             return False
@@ -375,17 +394,6 @@ class Batch:
         os.close(descriptor)
         return sent is None or seen != sent[0]
 
-    def _tell(self, page: list[Outcome]) -> tuple[list[Claim], list[str]] | None:
-        for _ in range(40):
-            try:
-                return self._known.ledger.done(self._box.owner, page)
-            except BrokerError as error:
-                log.debug("not told yet: %s", error)
-                time.sleep(0.5)
-        log.warning("the broker did not take the result of %d keys; they will be done again", len(page))
-        self._known.held.drop([one.key for one in page], self._asked)
-        return None
-
     def _mark_again(self, keys: list[str]) -> None:
         try:
             self._known.ledger.mark([(key, UNKNOWN) for key in keys])
@@ -395,4 +403,4 @@ class Batch:
 
 def _delay(attempts: int, longest: float) -> float:
     """Doubling, and jittered so that a fleet does not come back all at once."""
-    return float(min(_FIRST_DELAY * 2**attempts, longest) * random.uniform(0.75, 1.25))  # noqa: S311 - no secret
+    return float(min(_FIRST_DELAY * 2 ** min(attempts, 30), longest) * random.uniform(0.75, 1.25))  # noqa: S311 - no secret

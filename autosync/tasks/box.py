@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from ..actor import Actor, secret_names
 from ..actors import load
-from ..errors import AutosyncError, BrokerError, ConfigurationError, LeaseLost, PermanentError
+from ..errors import AutosyncError, ConfigurationError, LeaseLost, PermanentError
 from ..host import boot_id
 from ..keys import Keys
 from ..ledger import LEASE, Claim, Ledger, connect, mirror_names, owner_prefix
@@ -153,9 +153,9 @@ class UploadBox:
             if known is not None and known.version == version:
                 return known
             made = self._learn(name, definition, version, ledger)
-            self._known[name] = made
             if known is not None:
                 made.held = known.held  # batches that still run with the old definition keep their claims, and their actor
+            self._known[name] = made
             self._keep_claims()
             return made
 
@@ -226,10 +226,8 @@ class UploadBox:
             for known in list(self._known.values()):
                 try:
                     self._renew(known)
-                except BrokerError as error:
+                except Exception as error:  # whatever it is, the next round may succeed, and without this thread no claim would hold
                     log.warning("claims of %s could not be renewed: %s", known.mirror.name, error)
-                except AutosyncError:
-                    log.exception("claims of %s could not be renewed", known.mirror.name)
 
     def _renew(self, known: Known) -> None:
         held = known.held.keys()

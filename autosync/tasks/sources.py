@@ -111,7 +111,7 @@ class MirrorSource:
         return self._insist_on_file(descriptor)
 
     def inodes(self, paths: Iterable[str]) -> Iterator[int | None]:
-        """Which file each path names at this moment, by its inode number: None if none, 0 if that takes more than one look.
+        """Which file each path names at this moment, by its inode number: None if none, 0 if that takes a closer look.
 
         Raises:
             SourceUnsure: the root cannot be opened.
@@ -129,7 +129,7 @@ class MirrorSource:
                         parent, name_of_parent = open_directory_beneath(root, above), above
                     seen = os.stat(name, dir_fd=parent, follow_symlinks=False)
                 except OSError as error:
-                    yield None if error.errno in _GONE else 0
+                    yield None if error.errno == errno.ENOENT else 0
                 else:
                     yield seen.st_ino if stat.S_ISREG(seen.st_mode) else 0
         finally:

@@ -25,13 +25,20 @@ from .progress import Progress
 
 log = logging.getLogger("autosync.transfer")
 
+_one_at_a_time = threading.Lock()
+
 #: How long a task waits for a broker that does not answer before it leaves its keys to the sweep, in seconds.
 _BROKER_PATIENCE = 30.0
 
 
-@cache
 def box_of(app: Celery) -> UploadBox:
     """The state of this worker process, made when the first task needs it."""
+    with _one_at_a_time:  # the first tasks come all at once, and two boxes would have twice the transfers and the memory
+        return _made_for(app)
+
+
+@cache
+def _made_for(app: Celery) -> UploadBox:
     conf = app.conf
     box = UploadBox(conf.broker_url, conf.autosync_sources, conf.autosync_secrets)
     signals.worker_shutting_down.connect(lambda **_: box.draining.set(), weak=False)
@@ -89,7 +96,15 @@ def run(task: Task, name: str, keys: Sequence[str]) -> str:
 
 
 def _is_sound(name: Any, keys: Any) -> bool:
-    return isinstance(name, str) and isinstance(keys, list) and all(isinstance(key, str) and key for key in keys)
+    return isinstance(keys, list) and all(_is_text(text) for text in (name, *keys))
+
+
+def _is_text(found: Any) -> bool:
+    """Whether it is a name that can be spelled: JSON can carry halves of characters."""
+    try:
+        return isinstance(found, str) and bool(found.encode("utf-8", "surrogateescape"))
+    except UnicodeEncodeError:
+        return False
 
 
 def _claim(box: UploadBox, name: str, keys: Sequence[str]) -> tuple[Known, list[Claim], float] | None:
@@ -121,12 +136,11 @@ def _refuse(box: UploadBox, name: str, keys: Sequence[str], error: AutosyncError
         if found is None:
             return str(error)
         claims = ledger.claim(box.owner, found[1], keys) or []
-        refused = [
-            Outcome(claim.key, Deed.FAILED, failure=Failure(claim.key, str(error), claim.attempts + 1, box.name, now())) for claim in claims
-        ]
-        while refused:
-            again = {claim.key for claim in ledger.done(box.owner, refused)[0]}
-            refused = [one for one in refused if one.key in again]
+        while claims:
+            refused = [
+                Outcome(claim, Deed.FAILED, failure=Failure(claim.key, str(error), claim.attempts + 1, box.name, now())) for claim in claims
+            ]
+            claims = ledger.done(box.owner, refused)[0]
     except BrokerError as unreachable:
         log.warning("%s; the batch is left to the next sweep", unreachable)
     return f"refused: {error}"

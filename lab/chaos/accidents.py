@@ -51,8 +51,12 @@ def kill_broker(chaos: Chaos, chance: Random) -> None:
 
 def overflow(chaos: Chaos, chance: Random) -> None:
     """More happens than the kernel keeps, and what happens last is not told."""
-    if not chaos.autosync.children("celery"):
-        return  # it is only being started, and watches nothing yet
+
+    def watches() -> bool:
+        chaos.autosync.insist()
+        return chaos.autosync.watches(chaos.world.root)
+
+    wait_until(watches, 60, "autosync watches the tree: it may only be being started")
     before = chaos.autosync.said().count(_OVERFLOWED)
     most = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
     one, other = chaos.world.root / "overflow 1", chaos.world.root / "overflow 2"

@@ -129,6 +129,14 @@ class Autosync:
                     return redis.Redis(unix_socket_path=found[1], socket_timeout=5)
         return None
 
+    def watches(self, directory: Path) -> bool:
+        """Whether the kernel tells it what happens in a directory (proc_pid_fdinfo(5))."""
+        assert self.process is not None
+        inode = f" ino:{directory.stat().st_ino:x} "
+        with contextlib.suppress(OSError):  # a descriptor that is closed meanwhile
+            return any(inode in info.read_text() for info in Path(f"/proc/{self.process.pid}/fdinfo").iterdir())
+        return False
+
     def is_idle(self) -> bool:
         """Whether its ledger says that nothing is to be done."""
         broker = self.broker()

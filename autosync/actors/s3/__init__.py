@@ -6,6 +6,7 @@ segments and control characters) go through boto3.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import mimetypes
 import posixpath
@@ -193,11 +194,20 @@ class S3Actor(Actor):
             max_pool_connections=32,
             request_checksum_calculation=checksums,
             response_checksum_validation=checksums,
+            # For URLs boto3 would take version 2 in the oldest regions and on other servers than Amazon's. Many of these refuse that, and
+            # so does Amazon where the bucket is encrypted with KMS.
+            signature_version="s3v4",
         )
         try:
             client = self._session.client("s3", endpoint_url=self.endpoint_url, config=config)
             if self.endpoint_url is None:
                 client = self._in_its_region(client, config)
+                region = client.meta.region_name
+                if client.meta.endpoint_url == f"https://s3.{region}.amazonaws.com":
+                    # For its URLs boto3 would take Amazon's global endpoint, which does not lead to younger regions, nor at once to new
+                    # buckets in others; it takes the region's own if it is told how the bucket is addressed.
+                    client = self._session.client("s3", region_name=region, config=config.merge(Config(s3={"addressing_style": "virtual"})))
+            client.meta.events.register("before-sign.s3.DeleteObjects", _add_md5)
             return client
         except (ValueError, botocore.exceptions.BotoCoreError) as error:
             raise TargetRefused(f"S3 cannot be set up: {error}", "check --endpoint-url, --region and the AWS configuration") from error
@@ -306,6 +316,12 @@ class S3Actor(Actor):
             for page in pages.paginate(Bucket=self.target_container, Prefix=prefix, StartAfter=after):
                 for found in page.get("Contents", ()):
                     yield File(found["Key"], found["Size"], found["LastModified"].timestamp(), found.get("ETag", "").strip('"') or None)
+
+
+def _add_md5(request: Any, **_: Any) -> None:
+    """Many servers insist on the checksum that S3 once insisted on, which boto3 does not send any more."""
+    if "Content-MD5" not in request.headers:
+        request.headers["Content-MD5"] = base64.b64encode(hashlib.md5(request.body, usedforsecurity=False).digest()).decode()
 
 
 class _Budget:

@@ -25,6 +25,10 @@ _REFUSED = {
 _SLOW = {"SlowDown", "503", "429", "TooManyRequests", "RequestLimitExceeded", "Throttling"}
 
 
+#: requests puts the URL into its messages, and behind the path of one that was signed stand the signature and the session's token.
+_QUERY = re.compile(r"\?\S*")
+
+
 @contextmanager
 def translated(about: str, where: str) -> Iterator[None]:
     """Turn what boto3, requests and obstore raise inside the with-block into `TargetError` and its kinds.
@@ -41,7 +45,9 @@ def translated(about: str, where: str) -> Iterator[None]:
     except (botocore.exceptions.NoCredentialsError, botocore.exceptions.PartialCredentialsError) as error:
         cure = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, --profile, or ~/.boto"
         raise TargetRefused(f"{about} at {where}: no credentials were found", cure) from error
-    except (botocore.exceptions.BotoCoreError, requests.RequestException) as error:
+    except requests.RequestException as error:
+        raise TargetError(f"{about} at {where}: {_QUERY.sub('', str(error))}") from error
+    except botocore.exceptions.BotoCoreError as error:
         raise TargetError(f"{about} at {where}: {error}") from error
     except (obstore.exceptions.BaseError, OSError) as error:
         raise _obstore_error(about, error, where) from error
