@@ -61,15 +61,21 @@ def make_app(**settings: Any) -> Celery:
     return Celery("autosync", loader=Loader, include=["autosync.tasks.transfer"], **{**NEEDED, **settings})
 
 
-def sending_app(broker: str, queue: str) -> Celery:
-    """An app that only sends, to one queue of one broker. It reads no celeryconfig.py: that file is for upload boxes."""
+def sending_app(broker: str, queue: str, *, events: bool = True) -> Celery:
+    """An app that only sends, to one queue of one broker. It reads no celeryconfig.py: that file is for upload boxes.
+
+    Args:
+        broker: its URL.
+        queue: the queue's name.
+        events: whether each message is told to whoever watches, such as Flower.
+    """
     sender = Celery("autosync", set_as_current=False, **NEEDED)
     sender.config_from_object(
         {
             "broker_url": _for_celery(broker),
             "task_queues": [Queue(queue, Exchange(queue), routing_key=queue)],
             "task_default_queue": queue,
-            "task_send_sent_event": True,
+            "task_send_sent_event": events,
         }
     )
     return sender
@@ -125,6 +131,8 @@ def _from_environment() -> dict[str, Any]:
             _give_up(f"AUTOSYNC_SOURCES: {error}")
     if os.environ.get("AUTOSYNC_QUEUES"):
         found["autosync_queues"] = os.environ["AUTOSYNC_QUEUES"].split(",")
+    if os.environ.get("AUTOSYNC_EVENTS"):
+        found["worker_send_task_events"] = os.environ["AUTOSYNC_EVENTS"] != "0"
     if os.environ.get("AUTOSYNC_LOG_FORMAT"):
         found["autosync_log_format"] = os.environ["AUTOSYNC_LOG_FORMAT"]
     try:

@@ -137,7 +137,7 @@ class OneHost:
         # Celery warns of root at each start; who runs autosync as root has decided so.
         celery = [sys.executable, "-W", "ignore:You're running the worker", "-m", "celery", "--quiet", "-A", "autosync", "worker"]
         options = ["--hostname", f"{name}-{number}@%h", "--without-gossip", "--without-mingle", "--loglevel", "WARNING"]
-        return celery + options
+        return celery + options + (["--without-heartbeat"] if self.is_alone else [])
 
     def _environ(self, mirror: Mirror, secrets: Mapping[str, str], log_format: str, verbosity: int) -> dict[str, str]:
         """The workers' environment: this one's, with what celeryconfig.py says on an upload box."""
@@ -149,6 +149,7 @@ class OneHost:
             "AUTOSYNC_SECRETS": json.dumps(dict(secrets)),
             "AUTOSYNC_LOG_FORMAT": log_format,
             "AUTOSYNC_VERBOSITY": str(verbosity),
+            "AUTOSYNC_EVENTS": "0" if self.is_alone else "1",
             # Where a user's own actor was found, it must be found again; an empty entry would mean the child's directory.
             "PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in sys.path if os.path.isdir(path)),
         }
