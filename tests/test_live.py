@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import Bucket, Program, Programs, equal_soon, on_disk
+from conftest import Bucket, Program, Programs, equal_soon, lacking, on_disk
 
 from autosync.ledger import PLACE, Ledger, connect
 from lab.servers import Valkey, wait_until
@@ -410,45 +410,61 @@ def test_it_is_killed_in_the_middle_and_started_again(programs: Programs, once: 
     assert (second.returncode, bucket.sizes()) == (0, on_disk(tree)), second.stderr
 
 
-@pytest.mark.parametrize("how", ["made again", "mounted again"])
-def test_a_root_that_went_and_came_with_the_same_number_is_watched_on(live: Callable, bucket: Bucket, tree: Path, how: str) -> None:
-    """A disk that is unmounted and mounted again is the directory that it was, and many file systems give a new directory the number of
-    the one that was just removed; nothing is left of the watches in either."""
+def number_of(path: Path) -> tuple[int, int]:
+    seen = path.stat()
+    return seen.st_dev, seen.st_ino
+
+
+def changes_are_seen(bucket: Bucket, tree: Path) -> None:
+    (tree / "d/new").write_text("new")
+    equal_soon(bucket, tree, "it is watched on")
+    (tree / "d/newer").write_text("newer")
+    equal_soon(bucket, tree, "and so is what is below it")
+
+
+def test_a_root_that_is_made_again_with_the_same_number_is_watched_on(live: Callable, bucket: Bucket, tree: Path) -> None:
+    """Many file systems give a new directory the number of the one that was just removed; nothing is left of the watches in it."""
+    (tree / "d").mkdir()
+    (tree / "d/old").write_text("old")
+    live("--rescan=0")
+    before = number_of(tree)
+
+    shutil.rmtree(tree)
+    (tree / "d").mkdir(parents=True)
+    if number_of(tree) != before:
+        pytest.skip("this file system gives it another number")
+
+    changes_are_seen(bucket, tree)
+
+
+def test_a_disk_that_is_unmounted_and_mounted_again_is_watched_on(live: Callable, bucket: Bucket, tree: Path) -> None:
     disk = tree.with_name("disk")
-    mount = ["mount", "-o", "loop", str(disk), str(tree)]
-    if how == "mounted again":
-        disk.touch()
-        os.truncate(disk, 8 << 20)
-        made = subprocess.run(["mkfs.ext4", "-q", str(disk)], check=False, capture_output=True).returncode == 0
-        if not made or subprocess.run(mount, check=False, capture_output=True).returncode:
-            pytest.skip("no disk can be mounted here")
-    process = None
+    disk.touch()
+    os.truncate(disk, 8 << 20)
+
+    def run(*command: str | Path) -> bool:
+        return subprocess.run(command, check=False, capture_output=True).returncode == 0
+
+    def mount() -> bool:
+        return run("mount", "-o", "loop", disk, tree)
+
+    if not run("/sbin/mkfs.ext4", "-q", disk) or not mount():
+        lacking("a disk that can be mounted: mkfs.ext4, loop devices, root")
     try:
         (tree / "d").mkdir()
         (tree / "d/old").write_text("old")
         process = live("--rescan=0")
-        before = tree.stat()
-        if how == "mounted again":
-            subprocess.run(["umount", str(tree)], check=True)
-            time.sleep(2)
-            subprocess.run(mount, check=True)
-        else:
-            shutil.rmtree(tree)
-            (tree / "d").mkdir(parents=True)
-        after = tree.stat()
-        if (before.st_dev, before.st_ino) != (after.st_dev, after.st_ino):
-            pytest.skip("it has another number here")
+        before = number_of(tree)
 
-        (tree / "d/new").write_text("new")
-        equal_soon(bucket, tree, "it is watched on")
-        (tree / "d/newer").write_text("newer")
-        equal_soon(bucket, tree, "and so is what is below it")
+        wait_until(lambda: run("umount", tree), what="nobody reads from it, so that it can be unmounted")
+        wait_until(mount)
+        assert number_of(tree) == before
+
+        changes_are_seen(bucket, tree)
+        process.terminate()
+        process.wait()
     finally:
-        if process is not None:
-            process.terminate()
-            process.wait()
-        if how == "mounted again":
-            subprocess.run(["umount", "-l", str(tree)], check=False)
+        run("umount", "-l", tree)
 
 
 def test_a_root_that_is_replaced_by_an_empty_directory_deletes_nothing_and_one_that_holds_files_is_the_source(
