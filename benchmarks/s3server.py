@@ -244,6 +244,7 @@ def _kind(request: Request) -> tuple[str, Callable[[Store, Request], bytes]]:
 
 # Objects
 
+
 def _put(store: Store, request: Request) -> bytes:
     etag = request.etag()
     store.bucket(request.bucket).put(request.key, Stored(request.size, etag, time.time(), time.monotonic()))
@@ -276,6 +277,7 @@ def _delete_many(store: Store, request: Request) -> bytes:
 
 
 # Uploads in parts
+
 
 def _begin(store: Store, request: Request) -> bytes:
     upload = f"{len(store.uploads):x}-{time.monotonic_ns():x}"
@@ -310,6 +312,7 @@ def _abort(store: Store, request: Request) -> bytes:
 
 # Listing
 
+
 def _list(store: Store, request: Request) -> bytes:
     query = request.query
     second = query.get("list-type") == "2"
@@ -343,6 +346,7 @@ def _iso(seconds: float) -> str:
 
 
 # The laboratory's own
+
 
 def _laboratory(store: Store, request: Request) -> bytes:
     what, query = request.key, request.query
