@@ -109,7 +109,7 @@ def s5cmd_rm(place: Place, pattern: str) -> list[str]:
 
 def _rclone(place: Place, *words: str) -> list[str]:
     remote = f":s3,provider=Other,env_auth=true,region={REGION},endpoint='{place.url}':{place.bucket}"
-    return [program("rclone"), *words, remote, "--stats", "0", "--s3-no-check-bucket", "--s3-use-unsigned-payload", "true"]
+    return [program("rclone"), *words, remote, "--stats", "0", "--s3-no-check-bucket"]
 
 
 def rclone_copy(place: Place, tree: Path, transfers: int = 16) -> list[str]:
