@@ -6,12 +6,14 @@ VENV ?= .venv$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LOCK := requirements-dev.txt
+# The tools that `make bench` compares with have an environment of their own.
+BENCH := .venv-bench
 # More words for pytest: `make test ARGS="-k keys -x"`.
 ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test soak lint check lock clean
+.PHONY: help demo test soak bench lint check lock clean
 
 help: ## List what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1#\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'#' '{ printf "%-14s %s\n", $$1, $$2 }'
@@ -25,9 +27,12 @@ test: $(READY) ## Run all tests (ARGS="..." for pytest)
 soak: $(READY) ## Random operations and accidents for some minutes (SEED=7 OPERATIONS=4000)
 	@$(BIN)/python -W ignore lab/soak.py
 
+bench: $(READY) $(BENCH)/.ready ## Measure autosync and its peers, in turn (WORKS=small,delete ROUNDS=3 SCALE=0.01)
+	@$(BENCH)/bin/python -m benchmarks.bench $(BIN)
+
 lint: $(READY) ## Check the code: ruff, mypy
 	@$(BIN)/python -m ruff check
-	@$(BIN)/python -m ruff format --quiet --check autosync lab celeryconfig.py
+	@$(BIN)/python -m ruff format --quiet --check autosync benchmarks lab celeryconfig.py
 	@$(BIN)/python -m mypy
 
 check: lint test ## Run lint and test
@@ -41,6 +46,12 @@ $(READY): $(LOCK) pyproject.toml
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --requirement $(LOCK)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(BENCH)/.ready: requirements-bench.txt
+	@echo 'Setting up $(BENCH) with the tools to compare with; this takes a minute, once.'
+	@$(PYTHON) -m venv --clear $(BENCH)
+	@$(BENCH)/bin/python -m pip install -qq --disable-pip-version-check --requirement requirements-bench.txt
 	@touch $@
 
 lock: ## Choose the newest versions again and pin them in requirements-dev.txt

@@ -1,0 +1,279 @@
+"""The works in which autosync runs on while something happens: events, a burst, a tree of many directories, a fleet."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+
+from lab.servers import Valkey, wait_until
+
+from . import peers
+from .measure import Measured, Running, Use
+from .peers import Place
+from .scene import NotDone, Outcome, Scene
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+_EVENT_SIZE = 16 << 10
+#: How long a program that has just started is left alone, so that it is idle, in seconds.
+_IDLE = 2.0
+_PATIENCE = 300.0
+WATCHES = Path("/proc/sys/fs/inotify/max_user_watches")
+
+
+class NotPossible(Exception):  # noqa: N818 - a finding
+    """This machine is not set up for a work; the text says what it lacks."""
+
+
+def _await(condition: Callable[[], object], running: Running, what: str, pause: float = 0.05) -> None:
+    """Wait for a condition while a program runs.
+
+    Raises:
+        NotDone: the program ended, or it took too long.
+    """
+
+    def met() -> bool:
+        if condition():
+            return True
+        if running.has_ended():
+            raise NotDone(f"it ended before {what}: {running.wait(1).said or 'it said nothing'}")
+        return False
+
+    try:
+        wait_until(met, _PATIENCE, what, pause)
+    except AssertionError as error:
+        raise NotDone(str(error)) from error
+
+
+def _await_ready(scene: Scene, bucket: str, tree: Path, running: Running) -> int:
+    """Write a file each second until one is in the target. Returns how many are: mobius3 does not send what stood there before it."""
+    looks = 0
+
+    def arrived() -> bool:
+        nonlocal looks
+        if looks % 20 == 0:
+            (tree / f"first-{looks // 20}").write_bytes(b"first")
+        looks += 1
+        return scene.target.held(bucket).objects > 0
+
+    _await(arrived, running, "the first file is in the target")
+    time.sleep(_IDLE)
+    return scene.target.held(bucket).objects
+
+
+def _write(path: Path, content: bytes) -> float:
+    """Write a file and close it. Returns the moment before the close: what comes after that is the other's time."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    os.write(descriptor, content)
+    closed = time.monotonic()
+    os.close(descriptor)
+    return closed
+
+
+def _latencies(seconds: list[float], outcome: Outcome) -> Outcome:
+    ranked = sorted(seconds)
+    outcome.seconds, outcome.count = statistics.median(ranked), 1
+    outcome.figures = {
+        "files": len(ranked),
+        "median, ms": 1000 * outcome.seconds,
+        "99th percentile, ms": 1000 * ranked[math.ceil(0.99 * len(ranked)) - 1],
+        "slowest, ms": 1000 * ranked[-1],
+    }
+    return outcome
+
+
+def events(scene: Scene, make: Callable[[Place, Path], list[str]]) -> Outcome:
+    """200 files of 16 KiB in an idle tree, one at a time, 50 to 150 ms between them.
+
+    Args:
+        scene: where.
+        make: gives the command that keeps the bucket equal to a tree.
+
+    Returns:
+        `seconds` is the median from the close of a file to its object.
+
+    Raises:
+        NotDone: an object is missing.
+    """
+    count = max(20, scene.count(200))
+    place, tree = scene.place(), scene.trees.empty("live")
+    chance = random.Random(4)
+    closed = {}
+    with scene.begin(make(place, tree)) as running:
+        firsts = _await_ready(scene, place.bucket, tree, running)
+        before = scene.standing(place.bucket)
+        for number in range(count):
+            closed[f"{number:04}"] = _write(tree / f"{number:04}", chance.randbytes(_EVENT_SIZE))
+            time.sleep(chance.uniform(0.05, 0.15))
+        _await(lambda: scene.target.held(place.bucket).objects >= count + firsts, running, f"{count} objects are complete")
+        done = scene.metadata.times(place.bucket)
+        outcome = scene.outcome(running.stop(), before, scene.standing(place.bucket), 0.0, 1)
+    return _latencies([done[key] - moment for key, moment in closed.items()], outcome)
+
+
+def events_of_lsyncd(scene: Scene) -> Outcome:
+    """The same for lsyncd and rsync, with another directory as the target, and 20 files: each takes it a second.
+
+    Raises:
+        NotDone: a file did not arrive.
+    """
+    place, tree, copy = scene.place(), scene.trees.empty("live"), scene.trees.empty("copy")
+    chance = random.Random(4)
+    seconds = []
+    with scene.begin(peers.lsyncd(place, tree, copy)) as running:
+        (tree / "first").write_bytes(b"first")
+        _await((copy / "first").exists, running, "the first file is in the target")
+        time.sleep(_IDLE)
+        for number in range(20):
+            closed = _write(tree / f"{number:04}", chance.randbytes(_EVENT_SIZE))
+            _await((copy / f"{number:04}").exists, running, "the file is in the target", pause=0.001)
+            seconds.append(time.monotonic() - closed)
+            time.sleep(chance.uniform(0.05, 0.15))
+        used = running.stop()
+    return _latencies(seconds, Outcome(0.0, 1, used.cpu, processes=[asdict(use) for use in used.processes]))
+
+
+def burst(scene: Scene, count: int) -> Outcome:
+    """`count` files of 1 KiB, created in a watched tree by another process as fast as it can.
+
+    Returns:
+        `seconds` is from the first create to the last object.
+
+    Raises:
+        NotDone: objects are missing.
+    """
+    place, tree = scene.place(), scene.trees.empty("live")
+    for number in range(min(100, max(count // 10, 1))):
+        (tree / f"{number:03}").mkdir()
+    with scene.begin(peers.autosync(place, tree)) as running:
+        firsts = _await_ready(scene, place.bucket, tree, running)
+        before = scene.standing(place.bucket)
+        writer = [sys.executable, "-m", "benchmarks.trees", "write", str(tree), str(count), "1024"]
+        said = subprocess.run(writer, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+        began, ended = (float(word) for word in said.split())
+        _await(lambda: scene.target.held(place.bucket).objects >= count + firsts, running, f"{count:,} objects are there", pause=0.25)
+        after = scene.standing(place.bucket)
+        last = max(scene.metadata.times(place.bucket).values())
+        outcome = scene.outcome(running.stop(), before, after, last - began, count)
+    if after[0].bytes != count * 1024 + firsts * len(b"first"):
+        raise NotDone(f"{after[0].bytes:,} bytes are there: not each object is complete")
+    outcome.figures = {"written in, s": ended - began, "files/s": count / outcome.seconds}
+    return outcome
+
+
+def directories(scene: Scene, count: int) -> Outcome:
+    """A tree of `count` directories, and an empty one beside it.
+
+    Returns:
+        `seconds` is from the start to the last watch.
+
+    Raises:
+        NotPossible: the kernel does not give so many watches.
+        NotDone: they were not all placed.
+    """
+    given = int(WATCHES.read_text())
+    if given < count * 1.05 + 1000:
+        raise NotPossible(f"fs.inotify.max_user_watches is {given:,}, and more than {count:,} are needed")
+    rest = 20.0 if scene.scale >= 1 else 3.0
+    bare, _ = _at_rest(scene, scene.trees.empty("live"), 0, 0.0)
+    outcome, _ = _at_rest(scene, scene.trees.folders(count), count, rest)
+    grown = outcome.figures["resident, MB"] - bare.figures["resident, MB"]
+    outcome.figures["bytes a directory"] = grown * 1e6 / count
+    return outcome
+
+
+def _at_rest(scene: Scene, tree: Path, count: int, rest: float) -> tuple[Outcome, Measured]:
+    place = scene.place()
+    began = time.monotonic()
+    with scene.begin(peers.autosync(place, tree)) as running:
+        _await(lambda: "keeping " in running.said(), running, "it says that it keeps the tree")
+        says = time.monotonic() - began
+        _await(lambda: _watches(running.pid) >= count + 1, running, f"{count:,} directories are watched", pause=0.2)
+        placed = time.monotonic() - began
+        _await_rest(running)
+        before, standing = running.now(), scene.standing(place.bucket)
+        time.sleep(rest)
+        after = running.now()
+        used = running.stop()
+    outcome = scene.outcome(used, standing, scene.standing(place.bucket), placed, max(count, 1))
+    spent = {pid: use.cpu - before.get(pid, Use("?")).cpu for pid, use in after.items()}
+    outcome.figures = {"says keeping after, s": says, "resident, MB": after[running.pid].resident / 1e6, "seconds at rest": rest}
+    for name in sorted({use.name for use in after.values()}):
+        outcome.figures[f"CPU at rest, s: {name}"] = sum(spent[pid] for pid, use in after.items() if use.name == name)
+    return outcome, used
+
+
+def _watches(pid: int) -> int:
+    """How many directories a process watches, as the kernel counts them."""
+    found = 0
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            if "inotify" in os.readlink(descriptor):
+                found += Path(f"/proc/{pid}/fdinfo/{descriptor.name}").read_bytes().count(b"inotify wd:")
+        except OSError:
+            continue  # closed meanwhile
+    return found
+
+
+def _await_rest(running: Running) -> None:
+    """Wait until all processes together use less than a twentieth of a core for two seconds."""
+
+    def spent() -> float:
+        return sum(use.cpu for use in running.now().values())
+
+    last = [0.0, 0.0]
+
+    def rests() -> bool:
+        last[:] = spent(), last[0]
+        return last[0] - last[1] < 0.1
+
+    _await(rests, running, "it rests", pause=2.0)
+
+
+def fleet(scene: Scene, tree: Path, count: int, boxes: int) -> Outcome:
+    """A broker on loopback, so many workers that are ready, and then `autosync-watch --once`, at 50 ms latency.
+
+    Returns:
+        `seconds` is from the first object to the last.
+
+    Raises:
+        NotDone: objects are missing.
+    """
+    place = scene.place()
+    with ExitStack() as ends:
+        broker = Valkey(scene.home / f"broker-{place.bucket}-{time.monotonic_ns()}")
+        ends.callback(shutil.rmtree, broker.directory, ignore_errors=True)
+        ends.callback(broker.stop)
+        broker.start()
+        desk = scene.home / "box"
+        desk.mkdir(exist_ok=True)
+        (desk / "celeryconfig.py").write_text(f"broker_url = {broker.url!r}\nautosync_sources = [{str(tree)!r}]\n")
+        workers = [ends.enter_context(scene.begin(peers.worker(place, number), directory=desk)) for number in range(1, boxes + 1)]
+        for one in workers:
+            _await(lambda one=one: "ready." in one.said(), one, "the worker is ready")  # type: ignore[misc]
+        scene.metadata.delay(0.05)
+        ends.callback(scene.metadata.delay, 0)
+        before = scene.standing(place.bucket)
+        watch = ends.enter_context(scene.begin(peers.autosync_watch(place, tree, broker.url, "--once", "--threads", "32")))
+        used = [watch.wait(_PATIENCE)]
+        if used[0].status:
+            raise NotDone(f"autosync-watch ended with status {used[0].status}: {used[0].said}")
+        after = scene.standing(place.bucket)
+        done = scene.metadata.times(place.bucket).values()
+        used += [one.stop() for one in workers]
+    held = after[0]
+    if (held.objects, held.bytes) != (count, count * 1024):
+        raise NotDone(f"{held.objects:,} objects are there, and {count:,} should be")
+    both = Measured(used[0].wall, sum(one.cpu for one in used), 0, [use for one in used for use in one.processes])
+    outcome = scene.outcome(both, before, after, max(done) - min(done), count)
+    outcome.figures = {"files/s": count / outcome.seconds}
+    return outcome

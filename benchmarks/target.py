@@ -1,0 +1,102 @@
+"""The S3 side of a benchmark: our server that keeps no content, and SeaweedFS. Both tell what they hold and what they were asked."""
+
+from __future__ import annotations
+
+import json
+import sys
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote
+
+from lab.servers import S3Server, SeaweedFS, free_port
+
+from .measure import cpu_of
+
+SERVER = Path(__file__).resolve().parent / "s3server.py"
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a bucket holds, and the requests that the server has had, by kind (empty: it does not tell)."""
+
+    objects: int
+    bytes: int
+    requests: dict[str, int] = field(default_factory=dict)
+
+
+class Target(S3Server):
+    """A server that speaks S3, for one work."""
+
+    def empty(self, name: str) -> str:
+        """Make an empty bucket for a run; `name` must be another each time. Returns the bucket's name, which may be another."""
+        raise NotImplementedError
+
+    def held(self, bucket: str) -> Held:
+        """What a bucket holds."""
+        raise NotImplementedError
+
+    def cpu(self) -> float:
+        """CPU seconds that the server has used by now."""
+        assert self.process is not None
+        return cpu_of(self.process.pid)
+
+
+class Metadata(Target):
+    """`s3server.py` in a process of its own, on this Python, with uvloop if that is installed here."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self._port = free_port()
+        self.url = f"http://127.0.0.1:{self._port}"
+
+    def command(self) -> list[str]:
+        return [sys.executable, str(SERVER), "--port", str(self._port)]
+
+    def answers(self) -> bool:
+        try:
+            self._ask("GET", "stats")
+            return True
+        except OSError:
+            return False
+
+    def empty(self, name: str) -> str:
+        self._ask("POST", "empty?bucket=bench")
+        return "bench"
+
+    def held(self, bucket: str) -> Held:
+        stats = json.loads(self._ask("GET", "stats"))
+        found = stats["buckets"].get(bucket, {"objects": 0, "bytes": 0})
+        return Held(found["objects"], found["bytes"], stats["requests"])
+
+    def fill(self, bucket: str, tree: Path) -> None:
+        """Hold the files of a tree as if they had just been sent."""
+        self._ask("POST", f"fill?bucket={bucket}&directory={quote(str(tree))}")
+
+    def delay(self, seconds: float) -> None:
+        """Answer each request so much later from now on."""
+        self._ask("POST", f"latency?seconds={seconds}")
+
+    def times(self, bucket: str) -> dict[str, float]:
+        """When each object was complete, on this host's monotonic clock."""
+        found: dict[str, float] = json.loads(self._ask("GET", "times")).get(bucket, {})
+        return found
+
+    def _ask(self, method: str, what: str) -> bytes:
+        request = urllib.request.Request(f"{self.url}/-/{what}", method=method)
+        with urllib.request.urlopen(request, timeout=900) as answer:
+            content: bytes = answer.read()
+            return content
+
+
+class Seaweed(SeaweedFS, Target):
+    """SeaweedFS: one run against a server that stores what it is sent."""
+
+    def empty(self, name: str) -> str:
+        self.client().create_bucket(Bucket=name)
+        return name
+
+    def held(self, bucket: str) -> Held:
+        pages = self.client().get_paginator("list_objects_v2").paginate(Bucket=bucket)
+        sizes = [found["Size"] for page in pages for found in page.get("Contents", ())]
+        return Held(len(sizes), sum(sizes))

@@ -1,0 +1,178 @@
+"""The table of works. Each says which tools do it, and how; the first of them is autosync, and the others are compared with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import live, peers
+from .peers import Place
+from .scene import Outcome, Scene
+from .target import Metadata, Seaweed, Target
+
+#: The tools of a work, by name, each as a function that does one run.
+Tools = dict[str, Callable[[], Outcome]]
+
+_KIB, _MIB = 1 << 10, 1 << 20
+
+
+@dataclass(frozen=True)
+class Work:
+    """One work: its name in WORKS, what it is in words, what is counted, and what sets it up."""
+
+    name: str
+    title: str
+    unit: str
+    tools: Callable[[Scene], Tools]
+    target: Callable[[Path], Target] = Metadata
+
+
+def _small(scene: Scene) -> Tools:
+    count, tenth = scene.count(100_000), scene.count(10_000)
+    tree, few = scene.trees.files(count), scene.trees.files(tenth)
+
+    def all_of(make: Callable[[Place], list[str]]) -> Callable[[], Outcome]:
+        return lambda: scene.send(make, count, count * _KIB)
+
+    def some_of(make: Callable[[Place], list[str]]) -> Callable[[], Outcome]:
+        return lambda: scene.send(make, tenth, tenth * _KIB)
+
+    return {
+        "autosync": all_of(lambda place: peers.autosync(place, tree, "--once")),
+        "s5cmd cp": all_of(lambda place: peers.s5cmd_cp(place, tree)),
+        "rclone copy": all_of(lambda place: peers.rclone_copy(place, tree)),
+        "aws s3 sync": some_of(lambda place: peers.aws_sync(place, few)),
+        "s3cmd sync": some_of(lambda place: peers.s3cmd_sync(place, few)),
+        "boto3, 32 threads": some_of(lambda place: peers.plain_boto3(place, few)),
+    }
+
+
+def _latency(scene: Scene) -> Tools:
+    count = scene.count(20_000)
+    tree = scene.trees.files(count)
+
+    def sends(make: Callable[[Place], list[str]]) -> Callable[[], Outcome]:
+        return lambda: scene.send(make, count, count * _KIB, delay=0.05)
+
+    return {
+        "autosync": sends(lambda place: peers.autosync(place, tree, "--once")),
+        "s5cmd cp": sends(lambda place: peers.s5cmd_cp(place, tree)),
+        "rclone copy": sends(lambda place: peers.rclone_copy(place, tree, 256)),
+    }
+
+
+def _unchanged(scene: Scene) -> Tools:
+    count = scene.count(100_000)
+    tree = scene.trees.files(count)
+
+    def finds(make: Callable[[Place], list[str]]) -> Callable[[], Outcome]:
+        return lambda: scene.leave_equal(make, tree, count, count * _KIB)
+
+    return {
+        "autosync": finds(lambda place: peers.autosync(place, tree, "--once")),
+        "rclone sync": finds(lambda place: peers.rclone_sync(place, tree)),
+        "s5cmd sync": finds(lambda place: peers.s5cmd_sync(place, tree)),
+        "aws s3 sync": finds(lambda place: peers.aws_sync(place, tree)),
+    }
+
+
+def _million(scene: Scene) -> Tools:
+    count = scene.count(1_000_000)
+    tree = scene.trees.files(count)
+    scene.at_end(lambda: scene.trees.drop(tree))  # 4 GiB of memory, where BENCH_DIR is one
+
+    def finds(make: Callable[[Place], list[str]]) -> Callable[[], Outcome]:
+        return lambda: scene.leave_equal(make, tree, count, count * _KIB)
+
+    return {
+        "autosync": finds(lambda place: peers.autosync(place, tree, "--once")),
+        "rclone sync": finds(lambda place: peers.rclone_sync(place, tree)),
+    }
+
+
+def _large(scene: Scene) -> Tools:
+    count, size = 4, scene.count(256 * _MIB)
+    tree = scene.trees.large(count, size)
+    scene.at_end(lambda: scene.trees.drop(tree))
+
+    def sends(make: Callable[[Place], list[str]]) -> Callable[[], Outcome]:
+        return lambda: scene.send(make, count, count * size)
+
+    return {
+        "autosync": sends(lambda place: peers.autosync(place, tree, "--once")),
+        "s5cmd cp": sends(lambda place: peers.s5cmd_cp(place, tree)),
+        "rclone copy": sends(lambda place: peers.rclone_copy_large(place, tree)),
+    }
+
+
+def _delete(scene: Scene) -> Tools:
+    gone, left = scene.count(10_000), scene.count(1_000)
+    before, after = scene.trees.left_over(gone, left)
+
+    def deletes(make: Callable[[Place], list[str]]) -> Callable[[], Outcome]:
+        return lambda: scene.delete(make, before, gone, left, left * _KIB)
+
+    return {
+        "autosync": deletes(lambda place: peers.autosync(place, after, "--once", "--max-delete", "100%")),
+        "s5cmd rm": deletes(lambda place: peers.s5cmd_rm(place, "gone/*")),
+        "s5cmd sync --delete": deletes(lambda place: peers.s5cmd_sync(place, after, "--delete")),
+    }
+
+
+def _event(scene: Scene) -> Tools:
+    return {
+        "autosync": lambda: live.events(scene, lambda place, tree: peers.autosync(place, tree, "--settle", "0")),
+        "mobius3": lambda: live.events(scene, peers.mobius3),
+        "lsyncd": lambda: live.events_of_lsyncd(scene),
+    }
+
+
+def _burst(scene: Scene) -> Tools:
+    return {"autosync": lambda: live.burst(scene, scene.count(20_000))}
+
+
+def _directories(scene: Scene) -> Tools:
+    return {"autosync": lambda: live.directories(scene, scene.count(100_000))}
+
+
+def _fleet(scene: Scene) -> Tools:
+    count = scene.count(20_000)
+    tree = scene.trees.files(count)
+
+    def with_boxes(boxes: int) -> Callable[[], Outcome]:
+        return lambda: live.fleet(scene, tree, count, boxes)
+
+    return {"1 worker": with_boxes(1), "2 workers": with_boxes(2), "4 workers": with_boxes(4)}
+
+
+def _seaweedfs(scene: Scene) -> Tools:
+    count = scene.count(20_000)
+    tree = scene.trees.files(count)
+
+    def sends(make: Callable[[Place], list[str]]) -> Callable[[], Outcome]:
+        return lambda: scene.send(make, count, count * _KIB)
+
+    return {
+        "autosync": sends(lambda place: peers.autosync(place, tree, "--once")),
+        "s5cmd cp": sends(lambda place: peers.s5cmd_cp(place, tree)),
+        "rclone copy": sends(lambda place: peers.rclone_copy(place, tree)),
+    }
+
+
+WORKS = {
+    work.name: work
+    for work in (
+        Work("small", "100,000 files of 1 KiB, empty target (aws, s3cmd and boto3: 10,000)", "file", _small),
+        Work("latency", "20,000 files of 1 KiB, empty target, 50 ms latency", "file", _latency),
+        Work("unchanged", "Nothing changed, 100,000 files", "file", _unchanged),
+        Work("million", "Nothing changed, 1,000,000 files", "file", _million),
+        Work("large", "4 files of 256 MiB, empty target", "file", _large),
+        Work("delete", "10,000 deletes, 1,000 files remain", "delete", _delete),
+        Work("event", "One event, idle: close of a file of 16 KiB to the object in the target", "event", _event),
+        Work("burst", "20,000 files of 1 KiB created in a watched tree, first create to last object", "file", _burst),
+        Work("directories", "100,000 directories: until all are watched, and at rest", "directory", _directories),
+        Work("fleet", "20,000 files of 1 KiB, 50 ms latency, workers of --threads 32", "file", _fleet),
+        Work("seaweedfs", "20,000 files of 1 KiB, empty bucket of SeaweedFS", "file", _seaweedfs, Seaweed),
+    )
+}
