@@ -177,8 +177,12 @@ class Feed:
             if judged is None or (not judged[0].gone and self._lacks_marker(one.path)):
                 continue
             hint, busy_until = judged
-            if time.time() < busy_until and time.monotonic() < one.since + self.settle.patience:
-                self.settle.postpone(one)
+            if time.time() < busy_until:
+                if time.monotonic() < one.since + self.settle.patience:
+                    self.settle.postpone(one)
+                    continue
+                self.settle.come_back(one.path, hint)
+            if hint == one.sent:
                 continue
             batch = gone if hint.gone else saved
             batch.add(self._keys.key(one.path), hint)

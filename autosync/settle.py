@@ -38,6 +38,8 @@ class Pending:
     since: float
     due: float
     kind: Kind
+    #: What was seen of it when it was sent last, of a file that did not rest then.
+    sent: object = None
     #: When its entry in the heap comes up; not later than `due`.
     heaped: float = field(default=0.0, compare=False, repr=False)
 
@@ -71,6 +73,7 @@ class Settle:
         self._pending: dict[str, Pending] = {}
         self._heap: list[tuple[float, str]] = []
         self._sent: dict[str, float] = {}
+        self._back: dict[str, Pending] = {}
         self._looks: dict[Look, float] = {}
         self._changed = threading.Condition()
         self._closed = False
@@ -95,6 +98,18 @@ class Settle:
             if pending.path not in self._pending and not self._closed:
                 self._wait(Pending(pending.path, pending.since, now + max(self.quiet, _MAKING), pending.kind))
 
+    def come_back(self, path: str, seen: object) -> None:
+        """Have a file that was sent though it never rests taken again after as long as it was waited for. Nobody waits for that.
+
+        Args:
+            path: of the file.
+            seen: comes back as `sent`.
+        """
+        now = self._clock()
+        with self._changed:
+            if path not in self._pending and not self._closed and len(self._back) < MOST_PENDING:
+                self._back[path] = Pending(path, now, now + self.patience, Kind.APPEARED, seen)
+
     def take(self, most: int = 10_000) -> list[Pending]:
         """The files that are due, at most so many; waits until there are some. An empty list means that `close` was called."""
         with self._changed:
@@ -104,7 +119,7 @@ class Settle:
                 self._files_out = bool(due)
                 if due or (self._closed and not self._pending):
                     return due
-                self._changed.wait(None if not self._heap else max(self._heap[0][0] - self._clock(), 0.0))
+                self._changed.wait(self._seconds_left())
 
     def take_look(self) -> Look | None:
         """The next look, or None as soon as `close` was called; waits until there is one."""
@@ -125,6 +140,7 @@ class Settle:
         """Let the takers go: what is pending is due now, looks are dropped (the next start looks everywhere)."""
         with self._changed:
             self._closed = True
+            self._back.clear()
             now = self._clock()
             for pending in self._pending.values():
                 pending.due = pending.heaped = now
@@ -141,7 +157,14 @@ class Settle:
         with self._changed:
             return not (self._pending or self._looks or self._files_out or self._look_out)
 
+    def _seconds_left(self) -> float | None:
+        """Until something is due; None if nothing will be."""
+        ends = [self._heap[0][0]] if self._heap else []
+        ends += [pending.due for pending in self._back.values()]
+        return max(min(ends) - self._clock(), 0.0) if ends else None
+
     def _add(self, path: str, now: float, kind: Kind) -> None:
+        self._back.pop(path, None)
         known = self._pending.get(path)
         since = known.since if known else now
         if kind in (Kind.SAVED, Kind.DELETED):
@@ -184,6 +207,9 @@ class Settle:
             else:
                 due.append(self._pending.pop(path))
                 self._sent[path] = now
+        back = [pending for pending in self._back.values() if pending.due <= now][: most - len(due)]
+        for pending in back:
+            due.append(self._back.pop(pending.path))
         if len(self._sent) > 2 * len(due) + 1000:
             self._sent = {path: at for path, at in self._sent.items() if now < at + self.quiet}
         return due

@@ -249,11 +249,3 @@ def test_only_results_of_the_same_scale_are_put_together(tmp_path: Path) -> None
 
     assert report.load(tmp_path, 1.0).seconds("small", "autosync") == 2.0
     assert report.load(tmp_path, 0.01).seconds("small", "autosync") == 7.0
-
-
-def test_the_plot_is_drawn(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-
-    report.draw(report.Results(MADE_UP), tmp_path / "plot.svg")
-
-    assert "small: s5cmd cp" in (tmp_path / "plot.svg").read_text()

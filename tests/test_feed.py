@@ -16,10 +16,11 @@ from autosync.actor import Actor
 from autosync.change import Change, Kind
 from autosync.feed import Feed
 from autosync.files import Listing
+from autosync.glance import glance
 from autosync.keys import TEMPORARY, Keys, Source
 from autosync.ledger import Deed, Ledger, Outcome, connect
 from autosync.look import Comparison
-from autosync.settle import Look, Settle
+from autosync.settle import Look, Pending, Settle
 from autosync.watcher import Watcher
 from lab.servers import wait_until
 
@@ -173,12 +174,35 @@ def test_a_file_that_never_rests_is_sent_at_a_bounded_interval(keep: Callable[..
     for thread in threads:
         thread.start()
     try:
-        kept.wait_for("endless")
+        kept.wait_for("endless", 3)
         kept.wait_for("restless", 3)
     finally:
         stop.set()
         for thread in threads:
             thread.join()
+
+
+def test_a_file_that_stays_open_is_sent_again_if_it_has_changed_and_waited_for_by_nobody(
+    keep: Callable[..., Kept], tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = keep(quiet=0.05, patience=0.3)
+    with (tree / "log").open("wb", buffering=0) as file:
+        file.write(b"x")
+        kept.wait_for("log", 1)
+        wait_until(kept.feed.is_idle, 5, "nothing is pending")
+        seen: list[str] = []
+
+        def noted(one: Pending, *args: object, **more: object) -> object:
+            seen.append(one.path)
+            return glance(one, *args, **more)  # type: ignore[arg-type]
+
+        monkeypatch.setattr("autosync.feed.glance", noted)
+        wait_until(lambda: seen.count(str(tree / "log")) >= 3, 20, "it is looked at again and again")
+        assert kept.sent.keys["log"] == 1, "but it did not change"
+
+        file.write(b"y")
+        kept.wait_for("log", 2)
+    kept.wait_for("log", 3)  # its close
 
 
 @pytest.mark.parametrize("temporary", ["film.part", ".film.a1B2c3", "film~", "film.tmp"])

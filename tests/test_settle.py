@@ -107,6 +107,33 @@ def test_a_file_that_never_rests_goes_all_the_same(clock: Clock) -> None:
     assert clock.now >= began + MOST_PATIENCE
 
 
+def test_a_file_that_was_sent_though_it_never_rests_comes_back_and_nobody_waits_for_it(settle: Settle, clock: Clock) -> None:
+    settle.come_back("/f", "as it was")
+    assert settle.is_idle()
+    assert settle.is_through()
+
+    clock.now += MOST_PATIENCE - 1
+    assert taken(settle) == []
+    clock.now += 1
+    assert settle.take() == [Pending("/f", clock.now - MOST_PATIENCE, clock.now, Kind.APPEARED, "as it was")]
+
+    settle.come_back("/f", "as it was")
+    settle.say([Change(Kind.SAVED, "/f")])
+    clock.now += 2 * MOST_PATIENCE
+    assert taken(settle) == [Pending("/f", clock.now - 2 * MOST_PATIENCE, clock.now - 2 * MOST_PATIENCE, Kind.SAVED)]
+
+    settle.come_back("/f", "as it was")
+    settle.close()
+    assert settle.take() == []
+
+
+def test_whoever_waits_for_files_is_woken_for_one_that_comes_back() -> None:
+    settle = Settle(0.0, patience=0.05)
+    settle.come_back("/f", "as it was")
+
+    assert names(settle.take()) == ["/f"]
+
+
 def test_many_changes_of_one_file_are_one(settle: Settle) -> None:
     settle.say([Change(Kind.CREATED, "/f"), Change(Kind.SAVED, "/f"), Change(Kind.SAVED, "/f"), Change(Kind.DELETED, "/f")])
 
