@@ -350,6 +350,49 @@ def send(bench: Workbench, key: str) -> None:
         bench.work(wait_until(lambda: bench.ledger.sweep(age=0.0), 20, "the next try is due"))
 
 
+def test_a_batch_does_not_end_while_a_helper_has_the_last_of_it(bench: Workbench, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes late, when the batch's own thread has seen that all is done and is being told that one key has to be looked at again."""
+    (tree / "a").write_text("a")
+    bench.ledger.mark([("a", UNKNOWN)])
+    box, known = bench.box()
+    asked = time.monotonic()
+    claims = known.ledger.claim(box.owner, known.version, ["a"]) or []
+    known.held.take(claims, asked)
+    batch = Batch(box, known, Quiet(), asked)  # type: ignore[arg-type]
+    taken, go_on = threading.Event(), threading.Event()
+    helpers: list[threading.Thread] = []
+
+    def wait(key: str) -> None:
+        taken.set()
+        assert go_on.wait(20)
+
+    def say(*, only_if_due: bool = False) -> None:
+        tell(only_if_due=only_if_due)
+        if not only_if_due and not helpers:
+            (tree / "a").write_text("again")
+            bench.ledger.mark([("a", UNKNOWN)])
+            known.held.take(again := known.ledger.claim(box.owner, known.version, ["a"]) or [], asked)
+            Recording.meanwhile = wait
+            batch._todo.extend(again)
+            helpers.append(threading.Thread(target=batch._step))
+            helpers[0].start()
+            assert taken.wait(20)
+
+    tell = batch._say
+    monkeypatch.setattr(batch, "_say", say)
+    running = threading.Thread(target=batch.run, args=(claims,))
+    running.start()
+    assert taken.wait(20)
+    running.join(0.3)
+    ended_early = not running.is_alive()
+    go_on.set()
+    for thread in (*helpers, running):
+        thread.join(20)
+
+    assert not ended_early
+    assert (STORE, bench.ledger.dirty()) == ({"a": b"again"}, 0)
+
+
 def test_a_deletion_during_an_upload_leaves_nothing_behind(bench: Workbench, tree: Path) -> None:
     (tree / "a").write_text("short life")
     bench.ledger.mark([("a", UNKNOWN)])

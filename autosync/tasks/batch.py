@@ -74,10 +74,15 @@ class Batch:
         """Work on the claims, with as many transfers at once as the mirror allows this process."""
         self._todo.extend(claims)
         try:
-            while self._todo:
+            while self._is_unfinished():
                 self._work_off()
         finally:
             self._close_roots()
+
+    def _is_unfinished(self) -> bool:
+        """Whether there is something to do, or a helper has just taken the last of it."""
+        with self._ended:
+            return bool(self._todo or self._busy)
 
     def _work_off(self) -> None:
         self._delete_together()
@@ -271,13 +276,16 @@ class Batch:
 
     def _delete_together(self) -> None:
         """Where the target can delete many keys at once, take those that are gone out of the queue first."""
-        if not can_delete_many(self._known.actor) or sum(1 for claim in self._todo if claim.hint.gone) < 2:
+        if not can_delete_many(self._known.actor):
             return
+        with self._ended:  # a helper may still be there
+            todo = list(self._todo)
+            self._todo.clear()
         gone: list[Claim] = []
-        others: list[Claim] = []
-        for claim in self._todo:
-            (gone if claim.hint.gone and not claim.unfinished and self._is_gone(claim) else others).append(claim)
-        self._todo = deque(others)
+        if sum(1 for claim in todo if claim.hint.gone) > 1:
+            gone = [claim for claim in todo if claim.hint.gone and not claim.unfinished and self._is_gone(claim)]
+        together = {claim.key for claim in gone}
+        self._todo.extend(claim for claim in todo if claim.key not in together)
         if not gone:
             return
         files = [File(claim.key) for claim in gone]
