@@ -22,8 +22,9 @@ for i = 1, #ARGV, 2 do
   local key, hint = ARGV[i], ARGV[i + 1]
   local held = redis.call('HGET', KEYS[2], key)
   if not held then
-    -- Generations are tickets too: one that begins with the time was not there before, not even before the memory was lost.
-    redis.call('HSET', KEYS[2], key, string.format('%d 0 0 - %s', now, hint))
+    -- Generations are tickets too: one that begins with the time, in microseconds, was not there before, not even before the memory was
+    -- lost; no key can be marked and claimed so often that its generation overtakes the clock.
+    redis.call('HSET', KEYS[2], key, string.format('%d 0 0 - %s', time[1] * 1000000 + time[2], hint))
     redis.call('ZADD', KEYS[3], now, key)
     answer[#answer + 1] = (i + 1) / 2
   else
