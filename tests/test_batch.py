@@ -359,7 +359,7 @@ def test_a_batch_does_not_end_while_a_helper_has_the_last_of_it(bench: Workbench
     claims = known.ledger.claim(box.owner, known.version, ["a"]) or []
     known.held.take(claims, asked)
     batch = Batch(box, known, Quiet(), asked)  # type: ignore[arg-type]
-    taken, go_on = threading.Event(), threading.Event()
+    taken, waiting, go_on = threading.Event(), threading.Event(), threading.Event()
     helpers: list[threading.Thread] = []
 
     def wait(key: str) -> None:
@@ -378,13 +378,18 @@ def test_a_batch_does_not_end_while_a_helper_has_the_last_of_it(bench: Workbench
             helpers[0].start()
             assert taken.wait(20)
 
-    tell = batch._say
+    def all_ended(seconds: float) -> bool:
+        waiting.set()
+        return ended(seconds)
+
+    tell, ended = batch._say, batch._all_ended
     monkeypatch.setattr(batch, "_say", say)
     running = threading.Thread(target=batch.run, args=(claims,))
     running.start()
     assert taken.wait(20)
-    running.join(0.3)
-    ended_early = not running.is_alive()
+    monkeypatch.setattr(batch, "_all_ended", all_ended)
+    wait_until(lambda: waiting.is_set() or not running.is_alive(), 20, "it waits, or has ended")
+    ended_early = not waiting.is_set()
     go_on.set()
     for thread in (*helpers, running):
         thread.join(20)
