@@ -11,7 +11,7 @@ import json
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import resources
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import redis
 
@@ -32,8 +32,10 @@ PLACE = 15.0
 
 _MIRRORS = PREFIX + "mirrors"
 
+T = TypeVar("T")
 
-_OUTCOMES = {Deed.RETRY: "retry", Deed.FAILED: "failed", Deed.BACK: "back"}
+#: Keys in one call of a script: Lua cannot unpack more than some thousand values.
+_AT_ONCE = 1000
 
 
 def mirror_names(client: redis.Redis) -> list[str]:
@@ -164,11 +166,14 @@ class Ledger:
 
     def mark(self, found: Sequence[tuple[str, Hint]]) -> Marked:
         """Say that these keys are dirty. Mark first, publish then: what is marked is never forgotten."""
-        args: list[bytes | str] = []
-        for key, hint in found:
-            args += (_raw(key), hint.dumps())
-        dirty, *indexes = self._call("mark", args)
-        return Marked(dirty, [found[index - 1][0] for index in indexes])
+        dirty, fresh = 0, []
+        for page in _pages(found) or [()]:
+            args: list[bytes | str] = []
+            for key, hint in page:
+                args += (_raw(key), hint.dumps())
+            dirty, *indexes = self._call("mark", args)
+            fresh += [page[index - 1][0] for index in indexes]
+        return Marked(dirty, fresh)
 
     def claim(self, owner: str, version: str, keys: Sequence[str]) -> list[Claim] | None:
         """Take those of the keys that are dirty and that nobody holds.
@@ -181,14 +186,20 @@ class Ledger:
         Returns:
             What was taken, or None if the mirror has another definition by now; then nothing was.
         """
-        answers = self._call("claim", [owner, int(LEASE * 1000), version, *map(_raw, keys)])
-        if answers is None:
-            return None
-        return [_claim(key, said) for key, said in zip(keys, answers, strict=True) if not isinstance(said, int)]
+        claims: list[Claim] = []
+        for page in _pages(keys):
+            answers = self._call("claim", [owner, int(LEASE * 1000), version, *map(_raw, page)])
+            if answers is None:
+                return claims or None  # what was taken is worked on; the rest waits for who knows the new definition
+            claims += [_claim(key, said) for key, said in zip(page, answers, strict=True) if not isinstance(said, int)]
+        return claims
 
     def renew(self, owner: str, keys: Sequence[str]) -> list[str]:
         """Keep claims alive. Returns those that this owner does not hold any more."""
-        return [keys[index - 1] for index in self._call("renew", [owner, int(LEASE * 1000), *map(_raw, keys)])]
+        lost = []
+        for page in _pages(keys):
+            lost += [page[index - 1] for index in self._call("renew", [owner, int(LEASE * 1000), *map(_raw, page)])]
+        return lost
 
     def done(self, owner: str, outcomes: Sequence[Outcome]) -> tuple[list[Claim], list[str]]:
         """Say what became of claimed keys.
@@ -197,19 +208,21 @@ class Ledger:
             The keys that changed meanwhile and are still held, by a new claim: look at the disk again. And those that the claim did not
             hold any more when this was said; whoever does not know what another may have done since marks them again.
         """
-        uploaded = [one for one in outcomes if one.deed is Deed.UPLOADED]
-        deleted = sum(1 for one in outcomes if one.deed is Deed.DELETED)
-        args: list[Any] = [owner, len(uploaded), sum(one.size for one in uploaded), deleted]
-        for one in outcomes:
-            failure = json.dumps(one.failure[1:]) if one.failure else ""
-            args += (_raw(one.key), one.claim.ticket, _OUTCOMES.get(one.deed, "done"), int(one.delay * 1000), failure)
         again: list[Claim] = []
         lost: list[str] = []
-        for one, said in zip(outcomes, self._call("done", args), strict=True):
-            if isinstance(said, bytes):
-                again.append(_claim(one.key, said))
-            elif said == 0:
-                lost.append(one.key)
+        for page in _pages(outcomes):
+            uploaded = [one.size for one in page if one.deed is Deed.UPLOADED]
+            deleted = sum(one.deed is Deed.DELETED for one in page)
+            args: list[Any] = [owner, len(uploaded), sum(uploaded), deleted]
+            for one in page:
+                args += (_raw(one.claim.key), one.claim.ticket, _told(one))
+            for one, said in zip(page, self._call("done", args), strict=True):
+                if said is None:
+                    continue
+                if isinstance(said, bytes):
+                    again.append(_claim(one.key, said))
+                else:
+                    lost.append(one.key)
         return again, lost
 
     def begun(self, key: str, token: str, instead: str = "") -> None:
@@ -288,6 +301,19 @@ def _raw(key: str) -> bytes:
 
 def _text(key: bytes) -> str:
     return key.decode("utf-8", "surrogateescape")
+
+
+def _pages(items: Sequence[T]) -> list[Sequence[T]]:
+    return [items[start : start + _AT_ONCE] for start in range(0, len(items), _AT_ONCE)]
+
+
+def _told(outcome: Outcome) -> str:
+    """An outcome as done.lua reads it."""
+    if outcome.deed is Deed.RETRY:
+        return f"retry {int(outcome.delay * 1000)}"
+    if outcome.deed is Deed.FAILED:
+        return f"failed {json.dumps(outcome.failure[1:]) if outcome.failure else ''}"
+    return "back" if outcome.deed is Deed.BACK else ""
 
 
 def _claim(key: str, said: bytes | list[bytes]) -> Claim:

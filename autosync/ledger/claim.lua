@@ -7,23 +7,36 @@
 if redis.call('HGET', KEYS[1], 'version') ~= ARGV[3] then return false end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local any_open = redis.call('EXISTS', KEYS[7]) == 1
-local answer = {}
-for i = 4, #ARGV do
-  local key = ARGV[i]
-  local held = redis.call('HGET', KEYS[2], key)
-  local due = held and redis.call('ZSCORE', KEYS[4], key)
+local keys = {}
+for i = 4, #ARGV do keys[#keys + 1] = ARGV[i] end
+if #keys == 0 then return {} end
+local found = redis.call('HMGET', KEYS[2], unpack(keys))
+local open = redis.call('EXISTS', KEYS[7]) == 1 and redis.call('HMGET', KEYS[7], unpack(keys)) or {}
+local taken, answer, state, leases = {}, {}, {}, {}
+for i, key in ipairs(keys) do
+  local held = found[i]
+  local generation, attempts, owner, hint
+  if held then generation, attempts, owner, hint = string.match(held, '^(%d+) %d+ (%d+) (%S+) (.*)$') end
+  -- One that nobody has and that has not failed waits for nothing.
+  local may_wait = held and (owner ~= '-' or attempts ~= '0')
+  local due = may_wait and redis.call('ZSCORE', KEYS[4], key)
   if not held then
-    answer[i - 3] = 0
-  elseif due and tonumber(due) > now then
-    answer[i - 3] = -1
+    answer[i] = 0
+  elseif taken[key] or (due and tonumber(due) > now) then
+    answer[i] = -1
   else
-    local generation, _, attempts, _, hint = string.match(held, '^(%d+) (%d+) (%d+) (%S+) (.*)$')
+    taken[key] = true
     local ticket = string.format('%d', generation + 1)
-    redis.call('HSET', KEYS[2], key, string.format('%s %s %s %s %s', ticket, ticket, attempts, ARGV[1], hint))
-    redis.call('ZADD', KEYS[4], now + ARGV[2], key)
-    local said, open = ticket .. ' ' .. attempts .. ' ' .. hint, any_open and redis.call('HGET', KEYS[7], key)
-    answer[i - 3] = open and {said, open} or said
+    state[#state + 1] = key
+    state[#state + 1] = table.concat({ticket, ticket, attempts, ARGV[1], hint}, ' ')
+    leases[#leases + 1] = now + ARGV[2]
+    leases[#leases + 1] = key
+    local said = table.concat({ticket, attempts, hint}, ' ')
+    answer[i] = open[i] and {said, open[i]} or said
   end
+end
+if #state > 0 then
+  redis.call('HSET', KEYS[2], unpack(state))
+  redis.call('ZADD', KEYS[4], unpack(leases))
 end
 return answer

@@ -1,7 +1,7 @@
 -- done: what became of claimed keys. KEYS as in mark.lua.
--- ARGV: owner, files sent, bytes sent, keys deleted, then per key: key, ticket of its claim, outcome, delay in ms, detail
---   outcome "done": the target is right; "retry": try again after the delay; "failed": detail is its entry in the failed list;
---   "back": untouched, let another have it.
+-- ARGV: owner, files sent, bytes sent, keys deleted, then per key: key, ticket of its claim, outcome
+--   outcome "": the target is right; "retry MS": try again after so many milliseconds; "failed JSON": with its entry in the failed
+--   list; "back": untouched, let another have it.
 -- Returns per key: false if it is off this owner's hands; its new "ticket attempts hint" if it changed meanwhile, is still claimed,
 -- and has to be looked at again; 0 if it is not held by this claim any more: another has it, be it of the same owner, or this is
 -- said a second time, since the answer was lost.
@@ -10,38 +10,48 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 if tonumber(ARGV[2]) > 0 then redis.call('HINCRBY', KEYS[6], 'files', ARGV[2]) end
 if tonumber(ARGV[3]) > 0 then redis.call('HINCRBY', KEYS[6], 'bytes', ARGV[3]) end
 if tonumber(ARGV[4]) > 0 then redis.call('HINCRBY', KEYS[6], 'deleted', ARGV[4]) end
-local any_failed = redis.call('EXISTS', KEYS[5]) == 1
-local answer = {}
-for i = 5, #ARGV, 5 do
-  local key, ticket, outcome, delay, detail = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
-  local held = redis.call('HGET', KEYS[2], key)
+local keys = {}
+for i = 5, #ARGV, 3 do keys[#keys + 1] = ARGV[i] end
+if #keys == 0 then return {} end
+local found = redis.call('HMGET', KEYS[2], unpack(keys))
+local said_of, answer, right, off = {}, {}, {}, {}
+for i, key in ipairs(keys) do
+  local ticket, outcome = ARGV[3 * i + 3], ARGV[3 * i + 4]
+  local held = not said_of[key] and found[i] -- the second of two has no claim any more
   local generation, claimed, attempts, owner, hint
   if held then generation, claimed, attempts, owner, hint = string.match(held, '^(%d+) (%d+) (%d+) (%S+) (.*)$') end
   local said = false
   if owner ~= ARGV[1] or claimed ~= ticket then
     said = 0
-  elseif outcome == 'back' then
-    redis.call('HSET', KEYS[2], key, string.format('%s 0 %s - %s', generation, attempts, hint))
-    redis.call('ZADD', KEYS[4], now, key)
-  elseif outcome == 'retry' then
-    if generation ~= claimed then attempts, delay = -1, 0 end -- it is another file by now, and has its own tries
-    redis.call('HSET', KEYS[2], key, string.format('%s 0 %d - %s', generation, attempts + 1, hint))
-    redis.call('ZADD', KEYS[4], now + delay, key)
-  elseif generation ~= claimed then
-    redis.call('HSET', KEYS[2], key, string.format('%s %s 0 %s %s', generation, generation, owner, hint))
-    said = generation .. ' 0 ' .. hint
   else
-    redis.call('HDEL', KEYS[2], key)
-    redis.call('ZREM', KEYS[3], key)
-    redis.call('ZREM', KEYS[4], key)
-    if outcome == 'failed' then
-      redis.call('HSET', KEYS[5], key, detail)
-      redis.call('HINCRBY', KEYS[6], 'failures', 1)
-      any_failed = true
-    elseif any_failed then
-      redis.call('HDEL', KEYS[5], key)
+    said_of[key] = true
+    local what, detail = string.match(outcome, '^(%a*) ?(.*)$')
+    if what == 'back' then
+      redis.call('HSET', KEYS[2], key, string.format('%s 0 %s - %s', generation, attempts, hint))
+      redis.call('ZADD', KEYS[4], now, key)
+    elseif what == 'retry' then
+      if generation ~= claimed then attempts, detail = -1, 0 end -- it is another file by now, and has its own tries
+      redis.call('HSET', KEYS[2], key, string.format('%s 0 %d - %s', generation, attempts + 1, hint))
+      redis.call('ZADD', KEYS[4], now + detail, key)
+    elseif generation ~= claimed then
+      redis.call('HSET', KEYS[2], key, string.format('%s %s 0 %s %s', generation, generation, owner, hint))
+      said = generation .. ' 0 ' .. hint
+    else
+      if what == 'failed' then
+        redis.call('HSET', KEYS[5], key, detail)
+        redis.call('HINCRBY', KEYS[6], 'failures', 1)
+      else
+        right[#right + 1] = key
+      end
+      off[#off + 1] = key
     end
   end
-  answer[i / 5] = said
+  answer[i] = said
 end
+if #off > 0 then
+  redis.call('HDEL', KEYS[2], unpack(off))
+  redis.call('ZREM', KEYS[3], unpack(off))
+  redis.call('ZREM', KEYS[4], unpack(off))
+end
+if #right > 0 and redis.call('EXISTS', KEYS[5]) == 1 then redis.call('HDEL', KEYS[5], unpack(right)) end
 return answer

@@ -43,7 +43,7 @@ GONE = Hint(-1, 0)
 UNKNOWN = Hint(-2, 0)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Claim:
     """A key that this worker holds. `attempts`: failed tries before this one. `unfinished`: tokens of uploads of this key that somebody
     who does not hold it any more has left open. `ticket`: what tells this claim of the key from all others."""

@@ -3,13 +3,17 @@
 -- Returns the indexes of the keys that this owner does not hold any more.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local lost = {}
-for i = 3, #ARGV do
-  local held = redis.call('HGET', KEYS[2], ARGV[i])
+local keys = {}
+for i = 3, #ARGV do keys[#keys + 1] = ARGV[i] end
+if #keys == 0 then return {} end
+local lost, leases = {}, {}
+for i, held in ipairs(redis.call('HMGET', KEYS[2], unpack(keys))) do
   if held and string.match(held, '^%d+ %d+ %d+ (%S+)') == ARGV[1] then
-    redis.call('ZADD', KEYS[4], now + ARGV[2], ARGV[i])
+    leases[#leases + 1] = now + ARGV[2]
+    leases[#leases + 1] = keys[i]
   else
-    lost[#lost + 1] = i - 2
+    lost[#lost + 1] = i
   end
 end
+if #leases > 0 then redis.call('ZADD', KEYS[4], unpack(leases)) end
 return lost
