@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, cast
 
 from .errors import SourceUnsure, Torn
 from .files import File
-from .writers import is_being_written
+from .writers import is_being_written, is_shared
 
 #: A single write(2) has ended after this time, in seconds.
 _LONGEST_WRITE = 1.0
@@ -34,9 +34,13 @@ class SourceFile(File):
         begun: called with the token of an upload in parts that the target may hold open from now on, and with the one that it replaces or
             "". It may raise to stop the transfer.
         ended: called with the token of one that it does not hold open any more.
+        before: what fstat(2) says of it, if that is known already.
+
+    Attributes:
+        signature: what must stay the same while it is read: inode, size, mtime and ctime in nanoseconds.
     """
 
-    __slots__ = ("_before", "_begun", "_ended", "descriptor", "passing")
+    __slots__ = ("_before", "_begun", "_ended", "descriptor", "passing", "signature")
 
     def __init__(
         self,
@@ -45,29 +49,36 @@ class SourceFile(File):
         passing: Callable[[int], None] = _nothing,
         begun: Callable[[str, str], None] = _nothing,
         ended: Callable[[str], None] = _nothing,
+        before: os.stat_result | None = None,
     ) -> None:
         self.descriptor = descriptor
         self.passing = passing
         self._begun = begun
         self._ended = ended
-        self._before = os.fstat(descriptor)
+        self._before = before or os.fstat(descriptor)
+        self.signature = _signature(self._before)
         super().__init__(key, self._before.st_size, self._before.st_mtime)
-
-    @property
-    def signature(self) -> tuple[int, int, int, int]:
-        """What must stay the same while it is read: inode, size, mtime and ctime in nanoseconds."""
-        return _signature(self._before)
 
     @property
     def mtime_ns(self) -> int:
         """Modification time in nanoseconds since the epoch."""
         return self._before.st_mtime_ns
 
-    def has_writer(self) -> bool | None:
-        """Whether some process of this host can write to it; None if the kernel does not tell. To be asked before the first byte is read:
-        write(2) sets the times when it begins, and what is written to mapped memory may set none for half a minute (on tmpfs, for ever),
-        so times that stay the same do not tell that nothing changes."""
-        return is_being_written(self.descriptor)
+    @property
+    def device(self) -> int:
+        """Of which file system it is (`st_dev`)."""
+        return self._before.st_dev
+
+    def has_writer(self, shared: bool | None = None) -> bool | None:
+        """Whether some process of this host can write to it; None if the kernel does not tell.
+
+        To be asked before the first byte is read: write(2) sets the times when it begins, and what is written to mapped memory may set
+        none for half a minute (on tmpfs, for ever), so times that stay the same do not tell that nothing changes.
+
+        Args:
+            shared: what `writers.is_shared` says, if that is known already.
+        """
+        return is_being_written(self.descriptor, is_shared(self.descriptor) if shared is None else shared)
 
     def has_rested(self) -> bool:
         """Whether no write(2) can be under way that began before this file was first looked at: it changed longer ago than any takes."""
@@ -81,6 +92,15 @@ class SourceFile(File):
             SourceUnsure: (from reads) the share failed.
         """
         return self.part(0, self.size)
+
+    def content(self) -> bytes:
+        """All of it, verified; for files that fit in memory. Raises as reading from `open` does."""
+        data = self.read_at(0, self.size) if self.size else b""
+        if len(data) != self.size:
+            with self.open() as source:
+                return source.read()
+        self.verify()
+        return data
 
     def part(self, offset: int, length: int) -> BinaryIO:
         """`length` bytes from `offset`, as a stream with a length. The last byte is given out only after `verify`."""
@@ -105,9 +125,11 @@ class SourceFile(File):
             after = os.fstat(self.descriptor)
         except OSError as error:
             raise SourceUnsure(f"{self.key}: cannot be read: {error.strerror}") from error
+        signature = _signature(after)
+        if signature == self.signature:
+            return
         # Losing its name changes the ctime alone: what is read is still one version, and the loss of the name is an event of its own.
-        renamed_over = after.st_nlink < self._before.st_nlink and _signature(after)[:3] == self.signature[:3]
-        if _signature(after) != self.signature and not renamed_over:
+        if after.st_nlink >= self._before.st_nlink or signature[:3] != self.signature[:3]:
             raise Torn(f"{self.key} changed while it was read")
 
     def read_at(self, offset: int, count: int) -> bytes:

@@ -34,6 +34,11 @@ class RestlessFile(SourceFile):
         self._noted: dict[tuple[int, int], bytes] = {}
         self._proved: dict[tuple[int, int], bytes] = {}
 
+    def content(self) -> bytes:
+        """See `SourceFile.content`; read twice, by way of the one part that is the whole."""
+        with self.open() as source:
+            return source.read()
+
     def part(self, offset: int, length: int) -> BinaryIO:
         """See `SourceFile.part`; no part waits for the verdict but the one that is the whole file."""
         return cast(BinaryIO, _NotedPart(self, offset, length))

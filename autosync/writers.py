@@ -39,14 +39,19 @@ def has_writer(path: str) -> bool | None:
     except OSError:
         return None
     try:
-        return is_being_written(descriptor)
+        return is_being_written(descriptor, is_shared(descriptor))
     finally:
         os.close(descriptor)
 
 
-def is_being_written(descriptor: int) -> bool | None:
-    """The same of a file that is open for reading only."""
-    if _file_system(descriptor) in _SHARED:
+def is_being_written(descriptor: int, shared: bool) -> bool | None:
+    """The same of a file that is open for reading only.
+
+    Args:
+        descriptor: of the file.
+        shared: what `is_shared` says of it.
+    """
+    if shared:
         return None
     try:
         # Who breaks a lease sends its holder SIGIO, which would end this process; SIGURG is passed over where nobody asks for it.
@@ -58,13 +63,18 @@ def is_being_written(descriptor: int) -> bool | None:
     return False
 
 
+def is_shared(descriptor: int) -> bool:
+    """Whether a file lies on a file system on which others write whom this kernel does not see."""
+    return _file_system(descriptor) in _SHARED
+
+
 def let_writes_end(descriptor: int) -> None:
     """Return when no write(2) is under way any more that was when this was called; others may have begun since.
 
     This kernel's file systems hold the lock of a file for the length of a write, and take it as well to look for a hole (ext4, btrfs,
     tmpfs) or to read (XFS, ZFS). On a share, where others write, a moment has to do, and what is in this host's cache is dropped.
     """
-    if _file_system(descriptor) in _SHARED:
+    if is_shared(descriptor):
         time.sleep(_MOMENT)
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     else:

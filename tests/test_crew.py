@@ -84,6 +84,17 @@ def test_what_was_quick_long_ago_counts_no_more(crew: Callable[[int], Crew], mon
     assert one.at_once() == 100
 
 
+def test_small_transfers_are_taken_by_the_handful_where_the_target_is_quick(crew: Callable[[int], Crew]) -> None:
+    one = crew(100)
+    assert one.piece() == 1, "as long as nothing is known"
+    took(one, 0.05)
+    assert one.piece() == 1
+    took(one, 0.0005)
+    assert one.piece() == 8
+    took(one, 0.00001)
+    assert one.piece() == 16
+
+
 @pytest.mark.parametrize("most", [1, 2, 7])
 def test_every_piece_is_done_once_and_no_more_at_a_time_than_are_allowed(crew: Callable[[int], Crew], most: int) -> None:
     one, work = crew(most), Work(50)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from autosync.errors import PermanentError, SourceRefused, SourceUnsure
 from autosync.keys import Source
 from autosync.mirror import Identity
 from autosync.tasks import sources as module
-from autosync.tasks.sources import Absent, AllowedSources, MirrorSource
+from autosync.tasks.sources import Absent, AllowedSources, MirrorSource, Opened, Way
 from autosync.tree import Resolved, Withheld, resolve_beneath
 from autosync.watcher import identity_of
 
@@ -22,11 +23,29 @@ def seen_from(tree: Path, *, same_host: bool = True, identity: Identity | None =
 
 
 def opened(source: MirrorSource, path: str) -> int:
+    """Open a file by itself, and once more right after another of its directory: both ways say the same."""
     root = source.open_root()
     try:
-        return source.open(path, root)
+        with closing(Way()) as way:
+            answers = [_opened(source, path, root), _opened(source, path, root, way), _opened(source, path, root, way)]
     finally:
         os.close(root)
+    first, *others = answers
+    if isinstance(first, Exception):
+        assert [(type(other), str(other)) for other in others] == 2 * [(type(first), str(first))]
+        raise first
+    for other in others:
+        assert isinstance(other, Opened)
+        os.close(other.descriptor)
+        assert other.seen == first.seen
+    return first.descriptor
+
+
+def _opened(source: MirrorSource, path: str, root: int, way: Way | None = None) -> Opened | Exception:
+    try:
+        return source.open(path, root, way)
+    except Exception as error:
+        return error
 
 
 def test_a_worker_finds_what_it_was_given_where_it_mounts_it() -> None:
@@ -210,4 +229,23 @@ def test_which_file_each_path_names_is_told_for_many_at_once(tree: Path) -> None
     files = {path: (tree / path).stat().st_ino for path in ("a", "d/b", "d/c", "e/f/g")}
     nothing = dict.fromkeys(("d/missing", "missing/x"))
     assert found == {**files, **nothing, **dict.fromkeys(("a/below", "d", "link", "linked/b"), 0)}
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_directory_that_was_moved_away_is_not_gone_into_for_the_next_path_but_one(tree: Path, tmp_path: Path) -> None:
+    """The way is kept to the last directory only, and let go of as soon as another is asked for."""
+    for path in ("d/a", "d/b", "e/c"):
+        (tree / path).parent.mkdir(exist_ok=True)
+        (tree / path).write_text(path)
+    source, before = seen_from(tree), len(os.listdir("/proc/self/fd"))
+    root = source.open_root()
+
+    with closing(Way()) as way:
+        os.close(source.open(f"{tree}/d/a", root, way).descriptor)
+        (tree / "d").rename(tmp_path / "elsewhere")
+        os.close(source.open(f"{tree}/e/c", root, way).descriptor)
+        with pytest.raises(Absent):
+            source.open(f"{tree}/d/b", root, way)
+    os.close(root)
+
     assert len(os.listdir("/proc/self/fd")) == before

@@ -8,8 +8,8 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
+from contextlib import closing, suppress
 from functools import partial
 
 from ..actor import can_delete_many
@@ -20,15 +20,18 @@ from ..reading import SourceFile
 from ..restless import RestlessFile
 from ..tree import Withheld
 from ..wording import human_size, shown
+from ..writers import is_shared
 from .box import Known, UploadBox
 from .progress import Progress
-from .sources import Absent, MirrorSource
+from .sources import Absent, MirrorSource, Way
 
 log = logging.getLogger("autosync.transfer")
 
 #: Outcomes are said together, but not later than this, in seconds.
 _SAY_AFTER = 0.1
-_SAY_MOST = 50
+_SAY_MOST = 250
+#: Files up to this size are small enough that one thread takes several in a row, in bytes.
+_SMALL = 64 << 10
 #: Growing delays between tries, in seconds. A target that was away for an hour is in step again half a minute after it came back.
 _FIRST_DELAY, _LONGEST_DELAY = 0.25, 30.0
 _LONGEST_TORN_DELAY = 10.0
@@ -68,6 +71,8 @@ class Batch:
         self._busy = 0
         self._ended = threading.Condition()
         self._roots: dict[MirrorSource, int] = {}
+        self._paths: dict[str, str | None] = {}
+        self._shared: dict[int, bool] = {}
         self._files = self._bytes = self._deleted = self._failed = 0
 
     def run(self, claims: Sequence[Claim]) -> None:
@@ -110,14 +115,13 @@ class Batch:
         return ", ".join(parts) or "nothing to send"
 
     def _step(self) -> bool:
-        """Work on the next key; False if there is none."""
-        with self._ended:
-            if not self._todo:
-                return False
-            claim = self._todo.popleft()
-            self._busy += 1
+        """Work on the next keys; False if there are none."""
+        piece = self._take()
+        if not piece:
+            return False
         try:
-            self._note(self._make_right(claim))
+            with closing(Way()) as way:
+                self._note([self._make_right(claim, way if len(piece) > 1 else None) for claim in piece])
             self._say(only_if_due=True)
         finally:
             with self._ended:
@@ -126,13 +130,23 @@ class Batch:
                     self._ended.notify_all()
         return True
 
+    def _take(self) -> list[Claim]:
+        """The next key, or the next few if all are small files: as many as are sent in some milliseconds."""
+        most = self._known.crew.piece()
+        piece: list[Claim] = []
+        with self._ended:
+            while self._todo and (not piece or (len(piece) < most and _is_small(piece[-1]) and _is_small(self._todo[0]))):
+                piece.append(self._todo.popleft())
+            self._busy += bool(piece)
+        return piece
+
     # One key
 
-    def _make_right(self, claim: Claim) -> Outcome | None:
+    def _make_right(self, claim: Claim, way: Way | None) -> Outcome | None:
         """Do what the disk says. Every way of failing becomes an outcome here; None means that the claim is lost."""
         began = time.monotonic()
         try:
-            outcome = self._look_and_act(claim)
+            outcome = self._look_and_act(claim, way)
         except LeaseLost as error:
             log.warning("%s", error)
             return None
@@ -146,7 +160,7 @@ class Batch:
             return Outcome(claim, Deed.RETRY, delay=_delay(claim.attempts, _LONGEST_TORN_DELAY))
         except Exception as error:
             return self._failure(claim, error)
-        if outcome.deed in (Deed.UPLOADED, Deed.DELETED):
+        if outcome.deed in (Deed.UPLOADED, Deed.DELETED) and log.isEnabledFor(logging.INFO):
             log.info(
                 "%s %s", outcome.deed.value, shown(claim.key),
                 extra={"mirror": self._known.mirror.name, "key": claim.key, "bytes": outcome.size, "attempt": claim.attempts + 1,
@@ -154,14 +168,15 @@ class Batch:
             )  # fmt: skip
         return outcome
 
-    def _look_and_act(self, claim: Claim) -> Outcome:
+    def _look_and_act(self, claim: Claim, way: Way | None) -> Outcome:
         self._go_on(claim.key)
-        self._abandon(claim)
-        path = self._known.keys.path(claim.key)
+        if claim.unfinished:
+            self._abandon(claim)
+        path = self._path(claim.key)
         if path is None:
             return Outcome(claim, Deed.NOTHING)  # the mirror was given other options since
         try:
-            file = self._open(claim, path)
+            file = self._open(claim, path, way)
         except Absent:
             return self._delete(claim, path)
         except Withheld as reason:
@@ -187,9 +202,15 @@ class Batch:
                 if time.monotonic() > until:
                     return
 
-    def _open(self, claim: Claim, path: str) -> SourceFile:
+    def _path(self, key: str) -> str | None:
+        """The path of a key, worked out once a batch."""
+        if key not in self._paths:
+            self._paths[key] = self._known.keys.path(key)
+        return self._paths[key]
+
+    def _open(self, claim: Claim, path: str, way: Way | None) -> SourceFile:
         source = self._known.source_of(path)
-        descriptor = source.open(path, self._root_of(source))
+        descriptor, seen = source.open(path, self._root_of(source), way)
 
         def passing(count: int) -> None:
             self._go_on(claim.key)
@@ -199,14 +220,15 @@ class Batch:
             with suppress(BrokerError):  # then it is abandoned with the next claim, which does no harm
                 self._known.ledger.ended(claim.key, token)
 
-        return SourceFile(claim.key, descriptor, passing, partial(self._known.ledger.begun, claim.key), ended)
+        return SourceFile(claim.key, descriptor, passing, partial(self._known.ledger.begun, claim.key), ended, seen)
 
     def _root_of(self, source: MirrorSource) -> int:
         """The root of a source, opened once a batch."""
-        with self._lock:
-            if source not in self._roots:
-                self._roots[source] = source.open_root()
-            return self._roots[source]
+        if source not in self._roots:
+            with self._lock:
+                if source not in self._roots:
+                    self._roots[source] = source.open_root()
+        return self._roots[source]
 
     def _close_roots(self) -> None:
         for root in self._roots.values():
@@ -227,7 +249,9 @@ class Batch:
         actor = self._known.actor
         if claim.hint.etag and file.size == claim.hint.size and actor.matches(file, claim.hint.etag):
             return Outcome(claim, Deed.NOTHING)
-        writer = file.has_writer()
+        if file.device not in self._shared:
+            self._shared[file.device] = is_shared(file.descriptor)
+        writer = file.has_writer(self._shared[file.device])
         rested = writer is False or file.has_rested()
         if not rested and claim.attempts < _WRITTEN_LOOKS:
             raise Torn(f"{claim.key} is being written")
@@ -295,12 +319,12 @@ class Batch:
             answers = [error] * len(gone)
         for claim, answer in zip(gone, answers, strict=True):
             self._sent.pop(claim.key, None)
-            self._note(Outcome(claim, Deed.DELETED) if answer is None else self._failure(claim, answer))
+            self._note([Outcome(claim, Deed.DELETED) if answer is None else self._failure(claim, answer)])
         self._say(only_if_due=True)
 
     def _is_gone(self, claim: Claim) -> bool:
         """Whether a key is certain to be deleted; whatever is not plain is left to the way of one key, which knows what to do."""
-        path = self._known.keys.path(claim.key)
+        path = self._path(claim.key)
         try:
             self._go_on(claim.key)
             return path is not None and self._may_delete(claim, path) is None
@@ -319,15 +343,15 @@ class Batch:
         log.info("%s: %s; tried again in %.1f s", shown(claim.key), reason, delay)
         return Outcome(claim, Deed.RETRY, delay=delay)
 
-    def _note(self, outcome: Outcome | None) -> None:
-        if outcome is None:
-            return
+    def _note(self, outcomes: Iterable[Outcome | None]) -> None:
+        known = [outcome for outcome in outcomes if outcome is not None]
         with self._lock:
-            self._said.append(outcome)
-            self._files += outcome.deed is Deed.UPLOADED
-            self._bytes += outcome.size
-            self._deleted += outcome.deed is Deed.DELETED
-            self._failed += outcome.deed is Deed.FAILED
+            self._said += known
+            for outcome in known:
+                self._files += outcome.deed is Deed.UPLOADED
+                self._bytes += outcome.size
+                self._deleted += outcome.deed is Deed.DELETED
+                self._failed += outcome.deed is Deed.FAILED
 
     def _say(self, *, only_if_due: bool = False) -> None:
         """Tell the ledger, and take back what changed meanwhile."""
@@ -367,7 +391,7 @@ class Batch:
         which marks no key; and the look that follows could not see in the target what was still on its way there."""
         by_source: dict[MirrorSource, list[tuple[str, str]]] = {}
         for key in keys:
-            path = self._known.keys.path(key)
+            path = self._path(key)
             if path is not None:
                 by_source.setdefault(self._known.source_of(path), []).append((key, path))
         return [key for source, found in by_source.items() for key in self._moved_in(source, found)]
@@ -389,7 +413,7 @@ class Batch:
         try:
             root = source.open_root()
             try:
-                descriptor = source.open(path, root)
+                descriptor, seen = source.open(path, root)
             finally:
                 os.close(root)
         except Absent:
@@ -398,15 +422,18 @@ class Batch:
             return False  # what stands there now is not sent, and what the target has is kept
         except AutosyncError:
             return True
-        seen = os.fstat(descriptor).st_ino
         os.close(descriptor)
-        return sent is None or seen != sent[0]
+        return sent is None or seen.st_ino != sent[0]
 
     def _mark_again(self, keys: list[str]) -> None:
         try:
             self._known.ledger.mark([(key, UNKNOWN) for key in keys])
         except BrokerError as error:
             log.warning("%d keys could not be marked again: %s", len(keys), error)
+
+
+def _is_small(claim: Claim) -> bool:
+    return 0 <= claim.hint.size <= _SMALL
 
 
 def _delay(attempts: int, longest: float) -> float:

@@ -47,7 +47,7 @@ class Held:
     def take(self, claims: list[Claim], asked: float) -> None:
         """Note claims that were asked for at `asked`."""
         with self._lock:
-            self._holds.update((claim.key, _Hold(asked, asked + LEASE)) for claim in claims)
+            self._holds.update(dict.fromkeys([claim.key for claim in claims], _Hold(asked, asked + LEASE)))
 
     def drop(self, keys: Iterable[str], asked: float) -> None:
         """Forget claims that are done or lost, unless they were asked for again since."""

@@ -17,6 +17,8 @@ log = logging.getLogger("autosync.transfer")
 _COST = 0.0002
 #: Beside those, in case the target becomes slower; and as long as nothing is known.
 _SPARE, _AT_FIRST = 3, 16
+#: A thread takes so many seconds' worth of small transfers in one piece: less is said and waited for between them.
+_PIECE, _LARGEST_PIECE = 0.004, 16
 #: The quickest answer of so many seconds counts; the others tell how long things waited for each other.
 _WINDOW = 3.0
 
@@ -73,9 +75,17 @@ class Crew:
 
     def at_once(self) -> int:
         """How many transfers at once are of use now."""
-        quickest = min(self._quickest, self._before)
+        quickest = self._answer()
         useful = _AT_FIRST if quickest == math.inf else math.ceil(quickest / _COST) + _SPARE
         return min(useful, self._most)
+
+    def piece(self) -> int:
+        """How many small transfers a thread takes at a time."""
+        return max(1, min(int(_PIECE / max(self._answer(), _COST)), _LARGEST_PIECE))
+
+    def _answer(self) -> float:
+        """How long the target takes for one transfer, in seconds; infinite as long as that is not known."""
+        return min(self._quickest, self._before)
 
     def close(self) -> None:
         """Begin nothing more."""

@@ -36,10 +36,12 @@ class Progress:
 
     def add(self, count: int) -> None:
         """Count bytes that were read."""
+        if self._total < _WORTH_SHOWING:
+            return
         with self._lock:
             self._seen += count
             moment = time.monotonic()
-            if self._total < _WORTH_SHOWING or moment - self._told < _INTERVAL:
+            if moment - self._told < _INTERVAL:
                 return
             self._told = moment
         with suppress(Exception):  # progress is a courtesy; a broker that is away must not stop a transfer

@@ -9,11 +9,13 @@ import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
+from typing import NamedTuple
 
 from ..errors import PermanentError, SourceRefused, SourceUnsure
 from ..keys import Source, is_plain, slashed
 from ..mirror import Identity
-from ..tree import Withheld, open_beneath, open_directory_beneath, open_root, resolve_beneath, tops_of
+from ..tree import FILE, Withheld, open_beneath, open_directory_beneath, open_root, resolve_beneath, tops_of
 
 #: A file that is not there, and a way to it that is none; anything else is no proof.
 _GONE = (errno.ENOENT, errno.ENOTDIR)
@@ -21,6 +23,49 @@ _GONE = (errno.ENOENT, errno.ENOTDIR)
 
 class Absent(Exception):  # noqa: N818 - a finding, not an error
     """The path names no file."""
+
+
+class Opened(NamedTuple):
+    """A file that was opened for reading: its descriptor, and what fstat(2) said of it."""
+
+    descriptor: int
+    seen: os.stat_result
+
+
+class Way:
+    """The way to the directory of a path, kept open for the next path, which is most often of the same directory.
+
+    A directory may be moved meanwhile, so whoever asks does so within milliseconds, and looks afterwards whether the file still stands
+    where it was (`MirrorSource.inodes`), as is done after every transfer.
+    """
+
+    def __init__(self) -> None:
+        self._directory, self._name = -1, ""
+
+    def open(self, root: int, relative: str) -> int:
+        """Like `open_beneath`, for a file."""
+        above, _, name = relative.rpartition("/")
+        directory = self._to(root, above)
+        if name in ("", ".", "..") or "\0" in name:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), relative)
+        return os.open(name, FILE, dir_fd=directory)
+
+    def stat(self, root: int, relative: str) -> os.stat_result:
+        """What lstat(2) says of it."""
+        above, _, name = relative.rpartition("/")
+        return os.stat(name, dir_fd=self._to(root, above), follow_symlinks=False)
+
+    def close(self) -> None:
+        """Let go of the directory."""
+        if self._directory >= 0:
+            os.close(self._directory)
+        self._directory = -1
+
+    def _to(self, root: int, above: str) -> int:
+        if self._directory < 0 or above != self._name:
+            self.close()
+            self._directory, self._name = open_directory_beneath(root, above), above
+        return self._directory
 
 
 class AllowedSources:
@@ -76,15 +121,16 @@ class MirrorSource:
         except OSError as error:
             raise SourceUnsure(f"source root {self._here}: {error.strerror}", "mount it, or correct autosync_sources") from error
 
-    def open(self, path: str, root: int) -> int:
+    def open(self, path: str, root: int, way: Way | None = None) -> Opened:
         """Open a file of this source for reading, beneath its root.
 
         Args:
             path: as the file host writes it.
             root: the root, opened lately.
+            way: to the directory of the last one; for files that are opened one right after the other.
 
         Returns:
-            A descriptor of a regular file.
+            A regular file.
 
         Raises:
             Absent: the path names nothing (ENOENT, ENOTDIR), or something that is no file; or a link, where links are not followed.
@@ -93,7 +139,7 @@ class MirrorSource:
             SourceUnsure: the share fails.
         """
         try:
-            descriptor = self._open(root, self._relative(path))
+            descriptor = self._open(root, self._relative(path), way)
         except OSError as error:
             if error.errno in (*_GONE, errno.ENXIO):  # the last is said of a socket
                 raise Absent from error
@@ -108,7 +154,11 @@ class MirrorSource:
             if error.errno == errno.EXDEV:
                 raise PermanentError(f"{path} leads out of the source {self.source.root}") from error
             raise SourceUnsure(f"{path}: {error.strerror}") from error
-        return self._insist_on_file(descriptor)
+        seen = os.fstat(descriptor)
+        if stat.S_ISREG(seen.st_mode):
+            return Opened(descriptor, seen)
+        os.close(descriptor)
+        raise Absent
 
     def inodes(self, paths: Iterable[str]) -> Iterator[int | None]:
         """Which file each path names at this moment, by its inode number: None if none, 0 if that takes a closer look.
@@ -117,24 +167,17 @@ class MirrorSource:
             SourceUnsure: the root cannot be opened.
         """
         root = self.open_root()
-        parent, name_of_parent = -1, None
         try:
-            for path in paths:
-                above, _, name = self._relative(path).rpartition("/")
-                try:
-                    if above != name_of_parent:
-                        if parent >= 0:
-                            os.close(parent)
-                        parent, name_of_parent = -1, None
-                        parent, name_of_parent = open_directory_beneath(root, above), above
-                    seen = os.stat(name, dir_fd=parent, follow_symlinks=False)
-                except OSError as error:
-                    yield None if error.errno == errno.ENOENT else 0
-                else:
-                    yield seen.st_ino if stat.S_ISREG(seen.st_mode) else 0
+            with closing(Way()) as way:
+                for path in paths:
+                    try:
+                        seen = way.stat(root, self._relative(path))
+                    except OSError as error:
+                        yield None if error.errno == errno.ENOENT else 0
+                    else:
+                        yield seen.st_ino if stat.S_ISREG(seen.st_mode) else 0
         finally:
-            for descriptor in {root, parent} - {-1}:
-                os.close(descriptor)
+            os.close(root)
 
     def prove_absent(self, path: str) -> bool:
         """Whether nothing that is to be mirrored has this path, on the word of the file system, at this moment.
@@ -164,9 +207,9 @@ class MirrorSource:
     def _relative(self, path: str) -> str:
         return path[len(self.source.root) :].lstrip("/")
 
-    def _open(self, root: int, relative: str) -> int:
+    def _open(self, root: int, relative: str, way: Way | None) -> int:
         try:
-            return open_beneath(root, relative)
+            return way.open(root, relative) if way else open_beneath(root, relative)
         except OSError as error:
             # Without openat2, a link to a directory on the way is told as ENOTDIR.
             if error.errno not in (errno.ELOOP, errno.ENOTDIR) or not self._follow:
@@ -199,12 +242,6 @@ class MirrorSource:
     def _resolve(self, root: int, relative: str) -> str:
         """Absolute links are written as the file host sees the source."""
         return resolve_beneath(root, (self.source.root, *tops_of(self._here)), relative).real
-
-    def _insist_on_file(self, descriptor: int) -> int:
-        if stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return descriptor
-        os.close(descriptor)
-        raise Absent
 
     def _trust(self, root: int) -> None:
         """The root must be the directory that the file host saw. Another host cannot compare devices, and some file systems show every

@@ -36,6 +36,8 @@ from .parts import CONNECT_SECONDS, READ_SECONDS, PartsUpload, pieces_of, second
 
 #: Files up to this size are sent in one request, from memory.
 SMALL = 8 << 20
+#: Files up to this size are so small that nobody counts what of them is in memory.
+_TINY = 64 << 10
 #: Content of small files held in memory by one process, in bytes.
 _MEMORY = 64 << 20
 #: https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html
@@ -54,7 +56,7 @@ _IRREGULAR = re.compile("|".join(_IRREGULARITIES.values()))
 _CONTROL = re.compile(_IRREGULARITIES["control character"])
 #: Some servers store such keys under another name: `/x` as `x`, `a\\b` as `a/b`.
 _REWRITTEN = {kind: re.compile(pattern) for kind, pattern in {**_IRREGULARITIES, "backslash": r"\\"}.items()}
-_RISKY = re.compile("|".join(pattern.pattern for pattern in _REWRITTEN.values()))
+_NONE: set[str] = set()
 #: What S3 makes an ETag of where it is a checksum: the MD5 of the content, or of the MD5s of so many parts.
 _MD5 = re.compile(r"[0-9a-f]{32}(?:-([0-9]+))?")
 
@@ -95,13 +97,16 @@ class S3Actor(Actor):
 
     def upload(self, file: File) -> None:
         """Send one file: in one request if it is small, in parts if not."""
-        self._refuse(file.key)
+        risks = self._refuse(file.key)
         if file.size > SMALL:
             self._parts.send(cast(SourceFile, file), _content_type(file.key))
+        elif file.size > _TINY:
+            with self._memory.of(file.size):
+                self._put(file.key, cast(SourceFile, file).content(), plain=not risks)
         else:
-            with self._memory.of(file.size), file.open() as source:
-                self._put(file.key, source.read())
-        self._see_that_it_is_kept(file.key)
+            self._put(file.key, cast(SourceFile, file).content(), plain=not risks)
+        if risks:
+            self._see_that_it_is_kept(file.key, risks)
 
     def delete(self, file: File) -> None:
         """Delete one object."""
@@ -253,37 +258,40 @@ class S3Actor(Actor):
 
     # Sending
 
-    def _refuse(self, key: str) -> None:
+    def _refuse(self, key: str) -> set[str]:
+        """What some servers would not keep of this key. Raises `PermanentError` if this one will not, or S3 has no such keys."""
         try:
             length = len(key.encode())
         except UnicodeEncodeError:
             raise PermanentError(f"{key!r} is not UTF-8; S3 has no such keys", "rename the file") from None
         if length > _LONGEST_KEY:
             raise PermanentError(f"{key!r} has {length} bytes; S3 allows {_LONGEST_KEY}", "shorten the path or use --source-prefix")
-        self._refuse_rewritten(key)
+        risks = _risks(key)
+        if risks:
+            self._refuse_rewritten(key, risks)
+        return risks
 
-    def _put(self, key: str, content: bytes) -> None:
+    def _put(self, key: str, content: bytes, *, plain: bool) -> None:
         with translated(key, self._where):
-            if _IRREGULAR.search(key):
-                self._client.put_object(Bucket=self.target_container, Key=key, Body=content, ContentType=_content_type(key))
-            else:
+            if plain or not _IRREGULAR.search(key):
                 obstore.put(self._store, key, content, attributes={"Content-Type": _content_type(key)}, use_multipart=False)
+            else:
+                self._client.put_object(Bucket=self.target_container, Key=key, Body=content, ContentType=_content_type(key))
 
-    def _see_that_it_is_kept(self, key: str) -> None:
+    def _see_that_it_is_kept(self, key: str, kinds: set[str]) -> None:
         """A server that stores a key under another name would show it as missing at every look, and it would be sent again for ever. So
         one key of each risky kind is listed back, and if it is not there, no other is sent."""
-        kinds = _risks(key)
         if kinds <= self._kept:
             return
         with translated(key, self._where):
             said = self._client.list_objects_v2(Bucket=self.target_container, Prefix=key, MaxKeys=1)
         if not any(found["Key"] == key for found in said.get("Contents", ())):
             self._not_kept |= kinds - self._kept
-            self._refuse_rewritten(key)
+            self._refuse_rewritten(key, kinds)
         self._kept |= kinds
 
-    def _refuse_rewritten(self, key: str) -> None:
-        risks = _risks(key) & self._not_kept
+    def _refuse_rewritten(self, key: str, kinds: set[str]) -> None:
+        risks = kinds & self._not_kept
         if risks:
             raise PermanentError(
                 f"this S3 server does not keep the key {key!r} as it is written ({', '.join(sorted(risks))})",
@@ -355,10 +363,16 @@ def _md5(source: SourceFile, offset: int, length: int) -> Any:
 
 
 def _risks(key: str) -> set[str]:
-    return {kind for kind, pattern in _REWRITTEN.items() if pattern.search(key)} if _RISKY.search(key) else set()
+    """Of which of the kinds above a key is."""
+    framed = f"/{key}/"
+    if key.isprintable() and not ("//" in framed or "/./" in framed or "/../" in framed or "\\" in key):
+        return _NONE  # nearly every key; this takes a fifth of the time of the expressions
+    return {kind for kind, pattern in _REWRITTEN.items() if pattern.search(key)}
 
 
 def _content_type(key: str) -> str:
+    if "." not in key:
+        return _UNKNOWN_TYPE
     stem, last = posixpath.splitext(key)
     return _type_of(posixpath.splitext(stem)[1] + last)  # the last may be an encoding: `.tar.gz`
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 
 import botocore.exceptions
 import obstore
@@ -29,28 +28,44 @@ _SLOW = {"SlowDown", "503", "429", "TooManyRequests", "RequestLimitExceeded", "T
 _QUERY = re.compile(r"\?\S*")
 
 
-@contextmanager
-def translated(about: str, where: str) -> Iterator[None]:
-    """Turn what boto3, requests and obstore raise inside the with-block into `TargetError` and its kinds.
+class translated:  # noqa: N801 - used like a function of contextlib's, which would take three times as long on the way of every file
+    """Turn what boto3, requests and obstore raise inside a with-block into `TargetError` and its kinds.
 
     Args:
         about: the key, or the bucket.
         where: the server, for people.
     """
-    try:
-        yield
-    except botocore.exceptions.ClientError as error:
+
+    __slots__ = ("_about", "_where")
+
+    def __init__(self, about: str, where: str) -> None:
+        self._about = about
+        self._where = where
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        meant = _meaning(error, self._about, self._where) if error is not None else None
+        if meant is not None:
+            raise meant from error
+
+
+def _meaning(error: BaseException, about: str, where: str) -> TargetError | None:
+    """Our error for another library's; None for what is none of theirs."""
+    if isinstance(error, botocore.exceptions.ClientError):
         said = error.response.get("Error", {})
-        raise answered(about, said.get("Code", ""), said.get("Message", ""), where) from error
-    except (botocore.exceptions.NoCredentialsError, botocore.exceptions.PartialCredentialsError) as error:
+        return answered(about, said.get("Code", ""), said.get("Message", ""), where)
+    if isinstance(error, botocore.exceptions.NoCredentialsError | botocore.exceptions.PartialCredentialsError):
         cure = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, --profile, or ~/.boto"
-        raise TargetRefused(f"{about} at {where}: no credentials were found", cure) from error
-    except requests.RequestException as error:
-        raise TargetError(f"{about} at {where}: {_QUERY.sub('', str(error))}") from error
-    except botocore.exceptions.BotoCoreError as error:
-        raise TargetError(f"{about} at {where}: {error}") from error
-    except (obstore.exceptions.BaseError, OSError) as error:
-        raise _obstore_error(about, error, where) from error
+        return TargetRefused(f"{about} at {where}: no credentials were found", cure)
+    if isinstance(error, requests.RequestException):
+        return TargetError(f"{about} at {where}: {_QUERY.sub('', str(error))}")
+    if isinstance(error, botocore.exceptions.BotoCoreError):
+        return TargetError(f"{about} at {where}: {error}")
+    if isinstance(error, obstore.exceptions.BaseError | OSError):
+        return _obstore_error(about, error, where)
+    return None
 
 
 def answered(about: str, code: str, message: str, where: str = "S3") -> TargetError:
