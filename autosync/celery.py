@@ -14,12 +14,12 @@ import warnings
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-import kombu.transport.redis
 from celery import Celery, signals
 from celery.exceptions import CPendingDeprecationWarning
 from celery.loaders.base import BaseLoader
 from kombu.entity import Exchange, Queue
 
+from . import transport
 from .logs import configure
 from .settings import DEFAULTS, NEEDED
 
@@ -69,6 +69,7 @@ def sending_app(broker: str, queue: str, *, events: bool = True) -> Celery:
         queue: the queue's name.
         events: whether each message is told to whoever watches, such as Flower.
     """
+    transport.install()
     sender = Celery("autosync", set_as_current=False, **NEEDED)
     sender.config_from_object(
         {
@@ -87,10 +88,11 @@ def _for_celery(broker: str) -> str:
 
 
 @signals.celeryd_init.connect
-def _leave_messages_to_the_sweep(**_: Any) -> None:
-    """When a connection breaks, kombu tries to put messages back that are being worked on. It cannot while the broker is away, and
-    kombu 5.7 ends the worker over it."""
-    kombu.transport.redis.Channel.do_restore = False
+def _prepare(**_: Any) -> None:
+    """What a worker needs before it connects to anything."""
+    transport.install()
+    # obstore's own threads only wait for sockets; more than one in a process get into each other's way (measured: a tenth of the CPU).
+    os.environ.setdefault("TOKIO_WORKER_THREADS", "1")
 
 
 @signals.worker_ready.connect

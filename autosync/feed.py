@@ -28,9 +28,13 @@ from .wording import shown
 
 log = logging.getLogger(__name__)
 
-#: A batch is full with so many keys or so many bytes.
-BATCH_KEYS = 100
+#: A batch is full with so many keys or so many bytes. Where all workers together make many keys right in so many seconds, one of a look holds
+#: as many, up to a limit: each batch costs a worker as much as ten small files, and must not hold up what comes behind it.
+BATCH_KEYS, _LARGEST_BATCH = 100, 500
 BATCH_BYTES = 64 << 20
+_BATCH_SECONDS = 0.05
+#: Over how many seconds it is measured how fast keys are made right.
+_PACE_SECONDS = 0.5
 #: A look waits while more keys than this are dirty; events do not wait.
 HIGH_WATER = 20_000
 #: How long the broker and the target are left alone after they failed, in seconds.
@@ -55,9 +59,33 @@ class Batch:
         self.keys.append((key, hint))
         self.size += max(hint.size, 0)
 
-    def is_full(self) -> bool:
-        """Whether it is time to send it."""
-        return len(self.keys) >= BATCH_KEYS or self.size >= BATCH_BYTES
+    def is_full(self, most: int = BATCH_KEYS) -> bool:
+        """Whether it is time to send it, if it may hold at most so many keys."""
+        return len(self.keys) >= most or self.size >= BATCH_BYTES
+
+
+class Pace:
+    """How fast all workers together make keys right, which says how many go into one message.
+
+    Args:
+        clock: monotonic time, in seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._marked = self._done = 0
+        self._began = clock()
+        #: Keys in one batch.
+        self.batch = BATCH_KEYS
+
+    def note(self, fresh: int, dirty: int) -> None:
+        """So many keys have just become dirty, and so many are."""
+        self._marked += fresh
+        seconds = self._clock() - self._began
+        if seconds >= _PACE_SECONDS:
+            done = self._marked - dirty
+            self.batch = min(max(int((done - self._done) / seconds * _BATCH_SECONDS), BATCH_KEYS), _LARGEST_BATCH)
+            self._done, self._began = done, self._clock()
 
 
 class FinishedLook(NamedTuple):
@@ -103,6 +131,7 @@ class Feed:
         self._ledger = ledger
         self._publisher = publisher
         self._follow = follow
+        self._pace = Pace()
         self._stop = threading.Event()
         #: What is not sent, by path, with the reason.
         self.skipped: dict[str, str] = {}
@@ -275,7 +304,7 @@ class Feed:
         )  # fmt: skip
 
     def _look_batches(self, wanted: Look, report: LookReport) -> Iterator[Batch]:
-        saved, gone = Batch(), Batch(gone=True)
+        saved, gone, pace = Batch(), Batch(gone=True), self._pace
         found_keys = self._comparison.differences(
             wanted.path, report, self.cleared, seen_leaving=wanted.seen_leaving, holding=self.holding > 0
         )
@@ -293,7 +322,7 @@ class Feed:
                 batch.add(key, Hint(found.size, found.mtime_ns, etag or ""))
             else:
                 batch.add(key, GONE)
-            if batch.is_full():
+            if batch.is_full(pace.batch):
                 yield batch
                 saved, gone = (saved, Batch(gone=True)) if batch.gone else (Batch(), gone)
         yield from (batch for batch in (saved, gone) if batch.keys)
@@ -319,8 +348,7 @@ class Feed:
     def send(self, keys: Sequence[str], priority: Priority) -> None:
         """Send messages for keys that are marked already: swept ones."""
         for start in range(0, len(keys), BATCH_KEYS):
-            page = keys[start : start + BATCH_KEYS]
-            self._publisher.send(self.name, page, size=0, priority=priority)
+            self._publisher.send(keys[start : start + BATCH_KEYS], priority=priority)
 
     def mark_again(self, keys: Sequence[str]) -> None:
         """Have keys looked at again whose state nobody knows, such as those in the failed list.
@@ -328,7 +356,8 @@ class Feed:
         Raises:
             BrokerError: it did not answer. It is not waited for here: who asks for this is also who starts a dead broker again.
         """
-        self.send(self._ledger.mark([(key, UNKNOWN) for key in keys]).fresh, Priority.LOOK)
+        for start in range(0, len(keys), BATCH_KEYS):
+            self._publisher.mark([(key, UNKNOWN) for key in keys[start : start + BATCH_KEYS]], size=0, priority=Priority.LOOK)
 
     def _send_all(self, batches: Iterable[Batch], priority: Priority, *, bounded: bool = False) -> None:
         for batch in batches:
@@ -338,11 +367,10 @@ class Feed:
                 dirty = self._insist(self._ledger.dirty)
 
     def _send(self, batch: Batch, priority: Priority) -> int:
-        """Mark, then publish: what is marked is not forgotten, whatever happens to the message. Returns how many keys are dirty."""
-        marked = self._insist(lambda: self._ledger.mark(batch.keys))
-        if marked.fresh:
-            task = DELETE if batch.gone else UPLOAD
-            self._insist(lambda: self._publisher.send(self.name, marked.fresh, size=batch.size, priority=priority, task=task))
+        """Mark and publish: what is marked is not forgotten, whatever happens to the message. Returns how many keys are dirty."""
+        task = DELETE if batch.gone else UPLOAD
+        marked = self._insist(lambda: self._publisher.mark(batch.keys, size=batch.size, priority=priority, task=task))
+        self._pace.note(len(marked.fresh), marked.dirty)
         return marked.dirty
 
     def _insist(self, call: Callable[[], T]) -> T:

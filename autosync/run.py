@@ -120,7 +120,8 @@ class _Keeping:
         self._settle = Settle(run.settle)
         comparison = Comparison(self._keys, run.actor, run.policy, spill=str(run.spill))
         watched = not (host and host.is_alone)  # nobody looks into an embedded broker, and events cost as much as small transfers do
-        self._publisher = Publisher(sending_app(run.broker, run.mirror.queue, events=watched), run.mirror.queue)
+        sender = sending_app(run.broker, run.mirror.queue, events=watched)
+        self._publisher = Publisher(sender, run.mirror.name, run.mirror.queue, self._ledger)
         self._feed = Feed(
             run.mirror.name, self._keys, comparison, self._ledger, self._publisher, self._settle, follow=run.mirror.follow_links
         )

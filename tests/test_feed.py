@@ -14,11 +14,11 @@ import pytest
 
 from autosync.actor import Actor
 from autosync.change import Change, Kind
-from autosync.feed import Feed
+from autosync.feed import Feed, Pace
 from autosync.files import Listing
 from autosync.glance import glance
 from autosync.keys import TEMPORARY, Keys, Source
-from autosync.ledger import Deed, Ledger, Outcome, connect
+from autosync.ledger import Deed, Hint, Ledger, Marked, Outcome, connect
 from autosync.look import Comparison
 from autosync.settle import Look, Pending, Settle
 from autosync.watcher import Watcher
@@ -42,7 +42,12 @@ class Sent:
         #: In which state each file stood when it was sent last.
         self.states: dict[str, object] = {}
 
-    def send(self, mirror: str, keys: Sequence[str], **_: object) -> None:
+    def mark(self, found: Sequence[tuple[str, Hint]], **_: object) -> Marked:
+        marked = self._ledger.mark(found)
+        self.send(marked.fresh)
+        return marked
+
+    def send(self, keys: Sequence[str], **_: object) -> None:
         self.keys.update(keys)
         self.states.update((key, self._state(key)) for key in keys)
         claims = self._ledger.claim("w", "v", keys) or []
@@ -128,6 +133,25 @@ def test_a_look_is_of_the_era_in_which_it_began(tree: Path, broker: str) -> None
 
     assert feed.finished_look is not None
     assert (feed.finished_look.era, feed.era) == (0, 1)
+
+
+# Batches
+
+
+def test_where_keys_are_made_right_quickly_a_batch_holds_more_of_them() -> None:
+    now = 0.0
+    pace = Pace(lambda: now)
+    assert pace.batch == 100, "as long as nothing is known"
+    pace.note(5000, 5000)
+    now = 1.0
+    pace.note(1000, 2000)
+    assert pace.batch == 200, "4,000 in a second"
+    now = 2.0
+    pace.note(0, 1900)
+    assert pace.batch == 100
+    now = 3.0
+    pace.note(50_000, 1900)
+    assert pace.batch == 500
 
 
 # Settling

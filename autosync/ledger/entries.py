@@ -93,6 +93,14 @@ class Failure(NamedTuple):
     time: float
 
 
+class Message(NamedTuple):
+    """A message to the workers: the queue, its priority in there (0 is served first), and the text as Celery wrote it."""
+
+    queue: str
+    priority: int
+    text: str
+
+
 class Marked(NamedTuple):
     """Answer to `mark`: how many keys are dirty now, and which of the marked ones need a message."""
 

@@ -13,7 +13,7 @@
 -- Times are the server's own. Each script reads and writes all of its keys at once, which costs the server, and its append-only file,
 -- half of what it would to do so one by one.
 --
--- ARGV: key, hint, key, hint, ...
+-- ARGV: key, hint, key, hint, ..., and maybe a message, which is then put into the list KEYS[8] if one of the keys needs it.
 -- Returns {number of dirty keys, index of each key that needs a message}. A key that waits in the queue or is being worked on
 -- needs none: its generation grows, and whoever holds it will look at the disk once more.
 local time = redis.call('TIME')
@@ -22,7 +22,7 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 -- lost; no key can be marked and claimed so often that its generation overtakes the clock.
 local first = string.format('%d 0 0 - ', time[1] * 1000000 + time[2])
 local keys = {}
-for i = 1, #ARGV, 2 do keys[#keys + 1] = ARGV[i] end
+for i = 1, #ARGV - 1, 2 do keys[#keys + 1] = ARGV[i] end
 if #keys == 0 then return {redis.call('HLEN', KEYS[2])} end
 local found = redis.call('HMGET', KEYS[2], unpack(keys))
 local said = {} -- a key may come twice
@@ -50,5 +50,6 @@ for i, key in ipairs(keys) do
 end
 redis.call('HSET', KEYS[2], unpack(state))
 if #since > 0 then redis.call('ZADD', KEYS[3], unpack(since)) end
+if KEYS[8] and #answer > 1 then redis.call('LPUSH', KEYS[8], ARGV[#ARGV]) end
 answer[1] = redis.call('HLEN', KEYS[2])
 return answer
