@@ -28,8 +28,8 @@ from .wording import shown
 
 log = logging.getLogger(__name__)
 
-#: A batch is full with so many keys or so many bytes. One of a look holds as many keys as all workers together make right in so many seconds,
-#: up to a limit: each batch costs a worker as much as ten small files, and must not hold up what comes behind it.
+#: A batch is full with so many keys or so many bytes. One of a look holds as many keys as all workers together make right in so many
+#: seconds, up to a limit: each batch costs a worker as much as ten small files, and must not hold up what comes behind it.
 BATCH_KEYS, _LARGEST_BATCH = 100, 500
 BATCH_BYTES = 64 << 20
 _BATCH_SECONDS = 0.05
