@@ -72,7 +72,7 @@ def seconds_ahead(said: Any, before: float, after: float) -> float:
 
 class _Adapter(HTTPAdapter):
     def init_poolmanager(self, *args: Any, **more: Any) -> None:
-        super().init_poolmanager(*args, **more, blocksize=_BLOCK)  # type: ignore[no-untyped-call]
+        super().init_poolmanager(*args, **more, blocksize=_BLOCK)
 
 
 class PartsUpload:
