@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from itertools import islice
+from typing import BinaryIO, NamedTuple
+
+#: Files that are listed one by one are compared so many at a time.
+_PAGE = 1000
 
 
 @dataclass(slots=True)
@@ -44,6 +48,31 @@ class File:
         """For actors that send in parts: say that the upload is complete, or that the target has forgotten it. Raises nothing."""
 
 
+class Page(NamedTuple):
+    """Files that follow one another in a listing, by columns: a look compares most of them all at once, and needs no `File` for each. The
+    meaning is that of the attributes of `File`."""
+
+    keys: list[str]
+    sizes: list[int]
+    times: list[float]
+    etags: list[str | None]
+
+    def file(self, number: int) -> File:
+        """One of them."""
+        return File(self.keys[number], self.sizes[number], self.times[number], self.etags[number])
+
+    def cut(self, end: int) -> Page:
+        """The first of them."""
+        return Page(self.keys[:end], self.sizes[:end], self.times[:end], self.etags[:end])
+
+
+def paged(files: Iterable[File]) -> Iterator[Page]:
+    """Files as they come, by pages."""
+    source = iter(files)
+    while some := list(islice(source, _PAGE)):
+        yield Page([one.key for one in some], [one.size for one in some], [one.mtime for one in some], [one.etag for one in some])
+
+
 class Listing:
     """An iterable of `File` that says whether it is sorted.
 
@@ -59,3 +88,24 @@ class Listing:
 
     def __iter__(self) -> Iterator[File]:
         return iter(self._files)
+
+    def pages(self) -> Iterator[Page]:
+        """The same, by pages."""
+        return paged(self)
+
+
+class PagedListing(Listing):
+    """A listing that comes by pages.
+
+    Args:
+        pages: what the target holds.
+        already_sorted: see `Listing`.
+    """
+
+    def __init__(self, pages: Iterable[Page], *, already_sorted: bool) -> None:
+        super().__init__((page.file(number) for page in pages for number in range(len(page.keys))), already_sorted=already_sorted)
+        self._pages = pages
+
+    def pages(self) -> Iterator[Page]:
+        """See `Listing`."""
+        return iter(self._pages)

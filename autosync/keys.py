@@ -32,6 +32,10 @@ TEMPORARY = (
 )
 
 
+#: The source filter that every path passes.
+_EVERYTHING = "^.*$"
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """One PATH of a mirror: a directory tree, or a single file.
@@ -105,7 +109,7 @@ class Keys:
         sources: Sequence[Source],
         source_prefix: str = "",
         target_prefix: str = "",
-        source_filter: str = "^.*$",
+        source_filter: str = _EVERYTHING,
         source_exclude: Sequence[str] = (),
         temporary: Sequence[str] = (),
         done_marker: str = "",
@@ -114,6 +118,7 @@ class Keys:
         self._strip = source_prefix
         self._prepend = target_prefix
         self._wanted = _compiled("--source-filter", source_filter)
+        self._takes_all = source_filter == _EVERYTHING
         self._unwanted = [_compiled("--source-exclude", pattern) for pattern in source_exclude]
         self._excluded = lru_cache(maxsize=4096)(self._is_excluded)
         self._temporary = _compiled("--temporary", "|".join(f"(?:{_checked(one)})" for one in temporary)) if temporary else None
@@ -148,6 +153,15 @@ class Keys:
         if not self._wanted.match(path) or (self._unwanted and self._is_left_out(path, source)):
             return False
         return source.is_file or not (self._is_temporary(path) or self.is_marker(path))
+
+    def accepted(self, directory: str, names: list[str], source: Source) -> list[str]:
+        """Those of the names in a directory, given with a slash at its end, that the filters let in; see `accepts`."""
+        if not self._takes_all or self._unwanted or self._marker is not None or source.is_file:
+            return [name for name in names if self.accepts(directory + name, source)]
+        if self._temporary is None:
+            return names
+        is_temporary, at = self._temporary.fullmatch, len(directory)
+        return [name for name in names if is_temporary(directory + name, at) is None]
 
     def enters(self, directory: str) -> bool:
         """Whether a directory is visited at all; the caller has asked the same of those above it."""

@@ -13,15 +13,16 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import repeat
 
 from .actor import Actor, listing_of
 from .disksort import Spool, disksort
 from .errors import AutosyncError, OutOfOrder, SourceUnsure, TargetError
-from .files import File
+from .files import File, Listing, Page, paged
 from .keys import Keys, Source, Span, slashed
 from .limit import DeleteLimit
-from .reconciler import Compare, Difference, Rule, compare, in_order
-from .tree import Found, Walk
+from .reconciler import Compare, Comparing, Difference, Ours, Rule, in_order
+from .tree import Run, Walk
 
 log = logging.getLogger(__name__)
 
@@ -158,13 +159,12 @@ class Comparison:
                 self._unsorted = True
         yield from self._merge(span, report, self._listed(span), rule, gone)
 
-    def _merge(self, span: Span, report: LookReport, listed: Iterable[File], rule: Rule, gone: Spool) -> Iterator[Difference]:
+    def _merge(self, span: Span, report: LookReport, listed: Iterator[Page], rule: Rule, gone: Spool) -> Iterator[Difference]:
         walk = self._walk(span)
-        here = Spool(self._spill)
-        counted = _Counted(in_order(listed))
+        comparing = Comparing(self._named(walk, span, report), in_order(listed), rule)
         missing = 0
-        with closing(here):
-            for difference in compare(self._named(walk, span, report), counted, rule):
+        with closing(Spool(self._spill)) as here:
+            for difference in comparing:
                 if difference.found is None:
                     missing += 1
                     if self._policy.delete and self._keys.path(difference.key) is not None:
@@ -172,7 +172,7 @@ class Comparison:
                     continue
                 yield difference
             self._judge(span, walk.errors, report)
-            report.equal += counted.count - missing
+            report.equal += comparing.listed - missing
             hides = _Hidden(walk.errors)
             for (key,) in here:
                 if str(self._keys.path(key)) not in hides:
@@ -187,20 +187,28 @@ class Comparison:
             log.warning("%s cannot be read: %s; nothing behind it is deleted in this look", error.filename, error.strerror)
         report.complete = report.complete and not errors
 
-    def _walk(self, span: Span) -> Walk:
+    def _walk(self, span: Span, *, in_order: bool = True) -> Walk:
         source = self._source_at(span)
 
         def enters(directory: str) -> bool:
             return not span.only and directory != span.without and self._keys.enters(directory)
 
-        def accepts(path: str) -> bool:
-            return (not span.only or path == span.only) and self._keys.accepts(path, source)
+        def accepts(directory: str, names: list[str]) -> list[str]:
+            if span.only:
+                names = [name for name in names if directory + name == span.only]
+            return self._keys.accepted(directory, names, source)
 
-        return Walk(source.root, span.directory, enters, accepts, self._spill, follow=self._policy.follow)
+        return Walk(source.root, span.directory, enters, accepts, self._spill, follow=self._policy.follow, in_order=in_order)
 
-    def _named(self, walk: Walk, span: Span, report: LookReport) -> Iterator[tuple[str, Found]]:
+    def _named(self, walk: Walk, span: Span, report: LookReport) -> Iterator[Ours]:
         cut = len(span.directory.rstrip("/")) + 1
-        for found in walk:
+        # A file that waits for its marker stays as it is, so there each has to be asked for by itself.
+        for found in walk if self._keys.marker_of(slashed(span.directory)) else walk.runs():
+            if isinstance(found, Run):
+                report.seen += len(found.names)
+                before = span.prefix + found.directory[cut:]
+                yield ([span.prefix] if span.only else [before + name for name in found.names]), found
+                continue
             key = span.prefix if span.only else span.prefix + found.path[cut:]
             if found.skipped:
                 if len(report.skipped) < MOST_SKIPPED:
@@ -214,14 +222,14 @@ class Comparison:
                     found = found._replace(stays=True)
             yield key, found
 
-    def _listed(self, span: Span) -> Iterator[File]:
+    def _listed(self, span: Span) -> Iterator[Page]:
         try:
             listing = listing_of(self._actor, span.prefix)
-            files = (file for file in listing if file.key.startswith(span.prefix))
+            pages = _beginning(span.prefix, listing.pages() if isinstance(listing, Listing) else paged(listing))
             if self._unsorted or not getattr(listing, "already_sorted", False):
-                rows = disksort(((file.key, file.size, file.mtime, file.etag) for file in files), self._spill)
-                files = (File(*row) for row in rows)
-            yield from files
+                rows = disksort((row for page in pages for row in zip(*page, strict=True)), self._spill)
+                pages = paged(File(*row) for row in rows)
+            yield from pages
         except AutosyncError:
             raise
         except Exception as error:  # a user's actor may fail in any way
@@ -238,14 +246,14 @@ class Comparison:
                 self._refuse_if_listed(source, spans)
 
     def _holds_something(self, span: Span) -> bool:
-        walk = self._walk(span)
+        walk = self._walk(span, in_order=False)
         return any(not found.skipped for found in walk) or bool(walk.errors)  # an error is said, and acted upon, where the look meets it
 
     def _refuse_if_listed(self, source: Source, spans: Sequence[Span]) -> None:
-        for file in (file for span in spans for file in self._listed(span)):
-            if self._keys.path(file.key) is not None:
+        for key in (key for span in spans for page in self._listed(span) for key in page.keys):
+            if self._keys.path(key) is not None:
                 raise SourceUnsure(
-                    f"the source {source.path} holds no file while the target holds {file.key!r} and maybe more, so nothing is deleted",
+                    f"the source {source.path} holds no file while the target holds {key!r} and maybe more, so nothing is deleted",
                     "mount the source; or, if it is meant to be empty, empty the target by hand",
                 )
 
@@ -269,14 +277,11 @@ class _Hidden:
         return self._all or path in self._tops
 
 
-class _Counted:
-    """Counts what is taken from an iterable."""
-
-    def __init__(self, files: Iterable[File]) -> None:
-        self._files = files
-        self.count = 0
-
-    def __iter__(self) -> Iterator[File]:
-        for file in self._files:
-            self.count += 1
-            yield file
+def _beginning(prefix: str, pages: Iterable[Page]) -> Iterator[Page]:
+    """What begins with a prefix. A target may list more than it was asked for."""
+    for page in pages:
+        if all(map(str.startswith, page.keys, repeat(prefix))):
+            yield page
+        else:
+            wanted = [row for row in zip(*page, strict=True) if row[0].startswith(prefix)]
+            yield from [Page(*map(list, zip(*wanted, strict=True)))] if wanted else []

@@ -6,12 +6,17 @@ import ctypes
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from functools import cache
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from functools import cache, partial
+from itertools import chain, islice
 from typing import NamedTuple
 
+from .ahead import Ahead
 from .disksort import disksort
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -19,6 +24,19 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 #: A directory with more names than this is sorted on disk.
 _NAMES_IN_MEMORY = 100_000
+
+#: Of a directory that the walk has yet to come to, so many names are read.
+_NAMES_AHEAD = 4000
+#: Files of a directory are looked at so many at a time: few until it is known how long that takes, or if several threads share in it.
+_FILES_AT_FIRST, _FILES_AT_ONCE = 32, 1000
+#: Calls that take longer than this (in seconds, on average over so many seconds) are made by several threads at once.
+_SLOW_CALL, _PACE_SECONDS = 50e-6, 0.05
+#: What it takes to open a directory, and names that are read in the time of one call.
+_CALLS_TO_OPEN, _NAMES_PER_CALL = 4, 10
+#: So many threads look ahead of a walk,
+_HELPERS = 16
+#: and so many directories, and portions of files, are held for it.
+_DIRECTORIES_AHEAD, _FILES_AHEAD = 32, 128
 
 #: So many errors of one walk are noted.
 _MOST_ERRORS = 10_000
@@ -234,15 +252,81 @@ def _open_step_by_step(root: int, relative: str, flags: int) -> int:
 
 
 @dataclass(slots=True)
+class Run:
+    """Files that follow one another in one directory.
+
+    Attributes:
+        directory: its path, with a slash at its end.
+        names: of the files, in order.
+        seen: what lstat(2) saw of each.
+        placed: when the way to the directory became what it is (see `_Level`).
+    """
+
+    directory: str
+    names: list[str]
+    seen: list[os.stat_result]
+    placed: float
+
+    def found(self, number: int) -> Found:
+        """One of them."""
+        seen = self.seen[number]
+        changed = max(seen.st_mtime, seen.st_ctime, self.placed)
+        return Found(self.directory + self.names[number], seen.st_size, changed, seen.st_mtime_ns)
+
+    def sizes(self) -> list[int]:
+        """Their sizes."""
+        return [seen.st_size for seen in self.seen]
+
+    def changed(self) -> float:
+        """When the last of them changed, as `Found.changed`."""
+        return max(max([seen.st_mtime for seen in self.seen]), max([seen.st_ctime for seen in self.seen]), self.placed)
+
+
+@dataclass(slots=True)
 class _Level:
-    """A directory that the walk is in: `path` with a slash at its end, as it was reached; `real` without links, relative to the root;
-    `placed` is when the way to it became what it is, as far as that can be told, in seconds since the epoch."""
+    """A directory that the walk is in, or will be.
+
+    Attributes:
+        descriptor: of the directory.
+        path: as it was reached, with a slash at its end.
+        real: without links, relative to the root.
+        placed: when the way to it became what it is, as far as that can be told, in seconds since the epoch.
+        parent: the directory that it was reached from.
+        is_large: not all of its names were read yet.
+        steps: what is to be done in it: a directory to go into (with a slash at its end), or files to look at.
+        put_back: a step that could not be done yet.
+        ahead: steps that are being done, or are done, ahead of the walk.
+        errors: met while its names were read.
+    """
 
     descriptor: int
     path: str
     real: str
     placed: float
-    names: Iterator[tuple[str]]
+    parent: _Level | None = None
+    is_large: bool = False
+    steps: Iterator[_Step] = field(default_factory=lambda: iter(()))
+    put_back: _Step | None = None
+    ahead: deque[tuple[_Step, Future[_Done]]] = field(default_factory=deque)
+    errors: list[tuple[OSError, str]] = field(default_factory=list)
+
+    def next_step(self) -> _Step | None:
+        """What is to be done next."""
+        step, self.put_back = self.put_back, None
+        return next(self.steps, None) if step is None else step
+
+
+_Step = str | list[str]
+
+
+class _Done(NamedTuple):
+    """What a step has brought: what was found, the directory that is to be walked next, and errors with their paths; with about as many calls
+    to the system."""
+
+    found: list[Run | Found]
+    level: _Level | None
+    errors: list[tuple[OSError, str]]
+    calls: int = _CALLS_TO_OPEN
 
 
 class Walk:
@@ -253,13 +337,17 @@ class Walk:
     of the root or back to a directory on the way, are found as `skipped`; for the links, what the target has stays. Any error is noted in
     `errors`, and then the walk has not seen everything; beyond so many errors, the last one stands for all that is not noted.
 
+    Where each call takes its time, as on a network share, several threads look ahead of the walk; on a fast disk they would only be in
+    each other's way.
+
     Args:
         root: path of the source root.
         directory: path of `root` or of a directory below it, where the walk starts.
         enters: asked for each directory below; False leaves it out.
-        accepts: asked for each file; False leaves it out.
+        accepts: given a directory's path, with a slash at its end, and names of files in it; returns those that are not left out.
         spill: where very large directories are sorted; None for the system's temporary directory.
         follow: whether links are followed to files and directories beneath the root; if not, they are passed over.
+        in_order: False if any order will do, to see whether there is anything.
     """
 
     def __init__(
@@ -267,10 +355,11 @@ class Walk:
         root: str,
         directory: str,
         enters: Callable[[str], bool] = lambda _: True,
-        accepts: Callable[[str], bool] = lambda _: True,
+        accepts: Callable[[str, list[str]], list[str]] = lambda _, names: names,
         spill: str | None = None,
         *,
         follow: bool = False,
+        in_order: bool = True,
     ) -> None:
         self.errors: list[OSError] = []
         self._root = root
@@ -278,9 +367,23 @@ class Walk:
         self._enters = enters
         self._accepts = accepts
         self._spill = spill
+        self._in_order = in_order
         self._tops = tops_of(root) if follow else ()
+        self._files_at_once = _FILES_AT_FIRST if in_order else 1
+        self._pace = _Pace()
+        self._helpers: Ahead | None = None
+        self._directories_ahead = self._files_ahead = 0
 
     def __iter__(self) -> Iterator[Found]:
+        with closing(self.runs()) as runs:
+            for one in runs:
+                if isinstance(one, Found):
+                    yield one
+                else:
+                    yield from map(one.found, range(len(one.names)))
+
+    def runs(self) -> Generator[Run | Found, None, None]:
+        """The same, with files that follow one another together. What is skipped, and links, come by themselves."""
         try:
             root = open_root(self._root)
         except OSError as error:
@@ -289,11 +392,11 @@ class Walk:
         try:
             start = self._directory[len(self._root) :].strip("/")
             above = self._above(root, start)
-            top = self._open(root, _Level(root, "", "", 0.0, iter(())), start, self._directory, above)
-            if isinstance(top, Found):
-                yield top
-            elif top is not None:
-                yield from self._below(root, top, above)
+            top = self._open(root, above, _Level(root, "", "", 0.0), start, self._directory)
+            self._hear(top.errors)
+            yield from top.found
+            if top.level is not None:
+                yield from self._below(root, above, top.level)
         finally:
             os.close(root)
 
@@ -306,53 +409,108 @@ class Walk:
                 above.add(resolve_beneath(root, self._tops, "/".join(parts[:count])).real)
         return above
 
-    def _below(self, root: int, top: _Level, above: set[str]) -> Iterator[Found]:
+    def _below(self, root: int, above: set[str], top: _Level) -> Iterator[Run | Found]:
         """Depth first with a stack of our own, so that depth costs no recursion."""
         levels = [top]
         try:
             while levels:
                 level = levels[-1]
-                row = next(level.names, None)
-                if row is None:
-                    os.close(level.descriptor)
-                    levels.pop()
+                done = self._do_next(root, above, levels)
+                self._hear(level.errors)
+                if done is None:
+                    _close(levels.pop())
                     continue
-                name = row[0]
-                path = level.path + name
-                if not name.endswith("/"):
-                    found = self._stat(root, level, name) if self._accepts(path) else None
-                    if found is not None:
-                        yield found
-                elif self._enters(path[:-1]):
-                    deeper = self._open(root, level, name[:-1], path[:-1], above, levels)
-                    if isinstance(deeper, Found):
-                        yield deeper
-                    elif deeper is not None:
-                        levels.append(deeper)
+                if done.level is not None:
+                    levels.append(done.level)
+                self._hear(done.errors)
+                yield from done.found
         finally:
+            if self._helpers is not None:
+                self._helpers.close(wait=True)  # none of them may use a descriptor that is closed
+                self._helpers = None
             for level in levels:
-                os.close(level.descriptor)
+                _close(level)
 
-    def _sorted_names(self, directory: int, path: str) -> Iterator[tuple[str]]:
-        return iter(disksort(self._names(directory, path), self._spill, _NAMES_IN_MEMORY))
+    # One step after the other
 
-    def _names(self, directory: int, path: str) -> Iterator[tuple[str]]:
-        try:
-            with os.scandir(directory) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        yield (entry.name + "/",)
-                    elif not entry.is_symlink():
-                        yield (entry.name,)
-                    elif self._tops:
-                        yield from ((name,) for name in _names_of_link(entry))
-        except OSError as error:
-            self._note(error, path)
+    def _do_next(self, root: int, above: set[str], levels: list[_Level]) -> _Done | None:
+        """The next step; None if the last of the levels has no more."""
+        level = levels[-1]
+        if self._helpers is not None or level.ahead:
+            return self._take_next(root, above, levels)
+        while (step := level.next_step()) is not None:
+            work = self._work(root, above, level, step)
+            if work is not None:
+                began = time.perf_counter()
+                done = work()
+                self._set_pace(done.calls, time.perf_counter() - began)
+                return done
+        return None
 
-    def _open(
-        self, root: int, parent: _Level, name: str, path: str, above: set[str], levels: Sequence[_Level] = ()
-    ) -> _Level | Found | None:
-        """Open a directory below another. None if it cannot be; something `skipped` if a link is not to be followed."""
+    def _work(self, root: int, above: set[str], level: _Level, step: _Step) -> Callable[[], _Done] | None:
+        """What a step is, if the caller does not leave it out."""
+        if isinstance(step, str):
+            path = level.path + step[:-1]
+            return partial(self._open, root, above, level, step[:-1], path) if self._enters(path) else None
+        names = self._accepts(level.path, step)
+        return partial(self._look_at, root, level, names) if names else None
+
+    def _set_pace(self, calls: int, seconds: float) -> None:
+        if not self._in_order:
+            return
+        self._pace.add(calls, seconds)
+        if self._pace.is_slow:
+            self._helpers = Ahead(_HELPERS, "autosync-walk")
+            self._files_at_once = _FILES_AT_FIRST
+        elif calls >= _FILES_AT_FIRST:
+            self._files_at_once = _FILES_AT_ONCE if seconds < calls * _SLOW_CALL else _FILES_AT_FIRST
+
+    # Many steps at once
+
+    def _take_next(self, root: int, above: set[str], levels: list[_Level]) -> _Done | None:
+        """The next step, which was begun before, and others are begun meanwhile: those that come next in the order of the walk."""
+        for level in reversed(levels):
+            if not self._begin_more(root, above, level, is_here=level is levels[-1]):
+                break
+        if not levels[-1].ahead:
+            return None
+        step, future = levels[-1].ahead.popleft()
+        self._count_ahead(step, -1)
+        return future.result()
+
+    def _begin_more(self, root: int, above: set[str], level: _Level, *, is_here: bool) -> bool:
+        """Begin steps of a level, and of those below it that are open already. Returns whether there is room for more."""
+        for _, future in level.ahead:
+            below = future.result().level if future.done() else None
+            if below is not None and not below.is_large and not self._begin_more(root, above, below, is_here=False):
+                return False
+        while (step := level.next_step()) is not None:
+            if not self._has_room(level, step, is_here=is_here):
+                level.put_back = step
+                return False
+            work = self._work(root, above, level, step)
+            if work is not None:
+                assert self._helpers is not None
+                level.ahead.append((step, self._helpers.ask(work)))
+                self._count_ahead(step, 1)
+        return True
+
+    def _has_room(self, level: _Level, step: _Step, *, is_here: bool) -> bool:
+        """Whether a step may be begun: what is held is bounded, and where the walk is it must go on, whatever is held for later."""
+        if isinstance(step, str):
+            return self._directories_ahead < _DIRECTORIES_AHEAD or (is_here and not level.ahead)
+        return self._files_ahead < _FILES_AHEAD or (is_here and len(level.ahead) < _HELPERS)
+
+    def _count_ahead(self, step: _Step, count: int) -> None:
+        if isinstance(step, str):
+            self._directories_ahead += count
+        else:
+            self._files_ahead += count
+
+    # Directories
+
+    def _open(self, root: int, above: set[str], parent: _Level, name: str, path: str) -> _Done:
+        """Open a directory below another, and read its names. What is found is `skipped`, if a link is not to be followed."""
         real = f"{parent.real}/{name}" if parent.real else name
         placed = parent.placed
         try:
@@ -362,43 +520,113 @@ class Walk:
                 if error.errno not in (errno.ELOOP, errno.ENOTDIR) or not self._tops:
                     raise
                 real, passed = resolve_beneath(root, self._tops, real)
-                if passed and (real in above or any(real == level.real for level in levels)):
+                if passed and (real in above or _lies_in(parent, real)):
                     raise Withheld("is a link to a directory that it lies in") from error
                 placed = max(placed, _made(root, passed))
                 descriptor = open_directory_beneath(root, real)
         except Withheld as reason:
-            return Found(path + "/", 0, 0.0, 0, str(reason), stays=True)
+            return _Done([Found(path + "/", 0, 0.0, 0, str(reason), stays=True)], None, [])
         except OSError as error:
-            self._note(error, path)
-            return None
+            return _Done([], None, [(error, path)])
+        level = _Level(descriptor, path.rstrip("/") + "/", real, placed, parent)
         try:
-            placed = max(placed, _moved(descriptor))
+            level.placed = max(placed, _moved(descriptor))
+            names = self._read_names(level)
         except OSError as error:  # ESTALE: removed on the server since it was opened
             os.close(descriptor)
-            self._note(error, path)
-            return None
-        path = path.rstrip("/") + "/"
-        return _Level(descriptor, path, real, placed, self._sorted_names(descriptor, path))
+            return _Done([], None, [(error, path)])
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return _Done([], level, [], _CALLS_TO_OPEN + names // _NAMES_PER_CALL)
 
-    def _stat(self, root: int, level: _Level, name: str) -> Found | None:
-        path = level.path + name
+    def _read_names(self, level: _Level) -> int:
+        """Read the names of a directory, as far as they are few; the rest follows when the walk is there. Returns how many were read."""
+        names = self._names(level)
+        first = list(islice(names, min(_NAMES_AHEAD, _NAMES_IN_MEMORY) if self._in_order else 1))
+        level.is_large = len(first) >= min(_NAMES_AHEAD, _NAMES_IN_MEMORY) or not self._in_order
+        level.steps = self._steps(self._sorted(chain(first, names)) if level.is_large else iter(sorted(first)))
+        return len(first)
+
+    def _sorted(self, names: Iterator[str]) -> Iterator[str]:
+        """Names in order. Nothing is read before the first of them is asked for."""
+        if not self._in_order:
+            yield from names
+            return
+        first = list(islice(names, _NAMES_IN_MEMORY))
+        if len(first) < _NAMES_IN_MEMORY:
+            yield from sorted(first)
+            return
+        rows = ((name,) for some in (first, names) for name in some)
+        del first
+        yield from (name for (name,) in disksort(rows, self._spill, _NAMES_IN_MEMORY))
+
+    def _names(self, level: _Level) -> Iterator[str]:
         try:
-            seen = os.stat(name, dir_fd=level.descriptor, follow_symlinks=False)
-        except PermissionError as error:
-            self._note(error, level.path)  # the directory may not be searched: it is the same with all of its names
-            return None
+            with os.scandir(level.descriptor) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        yield entry.name + "/"
+                    elif not entry.is_symlink():
+                        yield entry.name
+                    elif self._tops:
+                        yield from _names_of_link(entry)
         except OSError as error:
-            self._note(error, path)
-            return None
+            level.errors.append((error, level.path))
+
+    def _steps(self, names: Iterator[str]) -> Iterator[_Step]:
+        while some := list(islice(names, self._files_at_once)):
+            start = 0
+            for at in [number for number, name in enumerate(some) if name[-1] == "/"]:
+                if start < at:
+                    yield some[start:at]
+                yield some[at]
+                start = at + 1
+            if start < len(some):
+                yield some[start:]
+
+    # Files
+
+    def _look_at(self, root: int, level: _Level, names: list[str]) -> _Done:
         try:
-            if stat.S_ISLNK(seen.st_mode):
-                return self._stat_linked(root, level, name)
-        except Withheld as reason:
-            return Found(path, 0, 0.0, 0, str(reason), stays=True)
-        except OSError as error:
-            self._note(error, path)
-            return None
-        return _not_before(level.placed, found_at(path, seen))
+            # What is asked for each file is the same short line of C, since this is most of what a walk costs.
+            seen = [os.stat(name, dir_fd=level.descriptor, follow_symlinks=False) for name in names]
+        except OSError:
+            return self._look_closely(root, level, names)
+        if all(map(stat.S_ISREG, [one.st_mode for one in seen])):
+            return _Done([Run(level.path, names, seen, level.placed)], None, [], len(names))
+        return self._look_closely(root, level, names)
+
+    def _look_closely(self, root: int, level: _Level, names: list[str]) -> _Done:
+        """Look at names of which not all are regular files, or some are gone or cannot be looked at."""
+        found: list[Run | Found] = []
+        errors: list[tuple[OSError, str]] = []
+        run = Run(level.path, [], [], level.placed)
+        for name in names:
+            path = level.path + name
+            try:
+                seen = os.stat(name, dir_fd=level.descriptor, follow_symlinks=False)
+            except PermissionError as error:
+                errors.append((error, level.path))  # the directory may not be searched: it is the same with all of its names
+                continue
+            except OSError as error:
+                errors.append((error, path))
+                continue
+            if stat.S_ISREG(seen.st_mode):
+                run.names.append(name)
+                run.seen.append(seen)
+                continue
+            try:
+                one = self._stat_linked(root, level, name) if stat.S_ISLNK(seen.st_mode) else found_at(path, seen)
+            except Withheld as reason:
+                one = Found(path, 0, 0.0, 0, str(reason), stays=True)
+            except OSError as error:
+                errors.append((error, path))
+                continue
+            if one is not None:
+                found += [run, one] if run.names else [one]
+                run = Run(level.path, [], [], level.placed)
+        return _Done([*found, run] if run.names else found, None, errors, len(names))
 
     def _stat_linked(self, root: int, level: _Level, name: str) -> Found | None:
         if not self._tops:
@@ -406,6 +634,13 @@ class Walk:
         real, passed = resolve_beneath(root, self._tops, f"{level.real}/{name}")
         found = found_at(level.path + name, os.stat(real, dir_fd=root, follow_symlinks=False))
         return _not_before(max(level.placed, _made(root, passed)), found)
+
+    # Errors
+
+    def _hear(self, errors: list[tuple[OSError, str]]) -> None:
+        for error, path in errors:
+            self._note(error, path)
+        errors.clear()
 
     def _note(self, error: OSError, path: str) -> None:
         if error.errno in (errno.ENOENT, errno.ENOTDIR) and path != self._root:
@@ -418,6 +653,42 @@ class Walk:
             self.errors.append(error)
         elif len(self.errors) == _MOST_ERRORS:
             self.errors.append(OSError(errno.EOVERFLOW, "this and others cannot be read, too many to keep in mind", path))
+
+
+class _Pace:
+    """Finds out whether the calls of a walk take their time. A call on a local disk takes some 2 us, and over a network hundreds."""
+
+    def __init__(self) -> None:
+        self.is_slow = False
+        self._calls = 0
+        self._seconds = 0.0
+
+    def add(self, calls: int, seconds: float) -> None:
+        """So many calls took so long."""
+        self._calls += calls
+        self._seconds += seconds
+        if self._seconds > _PACE_SECONDS:
+            self.is_slow = self._seconds > self._calls * _SLOW_CALL
+            self._calls, self._seconds = 0, 0.0
+
+
+def _close(level: _Level) -> None:
+    """Close a directory, and those below it that were opened ahead."""
+    os.close(level.descriptor)
+    level.steps = iter(())  # if there are more names to be read, this ends that
+    for _, future in level.ahead:
+        if future.done() and not future.cancelled() and future.exception() is None:
+            below = future.result().level
+            if below is not None:
+                _close(below)
+
+
+def _lies_in(level: _Level | None, real: str) -> bool:
+    while level is not None:
+        if level.parent is not None and level.real == real:
+            return True
+        level = level.parent
+    return False
 
 
 def found_at(path: str, seen: os.stat_result) -> Found | None:

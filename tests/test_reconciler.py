@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autosync import files
 from autosync.errors import OutOfOrder
-from autosync.files import File
-from autosync.reconciler import MARGIN, Compare, Difference, Rule, compare, in_order
-from autosync.tree import Found, Walk
+from autosync.files import File, Page, paged
+from autosync.reconciler import MARGIN, Compare, Comparing, Difference, Ours, Rule, in_order
+from autosync.tree import Found, Run, Walk
 
 KEYS = st.one_of(st.sampled_from(["a", "a/b", "a-b", "a0", "\udcff", "é", "😀", "\n"]), st.text(min_size=1, max_size=4))
 SIDES = st.dictionaries(KEYS, st.integers(0, 3), max_size=20)
@@ -24,8 +25,26 @@ def walked(source: dict[str, int], changed: float = 100.0) -> Iterator[tuple[str
     return ((key, Found(f"/s/{key}", source[key], changed, 0)) for key in sorted(source))
 
 
-def listed(target: dict[str, int], mtime: float = 1000.0) -> Iterator[File]:
-    return (File(key, target[key], mtime, "etag") for key in sorted(target))
+def lstat(size: int, changed: float) -> os.stat_result:
+    whole = int(changed)
+    return os.stat_result((0, 0, 0, 1, 0, 0, size, 0, whole, whole), {"st_mtime": changed, "st_ctime": 0.0, "st_mtime_ns": 0})
+
+
+def in_runs(source: dict[str, int], changed: float = 100.0, most: int = 3) -> Iterator[Ours]:
+    """The same, as the walk gives files that follow one another."""
+    keys = sorted(source)
+    for start in range(0, len(keys), most):
+        some = keys[start : start + most]
+        yield some, Run("/s/", some, [lstat(source[key], changed) for key in some], 0.0)
+
+
+def listed(target: dict[str, int], mtime: float = 1000.0, most: int = 1000) -> Iterator[Page]:
+    files = [File(key, target[key], mtime, "etag") for key in sorted(target)]
+    return (page for start in range(0, len(files), most) for page in paged(files[start : start + most]))
+
+
+def compare(source: Iterable[Ours], target: Iterable[Page], rule: Rule) -> Iterator[Difference]:
+    return iter(Comparing(source, target, rule))
 
 
 @settings(deadline=None, max_examples=300)
@@ -40,6 +59,35 @@ def test_a_target_to_which_the_differences_are_applied_equals_the_source(source:
         else:
             after[difference.key] = difference.found.size
     assert after == source
+
+
+@settings(deadline=None, max_examples=300)
+@given(SIDES, SIDES, st.integers(1, 6), st.integers(1, 6), st.booleans())
+def test_files_together_give_the_differences_that_they_give_one_by_one(
+    source: dict[str, int], target: dict[str, int], run: int, page: int, old: bool
+) -> None:
+    """Also where most of them are equal, which random ones are not."""
+    for theirs in (target, source | target, source):
+        made = 50.0 if old else 1000.0
+        together = Comparing(in_runs(source, most=run), in_order(listed(theirs, made, page)), Rule())
+        one_by_one = Comparing(walked(source), in_order(listed(theirs, made)), Rule())
+
+        assert list(together) == list(one_by_one)
+        assert together.listed == one_by_one.listed == len(theirs)
+
+
+@pytest.mark.parametrize("by", Compare)
+@given(
+    times=st.lists(st.tuples(st.integers(95, 110), st.integers(95, 110)), min_size=1, max_size=4),
+    cleared=st.integers(90, 115),
+    ahead=st.integers(-3, 3),
+)
+def test_files_are_spared_together_only_if_each_would_be(by: Compare, times: list[tuple[int, int]], cleared: int, ahead: int) -> None:
+    rule = Rule(by, cleared, ahead, lambda _: True)
+    page = Page(["k"] * len(times), [1] * len(times), [float(made) for _, made in times], [None] * len(times))
+
+    if rule.spares(max(changed for changed, _ in times), page.times):
+        assert not any(rule.differ(1, changed, page, number)[0] for number, (changed, _) in enumerate(times))
 
 
 @settings(deadline=None, max_examples=300)
@@ -151,17 +199,19 @@ def test_a_file_of_equal_size_and_older_mtime_put_in_place_of_another_is_seen(tr
     source = [("f", found) for found in Walk(str(tree), str(tree))]
 
     assert (tree / "f").stat().st_mtime == 1e9
-    assert [difference.key for difference in compare(source, in_target, Rule())] == ["f"]
+    assert [difference.key for difference in compare(source, paged(in_target), Rule())] == ["f"]
 
 
 # Order
 
+@pytest.mark.parametrize("page", [1, 2, 1000])
 @pytest.mark.parametrize("keys", [["b", "a"], ["a", "a"], ["a/b", "a-b"], ["a", "c", "b"], ["😀", "\udcff"]])
-def test_a_listing_out_of_order_or_with_a_key_twice_is_not_believed(keys: list[str]) -> None:
+def test_a_listing_out_of_order_or_with_a_key_twice_is_not_believed(keys: list[str], monkeypatch: pytest.MonkeyPatch, page: int) -> None:
+    monkeypatch.setattr(files, "_PAGE", page)
     given_out: list[str] = []
 
     with pytest.raises(OutOfOrder) as error:
-        given_out.extend(file.key for file in in_order(File(key) for key in keys))
+        given_out.extend(key for page in in_order(paged(File(key) for key in keys)) for key in page.keys)
 
     assert given_out == keys[:-1]
     assert repr(keys[-1]) in str(error.value)
@@ -170,14 +220,14 @@ def test_a_listing_out_of_order_or_with_a_key_twice_is_not_believed(keys: list[s
 @settings(deadline=None)
 @given(st.sets(KEYS))
 def test_a_listing_in_order_passes_unchanged(keys: set[str]) -> None:
-    files = [File(key) for key in sorted(keys)]
+    pages = list(paged(File(key) for key in sorted(keys)))
 
-    assert list(in_order(files)) == files
+    assert list(in_order(pages)) == pages
 
 
 def test_what_is_said_before_a_listing_breaks_its_order_is_said_and_nothing_after() -> None:
     told: list[str] = []
-    differences = compare(walked({"a": 1, "x": 1}), in_order([File("b"), File("a"), File("c")]), Rule())
+    differences = compare(walked({"a": 1, "x": 1}), in_order(paged([File("b"), File("a"), File("c")])), Rule())
 
     with pytest.raises(OutOfOrder):
         told.extend(difference.key for difference in differences)
@@ -189,4 +239,4 @@ def test_order_is_that_of_code_points_which_is_that_of_utf8() -> None:
     keys = sorted(["a", "Z", "é", "\uffff", "😀", "a/", "a-"])
 
     assert keys == sorted(keys, key=lambda key: key.encode())
-    assert [file.key for file in in_order(File(key) for key in keys)] == keys
+    assert [key for page in in_order(paged(File(key) for key in keys)) for key in page.keys] == keys

@@ -304,7 +304,7 @@ def test_a_link_that_is_put_in_place_afterwards_leads_nowhere(tree: Path, tmp_pa
 def test_the_caller_says_what_is_entered_and_what_is_taken(tree: Path) -> None:
     plant(tree, [[b"in", b"yes"], [b"in", b"no"], [b"out", b"yes"], [b"yes"]])
 
-    walk = Walk(str(tree), str(tree), lambda directory: directory != f"{tree}/out", lambda path: path.endswith("yes"))
+    walk = Walk(str(tree), str(tree), lambda directory: directory != f"{tree}/out", lambda _, names: [name for name in names if name == "yes"])
 
     assert paths(walk) == [f"{tree}/in/yes", f"{tree}/yes"]
 
@@ -328,10 +328,9 @@ def test_a_directory_that_vanishes_is_passed_over(tree: Path, kernel: str) -> No
 def test_a_file_that_vanishes_is_passed_over(tree: Path) -> None:
     plant(tree, [[b"a"], [b"b"], [b"c"]])
 
-    def accepts(path: str) -> bool:
-        if path == f"{tree}/b":
-            os.unlink(path)
-        return True
+    def accepts(directory: str, names: list[str]) -> list[str]:
+        os.unlink(f"{directory}b")
+        return names
 
     walk = Walk(str(tree), str(tree), accepts=accepts)
 
@@ -358,11 +357,10 @@ def test_a_directory_that_is_replaced_by_a_link_is_not_followed(tree: Path, tmp_
 def test_a_file_that_becomes_a_directory_is_no_file(tree: Path) -> None:
     plant(tree, [[b"a"], [b"b"]])
 
-    def accepts(path: str) -> bool:
-        if path == f"{tree}/a":
-            os.unlink(path)
-            os.mkdir(path)
-        return True
+    def accepts(directory: str, names: list[str]) -> list[str]:
+        os.unlink(f"{directory}a")
+        os.mkdir(f"{directory}a")
+        return names
 
     assert paths(Walk(str(tree), str(tree), accepts=accepts)) == [f"{tree}/b"]
 

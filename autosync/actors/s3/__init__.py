@@ -1,6 +1,6 @@
-"""Any S3: boto3 decides (sessions, profiles, credentials, regions, rare calls), obstore carries (small objects, listings).
+"""Any S3: boto3 decides (sessions, profiles, credentials, regions, rare calls), obstore carries small objects.
 
-Large files go up in parts (parts.py). Keys that obstore cannot write exactly (it drops a leading slash and refuses empty, `.` and `..`
+Large files go up in parts (parts.py); listings have a way of their own (listing.py). Keys that obstore cannot write exactly (it drops a leading slash and refuses empty, `.` and `..`
 segments and control characters) go through boto3.
 """
 
@@ -29,9 +29,10 @@ from obstore.store import S3Store
 
 from ...actor import Actor
 from ...errors import PermanentError, TargetError, TargetRefused
-from ...files import File, Listing
+from ...files import File, Listing, PagedListing
 from ...reading import SourceFile
 from .errors import answered, translated
+from .listing import Listings
 from .parts import CONNECT_SECONDS, READ_SECONDS, PartsUpload, pieces_of, seconds_ahead
 
 #: Files up to this size are sent in one request, from memory.
@@ -93,7 +94,7 @@ class S3Actor(Actor):
 
     def list(self, prefix: str = "") -> Listing:
         """Every object below the prefix. S3 lists in byte order; servers that do not are found out while comparing."""
-        return Listing(self._objects(prefix), already_sorted=True)
+        return PagedListing(self._listings.pages(prefix), already_sorted=True)
 
     def upload(self, file: File) -> None:
         """Send one file: in one request if it is small, in parts if not."""
@@ -175,9 +176,9 @@ class S3Actor(Actor):
         return after - before, seconds_ahead(said, before, after)
 
     def close(self) -> None:
-        """Close the connections of the parts; the libraries close theirs."""
-        if "_parts" in vars(self):
-            self._parts.close()
+        """Close the connections of the parts and of the listings; the libraries close theirs."""
+        for name in {"_parts", "_listings"} & vars(self).keys():
+            vars(self)[name].close()
 
     # Clients, made when first needed
 
@@ -252,6 +253,10 @@ class S3Actor(Actor):
     def _parts(self) -> PartsUpload:
         return PartsUpload(self._client, str(self.target_container), self._where)
 
+    @cached_property
+    def _listings(self) -> Listings:
+        return Listings(self._session, self._client, str(self.target_container), self._base, self._where)
+
     @property
     def _where(self) -> str:
         return self.endpoint_url or "Amazon S3"
@@ -297,33 +302,6 @@ class S3Actor(Actor):
                 f"this S3 server does not keep the key {key!r} as it is written ({', '.join(sorted(risks))})",
                 "use --source-prefix or --target-prefix to make plain keys, or rename the file",
             )
-
-    # Listing
-
-    def _objects(self, prefix: str) -> Iterator[File]:
-        if _IRREGULAR.search(prefix.removesuffix("/")):
-            yield from self._listed_by_boto3(prefix, "")
-            return
-        last = ""
-        try:
-            # obstore takes whole segments only: ask for the directory, and leave out what does not begin with the prefix.
-            directory = prefix.rpartition("/")[0]
-            with translated(f"bucket {self.target_container}", self._where):
-                for page in obstore.list(self._store, directory or None, chunk_size=1000):
-                    for meta in page:
-                        last = meta["path"]
-                        if last.startswith(prefix):
-                            yield File(last, meta["size"], meta["last_modified"].timestamp(), (meta["e_tag"] or "").strip('"') or None)
-        except TargetError:
-            # Either the target fails, and will for boto3 too, or obstore met a key that it has no words for.
-            yield from self._listed_by_boto3(prefix, last)
-
-    def _listed_by_boto3(self, prefix: str, after: str) -> Iterator[File]:
-        pages = self._client.get_paginator("list_objects_v2")
-        with translated(f"bucket {self.target_container}", self._where):
-            for page in pages.paginate(Bucket=self.target_container, Prefix=prefix, StartAfter=after):
-                for found in page.get("Contents", ()):
-                    yield File(found["Key"], found["Size"], found["LastModified"].timestamp(), found.get("ETag", "").strip('"') or None)
 
 
 def _add_md5(request: Any, **_: Any) -> None:

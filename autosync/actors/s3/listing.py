@@ -1,0 +1,200 @@
+"""Listings of a bucket, which are most of what a look costs where nothing has changed. The next pages are fetched while one is compared, and
+no more is read of each than is compared.
+
+boto3 takes ten times as long to read a page: it makes a tree of the XML, and dictionaries of that. Here expressions take the four things that
+count out of it. From the first page on in which not every object has each of them, boto3 lists.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future
+from datetime import datetime
+from functools import partial
+from typing import Any, NamedTuple
+from urllib.parse import unquote_plus
+from xml.sax.saxutils import unescape
+
+import boto3
+import botocore.exceptions
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.httpsession import URLLib3Session
+from botocore.utils import get_environ_proxies
+
+from ...ahead import Ahead
+from ...errors import PermanentError, TargetError, TargetRefused
+from ...files import Page
+from .errors import answered, translated
+from .parts import CONNECT_SECONDS, READ_SECONDS
+
+#: Pages that are there before they are compared; each has 1,000 objects, about 250 kB.
+_PAGES_AHEAD = 4
+_OK = 200
+
+#: Of each object in a page, in columns: four passes make no tuples, and are faster than one.
+_KEY = re.compile(r"<Key>([^<]*)</Key>")
+_TIME = re.compile(r"<LastModified>([^<]*)</LastModified>")
+_ETAG = re.compile(r"<ETag>(?:&quot;|&#34;|\")?([^<&\"]*)(?:&quot;|&#34;|\")?</ETag>")
+_SIZE = re.compile(r"<Size>([0-9]+)</Size>")
+_IS_TRUNCATED = re.compile(r"<IsTruncated>\s*(true|false)\s*</IsTruncated>")
+_NEXT = re.compile(r"<NextContinuationToken>([^<&]+)</NextContinuationToken>")
+_CODE = re.compile(r"<Code>(\w+)</Code>")
+_MESSAGE = re.compile(r"<Message>([^<]*)</Message>")
+_QUOTES = {"&quot;": '"', "&apos;": "'"}
+
+
+class Answer(NamedTuple):
+    """A page as the server wrote it, and the token that it was asked for with; "" for the first one."""
+
+    text: str
+    token: str
+
+
+class Listings:
+    """Lists one bucket.
+
+    Args:
+        session: boto3's, with the credentials.
+        client: boto3's for S3.
+        bucket: its name.
+        base: its URL.
+        where: the server, for people.
+    """
+
+    def __init__(self, session: boto3.Session, client: Any, bucket: str, base: str, where: str) -> None:
+        self._session = session
+        self._client = client
+        self._bucket = bucket
+        self._base = base
+        self._about = f"bucket {bucket}"
+        self._where = where
+        self._http = URLLib3Session(
+            verify=session._session.get_config_variable("ca_bundle") or True,
+            proxies=get_environ_proxies(base),
+            timeout=(CONNECT_SECONDS, READ_SECONDS),
+        )
+
+    def pages(self, prefix: str) -> Iterator[Page]:
+        """Every object below a prefix, in the order in which the server lists them.
+
+        Raises:
+            TargetError: it does not.
+        """
+        answers = self._answers(prefix)
+        ahead = Ahead(1, "autosync-list")
+        waiting: deque[Future[Answer | None]] = deque(ahead.ask(partial(next, answers, None)) for _ in range(_PAGES_AHEAD))
+        try:
+            while (answer := waiting.popleft().result()) is not None:
+                waiting.append(ahead.ask(partial(next, answers, None)))
+                page = read(answer.text)
+                if page is None:
+                    yield from self._by_boto3(prefix, answer.token)
+                    return
+                yield page
+        finally:
+            ahead.close(wait=False)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def _answers(self, prefix: str) -> Iterator[Answer]:
+        """The pages as they come. Behind one that does not say plainly whether another follows there is none here."""
+        token: str | None = ""
+        with translated(self._about, self._where):
+            while token is not None:
+                text = self._asked_again(prefix, token)
+                yield Answer(text, token)
+                before, token = token, next_token(text)
+                if token is not None and token == before:
+                    raise TargetError(f"{self._about} at {self._where}: a page of the listing is followed by itself")
+
+    def _asked_again(self, prefix: str, token: str) -> str:
+        """Ask once more if it must be: the server may have closed the connection meanwhile."""
+        try:
+            return self._ask(prefix, token)
+        except (PermanentError, TargetRefused):
+            raise
+        except (TargetError, botocore.exceptions.HTTPClientError):
+            return self._ask(prefix, token)
+
+    def _ask(self, prefix: str, token: str) -> str:
+        # XML cannot carry control characters, so keys are asked for as they stand in URLs.
+        params = {"list-type": "2", "encoding-type": "url", "prefix": prefix} | ({"continuation-token": token} if token else {})
+        request = AWSRequest("GET", self._base, params=params)
+        S3SigV4Auth(self._credentials(), "s3", self._client.meta.region_name or "us-east-1").add_auth(request)
+        answer = self._http.send(request.prepare())
+        text: str = answer.content.decode("utf-8", "surrogateescape")
+        if answer.status_code != _OK:
+            code, message = _CODE.search(text), _MESSAGE.search(text)
+            raise answered(self._about, code[1] if code else str(answer.status_code), message[1] if message else "", self._where)
+        return text
+
+    def _credentials(self) -> Any:
+        found = self._session.get_credentials()
+        if found is None:
+            raise botocore.exceptions.NoCredentialsError
+        return found.get_frozen_credentials()
+
+    def _by_boto3(self, prefix: str, token: str) -> Iterator[Page]:
+        asks = {"Bucket": self._bucket, "Prefix": prefix} | ({"ContinuationToken": token} if token else {})
+        with translated(self._about, self._where):
+            for said in self._client.get_paginator("list_objects_v2").paginate(**asks):
+                found = said.get("Contents", ())
+                yield Page(
+                    [one["Key"] for one in found],
+                    [one["Size"] for one in found],
+                    [one["LastModified"].timestamp() for one in found],
+                    [one.get("ETag", "").strip('"') or None for one in found],
+                )
+
+
+def next_token(text: str) -> str | None:
+    """The token to ask for the next page with; None if there is no page, or that is not said plainly."""
+    more, token = _IS_TRUNCATED.search(text), _NEXT.search(text)
+    return token[1] if more is not None and more[1] == "true" and token is not None else None
+
+
+def read(text: str) -> Page | None:
+    """What a page says, or None if not all of it is understood."""
+    more = _IS_TRUNCATED.search(text)
+    if more is None or (more[1] == "true" and next_token(text) is None) or "</ListBucketResult>" not in text:
+        return None
+    keys, times, etags, sizes = _KEY.findall(text), _TIME.findall(text), _ETAG.findall(text), _SIZE.findall(text)
+    if not text.count("<Contents") == text.count("<Contents>") == len(keys) == len(times) == len(etags) == len(sizes):
+        return None
+    plain = _plain(keys, is_encoded="<EncodingType>url</EncodingType>" in text)
+    if plain is None or not all(plain):
+        return None
+    try:
+        return Page(plain, list(map(int, sizes)), _seconds(times), [etag or None for etag in etags])
+    except ValueError:
+        return None
+
+
+def _plain(keys: list[str], *, is_encoded: bool) -> list[str] | None:
+    """Keys as they are: the server encodes them, if it knows how to, as in a URL; and XML has its own way. None: it has yet another."""
+    together = "".join(keys)
+    if "&#" in together:
+        return None
+    if "&" in together:
+        keys = [unescape(key, _QUOTES) for key in keys]
+    if is_encoded and ("%" in together or "+" in together):
+        keys = [unquote_plus(key, errors="surrogateescape") for key in keys]
+    return keys
+
+
+def _seconds(times: list[str]) -> list[float]:
+    """Times as S3 writes them (ISO 8601), in seconds since the epoch. Those of a page are often the same few."""
+    known = {told: _moment(told) for told in set(times)}
+    return [known[told] for told in times]
+
+
+def _moment(told: str) -> float:
+    moment = datetime.fromisoformat(told)
+    if moment.tzinfo is None:
+        raise ValueError(told)
+    return moment.timestamp()
