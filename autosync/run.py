@@ -14,8 +14,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -153,6 +152,8 @@ class _Keeping:
             finished = self._loop()
             self._status.clear()
             after = self._drain(finished)
+            if self._host:
+                self._host.is_idle = after is not None and after.dirty == 0
         return self._end(before, after, finished)
 
     # Start
@@ -177,9 +178,13 @@ class _Keeping:
         ends.callback(self._feed.close, 2.0)
         self._again_failed()
         self._again_unfinished()
+        if self._host:
+            self._feed.on_work = self._host.begin
         self._feed.start()
         if self._watcher:
             self._watcher.start()
+            if self._host:
+                self._host.begin()  # so that the first change does not wait for them
             log.info("keeping %s equal to %s", self._mirror.name, ", ".join(source.path for source in self._keys.sources))
         else:
             self._settle.say((LOOK_EVERYWHERE,))
@@ -443,21 +448,6 @@ def _holds_something(directory: str) -> bool:
     with suppress(OSError), os.scandir(directory) as entries:
         return next(entries, None) is not None
     return False
-
-
-@contextmanager
-def serving(host: OneHost) -> Iterator[OneHost]:
-    """Run the broker and the workers of one host for the length of a with-block.
-
-    Raises:
-        BrokerError: the broker that was named does not answer.
-        StartError: the embedded one does not start.
-    """
-    try:
-        host.start()
-        yield host
-    finally:
-        host.stop()
 
 
 def insist_on_broker(url: str) -> None:

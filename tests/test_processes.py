@@ -245,6 +245,7 @@ def test_a_broker_that_is_killed_while_it_starts_is_started_again(tmp_path: Path
     killer.start()
     try:
         server.start()
+        server.wait()
         killer.join(LIMIT)
         assert server.pid != killed[0]
         with connect(server.url) as client:
