@@ -6,8 +6,7 @@ import atexit
 import gc
 import logging
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import NoReturn
 
 import click
@@ -35,9 +34,10 @@ def watch(args: Sequence[str] | None = None, *, actor: type[Actor] | None = None
 def _door(name: str, args: Sequence[str] | None, actor: type[Actor] | None, *, one_host: bool) -> NoReturn:
     arguments = list(sys.argv[1:] if args is None else args)
     atexit.register(gc.freeze)  # else Python looks through every object once more at its end, which takes it nearly as long as to start
+    gc.disable()  # what is loaded is no garbage; `run` enables it again once all is there
     try:
-        with _nothing_collected():
-            from .command import run
+        from .command import run
+
         code = run(name, arguments, actor, one_host=one_host)
     except click.exceptions.Exit as asked:
         code = asked.exit_code
@@ -66,14 +66,3 @@ def _say(line: str, code: Exit) -> Exit:
 
 def _one_line(text: str) -> str:
     return " ".join(text.split()).rstrip(".")
-
-
-@contextmanager
-def _nothing_collected() -> Iterator[None]:
-    """Load modules without looking for garbage among them, and never look there again."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import re
 import sys
@@ -120,12 +121,19 @@ def _callback(actor_class: type[Actor], actor_name: str, *, one_host: bool) -> C
 
 
 def _check(actor: Actor) -> None:
+    """With this, all is loaded: the garbage collector need not look there any more.
+
+    Raises:
+        StartError: the target cannot be used.
+    """
     try:
         actor.check()
     except AutosyncError as error:
         raise StartError(str(error)) from error
     except Exception as error:  # a user's actor may fail in any way
         raise StartError(f"the target cannot be used: {type(error).__name__}: {error}") from error
+    gc.freeze()
+    gc.enable()
 
 
 def _mirror(actor_name: str, actor: Actor, settings: dict[str, Any], values: dict[str, Any], *, one_host: bool) -> Mirror:
@@ -215,10 +223,10 @@ def _keep(
 
 
 def _checked(actor: Actor, broker: str | None) -> Signals:
-    """Begin to listen to signals, once it is certain that there is something to keep: until then, one ends it at once.
+    """See that target and broker can be used, and listen to signals from then on: until then, one ends it at once.
 
     Raises:
-        StartError: the target cannot be used, or the broker does not answer.
+        StartError: they cannot.
     """
     _check(actor)
     if broker:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import gc
 import json
 import logging
 import os
@@ -135,7 +134,6 @@ class OneHost:
             StartError: the broker does not start.
         """
         self._gate = os.pipe()
-        gc.freeze()  # looking for garbage writes to objects, and what is written is shared no more
         for worker in self._workers:
             worker.start()
         os.close(self._gate[0])

@@ -39,8 +39,8 @@ from .wording import shown
 log = logging.getLogger(__name__)
 
 _TICK = 1.0
-#: `--once` ends as soon as it is through, so it looks more often.
-_ONCE_TICK = 0.05
+#: `--once` ends as soon as it is through, so it looks more often; the more so, the shorter it has taken yet.
+_ONCE_TICK, _ONCE_SHARE = 0.05, 0.02
 #: Looks that fail so often in a row end `--once`.
 _ONCE_LOOKS = 3
 #: A key is sent again if its message should have arrived this long ago: with an empty queue, and with one that is being worked off.
@@ -202,8 +202,11 @@ class _Keeping:
                 self._tick()
             if self._run.once and self._is_through():
                 return True
-            self._signals.stop.wait(_ONCE_TICK if self._run.once else _TICK / 2)
+            self._signals.stop.wait(self._pause())
         return False
+
+    def _pause(self) -> float:
+        return min(_ONCE_TICK, _ONCE_SHARE * (time.monotonic() - self._began)) if self._run.once else _TICK / 2
 
     def _tend_children(self) -> None:
         """Start dead children again. Whoever sees a worker die need not wait for its leases to run out."""

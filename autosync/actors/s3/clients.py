@@ -11,6 +11,8 @@ import threading
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from os import listdir
+from os.path import isdir
 from typing import Any
 
 import botocore.exceptions
@@ -48,7 +50,10 @@ def session(profile: str | None, region: str | None) -> Any:
 @cache
 def _descriptions(path: str | None) -> Any:
     """What botocore knows of S3, and how it finds endpoints. Read once, and by processes that are forked from this one not at all."""
-    return botocore.loaders.create_loader(path)
+    loader = botocore.loaders.create_loader(path)
+    # Whether there is an S3 it would learn by looking into the folders of all other services too.
+    loader.list_available_services = lambda type_name: [name for place in loader.search_paths if isdir(place) for name in listdir(place)]
+    return loader
 
 
 def client(of: Any, bucket: str, endpoint_url: str | None) -> Any:
