@@ -48,15 +48,21 @@ def allow_many_open_files() -> None:
 
 
 def has_one_thread() -> bool:
-    """Whether this process has no thread but this one, Python's or a library's: then a fork of it is whole."""
-    return len(os.listdir("/proc/self/task")) == 1
+    """Whether this process is known to have no thread but this one, be it Python's or a library's: then a fork of it is whole."""
+    try:
+        return len(os.listdir("/proc/self/task")) == 1
+    except OSError:
+        return False
 
 
 def call_itself(words: Sequence[str]) -> None:
     """Have ps(1) show these words as the command line of this process: they are written over those that it was started with, as far as
     there is room."""
-    with open("/proc/self/stat", "rb") as file:
-        fields = file.read().rpartition(b")")[2].split()
+    try:
+        with open("/proc/self/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return
     start, end = int(fields[45]), int(fields[46])  # arg_start and arg_end of proc_pid_stat(5)
     room = end - start
     if start and room > 1:

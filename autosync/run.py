@@ -39,8 +39,8 @@ from .wording import shown
 log = logging.getLogger(__name__)
 
 _TICK = 1.0
-#: `--once` ends as soon as it is through, so it looks more often; the more so, the shorter it has taken yet.
-_ONCE_TICK, _ONCE_SHARE = 0.05, 0.02
+#: `--once` ends as soon as it is through, so it looks more often: between these, and after this share of the time that it has taken yet.
+_SHORTEST_TICK, _ONCE_TICK, _ONCE_SHARE = 0.01, 0.05, 0.02
 #: Looks that fail so often in a row end `--once`.
 _ONCE_LOOKS = 3
 #: A key is sent again if its message should have arrived this long ago: with an empty queue, and with one that is being worked off.
@@ -206,7 +206,9 @@ class _Keeping:
         return False
 
     def _pause(self) -> float:
-        return min(_ONCE_TICK, _ONCE_SHARE * (time.monotonic() - self._began)) if self._run.once else _TICK / 2
+        if not self._run.once:
+            return _TICK / 2
+        return min(max(_SHORTEST_TICK, _ONCE_SHARE * (time.monotonic() - self._began)), _ONCE_TICK)
 
     def _tend_children(self) -> None:
         """Start dead children again. Whoever sees a worker die need not wait for its leases to run out."""
@@ -254,6 +256,8 @@ class _Keeping:
 
     def _guard(self) -> Standing:
         standing = self._place.keep()
+        if standing.dirty and self._host:
+            self._host.begin()  # there may be messages from before, which nobody sends again so soon
         if standing.epoch != self._epoch:
             lost = standing.epoch.partition(" ")[0] != self._epoch.partition(" ")[0]
             what = "has lost its memory" if lost else "was started again, and may have lost the last of what it was told"
