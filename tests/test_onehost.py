@@ -73,9 +73,8 @@ def test_what_was_left_to_do_is_done_even_if_nothing_differs(programs: Programs,
     (tmp_path / "state" / "one").mkdir(parents=True)
     server.start()
     server.wait()
-    Ledger(connect(server.url), "one").mark([("left", GONE)])
-    publisher = Publisher(sending_app(server.url, "autosync.one"), "autosync.one")
-    publisher.send("one", ["left"], size=0, priority=Priority.EVENT, task=DELETE)
+    publisher = Publisher(sending_app(server.url, "autosync.one"), "one", "autosync.one", Ledger(connect(server.url), "one"))
+    publisher.mark([("left", GONE)], size=0, priority=Priority.EVENT, task=DELETE)
     publisher.close()
     server.stop()
 
