@@ -677,6 +677,20 @@ def test_an_answer_that_comes_late_does_not_spoil_the_clock(elsewhere: Callable[
     assert abs(ahead - 3600) < 1.5
 
 
+def test_the_clock_that_the_check_has_seen_counts_for_the_first_look_and_not_for_later_ones(
+    elsewhere: Callable[..., Actor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hours = 1
+    actor = elsewhere(lambda: date_in(3600 * hours), delays=[0.0, 3.0])
+    actor.check()
+
+    assert abs(actor.clock_ahead() - 3600) < 1.0, "the second answer came late, so the first is believed"
+
+    monkeypatch.setattr("autosync.actors.s3._SAME_CLOCK", -1.0)
+    hours = 2
+    assert abs(actor.clock_ahead() - 7200) < 1.5
+
+
 @pytest.mark.parametrize("date", [None, "", "today", "Thu, 99 Foo 2026 10:00:00 GMT", "Sun, 99 Nov 99999 99:99:99 GMT"])
 def test_a_target_that_does_not_tell_the_time_is_taken_to_be_right(date: str | None, elsewhere: Callable[..., Actor]) -> None:
     assert elsewhere(lambda: date).clock_ahead() == 0.0
