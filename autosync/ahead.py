@@ -1,5 +1,5 @@
-"""Work that is done ahead by threads of its own. They hold nothing up: what is not wanted any more is dropped, and the program may end while
-they wait for a server or a disk."""
+"""Work that is done ahead by threads of its own. They hold nothing up: what is not wanted any more is dropped, and the program may end
+while they wait for a server or a disk."""
 
 from __future__ import annotations
 

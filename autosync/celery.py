@@ -82,6 +82,25 @@ def sending_app(broker: str, queue: str, *, events: bool = True) -> Celery:
     return sender
 
 
+def work(name: str, *, heartbeat: bool) -> int:
+    """Be a worker of this app until a signal comes, as `celery worker` is.
+
+    Args:
+        name: what Celery calls this worker, with its host.
+        heartbeat: whether to tell others that it lives.
+
+    Returns:
+        The exit status.
+    """
+    # Celery warns of root at each start; who runs autosync as root has decided so.
+    warnings.filterwarnings("ignore", message="You're running the worker")
+    worker = app.Worker(
+        hostname=name, loglevel="WARNING", quiet=True, without_gossip=True, without_mingle=True, without_heartbeat=not heartbeat
+    )
+    worker.start()
+    return int(worker.exitcode or 0)
+
+
 def _for_celery(broker: str) -> str:
     """redis-py writes unix:///path?db=0 what Celery writes redis+socket:///path?virtual_host=0."""
     return broker.replace("unix://", "redis+socket://", 1).replace("?db=", "?virtual_host=") if broker.startswith("unix://") else broker

@@ -4,40 +4,15 @@ from __future__ import annotations
 
 import atexit
 import gc
-import hashlib
 import logging
-import re
 import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, NoReturn
+from collections.abc import Sequence
+from typing import NoReturn
 
 import click
 
-from . import logs
-from .actor import Actor, SecretOption
-from .actors import load
-from .errors import AutosyncError, ConfigurationError, Exit, StartError
-from .host import boot_id
-from .keys import slashed
-from .limit import DeleteLimit
-from .look import Comparison, LookReport, Policy
-from .mirror import DEFAULT_QUEUE, Mirror
-from .onehost import OneHost, lock, state_directory
-from .options import actor_option, config_option, context_settings, parameters, sources_of, state_base
-from .processes import allow_many_open_files
-from .reconciler import Compare
-from .run import Run, Signals, insist_on_broker, keep, serving
-from .wording import shown
-
-_ONE_HOST = """Keep the copy of PATH in a target equal to PATH, all the time, on this host alone.
-
-Watches PATH, compares it with the target, and transfers what differs, with a broker and workers of its own, until Ctrl-C or SIGTERM.
-"""
-_WATCH = """Keep the copy of PATH in a target equal to PATH, with upload boxes that do the transfers.
-
-Watches PATH and compares it with the target, and puts what differs into the queue. Start `celery -A autosync worker` on the upload boxes.
-"""
+from .actor import Actor
+from .errors import AutosyncError, ConfigurationError, Exit
 
 
 def main(args: Sequence[str] | None = None, *, actor: type[Actor] | None = None) -> NoReturn:
@@ -59,8 +34,11 @@ def watch(args: Sequence[str] | None = None, *, actor: type[Actor] | None = None
 def _door(name: str, args: Sequence[str] | None, actor: type[Actor] | None, *, one_host: bool) -> NoReturn:
     arguments = list(sys.argv[1:] if args is None else args)
     atexit.register(gc.freeze)  # else Python looks through every object once more at its end, which takes it nearly as long as to start
+    gc.disable()  # what is loaded is no garbage; `run` enables it again once all is there
     try:
-        code = _run(name, arguments, actor, one_host=one_host)
+        from .command import run
+
+        code = run(name, arguments, actor, one_host=one_host)
     except click.exceptions.Exit as asked:
         code = asked.exit_code
     except click.UsageError as error:
@@ -88,165 +66,3 @@ def _say(line: str, code: Exit) -> Exit:
 
 def _one_line(text: str) -> str:
     return " ".join(text.split()).rstrip(".")
-
-
-def _run(name: str, args: list[str], actor: type[Actor] | None, *, one_host: bool) -> int:
-    if actor is None:
-        actor_name = _wanted_actor(args)
-        actor_class = load(actor_name)
-    else:
-        actor_class, actor_name = actor, _importable_name(actor)
-    command = click.Command(
-        name,
-        params=parameters(actor_class, fixed_actor=actor is not None, one_host=one_host),
-        callback=_callback(actor_class, actor_name, one_host=one_host),
-        help=_ONE_HOST if one_host else _WATCH,
-        epilog="Every option may also be given as an environment variable (AUTOSYNC_TARGET_PREFIX for --target-prefix) or in --config.",
-        context_settings=context_settings(),
-    )
-    # These two are questions, not settings: AUTOSYNC_VERSION may mean something else to whoever set it.
-    click.version_option(package_name="autosync", prog_name=name, allow_from_autoenv=False)(command)
-    click.help_option("-h", "--help", allow_from_autoenv=False)(command)
-    code = command.main(args, prog_name=name, standalone_mode=False)
-    return int(code or 0)
-
-
-def _wanted_actor(args: list[str]) -> str:
-    """Which actor is asked for; it has to be known before its own options can be read."""
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # a user's module may stand in the current directory
-    scout = click.Command(
-        "scout", params=[config_option(), actor_option()], add_help_option=False, callback=lambda actor, config: actor,
-        context_settings={**context_settings(), "ignore_unknown_options": True, "allow_extra_args": True},
-    )  # fmt: skip
-    with scout.make_context("scout", list(args), resilient_parsing=False) as context:
-        return str(scout.invoke(context))
-
-
-def _importable_name(actor: type[Actor]) -> str:
-    """`module.Class` under which a worker process finds a class that was defined in the program's main file."""
-    module = actor.__module__
-    if module == "__main__":
-        file = getattr(sys.modules["__main__"], "__file__", None)
-        if not file:
-            raise ConfigurationError(
-                f"{actor.__name__} is defined in an interactive session", "put it into a file: worker processes import it"
-            )
-        module = Path(file).stem
-    return f"{module}.{actor.__name__}"
-
-
-def _callback(actor_class: type[Actor], actor_name: str, *, one_host: bool) -> Callable[..., int]:
-    def callback(**values: Any) -> int:
-        verbosity = -1 if values["quiet"] else values["verbose"]
-        logs.configure(values["log_format"], verbosity)
-        allow_many_open_files()
-        settings = {str(option.name): values[str(option.name)] for option in actor_class.options}
-        settings["target_container"] = values["target_container"]
-        secrets = {str(option.name): values[str(option.name)] for option in actor_class.options if isinstance(option, SecretOption)}
-        actor = actor_class(**settings)
-        # As the actor has understood them: a relative path means nothing to a worker in another directory.
-        public = {name: getattr(actor, name) for name in settings if name not in secrets}
-        mirror = _mirror(actor_name, actor, public, values, one_host=one_host)
-        policy = Policy(mirror.delete, _limit(values["max_delete"]), Compare(values["compare"]), mirror.follow_links)
-        _check(actor)
-        if values["dry_run"]:
-            return _dry_run(mirror, policy, actor)
-        return _keep(mirror, policy, actor, secrets, values, verbosity, one_host=one_host)
-
-    return callback
-
-
-def _check(actor: Actor) -> None:
-    try:
-        actor.check()
-    except AutosyncError as error:
-        raise StartError(str(error)) from error
-    except Exception as error:  # a user's actor may fail in any way
-        raise StartError(f"the target cannot be used: {type(error).__name__}: {error}") from error
-
-
-def _mirror(actor_name: str, actor: Actor, settings: dict[str, Any], values: dict[str, Any], *, one_host: bool) -> Mirror:
-    sources = sources_of(values["paths"])
-    name = values["name"] or _default_name(actor_name, settings, values["target_prefix"])
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
-        raise ConfigurationError(f"--name {name!r} cannot be used", "take up to 100 letters, digits, '.', '_' and '-'")
-    mirror = Mirror(
-        name=name,
-        actor=actor_name,
-        sources=sources,
-        source_prefix=values["source_prefix"],
-        target_prefix=values["target_prefix"],
-        source_filter=values["source_filter"],
-        source_exclude=tuple(values["source_exclude"]),
-        temporary=tuple(filter(None, values["temporary"])),
-        done_marker=values["done_marker"],
-        follow_links=values["links"] == "follow",
-        settings=settings,
-        delete=values["delete"],
-        threads=values["threads"],
-        attempts=values["attempts"],
-        # A host of its own has a queue of its own: its workers are given nothing else to read.
-        queue=values["queue"] or (f"autosync.{name}" if one_host else DEFAULT_QUEUE),
-        host=boot_id(),
-    )
-    mirror.keys()  # says what is wrong with prefixes and expressions
-    for source in sources:
-        target = actor.directory
-        if target and (slashed(target).startswith(slashed(source.path)) or slashed(source.path).startswith(slashed(target))):
-            raise ConfigurationError(
-                f"the target {target} and the source {source.path} lie in one another", "mirror to a directory outside"
-            )
-    return mirror
-
-
-def _default_name(actor_name: str, settings: dict[str, Any], prefix: str) -> str:
-    """A readable name from the target, with a hash where reading alone would not tell two targets apart."""
-    told = [actor_name.rpartition(".")[2], settings.get("target_container") or settings.get("url") or "", prefix]
-    exact = "\0".join([*map(str, told), str(settings.get("endpoint_url") or "")])
-    readable = re.sub(r"[^A-Za-z0-9]+", "-", "-".join(filter(None, map(str, told)))).strip("-")[:60]
-    return f"{readable}-{hashlib.sha256(exact.encode('utf-8', 'surrogateescape')).hexdigest()[:6]}"
-
-
-def _dry_run(mirror: Mirror, policy: Policy, actor: Actor) -> int:
-    report = LookReport()
-    comparison = Comparison(mirror.keys(), actor, policy)
-    for difference in comparison.differences("", report):
-        verb = "delete" if difference.found is None else "check" if difference.etag else "upload"
-        print(verb, shown(difference.key))
-    for path, reason in report.skipped.items():
-        print("skip", shown(path), reason)
-    return Exit.DONE if report.complete and not report.held else Exit.INCOMPLETE
-
-
-def _limit(text: str | None) -> DeleteLimit:
-    return DeleteLimit() if text is None else DeleteLimit.parse(text)
-
-
-def _keep(
-    mirror: Mirror, policy: Policy, actor: Actor, secrets: dict[str, Any], values: dict[str, Any], verbosity: int, *, one_host: bool
-) -> int:
-    signals = Signals()
-    signals.install()
-    directory = state_directory(state_base(values["state_dir"]), mirror.name)
-    broker = values["broker"]
-    if broker:
-        insist_on_broker(broker)
-
-    def run(at: str) -> Run:
-        return Run(mirror, policy, actor, at, directory, values["once"], values["settle"], values["rescan"])
-
-    if not one_host:
-        return keep(run(broker), signals)
-    with lock(directory, mirror.name):
-        host = OneHost(
-            mirror,
-            directory,
-            broker=broker,
-            workers=values["workers"],
-            secrets=secrets,
-            log_format=values["log_format"],
-            verbosity=verbosity,
-        )
-        with serving(host):
-            return keep(run(host.broker), signals, host)

@@ -137,6 +137,8 @@ class Feed:
         self.skipped: dict[str, str] = {}
         #: Called with each link that an event tells of.
         self.on_link: Callable[[str], None] = lambda _: None
+        #: Called before keys are marked or sent: somebody is going to be needed.
+        self.on_work: Callable[[], None] = lambda: None
         #: How many deletions the last look everywhere held back.
         self.holding = 0
         #: When the last look everywhere began after which nothing was left to do, in seconds since the epoch; 0: none yet.
@@ -347,6 +349,7 @@ class Feed:
 
     def send(self, keys: Sequence[str], priority: Priority) -> None:
         """Send messages for keys that are marked already: swept ones."""
+        self.on_work()
         for start in range(0, len(keys), BATCH_KEYS):
             self._publisher.send(keys[start : start + BATCH_KEYS], priority=priority)
 
@@ -356,6 +359,7 @@ class Feed:
         Raises:
             BrokerError: it did not answer. It is not waited for here: who asks for this is also who starts a dead broker again.
         """
+        self.on_work()
         for start in range(0, len(keys), BATCH_KEYS):
             self._publisher.mark([(key, UNKNOWN) for key in keys[start : start + BATCH_KEYS]], size=0, priority=Priority.LOOK)
 
@@ -368,6 +372,7 @@ class Feed:
 
     def _send(self, batch: Batch, priority: Priority) -> int:
         """Mark and publish: what is marked is not forgotten, whatever happens to the message. Returns how many keys are dirty."""
+        self.on_work()
         task = DELETE if batch.gone else UPLOAD
         marked = self._insist(lambda: self._publisher.mark(batch.keys, size=batch.size, priority=priority, task=task))
         self._pace.note(len(marked.fresh), marked.dirty)

@@ -6,14 +6,19 @@ import fcntl
 import json
 import logging
 import os
+import socket
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO
 
+from .celery import work
 from .errors import StartError
 from .mirror import Mirror
-from .processes import Child
+from .processes import Child, call_itself
 from .server import EmbeddedServer
 
 log = logging.getLogger(__name__)
@@ -74,6 +79,7 @@ class OneHost:
         secrets: values of secret options; they reach the workers through their environment.
         log_format: "text" or "json".
         verbosity: see `autosync.logs.configure`.
+        held: the lock of the state directory, which workers must not share.
     """
 
     def __init__(
@@ -86,14 +92,29 @@ class OneHost:
         secrets: Mapping[str, str],
         log_format: str,
         verbosity: int,
+        held: IO[str],
     ) -> None:
         self._server = None if broker else EmbeddedServer(directory)
         self.broker = broker or (self._server.url if self._server else "")
+        self._held = held
         environ = self._environ(mirror, secrets, log_format, verbosity)
+        # What a user's module has set up in this process when it was loaded (connections, threads) may not survive a fork.
+        is_ours = "." not in mirror.actor
         self._workers = [
-            Child(f"worker {number}", self._command(mirror.name, number), environ=environ, directory=str(directory))
+            Child(
+                f"worker {number}",
+                self._command(mirror.name, number),
+                environ=environ,
+                directory=str(directory),
+                inside=partial(self._work, mirror.name, number, environ) if is_ours else None,
+            )
             for number in range(1, workers + 1)
         ]
+        #: Closed by `begin`; until then, workers that were forked read from the other end.
+        self._gate: tuple[int, int] | None = None
+        self._one_at_a_time = threading.Lock()
+        #: Whether no worker has anything in hand: set by whoever knows before `stop`.
+        self.is_idle = False
 
     @property
     def is_alone(self) -> bool:
@@ -101,15 +122,30 @@ class OneHost:
         return self._server is not None
 
     def start(self) -> None:
-        """Start the broker, wait until it answers, and start the workers.
+        """Start the broker; it comes up while other things are done."""
+        if self._server:
+            self._server.start()
+
+    def stand_by(self) -> None:
+        """Have the workers there, waiting for `begin`, and the broker answering. As long as this process has one thread, workers are forks
+        of it: all that is loaded is theirs too, and takes neither time nor memory again.
 
         Raises:
             StartError: the broker does not start.
         """
-        if self._server:
-            self._server.start()
+        self._gate = os.pipe()
         for worker in self._workers:
             worker.start()
+        os.close(self._gate[0])
+        if self._server:
+            self._server.wait()
+
+    def begin(self) -> None:
+        """There is work: let the workers begin. May be said from any thread, and more than once."""
+        with self._one_at_a_time:
+            if self._gate is not None:
+                os.close(self._gate[1])
+                self._gate = None
 
     def tend(self) -> list[int]:
         """Start again what has died. To be called from the main thread, every second or so.
@@ -126,6 +162,9 @@ class OneHost:
 
     def stop(self) -> None:
         """Let the workers finish or put back what they have in hand, then stop the broker."""
+        if self._gate is not None or (self.is_idle and self.is_alone):
+            for worker in self._workers:
+                worker.end()
         for worker in self._workers:
             worker.ask_to_end()
         for worker in self._workers:
@@ -133,10 +172,23 @@ class OneHost:
         if self._server:
             self._server.stop()
 
+    def _work(self, name: str, number: int, environ: Mapping[str, str]) -> int:
+        """What a worker does that is a fork of this process; the same as `_command`."""
+        assert self._gate is not None
+        self._held.close()
+        call_itself(["celery", "worker", _node(name, number)])
+        inlet, outlet = self._gate
+        os.close(outlet)
+        os.environ.update(environ)
+        sys.path[:] = environ["PYTHONPATH"].split(os.pathsep)
+        os.read(inlet, 1)
+        os.close(inlet)
+        return work(f"{_node(name, number)}@{socket.gethostname()}", heartbeat=not self.is_alone)
+
     def _command(self, name: str, number: int) -> list[str]:
         # Celery warns of root at each start; who runs autosync as root has decided so.
         celery = [sys.executable, "-W", "ignore:You're running the worker", "-m", "celery", "--quiet", "-A", "autosync", "worker"]
-        options = ["--hostname", f"{name}-{number}@%h", "--without-gossip", "--without-mingle", "--loglevel", "WARNING"]
+        options = ["--hostname", f"{_node(name, number)}@%h", "--without-gossip", "--without-mingle", "--loglevel", "WARNING"]
         return celery + options + (["--without-heartbeat"] if self.is_alone else [])
 
     def _environ(self, mirror: Mirror, secrets: Mapping[str, str], log_format: str, verbosity: int) -> dict[str, str]:
@@ -154,3 +206,22 @@ class OneHost:
             "PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in sys.path if os.path.isdir(path)),
         }
         return {**os.environ, **ours}
+
+
+def _node(name: str, number: int) -> str:
+    """What Celery calls a worker of a mirror, but for the host."""
+    return f"{name}-{number}"
+
+
+@contextmanager
+def serving(host: OneHost) -> Iterator[OneHost]:
+    """Run the broker and the workers of one host for the length of a with-block.
+
+    Raises:
+        StartError: the broker cannot be started.
+    """
+    try:
+        host.start()
+        yield host
+    finally:
+        host.stop()

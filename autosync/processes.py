@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import resource
@@ -9,20 +10,30 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import NoReturn, Protocol
 
 from .errors import StartError
 
 log = logging.getLogger(__name__)
 
-# Runs in the child before the real program: asks the kernel for a signal at the parent's death (prctl(2), PR_SET_PDEATHSIG = 1), and gives
-# up if the parent has died in between. A separate program, since code between fork and exec in a process with threads may deadlock.
+_SET_PDEATHSIG = 1  # prctl(2)
+# Where this process has threads, this runs in the child before the real program, and does what `_obey` does: a separate program, since code
+# between fork and exec in a process with threads may deadlock.
 _LAUNCH = (
     "import ctypes,os,sys;"
     "ctypes.CDLL(None).prctl(1,int(sys.argv[1]),0,0,0);"
     "os.getppid()==int(sys.argv[2]) or os._exit(1);"
     "os.execv(sys.argv[3],sys.argv[3:])"
 )
+#: The exit status of a program that could not be started, as shells tell it.
+_NOT_STARTED = 127
+#: Signals that a parent may have handlers for, which are no business of its child's.
+_OURS = (signal.SIGINT, signal.SIGTERM)
+#: How long the pauses between two looks at a child that is to end may become, in seconds.
+_LONGEST_PAUSE = 0.02
 #: A child that lives for less than this has failed to start, in seconds; so many times in a row are enough.
 _TOO_SHORT = 5.0
 _TOO_OFTEN = 5
@@ -36,10 +47,34 @@ def allow_many_open_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def has_one_thread() -> bool:
+    """Whether this process is known to have no thread but this one, be it Python's or a library's: then a fork of it is whole."""
+    try:
+        return len(os.listdir("/proc/self/task")) == 1
+    except OSError:
+        return False
+
+
+def call_itself(words: Sequence[str]) -> None:
+    """Have ps(1) show these words as the command line of this process: they are written over those that it was started with, as far as
+    there is room."""
+    try:
+        with open("/proc/self/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return
+    start, end = int(fields[45]), int(fields[46])  # arg_start and arg_end of proc_pid_stat(5)
+    room = end - start
+    if start and room > 1:
+        ctypes.memmove(start, os.fsencode("\0".join(words))[: room - 1].ljust(room, b"\0"), room)
+
+
 class Child:
     """One child process, which can be started again when it has died.
 
     Start it from the main thread only: the kernel's promise is bound to the thread that started it.
+
+    A process of one thread forks, which is quick. One that has more starts the program through another.
 
     Args:
         name: for messages.
@@ -47,6 +82,8 @@ class Child:
         environ: its environment; None: this process's.
         directory: where it runs.
         at_death: the signal that it gets when this process dies.
+        inside: does the same as the command and returns the exit status; called in a fork of this process, where it can be forked. It has
+            nothing to load, and shares its memory with this process. It is in the directory, and sets its environment itself.
     """
 
     def __init__(
@@ -57,26 +94,22 @@ class Child:
         environ: Mapping[str, str] | None = None,
         directory: str | None = None,
         at_death: signal.Signals = signal.SIGKILL,
+        inside: Callable[[], int] | None = None,
     ) -> None:
         self.name = name
-        self._command = [sys.executable, "-I", "-S", "-c", _LAUNCH, str(int(at_death)), str(os.getpid()), *command]
+        self._command = command
         self._environ = environ
         self._directory = directory
-        self._process: subprocess.Popen[bytes] | None = None
+        self._at_death = at_death
+        self._inside = inside or self._become_the_program
+        self._process: _Process | None = None
         self._started = 0.0
         self._short_lives = 0
 
     def start(self) -> None:
         """Start it, in a session of its own, so that Ctrl-C in a terminal reaches only its parent. What it writes to stderr is seen."""
         self._started = time.monotonic()
-        self._process = subprocess.Popen(
-            self._command,
-            env=self._environ,
-            cwd=self._directory,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        self._process = self._fork() if has_one_thread() else self._launch()
 
     def pid(self) -> int | None:
         """Its process id, if it was started."""
@@ -121,3 +154,130 @@ class Child:
         """Send SIGTERM, if it runs."""
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
+
+    def end(self) -> None:
+        """End it at once: it has nothing in hand."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+
+    def _launch(self) -> _Process:
+        launcher = [sys.executable, "-I", "-S", "-c", _LAUNCH, str(int(self._at_death)), str(os.getpid())]
+        return subprocess.Popen(
+            [*launcher, *self._command],
+            env=self._environ,
+            cwd=self._directory,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def _fork(self) -> _Process:
+        parent = os.getpid()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _OURS)  # a signal to the child must not meet with its parent's handlers
+        try:
+            pid = os.fork()
+            if not pid:
+                _end_with(self._work, parent, self._at_death)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return _Forked(pid)
+
+    def _work(self) -> int:
+        """What the child does."""
+        if self._directory:
+            os.chdir(self._directory)
+        return self._inside()
+
+    def _become_the_program(self) -> int:
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_DFL)  # Python ignores them, and what is ignored stays so
+        try:
+            if self._environ is None:
+                os.execv(self._command[0], list(self._command))  # noqa: S606 - as everywhere, without a shell
+            os.execve(self._command[0], list(self._command), self._environ)  # noqa: S606
+        except OSError as error:
+            print(f"{self._command[0]}: {error.strerror}", file=sys.stderr)
+        return _NOT_STARTED
+
+
+class _Process(Protocol):
+    """What `Child` needs of a process; `subprocess.Popen` has it."""
+
+    @property
+    def pid(self) -> int: ...
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def terminate(self) -> None: ...
+    def kill(self) -> None: ...
+
+
+class _Forked:
+    """A fork of this process, to be handled as a `subprocess.Popen`."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._status: int | None = None
+
+    def poll(self) -> int | None:
+        if self._status is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self._status = os.waitstatus_to_exitcode(status) if pid else None
+        return self._status
+
+    def wait(self, timeout: float | None = None) -> int:
+        until = None if timeout is None else time.monotonic() + timeout
+        pause = 0.0005
+        while (status := self.poll()) is None:
+            if until is not None and time.monotonic() > until:
+                raise subprocess.TimeoutExpired("", timeout or 0.0)
+            time.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+        return status
+
+    def terminate(self) -> None:
+        os.kill(self.pid, signal.SIGTERM)
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+
+
+def _end_with(work: Callable[[], int], parent: int, at_death: signal.Signals) -> NoReturn:
+    """Do the work of a child that was just forked, and end with its exit status. Nothing that the parent has arranged for its own end is
+    done here."""
+    status = 1
+    try:
+        _obey(parent, at_death)
+        status = work()
+    except SystemExit as asked:
+        status = _status_of(asked)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
+        os._exit(status)
+
+
+def _obey(parent: int, at_death: signal.Signals) -> None:
+    """Be a child: get a signal from the kernel at the parent's death, give up if it has died already, leave its terminal alone, and hear
+    signals as if there had been no parent."""
+    ctypes.CDLL(None).prctl(_SET_PDEATHSIG, int(at_death), 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
+    os.setsid()
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)
+    os.dup2(nothing, 1)
+    os.close(nothing)
+    for number in _OURS:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _OURS)
+
+
+def _status_of(asked: SystemExit) -> int:
+    """The exit status as Python makes it: a text is said, and means 1."""
+    if asked.code is None or isinstance(asked.code, int):
+        return asked.code or 0
+    print(asked.code, file=sys.stderr)
+    return 1

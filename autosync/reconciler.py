@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import Enum
 from itertools import pairwise
 from operator import lt
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from .errors import OutOfOrder
 from .files import File, Page
@@ -161,14 +161,14 @@ class Comparing:
     def __iter__(self) -> Iterator[Difference]:
         for ours in self._source:
             if isinstance(ours[1], Found):
-                yield from self._one(*cast(tuple[str, Found], ours))
+                yield from self._one(*ours)
             else:
-                yield from self._many(*cast(tuple[list[str], Run], ours))
+                yield from self._many(*ours)
         while self._listed.left():
             yield self._gone()
 
     def _many(self, keys: list[str], run: Run) -> Iterator[Difference]:
-        """Most files are equal. So as many as stand on both sides are compared all at once, and one by one only if that shows a difference."""
+        """Most files are equal: as many as stand on both sides are compared all at once, and one by one only if that shows a difference."""
         listed, sizes, changed = self._listed, run.sizes(), run.changed()
         start, end = 0, len(keys)
         while start < end and (left := listed.left()):

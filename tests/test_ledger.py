@@ -773,6 +773,7 @@ def socket_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded
     directory = tmp_path_factory.mktemp("broker")
     server = EmbeddedServer(directory)
     server.start()
+    server.wait()
     yield server
     server.stop()
 

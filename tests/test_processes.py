@@ -16,7 +16,7 @@ import pytest
 from autosync import processes
 from autosync.errors import StartError
 from autosync.ledger import connect
-from autosync.processes import Child
+from autosync.processes import Child, has_one_thread
 from autosync.server import EmbeddedServer
 from lab.servers import wait_until
 
@@ -43,10 +43,15 @@ def python(code: str) -> list[str]:
     return [sys.executable, "-c", code]
 
 
-@pytest.fixture
-def child() -> Iterator[Callable[..., Child]]:
-    """Makes children, and sees that none is left."""
+@pytest.fixture(params=["one thread", "more threads"])
+def child(request: pytest.FixtureRequest) -> Iterator[Callable[..., Child]]:
+    """Makes children, of a process that may fork and of one that may not, and sees that none is left."""
     made: list[Child] = []
+    over = threading.Event()
+    thread = threading.Thread(target=over.wait)
+    if request.param == "more threads":
+        thread.start()
+    assert has_one_thread() == (request.param == "one thread")
 
     def make(*command: str, **more: object) -> Child:
         made.append(Child("the child", command, **more))  # type: ignore[arg-type]
@@ -55,6 +60,9 @@ def child() -> Iterator[Callable[..., Child]]:
     yield make
     for one in made:
         one.stop(0.0)
+    over.set()
+    if thread.ident:
+        thread.join()
 
 
 def test_a_child_runs_the_program_itself_under_its_own_pid(child: Callable[..., Child]) -> None:
@@ -86,7 +94,7 @@ def test_a_child_gets_its_arguments_environment_and_directory_as_they_are(child:
 PARENT = """
 import signal, sys, threading
 from autosync.ledger import connect
-from autosync.processes import Child
+from autosync.processes import Child, has_one_thread
 from autosync.server import EmbeddedServer
 
 child = Child("grandchild", sys.argv[2:], at_death=signal.Signals[sys.argv[1]])
@@ -233,6 +241,66 @@ def test_stopping_what_was_never_started_or_has_ended_is_nothing(child: Callable
     assert one.has_ended() == 0
 
 
+FORKING = """
+import os, pathlib, signal, sys, threading
+from autosync.processes import Child, call_itself
+
+def work():
+    {}
+
+handled = lambda *_: os._exit(99)
+for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, handled)
+child = Child("grandchild", ["/bin/false"], directory={!r}, inside=work)
+child.start()
+print(child.pid(), flush=True)
+{}
+"""
+
+
+def forking(directory: Path, work: str, then: str = "child.stop(60)\nprint(child.has_ended())") -> list[str]:
+    """A program with a child that is its fork; `work` is what that does. It says the child's process id, and how it ended."""
+    return python(FORKING.format("\n    ".join(work.splitlines()), str(directory), then))
+
+
+@pytest.mark.parametrize(
+    ("work", "status", "said"),
+    [
+        ("return 5", 5, ""),
+        ("sys.exit(6)", 6, ""),
+        ("sys.exit('so it is')", 1, "so it is"),
+        ("raise ValueError('broken')", 1, "ValueError: broken"),
+        ("os.kill(os.getpid(), signal.SIGTERM)", -signal.SIGTERM, ""),
+        ("print('nobody reads this'); return 0 if os.getcwd() == directory and sys.stdin.read() == '' else 1", 0, ""),
+    ],
+)
+def test_a_fork_does_its_work_and_ends_with_its_status(work: str, status: int, said: str, tmp_path: Path) -> None:
+    work = work.replace("directory", repr(str(tmp_path)))
+    ended = subprocess.run(
+        forking(tmp_path, work, "print(child._process.wait(60))"), capture_output=True, text=True, check=True, timeout=60
+    )
+
+    assert ended.stdout.split()[1:] == [str(status)], ended.stderr
+    assert said in ended.stderr
+    assert said or not ended.stderr
+
+
+def test_a_fork_is_seen_under_its_own_name_and_dies_with_its_parent(tmp_path: Path) -> None:
+    work = "call_itself(['celery', 'worker', 'x' * 10_000])\npathlib.Path('ready').touch()\nthreading.Event().wait()"
+    with subprocess.Popen(forking(tmp_path, work, "threading.Event().wait()"), stdout=subprocess.PIPE, text=True) as parent:
+        try:
+            assert parent.stdout is not None
+            pid = int(parent.stdout.readline())
+            wait_until((tmp_path / "ready").exists, LIMIT, "the fork is at work")
+            assert os.getsid(pid) == pid, "Ctrl-C in the terminal must not reach it"
+            assert Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:2] == [b"celery", b"worker"]
+            assert Path(f"/proc/{parent.pid}/cmdline").read_bytes().startswith(os.fsencode(sys.executable))
+        finally:
+            parent.send_signal(signal.SIGKILL)
+
+    wait_until(lambda: not is_running(pid), LIMIT, "the grandchild has ended")
+
+
 def test_a_broker_that_is_killed_while_it_starts_is_started_again(tmp_path: Path) -> None:
     server = EmbeddedServer(tmp_path)
     killed: list[int] = []
@@ -245,6 +313,7 @@ def test_a_broker_that_is_killed_while_it_starts_is_started_again(tmp_path: Path
     killer.start()
     try:
         server.start()
+        server.wait()
         killer.join(LIMIT)
         assert server.pid != killed[0]
         with connect(server.url) as client:

@@ -304,7 +304,10 @@ def test_a_link_that_is_put_in_place_afterwards_leads_nowhere(tree: Path, tmp_pa
 def test_the_caller_says_what_is_entered_and_what_is_taken(tree: Path) -> None:
     plant(tree, [[b"in", b"yes"], [b"in", b"no"], [b"out", b"yes"], [b"yes"]])
 
-    walk = Walk(str(tree), str(tree), lambda directory: directory != f"{tree}/out", lambda _, names: [name for name in names if name == "yes"])
+    def accepts(_: str, names: list[str]) -> list[str]:
+        return [name for name in names if name == "yes"]
+
+    walk = Walk(str(tree), str(tree), lambda directory: directory != f"{tree}/out", accepts)
 
     assert paths(walk) == [f"{tree}/in/yes", f"{tree}/yes"]
 

@@ -1,12 +1,11 @@
-"""Any S3: boto3 decides (sessions, profiles, credentials, regions, rare calls), obstore carries small objects.
+"""Any S3: boto3 decides (sessions, profiles, credentials, regions, rare calls; clients.py), obstore carries small objects.
 
-Large files go up in parts (parts.py); listings have a way of their own (listing.py). Keys that obstore cannot write exactly (it drops a leading slash and refuses empty, `.` and `..`
-segments and control characters) go through boto3.
+Large files go up in parts (parts.py); listings have a way of their own (listing.py). Keys that obstore cannot write exactly (it drops a
+leading slash and refuses empty, `.` and `..` segments and control characters) go through boto3.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import mimetypes
 import posixpath
@@ -15,25 +14,22 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import timedelta
 from functools import cached_property, lru_cache
 from typing import Any, ClassVar, cast
 
 import boto3
-import botocore.exceptions
 import click
 import obstore
-from botocore.config import Config
-from obstore.auth.boto3 import Boto3CredentialProvider
 from obstore.store import S3Store
 
 from ...actor import Actor
-from ...errors import PermanentError, TargetError, TargetRefused
+from ...errors import PermanentError, TargetError
 from ...files import File, Listing, PagedListing
 from ...reading import SourceFile
+from . import clients
 from .errors import answered, translated
 from .listing import Listings
-from .parts import CONNECT_SECONDS, READ_SECONDS, PartsUpload, pieces_of, seconds_ahead
+from .parts import PartsUpload, pieces_of, seconds_ahead
 
 #: Files up to this size are sent in one request, from memory.
 SMALL = 8 << 20
@@ -44,6 +40,8 @@ _MEMORY = 64 << 20
 #: https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html
 _LONGEST_KEY = 1024
 _DELETES_AT_ONCE = 1000
+#: What was told of a clock is good for so many seconds: either may be set meanwhile.
+_SAME_CLOCK = 5.0
 
 #: What obstore cannot write exactly, and some servers do not keep: by kind.
 _IRREGULARITIES = {
@@ -81,6 +79,8 @@ class S3Actor(Actor):
     def __init__(self, **settings: object) -> None:
         super().__init__(**settings)
         self._memory = _Budget(_MEMORY)
+        #: When `check` asked for the time, and what it was told.
+        self._clock_at_check = (float("-inf"), (0.0, 0.0))
         self._kept: set[str] = set()
         self._not_kept: set[str] = set()
 
@@ -88,8 +88,8 @@ class S3Actor(Actor):
 
     def check(self) -> None:
         """See that the bucket is there, may be listed, and that the credentials are right."""
+        self._clock_at_check = (time.monotonic(), self._ask_the_time())
         with translated(f"bucket {self.target_container}", self._where):
-            self._client.list_objects_v2(Bucket=self.target_container, MaxKeys=1)
             _ = self._store  # what obstore cannot be set up with shows here
 
     def list(self, prefix: str = "") -> Listing:
@@ -164,7 +164,10 @@ class S3Actor(Actor):
     def clock_ahead(self) -> float:
         """Asked for with a listing of one key. Off by half a second and half a round trip at most."""
         # The first request may make a connection, wait for credentials, or be sent twice; the quicker of two is believed.
-        return min(self._ask_the_time() for _ in range(2))[1]
+        asked, first = self._clock_at_check
+        if time.monotonic() - asked > _SAME_CLOCK:
+            first = self._ask_the_time()
+        return min(first, self._ask_the_time())[1]
 
     def _ask_the_time(self) -> tuple[float, float]:
         """The round trip, and by how much the server's clock is ahead, both in seconds."""
@@ -184,70 +187,20 @@ class S3Actor(Actor):
 
     @cached_property
     def _session(self) -> boto3.Session:
-        try:
-            return boto3.Session(profile_name=self.profile, region_name=self.region)
-        except botocore.exceptions.ProfileNotFound as error:
-            raise TargetRefused(str(error), "see ~/.aws/config") from error
+        return clients.session(self.profile, self.region)
 
     @cached_property
     def _client(self) -> Any:
-        # Servers that are not Amazon's often do not know the checksums that boto3 sends unasked.
-        checksums = "when_required" if self.endpoint_url else "when_supported"
-        config = Config(
-            connect_timeout=CONNECT_SECONDS,
-            read_timeout=READ_SECONDS,
-            retries={"mode": "standard", "total_max_attempts": 2},
-            max_pool_connections=32,
-            request_checksum_calculation=checksums,
-            response_checksum_validation=checksums,
-            # For URLs boto3 would take version 2 in the oldest regions and on other servers than Amazon's. Many of these refuse that, and
-            # so does Amazon where the bucket is encrypted with KMS.
-            signature_version="s3v4",
-        )
-        try:
-            client = self._session.client("s3", endpoint_url=self.endpoint_url, config=config)
-            if self.endpoint_url is None:
-                client = self._in_its_region(client, config)
-                region = client.meta.region_name
-                if client.meta.endpoint_url == f"https://s3.{region}.amazonaws.com":
-                    # For its URLs boto3 would take Amazon's global endpoint, which does not lead to younger regions, nor at once to new
-                    # buckets in others; it takes the region's own if it is told how the bucket is addressed.
-                    client = self._session.client("s3", region_name=region, config=config.merge(Config(s3={"addressing_style": "virtual"})))
-            client.meta.events.register("before-sign.s3.DeleteObjects", _add_md5)
-            return client
-        except (ValueError, botocore.exceptions.BotoCoreError) as error:
-            raise TargetRefused(f"S3 cannot be set up: {error}", "check --endpoint-url, --region and the AWS configuration") from error
-
-    def _in_its_region(self, client: Any, config: Config) -> Any:
-        """boto3 follows Amazon's redirects to the region of a bucket; obstore does not, so the region is settled here."""
-        with suppress(botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError):
-            said = client.head_bucket(Bucket=self.target_container)
-            region = said.get("BucketRegion")
-            if region and region != client.meta.region_name:
-                return self._session.client("s3", region_name=region, config=config)
-        return client
+        return clients.client(self._session, str(self.target_container), self.endpoint_url)
 
     @cached_property
     def _base(self) -> str:
-        """The URL in front of every key, addressed (by path or by host name) as boto3 does it."""
-        signed: str = self._client.generate_presigned_url("get_object", Params={"Bucket": self.target_container, "Key": "x"})
-        return signed.partition("?")[0].removesuffix("/x")
+        """The URL in front of every key."""
+        return clients.base(self._client, str(self.target_container))
 
     @cached_property
     def _store(self) -> S3Store:
-        return S3Store(
-            str(self.target_container),
-            endpoint=self._base,
-            virtual_hosted_style_request=True,  # that is: the endpoint is the bucket's own URL
-            region=self._client.meta.region_name or "us-east-1",
-            credential_provider=Boto3CredentialProvider(self._session),
-            client_options={
-                "allow_http": True,
-                "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
-                "timeout": timedelta(seconds=READ_SECONDS),
-            },
-            retry_config={"max_retries": 1, "retry_timeout": timedelta(seconds=READ_SECONDS)},
-        )
+        return clients.store(self._session, self._client, str(self.target_container), self._base)
 
     @cached_property
     def _parts(self) -> PartsUpload:
@@ -302,12 +255,6 @@ class S3Actor(Actor):
                 f"this S3 server does not keep the key {key!r} as it is written ({', '.join(sorted(risks))})",
                 "use --source-prefix or --target-prefix to make plain keys, or rename the file",
             )
-
-
-def _add_md5(request: Any, **_: Any) -> None:
-    """Many servers insist on the checksum that S3 once insisted on, which boto3 does not send any more."""
-    if "Content-MD5" not in request.headers:
-        request.headers["Content-MD5"] = base64.b64encode(hashlib.md5(request.body, usedforsecurity=False).digest()).decode()
 
 
 class _Budget:

@@ -1,0 +1,142 @@
+"""How a bucket is reached: boto3 decides on credentials, region and address, and obstore is told."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import threading
+from contextlib import suppress
+from datetime import timedelta
+from functools import cache
+from os import listdir
+from os.path import isdir
+from typing import Any
+
+import boto3
+import botocore.exceptions
+import botocore.loaders
+import botocore.session
+from botocore.config import Config
+from obstore.auth.boto3 import Boto3CredentialProvider
+from obstore.store import S3Store
+
+from ...errors import TargetRefused
+from .parts import CONNECT_SECONDS, READ_SECONDS
+
+_one_at_a_time = threading.Lock()
+
+
+def session(profile: str | None, region: str | None) -> boto3.Session:
+    """A session: profile, region and credentials.
+
+    Raises:
+        TargetRefused: there is no such profile.
+    """
+    core = botocore.session.get_session()
+    if profile is not None:
+        core.set_config_variable("profile", profile)
+    try:
+        core.register_component("data_loader", _descriptions(core.get_config_variable("data_path")))
+        return boto3.Session(botocore_session=core, region_name=region)
+    except botocore.exceptions.ProfileNotFound as error:
+        raise TargetRefused(str(error), "see ~/.aws/config") from error
+
+
+@cache
+def _descriptions(path: str | None) -> Any:
+    """What botocore knows of S3, and how it finds endpoints. Read once, and by processes that are forked from this one not at all."""
+    loader = botocore.loaders.create_loader(path)
+    # Whether there is an S3 it would learn by looking into the folders of all other services too.
+    loader.list_available_services = lambda type_name: [name for place in loader.search_paths if isdir(place) for name in listdir(place)]
+    return loader
+
+
+def client(of: boto3.Session, bucket: str, endpoint_url: str | None) -> Any:
+    """A client for one bucket.
+
+    Args:
+        of: a session.
+        bucket: its name.
+        endpoint_url: a server to use instead of Amazon's.
+
+    Raises:
+        TargetRefused: it cannot be made of what the user wrote.
+    """
+    # Servers that are not Amazon's often do not know the checksums that are sent unasked.
+    checksums = "when_required" if endpoint_url else "when_supported"
+    config = Config(
+        connect_timeout=CONNECT_SECONDS,
+        read_timeout=READ_SECONDS,
+        retries={"mode": "standard", "total_max_attempts": 2},
+        max_pool_connections=32,
+        request_checksum_calculation=checksums,
+        response_checksum_validation=checksums,
+        # For URLs boto3 would take version 2 in the oldest regions and on other servers than Amazon's. Many of these refuse that, and
+        # so does Amazon where the bucket is encrypted with KMS.
+        signature_version="s3v4",
+    )
+    try:
+        with _one_at_a_time:  # sessions are not made for threads
+            made = of.client("s3", endpoint_url=endpoint_url, config=config)
+            if endpoint_url is None:
+                made = _in_its_region(of, made, bucket, config)
+                region = made.meta.region_name
+                if made.meta.endpoint_url == f"https://s3.{region}.amazonaws.com":
+                    # For its URLs boto3 would take Amazon's global endpoint, which does not lead to younger regions, nor at once to new
+                    # buckets in others; it takes the region's own if it is told how the bucket is addressed.
+                    made = of.client("s3", region_name=region, config=config.merge(Config(s3={"addressing_style": "virtual"})))
+        made.meta.events.register("before-sign.s3.DeleteObjects", _add_md5)
+        return made
+    except (ValueError, botocore.exceptions.BotoCoreError) as error:
+        raise TargetRefused(f"S3 cannot be set up: {error}", "check --endpoint-url, --region and the AWS configuration") from error
+
+
+def base(by: Any, bucket: str) -> str:
+    """The URL in front of every key, addressed (by path or by host name) as boto3 does it.
+
+    Args:
+        by: a client.
+        bucket: its name.
+    """
+    signed: str = by.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "x"})
+    return signed.partition("?")[0].removesuffix("/x")
+
+
+def store(of: boto3.Session, by: Any, bucket: str, address: str) -> S3Store:
+    """obstore's way to the bucket.
+
+    Args:
+        of: the session.
+        by: the client.
+        bucket: its name.
+        address: its URL, see `base`.
+    """
+    return S3Store(
+        bucket,
+        endpoint=address,
+        virtual_hosted_style_request=True,  # that is: the endpoint is the bucket's own URL
+        region=by.meta.region_name or "us-east-1",
+        credential_provider=Boto3CredentialProvider(of),
+        client_options={
+            "allow_http": True,
+            "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
+            "timeout": timedelta(seconds=READ_SECONDS),
+        },
+        retry_config={"max_retries": 1, "retry_timeout": timedelta(seconds=READ_SECONDS)},
+    )
+
+
+def _in_its_region(of: boto3.Session, made: Any, bucket: str, config: Config) -> Any:
+    """boto3 follows Amazon's redirects to the region of a bucket; obstore does not, so the region is settled here."""
+    with suppress(botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError):
+        said = made.head_bucket(Bucket=bucket)
+        region = said.get("BucketRegion")
+        if region and region != made.meta.region_name:
+            return of.client("s3", region_name=region, config=config)
+    return made
+
+
+def _add_md5(request: Any, **_: Any) -> None:
+    """Many servers insist on the checksum that S3 once insisted on, which boto3 does not send any more."""
+    if "Content-MD5" not in request.headers:
+        request.headers["Content-MD5"] = base64.b64encode(hashlib.md5(request.body, usedforsecurity=False).digest()).decode()
