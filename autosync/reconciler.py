@@ -168,7 +168,7 @@ class Comparing:
             yield self._gone()
 
     def _many(self, keys: list[str], run: Run) -> Iterator[Difference]:
-        """Most files are equal: as many as stand on both sides are compared all at once, and one by one only if that shows a difference."""
+        """Most files are equal. So as many as may stand on both sides are compared at once; one by one, if that shows a difference."""
         listed, sizes, changed = self._listed, run.sizes(), run.changed()
         start, end = 0, len(keys)
         while start < end and (left := listed.left()):

@@ -9,9 +9,10 @@ import shutil
 import socket
 import stat
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 from autosync import tree as module
 from autosync.tree import Walk, open_beneath, open_directory_beneath, open_root, resolve_beneath
 from lab.servers import wait_until
+from lab.slowdisk import slow_disk
 
 NAMES = st.one_of(
     st.sampled_from([b"a", b"a-", b"a.", b"a0", b"a b", b"-", b".x", b"0", b"b", b"\n", b"a\n", b"\xff", b"\xc3\xa9", "😀".encode()]),
@@ -50,6 +52,18 @@ def paths(walk: Walk) -> list[str]:
 
 def descriptors() -> set[str]:
     return set(os.listdir("/proc/self/fd"))
+
+
+@pytest.fixture(autouse=True, params=["alone", "with helpers"])
+def helpers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """For the second, each walk takes its disk for a slow one from the beginning, and little is held ahead of it."""
+    if request.param == "with helpers":
+        monkeypatch.setattr(module, "_PACE_SECONDS", -1.0)
+        monkeypatch.setattr(module, "_SLOW_CALL", -1.0)
+        monkeypatch.setattr(module, "_FILES_AT_FIRST", 2)
+        monkeypatch.setattr(module, "_DIRECTORIES_AHEAD", 3)
+        monkeypatch.setattr(module, "_FILES_AHEAD", 4)
+    return str(request.param)
 
 
 @pytest.fixture(params=["new kernel", "kernel without openat2", "runtime that forbids openat2"])
@@ -304,7 +318,7 @@ def test_a_link_that_is_put_in_place_afterwards_leads_nowhere(tree: Path, tmp_pa
 def test_the_caller_says_what_is_entered_and_what_is_taken(tree: Path) -> None:
     plant(tree, [[b"in", b"yes"], [b"in", b"no"], [b"out", b"yes"], [b"yes"]])
 
-    def accepts(_: str, names: list[str]) -> list[str]:
+    def accepts(directory: str, names: list[str]) -> list[str]:
         return [name for name in names if name == "yes"]
 
     walk = Walk(str(tree), str(tree), lambda directory: directory != f"{tree}/out", accepts)
@@ -332,7 +346,8 @@ def test_a_file_that_vanishes_is_passed_over(tree: Path) -> None:
     plant(tree, [[b"a"], [b"b"], [b"c"]])
 
     def accepts(directory: str, names: list[str]) -> list[str]:
-        os.unlink(f"{directory}b")
+        if "b" in names:
+            os.unlink(f"{directory}b")
         return names
 
     walk = Walk(str(tree), str(tree), accepts=accepts)
@@ -361,8 +376,9 @@ def test_a_file_that_becomes_a_directory_is_no_file(tree: Path) -> None:
     plant(tree, [[b"a"], [b"b"]])
 
     def accepts(directory: str, names: list[str]) -> list[str]:
-        os.unlink(f"{directory}a")
-        os.mkdir(f"{directory}a")
+        if "a" in names:
+            os.unlink(f"{directory}a")
+            os.mkdir(f"{directory}a")
         return names
 
     assert paths(Walk(str(tree), str(tree), accepts=accepts)) == [f"{tree}/b"]
@@ -514,6 +530,80 @@ def test_a_walk_that_is_given_up_leaves_no_descriptor_behind(tree: Path) -> None
 
     assert len(during) > len(before)
     assert descriptors() == before
+
+
+# A slow disk
+
+@pytest.fixture
+def slow(tmp_path: Path) -> Iterator[Callable[[Path], Callable[[], dict[str, int]]]]:
+    """Shows a directory on a disk on which each call takes a millisecond. What it gives tells what the disk has seen."""
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK) or shutil.which("fusermount") is None:
+        pytest.skip("there is no FUSE here")
+    with ExitStack() as ends:
+        yield lambda shown: ends.enter_context(slow_disk(shown, tmp_path / "slow", 0.001))
+
+
+@pytest.mark.parametrize("shape", ["one large directory", "many small ones", "deep ones"])
+def test_several_calls_are_in_flight_on_a_slow_disk(
+    tree: Path, slow: Callable[[Path], Callable[[], dict[str, int]]], shape: str, tmp_path: Path
+) -> None:
+    many = {
+        "one large directory": [[b"%d" % number] for number in range(400)],
+        "many small ones": [[b"%d" % number, name] for number in range(150) for name in (b"a", b"b")],
+        "deep ones": [[b"%d" % number, *[b"d"] * (number % 7), b"f"] for number in range(60)],
+    }
+    made = plant(tree, many[shape])
+    seen = slow(tree)
+    paths(Walk(str(tmp_path / "slow"), str(tmp_path / "slow")))  # names that it has not met yet, the kernel asks FUSE for one by one
+
+    walk = Walk(str(tmp_path / "slow"), str(tmp_path / "slow"))
+
+    assert paths(walk) == sorted(f"{tmp_path}/slow{path[len(str(tree)):]}" for path in made)
+    assert walk.errors == []
+    assert seen()["at once"] > 2
+
+
+def test_a_walk_of_a_slow_disk_that_is_given_up_leaves_nothing_behind(tree: Path, slow: Callable[[Path], object], tmp_path: Path) -> None:
+    plant(tree, [[b"%d" % number, b"%d" % name, b"f"] for number in range(20) for name in range(20)])
+    slow(tree)
+    before = descriptors()
+
+    walk = Walk(str(tmp_path / "slow"), str(tmp_path / "slow")).runs()
+    for _ in range(100):
+        next(walk)
+    helpers = [thread for thread in threading.enumerate() if thread.name == "autosync-walk"]
+    walk.close()
+
+    assert helpers
+    assert not any(thread.is_alive() for thread in helpers)
+    assert descriptors() == before
+
+
+def test_a_fast_disk_is_walked_alone(tree: Path, helpers: str) -> None:
+    plant(tree, [[b"%d" % number, b"%d" % name] for number in range(30) for name in range(30)])
+
+    walk = Walk(str(tree), str(tree)).runs()
+    next(walk)
+    threads = {thread.name for thread in threading.enumerate()}
+    walk.close()
+
+    assert ("autosync-walk" in threads) == (helpers == "with helpers")
+
+
+def test_what_is_held_ahead_is_bounded(tree: Path, helpers: str) -> None:
+    """With a descriptor for each directory that the walk is in or that is open ahead of it, and for reading names."""
+    plant(tree, [[b"%d" % number, *[b"d"] * depth, b"%d" % name] for number in range(9) for depth in range(5) for name in range(9)])
+    before = len(descriptors())
+    held = [len(descriptors()) - before for _ in Walk(str(tree), str(tree)).runs()]
+
+    assert max(held) <= 1 + 6 + (3 if helpers == "with helpers" else 0) + 2
+
+
+def test_any_order_will_do_to_see_whether_there_is_anything(tree: Path) -> None:
+    made = plant(tree, [[b"%d" % number, b"%d" % name] for number in range(5) for name in range(5)])
+    os.mkfifo(tree / "pipe")
+
+    assert sorted(paths(Walk(str(tree), str(tree), in_order=False))) == sorted([*made, f"{tree}/pipe"])
 
 
 # Openers

@@ -1,5 +1,4 @@
-"""Listings of a bucket, which are most of what a look costs where nothing has changed. The next pages are fetched while one is compared,
-and no more is read of each than is compared.
+"""Listings of a bucket. The next pages are fetched while one is compared, and no more is read of each than is compared.
 
 boto3 takes ten times as long to read a page: it makes a tree of the XML, and dictionaries of that. Here expressions take the four things
 that count out of it. From the first page on in which not every object has each of them, boto3 lists.

@@ -1,0 +1,70 @@
+"""Work that is done ahead."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import CancelledError
+
+import pytest
+
+from autosync.ahead import Ahead
+
+
+def test_what_is_asked_for_is_done_by_several_at_once_and_errors_come_to_who_asked() -> None:
+    together = threading.Barrier(3)
+    ahead = Ahead(3, "test-ahead")
+
+    asked = [ahead.ask(lambda: together.wait(timeout=30)) for _ in range(3)]
+    wrong = ahead.ask(lambda: [][0])
+
+    assert sorted(one.result(timeout=30) for one in asked) == [0, 1, 2]
+    with pytest.raises(IndexError):
+        wrong.result(timeout=30)
+    ahead.close(wait=True)
+
+
+def test_one_thread_keeps_the_order() -> None:
+    done: list[int] = []
+    ahead = Ahead(1, "test-ahead")
+
+    for number in range(20):
+        last = ahead.ask(lambda number=number: done.append(number))
+    last.result(timeout=30)
+    ahead.close(wait=True)
+
+    assert done == list(range(20))
+
+
+def test_what_was_not_begun_is_dropped_and_what_was_is_waited_for() -> None:
+    begun, may_end, ended = threading.Event(), threading.Event(), threading.Event()
+    ahead = Ahead(1, "test-ahead")
+
+    def work() -> None:
+        begun.set()
+        may_end.wait(30)
+        ended.set()
+
+    first, second = ahead.ask(work), ahead.ask(work)
+    assert begun.wait(30)
+    closing = threading.Thread(target=lambda: ahead.close(wait=True))
+    closing.start()
+    with pytest.raises(CancelledError):
+        second.result(timeout=30)
+    may_end.set()
+    closing.join(30)
+
+    assert ended.is_set()
+    assert first.done()
+    assert not [thread for thread in threading.enumerate() if thread.name == "test-ahead"]
+
+
+def test_nobody_waits_for_it_if_that_is_not_wished() -> None:
+    may_end = threading.Event()
+    ahead = Ahead(2, "test-ahead")
+    asked = ahead.ask(lambda: may_end.wait(30))
+
+    ahead.close(wait=False)
+
+    assert not asked.done()
+    may_end.set()
+    assert asked.result(timeout=30)
