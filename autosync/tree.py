@@ -20,8 +20,8 @@ from .ahead import Ahead
 from .disksort import disksort
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-#: O_NONBLOCK: opening a FIFO must not wait for its other end.
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+#: How a file is opened for reading. O_NONBLOCK: opening a FIFO must not wait for its other end.
+FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 #: A directory with more names than this is sorted on disk.
 _NAMES_IN_MEMORY = 100_000
 
@@ -110,7 +110,7 @@ def open_root(path: str) -> int:
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
-def open_beneath(root: int, relative: str, flags: int = _FILE) -> int:
+def open_beneath(root: int, relative: str, flags: int = FILE) -> int:
     """Open a path below a root, without a way out of it: no `..`, no absolute path, no link on the way, as the walk follows none.
 
     Args:
