@@ -18,7 +18,7 @@ from typing import IO
 from .celery import work
 from .errors import StartError
 from .mirror import Mirror
-from .processes import Child, call_itself
+from .processes import Child, call_itself, has_one_thread
 from .server import EmbeddedServer
 
 log = logging.getLogger(__name__)
@@ -99,14 +99,14 @@ class OneHost:
         self._held = held
         environ = self._environ(mirror, secrets, log_format, verbosity)
         # What a user's module has set up in this process when it was loaded (connections, threads) may not survive a fork.
-        is_ours = "." not in mirror.actor
+        self._may_fork = "." not in mirror.actor
         self._workers = [
             Child(
                 f"worker {number}",
                 self._command(mirror.name, number),
                 environ=environ,
                 directory=str(directory),
-                inside=partial(self._work, mirror.name, number, environ) if is_ours else None,
+                inside=partial(self._work, mirror.name, number, environ) if self._may_fork else None,
             )
             for number in range(1, workers + 1)
         ]
@@ -128,27 +128,29 @@ class OneHost:
 
     def stand_by(self) -> None:
         """Have the workers there, waiting for `begin`, and the broker answering. As long as this process has one thread, workers are forks
-        of it: all that is loaded is theirs too, and takes neither time nor memory again.
+        of it: all that is loaded is theirs too, and takes neither time nor memory again. Those that cannot be are started after `begin`.
 
         Raises:
             StartError: the broker does not start.
         """
         self._gate = os.pipe()
-        for worker in self._workers:
-            worker.start()
+        if self._may_fork and has_one_thread():
+            for worker in self._workers:
+                worker.start()
         os.close(self._gate[0])
         if self._server:
             self._server.wait()
 
     def begin(self) -> None:
-        """There is work: let the workers begin. May be said from any thread, and more than once."""
+        """There is work: let the workers begin. May be said from any thread, and more than once. Those that are no forks are started by the
+        next `tend`."""
         with self._one_at_a_time:
             if self._gate is not None:
                 os.close(self._gate[1])
                 self._gate = None
 
     def tend(self) -> list[int]:
-        """Start again what has died. To be called from the main thread, every second or so.
+        """Start what is to begin, and again what has died. To be called from the main thread, every second or so.
 
         Returns:
             The process ids of workers that have died, whose claims nobody will keep any more.
@@ -158,6 +160,10 @@ class OneHost:
         """
         if self._server:
             self._server.tend()
+        if self._gate is None:
+            for worker in self._workers:
+                if worker.pid() is None:
+                    worker.start()
         return [dead for dead in (worker.tend() for worker in self._workers) if dead is not None]
 
     def stop(self) -> None:
@@ -174,15 +180,15 @@ class OneHost:
 
     def _work(self, name: str, number: int, environ: Mapping[str, str]) -> int:
         """What a worker does that is a fork of this process; the same as `_command`."""
-        assert self._gate is not None
         self._held.close()
         call_itself(["celery", "worker", _node(name, number)])
-        inlet, outlet = self._gate
-        os.close(outlet)
         os.environ.update(environ)
         sys.path[:] = environ["PYTHONPATH"].split(os.pathsep)
-        os.read(inlet, 1)
-        os.close(inlet)
+        if self._gate is not None:
+            inlet, outlet = self._gate
+            os.close(outlet)
+            os.read(inlet, 1)
+            os.close(inlet)
         return work(f"{_node(name, number)}@{socket.gethostname()}", heartbeat=not self.is_alone)
 
     def _command(self, name: str, number: int) -> list[str]:

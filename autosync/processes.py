@@ -82,8 +82,8 @@ class Child:
         environ: its environment; None: this process's.
         directory: where it runs.
         at_death: the signal that it gets when this process dies.
-        inside: does the same as the command and returns the exit status; called in a fork of this process, where it can be forked. It has
-            nothing to load, and shares its memory with this process. It is in the directory, and sets its environment itself.
+        inside: does the same as the command and returns the exit status; called the first time, in a fork of this process, where it can be
+            forked. It has nothing to load, and shares its memory with this process. The directory is set, the environment its own business.
     """
 
     def __init__(
@@ -110,6 +110,7 @@ class Child:
         """Start it, in a session of its own, so that Ctrl-C in a terminal reaches only its parent. What it writes to stderr is seen."""
         self._started = time.monotonic()
         self._process = self._fork() if has_one_thread() else self._launch()
+        self._inside = self._become_the_program  # this process will have connections and files of its own by the next time
 
     def pid(self) -> int | None:
         """Its process id, if it was started."""

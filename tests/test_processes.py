@@ -285,6 +285,14 @@ def test_a_fork_does_its_work_and_ends_with_its_status(work: str, status: int, s
     assert said or not ended.stderr
 
 
+def test_what_dies_as_a_fork_is_started_again_as_a_program(tmp_path: Path) -> None:
+    then = "child._process.wait(60); child.tend(); print(child._process.wait(60))"
+    ended = subprocess.run(forking(tmp_path, "return 0", then), capture_output=True, text=True, check=True, timeout=60)
+
+    assert ended.stdout.split()[1:] == ["1"], "as /bin/false ends"
+    assert "ended with status 0; it is started again" in ended.stderr
+
+
 def test_a_fork_is_seen_under_its_own_name_and_dies_with_its_parent(tmp_path: Path) -> None:
     work = "call_itself(['celery', 'worker', 'x' * 10_000])\npathlib.Path('ready').touch()\nthreading.Event().wait()"
     with subprocess.Popen(forking(tmp_path, work, "threading.Event().wait()"), stdout=subprocess.PIPE, text=True) as parent:
