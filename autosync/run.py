@@ -176,10 +176,10 @@ class _Keeping:
             self._feed.on_link = self._watcher.look_into
             ends.callback(self._watcher.close)
         ends.callback(self._feed.close, 2.0)
-        self._again_failed()
-        self._again_unfinished()
         if self._host:
             self._feed.on_work = self._host.begin
+        self._again_failed()
+        self._again_unfinished()
         self._feed.start()
         if self._watcher:
             self._watcher.start()
