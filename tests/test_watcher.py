@@ -151,7 +151,7 @@ def test_a_file_that_is_saved_again_is_told_again(tree: Path, watch: Watch) -> N
 
 
 def test_the_making_of_a_file_is_told_only_if_its_close_is_not_read_together_with_it(tree: Path, watch: Watch) -> None:
-    watcher, heard = watch(tree)
+    _, heard = watch(tree)
     heard.open.clear()
     (tree / "holds up the reader").touch()
     heard.waits.wait(LIMIT)
