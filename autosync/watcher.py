@@ -266,9 +266,13 @@ class Watcher:
 
     def _place_everything(self) -> None:
         self.unwatched = 0
+        is_first = len(self._watches) == 0
         for source in self._keys.sources:
             self._place_tree(source, source.root, appeared=False)
-        self._forget_lost()
+        if not is_first:
+            self._forget_lost()
+        if not self._closing:
+            log.info("watches are placed: %d", self.watches())
         self._say((LOOK_EVERYWHERE,))
 
     def _place_one(self, source: Source, path: str) -> None:

@@ -197,8 +197,10 @@ def _at_rest(scene: Scene, tree: Path, count: int, rest: float) -> tuple[Outcome
     with scene.begin(peers.autosync(place, tree)) as running:
         _await(lambda: "keeping " in running.said(), running, "it says that it keeps the tree")
         says = time.monotonic() - began
-        _await(lambda: _watches(running.pid) >= count + 1, running, f"{count:,} directories are watched", pause=0.2)
+        _await(lambda: "watches are placed" in running.said(), running, f"{count:,} directories are watched")
         placed = time.monotonic() - began
+        if (watched := _watches(running.pid)) < count + 1:
+            raise NotDone(f"{watched:,} directories are watched, and {count + 1:,} should be")
         _await_rest(running)
         before, standing = running.now(), scene.standing(place.bucket)
         time.sleep(rest)
@@ -213,7 +215,8 @@ def _at_rest(scene: Scene, tree: Path, count: int, rest: float) -> tuple[Outcome
 
 
 def _watches(pid: int) -> int:
-    """How many directories a process watches, as the kernel counts them."""
+    """How many directories a process watches, as the kernel counts them. With many it takes half a second, and no watch can be placed
+    meanwhile."""
     found = 0
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
         try:
