@@ -28,6 +28,10 @@ class Links:
         self._through: dict[str, set[str]] = {}
         self._above_some: set[str] = set()
 
+    def __bool__(self) -> bool:
+        """Whether any link is known."""
+        return bool(self._paths)
+
     def __contains__(self, link: str) -> bool:
         return link in self._paths
 

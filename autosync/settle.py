@@ -8,8 +8,10 @@ changed for the quiet time. Looks fold into the look at a directory above them.
 from __future__ import annotations
 
 import heapq
+import math
 import threading
 import time
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from os.path import commonpath
@@ -29,6 +31,15 @@ _MAKING = 0.05
 #: How long a look waits for others to fold into, in seconds.
 LOOK_DELAY = 0.2
 
+# Python 3.11 looks a member of an enumeration up each time that it is named; that is noticed where it is done for each event.
+_CLOSED = (Kind.SAVED, Kind.DELETED)
+_UNCERTAIN = (Kind.LOOK, Kind.LEFT)
+_CREATED = Kind.CREATED
+#: `heaped` of what was due when it was said: it stands in a queue of its own and not in the heap.
+_AT_ONCE = 0.0
+#: So many files that were taken within the quiet time may be known before those are sought for which it is over.
+_FEW = 1000
+
 
 @dataclass(slots=True)
 class Pending:
@@ -41,12 +52,12 @@ class Pending:
     #: What was seen of it when it was sent last, of a file that did not rest then.
     sent: object = None
     #: When its entry in the heap comes up; not later than `due`.
-    heaped: float = field(default=0.0, compare=False, repr=False)
+    heaped: float = field(default=_AT_ONCE, compare=False, repr=False)
 
     @property
     def is_closed(self) -> bool:
         """Whether nobody is known to write to it."""
-        return self.kind in (Kind.SAVED, Kind.DELETED)
+        return self.kind in _CLOSED
 
 
 class Look(NamedTuple):
@@ -71,11 +82,17 @@ class Settle:
         self.patience = patience
         self._clock = clock
         self._pending: dict[str, Pending] = {}
+        self._at_once: deque[str] = deque()
         self._heap: list[tuple[float, str]] = []
         self._sent: dict[str, float] = {}
-        self._back: dict[str, Pending] = {}
+        self._most_sent = _FEW
+        #: In the order in which they are due.
+        self._back: OrderedDict[str, Pending] = OrderedDict()
         self._looks: dict[Look, float] = {}
-        self._changed = threading.Condition()
+        # Two who wait, each for its own: whoever is woken needlessly takes the processor from the one who has something to do.
+        lock = threading.RLock()
+        self._file_came = threading.Condition(lock)
+        self._look_came = threading.Condition(lock)
         self._closed = False
         #: Whether what was taken last, files and a look, is still being dealt with.
         self._files_out = self._look_out = False
@@ -83,20 +100,22 @@ class Settle:
     def say(self, changes: Iterable[Change]) -> None:
         """Take in what the watcher or a timer says."""
         now = self._clock()
-        with self._changed:
+        with self._file_came:
+            before = self._next_file()
             for kind, path in changes:
-                if kind in (Kind.LOOK, Kind.LEFT):
+                if kind in _UNCERTAIN:
                     self._add_look(Look(path, kind is Kind.LEFT), now)
                 else:
                     self._add(path, now, kind)
-            self._changed.notify_all()
+            if self._next_file() < before:  # else nobody waits for longer than that
+                self._file_came.notify_all()
 
     def postpone(self, pending: Pending) -> None:
         """Put back a file that was taken and turned out to be changing still."""
         now = self._clock()
-        with self._changed:
+        with self._file_came:
             if pending.path not in self._pending and not self._closed:
-                self._wait(Pending(pending.path, pending.since, now + max(self.quiet, _MAKING), pending.kind))
+                self._wait(Pending(pending.path, pending.since, now + max(self.quiet, _MAKING), pending.kind), None, now)
 
     def come_back(self, path: str, seen: object) -> None:
         """Have a file that was sent though it never rests taken again after as long as it was waited for. Nobody waits for that.
@@ -106,24 +125,26 @@ class Settle:
             seen: comes back as `sent`.
         """
         now = self._clock()
-        with self._changed:
+        with self._file_came:
             if path not in self._pending and not self._closed and len(self._back) < MOST_PENDING:
+                self._back.pop(path, None)
                 self._back[path] = Pending(path, now, now + self.patience, Kind.APPEARED, seen)
 
     def take(self, most: int = 10_000) -> list[Pending]:
         """The files that are due, at most so many; waits until there are some. An empty list means that `close` was called."""
-        with self._changed:
+        with self._file_came:
             self._files_out = False
             while True:
                 due = self._take_due(most)
                 self._files_out = bool(due)
                 if due or (self._closed and not self._pending):
                     return due
-                self._changed.wait(self._seconds_left())
+                next_file = self._next_file()
+                self._file_came.wait(max(next_file - self._clock(), 0.0) if next_file < math.inf else None)
 
     def take_look(self) -> Look | None:
         """The next look, or None as soon as `close` was called; waits until there is one."""
-        with self._changed:
+        with self._look_came:
             self._look_out = False
             while not self._closed:
                 now = self._clock()
@@ -133,60 +154,69 @@ class Settle:
                     del self._looks[first]
                     self._look_out = True
                     return first
-                self._changed.wait(min(self._looks.values()) - now if self._looks else None)
+                self._look_came.wait(min(self._looks.values()) - now if self._looks else None)
             return None
 
     def close(self) -> None:
         """Let the takers go: what is pending is due now, looks are dropped (the next start looks everywhere)."""
-        with self._changed:
+        with self._file_came:
             self._closed = True
             self._back.clear()
             now = self._clock()
             for pending in self._pending.values():
-                pending.due = pending.heaped = now
-            self._heap = [(now, path) for path in self._pending]
-            self._changed.notify_all()
+                pending.due, pending.heaped = now, _AT_ONCE
+            self._at_once = deque(self._pending)
+            self._heap.clear()
+            self._file_came.notify_all()
+            self._look_came.notify_all()
 
     def is_idle(self) -> bool:
         """Whether nothing is pending."""
-        with self._changed:
+        with self._file_came:
             return not self._pending and not self._looks
 
     def is_through(self) -> bool:
         """Whether nothing is pending, and whoever took something last has dealt with it and asked again."""
-        with self._changed:
+        with self._file_came:
             return not (self._pending or self._looks or self._files_out or self._look_out)
 
-    def _seconds_left(self) -> float | None:
-        """Until something is due; None if nothing will be."""
-        ends = [self._heap[0][0]] if self._heap else []
-        ends += [pending.due for pending in self._back.values()]
-        return max(min(ends) - self._clock(), 0.0) if ends else None
+    def _next_file(self) -> float:
+        """When a file is due, at the soonest; infinity if none will be."""
+        if self._at_once:
+            return _AT_ONCE
+        first = self._heap[0][0] if self._heap else math.inf
+        return min(first, self._next_back().due) if self._back else first
+
+    def _next_back(self) -> Pending:
+        return next(iter(self._back.values()))
 
     def _add(self, path: str, now: float, kind: Kind) -> None:
-        self._back.pop(path, None)
+        if self._back:
+            self._back.pop(path, None)
         known = self._pending.get(path)
         since = known.since if known else now
-        if kind in (Kind.SAVED, Kind.DELETED):
+        if kind in _CLOSED:
             last = self._sent.get(path)
             busy = last is not None and now < last + self.quiet
             due = now if not busy else min(now + self.quiet, since + self.patience)
-        elif known is not None and (known.is_closed or known.kind is Kind.CREATED):
+        elif known is not None and (known.kind in _CLOSED or known.kind is _CREATED):
             return  # it is due anyway and will be looked at then, or its close will be seen
         else:
             due = now + max(self.quiet, _MAKING)
-        self._wait(Pending(path, since, due, kind))
+        self._wait(Pending(path, since, due, kind), known, now)
         if len(self._pending) > MOST_PENDING:
             self._pending.clear()
             self._heap.clear()
+            self._at_once.clear()
             self._add_look(Look(LOOK_EVERYWHERE.path), now)
 
-    def _wait(self, pending: Pending) -> None:
-        """One entry a path in the heap, however often it is said: an entry that comes up too early is put back."""
-        known = self._pending.get(pending.path)
+    def _wait(self, pending: Pending, known: Pending | None, now: float) -> None:
+        """One entry a path, in the queue or the heap, however often it is said: an entry that comes up too early is put back."""
         self._pending[pending.path] = pending
         if known is not None and known.heaped <= pending.due:
             pending.heaped = known.heaped
+        elif pending.due <= now:
+            self._at_once.append(pending.path)
         else:
             self._push(pending)
 
@@ -199,20 +229,27 @@ class Settle:
         due: list[Pending] = []
         while self._heap and self._heap[0][0] <= now and len(due) < most:
             at, path = heapq.heappop(self._heap)
-            pending = self._pending.get(path)
-            if pending is None or pending.heaped != at:
-                continue
-            if pending.due > now:
-                self._push(pending)
-            else:
-                due.append(self._pending.pop(path))
-                self._sent[path] = now
-        back = [pending for pending in self._back.values() if pending.due <= now][: most - len(due)]
-        for pending in back:
-            due.append(self._back.pop(pending.path))
-        if len(self._sent) > 2 * len(due) + 1000:
+            self._take_if_due(path, at, now, due)
+        while self._at_once and len(due) < most:
+            self._take_if_due(self._at_once.popleft(), _AT_ONCE, now, due)
+        while self._back and len(due) < most and self._next_back().due <= now:
+            due.append(self._back.pop(self._next_back().path))
+        if len(self._sent) > self._most_sent:
             self._sent = {path: at for path, at in self._sent.items() if now < at + self.quiet}
+            self._most_sent = 2 * len(self._sent) + _FEW
         return due
+
+    def _take_if_due(self, path: str, at: float, now: float, due: list[Pending]) -> None:
+        pending = self._pending.get(path)
+        if pending is None or pending.heaped != at:
+            return
+        if pending.due > now:
+            self._push(pending)
+            return
+        due.append(pending)
+        del self._pending[path]
+        if self.quiet:
+            self._sent[path] = now
 
     def _add_look(self, look: Look, now: float) -> None:
         """Fold it with the others. A look at what has left and an ordinary one do not swallow each other: the first may delete more."""
@@ -221,6 +258,7 @@ class Settle:
         for below in [other for other in self._looks if _swallows(look, other)]:
             del self._looks[below]
         self._looks[look] = now + (LOOK_DELAY if look.path else 0.0)
+        self._look_came.notify_all()
         if len(self._looks) > MOST_LOOKS:
             paths = [look.path for look in self._looks]
             common = "" if "" in paths else commonpath(paths)

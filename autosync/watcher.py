@@ -15,12 +15,13 @@ import os
 import queue
 import select
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from pathlib import Path
-from typing import Generic, Literal, TypeVar
+from typing import Generic, Literal, NamedTuple, TypeVar
 
 from .change import LOOK_EVERYWHERE, Change, Kind
 from .inotify import (
+    IN_CLOSE_WRITE,
     IN_CREATE,
     IN_DELETE,
     IN_IGNORED,
@@ -41,6 +42,16 @@ log = logging.getLogger(__name__)
 
 _LEFT = IN_DELETE | IN_MOVED_FROM
 _CAME = IN_CREATE | IN_MOVED_TO
+#: What is not about a file.
+_OTHER = IN_ISDIR | IN_Q_OVERFLOW | IN_IGNORED
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+# Python 3.11 looks a member of an enumeration up each time that it is named; that is noticed where it is done for each event.
+_SAVED, _CREATED, _DELETED = Kind.SAVED, Kind.CREATED, Kind.DELETED
+
+#: Whoever makes a file has most often closed it so soon, in milliseconds; then its making need not be told, which would only hold up who
+#: waits for the close. Nothing is held up by this itself: the close ends it, as any event does.
+_CLOSED_SOON = 1
 
 #: A directory may hold more files than fit in memory.
 _SAID_AT_ONCE = 1000
@@ -48,6 +59,15 @@ _SAID_AT_ONCE = 1000
 T = TypeVar("T")
 
 Say = Callable[[Iterable[Change]], None]
+
+
+class _Above(NamedTuple):
+    """A directory whose watch stands, as it was reached; `real`: where it is below the root, without links; `below`: the paths of those
+    directories in it that are to be watched, and of links to such."""
+
+    path: str
+    real: str
+    below: list[str]
 
 
 class Watcher:
@@ -73,6 +93,8 @@ class Watcher:
         self._watches = Watches(self._inotify)
         self._only: dict[str, set[str]] = {}
         self._links = Links()
+        #: Grows with each directory of which the reader has heard that it left: what was opened before may stand elsewhere since.
+        self._departures = 0
         #: Directories that appeared, and links to be looked into; "everything" is a round through all of them, and None the end.
         self._to_place: _Waiting[tuple[Source, str] | Literal["everything"] | None] = _Waiting()
         #: Roots whose watch the kernel took away: they were removed or unmounted. What is there now has to be watched anew.
@@ -149,21 +171,32 @@ class Watcher:
         poll.register(self._inotify, select.POLLIN)
         poll.register(self._stop_read, select.POLLIN)
         while not any(fd == self._stop_read for fd, _ in poll.poll()):
-            self._hear()
+            events = self._inotify.read()
+            if all(event.mask == IN_CREATE for event in events):
+                poll.poll(_CLOSED_SOON)
+                events += self._inotify.read()
+            self._hear(events)
         for _ in range(self._inotify.reads_waiting()):  # what had happened before the stop is still said, and no more
-            self._hear()
+            self._hear(self._inotify.read())
 
-    def _hear(self) -> None:
-        """Say what the events that are waiting mean."""
-        with self._lock:  # a watch that is being placed has its path before its events are looked at
-            changes = [change for event in self._inotify.read() for change in self._changes(event)]
+    def _hear(self, events: Sequence[Event]) -> None:
+        """Say what events mean that were just read."""
+        completed = {(wd, name) for wd, mask, _, name in events if mask & IN_CLOSE_WRITE}
+        changes: list[Change] = []
+        with self._lock:  # a watch that was being placed has its path by now
+            for event in events:
+                if event.mask & _OTHER:
+                    changes += self._other_changes(event)
+                else:
+                    self._file_changes(event, completed, changes)
         if changes:
             self._say(changes)
 
-    def _changes(self, event: Event) -> Iterable[Change]:
+    def _other_changes(self, event: Event) -> Iterable[Change]:
         wd, mask, _, name = event
         if mask & IN_Q_OVERFLOW:
             log.warning("the kernel's event queue overflowed: everything is compared again")
+            self._departures += 1
             self.place_again()
             return ()
         if mask & IN_IGNORED:
@@ -171,11 +204,12 @@ class Watcher:
             return ()
         changes: list[Change] = []
         for directory in self._watches.names(wd) if name else ():
-            path = slashed(directory) + name
-            changes += self._directory_changes(path, mask) if mask & IN_ISDIR else self._file_changes(directory, path, mask)
+            changes += self._directory_changes(slashed(directory) + name, mask)
         return changes
 
     def _directory_changes(self, path: str, mask: int) -> list[Change]:
+        if mask & _LEFT:
+            self._departures += 1
         source = self._keys.source_of(path)
         if source is None or source.is_file or not self._keys.enters(path):
             return []
@@ -191,18 +225,26 @@ class Watcher:
         self._to_place.put((source, path))
         return []
 
-    def _file_changes(self, directory: str, path: str, mask: int) -> list[Change]:
-        only = self._only.get(directory)
-        if only is not None and path not in only:
-            return []
-        if mask & (_LEFT | _CAME):
-            self._look_again(self._links.through(path))
-            if path in self._links:
-                self._to_place.put((self._source(path), path))
-        if mask & _LEFT:
-            return [Change(Kind.DELETED, path)]
-        kind = Kind.CREATED if mask & IN_CREATE else Kind.SAVED
-        return [Change(kind, name) for name in (path, *self._links.through(path))]
+    def _file_changes(self, event: Event, completed: Set[tuple[int, str]], changes: list[Change]) -> None:
+        """Add what an event of a file means. That one was made says nothing where its close was read together with it."""
+        wd, mask, _, name = event
+        if not name:
+            return
+        for directory in self._watches.names(wd):
+            path = slashed(directory) + name
+            only = self._only.get(directory) if self._only else None
+            if only is not None and path not in only:
+                continue
+            if mask & (_LEFT | _CAME) and self._links:
+                self._look_again(self._links.through(path))
+                if path in self._links:
+                    self._to_place.put((self._source(path), path))
+            if mask & _LEFT:
+                changes.append(Change(_DELETED, path))
+            elif not mask & IN_CREATE or (wd, name) not in completed:
+                kind = _CREATED if mask & IN_CREATE else _SAVED
+                changes.append(Change(kind, path))
+                changes += [Change(kind, link) for link in self._links.through(path)]
 
     def _look_again(self, links: Iterable[str]) -> None:
         """Something on the way of these links has changed."""
@@ -224,9 +266,13 @@ class Watcher:
 
     def _place_everything(self) -> None:
         self.unwatched = 0
+        is_first = len(self._watches) == 0
         for source in self._keys.sources:
             self._place_tree(source, source.root, appeared=False)
-        self._forget_lost()
+        if not is_first:
+            self._forget_lost()
+        if not self._closing:
+            log.info("watches are placed: %d", self.watches())
         self._say((LOOK_EVERYWHERE,))
 
     def _place_one(self, source: Source, path: str) -> None:
@@ -291,29 +337,76 @@ class Watcher:
             log.error("source %s cannot be watched: %s", source.root, error.strerror)
             return
         try:
-            waiting = [top]
+            first = self._place(root, source, top, appeared)
+            waiting = [first] if first else []
             while waiting and not self._closing:
-                directory = waiting.pop()
-                waiting += self._place(root, source, directory, appeared)
+                waiting += self._place_below(root, source, waiting.pop(), appeared)
         finally:
             os.close(root)
 
-    def _place(self, root: int, source: Source, directory: str, appeared: bool) -> list[str]:
+    def _place(self, root: int, source: Source, directory: str, appeared: bool) -> _Above | None:
+        """Watch one directory, whatever links are on the way to it. Returns it if there is something below it to go on with."""
         relative = directory[len(source.root) :].strip("/")
         try:
             real, descriptor = self._open(root, source, relative)
         except Withheld:
-            return []
+            return None
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                 log.warning("%s cannot be watched: %s; it is compared every --rescan seconds", directory, error.strerror)
-            return []
+            return None
+        return self._watch(root, source, _Above(directory, real, []), descriptor, appeared)
+
+    def _place_below(self, root: int, source: Source, above: _Above, appeared: bool) -> Iterator[_Above]:
+        """Watch the directories in a directory: it is opened once for all of them. Gives those to go on with."""
+        departures = self._departures
         try:
-            self._add(descriptor, directory)
-            if not _stands_at(descriptor, root, real):
-                self._forget(directory)  # it was moved meanwhile; where it is now, it is placed by an event of its own
-                return []
-            return [] if source.is_file else self._see_inside(root, source, descriptor, directory, appeared)
+            parent = open_directory_beneath(root, above.real)
+        except OSError:
+            parent = -1  # it left, or is deeper than a path can say
+        cut = len(slashed(above.path))
+        prefix = above.real and above.real + "/"
+        try:
+            for path in above.below:
+                if self._closing:
+                    return
+                name = path[cut:]
+                try:
+                    descriptor = os.open(name, _DIRECTORY, dir_fd=parent)  # one name, and no link: nothing leads out of here
+                except OSError:
+                    found = self._place(root, source, path, appeared)
+                else:
+                    found = self._watch(root, source, _Above(path, prefix + name, []), descriptor, appeared, departures)
+                if found:
+                    yield found
+        finally:
+            if parent >= 0:
+                os.close(parent)
+
+    def _watch(
+        self, root: int, source: Source, here: _Above, descriptor: int, appeared: bool, departures: int | None = None
+    ) -> _Above | None:
+        """Watch an open directory and look inside.
+
+        Args:
+            root: descriptor of the source's root.
+            source: that holds the directory.
+            here: the directory; what is below it is put in.
+            descriptor: of the directory; it is closed.
+            appeared: whether its files are said.
+            departures: how many there were when a directory above was opened by its path. As long as there are no more, it stands where it
+                stood: of one that left since, the reader has yet to hear, and forgets its name then. None: the kernel is asked, as it is
+                where directories are not watched, of which nobody hears.
+        """
+        try:
+            self._add(descriptor, here.path)
+            is_certain = departures == self._departures and not self.unwatched
+            if not is_certain and not _stands_at(descriptor, root, here.real):
+                self._forget(here.path)  # it was moved meanwhile; where it is now, it is placed by an event of its own
+                return None
+            if not source.is_file:
+                self._see_inside(root, source, descriptor, here, appeared)
+            return here if here.below else None
         finally:
             os.close(descriptor)
 
@@ -336,27 +429,26 @@ class Watcher:
                 log.warning("%s cannot be watched: %s; it is compared every --rescan seconds", directory, error.strerror)
             self.unwatched += 1
 
-    def _see_inside(self, root: int, source: Source, descriptor: int, directory: str, appeared: bool) -> list[str]:
+    def _see_inside(self, root: int, source: Source, descriptor: int, here: _Above, appeared: bool) -> None:
         below: list[str] = []
         links: list[str] = []
         files: list[str] = []
-        prefix = slashed(directory)
+        prefix = slashed(here.path)
         try:
             with os.scandir(descriptor) as entries:
                 for entry in entries:
-                    path = prefix + entry.name
                     if entry.is_dir(follow_symlinks=False):
-                        below.append(path)
+                        below.append(prefix + entry.name)
                     elif self._follow and entry.is_symlink():
-                        links.append(path)
+                        links.append(prefix + entry.name)
                     elif appeared:
-                        files.append(path)
+                        files.append(prefix + entry.name)
                         if len(files) == _SAID_AT_ONCE:
                             self._say_appeared(files)
                             files = []
         except OSError as error:
             if error.errno != errno.ENOENT:  # one that is gone is told by an event
-                log.warning("%s cannot be read: %s", directory, error.strerror)
+                log.warning("%s cannot be read: %s", here.path, error.strerror)
         if appeared:
             self._look_through(below)
         for link in links:
@@ -365,7 +457,7 @@ class Watcher:
             elif appeared:
                 files.append(link)
         self._say_appeared(files)
-        return [path for path in below if self._keys.enters(path)]
+        here.below.extend(path for path in below if self._keys.enters(path))
 
     def _say_appeared(self, files: Sequence[str]) -> None:
         self._look_through(files)
@@ -375,7 +467,7 @@ class Watcher:
     def _look_through(self, paths: Iterable[str]) -> None:
         """What was made before the watch stood is told by no event, and links may wait for it."""
         with self._lock:
-            for path in paths:
+            for path in paths if self._links else ():
                 self._look_again(self._links.through(path))
 
     def _forget_lost(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from .inotify import IN_CLOSE_WRITE, IN_CREATE, IN_DELETE, IN_MOVED_FROM, IN_MOVED_TO, Inotify
 from .keys import slashed
@@ -20,12 +20,14 @@ class Watches:
 
     def __init__(self, inotify: Inotify) -> None:
         self._inotify = inotify
-        #: Watch descriptor -> the names of its directory, and the other way round.
-        self._names: dict[int, list[str]] = {}
+        #: Watch descriptor -> the name of its directory; nearly all have one only, and there may be a million of them.
+        self._name: dict[int, str] = {}
+        #: Watch descriptor -> its other names.
+        self._more: dict[int, list[str]] = {}
         self._wds: dict[str, int] = {}
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._name)
 
     def __contains__(self, directory: str) -> bool:
         return directory in self._wds
@@ -35,7 +37,10 @@ class Watches:
 
     def names(self, wd: int) -> tuple[str, ...]:
         """The names of a directory; none if it is not watched any more."""
-        return tuple(self._names.get(wd, ()))
+        name = self._name.get(wd)
+        if name is None:
+            return ()
+        return (name, *self._more[wd]) if wd in self._more else (name,)
 
     def add(self, descriptor: int, directory: str) -> None:
         """Watch an open directory under one name more. Names that lead elsewhere by now are forgotten.
@@ -46,17 +51,20 @@ class Watches:
         wd = self._inotify.add(descriptor, _MASK)
         if self._wds.get(directory, wd) != wd:
             self.forget(directory)
-        names = self._names.setdefault(wd, [])
-        for name in [name for name in names if name != directory and not _is_at(descriptor, name)]:
-            names.remove(name)
-            self._wds.pop(name, None)
-        if directory not in names:
-            names.append(directory)
+        known = self.names(wd)
+        if known:
+            names = [name for name in known if name == directory or _is_at(descriptor, name)]
+            for name in set(known).difference(names):
+                self._wds.pop(name, None)
+            self._note(wd, names if directory in names else [*names, directory])
+        else:
+            self._name[wd] = directory
         self._wds[directory] = wd
 
     def lost(self, wd: int) -> tuple[str, ...]:
         """The kernel has taken a watch away. Returns the names that its directory had; none if it was given back from here."""
-        names = tuple(self._names.pop(wd, ()))
+        names = self.names(wd)
+        self._note(wd, ())
         for directory in names:
             if self._wds.get(directory) == wd:
                 del self._wds[directory]
@@ -67,12 +75,19 @@ class Watches:
         wd = self._wds.pop(directory, None)
         if wd is None:
             return
-        names = self._names.get(wd, [])
-        if directory in names:
-            names.remove(directory)
+        names = [name for name in self.names(wd) if name != directory]
+        self._note(wd, names)
         if not names:
-            self._names.pop(wd, None)
             self._inotify.remove(wd)
+
+    def _note(self, wd: int, names: Sequence[str]) -> None:
+        """These are the names of a directory now."""
+        self._name.pop(wd, None)
+        self._more.pop(wd, None)
+        if names:
+            self._name[wd] = names[0]
+        if len(names) > 1:
+            self._more[wd] = list(names[1:])
 
     def forget_below(self, top: str) -> None:
         """Forget a directory and all below it. This goes through all names."""

@@ -20,6 +20,8 @@ _SHARED = frozenset((0x6969, 0x517B, 0xFF534D42, 0xFE534D42, 0x65735546, 0x01021
 _MOMENT = 0.05
 
 _libc = ctypes.CDLL(None, use_errno=True)
+#: Room for struct statfs.
+_Statfs = ctypes.c_long * 32
 
 
 def has_writer(path: str) -> bool | None:
@@ -39,9 +41,9 @@ def has_writer(path: str) -> bool | None:
     except OSError:
         return None
     try:
-        return is_being_written(descriptor, is_shared(descriptor))
+        return None if is_shared(descriptor) else _refuses_lease(descriptor)
     finally:
-        os.close(descriptor)
+        os.close(descriptor)  # with it goes the lease
 
 
 def is_being_written(descriptor: int, shared: bool) -> bool | None:
@@ -51,13 +53,21 @@ def is_being_written(descriptor: int, shared: bool) -> bool | None:
         descriptor: of the file.
         shared: what `is_shared` says of it.
     """
-    if shared:
-        return None
+    written = None if shared else _refuses_lease(descriptor)
+    if written is False:
+        try:
+            fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        except OSError:
+            return True  # it is not there any more: somebody came to write, and the kernel did not wait for this
+    return written
+
+
+def _refuses_lease(descriptor: int) -> bool | None:
+    """Whether the kernel refuses a read lease since somebody writes; None if it does not tell. If False, the lease was taken."""
     try:
         # Who breaks a lease sends its holder SIGIO, which would end this process; SIGURG is passed over where nobody asks for it.
         fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     except OSError as error:
         return True if error.errno == errno.EAGAIN else None
     return False
@@ -84,5 +94,5 @@ def let_writes_end(descriptor: int) -> None:
 
 def _file_system(descriptor: int) -> int:
     """`f_type` of statfs(2), which is the first field of the structure; 0 if the kernel does not tell."""
-    room = (ctypes.c_long * 32)()
+    room = _Statfs()
     return (room[0] & 0xFFFFFFFF) if _libc.fstatfs(descriptor, room) == 0 else 0

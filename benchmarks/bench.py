@@ -2,8 +2,9 @@
 
     python -m benchmarks.bench DIRECTORY
 
-DIRECTORY holds autosync's programs. In the environment: WORKS=small,delete (default: all), ROUNDS=3, SCALE=1, and BENCH_DIR, where the
-trees stand until the end (default: /dev/shm). What the tools write themselves goes to the system's directory for temporary files.
+DIRECTORY holds autosync's programs. In the environment: WORKS=small,delete (default: all), ROUNDS=3, SCALE=1, BACKLOG=10000000 (files of
+the work of that name, at any scale), and BENCH_DIR, where the trees stand until the end (default: /dev/shm). What the tools write
+themselves goes to the system's directory for temporary files.
 
 The raw results are kept in benchmarks/results/. At SCALE=1 the page made of them is docs/performance.md; otherwise it stands beside them.
 """

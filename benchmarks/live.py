@@ -1,7 +1,8 @@
-"""The works in which autosync runs on while something happens: events, a burst, a tree of many directories, a fleet."""
+"""The works in which autosync runs on while something happens: events, a burst, a tree of many directories, a backlog, a fleet."""
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import random
@@ -20,7 +21,7 @@ from lab.servers import Valkey, wait_until
 from . import peers
 from .measure import Measured, Running, Use
 from .peers import Place
-from .scene import NotDone, Outcome, Scene
+from .scene import PATIENCE, NotDone, Outcome, Scene
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 _EVENT_SIZE = 16 << 10
@@ -197,8 +198,10 @@ def _at_rest(scene: Scene, tree: Path, count: int, rest: float) -> tuple[Outcome
     with scene.begin(peers.autosync(place, tree)) as running:
         _await(lambda: "keeping " in running.said(), running, "it says that it keeps the tree")
         says = time.monotonic() - began
-        _await(lambda: _watches(running.pid) >= count + 1, running, f"{count:,} directories are watched", pause=0.2)
+        _await(lambda: "watches are placed" in running.said(), running, f"{count:,} directories are watched")
         placed = time.monotonic() - began
+        if (watched := _watches(running.pid)) < count + 1:
+            raise NotDone(f"{watched:,} directories are watched, and {count + 1:,} should be")
         _await_rest(running)
         before, standing = running.now(), scene.standing(place.bucket)
         time.sleep(rest)
@@ -213,7 +216,8 @@ def _at_rest(scene: Scene, tree: Path, count: int, rest: float) -> tuple[Outcome
 
 
 def _watches(pid: int) -> int:
-    """How many directories a process watches, as the kernel counts them."""
+    """How many directories a process watches, as the kernel counts them. With many it takes half a second, and no watch can be placed
+    meanwhile."""
     found = 0
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
         try:
@@ -239,6 +243,85 @@ def _await_rest(running: Running) -> None:
     _await(rests, running, "it rests", pause=2.0)
 
 
+def backlog(scene: Scene, count: int) -> Outcome:
+    """A first look at `count` invented files, with a worker that only says that all is done (`benchmarks/backlog.py`).
+
+    Returns:
+        `seconds` is from the first entry to the last that was said to be done.
+
+    Raises:
+        NotDone: not all were.
+    """
+    with ExitStack() as ends:
+        broker = _broker(scene, ends)
+        words = [str(scene.autosync / "python"), "-m", "benchmarks.backlog", "look", broker.url, str(count)]
+        running = ends.enter_context(scene.begin(words, directory=REPOSITORY))
+        used = running.wait(PATIENCE)
+        lines = [json.loads(line) for line in running.said().splitlines() if line.startswith("{")]
+    end = lines[-1] if lines else {}
+    if used.status or end.get("sent") != count:
+        raise NotDone(f"status {used.status}, and {end.get('sent', 0):,} of {count:,} were done: {used.said}")
+    samples = [line for line in lines if "entries" in line]
+    outcome = Outcome(end["seconds"], count, used.cpu, processes=[asdict(use) for use in used.processes])
+    outcome.figures = {"waits at, keys": next(line["waits at"] for line in lines if "waits at" in line)}
+    for who in ("broker", "feed", "worker"):
+        held = [sample[who] / 1e6 for sample in samples if sample[who]]
+        if held:
+            outcome.figures |= {f"{who}: most, MB": max(held), f"{who}: growth after a tenth, MB": held[-1] - held[0]}
+    return outcome
+
+
+def overtaking(scene: Scene, tree: Path, count: int) -> Outcome:
+    """A first look at `count` files at 50 ms latency, with one worker; when half of them are sent, one more is saved.
+
+    Returns:
+        `seconds` is from the close of that file to its object.
+
+    Raises:
+        NotDone: objects are missing.
+    """
+    place = scene.place()
+    later = tree / "saved meanwhile"
+    later.unlink(missing_ok=True)
+    with ExitStack() as ends:
+        ends.callback(later.unlink, missing_ok=True)
+        broker = _broker(scene, ends)
+        worker = _begin_worker(scene, ends, place, tree, broker, 1)
+        scene.metadata.delay(0.05)
+        ends.callback(scene.metadata.delay, 0)
+        before = scene.standing(place.bucket)
+        watch = ends.enter_context(scene.begin(peers.autosync_watch(place, tree, broker.url, "--threads", "32")))
+        _await(lambda: scene.target.held(place.bucket).objects >= count // 2, watch, "half of the files are sent")
+        closed = _write(later, b"later")
+        _await(lambda: scene.target.held(place.bucket).objects > count, watch, "all files are sent", pause=0.25)
+        after = scene.standing(place.bucket)
+        done = scene.metadata.times(place.bucket)
+        used = [watch.stop(), worker.stop()]
+    both = Measured(used[0].wall, sum(one.cpu for one in used), 0, [use for one in used for use in one.processes])
+    outcome = scene.outcome(both, before, after, done[later.name] - closed, 1)
+    outcome.figures = {"saved meanwhile, s": outcome.seconds, "the rest of the backlog, s": max(done.values()) - closed}
+    return outcome
+
+
+def _broker(scene: Scene, ends: ExitStack) -> Valkey:
+    """A broker on loopback, that ends with the work."""
+    broker = Valkey(scene.home / f"broker-{time.monotonic_ns()}")
+    ends.callback(shutil.rmtree, broker.directory, ignore_errors=True)
+    ends.callback(broker.stop)
+    broker.start()
+    return broker
+
+
+def _begin_worker(scene: Scene, ends: ExitStack, place: Place, tree: Path, broker: Valkey, number: int) -> Running:
+    """An upload box that may read the tree, ready."""
+    desk = scene.home / "box"
+    desk.mkdir(exist_ok=True)
+    (desk / "celeryconfig.py").write_text(f"broker_url = {broker.url!r}\nautosync_sources = [{str(tree)!r}]\n")
+    running = ends.enter_context(scene.begin(peers.worker(place, number), directory=desk))
+    _await(lambda: "ready." in running.said(), running, "the worker is ready")
+    return running
+
+
 def fleet(scene: Scene, tree: Path, count: int, boxes: int) -> Outcome:
     """A broker on loopback, so many workers that are ready, and then `autosync-watch --once`, at 50 ms latency.
 
@@ -250,16 +333,8 @@ def fleet(scene: Scene, tree: Path, count: int, boxes: int) -> Outcome:
     """
     place = scene.place()
     with ExitStack() as ends:
-        broker = Valkey(scene.home / f"broker-{place.bucket}-{time.monotonic_ns()}")
-        ends.callback(shutil.rmtree, broker.directory, ignore_errors=True)
-        ends.callback(broker.stop)
-        broker.start()
-        desk = scene.home / "box"
-        desk.mkdir(exist_ok=True)
-        (desk / "celeryconfig.py").write_text(f"broker_url = {broker.url!r}\nautosync_sources = [{str(tree)!r}]\n")
-        workers = [ends.enter_context(scene.begin(peers.worker(place, number), directory=desk)) for number in range(1, boxes + 1)]
-        for one in workers:
-            _await(lambda one=one: "ready." in one.said(), one, "the worker is ready")  # type: ignore[misc]
+        broker = _broker(scene, ends)
+        workers = [_begin_worker(scene, ends, place, tree, broker, number) for number in range(1, boxes + 1)]
         scene.metadata.delay(0.05)
         ends.callback(scene.metadata.delay, 0)
         before = scene.standing(place.bucket)

@@ -158,6 +158,12 @@ def _at_rest(results: Results) -> Verdict | None:
     return Verdict(f"{100 * share:.1f} % of a core, all processes together", 0.01 / max(share, 1e-6))
 
 
+def _flat(results: Results) -> Verdict | None:
+    grown = [results.figure("backlog", _OURS, f"{who}: growth after a tenth, MB") for who in ("broker", "feed", "worker")]
+    known = [one for one in grown if one is not None]
+    return Verdict(f"at most {max(known):.1f} MB", 5 / max(*known, 1e-6)) if known else None
+
+
 def _fleet(boxes: int) -> Goal:
     def judge(results: Results) -> Verdict | None:
         one, more = results.each("fleet", "1 worker"), results.each("fleet", f"{boxes} workers")
@@ -183,6 +189,8 @@ GOALS: Sequence[Goal] = (
     Goal("directories", "watched in under 10 s", _placed),
     _below("directories", "under 1 KB of resident memory each", "bytes a directory", 1000, "bytes"),
     Goal("directories", "no CPU at rest (taken as: under 1 % of a core)", _at_rest),
+    Goal("backlog", "broker and processes stay flat (taken as: grow by less than 5 MB after the first tenth)", _flat),
+    _below("overtaking", "sent within 2 s, before the backlog", "saved meanwhile, s", 2, "s"),
     _fleet(2),
     _fleet(4),
 )

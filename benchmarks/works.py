@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,6 +137,17 @@ def _directories(scene: Scene) -> Tools:
     return {"autosync": lambda: live.directories(scene, scene.count(100_000))}
 
 
+def _backlog(scene: Scene) -> Tools:
+    count = int(os.environ.get("BACKLOG") or scene.count(1_000_000))
+    return {"autosync": lambda: live.backlog(scene, count)}
+
+
+def _overtaking(scene: Scene) -> Tools:
+    count = scene.count(20_000)
+    tree = scene.trees.files(count)
+    return {"autosync": lambda: live.overtaking(scene, tree, count)}
+
+
 def _fleet(scene: Scene) -> Tools:
     count = scene.count(20_000)
     tree = scene.trees.files(count)
@@ -172,6 +184,8 @@ WORKS = {
         Work("event", "One event, idle: close of a file of 16 KiB to the object in the target", "event", _event),
         Work("burst", "20,000 files of 1 KiB created in a watched tree, first create to last object", "file", _burst),
         Work("directories", "100,000 directories: until all are watched, and at rest", "directory", _directories),
+        Work("backlog", "A first look at 1,000,000 invented files, faster than they are worked off", "file", _backlog),
+        Work("overtaking", "One file saved while 20,000 are sent, 50 ms latency: its close to its object", "event", _overtaking),
         Work("fleet", "20,000 files of 1 KiB, 50 ms latency, workers of --threads 32", "file", _fleet),
         Work("seaweedfs", "20,000 files of 1 KiB, empty bucket of SeaweedFS", "file", _seaweedfs, Seaweed),
     )

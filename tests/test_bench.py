@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -185,6 +186,16 @@ def test_a_tool_that_did_not_do_its_work_has_no_time(server: Metadata, tmp_path:
         scene.send(lambda place: ["true"], 2, 2048)
     with pytest.raises(NotDone, match="status 1"):
         scene.send(lambda place: ["false"], 2, 2048)
+
+
+def test_a_backlog_is_made_and_worked_off(broker: str) -> None:
+    command = [sys.executable, "-m", "benchmarks.backlog", "look", broker, "500"]
+    said = subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=True, timeout=60).stdout
+
+    lines = [json.loads(line) for line in said.splitlines()]
+    assert [line["entries"] for line in lines if "entries" in line] == list(range(50, 501, 50))
+    assert {"waits at": 500} in lines
+    assert lines[-1]["sent"] == 500
 
 
 def test_trees_are_what_they_say(tmp_path: Path) -> None:

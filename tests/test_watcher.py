@@ -150,6 +150,23 @@ def test_a_file_that_is_saved_again_is_told_again(tree: Path, watch: Watch) -> N
     assert heard.about(tree / "f") == [Kind.SAVED]
 
 
+def test_the_making_of_a_file_is_told_only_if_its_close_is_not_read_together_with_it(tree: Path, watch: Watch) -> None:
+    _, heard = watch(tree)
+    heard.open.clear()
+    (tree / "holds up the reader").touch()
+    heard.waits.wait(LIMIT)
+    (tree / "closed").touch()
+    (tree / "closed, gone, and there again").touch()
+    (tree / "closed, gone, and there again").unlink()
+    with open(tree / "open", "w"), open(tree / "closed, gone, and there again", "w"):
+        heard.open.set()
+        heard.wait_for(Kind.CREATED, tree / "open")
+
+        assert heard.about(tree / "closed") == [Kind.SAVED]
+        assert heard.about(tree / "closed, gone, and there again") == [Kind.SAVED, Kind.DELETED]
+        assert heard.about(tree / "open") == [Kind.CREATED]
+
+
 def test_a_file_renamed_within_the_tree_is_gone_here_and_saved_there(tree: Path, watch: Watch) -> None:
     (tree / "d").mkdir()
     (tree / "a").touch()
@@ -522,6 +539,32 @@ def test_a_directory_that_leaves_while_its_watch_is_placed_is_not_watched(
     assert watcher.watches() == 2
 
 
+@pytest.mark.parametrize("leaving", ["d", "d/below"])
+def test_a_directory_that_leaves_while_one_below_it_is_placed_takes_its_name_along(
+    tree: Path, tmp_path: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch, leaving: str
+) -> None:
+    """Those below are opened from the directory that they are in, wherever that is by then."""
+    (tmp_path / "d/below").mkdir(parents=True)
+    watcher, heard = watch(tree)
+    add = watcher._add
+
+    def let_it_leave_and_add(descriptor: int, directory: str) -> None:
+        if directory == f"{tree}/d/below" and (tree / leaving).exists():
+            (tree / leaving).rename(tmp_path / "outside")
+            heard.wait_for(Kind.LEFT, tree / leaving)
+        add(descriptor, directory)
+
+    monkeypatch.setattr(watcher, "_add", let_it_leave_and_add)
+    (tmp_path / "d").rename(tree / "d")
+    (tree / "placed after it").mkdir()
+    heard.wait_for(Kind.LOOK, tree / "placed after it")
+    (tmp_path / "outside" / "f").touch()
+    bell(tree, heard)
+
+    assert f"{tree}/{leaving}/f" not in heard.paths()
+    assert watcher.watches() == kernel_watches(watcher) == (2 if leaving == "d" else 3)
+
+
 def test_directories_deeper_than_a_path_can_say_do_not_stop_it(tree: Path, watch: Watch) -> None:
     """The kernel takes and tells paths of up to 4,095 bytes; a tree may go deeper, one step at a time."""
     here = os.open(tree, os.O_RDONLY)
@@ -779,6 +822,8 @@ def test_what_was_said_before_reading_stops_stands_and_nothing_is_said_after(tre
 def test_no_line_is_logged_while_all_is_well(tree: Path, watch: Watch, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         _, heard = watch(tree)
+        assert [record.getMessage() for record in caplog.records] == ["watches are placed: 1"]
+        caplog.clear()
         (tree / "a" / "b").mkdir(parents=True)
         heard.wait_for(Kind.LOOK, tree / "a")
         shutil.rmtree(tree / "a")
@@ -816,7 +861,7 @@ def test_a_tree_in_which_something_happens_all_the_time_does_not_hold_up_the_sto
     threading.Thread(target=watcher.stop_reading, daemon=True).start()
 
     wait_until(lambda: threads_of_ours() == [], LIMIT)
-    assert Change(Kind.CREATED, f"{tree}/last") in heard
+    assert Change(Kind.SAVED, f"{tree}/last") in heard
     watcher.close()
 
 
@@ -892,6 +937,7 @@ def test_links_that_are_made_and_changed_are_followed_without_a_look_at_the_othe
     monkeypatch.setattr(watcher._links, "_paths", Counted(watcher._links._paths))
     for name, leads in (("new", "d/f"), ("way", "d")):
         (tree / name).symlink_to(leads)
+        heard.wait_for(Kind.CREATED, tree / name)  # a link that is known already when that is heard is followed once more
         watcher.look_into(str(tree / name))
     (tree / "d/g").touch()
     (tree / "d/g").rename(tree / "d/f")

@@ -1,0 +1,163 @@
+"""A first look at a source of millions of files, none of which exists, and a worker that only says that all is done.
+
+    python -m benchmarks.backlog look BROKER COUNT
+    python -m benchmarks.backlog work BROKER
+
+Both run on autosync's own Python. `look` is a real feed with a real comparison; its walk gives invented entries, and its target is empty.
+As soon as so much is dirty that the feed waits, it starts `work`, which takes each message, claims its keys and says that they are sent.
+A line of JSON tells how much that was, and one after each tenth what the broker, the feed and the worker hold in memory.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, cast
+from unittest.mock import patch
+
+from autosync import look as looks
+from autosync.actor import Actor
+from autosync.celery import sending_app
+from autosync.feed import HIGH_WATER, Feed
+from autosync.files import File
+from autosync.keys import Keys, Source
+from autosync.ledger import PREFIX, Deed, Ledger, Outcome, connect
+from autosync.look import Comparison
+from autosync.settle import Look, Settle
+from autosync.tasks.messages import Publisher
+from autosync.tree import Found
+
+_MIRROR, _QUEUE, _VERSION = "backlog", "backlog", "1"
+_ROOT = "/invented"
+_OLD = 3600.0
+_IN_A_FOLDER = 1000
+#: For so long a feed that should wait is given the time to go on, in seconds.
+_LONGER = 1.0
+
+
+class Walk:
+    """Stands in for `autosync.tree.Walk`: `count` files, a thousand to a directory, in order, and none of them on a disk.
+
+    Args:
+        count: how many.
+        sampled: called with the number of entries that were given, after each tenth of them.
+    """
+
+    count = 0
+    sampled = staticmethod(lambda given: None)
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        self.errors: list[OSError] = []
+
+    def __iter__(self) -> Iterator[Found]:
+        changed = time.time() - _OLD  # nobody is asked whether somebody writes to it
+        tenth = max(self.count // 10, 1)
+        for number in range(self.count):
+            path = f"{_ROOT}/{number // _IN_A_FOLDER:07}/file-{number:09}.dat"
+            yield Found(path, 1024, changed, int(changed * 1e9))
+            if (number + 1) % tenth == 0:
+                self.sampled(number + 1)
+
+
+class Nothing(Actor):
+    """A target that holds nothing."""
+
+    def list(self, prefix: str = "") -> Iterable[File]:
+        return ()
+
+
+class Worker:
+    """The process that works the backlog off; it begins when the feed has come to wait for it."""
+
+    def __init__(self, broker: str, ledger: Ledger, most: int) -> None:
+        self._command = [sys.executable, "-m", "benchmarks.backlog", "work", broker]
+        self._ledger = ledger
+        self._most = most
+        self._process: subprocess.Popen[bytes] | None = None
+        self._beginner = threading.Thread(target=self._begin, daemon=True)
+        self._beginner.start()
+
+    def resident(self) -> int:
+        """Its resident memory in bytes; 0 if it has not begun."""
+        return _resident(self._process.pid) if self._process else 0
+
+    def stop(self) -> None:
+        """End it."""
+        self._beginner.join()
+        if self._process:
+            self._process.terminate()
+            self._process.wait()
+
+    def _begin(self) -> None:
+        while self._ledger.dirty() < self._most:
+            time.sleep(0.05)
+        time.sleep(_LONGER)
+        print(json.dumps({"waits at": self._ledger.dirty()}), flush=True)
+        self._process = subprocess.Popen(self._command)
+
+
+def look(broker: str, count: int) -> None:
+    """Feed all that the walk invents, and print what is held in memory meanwhile."""
+    client = connect(broker)
+    ledger = Ledger(client, _MIRROR)
+    ledger.register("{}", _VERSION)
+    worker = Worker(broker, ledger, min(count, HIGH_WATER))
+    publisher = Publisher(sending_app(broker, _QUEUE), _QUEUE)
+    began = time.monotonic()
+
+    def sample(given: int) -> None:
+        held = client.info("memory")["used_memory"]
+        line = {"entries": given, "broker": held, "feed": _resident(os.getpid()), "worker": worker.resident(), "dirty": ledger.dirty()}
+        print(json.dumps(line), flush=True)
+
+    Walk.count, Walk.sampled = count, staticmethod(sample)
+    keys = Keys([Source(_ROOT)], source_prefix=_ROOT + "/")
+    feed = Feed(_MIRROR, keys, Comparison(keys, Nothing()), ledger, publisher, Settle(0.0))
+    with patch.object(looks, "Walk", Walk):
+        feed.look(Look(""))
+    while ledger.dirty():
+        time.sleep(0.1)
+    print(json.dumps({"sent": ledger.guard("benchmark").files, "seconds": time.monotonic() - began}), flush=True)
+    worker.stop()
+    publisher.close()
+
+
+def work(broker: str) -> None:
+    """Take messages, one at a time, and say that what they name is in the target."""
+    client = connect(broker)
+    ledger = Ledger(client, _MIRROR)
+    queues = [f"{PREFIX}{_QUEUE}{priority}" for priority in ("", ":5", ":9")]
+    while True:
+        taken = cast("tuple[bytes, bytes] | None", client.brpop(queues, timeout=1))
+        if taken is None:
+            continue
+        (_, keys), *_ = json.loads(base64.b64decode(json.loads(taken[1])["body"]))
+        claims = ledger.claim("benchmark:1:1", _VERSION, keys) or []
+        ledger.done("benchmark:1:1", [Outcome(claim, Deed.UPLOADED, claim.hint.size) for claim in claims])
+
+
+def _resident(pid: int) -> int:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def main() -> None:
+    """`look BROKER COUNT` or `work BROKER`."""
+    what, broker, *more = sys.argv[1:]
+    if what == "work":
+        work(broker)
+    else:
+        look(broker, int(more[0]))
+
+
+if __name__ == "__main__":
+    main()
