@@ -77,6 +77,11 @@ class Actor:
         """
         raise NotImplementedError
 
+    def upload_many(self, files: Sequence[File]) -> Sequence[Exception | None]:
+        """Upload several small files; for targets that can have many on their way in one thread. Returns for each file None or what went
+        wrong, which says the same as if `upload` had raised it."""
+        raise NotImplementedError
+
     def delete(self, file: File) -> None:
         """Make the object `file.key` not be there. That it was not there already is no error."""
         raise NotImplementedError
@@ -108,6 +113,11 @@ class Actor:
 
     def close(self) -> None:
         """Give connections back; called once, at the end."""
+
+
+def can_upload_many(actor: Actor) -> bool:
+    """Whether the class has a batch form of `upload`."""
+    return type(actor).upload_many is not Actor.upload_many
 
 
 def can_delete_many(actor: Actor) -> bool:

@@ -110,8 +110,6 @@ def _for_celery(broker: str) -> str:
 def _prepare(**_: Any) -> None:
     """What a worker needs before it connects to anything."""
     transport.install()
-    # obstore's own threads only wait for sockets; more than one in a process get into each other's way (measured: a tenth of the CPU).
-    os.environ.setdefault("TOKIO_WORKER_THREADS", "1")
 
 
 @signals.worker_ready.connect

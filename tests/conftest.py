@@ -24,7 +24,7 @@ BIN = Path(sys.executable).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A process forks only as long as it has one thread; other tests leave some of obstore's behind."""
+    """A process forks only as long as it has one thread; other tests leave some behind."""
     items.sort(key=lambda item: item.path.name != "test_processes.py")
 
 

@@ -67,10 +67,10 @@ def test_a_target_that_answers_at_once_is_given_few_at_once_and_a_slow_one_many(
     took(many, 0.05)
     assert many.at_once() == 100
     took(many, 0.004)
-    assert many.at_once() == 23
+    assert many.at_once() == 20
     took(many, 0.0003)
     took(many, 0.5)  # one that waited for others says nothing of the target
-    assert many.at_once() == 5
+    assert many.at_once() == 2
     assert crew(3).at_once() == 3
 
 
@@ -84,15 +84,25 @@ def test_what_was_quick_long_ago_counts_no_more(crew: Callable[[int], Crew], mon
     assert one.at_once() == 100
 
 
-def test_small_transfers_are_taken_by_the_handful_where_the_target_is_quick(crew: Callable[[int], Crew]) -> None:
-    one = crew(100)
-    assert one.piece() == 1, "as long as nothing is known"
-    took(one, 0.05)
-    assert one.piece() == 1
-    took(one, 0.0005)
-    assert one.piece() == 8
-    took(one, 0.00001)
-    assert one.piece() == 16
+def test_small_transfers_are_taken_by_the_handful_once_the_target_answers(crew: Callable[[int], Crew]) -> None:
+    many, few = crew(100), crew(3)
+    assert many.piece() == 1, "as long as nothing is known"
+    for one in (many, few):
+        one.took(0.016, 16)
+    assert many.at_once() == 5, "a thread waits for a millisecond with each of sixteen"
+    assert many.piece() == 16
+    assert few.piece() == 3, "no more than may be in flight"
+
+
+def test_no_more_transfers_are_in_flight_than_are_allowed(crew: Callable[[int], Crew]) -> None:
+    one, inside = crew(20), threading.Event()
+    with one.room(16), one.room(4):
+        other = threading.Thread(target=lambda: one.room(4).__enter__() or inside.set())
+        other.start()
+        assert one._in_flight == 20
+        assert not inside.is_set()
+    assert inside.wait(LIMIT)
+    other.join()
 
 
 @pytest.mark.parametrize("most", [1, 2, 7])

@@ -41,11 +41,10 @@ WORKING = {"actors", "tasks"}
 #: Who speaks to which thing outside; what is not named here may be imported by nobody.
 OUTSIDE = {
     "boto3": {"actors.s3", "actors.s3.clients", "actors.s3.listing"},
-    "botocore": {"actors.s3.clients", "actors.s3.errors", "actors.s3.listing", "actors.s3.parts"},
+    "botocore": {"actors.s3.clients", "actors.s3.errors", "actors.s3.listing", "actors.s3.objects", "actors.s3.parts"},
     "celery": {"celery", "tasks.messages", "tasks.progress", "tasks.transfer"},
     "click": {"actor", "actors.s3", "cli", "command", "options"},
     "kombu": {"celery", "tasks.messages", "transport"},
-    "obstore": {"actors.s3", "actors.s3.clients", "actors.s3.errors"},
     "pyinotify": {"inotify"},
     "redis": {"ledger", "ledger.connection"},
     "requests": {"actors.s3.errors", "actors.s3.parts"},
@@ -131,7 +130,7 @@ def test_the_drawing_is_not_empty() -> None:
     assert _imports("watcher")[0] >= {"inotify", "keys", "tree"}
     assert _imports("command")[0] >= {"logs", "options"}
     assert _imports("tasks.batch")[0] >= {"ledger", "tasks.box"}
-    assert _imports("actors.s3.clients")[1] >= {"botocore", "obstore"}
+    assert _imports("actors.s3.clients")[1] >= {"botocore"}
 
 
 def test_every_module_stands_on_one_floor() -> None:
@@ -166,7 +165,7 @@ def test_each_outside_thing_is_spoken_to_in_one_place(module: str) -> None:
 def test_the_watching_half_knows_neither_queue_nor_target() -> None:
     ours, others = _reach(WATCHING)
 
-    assert others.isdisjoint({"celery", "kombu", "redis", "botocore", "obstore", "requests"})
+    assert others.isdisjoint({"celery", "kombu", "redis", "botocore", "requests"})
     assert not [module for module in ours if module.split(".")[0] in WORKING]
 
 
@@ -185,27 +184,27 @@ def loaded(code: str) -> set[str]:
 
 
 def test_importing_the_package_loads_neither_celery_nor_boto3() -> None:
-    assert loaded("import autosync").isdisjoint({"celery", "kombu", "redis", "botocore", "obstore", "click"})
+    assert loaded("import autosync").isdisjoint({"celery", "kombu", "redis", "botocore", "click"})
 
 
 def test_naming_the_base_class_loads_neither_celery_nor_boto3() -> None:
     found = loaded("from autosync import Actor, File, Listing, PermanentError, SecretOption")
 
     assert "autosync.actor" in found
-    assert found.isdisjoint({"celery", "kombu", "redis", "botocore", "obstore"})
+    assert found.isdisjoint({"celery", "kombu", "redis", "botocore"})
 
 
 def test_what_the_watching_half_really_loads_is_what_the_drawing_says() -> None:
     found = loaded("\n".join(f"import autosync.{module}" for module in sorted(WATCHING)))
 
     assert "pyinotify" in found
-    assert found.isdisjoint({"celery", "kombu", "redis", "botocore", "obstore", "requests"})
+    assert found.isdisjoint({"celery", "kombu", "redis", "botocore", "requests"})
 
 
 def test_what_the_working_half_really_loads_is_what_the_drawing_says() -> None:
     found = loaded("import autosync.tasks.transfer, autosync.actors.s3, autosync.actors.file")
 
-    assert {"celery", "botocore", "obstore"} <= found
+    assert {"celery", "botocore"} <= found
     assert found.isdisjoint({"pyinotify", "autosync.inotify", "autosync.watcher"})
 
 

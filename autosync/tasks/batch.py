@@ -8,11 +8,12 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing, suppress
 from functools import partial
+from typing import NamedTuple, TypeVar
 
-from ..actor import can_delete_many
+from ..actor import Actor, can_delete_many, can_upload_many
 from ..errors import AutosyncError, BrokerError, Draining, LeaseLost, PermanentError, Torn
 from ..files import File
 from ..ledger import UNKNOWN, Claim, Deed, Failure, Outcome, now
@@ -26,6 +27,8 @@ from .progress import Progress
 from .sources import Absent, MirrorSource, Way
 
 log = logging.getLogger("autosync.transfer")
+
+T = TypeVar("T")
 
 #: Outcomes are said together, but not later than this, in seconds.
 _SAY_AFTER = 0.1
@@ -44,6 +47,14 @@ _STALE_LOOKS = 10
 _UNITS_OF_TIME = (1, 100, 1_000, 1_000_000, 1_000_000_000, 2_000_000_000)
 #: So often a worker comes back to a file that somebody has open for writing and writes to; one that never rests is sent all the same.
 _WRITTEN_LOOKS = 4
+
+
+class _Ready(NamedTuple):
+    """A file that is to be uploaded; `still`: nobody can be changing it."""
+
+    claim: Claim
+    file: SourceFile
+    still: bool
 
 
 class Batch:
@@ -120,8 +131,8 @@ class Batch:
         if not piece:
             return False
         try:
-            with closing(Way()) as way:
-                self._note([self._make_right(claim, way if len(piece) > 1 else None) for claim in piece])
+            with self._known.crew.room(len(piece)):
+                self._note(self._make_right(piece))
             self._say(only_if_due=True)
         finally:
             with self._ended:
@@ -140,13 +151,29 @@ class Batch:
             self._busy += bool(piece)
         return piece
 
-    # One key
+    # A few keys
 
-    def _make_right(self, claim: Claim, way: Way | None) -> Outcome | None:
-        """Do what the disk says. Every way of failing becomes an outcome here; None means that the claim is lost."""
-        began = time.monotonic()
+    def _make_right(self, piece: list[Claim]) -> list[Outcome | None]:
+        """Do what the disk says; None means that the claim is lost. All that is to be uploaded is in flight at the same time."""
+        with closing(Way()) as way:
+            found = [self._outcome(claim, partial(self._look, claim, way if len(piece) > 1 else None)) for claim in piece]
+        ready = [one for one in found if isinstance(one, _Ready)]
         try:
-            outcome = self._look_and_act(claim, way)
+            began = time.monotonic()
+            answers = dict(zip([one.claim.key for one in ready], self._send(ready), strict=True))
+            seconds = time.monotonic() - began
+            return [
+                self._outcome(one.claim, partial(self._end, one, answers[one.claim.key], seconds)) if isinstance(one, _Ready) else one
+                for one in found
+            ]
+        finally:
+            for one in ready:
+                one.file.close()
+
+    def _outcome(self, claim: Claim, act: Callable[[], T]) -> T | Outcome | None:
+        """What is done about a key. Every way of failing becomes an outcome here."""
+        try:
+            return act()
         except LeaseLost as error:
             log.warning("%s", error)
             return None
@@ -160,15 +187,50 @@ class Batch:
             return Outcome(claim, Deed.RETRY, delay=_delay(claim.attempts, _LONGEST_TORN_DELAY))
         except Exception as error:
             return self._failure(claim, error)
-        if outcome.deed in (Deed.UPLOADED, Deed.DELETED) and log.isEnabledFor(logging.INFO):
+
+    def _send(self, ready: Sequence[_Ready]) -> Sequence[Exception | None]:
+        """Upload all of these. Returns for each what went wrong, or None."""
+        actor = self._known.actor
+        began = time.monotonic()
+        if len(ready) > 1 and can_upload_many(actor):
+            answers = actor.upload_many([one.file for one in ready])
+            self._known.crew.took(time.monotonic() - began, len(ready))
+            return answers
+        return [self._send_one(actor, one.file) for one in ready]
+
+    def _send_one(self, actor: Actor, file: SourceFile) -> Exception | None:
+        began = time.monotonic()
+        try:
+            actor.upload(file)
+        except Exception as error:
+            return error
+        self._known.crew.took(time.monotonic() - began)
+        return None
+
+    def _end(self, ready: _Ready, answer: Exception | None, seconds: float) -> Outcome:
+        """What became of an upload."""
+        if answer is not None:
+            raise answer
+        claim, file = ready.claim, ready.file
+        file.verify()
+        # Without being sure of that, the same times mean nothing later.
+        self._sent[claim.key] = file.signature if ready.still else (file.signature[0], -1, -1, -1)
+        return self._told(Outcome(claim, Deed.UPLOADED, size=file.size), seconds)
+
+    def _told(self, outcome: Outcome, seconds: float) -> Outcome:
+        if log.isEnabledFor(logging.INFO):
+            claim = outcome.claim
             log.info(
                 "%s %s", outcome.deed.value, shown(claim.key),
                 extra={"mirror": self._known.mirror.name, "key": claim.key, "bytes": outcome.size, "attempt": claim.attempts + 1,
-                       "seconds": round(time.monotonic() - began, 4), "worker": self._box.name},
+                       "seconds": round(seconds, 4), "worker": self._box.name},
             )  # fmt: skip
         return outcome
 
-    def _look_and_act(self, claim: Claim, way: Way | None) -> Outcome:
+    # One key
+
+    def _look(self, claim: Claim, way: Way | None) -> Outcome | _Ready:
+        """Look at the disk, and do what is not an upload."""
         self._go_on(claim.key)
         if claim.unfinished:
             self._abandon(claim)
@@ -183,9 +245,13 @@ class Batch:
             log.info("%s %s; what the target has is kept", shown(claim.key), reason)
             return Outcome(claim, Deed.NOTHING)
         try:
-            return self._upload(claim, file)
-        finally:
+            found = self._prepare(claim, file)
+        except BaseException:
             file.close()
+            raise
+        if isinstance(found, Outcome):
+            file.close()
+        return found
 
     def _abandon(self, claim: Claim) -> None:
         """End what a killed worker had begun. What cannot be ended now stays noted for the next claim, and hinders nothing; nor does a
@@ -241,13 +307,13 @@ class Batch:
             raise Draining(f"{key}: the worker is being stopped")
         self._known.held.insist(key, self._asked)
 
-    def _upload(self, claim: Claim, file: SourceFile) -> Outcome:
+    def _prepare(self, claim: Claim, file: SourceFile) -> Outcome | _Ready:
+        """Whether a file is to be uploaded, and how it has to be read."""
         if self._sent.get(claim.key) == file.signature:
             return Outcome(claim, Deed.NOTHING)
         if self._is_stale(claim, file):
             return Outcome(claim, Deed.RETRY, delay=_delay(claim.attempts, _LONGEST_DELAY))
-        actor = self._known.actor
-        if claim.hint.etag and file.size == claim.hint.size and actor.matches(file, claim.hint.etag):
+        if claim.hint.etag and file.size == claim.hint.size and self._known.actor.matches(file, claim.hint.etag):
             return Outcome(claim, Deed.NOTHING)
         if file.device not in self._shared:
             self._shared[file.device] = is_shared(file.descriptor)
@@ -256,15 +322,7 @@ class Batch:
         if not rested and claim.attempts < _WRITTEN_LOOKS:
             raise Torn(f"{claim.key} is being written")
         still = rested and not writer  # an old file that somebody has open may be changed through a mapping
-        if not still:
-            file = RestlessFile(file)
-        began = time.monotonic()
-        actor.upload(file)
-        self._known.crew.took(time.monotonic() - began)
-        file.verify()
-        # Without being sure of that, the same times mean nothing later.
-        self._sent[claim.key] = file.signature if still else (file.signature[0], -1, -1, -1)
-        return Outcome(claim, Deed.UPLOADED, size=file.size)
+        return _Ready(claim, file if still else RestlessFile(file), still)
 
     def _is_stale(self, claim: Claim, file: SourceFile) -> bool:
         """Whether this host's share has yet to show what the file host saw."""
@@ -283,8 +341,9 @@ class Batch:
         deed = self._may_delete(claim, path)
         self._sent.pop(claim.key, None)
         if deed is None:
+            began = time.monotonic()
             self._known.actor.delete(File(claim.key))
-            return Outcome(claim, Deed.DELETED)
+            return self._told(Outcome(claim, Deed.DELETED), time.monotonic() - began)
         return deed
 
     def _may_delete(self, claim: Claim, path: str) -> Outcome | None:

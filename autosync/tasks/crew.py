@@ -7,18 +7,23 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 log = logging.getLogger("autosync.transfer")
 
-#: What one transfer costs this process, in seconds. As long as the target takes to answer one, so many others can be begun; more threads
-#: than that do not make it faster, they only fight for the interpreter (measured: 100 at once cost twice the CPU of 8).
+#: What one transfer costs this process, in seconds. As long as the target takes to answer, so many others can be begun; more threads than
+#: that do not make it faster, they only fight for the interpreter (measured: 8 at once cost twice the CPU of one that has 16 in flight).
 _COST = 0.0002
-#: Beside those, in case the target becomes slower; and as long as nothing is known.
-_SPARE, _AT_FIRST = 3, 16
-#: A thread takes so many seconds' worth of small transfers in one piece: less is said and waited for between them.
-_PIECE, _LARGEST_PIECE = 0.004, 16
+#: As long as nothing is known.
+_AT_FIRST = 16
+#: So many small transfers a thread takes in one piece, once it is known that the target answers: less is said and waited for between them.
+_PIECE = 16
+#: For so long a batch waits until no more are at work than are of use, in seconds; then something takes its time, and it goes on.
+_LONGEST_WAIT = 0.5
+#: For so long a thread goes on with one batch before it lets another have its turn, in seconds.
+_SLICE = 0.01
 #: The quickest answer of so many seconds counts; the others tell how long things waited for each other.
 _WINDOW = 3.0
 
@@ -36,7 +41,9 @@ class Crew:
 
     def __init__(self, most: int, name: str) -> None:
         self._most = most
-        self._slots = threading.BoundedSemaphore(most)
+        self._running = self._in_flight = 0
+        counts = threading.Lock()
+        self._fewer_running, self._fewer_in_flight = threading.Condition(counts), threading.Condition(counts)
         self._pool = ThreadPoolExecutor(most, f"autosync-{name}")
         self._lock = threading.Lock()
         self._open: deque[Step] = deque()
@@ -54,7 +61,7 @@ class Crew:
         """
         with self._lock:
             self._open.append(step)
-            wanted = min(self.at_once() - len(self._open) - self._helpers, pieces - 1)
+            wanted = min(self.at_once() - len(self._open) - self._helpers, -(-pieces // self.piece()) - 1)
             self._helpers += max(wanted, 0)
         for _ in range(wanted):
             self._pool.submit(self._help)
@@ -64,8 +71,9 @@ class Crew:
         finally:
             self._close(step)
 
-    def took(self, seconds: float) -> None:
-        """A target took so long for one transfer."""
+    def took(self, seconds: float, count: int = 1) -> None:
+        """A target took so long for so many transfers that one thread had in flight together."""
+        seconds /= count
         now = time.monotonic()
         if now > self._window_ends:
             self._window_ends = now + _WINDOW
@@ -74,18 +82,31 @@ class Crew:
             self._quickest = seconds
 
     def at_once(self) -> int:
-        """How many transfers at once are of use now."""
+        """How many threads at once are of use now."""
         quickest = self._answer()
-        useful = _AT_FIRST if quickest == math.inf else math.ceil(quickest / _COST) + _SPARE
+        useful = _AT_FIRST if quickest == math.inf else math.ceil(quickest / _COST)
         return min(useful, self._most)
 
     def piece(self) -> int:
         """How many small transfers a thread takes at a time."""
-        return max(1, min(int(_PIECE / max(self._answer(), _COST)), _LARGEST_PIECE))
+        return min(_PIECE, self._most) if self._answer() < math.inf else 1
 
     def _answer(self) -> float:
-        """How long the target takes for one transfer, in seconds; infinite as long as that is not known."""
+        """How long a thread waits for the target with one transfer, in seconds; infinite as long as that is not known."""
         return min(self._quickest, self._before)
+
+    @contextmanager
+    def room(self, count: int) -> Iterator[None]:
+        """Have so many transfers in flight, waiting until there may be as many more."""
+        with self._fewer_in_flight:
+            self._fewer_in_flight.wait_for(lambda: self._in_flight + count <= self._most)
+            self._in_flight += count
+        try:
+            yield
+        finally:
+            with self._fewer_in_flight:
+                self._in_flight -= count
+                self._fewer_in_flight.notify_all()
 
     def close(self) -> None:
         """Begin nothing more."""
@@ -109,8 +130,21 @@ class Crew:
                 self._helpers -= 1
 
     def _do(self, step: Step) -> bool:
-        with self._slots:
-            return step()
+        """Do some pieces, as one of those that are at work. Returns False if there are no more."""
+        with self._fewer_running:
+            if not self._fewer_running.wait_for(lambda: self._running < self.at_once(), _LONGEST_WAIT):
+                self._fewer_running.wait_for(lambda: self._running < self._most)
+            self._running += 1
+        try:
+            until = time.monotonic() + _SLICE
+            while step():
+                if time.monotonic() > until:
+                    return True
+            return False
+        finally:
+            with self._fewer_running:
+                self._running -= 1
+                self._fewer_running.notify()
 
     def _close(self, step: Step) -> None:
         with self._lock:

@@ -1,7 +1,6 @@
-"""Any S3: boto3 decides (sessions, profiles, credentials, regions, rare calls; clients.py), obstore carries small objects.
+"""Any S3. boto3 decides (sessions, profiles, credentials, regions: clients.py) and is asked for everything rare.
 
-Large files go up in parts (parts.py); listings have a way of their own (listing.py). Keys that obstore cannot write exactly (it drops a
-leading slash and refuses empty, `.` and `..` segments and control characters) go through boto3.
+What there is most of has ways of its own: small objects (objects.py, wire.py), listings (listing.py), large files in parts (parts.py).
 """
 
 from __future__ import annotations
@@ -13,14 +12,12 @@ import re
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from typing import Any, ClassVar, cast
 
 import boto3
 import click
-import obstore
-from obstore.store import S3Store
 
 from ...actor import Actor
 from ...errors import PermanentError, TargetError
@@ -29,6 +26,7 @@ from ...reading import SourceFile
 from . import clients
 from .errors import answered, translated
 from .listing import Listings
+from .objects import Objects, Put
 from .parts import PartsUpload, pieces_of, seconds_ahead
 
 #: Files up to this size are sent in one request, from memory.
@@ -43,18 +41,16 @@ _DELETES_AT_ONCE = 1000
 #: What was told of a clock is good for so many seconds: either may be set meanwhile.
 _SAME_CLOCK = 5.0
 
-#: What obstore cannot write exactly, and some servers do not keep: by kind.
-_IRREGULARITIES = {
-    "leading slash": r"^/",
-    "trailing slash": r"/$",
-    "empty segment": r"//",
-    "dot segment": r"(^|/)\.\.?(/|$)",
-    "control character": r"[\x00-\x1f\x7f]",
-}
-_IRREGULAR = re.compile("|".join(_IRREGULARITIES.values()))
-_CONTROL = re.compile(_IRREGULARITIES["control character"])
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 #: Some servers store such keys under another name: `/x` as `x`, `a\\b` as `a/b`.
-_REWRITTEN = {kind: re.compile(pattern) for kind, pattern in {**_IRREGULARITIES, "backslash": r"\\"}.items()}
+_REWRITTEN = {
+    "leading slash": re.compile(r"^/"),
+    "trailing slash": re.compile(r"/$"),
+    "empty segment": re.compile(r"//"),
+    "dot segment": re.compile(r"(^|/)\.\.?(/|$)"),
+    "control character": _CONTROL,
+    "backslash": re.compile(r"\\"),
+}
 _NONE: set[str] = set()
 #: What S3 makes an ETag of where it is a checksum: the MD5 of the content, or of the MD5s of so many parts.
 _MD5 = re.compile(r"[0-9a-f]{32}(?:-([0-9]+))?")
@@ -90,7 +86,7 @@ class S3Actor(Actor):
         """See that the bucket is there, may be listed, and that the credentials are right."""
         self._clock_at_check = (time.monotonic(), self._ask_the_time())
         with translated(f"bucket {self.target_container}", self._where):
-            _ = self._store  # what obstore cannot be set up with shows here
+            _ = self._objects  # certificates that cannot be read show here
 
     def list(self, prefix: str = "") -> Listing:
         """Every object below the prefix. S3 lists in byte order; servers that do not are found out while comparing."""
@@ -103,25 +99,49 @@ class S3Actor(Actor):
             self._parts.send(cast(SourceFile, file), _content_type(file.key))
         elif file.size > _TINY:
             with self._memory.of(file.size):
-                self._put(file.key, cast(SourceFile, file).content(), plain=not risks)
+                self._put(file.key, cast(SourceFile, file).content())
         else:
-            self._put(file.key, cast(SourceFile, file).content(), plain=not risks)
+            self._put(file.key, cast(SourceFile, file).content())
         if risks:
             self._see_that_it_is_kept(file.key, risks)
 
+    def upload_many(self, files: Sequence[File]) -> Sequence[Exception | None]:
+        """Send several files: the small ones all at once, each on a connection of its own, from this one thread."""
+        answers: list[Exception | None] = []
+        begun: list[Put | None] = []
+        for file in files:
+            put, error = None, None
+            try:
+                if self._objects is None or file.size > _TINY or self._refuse(file.key):
+                    self.upload(file)
+                else:
+                    put = self._objects.begin(file.key, cast(SourceFile, file).content(), _content_type(file.key))
+            except Exception as caught:
+                error = caught
+            begun.append(put)
+            answers.append(error)
+        for number, put in enumerate(begun):
+            if put is not None and self._objects is not None:
+                try:
+                    self._objects.end(put)
+                except TargetError as error:
+                    answers[number] = error
+        return answers
+
     def delete(self, file: File) -> None:
         """Delete one object."""
-        with translated(file.key, self._where):
-            if _IRREGULAR.search(file.key):
+        if not _is_text(file.key):
+            return  # S3 has no such keys
+        if self._objects is not None:
+            self._objects.delete(file.key)
+        else:
+            with translated(file.key, self._where):
                 self._client.delete_object(Bucket=self.target_container, Key=file.key)
-            else:
-                with suppress(FileNotFoundError):
-                    obstore.delete(self._store, file.key)
 
     def delete_many(self, files: Sequence[File]) -> Sequence[Exception | None]:
         """Delete up to 1,000 objects with each request. XML cannot carry control characters, so such keys go one by one."""
         answers: dict[str, Exception | None] = {file.key: None for file in files}
-        by_one = [file for file in files if _CONTROL.search(file.key)]
+        by_one = [file for file in files if _CONTROL.search(file.key) or not _is_text(file.key)]
         for file in by_one:
             try:
                 self.delete(file)
@@ -179,9 +199,11 @@ class S3Actor(Actor):
         return after - before, seconds_ahead(said, before, after)
 
     def close(self) -> None:
-        """Close the connections of the parts and of the listings; the libraries close theirs."""
-        for name in {"_parts", "_listings"} & vars(self).keys():
-            vars(self)[name].close()
+        """Close the connections; boto3 closes its own."""
+        for name in ("_parts", "_listings", "_objects"):
+            found = vars(self).get(name)
+            if found is not None:
+                found.close()
 
     # Clients, made when first needed
 
@@ -199,8 +221,8 @@ class S3Actor(Actor):
         return clients.base(self._client, str(self.target_container))
 
     @cached_property
-    def _store(self) -> S3Store:
-        return clients.store(self._session, self._client, str(self.target_container), self._base)
+    def _objects(self) -> Objects | None:
+        return clients.objects(self._session, self._client, self._base, self._where, is_amazon=self.endpoint_url is None)
 
     @cached_property
     def _parts(self) -> PartsUpload:
@@ -218,10 +240,9 @@ class S3Actor(Actor):
 
     def _refuse(self, key: str) -> set[str]:
         """What some servers would not keep of this key. Raises `PermanentError` if this one will not, or S3 has no such keys."""
-        try:
-            length = len(key.encode())
-        except UnicodeEncodeError:
-            raise PermanentError(f"{key!r} is not UTF-8; S3 has no such keys", "rename the file") from None
+        if not _is_text(key):
+            raise PermanentError(f"{key!r} is not UTF-8; S3 has no such keys", "rename the file")
+        length = len(key.encode())
         if length > _LONGEST_KEY:
             raise PermanentError(f"{key!r} has {length} bytes; S3 allows {_LONGEST_KEY}", "shorten the path or use --source-prefix")
         risks = _risks(key)
@@ -229,11 +250,11 @@ class S3Actor(Actor):
             self._refuse_rewritten(key, risks)
         return risks
 
-    def _put(self, key: str, content: bytes, *, plain: bool) -> None:
-        with translated(key, self._where):
-            if plain or not _IRREGULAR.search(key):
-                obstore.put(self._store, key, content, attributes={"Content-Type": _content_type(key)}, use_multipart=False)
-            else:
+    def _put(self, key: str, content: bytes) -> None:
+        if self._objects is not None:
+            self._objects.end(self._objects.begin(key, content, _content_type(key)))
+        else:
+            with translated(key, self._where):
                 self._client.put_object(Bucket=self.target_container, Key=key, Body=content, ContentType=_content_type(key))
 
     def _see_that_it_is_kept(self, key: str, kinds: set[str]) -> None:
@@ -285,6 +306,13 @@ def _md5(source: SourceFile, offset: int, length: int) -> Any:
         while data := part.read(1 << 18):
             digest.update(data)
     return digest
+
+
+def _is_text(key: str) -> bool:
+    try:
+        return bool(key.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _risks(key: str) -> set[str]:

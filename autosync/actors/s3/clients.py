@@ -1,4 +1,4 @@
-"""How a bucket is reached: boto3 decides on credentials, region and address, and obstore is told."""
+"""How a bucket is reached: boto3 decides on credentials, region and address."""
 
 from __future__ import annotations
 
@@ -6,22 +6,24 @@ import base64
 import hashlib
 import threading
 from contextlib import suppress
-from datetime import timedelta
 from functools import cache
 from os import listdir
 from os.path import isdir
 from typing import Any
+from urllib.parse import urlsplit
 
 import boto3
 import botocore.exceptions
 import botocore.loaders
 import botocore.session
 from botocore.config import Config
-from obstore.auth.boto3 import Boto3CredentialProvider
-from obstore.store import S3Store
+from botocore.httpsession import get_cert_path
+from botocore.utils import get_environ_proxies
 
 from ...errors import TargetRefused
+from .objects import Objects
 from .parts import CONNECT_SECONDS, READ_SECONDS
+from .wire import Wire
 
 _one_at_a_time = threading.Lock()
 
@@ -102,32 +104,29 @@ def base(by: Any, bucket: str) -> str:
     return signed.partition("?")[0].removesuffix("/x")
 
 
-def store(of: boto3.Session, by: Any, bucket: str, address: str) -> S3Store:
-    """obstore's way to the bucket.
+def objects(of: boto3.Session, by: Any, address: str, where: str, *, is_amazon: bool) -> Objects | None:
+    """The quick way to small objects, or None where a proxy stands in between.
 
     Args:
         of: the session.
         by: the client.
-        bucket: its name.
-        address: its URL, see `base`.
+        address: the bucket's URL, see `base`.
+        where: the server, for people.
+        is_amazon: whether it is Amazon's own.
+
+    Raises:
+        OSError: the certificates that are to be trusted cannot be read.
     """
-    return S3Store(
-        bucket,
-        endpoint=address,
-        virtual_hosted_style_request=True,  # that is: the endpoint is the bucket's own URL
-        region=by.meta.region_name or "us-east-1",
-        credential_provider=Boto3CredentialProvider(of),
-        client_options={
-            "allow_http": True,
-            "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
-            "timeout": timedelta(seconds=READ_SECONDS),
-        },
-        retry_config={"max_retries": 1, "retry_timeout": timedelta(seconds=READ_SECONDS)},
-    )
+    if get_environ_proxies(address).get(urlsplit(address).scheme):
+        return None
+    trusted = get_cert_path(of._session.get_config_variable("ca_bundle") or True)
+    wire = Wire(address, cert_path=trusted, connect_seconds=CONNECT_SECONDS, read_seconds=READ_SECONDS)
+    given = of.get_credentials()
+    return Objects(wire, address, by.meta.region_name or "us-east-1", given and given.get_frozen_credentials, where, checksums=is_amazon)
 
 
 def _in_its_region(of: boto3.Session, made: Any, bucket: str, config: Config) -> Any:
-    """boto3 follows Amazon's redirects to the region of a bucket; obstore does not, so the region is settled here."""
+    """boto3 follows Amazon's redirects to the region of a bucket; the quick ways do not, so the region is settled here."""
     with suppress(botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError):
         said = made.head_bucket(Bucket=bucket)
         region = said.get("BucketRegion")

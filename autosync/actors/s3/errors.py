@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import re
 from types import TracebackType
 
 import botocore.exceptions
-import obstore
 import requests
 
 from ...errors import PermanentError, SlowDown, TargetError, TargetRefused
@@ -29,7 +29,7 @@ _QUERY = re.compile(r"\?\S*")
 
 
 class translated:  # noqa: N801 - used like a function of contextlib's, which would take three times as long on the way of every file
-    """Turn what boto3, requests and obstore raise inside a with-block into `TargetError` and its kinds.
+    """Turn what boto3, requests and sockets raise inside a with-block into `TargetError` and its kinds.
 
     Args:
         about: the key, or the bucket.
@@ -63,8 +63,8 @@ def _meaning(error: BaseException, about: str, where: str) -> TargetError | None
         return TargetError(f"{about} at {where}: {_QUERY.sub('', str(error))}")
     if isinstance(error, botocore.exceptions.BotoCoreError):
         return TargetError(f"{about} at {where}: {error}")
-    if isinstance(error, obstore.exceptions.BaseError | OSError):
-        return _obstore_error(about, error, where)
+    if isinstance(error, OSError | http.client.HTTPException):
+        return TargetError(f"{about} at {where}: {str(error) or type(error).__name__}")
     return None
 
 
@@ -80,17 +80,3 @@ def answered(about: str, code: str, message: str, where: str = "S3") -> TargetEr
     if code in ("KeyTooLongError", "InvalidURI", "EntityTooLarge", "InvalidBucketName"):
         return PermanentError(f"{about} at {where}: {code}: {message}")
     return TargetError(f"{about} at {where}: {code}: {message}")
-
-
-def _obstore_error(about: str, error: Exception, where: str) -> TargetError:
-    """obstore tells most errors in a text alone: the status, and the XML that S3 answered."""
-    text = str(error)
-    code = re.search(r"<Code>(\w+)</Code>", text)
-    message = re.search(r"<Message>([^<]*)</Message>", text)
-    status = re.search(r"status code: (\d{3}[^:\n]*)", text)
-    if isinstance(error, obstore.exceptions.PermissionDeniedError | obstore.exceptions.UnauthenticatedError):
-        return answered(about, code[1] if code and code[1] in _REFUSED else "403", message[1] if message else "", where)
-    if code or status:
-        told = code[1] if code else status[1][:3] if status else ""
-        return answered(about, told, message[1] if message else status[1] if status else "", where)
-    return TargetError(f"{about} at {where}: {text.strip().partition(chr(10))[0]}")

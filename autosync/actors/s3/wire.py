@@ -1,0 +1,220 @@
+"""HTTP/1.1 (RFC 9112) for requests that fit in memory, one after the other on connections that are kept.
+
+Libraries that can do all of HTTP take longer for it than for the rest of a small file together. What an answer says in the plainest form (a
+status, no content) is read here, and any other by http.client.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import os
+import re
+import socket
+import ssl
+import struct
+import time
+import weakref
+from collections import deque
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, NamedTuple, cast
+from urllib.parse import urlsplit
+
+#: A connection that nobody has used for so long is not used again, in seconds: servers close them after some time, unasked.
+_LONGEST_IDLE = 15.0
+#: Up to this size, content goes in one piece with the head, in bytes.
+_TOGETHER = 64 << 10
+_READ_AT_ONCE = 16 << 10
+_END = b"\r\n\r\n"
+#: What the head of an answer without content says, in small letters; and what may not be in it, to be read here.
+_EMPTY = re.compile(rb"\r\ncontent-length: *0 *\r\n")
+_MORE = re.compile(rb"\r\n(?:transfer-encoding|connection|upgrade):(?! *keep-alive *\r\n)")
+
+
+#: How it shows that a server has closed a connection since it was used last.
+_CLOSED_MEANWHILE = (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError, http.client.RemoteDisconnected)
+
+
+class Answer(NamedTuple):
+    """What a server answered: the status, and the content as text."""
+
+    status: int
+    text: str
+
+
+class Sent(NamedTuple):
+    """A request that was sent, and the connection that it was sent on; `is_kept`: one that had been used before."""
+
+    line: socket.socket
+    head: bytes
+    content: bytes
+    is_kept: bool
+
+
+class Wire:
+    """Connections to one server. Safe to use from many threads.
+
+    Args:
+        url: of the server; only scheme, host and port matter.
+        cert_path: of the file or directory with the certificates to trust.
+        connect_seconds, read_seconds: how long to wait for a connection, and for each part of an answer.
+    """
+
+    def __init__(self, url: str, *, cert_path: str | None, connect_seconds: float, read_seconds: float) -> None:
+        parts = urlsplit(url)
+        self._tls = None
+        if parts.scheme == "https":
+            folder = bool(cert_path) and os.path.isdir(str(cert_path))
+            self._tls = ssl.create_default_context(cafile=None if folder else cert_path, capath=cert_path if folder else None)
+        self._host = str(parts.hostname)
+        self._port = parts.port or (443 if self._tls else 80)
+        self._connect_seconds = connect_seconds
+        self._read_seconds = read_seconds
+        self._idle: deque[tuple[float, socket.socket]] = deque()
+        weakref.finalize(self, _close_all, self._idle)
+
+    def send(self, head: bytes, content: bytes = b"") -> Sent:
+        """Send one request. Others may be sent before its answer is asked for; each has a connection of its own.
+
+        Args:
+            head: with the empty line at its end.
+            content: the body.
+
+        Raises:
+            OSError: the server could not be reached, or the connection broke.
+        """
+        while (kept := self._kept()) is not None:
+            with suppress(*_CLOSED_MEANWHILE):
+                return Sent(_sent(kept, head, content), head, content, is_kept=True)
+        return Sent(_sent(self._connect(), head, content), head, content, is_kept=False)
+
+    def answer(self, sent: Sent) -> Answer:
+        """The answer to a request. One that a kept connection swallowed is sent again on another, so it must do no harm twice.
+
+        Raises:
+            OSError: the server could not be reached, or the connection broke.
+            http.client.HTTPException: the answer is none.
+        """
+        while sent.is_kept:
+            with suppress(*_CLOSED_MEANWHILE):
+                return self._heard(sent.line)
+            sent = self.send(sent.head, sent.content)
+        return self._heard(sent.line)
+
+    def close(self) -> None:
+        """Close the connections that are not in use."""
+        _close_all(self._idle)
+
+    def _kept(self) -> socket.socket | None:
+        """The connection that was used last; those that stood idle for long go."""
+        try:
+            since, line = self._idle.pop()
+        except IndexError:
+            return None
+        if time.monotonic() - since < _LONGEST_IDLE:
+            return line
+        line.close()
+        self.close()
+        return None
+
+    def _connect(self) -> socket.socket:
+        line = socket.create_connection((self._host, self._port), self._connect_seconds)
+        try:
+            line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            if self._tls is not None:
+                line = self._tls.wrap_socket(line, server_hostname=self._host)
+                line.settimeout(self._read_seconds)
+                return line
+            # The kernel keeps these times; for its own, Python would ask poll(2) before each call.
+            line.settimeout(None)
+            patience = struct.pack("ll", int(self._read_seconds), 0)
+            for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+                line.setsockopt(socket.SOL_SOCKET, option, patience)
+        except BaseException:
+            line.close()
+            raise
+        return line
+
+    def _heard(self, line: socket.socket) -> Answer:
+        with _closed_on_error(line):
+            data = line.recv(_READ_AT_ONCE)
+            if not data:
+                raise http.client.RemoteDisconnected("the server closed the connection without an answer")
+            answer, stays = _plain(data) or _read(line, data)
+        if stays:
+            self._idle.append((time.monotonic(), line))
+        else:
+            line.close()
+        return answer
+
+
+def _close_all(idle: deque[tuple[float, socket.socket]]) -> None:
+    with suppress(IndexError):
+        while True:
+            idle.pop()[1].close()
+
+
+def _sent(line: socket.socket, head: bytes, content: bytes) -> socket.socket:
+    with _closed_on_error(line):
+        if len(content) <= _TOGETHER:
+            line.sendall(head + content)
+        else:
+            line.sendall(head)
+            line.sendall(content)
+    return line
+
+
+class _closed_on_error:  # noqa: N801 - used like a function of contextlib's, on the way of every file
+    def __init__(self, line: socket.socket) -> None:
+        self._line = line
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is not None:
+            self._line.close()
+        if isinstance(error, BlockingIOError):
+            raise TimeoutError("the server does not answer") from error
+
+
+def _plain(data: bytes) -> tuple[Answer, bool] | None:
+    """What an answer says that is there as a whole and has no content, and that the connection stays. None: it is another."""
+    head = data.lower()
+    if not head.startswith(b"http/1.1 2") or head.find(_END) != len(head) - len(_END) or _MORE.search(head):
+        return None
+    status = int(head[9:12])
+    return (Answer(status, ""), True) if status == http.client.NO_CONTENT or _EMPTY.search(head) else None
+
+
+def _read(line: socket.socket, data: bytes) -> tuple[Answer, bool]:
+    """What any answer says, and whether the connection stays."""
+    answer = http.client.HTTPResponse(cast(socket.socket, _Begun(line, data)))
+    try:
+        answer.begin()
+        text = answer.read().decode("utf-8", "replace")
+        return Answer(answer.status, text), not answer.will_close
+    finally:
+        answer.close()
+
+
+class _Begun(io.RawIOBase):
+    """A connection of which something was read already, as http.client wants one."""
+
+    def __init__(self, line: socket.socket, data: bytes) -> None:
+        self._line = line
+        self._data = data
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        return io.BufferedReader(self)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._data[: len(buffer)] or self._line.recv(len(buffer))
+        self._data = self._data[len(data) :]
+        buffer[: len(data)] = data
+        return len(data)
