@@ -123,6 +123,15 @@ class Keys:
         self._excluded = lru_cache(maxsize=4096)(self._is_excluded)
         self._temporary = _compiled("--temporary", "|".join(f"(?:{_checked(one)})" for one in temporary)) if temporary else None
         self._marker = _marker_parts(done_marker)
+        # Whether what is decided about a file, besides its name, is the same for all files of its directory.
+        self._is_simple = (
+            self._takes_all
+            and not self._unwanted
+            and self._marker is None
+            and (not source_prefix or source_prefix.endswith("/"))
+            and not any(source.is_file for source in self.sources)
+        )
+        self._directory = lru_cache(maxsize=4096)(self._directory_of)
         self._refuse_twins()
 
     def key(self, path: str) -> str:
@@ -131,6 +140,24 @@ class Keys:
 
     def path(self, key: str) -> str | None:
         """The one path in scope that has this key, or None: the inverse of `key`."""
+        start = key.rfind("/") + 1
+        if not self._is_simple or not start or start < len(self._prepend):
+            return self._path_of_one(key)
+        directory, name = self._directory(key[:start]), key[start:]
+        if directory is None or name in ("", ".", "..") or "\0" in name:
+            return None
+        return None if self._temporary is not None and self._temporary.fullmatch(name) else directory + name
+
+    def _directory_of(self, above: str) -> str | None:
+        """The directory of the keys that begin so, up to their last slash. Asked once for many, where all depends on it but the name."""
+        rest = above[len(self._prepend) :]
+        for path in (f"{self._strip}{rest}x", f"{rest}x"):
+            source = self.source_of(path)
+            if source is not None and is_plain(path) and self.key(path) == f"{above}x" and not self._is_below_temporary(path, source):
+                return path[:-1]
+        return None
+
+    def _path_of_one(self, key: str) -> str | None:
         if not key.startswith(self._prepend):
             return None
         rest = key[len(self._prepend) :]

@@ -57,7 +57,7 @@ class Mirror:
     follow_links: bool = True
     settings: dict[str, Any] = field(default_factory=dict)
     delete: bool = True
-    threads: int = 150
+    threads: int = 160
     attempts: int = 10
     queue: str = DEFAULT_QUEUE
     host: str = ""

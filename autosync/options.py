@@ -151,7 +151,7 @@ def _running_options(*, one_host: bool) -> list[click.Option]:
         click.Option(["--once"], is_flag=True, help="Make the target equal the source, wait for the last transfer, end."),
         click.Option(["--dry-run"], is_flag=True, help="Print what would be done, one line a key, and touch nothing."),
         click.Option(
-            ["--threads"], type=click.IntRange(min=1), default=150, show_default=True, help="Transfers in flight in each worker process."
+            ["--threads"], type=click.IntRange(min=1), default=160, show_default=True, help="Transfers in flight in each worker process."
         ),
         *([workers] if one_host else []),
         click.Option(["--name"], metavar="TEXT", help="Name of the mirror.  [default: made from the target]"),

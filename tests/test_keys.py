@@ -128,6 +128,24 @@ def test_a_key_leads_to_a_plain_path_in_scope_that_has_this_key_or_to_none(mirro
     assert path is None or (is_plain(path) and keys.covers(path) and keys.key(path) == key)
 
 
+@settings(deadline=None, max_examples=300)
+@given(st.lists(PATHS, min_size=1, max_size=2), st.booleans(), TARGET_PREFIXES, st.lists(NAMES, min_size=1, max_size=4), st.booleans())
+def test_what_is_found_for_a_whole_directory_is_what_is_found_for_each_file(
+    sources: list[str], is_cut: bool, target_prefix: str, names: list[str], is_temporary: bool
+) -> None:
+    """The quick way of `path` and the careful one; also for keys that are in no scope, and for names that are left out."""
+    strip = f"{sources[0]}/" if is_cut else ""
+    temporary = (r"[ab0]", r"\udcff") if is_temporary else ()
+    keys = Keys([Source(path) for path in sources], strip, target_prefix, temporary=temporary)
+    assert keys._is_simple
+    below = "/".join(names)
+
+    begins = ("", f"{sources[0]}/", f"{sources[-1]}/", "x/", "/", "../")
+    for rest in (*(begin + below for begin in begins), f"{below}/", f"{below}/.."):
+        for key in (target_prefix + rest, rest):
+            assert keys.path(key) == keys._path_of_one(key)
+
+
 @settings(deadline=None, max_examples=200)
 @given(mirrors(), st.integers(1, 4))
 def test_the_spans_of_any_directory_hold_every_key_below_it_once(mirror: Mirror, height: int) -> None:

@@ -95,6 +95,8 @@ class Known:
 
     def source_of(self, path: str) -> MirrorSource:
         """The source that holds a path in scope."""
+        if len(self.sources) == 1:
+            return self.sources[0]
         return next(one for one in self.sources if one.source.holds(path))
 
 
