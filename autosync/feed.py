@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 #: seconds, up to a limit: each batch costs a worker as much as ten small files, and must not hold up what comes behind it.
 BATCH_KEYS, _LARGEST_BATCH = 100, 500
 BATCH_BYTES = 64 << 20
+#: Deletions are not many requests for a worker, where the target takes as many with one.
+_DELETES = 1000
 _BATCH_SECONDS = 0.05
 #: Over how many seconds it is measured how fast keys are made right.
 _PACE_SECONDS = 0.5
@@ -324,7 +326,7 @@ class Feed:
                 batch.add(key, Hint(found.size, found.mtime_ns, etag or ""))
             else:
                 batch.add(key, GONE)
-            if batch.is_full(pace.batch):
+            if batch.is_full(_DELETES if batch.gone else pace.batch):
                 yield batch
                 saved, gone = (saved, Batch(gone=True)) if batch.gone else (Batch(), gone)
         yield from (batch for batch in (saved, gone) if batch.keys)

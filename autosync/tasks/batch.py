@@ -366,7 +366,7 @@ class Batch:
             self._todo.clear()
         gone: list[Claim] = []
         if sum(1 for claim in todo if claim.hint.gone) > 1:
-            gone = [claim for claim in todo if claim.hint.gone and not claim.unfinished and self._is_gone(claim)]
+            gone = self._gone([claim for claim in todo if claim.hint.gone and not claim.unfinished])
         together = {claim.key for claim in gone}
         self._todo.extend(claim for claim in todo if claim.key not in together)
         if not gone:
@@ -381,14 +381,22 @@ class Batch:
             self._note([Outcome(claim, Deed.DELETED) if answer is None else self._failure(claim, answer)])
         self._say(only_if_due=True)
 
-    def _is_gone(self, claim: Claim) -> bool:
-        """Whether a key is certain to be deleted; whatever is not plain is left to the way of one key, which knows what to do."""
-        path = self._path(claim.key)
+    def _gone(self, claims: list[Claim]) -> list[Claim]:
+        """Those that are certain to be deleted; whatever is not plain is left to the way of one key, which knows what to do."""
+        if not self._known.mirror.delete:
+            return []
+        paths: dict[MirrorSource, list[str]] = {}
+        for claim in claims:
+            path = self._path(claim.key)
+            if path is not None:
+                paths.setdefault(self._known.source_of(path), []).append(path)
         try:
-            self._go_on(claim.key)
-            return path is not None and self._may_delete(claim, path) is None
+            for claim in claims:
+                self._go_on(claim.key)
+            gone = {path for source, found in paths.items() for path in source.gone(found)}
         except AutosyncError:
-            return False
+            return []
+        return [claim for claim in claims if self._path(claim.key) in gone]
 
     # Saying what became of it
 

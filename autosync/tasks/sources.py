@@ -204,6 +204,42 @@ class MirrorSource:
         finally:
             os.close(root)
 
+    def gone(self, paths: Iterable[str]) -> set[str]:
+        """Those of the paths of which `prove_absent` is plainly true; most are found in one glance at their directory. What takes a closer
+        look is not among them.
+
+        Raises:
+            SourceUnsure: the root is not the directory that it was.
+        """
+        by_directory: dict[str, list[tuple[str, str]]] = {}
+        for path in paths:
+            above, _, name = self._relative(path).rpartition("/")
+            by_directory.setdefault(above, []).append((name, path))
+        root = self.open_root()
+        try:
+            self._trust(root)
+            return {path for above, found in by_directory.items() for path in self._gone_from(root, above, found)}
+        finally:
+            os.close(root)
+
+    def _gone_from(self, root: int, above: str, found: list[tuple[str, str]]) -> list[str]:
+        try:
+            real = self._real(root, above) if above else ""
+            try:
+                directory = open_directory_beneath(root, real)
+            except OSError as error:
+                if error.errno not in _GONE:
+                    return []
+                gone = [path for _, path in found]
+            else:
+                try:
+                    gone = [path for name, path in found if _is_nothing(directory, name)]
+                finally:
+                    os.close(directory)
+            return gone if not above or self._real(root, above) == real else []  # see `prove_absent`
+        except (Withheld, OSError):
+            return []
+
     def _relative(self, path: str) -> str:
         return path[len(self.source.root) :].lstrip("/")
 
@@ -256,3 +292,11 @@ class MirrorSource:
             with os.scandir(root) as entries:
                 if next(entries, None) is None:
                     raise SourceUnsure(f"source root {self._here} is empty and may not be mounted", "nothing is deleted")
+
+
+def _is_nothing(directory: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except OSError as error:
+        return error.errno == errno.ENOENT
+    return False

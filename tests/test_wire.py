@@ -1,0 +1,353 @@
+"""Small objects over connections of our own: signed as boto3 signs, and right about whatever a server may answer."""
+
+from __future__ import annotations
+
+import datetime
+import http.client
+import ipaddress
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autosync.actors.s3.objects import Objects
+from autosync.actors.s3.wire import Answer, Wire
+from autosync.errors import SlowDown, TargetError, TargetRefused
+
+OK = b'HTTP/1.1 200 OK\r\nETag: "x"\r\nContent-Length: 0\r\n\r\n'
+LIMIT = 20.0
+
+Script = Callable[[socket.socket, int], None]
+
+
+class Server:
+    """Does with its n-th connection what it is told, and notes what came."""
+
+    def __init__(self, script: Script, context: ssl.SSLContext | None = None) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=50)
+        self.port = self._listener.getsockname()[1]
+        self.connections = 0
+        self._script = script
+        self._context = context
+        self._threads: list[threading.Thread] = []
+        self._accepting = threading.Thread(target=self._accept)
+        self._accepting.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                line, _ = self._listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            self._threads.append(threading.Thread(target=self._serve, args=(line, self.connections)))
+            self._threads[-1].start()
+
+    def _serve(self, line: socket.socket, number: int) -> None:
+        try:
+            line.settimeout(LIMIT)
+            if self._context is not None:
+                line = self._context.wrap_socket(line, server_side=True)
+            self._script(line, number)
+        except OSError:
+            pass
+        finally:
+            line.close()
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._accepting.join(LIMIT)
+        for thread in self._threads:
+            thread.join(LIMIT)
+
+
+def request(line: socket.socket) -> bytes:
+    """One request, with its content; b"" if the client is gone."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        more = line.recv(65536)
+        if not more:
+            return b""
+        data += more
+    head, _, content = data.partition(b"\r\n\r\n")
+    length = int(next(row.partition(b":")[2] for row in head.lower().split(b"\r\n") if row.startswith(b"content-length:")))
+    while len(content) < length:
+        content += line.recv(65536)
+    return head + b"\r\n\r\n" + content
+
+
+def always(answer: bytes) -> Script:
+    """Answer each request so."""
+
+    def script(line: socket.socket, _: int) -> None:
+        while request(line):
+            line.sendall(answer)
+
+    return script
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., tuple[Server, Wire]]]:
+    made: list[tuple[Server, Wire]] = []
+
+    def start(script: Script, **more: Any) -> tuple[Server, Wire]:
+        server = Server(script, more.pop("context", None))
+        scheme = more.pop("scheme", "http")
+        wire = Wire(f"{scheme}://127.0.0.1:{server.port}", **{"cert_path": None, "connect_seconds": 5, "read_seconds": 1, **more})
+        made.append((server, wire))
+        return made[-1]
+
+    yield start
+    for server, wire in made:
+        wire.close()
+        server.close()
+
+
+def objects_on(wire: Wire, token: str | None = None) -> Objects:
+    return Objects(wire, "http://h:9/bucket", "us-east-1", lambda: Credentials("access", "secret", token), "the server")
+
+
+def put(wire: Wire, content: bytes = b"content") -> Answer:
+    return wire.answer(wire.send(b"PUT /a HTTP/1.1\r\nhost:h\r\ncontent-length:%d\r\n\r\n" % len(content), content))
+
+
+# The signature
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20),
+    st.binary(max_size=20),
+    st.sampled_from(["http://127.0.0.1:9000/bucket", "https://bucket.s3.eu-west-1.amazonaws.com", "https://h/some/way/bucket"]),
+    st.sampled_from([None, "a/token+="]),
+    st.sampled_from(["PUT", "DELETE"]),
+)
+def test_a_request_is_signed_as_boto3_signs_it(key: str, content: bytes, base: str, token: str | None, method: str) -> None:
+    who = Credentials("access", "secret/+", token)
+    objects = Objects(Wire("http://h", cert_path=None, connect_seconds=1, read_seconds=1), base, "eu-west-1", lambda: who, "h")
+    moment = datetime.datetime(2026, 11, 24, 9, 8, 7, tzinfo=datetime.UTC)
+
+    head = objects.head(method, key, content, "text/plain" if method == "PUT" else "", moment.timestamp())
+
+    first, *rows = head.decode().removesuffix("\r\n\r\n").split("\r\n")
+    fields = dict(row.split(":", 1) for row in rows)
+    said, path, _ = first.split(" ")
+    assert said == method
+    theirs = AWSRequest(method, f"{base.partition('://')[0]}://{fields['host']}{path}", data=content)
+    signed = fields["authorization"].partition("SignedHeaders=")[2].partition(",")[0].split(";")
+    for name in signed:
+        theirs.headers[name] = fields[name]
+    theirs.context["timestamp"] = fields["x-amz-date"]
+    signer = S3SigV4Auth(who, "s3", "eu-west-1")
+    canonical = signer.canonical_request(theirs)
+    assert fields["authorization"].endswith(f"Signature={signer.signature(signer.string_to_sign(theirs, canonical), theirs)}")
+    assert int(fields["content-length"]) == len(content)
+
+
+def test_amazon_is_given_a_checksum_too_and_it_is_signed() -> None:
+    who = Credentials("access", "secret")
+    wire = Wire("http://h", cert_path=None, connect_seconds=1, read_seconds=1)
+    objects = Objects(wire, "https://b.s3.amazonaws.com", "us-east-1", lambda: who, "Amazon", checksums=True)
+
+    head = objects.head("PUT", "a", b"abc", "text/plain", time.time()).decode()
+
+    assert "x-amz-checksum-sha256:ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=\r\n" in head
+    assert "SignedHeaders=content-type;host;x-amz-checksum-sha256;x-amz-content-sha256;x-amz-date," in head
+
+
+# What servers answer
+
+
+def test_a_connection_is_kept_and_many_requests_may_be_on_their_way_at_once(serve: Callable[..., tuple[Server, Wire]]) -> None:
+    arrived = threading.Semaphore(0)
+    go_on = threading.Event()
+
+    def script(line: socket.socket, _: int) -> None:
+        while request(line):
+            arrived.release()
+            assert go_on.wait(LIMIT)
+            line.sendall(OK)
+
+    server, wire = serve(script)
+    sent = [wire.send(b"PUT /%d HTTP/1.1\r\ncontent-length:1\r\n\r\n" % number, b"x") for number in range(5)]
+    for _ in range(5):
+        assert arrived.acquire(timeout=LIMIT)
+    go_on.set()
+    assert [wire.answer(one).status for one in sent] == [200] * 5
+    assert [put(wire).status for _ in range(5)] == [200] * 5
+    assert server.connections == 5
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "text", "stays"),
+    [
+        (OK, 200, "", True),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", 204, "", True),
+        (b"HTTP/1.1 200 OK\r\ncontent-LENGTH:0\r\nConnection: keep-alive\r\n\r\n", 200, "", True),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", 200, "", False),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n", 200, "", False),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n0123456789", 200, "0123456789", True),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", 200, "abc", True),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 200, "", True),
+        (b"HTTP/1.1 503 Slow\r\nContent-Length: 22\r\n\r\n<Code>SlowDown</Code>\xff", 503, "<Code>SlowDown</Code>\ufffd", True),
+        (b"HTTP/1.1 403 Forbidden\r\n\r\n", 403, "", False),
+    ],
+)
+@pytest.mark.parametrize("in_pieces", [False, True])
+def test_any_answer_is_understood(
+    serve: Callable[..., tuple[Server, Wire]], answer: bytes, status: int, text: str, stays: bool, in_pieces: bool
+) -> None:
+    def script(line: socket.socket, _: int) -> None:
+        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        while request(line):
+            for piece in [answer[at : at + 1] for at in range(len(answer))] if in_pieces else [answer]:
+                line.sendall(piece)
+            if not stays:
+                return
+
+    server, wire = serve(script)
+    assert [put(wire), put(wire)] == [Answer(status, text)] * 2
+    assert server.connections == (1 if stays else 2)
+
+
+def test_a_request_that_a_kept_connection_swallows_is_sent_again(serve: Callable[..., tuple[Server, Wire]]) -> None:
+    """The first connection is closed by the server after its first answer, before or after the second request was read."""
+    swallowed: list[bytes] = []
+
+    def script(line: socket.socket, number: int) -> None:
+        request(line)
+        line.sendall(OK)
+        swallowed.append(request(line))
+        if number > 1:
+            line.sendall(OK)
+
+    server, wire = serve(script)
+    assert put(wire, b"one").status == 200
+    assert put(wire, b"two").status == 200
+    assert server.connections == 2
+    assert swallowed[0].endswith(b"two"), "it was swallowed"
+    _, other = serve(lambda line, _: request(line) and None)  # type: ignore[func-returns-value]
+    with pytest.raises(http.client.RemoteDisconnected):  # a new connection that is closed without an answer is an error
+        put(other)
+
+
+def test_a_server_that_does_not_answer_is_not_waited_for_any_longer_than_that(serve: Callable[..., tuple[Server, Wire]]) -> None:
+    over = threading.Event()
+    server, wire = serve(lambda line, _: over.wait(LIMIT))  # type: ignore[arg-type, return-value]
+    try:
+        with pytest.raises(TimeoutError):
+            put(wire)
+        objects = objects_on(wire)
+        begun = objects.begin("a", b"x", "text/plain")
+        with pytest.raises(TargetError, match="does not answer"):
+            objects.end(begun)
+    finally:
+        over.set()
+    assert server.connections == 2, "a request that timed out is not sent again"
+
+
+def test_nobody_there_is_an_error_that_names_the_key() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    wire = Wire(f"http://127.0.0.1:{port}", cert_path=None, connect_seconds=1, read_seconds=1)
+    with pytest.raises(TargetError, match=r"^a at the server: .*refused"):
+        objects_on(wire).begin("a", b"x", "text/plain")
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\n\r\n", SlowDown),
+        (b"HTTP/1.1 403 Forbidden\r\nContent-Length: 39\r\n\r\n<Error><Code>AccessDenied</Code></Error>"[:-1], TargetRefused),
+        (b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n", TargetError),
+        (b"HTTP/1.1 301 Elsewhere\r\nContent-Length: 0\r\n\r\n", TargetError),
+        (b"what is this\r\n\r\n", TargetError),
+    ],
+)
+def test_what_a_server_refuses_is_told_in_our_words(
+    serve: Callable[..., tuple[Server, Wire]], answer: bytes, error: type[Exception]
+) -> None:
+    _, wire = serve(always(answer))
+    objects = objects_on(wire)
+    with pytest.raises(error) as told:
+        objects.end(objects.begin("the/key", b"x", "text/plain"))
+    assert type(told.value) is error
+    assert str(told.value).startswith("the/key at the server: ")
+    with pytest.raises(TargetError):
+        objects.delete("the/key")
+
+
+@pytest.mark.parametrize(
+    "answer", [b"HTTP/1.1 204 No Content\r\n\r\n", b"HTTP/1.1 404 No\r\nContent-Length: 22\r\n\r\n<Code>NoSuchKey</Code>"]
+)
+def test_what_is_not_there_is_deleted(serve: Callable[..., tuple[Server, Wire]], answer: bytes) -> None:
+    _, wire = serve(always(answer))
+    objects_on(wire).delete("a")
+
+
+# TLS
+
+
+def certificate(directory: Path, name: str) -> Path:
+    """A self-signed one for an address, with its key in the same file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "autosync's tests")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject).issuer_name(subject).public_key(key.public_key()).serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1)).not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(name))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )  # fmt: skip
+    encoded = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    file = directory / f"{name}.pem"
+    file.write_bytes(made.public_bytes(serialization.Encoding.PEM) + encoded)
+    return file
+
+
+def test_tls_is_spoken_and_who_it_is_spoken_with_is_proved(serve: Callable[..., tuple[Server, Wire]], tmp_path: Path) -> None:
+    ours, other = certificate(tmp_path, "127.0.0.1"), certificate(tmp_path, "127.0.0.2")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(ours)
+    server, wire = serve(always(OK), context=context, scheme="https", cert_path=str(ours))
+    large = bytes(100_000)
+    assert [put(wire, content).status for content in (b"", b"x", large)] == [200] * 3
+    assert server.connections == 1
+
+    _, strange = serve(always(OK), context=context, scheme="https", cert_path=str(other))
+    with pytest.raises(ssl.SSLCertVerificationError):
+        put(strange)
+    named_wrong = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    named_wrong.load_cert_chain(other)
+    _, elsewhere = serve(always(OK), context=named_wrong, scheme="https", cert_path=str(other))
+    with pytest.raises(ssl.SSLCertVerificationError):
+        put(elsewhere)
+
+
+def test_over_tls_too_a_server_that_does_not_answer_is_given_up(serve: Callable[..., tuple[Server, Wire]], tmp_path: Path) -> None:
+    ours = certificate(tmp_path, "127.0.0.1")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(ours)
+    over = threading.Event()
+    _, wire = serve(lambda line, _: over.wait(LIMIT), context=context, scheme="https", cert_path=str(ours))  # type: ignore[arg-type, return-value]
+    try:
+        with pytest.raises(TimeoutError):
+            put(wire)
+    finally:
+        over.set()
