@@ -50,7 +50,7 @@ def _small(scene: Scene) -> Tools:
 
 
 def _latency(scene: Scene) -> Tools:
-    count = scene.count(20_000)
+    count = scene.count(100_000)
     tree = scene.trees.files(count)
 
     def sends(make: Callable[[Place], list[str]]) -> Callable[[], Outcome]:
@@ -176,7 +176,7 @@ WORKS = {
     work.name: work
     for work in (
         Work("small", "100,000 files of 1 KiB, empty target (aws, s3cmd and boto3: 10,000)", "file", _small),
-        Work("latency", "20,000 files of 1 KiB, empty target, 50 ms latency", "file", _latency),
+        Work("latency", "100,000 files of 1 KiB, empty target, 50 ms latency", "file", _latency),
         Work("unchanged", "Nothing changed, 100,000 files", "file", _unchanged),
         Work("million", "Nothing changed, 1,000,000 files", "file", _million),
         Work("large", "4 files of 256 MiB, empty target", "file", _large),

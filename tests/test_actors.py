@@ -21,7 +21,7 @@ import pytest
 import requests
 from conftest import Bucket
 
-from autosync.actor import Actor, can_delete_many, listing_of
+from autosync.actor import Actor, can_delete_many, can_upload_many, listing_of
 from autosync.actors import load, short_names
 from autosync.actors.s3 import SMALL, clients
 from autosync.actors.s3.parts import PartsUpload
@@ -95,6 +95,20 @@ def test_what_is_uploaded_is_listed_and_what_is_deleted_is_not(actor: Actor, con
     actor.delete(File("a"))
     actor.delete(File("d/e/f"))
     assert listed(actor) == {"d/empty": 0}
+
+
+def test_several_files_are_uploaded_together_and_each_has_its_own_answer(actor: Actor, content: Content) -> None:
+    if not can_upload_many(actor):
+        pytest.skip("this actor has no batch form")
+    torn = content.file("torn", b"old")
+    torn.path.write_bytes(b"new content")  # type: ignore[attr-defined]
+    files = [content.file(f"d/{number:02}", bytes([number]) * number) for number in range(20)]
+    files += [torn, content.file("x" * 2000, b"too long"), content.file("medium", bytes(200_000)), content.file("odd \u00fc+%", b"odd")]
+
+    answers = actor.upload_many(files)
+
+    assert [type(answer) for answer in answers] == [type(None)] * 20 + [Torn, PermanentError, type(None), type(None)]
+    assert listed(actor) == {**{f"d/{number:02}": number for number in range(20)}, "medium": 200_000, "odd \u00fc+%": 3}
 
 
 def test_deleting_what_is_not_there_is_no_error(actor: Actor) -> None:

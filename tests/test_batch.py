@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -51,9 +51,8 @@ class Workbench:
         self.tree = tree
         self.ledger = Ledger(connect(broker), "m")
         fields: dict = {"host": boot_id(), "threads": 4, "attempts": 3, **options}
-        mirror = Mirror(
-            "m", "test_batch.Recording", (Source(str(tree)),), {str(tree): identity_of(str(tree))}, source_prefix=f"{tree}/", **fields
-        )  # fmt: skip
+        actor = str(fields.pop("actor", "test_batch.Recording"))
+        mirror = Mirror("m", actor, (Source(str(tree)),), {str(tree): identity_of(str(tree))}, source_prefix=f"{tree}/", **fields)
         self.definition = mirror.dumps()
         self.ledger.register(self.definition, version_of(self.definition))
         self.boxes: list[UploadBox] = []
@@ -341,6 +340,86 @@ def restless(write: Callable[[threading.Event], None]) -> Iterator[None]:
     finally:
         stop.set()
         writer.join()
+
+
+class Together(Recording):
+    """One that takes small files together."""
+
+    groups: ClassVar[list[list[str]]] = []
+    fails_as_a_whole = False
+
+    def upload_many(self, files: Sequence[File]) -> Sequence[Exception | None]:
+        self.groups.append([file.key for file in files])
+        if self.fails_as_a_whole:
+            raise TargetError("not one of them")
+        return [self._answer(file) for file in files]
+
+    def _answer(self, file: File) -> Exception | None:
+        try:
+            self.upload(file)
+        except Exception as error:
+            return error
+        return None
+
+
+@pytest.fixture
+def together(broker: str, tree: Path) -> Iterator[Workbench]:
+    Recording.reset()
+    Together.groups.clear()
+    made = Workbench(broker, tree, actor="test_batch.Together", threads=20)
+    for number in range(50):
+        (tree / f"small-{number:02}").write_text(str(number))
+    (tree / "large").write_bytes(bytes(100_000))
+    made.ledger.mark([(path.name, hint(path)) for path in sorted(tree.iterdir())])
+    yield made
+    Together.fails_as_a_whole = False
+    for box in made.boxes:
+        box.close()
+
+
+def test_small_files_are_given_together_to_an_actor_that_takes_them_so(together: Workbench, tree: Path) -> None:
+    together.work(sorted(path.name for path in tree.iterdir()))
+
+    assert {key: len(content) for key, content in STORE.items()} == {path.name: path.stat().st_size for path in tree.iterdir()}
+    given = [key for group in Together.groups for key in group]
+    assert max(map(len, Together.groups)) == 16
+    assert "large" not in given
+    assert len(given) == len(set(given))
+    assert together.ledger.dirty() == 0
+
+
+def test_of_files_that_go_together_each_has_a_fate_of_its_own(together: Workbench, tree: Path) -> None:
+    """One is refused, one is torn, one is gone when it is looked at; all others arrive."""
+    Recording.meanwhile = lambda key: _happen(key, tree)
+    (tree / "small-40").unlink()
+    box = together.box()
+    box[1].crew.took(0.001)  # so that they go by the handful from the first on
+
+    together.work(sorted(f"small-{number:02}" for number in range(50)), box)
+
+    assert sorted(set(STORE) - {f"small-{number:02}" for number in range(50)}) == []
+    assert {f"small-{number:02}" for number in range(50)} - set(STORE) == {"small-20", "small-40"}
+    assert [failure.key for failure in together.ledger.failures()] == ["small-20"]
+    assert together.ledger.dirty() == 2, "the one that changed while it was sent; and the large one, which was not in the message"
+
+
+def _happen(key: str, tree: Path) -> None:
+    if key == "small-20":
+        raise PermanentError("never this one")
+    if key == "small-30":
+        (tree / key).write_text("changed while it was on its way")
+
+
+def test_an_actor_that_fails_for_all_of_a_group_fails_for_each(together: Workbench) -> None:
+    Together.fails_as_a_whole = True
+    box = together.box()
+    box[1].crew.took(0.001)
+
+    together.work(["small-01", "small-02"], box)
+
+    assert STORE == {}
+    assert Together.groups == [["small-01", "small-02"]]
+    assert together.ledger.dirty() == 51, "they are tried again"
 
 
 def send(bench: Workbench, key: str) -> None:

@@ -160,10 +160,10 @@ class Batch:
         ready = [one for one in found if isinstance(one, _Ready)]
         try:
             began = time.monotonic()
-            answers = dict(zip([one.claim.key for one in ready], self._send(ready), strict=True))
+            answers = iter(self._send(ready))
             seconds = time.monotonic() - began
             return [
-                self._outcome(one.claim, partial(self._end, one, answers[one.claim.key], seconds)) if isinstance(one, _Ready) else one
+                self._outcome(one.claim, partial(self._end, one, next(answers), seconds)) if isinstance(one, _Ready) else one
                 for one in found
             ]
         finally:
@@ -193,7 +193,10 @@ class Batch:
         actor = self._known.actor
         began = time.monotonic()
         if len(ready) > 1 and can_upload_many(actor):
-            answers = actor.upload_many([one.file for one in ready])
+            try:
+                answers: Sequence[Exception | None] = actor.upload_many([one.file for one in ready])
+            except Exception as error:  # a user's actor may fail in any way
+                answers = [error] * len(ready)
             self._known.crew.took(time.monotonic() - began, len(ready))
             return answers
         return [self._send_one(actor, one.file) for one in ready]
