@@ -280,7 +280,7 @@ class Feed:
         Raises:
             Stopped: the feed was closed meanwhile.
         """
-        report = LookReport()
+        report = LookReport(noticed=lambda: self.on_work())
         began, era = time.time(), self.era
         everywhere = not wanted.path
         priority = Priority.FIRST_LOOK if everywhere and self.cleared == 0.0 else Priority.LOOK

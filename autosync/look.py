@@ -10,7 +10,7 @@ import errno
 import logging
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import repeat
@@ -45,6 +45,7 @@ class LookReport:
         equal: keys that the target has and that stay.
         busy_since: when the first of the files changed that were left to settle, in seconds since the epoch.
         skipped: what autosync has no use for, by path, with the reason; at most `MOST_SKIPPED`.
+        noticed: called with each key that may be deleted; whether it is, is known at the end only.
     """
 
     uploads: int = 0
@@ -57,6 +58,7 @@ class LookReport:
     busy_since: float = math.inf
     complete: bool = True
     error: AutosyncError | None = None
+    noticed: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,7 @@ class Comparison:
                 if difference.found is None:
                     missing += 1
                     if self._policy.delete and self._keys.path(difference.key) is not None:
+                        report.noticed()
                         here.add((difference.key,))
                     continue
                 yield difference

@@ -134,14 +134,16 @@ def put(wire: Wire, content: bytes = b"content") -> Answer:
     st.binary(max_size=20),
     st.sampled_from(["http://127.0.0.1:9000/bucket", "https://bucket.s3.eu-west-1.amazonaws.com", "https://h/some/way/bucket"]),
     st.sampled_from([None, "a/token+="]),
-    st.sampled_from(["PUT", "DELETE"]),
+    st.sampled_from([("PUT", ""), ("DELETE", ""), ("POST", "delete=")]),
 )
-def test_a_request_is_signed_as_boto3_signs_it(key: str, content: bytes, base: str, token: str | None, method: str) -> None:
+def test_a_request_is_signed_as_boto3_signs_it(key: str, content: bytes, base: str, token: str | None, asked: tuple[str, str]) -> None:
     who = Credentials("access", "secret/+", token)
     objects = Objects(Wire("http://h", cert_path=None, connect_seconds=1, read_seconds=1), base, "eu-west-1", lambda: who, "h")
     moment = datetime.datetime(2026, 11, 24, 9, 8, 7, tzinfo=datetime.UTC)
 
-    head = objects.head(method, key, content, "text/plain" if method == "PUT" else "", moment.timestamp())
+    method, query = asked
+    content_type = "" if method == "DELETE" else "text/plain"
+    head = objects.head(method, key if not query else "", content, content_type, moment.timestamp(), query=query)
 
     first, *rows = head.decode().removesuffix("\r\n\r\n").split("\r\n")
     fields = dict(row.split(":", 1) for row in rows)
@@ -165,8 +167,8 @@ def test_amazon_is_given_a_checksum_too_and_it_is_signed() -> None:
 
     head = objects.head("PUT", "a", b"abc", "text/plain", time.time()).decode()
 
-    assert "x-amz-checksum-sha256:ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=\r\n" in head
-    assert "SignedHeaders=content-type;host;x-amz-checksum-sha256;x-amz-content-sha256;x-amz-date," in head
+    assert "x-amz-checksum-crc32:NSRBwg==\r\n" in head
+    assert "SignedHeaders=content-type;host;x-amz-checksum-crc32;x-amz-content-sha256;x-amz-date," in head
 
 
 # What servers answer
@@ -297,6 +299,35 @@ def test_what_a_server_refuses_is_told_in_our_words(
 def test_what_is_not_there_is_deleted(serve: Callable[..., tuple[Server, Wire]], answer: bytes) -> None:
     _, wire = serve(always(answer))
     objects_on(wire).delete("a")
+
+
+def test_of_many_deletes_those_that_failed_are_told(serve: Callable[..., tuple[Server, Wire]]) -> None:
+    asked: list[bytes] = []
+    said = (
+        b"<DeleteResult><Error><Key>a&amp;&lt;b</Key><Code>AccessDenied</Code><Message>no</Message></Error>"
+        b"<Error><Code>InternalError</Code><Key>c&#10;\xc3\xbc</Key></Error></DeleteResult>"
+    )
+
+    def script(line: socket.socket, _: int) -> None:
+        while data := request(line):
+            asked.append(data)
+            line.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(said) + said)
+
+    _, wire = serve(script)
+    wrong = objects_on(wire).delete_many(["a&<b", "c\n\u00fc", "d"])
+
+    assert {key: type(error) for key, error in wrong.items()} == {"a&<b": TargetRefused, "c\n\u00fc": TargetError}
+    assert asked[0].startswith(b"POST /bucket?delete= HTTP/1.1\r\n")
+    assert b"\r\ncontent-md5:" in asked[0]
+    assert b"<Key>a&amp;&lt;b</Key>" in asked[0]
+
+
+def test_an_answer_that_is_none_is_no_success(serve: Callable[..., tuple[Server, Wire]]) -> None:
+    """S3 may begin to answer with 200 before it knows better."""
+    said = b"<Error><Code>SlowDown</Code></Error>"
+    _, wire = serve(always(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(said) + said))
+    with pytest.raises(SlowDown):
+        objects_on(wire).delete_many(["a"])
 
 
 # TLS

@@ -147,16 +147,24 @@ class S3Actor(Actor):
                 self.delete(file)
             except TargetError as error:
                 answers[file.key] = error
-        together = [file.key for file in files if file not in by_one]
+        alone = {file.key for file in by_one}
+        together = [file.key for file in files if file.key not in alone]
         for start in range(0, len(together), _DELETES_AT_ONCE):
-            page = together[start : start + _DELETES_AT_ONCE]
-            with translated(page[0], self._where):
-                said = self._client.delete_objects(
-                    Bucket=self.target_container, Delete={"Objects": [{"Key": key} for key in page], "Quiet": True}
-                )
-            for wrong in said.get("Errors", ()):
-                answers[wrong["Key"]] = answered(wrong["Key"], wrong.get("Code", ""), wrong.get("Message", ""), self._where)
+            answers |= self._delete_page(together[start : start + _DELETES_AT_ONCE])
         return [answers[file.key] for file in files]
+
+    def _delete_page(self, keys: Sequence[str]) -> dict[str, TargetError]:
+        """What went wrong, by key."""
+        if self._objects is not None:
+            return self._objects.delete_many(keys)
+        with translated(keys[0], self._where):
+            said = self._client.delete_objects(
+                Bucket=self.target_container, Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True}
+            )
+        return {
+            wrong["Key"]: answered(wrong["Key"], wrong.get("Code", ""), wrong.get("Message", ""), self._where)
+            for wrong in said.get("Errors", ())
+        }
 
     def can_match(self, listed: File) -> bool:
         """An ETag can be compared if it is an MD5, or an MD5 of MD5s of parts of our size. Others tell nothing."""
