@@ -39,6 +39,7 @@ from .works import WORKS, Work
 REPOSITORY = Path(__file__).resolve().parent.parent
 RESULTS = REPOSITORY / "benchmarks" / "results"
 DOCS = REPOSITORY / "docs"
+LIMITS = REPOSITORY / "benchmarks" / "limits.md"
 
 
 class Bench:
@@ -180,7 +181,8 @@ def write_page(scale: float) -> Path:
     results = report.load(RESULTS, scale, list(WORKS))
     words, picture = (DOCS / "performance.md", DOCS / "performance.svg") if scale == 1 else (RESULTS / "quick.md", RESULTS / "quick.svg")
     report.draw(results, picture)
-    words.write_text(report.page(results, picture.name), encoding="utf-8")
+    limits = LIMITS.read_text(encoding="utf-8") if scale == 1 else ""
+    words.write_text(report.page(results, picture.name, limits), encoding="utf-8")
     return words
 
 

@@ -199,8 +199,8 @@ GOALS: Sequence[Goal] = (
 # The page
 
 
-def page(results: Results, plot: str) -> str:
-    """The markdown page; `plot` is the name of the picture beside it, or empty."""
+def page(results: Results, plot: str, limits: str = "") -> str:
+    """The markdown page; `plot` is the name of the picture beside it, and `limits` what somebody has written of where the time goes."""
     newest = max((lines[0] for lines in results.works.values()), key=lambda line: str(line["run"]), default=None)
     if newest is None:
         return "# Performance\n\nNothing was measured yet: `make bench` does it.\n"
@@ -219,6 +219,8 @@ def page(results: Results, plot: str) -> str:
         "## Goals",
         _table(["work", "goal", "reached", "reached / goal"], [_goal_row(goal, results) for goal in GOALS]),
     ]
+    if limits:
+        parts += ["## Where the time goes", limits.strip()]
     if plot:
         parts.append(f"![Seconds of each tool, as a multiple of autosync's]({plot})")
     for name, lines in results.works.items():

@@ -262,6 +262,20 @@ def test_a_server_that_does_not_answer_is_not_waited_for_any_longer_than_that(se
     assert server.connections == 2, "a request that timed out is not sent again"
 
 
+def test_requests_that_wait_together_time_out_together(serve: Callable[..., tuple[Server, Wire]]) -> None:
+    over = threading.Event()
+    _, wire = serve(lambda line, _: over.wait(LIMIT), read_seconds=2)  # type: ignore[arg-type, return-value]
+    try:
+        sent = [wire.send(b"PUT / HTTP/1.1\r\n\r\n") for _ in range(10)]
+        began = time.monotonic()
+        for one in sent:
+            with pytest.raises(TimeoutError):
+                wire.answer(one)
+        assert time.monotonic() - began < 10, "and not ten times two seconds"
+    finally:
+        over.set()
+
+
 def test_nobody_there_is_an_error_that_names_the_key() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

@@ -26,6 +26,8 @@ _LONGEST_IDLE = 15.0
 #: Up to this size, content goes in one piece with the head, in bytes.
 _TOGETHER = 64 << 10
 _READ_AT_ONCE = 16 << 10
+#: An answer that is asked for later than this after its request is late, in seconds; so long it is waited for in any case.
+_SOON, _AT_LEAST = 1.0, 0.05
 _END = b"\r\n\r\n"
 #: What the head of an answer without content says, in small letters; and what may not be in it, to be read here.
 _EMPTY = re.compile(rb"\r\ncontent-length: *0 *\r\n")
@@ -44,12 +46,13 @@ class Answer(NamedTuple):
 
 
 class Sent(NamedTuple):
-    """A request that was sent, and the connection that it was sent on; `is_kept`: one that had been used before."""
+    """A request that was sent, the connection that it was sent on, and when (monotonic); `is_kept`: one that had been used before."""
 
     line: socket.socket
     head: bytes
     content: bytes
     is_kept: bool
+    when: float
 
 
 class Wire:
@@ -86,8 +89,8 @@ class Wire:
         """
         while (kept := self._kept()) is not None:
             with suppress(*_CLOSED_MEANWHILE):
-                return Sent(_sent(kept, head, content), head, content, is_kept=True)
-        return Sent(_sent(self._connect(), head, content), head, content, is_kept=False)
+                return Sent(_sent(kept, head, content), head, content, True, time.monotonic())
+        return Sent(_sent(self._connect(), head, content), head, content, False, time.monotonic())
 
     def answer(self, sent: Sent) -> Answer:
         """The answer to a request. One that a kept connection swallowed is sent again on another, so it must do no harm twice.
@@ -98,9 +101,9 @@ class Wire:
         """
         while sent.is_kept:
             with suppress(*_CLOSED_MEANWHILE):
-                return self._heard(sent.line)
+                return self._heard(sent)
             sent = self.send(sent.head, sent.content)
-        return self._heard(sent.line)
+        return self._heard(sent)
 
     def close(self) -> None:
         """Close the connections that are not in use."""
@@ -129,25 +132,38 @@ class Wire:
                 return line
             # The kernel keeps these times; for its own, Python would ask poll(2) before each call.
             line.settimeout(None)
-            patience = struct.pack("ll", int(self._read_seconds), 0)
             for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-                line.setsockopt(socket.SOL_SOCKET, option, patience)
+                line.setsockopt(socket.SOL_SOCKET, option, _timeval(self._read_seconds))
         except BaseException:
             line.close()
             raise
         return line
 
-    def _heard(self, line: socket.socket) -> Answer:
+    def _heard(self, sent: Sent) -> Answer:
+        line, late = sent.line, time.monotonic() - sent.when
         with _closed_on_error(line):
+            if late > _SOON:  # others were waited for meanwhile: this one does not get as much once more
+                self._wait_for(line, max(self._read_seconds - late, _AT_LEAST))
             data = line.recv(_READ_AT_ONCE)
             if not data:
                 raise http.client.RemoteDisconnected("the server closed the connection without an answer")
             answer, stays = _plain(data) or _read(line, data)
-        if stays:
+        if stays and late <= _SOON:
             self._idle.append((time.monotonic(), line))
         else:
             line.close()
         return answer
+
+    def _wait_for(self, line: socket.socket, seconds: float) -> None:
+        if self._tls is not None:
+            line.settimeout(seconds)
+        else:
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(seconds))
+
+
+def _timeval(seconds: float) -> bytes:
+    """struct timeval."""
+    return struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
 
 
 def _close_all(idle: deque[tuple[float, socket.socket]]) -> None:
