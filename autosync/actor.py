@@ -77,9 +77,14 @@ class Actor:
         """
         raise NotImplementedError
 
+    @property
+    def sends_together(self) -> bool:
+        """Whether `upload_many` has all of its files on their way at the same time."""
+        return False
+
     def upload_many(self, files: Sequence[File]) -> Sequence[Exception | None]:
-        """Upload several small files; for targets that can have many on their way in one thread. Returns for each file None or what went
-        wrong, which says the same as if `upload` had raised it."""
+        """Upload several small files, for targets that can have many on their way in one thread (`sends_together`). Returns for each file
+        None or what went wrong, which says the same as if `upload` had raised it."""
         raise NotImplementedError
 
     def delete(self, file: File) -> None:
@@ -113,11 +118,6 @@ class Actor:
 
     def close(self) -> None:
         """Give connections back; called once, at the end."""
-
-
-def can_upload_many(actor: Actor) -> bool:
-    """Whether the class has a batch form of `upload`."""
-    return type(actor).upload_many is not Actor.upload_many
 
 
 def can_delete_many(actor: Actor) -> bool:

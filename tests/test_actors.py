@@ -21,7 +21,7 @@ import pytest
 import requests
 from conftest import Bucket
 
-from autosync.actor import Actor, can_delete_many, can_upload_many, listing_of
+from autosync.actor import Actor, can_delete_many, listing_of
 from autosync.actors import load, short_names
 from autosync.actors.s3 import SMALL, clients
 from autosync.actors.s3.parts import PartsUpload
@@ -98,7 +98,7 @@ def test_what_is_uploaded_is_listed_and_what_is_deleted_is_not(actor: Actor, con
 
 
 def test_several_files_are_uploaded_together_and_each_has_its_own_answer(actor: Actor, content: Content) -> None:
-    if not can_upload_many(actor):
+    if not actor.sends_together:
         pytest.skip("this actor has no batch form")
     torn = content.file("torn", b"old")
     torn.path.write_bytes(b"new content")  # type: ignore[attr-defined]
@@ -109,6 +109,26 @@ def test_several_files_are_uploaded_together_and_each_has_its_own_answer(actor: 
 
     assert [type(answer) for answer in answers] == [type(None)] * 20 + [Torn, PermanentError, type(None), type(None)]
     assert listed(actor) == {**{f"d/{number:02}": number for number in range(20)}, "medium": 200_000, "odd \u00fc+%": 3}
+
+
+def test_of_keys_that_some_servers_would_not_keep_one_is_listed_back_and_the_others_go_together(
+    exact_bucket: Bucket, content: Content
+) -> None:
+    actor = load("s3")(target_container=exact_bucket.name, endpoint_url=exact_bucket.server.url)
+    files = [content.file(f"/way/{number}", b"x") for number in range(10)]
+    assert actor.upload_many(files) == [None] * 10
+    assert len(listed(actor)) == 10
+    begun: list[str] = []
+    begin = actor._objects.begin  # type: ignore[attr-defined]
+    actor._objects.begin = lambda key, *more: begun.append(key) or begin(key, *more)  # type: ignore[attr-defined, func-returns-value]
+    ended: list[int] = []
+    end = actor._objects.end  # type: ignore[attr-defined]
+    actor._objects.end = lambda put: ended.append(len(begun)) or end(put)  # type: ignore[attr-defined, func-returns-value]
+
+    assert actor.upload_many(files) == [None] * 10
+
+    assert ended == [10] * 10, "all are on their way before one is waited for"
+    actor.close()
 
 
 def test_deleting_what_is_not_there_is_no_error(actor: Actor) -> None:
@@ -654,6 +674,7 @@ def test_where_a_proxy_stands_between_boto3_is_asked(exact_bucket: Bucket, conte
         for name in ("no_proxy", "NO_PROXY"):
             environment.delenv(name, raising=False)
         assert actor._objects is None  # type: ignore[attr-defined]
+        assert not actor.sends_together
 
     assert actor.upload_many([content.file("a", b"1"), content.file("b", b"2")]) == [None, None]
     assert listed(actor) == {"a": 1, "b": 1}

@@ -347,6 +347,7 @@ class Together(Recording):
 
     groups: ClassVar[list[list[str]]] = []
     fails_as_a_whole = False
+    sends_together = True  # type: ignore[assignment]
 
     def upload_many(self, files: Sequence[File]) -> Sequence[Exception | None]:
         self.groups.append([file.key for file in files])

@@ -86,12 +86,16 @@ def test_what_was_quick_long_ago_counts_no_more(crew: Callable[[int], Crew], mon
 
 def test_small_transfers_are_taken_by_the_handful_once_the_target_answers(crew: Callable[[int], Crew]) -> None:
     many, few = crew(100), crew(3)
-    assert many.piece() == 1, "as long as nothing is known"
+    assert many.piece(together=True) == 1, "as long as nothing is known"
     for one in (many, few):
         one.took(0.016, 16)
     assert many.at_once() == 5, "a thread waits for a millisecond with each of sixteen"
-    assert many.piece() == 16
-    assert few.piece() == 3, "no more than may be in flight"
+    assert many.piece(together=True) == 16
+    assert few.piece(together=True) == 3, "no more than may be in flight"
+    assert many.piece(together=False) == 4, "as are done in four milliseconds, one after the other"
+    slow = crew(100)
+    slow.took(0.05)
+    assert slow.piece(together=False) == 1, "others can be doing them at the same time"
 
 
 def test_no_more_transfers_are_in_flight_than_are_allowed(crew: Callable[[int], Crew]) -> None:

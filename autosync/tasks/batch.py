@@ -13,7 +13,7 @@ from contextlib import closing, suppress
 from functools import partial
 from typing import NamedTuple, TypeVar
 
-from ..actor import Actor, can_delete_many, can_upload_many
+from ..actor import Actor, can_delete_many
 from ..errors import AutosyncError, BrokerError, Draining, LeaseLost, PermanentError, Torn
 from ..files import File
 from ..ledger import UNKNOWN, Claim, Deed, Failure, Outcome, now
@@ -103,7 +103,7 @@ class Batch:
     def _work_off(self) -> None:
         self._delete_together()
         try:
-            self._known.crew.work_off(self._step, len(self._todo))
+            self._known.crew.work_off(self._step, -(-len(self._todo) // self._most_in_a_piece()))
         finally:
             while not self._all_ended(_SAY_AFTER):
                 self._say(only_if_due=True)  # what is done must not wait for the slowest
@@ -131,7 +131,7 @@ class Batch:
         if not piece:
             return False
         try:
-            with self._known.crew.room(len(piece)):
+            with self._known.crew.room(len(piece) if self._known.actor.sends_together else 1):
                 self._note(self._make_right(piece))
             self._say(only_if_due=True)
         finally:
@@ -142,14 +142,17 @@ class Batch:
         return True
 
     def _take(self) -> list[Claim]:
-        """The next key, or the next few if all are small files: as many as are sent in some milliseconds."""
-        most = self._known.crew.piece()
+        """The next key, or the next few if all are small files."""
+        most = self._most_in_a_piece()
         piece: list[Claim] = []
         with self._ended:
             while self._todo and (not piece or (len(piece) < most and _is_small(piece[-1]) and _is_small(self._todo[0]))):
                 piece.append(self._todo.popleft())
             self._busy += bool(piece)
         return piece
+
+    def _most_in_a_piece(self) -> int:
+        return self._known.crew.piece(together=self._known.actor.sends_together)
 
     # A few keys
 
@@ -192,7 +195,7 @@ class Batch:
         """Upload all of these. Returns for each what went wrong, or None."""
         actor = self._known.actor
         began = time.monotonic()
-        if len(ready) > 1 and can_upload_many(actor):
+        if len(ready) > 1 and actor.sends_together:
             try:
                 answers: Sequence[Exception | None] = actor.upload_many([one.file for one in ready])
             except Exception as error:  # a user's actor may fail in any way

@@ -19,7 +19,8 @@ _COST = 0.0002
 #: As long as nothing is known.
 _AT_FIRST = 16
 #: So many small transfers a thread takes in one piece, once it is known that the target answers: less is said and waited for between them.
-_PIECE = 16
+#: Where they go one after the other, no more than are done in so many seconds: others could be doing them.
+_PIECE, _PIECE_SECONDS = 16, 0.004
 #: For so long a batch waits until no more are at work than are of use, in seconds; then something takes its time, and it goes on.
 _LONGEST_WAIT = 0.5
 #: For so long a thread goes on with one batch before it lets another have its turn, in seconds.
@@ -61,7 +62,7 @@ class Crew:
         """
         with self._lock:
             self._open.append(step)
-            wanted = min(self.at_once() - len(self._open) - self._helpers, -(-pieces // self.piece()) - 1)
+            wanted = min(self.at_once() - len(self._open) - self._helpers, pieces - 1)
             self._helpers += max(wanted, 0)
         for _ in range(wanted):
             self._pool.submit(self._help)
@@ -87,9 +88,11 @@ class Crew:
         useful = _AT_FIRST if quickest == math.inf else math.ceil(quickest / _COST)
         return min(useful, self._most)
 
-    def piece(self) -> int:
-        """How many small transfers a thread takes at a time."""
-        return min(_PIECE, self._most) if self._answer() < math.inf else 1
+    def piece(self, *, together: bool) -> int:
+        """How many small transfers a thread takes at a time, which go together or one after the other."""
+        answer = self._answer()
+        most = min(_PIECE, self._most) if answer < math.inf else 1
+        return most if together else max(1, min(int(_PIECE_SECONDS / max(answer, 1e-9)), most))
 
     def _answer(self) -> float:
         """How long a thread waits for the target with one transfer, in seconds; infinite as long as that is not known."""

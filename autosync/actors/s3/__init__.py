@@ -105,6 +105,11 @@ class S3Actor(Actor):
         if risks:
             self._see_that_it_is_kept(file.key, risks)
 
+    @property
+    def sends_together(self) -> bool:
+        """Unless a proxy stands between."""
+        return self._objects is not None
+
     def upload_many(self, files: Sequence[File]) -> Sequence[Exception | None]:
         """Send several files: the small ones all at once, each on a connection of its own, from this one thread."""
         answers: list[Exception | None] = []
@@ -112,7 +117,7 @@ class S3Actor(Actor):
         for file in files:
             put, error = None, None
             try:
-                if self._objects is None or file.size > _TINY or self._refuse(file.key):
+                if self._objects is None or file.size > _TINY or not self._refuse(file.key) <= self._kept:
                     self.upload(file)
                 else:
                     put = self._objects.begin(file.key, cast(SourceFile, file).content(), _content_type(file.key))
