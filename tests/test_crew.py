@@ -103,6 +103,7 @@ def test_no_more_transfers_are_in_flight_than_are_allowed(crew: Callable[[int], 
     with one.room(16), one.room(4):
         other = threading.Thread(target=lambda: one.room(4).__enter__() or inside.set())
         other.start()
+        wait_until(lambda: one._fewer_in_flight._waiters, LIMIT, "the other waits")  # type: ignore[attr-defined]
         assert one._in_flight == 20
         assert not inside.is_set()
     assert inside.wait(LIMIT)
