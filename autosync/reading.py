@@ -132,6 +132,9 @@ class SourceFile(File):
         if after.st_nlink >= self._before.st_nlink or signature[:3] != self.signature[:3]:
             raise Torn(f"{self.key} changed while it was read")
 
+    def forget(self, offset: int, length: int) -> None:
+        """Say that what was read of this part was not sent, and that it is read anew. All of this file is held to one version anyhow."""
+
     def read_at(self, offset: int, count: int) -> bytes:
         """Up to `count` bytes from `offset`, which pass.
 

@@ -70,6 +70,11 @@ class RestlessFile(SourceFile):
         if self._noted.setdefault((offset, length), digest) != digest:
             raise Torn(f"{self.key} changed while it was read")
 
+    def forget(self, offset: int, length: int) -> None:
+        """Say that what was read of this part does not count: it was not sent, or whoever puts the parts together knows it from what
+        is read of it from now on."""
+        self._noted.pop((offset, length), None)
+
     def _digest(self, offset: int, length: int) -> bytes:
         digest = hashlib.blake2b()
         for data in self._chunks(offset, length):

@@ -17,6 +17,7 @@ from autosync.errors import Torn
 from autosync.reading import SourceFile
 from autosync.restless import RestlessFile
 from autosync.writers import let_writes_end
+from lab.faults import Proxy
 from lab.servers import wait_until
 
 MIB = 1 << 20
@@ -205,6 +206,20 @@ def test_a_part_that_changed_while_others_were_sent_is_sent_again(bucket: Bucket
 
     assert next(changes, None) is None, "it did change"
     assert bucket.read("key") == path.read_bytes()[: 2 * PART + 7]
+    assert bucket.open_uploads() == []
+
+
+def test_a_part_that_is_tried_again_may_have_changed_meanwhile(bucket: Bucket, path: Path, opened: Callable[..., RestlessFile]) -> None:
+    path.write_bytes(os.urandom(PART + 7))
+    changes = iter([lambda: poke(path, PART + 1)])
+    file = opened(path, lambda count: next(changes, lambda: None)() if count == 7 else None)
+
+    with Proxy(bucket.server.url) as proxy:
+        proxy.cut_parts = 2
+        load("s3")(target_container=bucket.name, endpoint_url=proxy.url).upload(file)
+
+    assert (next(changes, None), proxy.counts["cut part"]) == (None, 2), "it did change, and both parts were cut"
+    assert bucket.read("key") == path.read_bytes()
     assert bucket.open_uploads() == []
 
 

@@ -203,6 +203,8 @@ class PartsUpload:
                 raise
             except TargetError:
                 time.sleep(_PART_DELAY * 2**tries)
+                # The upload is completed with the ETag of the try that was answered, so another one that the server kept is no danger.
+                file.forget(*piece)
         return self._try_part(file, upload, number, piece)
 
     def _try_part(self, file: SourceFile, upload: dict[str, Any], number: int, piece: Piece) -> str:
