@@ -17,6 +17,7 @@ import redis
 
 from .connection import address, broker_errors, connect
 from .entries import GONE, UNKNOWN, Claim, Deed, Failure, Hint, Marked, Message, Outcome, Standing, now, owner_prefix
+from .scripts import Scripts
 
 __all__ = [
     "GONE", "LEASE", "PLACE", "PREFIX", "UNKNOWN", "Claim", "Deed", "Failure", "Hint", "Ledger", "Marked", "Message", "Outcome", "Standing",
@@ -31,6 +32,7 @@ LEASE = 30.0
 PLACE = 15.0
 
 _MIRRORS = PREFIX + "mirrors"
+_SCRIPTS = ("mark", "claim", "renew", "done", "sweep", "forfeit", "guard", "upload")
 
 T = TypeVar("T")
 
@@ -65,10 +67,7 @@ class Ledger:
         self._keys = [base + part for part in ("mirror", "state", "since", "due", "failed", "stats", "uploads")]
         self._place = base + "watcher"
         self._skipped = base + "skipped"
-        self._scripts = {
-            name: client.register_script(resources.files(__package__).joinpath(f"{name}.lua").read_text())
-            for name in ("mark", "claim", "renew", "done", "sweep", "forfeit", "guard", "upload")
-        }
+        self._scripts = Scripts(client, {name: resources.files(__package__).joinpath(f"{name}.lua").read_text() for name in _SCRIPTS})
 
     def register(self, definition: str, version: str) -> str:
         """Publish the mirror's definition.
@@ -305,7 +304,7 @@ class Ledger:
 
     def _call(self, name: str, args: Sequence[Any], keys: Sequence[str] | None = None) -> Any:
         with broker_errors(self._client):
-            return self._scripts[name](keys=keys or self._keys, args=args)
+            return self._scripts.run(name, keys or self._keys, args)
 
 
 def _list_of(queue: str, priority: int) -> str:
