@@ -53,6 +53,16 @@ class Spool:
         self._written += len(self._rows)
         self._rows = []
 
+    def take(self, other: Spool) -> None:
+        """Put all aside that the other one holds, which is empty then. Nothing is read or written if there is nothing here yet."""
+        if len(self):
+            for row in other:
+                self.add(row)
+            other.close()
+        else:
+            self._rows, self._written, self._file = other._rows, other._written, other._file
+        other._rows, other._written, other._file = [], 0, None
+
     def __iter__(self) -> Iterator[Row]:
         if self._file is not None:
             yield from _read(self._file)

@@ -176,10 +176,13 @@ class Comparison:
                 yield difference
             self._judge(span, walk.errors, report)
             report.equal += comparing.listed - missing
-            hides = _Hidden(walk.errors)
-            for (key,) in here:
-                if str(self._keys.path(key)) not in hides:
-                    gone.add((key,))
+            if walk.errors:
+                hides = _Hidden(walk.errors)
+                for (key,) in here:
+                    if str(self._keys.path(key)) not in hides:
+                        gone.add((key,))
+            else:
+                gone.take(here)
 
     def _judge(self, span: Span, errors: Sequence[OSError], report: LookReport) -> None:
         root = self._source_at(span).root

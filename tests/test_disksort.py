@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tracemalloc
 from collections.abc import Iterator
+from contextlib import closing
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autosync import disksort as module
-from autosync.disksort import disksort
+from autosync.disksort import Spool, disksort
 
 KEYS = st.one_of(st.sampled_from(["a", "a/b", "a-b", "a0", "", "\udcff", "é", "😀", "\n"]), st.binary(max_size=3).map(os.fsdecode))
 VALUES = st.one_of(st.none(), st.integers(-(2**70), 2**70), st.floats(allow_nan=False), st.text(max_size=3), st.binary(max_size=3))
@@ -153,3 +154,21 @@ def read_link(fd: str) -> str:
         return os.readlink(f"/proc/self/fd/{fd}")
     except OSError:
         return ""
+
+
+@settings(deadline=None, max_examples=100)
+@given(there=st.lists(KEYS, max_size=9), come=st.lists(KEYS, max_size=9), later=st.lists(KEYS, max_size=9), in_memory=st.integers(1, 5))
+def test_a_spool_takes_what_another_one_holds(there: list[str], come: list[str], later: list[str], in_memory: int) -> None:
+    with closing(Spool(None, in_memory)) as one, closing(Spool(None, in_memory)) as other:
+        for key in there:
+            one.add((key,))
+        for key in come:
+            other.add((key,))
+
+        one.take(other)
+        other.close()
+        for key in later:
+            one.add((key,))
+
+        assert [key for (key,) in one] == there + come + later
+        assert (len(one), len(other), list(other)) == (len(there + come + later), 0, [])
