@@ -219,7 +219,7 @@ class Feed:
                 continue
             batch = gone if hint.gone else saved
             batch.add(self._keys.key(one.path), hint)
-            if batch.is_full():
+            if batch.is_full(_DELETES if batch.gone else self._pace.batch):
                 yield batch
                 saved, gone = (saved, Batch(gone=True)) if batch.gone else (Batch(), gone)
         yield from (batch for batch in (saved, gone) if batch.keys)
