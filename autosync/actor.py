@@ -56,6 +56,10 @@ class Actor:
             TargetError: it cannot be reached at the moment.
         """
 
+    def stand_by(self) -> None:
+        """The first listing will be asked for soon. Called by the main thread while it is the only one, so this process may be forked; not
+        called before each listing, nor by workers."""
+
     def list(self, prefix: str = "") -> Iterable[File]:
         """What the target holds.
 

@@ -121,7 +121,7 @@ def _callback(actor_class: type[Actor], actor_name: str, *, one_host: bool) -> C
 
 
 def _check(actor: Actor) -> None:
-    """With this, all is loaded: the garbage collector need not look there any more.
+    """With this, all is loaded: the garbage collector need not look there any more, and a fork of this process needs little.
 
     Raises:
         StartError: the target cannot be used.
@@ -134,6 +134,7 @@ def _check(actor: Actor) -> None:
         raise StartError(f"the target cannot be used: {type(error).__name__}: {error}") from error
     gc.freeze()
     gc.enable()
+    actor.stand_by()
 
 
 def _mirror(actor_name: str, actor: Actor, settings: dict[str, Any], values: dict[str, Any], *, one_host: bool) -> Mirror:

@@ -25,7 +25,7 @@ BIN = Path(sys.executable).parent
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A process forks only as long as it has one thread; other tests leave some behind."""
-    items.sort(key=lambda item: item.path.name != "test_processes.py")
+    items.sort(key=lambda item: item.path.name not in ("test_apart.py", "test_processes.py"))
 
 
 @pytest.fixture(autouse=True)

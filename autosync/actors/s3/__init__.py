@@ -88,6 +88,10 @@ class S3Actor(Actor):
         with translated(f"bucket {self.target_container}", self._where):
             _ = self._objects  # certificates that cannot be read show here
 
+    def stand_by(self) -> None:
+        """Have a process of its own for the first listing."""
+        self._listings.stand_by()
+
     def list(self, prefix: str = "") -> Listing:
         """Every object below the prefix. S3 lists in byte order; servers that do not are found out while comparing."""
         return PagedListing(self._listings.pages(prefix), already_sorted=True)

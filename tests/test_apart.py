@@ -1,0 +1,155 @@
+"""A generator in a process of its own: what it yields arrives, whatever happens to it is found out, and it leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autosync.apart import Apart
+from autosync.processes import has_one_thread
+from lab.servers import wait_until
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    assert has_one_thread(), "these tests come first, while this process can be forked"
+
+
+def made(work: Any) -> tuple[Apart, int]:
+    apart = Apart.stands_by("autosync-test", work)
+    assert apart is not None
+    pid = apart._child.pid()
+    assert pid is not None
+    return apart, pid
+
+
+def is_gone(pid: int) -> bool:
+    """Whether the process has ended, and is not even a zombie."""
+    return not Path(f"/proc/{pid}").exists()
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_what_the_other_process_yields_arrives_in_order() -> None:
+    before = descriptors()
+    values = ["text", "half \udcff of one", None, 1.5, 1 << 40, ["list", ("tuple",)], b"\0"]
+    apart, pid = made(lambda argument: iter([argument, os.getpid(), *values]))
+
+    argument, where, *rest = apart.items("é \udcff")
+
+    assert (argument, where, rest) == ("é \udcff", pid, values)
+    assert is_gone(pid)
+    assert descriptors() == before
+
+
+def test_more_than_the_pipe_holds_arrives_and_the_other_process_waits_for_who_reads(tmp_path: Path) -> None:
+    count, made_yet = 300, tmp_path / "made"
+
+    def work(_: str) -> Iterator[bytes]:
+        for number in range(count):
+            made_yet.write_text(str(number))
+            yield bytes([number % 256]) * 100_000
+
+    apart, _ = made(work)
+    items = apart.items("")
+    first = next(items)
+    wait_until(lambda: len(Path(f"/proc/{apart._child.pid()}/wchan").read_text()) > 1, 20, "it waits in the kernel")
+    waiting_at = int(made_yet.read_text())
+
+    assert [first, *items] == [bytes([number % 256]) * 100_000 for number in range(count)]
+    assert waiting_at < count - 1
+
+
+def test_it_waits_until_it_is_asked(tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+
+    def work(_: str) -> Iterator[bool]:
+        begun.touch()
+        yield True
+
+    apart, pid = made(work)
+    command_line = Path(f"/proc/{pid}/cmdline")
+    wait_until(lambda: command_line.read_bytes().startswith(b"autosync-test"), 20, "it is there, under its name")
+
+    assert not begun.exists()
+    assert list(apart.items("")) == [True]
+    assert begun.exists()
+
+
+@pytest.mark.parametrize("how", ["not asked", "asked, and left in the middle"])
+def test_closing_it_ends_the_process(how: str) -> None:
+    before = descriptors()
+    apart, pid = made(lambda _: iter([1, 2, 3]))
+    if how != "not asked":
+        items = apart.items("")
+        assert next(items) == 1
+        del items
+
+    apart.close()
+    apart.close()
+
+    assert is_gone(pid)
+    assert descriptors() == before
+
+
+def test_a_generator_that_fails_ends_what_arrives_and_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    def work(_: str) -> Iterator[int]:
+        yield 1
+        raise ValueError("as it happens")
+
+    apart, pid = made(work)
+
+    assert list(apart.items("")) == [1]
+    assert is_gone(pid)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("when", ["before it was asked", "in the middle"])
+def test_a_process_that_is_killed_ends_what_arrives(when: str) -> None:
+    def work(_: str) -> Iterator[int]:
+        yield 1
+        signal.pause()
+
+    apart, pid = made(work)
+    if when == "in the middle":
+        items = apart.items("")
+        assert next(items) == 1
+        os.kill(pid, signal.SIGKILL)
+        assert list(items) == []
+    else:
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: " Z " in Path(f"/proc/{pid}/stat").read_text(), 20, "it is dead")
+        assert list(apart.items("")) == []
+    assert is_gone(pid)
+
+
+def test_it_ends_with_the_process_that_made_it() -> None:
+    code = (
+        "import os, signal\nfrom autosync.apart import Apart\napart = Apart.stands_by('autosync-test', lambda _: iter([]))\n"
+        "print(apart._child.pid(), flush=True)\nos.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60).stdout
+
+    wait_until(lambda: is_gone(int(said)) or " Z " in Path(f"/proc/{int(said)}/stat").read_text(), 20, "it has ended too")
+
+
+def test_a_process_with_more_threads_has_none() -> None:
+    over = threading.Event()
+    thread = threading.Thread(target=over.wait)
+    thread.start()
+    try:
+        assert Apart.stands_by("autosync-test", lambda _: iter([])) is None
+    finally:
+        over.set()
+        thread.join()
+    wait_until(has_one_thread, 20, "the thread is over")
