@@ -8,6 +8,8 @@ READY := $(VENV)/.ready
 LOCK := requirements-dev.txt
 # The tools that `make bench` compares with have an environment of their own.
 BENCH := .venv-bench
+# It measures autosync as users have it, without what development needs beside it.
+INSTALLED := .venv-installed
 # More words for pytest: `make test ARGS="-k keys -x"`.
 ARGS ?=
 
@@ -27,8 +29,10 @@ test: $(READY) ## Run all tests (ARGS="..." for pytest)
 soak: $(READY) ## Random operations and accidents for some minutes (SEED=7 OPERATIONS=4000)
 	@$(BIN)/python -W ignore lab/soak.py
 
-bench: $(READY) $(BENCH)/.ready ## Measure autosync and its peers, in turn (WORKS=small,delete ROUNDS=3 SCALE=0.01)
-	@$(BENCH)/bin/python -m benchmarks.bench $(BIN)
+bench: $(BENCH)/.ready $(INSTALLED)/.ready ## Measure autosync and its peers, in turn (WORKS=small,delete ROUNDS=3 SCALE=0.01)
+	@rm -rf build
+	@$(INSTALLED)/bin/python -m pip install -qq --disable-pip-version-check --no-deps .
+	@$(BENCH)/bin/python -m benchmarks.bench $(INSTALLED)/bin
 
 lint: $(READY) ## Check the code: ruff, mypy
 	@$(BIN)/python -m ruff check
@@ -52,6 +56,13 @@ $(BENCH)/.ready: requirements-bench.txt
 	@echo 'Setting up $(BENCH) with the tools to compare with; this takes a minute, once.'
 	@$(PYTHON) -m venv --clear $(BENCH)
 	@$(BENCH)/bin/python -m pip install -qq --disable-pip-version-check --requirement requirements-bench.txt
+	@touch $@
+
+$(INSTALLED)/.ready: $(LOCK) pyproject.toml
+	@echo 'Setting up $(INSTALLED) with autosync as `pip install .` does it.'
+	@$(PYTHON) -m venv --clear $(INSTALLED)
+	@rm -rf build
+	@$(INSTALLED)/bin/python -m pip install -qq --disable-pip-version-check --constraint $(LOCK) .
 	@touch $@
 
 lock: ## Choose the newest versions again and pin them in requirements-dev.txt

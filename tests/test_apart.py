@@ -53,21 +53,22 @@ def test_what_the_other_process_yields_arrives_in_order() -> None:
 
 
 def test_more_than_the_pipe_holds_arrives_and_the_other_process_waits_for_who_reads(tmp_path: Path) -> None:
-    count, made_yet = 300, tmp_path / "made"
+    count, made_yet = 300, tmp_path / "one byte for each"
 
     def work(_: str) -> Iterator[bytes]:
         for number in range(count):
-            made_yet.write_text(str(number))
+            with made_yet.open("ab") as file:
+                file.write(b".")
             yield bytes([number % 256]) * 100_000
 
-    apart, _ = made(work)
+    apart, pid = made(work)
     items = apart.items("")
     first = next(items)
-    wait_until(lambda: len(Path(f"/proc/{apart._child.pid()}/wchan").read_text()) > 1, 20, "it waits in the kernel")
-    waiting_at = int(made_yet.read_text())
+    wait_until(lambda: "pipe" in Path(f"/proc/{pid}/wchan").read_text(), 20, "it waits for room")
+    waiting_at = made_yet.stat().st_size
 
     assert [first, *items] == [bytes([number % 256]) * 100_000 for number in range(count)]
-    assert waiting_at < count - 1
+    assert waiting_at < count == made_yet.stat().st_size
 
 
 def test_it_waits_until_it_is_asked(tmp_path: Path) -> None:
