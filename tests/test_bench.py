@@ -248,7 +248,7 @@ def test_the_page_has_medians_ratios_goals_and_errors() -> None:
     assert "| autosync | 10 | 2 (1 to 3) | 200,000 | 1.00 | 1 | 0.5 | worker (2) 100 |" in page
     assert "| boto3 | 1 | 4 (4 to 4) | 4,000,000 | 20.00 |" in page
     assert "| aws |  | error: 3 of 10 objects |" in page
-    assert "large. Measured day 1." in page
+    assert "large. Measured day 1, autosync 0.1." in page
     assert "small. Measured" not in page
     assert "a \\| processor" not in page.split("## Goals")[1]
     assert "![Seconds of each tool, as a multiple of autosync's](plot.svg)" in page
