@@ -21,7 +21,7 @@ from types import FrameType
 
 from .actor import Actor
 from .celery import sending_app
-from .change import LOOK_EVERYWHERE
+from .change import LOOK_EVERYWHERE, Change, Kind
 from .errors import BrokerError, Exit, SourceUnsure, StartError
 from .feed import Feed, FinishedLook
 from .keys import Keys
@@ -130,6 +130,7 @@ class _Keeping:
         self._next_strays = time.monotonic() + _STRAY_BEHIND_OTHERS
         self._next_new_tries = 0.0
         self._strange: set[str] = set()
+        self._paused = False
         #: The uploads in parts that are open, as of the last tick: a broker that loses its memory is told of them again.
         self._uploads: dict[str, list[str]] = {}
         self._epoch = ""
@@ -236,6 +237,7 @@ class _Keeping:
             self._uploads = uploads
             self._sweep()
             self._note_cleared(look, self._standing, asked)
+            self._hear(self._standing)
             self._watch_roots()
             if time.monotonic() >= self._next_rescan:
                 self._again_failed()
@@ -268,6 +270,17 @@ class _Keeping:
             self._register(self._mirror)
             self._settle.say((LOOK_EVERYWHERE,))
         return standing
+
+    def _hear(self, standing: Standing) -> None:
+        """What an operator asks for; see `autosync-ctl`."""
+        if standing.paused != self._paused:
+            self._paused = standing.paused
+            log.warning("%s is %s", self._mirror.name, "paused: nothing is sent until it is resumed" if standing.paused else "resumed")
+        if not standing.asked:
+            return
+        for path in self._ledger.looks_asked_for():
+            log.info("a look at %s was asked for", path or "everything")
+            self._settle.say((Change(Kind.LOOK, path),) if path else (LOOK_EVERYWHERE,))
 
     def _sweep(self) -> None:
         assert self._standing is not None

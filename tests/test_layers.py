@@ -25,7 +25,7 @@ PACKAGE = Path(str(autosync.__file__)).parent
 FLOORS = [
     "__init__ __main__",
     "cli",
-    "command",
+    "command control",
     "run",
     "onehost options place status",
     "feed",
@@ -45,7 +45,7 @@ OUTSIDE = {
     "boto3": {"actors.s3", "actors.s3.clients", "actors.s3.listing"},
     "botocore": {"actors.s3.clients", "actors.s3.errors", "actors.s3.listing", "actors.s3.objects", "actors.s3.parts"},
     "celery": {"celery", "tasks.messages", "tasks.progress", "tasks.transfer"},
-    "click": {"actor", "actors.s3", "cli", "command", "options"},
+    "click": {"actor", "actors.s3", "cli", "command", "control.command", "options"},
     "kombu": {"celery", "tasks.messages", "transport"},
     "pyinotify": {"inotify"},
     "redis": {"ledger", "ledger.connection", "ledger.scripts"},

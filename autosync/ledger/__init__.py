@@ -10,18 +10,19 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from importlib import resources
 from typing import Any, TypeVar, cast
 
 import redis
 
 from .connection import address, broker_errors, connect
-from .entries import GONE, UNKNOWN, Claim, Deed, Failure, Hint, Marked, Message, Outcome, Standing, now, owner_prefix
+from .entries import GONE, UNKNOWN, Claim, Deed, Facts, Failure, Hint, Marked, Message, Outcome, Standing, now, owner_prefix
 from .scripts import Scripts
 
 __all__ = [
-    "GONE", "LEASE", "PLACE", "PREFIX", "UNKNOWN", "Claim", "Deed", "Failure", "Hint", "Ledger", "Marked", "Message", "Outcome", "Standing",
-    "address", "connect", "mirror_names", "now", "owner_prefix",
+    "GONE", "LEASE", "PLACE", "PREFIX", "UNKNOWN", "Claim", "Deed", "Facts", "Failure", "Hint", "Ledger", "Marked", "Message", "Outcome",
+    "Standing", "address", "connect", "mirror_names", "now", "owner_prefix",
 ]  # fmt: skip
 
 #: Everything of ours in Redis begins with this, Celery's own keys included.
@@ -67,6 +68,7 @@ class Ledger:
         self._keys = [base + part for part in ("mirror", "state", "since", "due", "failed", "stats", "uploads")]
         self._place = base + "watcher"
         self._skipped = base + "skipped"
+        self._asked = base + "asked"
         self._scripts = Scripts(client, {name: resources.files(__package__).joinpath(f"{name}.lua").read_text() for name in _SCRIPTS})
 
     def register(self, definition: str, version: str) -> str:
@@ -116,12 +118,22 @@ class Ledger:
 
     def guard(self, who: str) -> Standing:
         """Take or keep the watcher's place, and see how the mirror stands. `holder` is somebody else if the place was taken."""
-        held, epoch, dirty, waiting, failed, files, size, deleted, lag = self._call(
-            "guard", [who, int(PLACE * 1000)], [self._place, *self._keys]
-        )
+        standing = self._standing(who)
         with broker_errors(self._client):
             run = self._run()
-        return Standing(held.decode(), f"{epoch.decode()} {run}", dirty, waiting, failed, files, size, deleted, lag / 1000)
+        return replace(standing, epoch=f"{standing.epoch} {run}")
+
+    def standing(self) -> Standing:
+        """How the mirror stands, for somebody who only looks. `holder` is "" if nobody has the watcher's place."""
+        return self._standing("")
+
+    def _standing(self, who: str) -> Standing:
+        held, epoch, dirty, waiting, failed, files, size, deleted, lag, paused, asked = self._call(
+            "guard", [who, int(PLACE * 1000)], [self._place, *self._keys, self._asked]
+        )
+        return Standing(
+            held.decode(), epoch.decode(), dirty, waiting, failed, files, size, deleted, lag / 1000, paused=bool(paused), asked=asked
+        )
 
     def place(self) -> tuple[str, float] | None:
         """Who has the watcher's place, and for how many seconds yet."""
@@ -288,6 +300,81 @@ class Ledger:
         with broker_errors(self._client):
             for key, text in self._client.hscan_iter(self._keys[4], count=500):
                 yield Failure(_text(key), *json.loads(text))
+
+    def failure(self, key: str) -> Failure | None:
+        """The entry of one key in the failed list."""
+        with broker_errors(self._client):
+            text = cast(bytes | None, self._client.hget(self._keys[4], _raw(key)))
+        return Failure(key, *json.loads(text)) if text else None
+
+    def facts(self, key: str) -> Facts:
+        """What is known about one key."""
+        raw = _raw(key)
+        with broker_errors(self._client):
+            pipe = self._client.pipeline()
+            pipe.hget(self._keys[1], raw)
+            pipe.zscore(self._keys[2], raw)
+            pipe.zscore(self._keys[3], raw)
+            pipe.hget(self._keys[6], raw)
+            pipe.time()
+            state, since, due, uploads, (seconds, more) = pipe.execute()
+        owner, attempts, hint = "", 0, None
+        if state:
+            _, _, tries, holder, told = state.decode().split(" ", 4)
+            owner, attempts, hint = holder if holder != "-" else "", int(tries), Hint.loads(told)
+        return Facts(
+            dirty=None if since is None else since / 1000,
+            due=None if due is None else due / 1000,
+            owner=owner,
+            attempts=attempts,
+            hint=hint,
+            uploads=len(_text(uploads).split("\n")) if uploads else 0,
+            failure=self.failure(key),
+            now=seconds + more / 1e6,
+        )
+
+    def in_hand(self, most: int = 10_000) -> dict[str, list[str]]:
+        """The keys that workers hold, by the owner's name, of the first so many that are held or wait for their next try."""
+        with broker_errors(self._client):
+            keys = cast(list[bytes], self._client.zrange(self._keys[3], 0, most - 1))
+            states = cast(list[bytes | None], self._client.hmget(self._keys[1], keys)) if keys else []
+        found: dict[str, list[str]] = {}
+        for key, state in zip(keys, states, strict=True):
+            owner = state.split(b" ", 4)[3].decode() if state else "-"
+            if owner != "-":
+                found.setdefault(owner, []).append(_text(key))
+        return found
+
+    def pause(self) -> None:
+        """Give out no more claims, until `resume`. What is in hand is finished."""
+        with broker_errors(self._client):
+            self._client.hset(self._keys[0], "paused", 1)
+
+    def resume(self) -> None:
+        """Give out claims again. The watcher's next sweeps send messages for what has gathered."""
+        with broker_errors(self._client):
+            self._client.hdel(self._keys[0], "paused")
+
+    def ask_for_look(self, path: str) -> None:
+        """Ask the watcher to compare what is at or below a path; "" is everything."""
+        with broker_errors(self._client):
+            self._client.rpush(self._asked, _raw(path))
+
+    def looks_asked_for(self) -> list[str]:
+        """The paths that `ask_for_look` was given since this was called last."""
+        with broker_errors(self._client):
+            pipe = self._client.pipeline()
+            pipe.lrange(self._asked, 0, -1)
+            pipe.delete(self._asked)
+            return [_text(path) for path in pipe.execute()[0]]
+
+    def forget(self) -> None:
+        """Remove all that the broker knows of the mirror. Its target stays as it is."""
+        with broker_errors(self._client):
+            pipe = self._client.pipeline()
+            pipe.srem(_MIRRORS, self._mirror)
+            pipe.unlink(*self._keys, self._place, self._skipped, self._asked)
+            pipe.execute()
 
     def dirty(self) -> int:
         """How many keys are dirty."""
