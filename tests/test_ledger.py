@@ -906,13 +906,52 @@ def test_a_paused_mirror_gives_out_nothing_and_forgets_nothing(ledger: Ledger) -
     assert [claim.key for claim in ledger.claim("two", "v", ["b", "c"]) or ()] == ["b", "c"]
 
 
-def test_looks_that_are_asked_for_are_heard_once(ledger: Ledger) -> None:
-    for path in ("", "/s/a\udcff"):
-        ledger.ask_for_look(path)
+def test_how_long_each_key_took_is_counted_once(ledger: Ledger) -> None:
+    for number in range(5):
+        mark(ledger, f"k{number}")
+    ledger.claim("one", "v", [f"k{number}" for number in range(5)])
+    done(ledger, "one", "k0", Deed.RETRY)
+    done(ledger, "one", "k1", Deed.FAILED, failure=failure("k1"))
+    for key in ("k2", "k3", "k4", "k4"):
+        done(ledger, "one", key)
 
-    assert ledger.standing().asked == 2
-    assert ledger.looks_asked_for() == ["", "/s/a\udcff"]
-    assert (ledger.standing().asked, ledger.looks_asked_for()) == (0, [])
+    counted = ledger.counted()
+
+    assert sum(count for name, count in counted.items() if name.startswith("within:")) == 3
+    assert counted["took"] >= 0
+    assert counted["files"] == 4, "what is said twice was sent twice"
+
+
+def test_who_has_the_place_tells_numbers_and_nobody_else(ledger: Ledger) -> None:
+    ledger.guard("me", {"watches": 7})
+    ledger.guard("other", {"watches": 9})
+
+    assert ledger.counted()["watches"] == 7
+
+
+def test_what_is_asked_of_the_watcher_is_heard_once(ledger: Ledger) -> None:
+    ledger.ask_for_look("")
+    ledger.ask_for_look("/s/a b\udcff")
+    ledger.ask_for_barrier("x")
+
+    assert ledger.standing().asked == 3
+    assert ledger.asked() == [("look", ""), ("look", "/s/a b\udcff"), ("barrier", "x")]
+    assert (ledger.standing().asked, ledger.asked()) == (0, [])
+
+
+def test_a_barrier_counts_what_is_dirty_since_before_it(ledger: Ledger) -> None:
+    mark(ledger, "before", "changed again")
+    assert ledger.before_barrier("x") is None
+
+    ledger.say_barrier("x")
+    wait_until(lambda: ledger.facts("before").now * 1000 > int(ledger._client.get("autosync:{m}:barrier:x") or 0) + 2, LIMIT, "later")
+    mark(ledger, "after", "changed again")
+
+    assert ledger.before_barrier("x") == 2
+    ledger.claim("one", "v", ["before", "changed again"])
+    done(ledger, "one", "before")
+    done(ledger, "one", "changed again")
+    assert ledger.before_barrier("x") == 0
 
 
 def test_a_mirror_that_is_forgotten_leaves_nothing(ledger: Ledger, client: redis.Redis) -> None:
@@ -924,12 +963,11 @@ def test_a_mirror_that_is_forgotten_leaves_nothing(ledger: Ledger, client: redis
     ledger.guard("me")
     ledger.ask_for_look("")
     ledger.set_skipped({"/s": "is a FIFO"})
-    ours = [key for key in client.keys() if b"{m}" in key]
-    assert len(ours) > 5
+    assert len(list(client.scan_iter("*{m}*"))) > 5
 
     ledger.forget()
 
-    assert [key for key in client.keys() if b"{m}" in key] == []
+    assert list(client.scan_iter("*{m}*")) == []
     assert mirror_names(client) == ["other"]
 
 
@@ -970,10 +1008,14 @@ def calls(ledger: Remembering) -> dict[str, Callable[[], object]]:
         "facts": lambda: ledger.facts("a"),
         "in_hand": ledger.in_hand,
         "standing": ledger.standing,
+        "counted": ledger.counted,
         "pause": ledger.pause,
         "resume": ledger.resume,
         "ask_for_look": lambda: ledger.ask_for_look("/s"),
-        "looks_asked_for": ledger.looks_asked_for,
+        "ask_for_barrier": lambda: ledger.ask_for_barrier("x"),
+        "asked": ledger.asked,
+        "say_barrier": lambda: ledger.say_barrier("x"),
+        "before_barrier": lambda: ledger.before_barrier("x"),
         "forget": lambda: Ledger(ledger._client, "another").forget(),
         "dirty": ledger.dirty,
         "waiting": lambda: ledger.waiting("q"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+import uuid
 from typing import Any
 
 import click
@@ -17,11 +18,14 @@ from ..mirror import Mirror
 from ..options import context_settings, state_base, state_directory_option
 from ..tasks.messages import Priority, Publisher
 from ..wording import shown
+from .doctor import Verdict, findings
+from .exporter import Mirrors
 from .proof import Proof
-from .reach import Reached, only, reach
+from .reach import Reached, only, reach, seek
 from .standing import lines, standing, table, target_of, why
 
 _WATCH_SECONDS = 1.0
+_FLUSH_SECONDS = 0.05
 _MARKED_AT_ONCE = 500
 _ALL = "every mirror that is reached, unless one is named"
 
@@ -58,7 +62,7 @@ def _group() -> click.Group:
     )
     click.version_option(package_name="autosync", prog_name="autosync-ctl", allow_from_autoenv=False)(group)
     click.help_option("-h", "--help", allow_from_autoenv=False)(group)
-    for command in (_status, _mirrors, _failed, _retry, _why, _pause, _resume, _look, _verify, _forget):
+    for command in (_status, _mirrors, _failed, _retry, _why, _pause, _resume, _look, _flush, _verify, _doctor, _export, _forget):
         group.add_command(command)
     return group
 
@@ -184,6 +188,38 @@ def _look(context: click.Context, path: str) -> None:
     click.echo(f"{one.name} compares {shown(path) or 'everything'} within a second")
 
 
+@click.command("flush", help="Wait until all that has happened in the source by now is in the target. Exit code 3: some of it was given up.")
+@click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait no longer, and end with exit code 1.  [default: no limit]")
+@click.pass_context
+def _flush(context: click.Context, timeout: float | None) -> int:
+    until = time.monotonic() + timeout if timeout is not None else float("inf")
+    asked = [(one, uuid.uuid4().hex) for one in _reached(context)]
+    for one, name in asked:
+        _insist_on_work(one)
+        one.ledger.ask_for_barrier(name)
+    failed = 0
+    for one, name in asked:
+        while (left := one.ledger.before_barrier(name)) != 0:
+            if time.monotonic() > until:
+                waits = "not everything is seen yet" if left is None else f"{left} keys still wait"
+                raise StartError(f"mirror {one.name}: {waits} after {timeout:g} s", "see autosync-ctl status")
+            _insist_on_work(one)
+            time.sleep(_FLUSH_SECONDS)
+        failed += one.ledger.standing().failed
+        click.echo(f"{one.name} is flushed")
+    if failed:
+        click.echo(f"{failed} keys are in the failed list", err=True)
+    return Exit.INCOMPLETE if failed else Exit.DONE
+
+
+def _insist_on_work(one: Reached) -> None:
+    standing = one.ledger.standing()
+    if not standing.holder:
+        raise StartError(f"nobody keeps mirror {one.name}", "start its autosync")
+    if standing.paused:
+        raise StartError(f"mirror {one.name} is paused", "autosync-ctl resume")
+
+
 @click.command("verify", help="Compare source and target, on the file host. Exit code 0: they are equal; 3: they are not.")
 @click.option("--checksum", is_flag=True, help="Compare the content, where the target can tell it.")
 @click.pass_context
@@ -199,6 +235,40 @@ def _verify(context: click.Context, checksum: bool) -> int:
     seen = "" if proof.report.complete else "; a part of the source could not be read"
     click.echo(f"{target_of(mirror)}: {proof.report.seen} files in the source, {proof.found} differences{seen}")
     return Exit.INCOMPLETE if proof.found or not proof.report.complete else Exit.DONE
+
+
+@click.command("doctor", help="What may be wrong with broker, file host, sources, workers and target, and what to do. Exit code 3: something is.")
+@click.pass_context
+def _doctor(context: click.Context) -> int:
+    code = Exit.DONE
+    for one in _reached(context):
+        click.echo(f"{one.name}:")
+        for about, verdict, told, cure in findings(one, options_in_environment()):
+            code = Exit.INCOMPLETE if verdict is Verdict.WRONG else code
+            click.echo(f"  {verdict.value:<6} {shown(about)}: {shown(told)}{f'; {shown(cure)}' if cure else ''}")
+    return code
+
+
+@click.command("export", help="Serve metrics for Prometheus, until it is stopped.")
+@click.option("--listen", default="127.0.0.1:9808", show_default=True, metavar="HOST:PORT", help="Where.")
+@click.pass_context
+def _export(context: click.Context, listen: str) -> None:
+    from prometheus_client import CollectorRegistry, start_http_server
+
+    host, _, port = listen.rpartition(":")
+    if not port.isdigit():
+        raise ConfigurationError(f"--listen {listen!r} cannot be used", "write HOST:PORT")
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Mirrors(lambda: seek(*context.obj)))
+    try:
+        server, thread = start_http_server(int(port), host.strip("[]"), registry)
+    except (OSError, OverflowError) as error:
+        raise StartError(f"--listen {listen}: {error}", "give another port") from error
+    click.echo(f"metrics are at http://{listen}/metrics", err=True)
+    try:
+        thread.join()
+    finally:
+        server.shutdown()
 
 
 @click.command("forget", help="Remove all that the broker knows of a mirror that nobody keeps any more. Its target stays as it is.")

@@ -38,7 +38,7 @@ class Proof:
     def __init__(self, mirror: Mirror, *, checksum: bool, secrets: dict[str, str], spill: Path) -> None:
         self._mirror = mirror
         self._keys: Keys = mirror.keys()
-        self._actor = _actor(mirror, secrets)
+        self._actor = actor_of(mirror, secrets)
         self._by = Compare.CHECKSUM if checksum else Compare.TIME
         self._spill = spill
         self.report = LookReport()
@@ -63,6 +63,8 @@ class Proof:
     def _what(self, difference: Difference) -> str:
         if difference.found is None:
             return "extra"
+        if not difference.listed:
+            return "missing"
         if difference.etag is None:
             return "differs"
         return "" if self._holds_the_same(difference, difference.etag) else "differs"
@@ -81,7 +83,12 @@ class Proof:
         return False
 
 
-def _actor(mirror: Mirror, secrets: dict[str, str]) -> Actor:
+def actor_of(mirror: Mirror, secrets: dict[str, str]) -> Actor:
+    """The actor of a mirror, as a worker would make it.
+
+    Raises:
+        AutosyncError: it cannot be made.
+    """
     actor_class = load(mirror.actor)
     missing = sorted(secret_names(actor_class) - secrets.keys())
     if missing:

@@ -43,6 +43,12 @@ class Reached:
             ) from error
 
 
+def seek(broker: str | None, state: Path, name: str | None) -> list[Reached]:
+    """As `reach`, but that there is none is no error."""
+    found = _at(broker) if broker else [one for url in embedded_brokers(state) for one in _quietly_at(url)]
+    return sorted((one for one in found if name in (None, one.name)), key=lambda one: one.name)
+
+
 def reach(broker: str | None, state: Path, name: str | None) -> list[Reached]:
     """All mirrors that can be reached, by name.
 
@@ -56,14 +62,12 @@ def reach(broker: str | None, state: Path, name: str | None) -> list[Reached]:
         BrokerError: the broker that is named does not answer.
         ConfigurationError: its URL is none.
     """
-    found = _at(broker) if broker else [one for url in embedded_brokers(state) for one in _quietly_at(url)]
-    where = address(broker) if broker else f"below {state}"
-    if name is not None:
-        found = [one for one in found if one.name == name]
+    found = seek(broker, state, name)
     if not found:
+        where = address(broker) if broker else f"below {state}"
         what = f"no mirror is called {name!r}" if name is not None else "no mirror was found"
         raise StartError(f"{what} {'at ' if broker else ''}{where}", "see that its autosync runs, or name its broker with --broker")
-    return sorted(found, key=lambda one: one.name)
+    return found
 
 
 def only(found: list[Reached]) -> Reached:

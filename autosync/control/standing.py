@@ -30,7 +30,7 @@ def standing(one: Reached) -> dict[str, Any]:
         "target": target_of(mirror) if mirror else None,
         "sources": [source.root for source in mirror.sources] if mirror else [],
         "queue": mirror.queue if mirror else None,
-        "kept_by": json.loads(now.holder) if now.holder else None,
+        "kept_by": keeper(now.holder),
         "paused": now.paused,
         "dirty": now.dirty,
         "in_hand": now.held,
@@ -48,6 +48,15 @@ def standing(one: Reached) -> dict[str, Any]:
             for owner, keys in sorted(one.ledger.in_hand().items())
         ],
     }
+
+
+def keeper(holder: str) -> dict[str, Any] | None:
+    """Who has the watcher's place: `host`, `pid`, `started` and the like; None if nobody has."""
+    try:
+        found = json.loads(holder) if holder else None
+    except ValueError:
+        found = None
+    return found if isinstance(found, dict) else None
 
 
 def target_of(mirror: Mirror) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import resources
 from typing import Any, TypeVar, cast
@@ -29,6 +29,8 @@ __all__ = [
 PREFIX = "autosync:"
 #: How long a claim holds without being renewed, in seconds.
 LEASE = 30.0
+#: How long it is known that a barrier was reached, in seconds.
+_BARRIER_SECONDS = 3600
 #: How long a watcher keeps its place without renewing it, in seconds.
 PLACE = 15.0
 
@@ -69,6 +71,7 @@ class Ledger:
         self._place = base + "watcher"
         self._skipped = base + "skipped"
         self._asked = base + "asked"
+        self._barrier = base + "barrier:"
         self._scripts = Scripts(client, {name: resources.files(__package__).joinpath(f"{name}.lua").read_text() for name in _SCRIPTS})
 
     def register(self, definition: str, version: str) -> str:
@@ -116,20 +119,33 @@ class Ledger:
         with broker_errors(self._client):
             self._client.hset(self._keys[0], "cleared", f"{version} {began!r}")
 
-    def guard(self, who: str) -> Standing:
-        """Take or keep the watcher's place, and see how the mirror stands. `holder` is somebody else if the place was taken."""
-        standing = self._standing(who)
+    def guard(self, who: str, told: Mapping[str, int] | None = None) -> Standing:
+        """Take or keep the watcher's place, and see how the mirror stands. `holder` is somebody else if the place was taken.
+
+        Args:
+            who: takes it.
+            told: numbers for `counted`, from whoever has the place.
+        """
+        standing = self._standing(who, told or {})
         with broker_errors(self._client):
             run = self._run()
         return replace(standing, epoch=f"{standing.epoch} {run}")
 
     def standing(self) -> Standing:
         """How the mirror stands, for somebody who only looks. `holder` is "" if nobody has the watcher's place."""
-        return self._standing("")
+        return self._standing("", {})
 
-    def _standing(self, who: str) -> Standing:
+    def counted(self) -> dict[str, int]:
+        """What is counted since the mirror exists, by name: see mark.lua."""
+        with broker_errors(self._client):
+            found = cast(dict[bytes, bytes], self._client.hgetall(self._keys[5]))
+        return {name.decode(): int(count) for name, count in found.items()}
+
+    def _standing(self, who: str, told: Mapping[str, int]) -> Standing:
         held, epoch, dirty, waiting, failed, files, size, deleted, lag, paused, asked = self._call(
-            "guard", [who, int(PLACE * 1000)], [self._place, *self._keys, self._asked]
+            "guard",
+            [who, int(PLACE * 1000), *(word for pair in told.items() for word in pair)],
+            [self._place, *self._keys, self._asked],
         )
         return Standing(
             held.decode(), epoch.decode(), dirty, waiting, failed, files, size, deleted, lag / 1000, paused=bool(paused), asked=asked
@@ -357,16 +373,36 @@ class Ledger:
 
     def ask_for_look(self, path: str) -> None:
         """Ask the watcher to compare what is at or below a path; "" is everything."""
-        with broker_errors(self._client):
-            self._client.rpush(self._asked, _raw(path))
+        self._ask("look", path)
 
-    def looks_asked_for(self) -> list[str]:
-        """The paths that `ask_for_look` was given since this was called last."""
+    def ask_for_barrier(self, name: str) -> None:
+        """Ask the watcher to say (`say_barrier`) once all that has happened in the source by then is marked here."""
+        self._ask("barrier", name)
+
+    def asked(self) -> list[tuple[str, str]]:
+        """What was asked of the watcher since this was called last: "look" and a path, or "barrier" and its name."""
         with broker_errors(self._client):
             pipe = self._client.pipeline()
             pipe.lrange(self._asked, 0, -1)
             pipe.delete(self._asked)
-            return [_text(path) for path in pipe.execute()[0]]
+            found = pipe.execute()[0]
+        return [(what, about) for what, _, about in (_text(one).partition(" ") for one in found)]
+
+    def say_barrier(self, name: str) -> None:
+        """Say that all is marked that had happened when this barrier was asked for."""
+        with broker_errors(self._client):
+            seconds, more = cast(tuple[int, int], self._client.time())
+            self._client.set(f"{self._barrier}{name}", seconds * 1000 + more // 1000 + 1, ex=_BARRIER_SECONDS)
+
+    def before_barrier(self, name: str) -> int | None:
+        """How many keys are dirty since before a barrier; None: it is not reached."""
+        with broker_errors(self._client):
+            reached = cast(bytes | None, self._client.get(f"{self._barrier}{name}"))
+            return None if reached is None else int(self._client.zcount(self._keys[2], "-inf", reached.decode()))
+
+    def _ask(self, what: str, about: str) -> None:
+        with broker_errors(self._client):
+            self._client.rpush(self._asked, _raw(f"{what} {about}"))
 
     def forget(self) -> None:
         """Remove all that the broker knows of the mirror. Its target stays as it is."""

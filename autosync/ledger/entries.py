@@ -136,7 +136,8 @@ class Marked(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Standing:
     """How a mirror stands: `dirty` keys, of which `held` are claimed or wait for their next try; `failed` keys; what has been done
-    since the mirror exists; `lag` in seconds, the age of the oldest dirty key; whether it is `paused`; looks that are `asked` for."""
+    since the mirror exists; `lag` in seconds, the age of the oldest dirty key; whether it is `paused`; how many
+    looks and barriers are `asked` for."""
 
     holder: str
     epoch: str

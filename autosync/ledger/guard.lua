@@ -1,13 +1,15 @@
 -- guard: one watcher a mirror. Takes or renews its place, and answers what the watcher has to know each time.
 -- KEYS[1] the watcher's place, a string; KEYS[2..8] as KEYS[1..7] in mark.lua; KEYS[9] what is asked of the watcher, a list.
--- ARGV: who ("": somebody who only looks, and takes no place), time to live in ms
+-- ARGV: who ("": somebody who only looks, and takes no place), time to live in ms, and what whoever has the place tells: name, number,
+-- name, number, ...
 -- Returns {who has the place, epoch or "", dirty, claimed or waiting, failed, files, bytes, deleted, ms since the oldest is dirty,
--- 1 if the mirror is paused, how many looks are asked for}.
+-- 1 if the mirror is paused, how much is asked of the watcher}.
 local held = redis.call('GET', KEYS[1])
 if ARGV[1] ~= '' and (not held or held == ARGV[1]) then
   redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
   held = ARGV[1]
 end
+if #ARGV > 2 and held == ARGV[1] then redis.call('HSET', KEYS[7], unpack(ARGV, 3)) end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local oldest = redis.call('ZRANGE', KEYS[4], 0, 0, 'WITHSCORES')
