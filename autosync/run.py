@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 _TICK = 1.0
 #: `--once` ends as soon as it is through, so it looks more often: between these, and after this share of the time that it has taken yet.
-_SHORTEST_TICK, _ONCE_TICK, _ONCE_SHARE = 0.01, 0.05, 0.02
+_SHORTEST_TICK, _ONCE_TICK, _ONCE_SHARE = 0.005, 0.05, 0.01
 #: Looks that fail so often in a row end `--once`.
 _ONCE_LOOKS = 3
 #: A key is sent again if its message should have arrived this long ago: with an empty queue, and with one that is being worked off.
@@ -177,6 +177,7 @@ class _Keeping:
 
     def _start(self, ends: ExitStack) -> None:
         if not self._run.once:
+            self._publisher.prepare()
             self._watcher = _watcher(self._keys, self._settle.say, follow=self._mirror.follow_links)
             self._feed.on_link = self._watcher.look_into
             ends.callback(self._watcher.close)

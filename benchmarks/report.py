@@ -237,7 +237,7 @@ def _goal_row(goal: Goal, results: Results) -> list[str]:
 
 
 def _other_date(line: Line, newest: Line) -> str:
-    return "" if line["run"] == newest["run"] else f" Measured {line['date']}."
+    return "" if line["run"] == newest["run"] else f" Measured {line['date']}, autosync {line['versions']['autosync']}."
 
 
 def _work_table(work: str, results: Results) -> str:

@@ -180,7 +180,8 @@ class S3Server(Server):
 
 
 class SeaweedFS(S3Server):
-    """`weed server -s3`: checks signatures, lists as a file system does, rewrites keys with empty segments."""
+    """`weed server -s3`: checks signatures, lists as a file system does, rewrites keys with empty segments. Each bucket takes seven
+    volumes, and where there are none left, all that is stored in a new one is answered with InternalError."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
@@ -202,7 +203,7 @@ class SeaweedFS(S3Server):
             self._binary, "-logtostderr=false", f"-logdir={self.directory}", "server", f"-dir={self.directory}",
             "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false", "-s3", "-s3.port.lance=0",
             f"-s3.port={ports['s3']}", f"-s3.config={self._config}", "-s3.port.iceberg=0", f"-master.port={ports['master']}",
-            f"-volume.port={ports['volume']}", f"-filer.port={ports['filer']}", "-volume.max=500", "-master.volumeSizeLimitMB=64",
+            f"-volume.port={ports['volume']}", f"-filer.port={ports['filer']}", "-volume.max=10000", "-master.volumeSizeLimitMB=64",
         ]  # fmt: skip
 
     def answers(self) -> bool:

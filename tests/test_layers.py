@@ -42,8 +42,8 @@ WORKING = {"actors", "tasks"}
 
 #: Who speaks to which thing outside; what is not named here may be imported by nobody.
 OUTSIDE = {
-    "boto3": {"actors.s3", "actors.s3.clients", "actors.s3.listing"},
-    "botocore": {"actors.s3.clients", "actors.s3.errors", "actors.s3.listing", "actors.s3.objects", "actors.s3.parts"},
+    "boto3": {"actors.s3", "actors.s3.clients"},
+    "botocore": {"actors.s3.clients", "actors.s3.errors", "actors.s3.objects", "actors.s3.parts"},
     "celery": {"celery", "tasks.messages", "tasks.progress", "tasks.transfer"},
     "click": {"actor", "actors.s3", "cli", "command", "control.command", "options"},
     "kombu": {"celery", "tasks.messages", "transport"},

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from enum import IntEnum
+from functools import cached_property
 from typing import Any
 
 from celery import Celery
@@ -48,7 +49,6 @@ class Publisher:
         self._mirror = mirror
         self._queue = queue
         self._ledger = ledger
-        self._pattern = _pattern(app, queue)
 
     def mark(self, found: Sequence[tuple[str, Hint]], *, size: int, priority: Priority, task: str = UPLOAD) -> Marked:
         """Say that keys are dirty and, if one of them needs it, send a message for all; both or neither.
@@ -71,9 +71,17 @@ class Publisher:
         self._ledger.send(message)
         self._tell(headers)
 
+    def prepare(self) -> None:
+        """Have all there that the first message needs, so that it does not wait for that."""
+        _ = self._pattern
+
     def close(self) -> None:
         """Close the connections."""
         self._app.close()
+
+    @cached_property
+    def _pattern(self) -> dict[str, Any]:
+        return _pattern(self._app, self._queue)
 
     def _message(self, keys: Sequence[str], size: int, priority: Priority, task: str) -> tuple[dict[str, Any], Message]:
         """The message, and what its headers say: docs.celeryq.dev, "Message Protocol", version 2."""

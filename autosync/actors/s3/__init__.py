@@ -247,7 +247,7 @@ class S3Actor(Actor):
 
     @cached_property
     def _listings(self) -> Listings:
-        return Listings(self._session, self._client, str(self.target_container), self._base, self._where)
+        return Listings(self._client, self._objects, str(self.target_container), self._where)
 
     @property
     def _where(self) -> str:

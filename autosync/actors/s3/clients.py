@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
+import os
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
-from os import listdir
-from os.path import isdir
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -44,12 +45,25 @@ def session(profile: str | None, region: str | None) -> boto3.Session:
         raise TargetRefused(str(error), "see ~/.aws/config") from error
 
 
+class _PlainFiles(botocore.loaders.JSONFileLoader):  # type: ignore[misc]
+    """Makes plain dicts of the descriptions, which keep their order as well and are made in half the time."""
+
+    def _load_file(self, full_path: str, open_method: Callable[..., Any]) -> Any:
+        if not os.path.isfile(full_path):
+            return None
+        with open_method(full_path, "rb") as file:
+            return json.loads(file.read())
+
+
 @cache
 def _descriptions(path: str | None) -> Any:
     """What botocore knows of S3, and how it finds endpoints. Read once, and by processes that are forked from this one not at all."""
     loader = botocore.loaders.create_loader(path)
+    loader.file_loader = _PlainFiles()
     # Whether there is an S3 it would learn by looking into the folders of all other services too.
-    loader.list_available_services = lambda type_name: [name for place in loader.search_paths if isdir(place) for name in listdir(place)]
+    loader.list_available_services = lambda type_name: [
+        name for place in filter(os.path.isdir, loader.search_paths) for name in os.listdir(place)
+    ]
     return loader
 
 

@@ -12,28 +12,20 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
 from datetime import datetime
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import unquote_plus
 from xml.sax.saxutils import unescape
 
-import boto3
-import botocore.exceptions
-from botocore.auth import S3SigV4Auth
-from botocore.awsrequest import AWSRequest
-from botocore.httpsession import URLLib3Session
-from botocore.utils import get_environ_proxies
-
 from ...ahead import Ahead
 from ...apart import Apart
-from ...errors import PermanentError, TargetError, TargetRefused
+from ...errors import PermanentError, TargetError
 from ...files import Page
-from .errors import answered, translated
-from .parts import CONNECT_SECONDS, READ_SECONDS
+from .errors import translated
+from .objects import Objects
 
 #: Pages that are there before they are compared; each has 1,000 objects, about 250 kB.
 _PAGES_AHEAD = 4
-_OK = 200
 
 #: Of each object in a page, in columns: four passes make no tuples, and are faster than one.
 _KEY = re.compile(r"<Key>([^<]*)</Key>")
@@ -42,8 +34,6 @@ _ETAG = re.compile(r"<ETag>(?:&quot;|&#34;|\")?([^<&\"]*)(?:&quot;|&#34;|\")?</E
 _SIZE = re.compile(r"<Size>([0-9]+)</Size>")
 _IS_TRUNCATED = re.compile(r"<IsTruncated>\s*(true|false)\s*</IsTruncated>")
 _NEXT = re.compile(r"<NextContinuationToken>([^<&]+)</NextContinuationToken>")
-_CODE = re.compile(r"<Code>(\w+)</Code>")
-_MESSAGE = re.compile(r"<Message>([^<]*)</Message>")
 _QUOTES = {"&quot;": '"', "&apos;": "'"}
 
 
@@ -58,25 +48,24 @@ class Listings:
     """Lists one bucket.
 
     Args:
-        session: boto3's, with the credentials.
         client: boto3's for S3.
+        objects: the quick way to the bucket; None where there is none, and boto3 lists.
         bucket: its name.
-        base: its URL.
         where: the server, for people.
     """
 
-    def __init__(self, session: boto3.Session, client: Any, bucket: str, base: str, where: str) -> None:
-        self._session = session
+    def __init__(self, client: Any, objects: Objects | None, bucket: str, where: str) -> None:
         self._client = client
+        self._objects = objects
         self._bucket = bucket
-        self._base = base
         self._about = f"bucket {bucket}"
         self._where = where
         self._apart: Apart | None = None
 
     def stand_by(self) -> None:
         """Have a process wait for the next listing; see `Actor.stand_by`."""
-        self._apart = Apart.stands_by("autosync-list", self._rows)
+        if self._objects is not None:
+            self._apart = Apart.stands_by("autosync-list", partial(self._rows, self._objects))
 
     def pages(self, prefix: str) -> Iterator[Page]:
         """Every object below a prefix, in the order in which the server lists them.
@@ -84,6 +73,8 @@ class Listings:
         Raises:
             TargetError: it does not.
         """
+        if not prefix.isascii() and not _is_text(prefix):
+            return  # S3 has no such keys
         token: str | None = ""
         apart, self._apart = self._apart, None
         if apart is not None:
@@ -93,83 +84,67 @@ class Listings:
             yield from self._pages_from(prefix, token)
 
     def close(self) -> None:
-        """Close the connections."""
+        """End the process that waits."""
         if self._apart is not None:
             self._apart.close()
-        if "_http" in vars(self):
-            self._http.close()
 
-    @cached_property
-    def _http(self) -> URLLib3Session:
-        return URLLib3Session(
-            verify=self._session._session.get_config_variable("ca_bundle") or True,
-            proxies=get_environ_proxies(self._base),
-            timeout=(CONNECT_SECONDS, READ_SECONDS),
-        )
-
-    def _rows(self, prefix: str) -> Iterator[tuple[Any, ...]]:
-        """The pages as far as they are understood, each behind the token of the next one; None: it was the last."""
-        for answer, page in self._read(prefix, ""):
-            if page is None:
+    def _rows(self, objects: Objects, prefix: str) -> Iterator[tuple[Any, ...]]:
+        """The pages as far as they are understood, each behind the token of the next one; None: it was the last. While one is read, the
+        server is at the next."""
+        objects.close()  # the connections of the process that this is a fork of are not this one's
+        asked: str | None = ""
+        sent = objects.ask_for_page(prefix, "")
+        while asked is not None:
+            text = objects.page(sent, self._about)
+            before, asked = asked, next_token(text)
+            if asked is not None:
+                sent = objects.ask_for_page(prefix, asked)
+            page = read(text)
+            if page is None or asked == before:
                 return
-            yield (next_token(answer.text), *page)
+            yield (asked, *page)
 
     def _pages_from(self, prefix: str, token: str) -> Iterator[Page]:
-        for answer, page in self._read(prefix, token):
-            if page is None:
-                yield from self._by_boto3(prefix, answer.token)
-                return
-            yield page
-
-    def _read(self, prefix: str, token: str) -> Iterator[tuple[Answer, Page | None]]:
-        """The pages from this token on, and what they say."""
-        answers = self._answers(prefix, token)
+        """The pages from this token on. The next ones are fetched while one is compared."""
+        if self._objects is None:
+            yield from self._by_boto3(prefix, token)
+            return
+        answers = self._answers(self._objects, prefix, token)
         ahead = Ahead(1, "autosync-list")
         waiting: deque[Future[Answer | None]] = deque(ahead.ask(partial(next, answers, None)) for _ in range(_PAGES_AHEAD))
         try:
             while (answer := waiting.popleft().result()) is not None:
                 waiting.append(ahead.ask(partial(next, answers, None)))
-                yield answer, read(answer.text)
+                page = read(answer.text)
+                if page is None:
+                    yield from self._by_boto3(prefix, answer.token)
+                    return
+                yield page
         finally:
             ahead.close(wait=False)
 
-    def _answers(self, prefix: str, first: str) -> Iterator[Answer]:
+    def _answers(self, objects: Objects, prefix: str, first: str) -> Iterator[Answer]:
         """The pages as they come. Behind one that does not say plainly whether another follows there is none here."""
         token: str | None = first
-        with translated(self._about, self._where):
-            while token is not None:
-                text = self._asked_again(prefix, token)
-                yield Answer(text, token)
-                before, token = token, next_token(text)
-                if token is not None and token == before:
-                    raise TargetError(f"{self._about} at {self._where}: a page of the listing is followed by itself")
+        while token is not None:
+            text = self._asked_again(objects, prefix, token)
+            yield Answer(text, token)
+            before, token = token, next_token(text)
+            if token is not None and token == before:
+                raise TargetError(f"{self._about} at {self._where}: a page of the listing is followed by itself")
 
-    def _asked_again(self, prefix: str, token: str) -> str:
-        """Ask once more if it must be: the server may have closed the connection meanwhile."""
+    def _asked_again(self, objects: Objects, prefix: str, token: str) -> str:
+        """Ask once more if it must be: servers fail now and then."""
         try:
-            return self._ask(prefix, token)
-        except (PermanentError, TargetRefused):
+            return self._ask(objects, prefix, token)
+        except PermanentError:
             raise
-        except (TargetError, botocore.exceptions.HTTPClientError):
-            return self._ask(prefix, token)
+        except TargetError:
+            return self._ask(objects, prefix, token)
 
-    def _ask(self, prefix: str, token: str) -> str:
-        # XML cannot carry control characters, so keys are asked for as they stand in URLs.
-        params = {"list-type": "2", "encoding-type": "url", "prefix": prefix} | ({"continuation-token": token} if token else {})
-        request = AWSRequest("GET", self._base, params=params)
-        S3SigV4Auth(self._credentials(), "s3", self._client.meta.region_name or "us-east-1").add_auth(request)
-        answer = self._http.send(request.prepare())
-        text: str = answer.content.decode("utf-8", "surrogateescape")
-        if answer.status_code != _OK:
-            code, message = _CODE.search(text), _MESSAGE.search(text)
-            raise answered(self._about, code[1] if code else str(answer.status_code), message[1] if message else "", self._where)
-        return text
-
-    def _credentials(self) -> Any:
-        found = self._session.get_credentials()
-        if found is None:
-            raise botocore.exceptions.NoCredentialsError
-        return found.get_frozen_credentials()
+    def _ask(self, objects: Objects, prefix: str, token: str) -> str:
+        with translated(self._about, self._where):
+            return objects.page(objects.ask_for_page(prefix, token), self._about)
 
     def _by_boto3(self, prefix: str, token: str) -> Iterator[Page]:
         asks = {"Bucket": self._bucket, "Prefix": prefix} | ({"ContinuationToken": token} if token else {})
@@ -182,6 +157,14 @@ class Listings:
                     [one["LastModified"].timestamp() for one in found],
                     [one.get("ETag", "").strip('"') or None for one in found],
                 )
+
+
+def _is_text(prefix: str) -> bool:
+    try:
+        prefix.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def next_token(text: str) -> str | None:

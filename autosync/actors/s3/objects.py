@@ -30,6 +30,8 @@ _MESSAGE = re.compile(r"<Message>([^<]*)</Message>")
 _ERROR = re.compile(r"<Error>(.*?)</Error>", re.DOTALL)
 _KEY = re.compile(r"<Key>([^<]*)</Key>")
 _OK, _NOT_FOUND = range(200, 300), 404
+#: What is always asked of a listing; names in the order in which they are signed.
+_LISTING = {"encoding-type": "url", "list-type": "2"}
 
 
 class Put(NamedTuple):
@@ -117,6 +119,35 @@ class Objects:
             wrong[found] = self._error(found, Answer(answer.status, told))
         return wrong
 
+    def ask_for_page(self, prefix: str, token: str) -> Sent:
+        """Ask for a page of the listing (ListObjectsV2). Keys come as they stand in URLs, since XML cannot carry control characters.
+
+        Args:
+            prefix: of the keys.
+            token: that the page before was followed by; "" for the first one.
+
+        Raises:
+            OSError: it cannot be sent.
+        """
+        said = {"continuation-token": token} if token else {}
+        query = "&".join(f"{name}={quote(value, safe='')}" for name, value in {**said, **_LISTING, "prefix": prefix}.items())
+        return self._wire.send(self.head("GET", "", b"", "", time.time(), query=query))
+
+    def page(self, sent: Sent, about: str) -> str:
+        """The page that was asked for, as the server wrote it.
+
+        Args:
+            sent: the request.
+            about: what is listed, for people.
+
+        Raises:
+            TargetError: the server gives none.
+            OSError, http.client.HTTPException: it does not answer.
+        """
+        answer = self._wire.answer(sent)
+        self._insist(about, answer)
+        return answer.text
+
     def close(self) -> None:
         """Close the connections."""
         self._wire.close()
@@ -133,7 +164,7 @@ class Objects:
         """The head of a signed request, as bytes.
 
         Args:
-            method: PUT, DELETE or POST.
+            method: GET, PUT, DELETE or POST.
             key: of the object; "" is the bucket.
             content: its content.
             content_type: of the content; "" if there is none.

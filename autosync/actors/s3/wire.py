@@ -26,6 +26,8 @@ _LONGEST_IDLE = 15.0
 #: Up to this size, content goes in one piece with the head, in bytes.
 _TOGETHER = 64 << 10
 _READ_AT_ONCE = 16 << 10
+#: What an answer that has content is read with, in bytes.
+_READ_MORE = 256 << 10
 #: An answer that is asked for later than this after its request is late, in seconds; so long it is waited for in any case.
 _SOON, _AT_LEAST = 1.0, 0.05
 _END = b"\r\n\r\n"
@@ -93,7 +95,8 @@ class Wire:
         return Sent(_sent(self._connect(), head, content), head, content, False, time.monotonic())
 
     def answer(self, sent: Sent) -> Answer:
-        """The answer to a request. One that a kept connection swallowed is sent again on another, so it must do no harm twice.
+        """The answer to a request. One that a kept connection swallowed is sent again on another, so it must do no harm twice. Bytes that
+        are no text (UTF-8) become surrogates, as in names of files.
 
         Raises:
             OSError: the server could not be reached, or the connection broke.
@@ -210,7 +213,7 @@ def _read(line: socket.socket, data: bytes) -> tuple[Answer, bool]:
     answer = http.client.HTTPResponse(cast(socket.socket, _Begun(line, data)))
     try:
         answer.begin()
-        text = answer.read().decode("utf-8", "replace")
+        text = answer.read().decode("utf-8", "surrogateescape")
         return Answer(answer.status, text), not answer.will_close
     finally:
         answer.close()
@@ -224,7 +227,7 @@ class _Begun(io.RawIOBase):
         self._data = data
 
     def makefile(self, mode: str) -> io.BufferedReader:
-        return io.BufferedReader(self)
+        return io.BufferedReader(self, _READ_MORE)
 
     def readable(self) -> bool:
         return True
