@@ -15,6 +15,7 @@ import os
 import queue
 import select
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import Generic, Literal, NamedTuple, TypeVar
@@ -96,8 +97,8 @@ class Watcher:
         self._links = Links()
         #: Grows with each directory of which the reader has heard that it left: what was opened before may stand elsewhere since.
         self._departures = 0
-        #: Directories that appeared, and links to be looked into; "everything" is a round through all of them, None the end, and what can be
-        #: called is called.
+        #: Directories that appeared, and links to be looked into; "everything" is a round through all of them, None the end, and what can
+        #: be called is called.
         self._to_place: _Waiting[tuple[Source, str] | Literal["everything"] | Callable[[], None] | None] = _Waiting()
         #: To be called once what has happened until now is said.
         self._asked: deque[Callable[[], None]] = deque()

@@ -141,7 +141,8 @@ def test_the_doctor_finds_nothing_where_all_is_well(one_host: Program, operator:
     said = operator.runs("doctor")
 
     assert "wrong" not in said
-    for good in ("broker: ", "file host: kept by process", "watches: ", f"source {tree}: is the directory", "workers: ", "target: is there"):
+    source = f"source {tree}: is the directory"
+    for good in ("broker: ", "file host: kept by process", "watches: ", source, "workers: ", "target: is there"):
         assert f"  ok     {good}" in said, said
 
 
@@ -306,7 +307,8 @@ def test_the_exporter_tells_how_mirrors_stand_and_that_the_broker_is_away(
         return metrics(f"http://127.0.0.1:{port}/metrics")
 
     ours = (("mirror", "fleet"),)
-    wait_until(lambda: told()["autosync_dirty_keys"][ours] == 0 and ours in told().get("autosync_watches", {}), 30, "all is told", pause=0.2)
+    wait_until(lambda: told()["autosync_dirty_keys"][ours] == 0, 30, "it is in step", pause=0.2)
+    wait_until(lambda: ours in told().get("autosync_watches", {}), 30, "the watcher has told", pause=0.2)
     found = told()
 
     expected = {
@@ -350,4 +352,5 @@ def test_an_exporter_that_cannot_listen_says_so(programs: Programs, broker: str)
 
     assert "write HOST:PORT" in operator.runs("export", "--listen=here", code=2)
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        assert "Address already in use; give another port" in operator.runs("export", f"--listen=127.0.0.1:{taken.getsockname()[1]}", code=1)
+        said = operator.runs("export", f"--listen=127.0.0.1:{taken.getsockname()[1]}", code=1)
+        assert "Address already in use; give another port" in said

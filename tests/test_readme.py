@@ -73,7 +73,8 @@ def test_each_command_of_the_control_and_its_options_are_on_its_page() -> None:
     listed = subprocess.run([str(BIN / "autosync-ctl"), "--help"], capture_output=True, text=True, check=True).stdout
     commands = re.findall(r"^  ([a-z]+) ", listed.partition("Commands:")[2], re.MULTILINE)
     assert len(commands) > 8
-    rows = {command: row for row in re.findall(r"^\| (`.*)", page, re.MULTILINE) for command in re.findall(r"`([a-z]+)[` ]", row.split(" | ")[0])}
+    lines = re.findall(r"^\| (`.*)", page.partition("| command |")[2].partition("\n\n")[0], re.MULTILINE)
+    rows = {command: line for line in lines for command in re.findall(r"`([a-z]+)[` ]", line.split(" | ")[0])}
 
     assert sorted(rows) == sorted(commands)
     for option in re.findall(r"^  (--[a-z-]+)", listed, re.MULTILINE):

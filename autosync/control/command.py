@@ -188,8 +188,8 @@ def _look(context: click.Context, path: str) -> None:
     click.echo(f"{one.name} compares {shown(path) or 'everything'} within a second")
 
 
-@click.command("flush", help="Wait until all that has happened in the source by now is in the target. Exit code 3: some of it was given up.")
-@click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait no longer, and end with exit code 1.  [default: no limit]")
+@click.command("flush", help="Wait until all that has happened in the source by now is in the target.")
+@click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait no longer; exit code 1.  [default: no limit]")
 @click.pass_context
 def _flush(context: click.Context, timeout: float | None) -> int:
     until = time.monotonic() + timeout if timeout is not None else float("inf")
@@ -237,7 +237,7 @@ def _verify(context: click.Context, checksum: bool) -> int:
     return Exit.INCOMPLETE if proof.found or not proof.report.complete else Exit.DONE
 
 
-@click.command("doctor", help="What may be wrong with broker, file host, sources, workers and target, and what to do. Exit code 3: something is.")
+@click.command("doctor", help="What may be wrong with broker, file host, sources, workers and target.")
 @click.pass_context
 def _doctor(context: click.Context) -> int:
     code = Exit.DONE

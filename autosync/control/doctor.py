@@ -83,7 +83,7 @@ def _broker(url: str) -> Iterator[Finding]:
         yield Finding("broker", Verdict.WRONG, f"{address(url)}: {error}", "start it, or correct --broker")
         return
     try:
-        settings: dict[str, str] = client.config_get("maxmemory", "maxmemory-policy", "appendonly", "save")
+        settings = client.config_get("maxmemory", "maxmemory-policy", "appendonly", "save")
     except redis.exceptions.RedisError:
         yield Finding("broker's settings", Verdict.DOUBT, "may not be read", "see that it never evicts, and that it writes what it knows")
         return

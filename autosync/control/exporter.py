@@ -5,7 +5,6 @@ Names and units follow https://prometheus.io/docs/practices/naming/.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,7 +16,6 @@ from .reach import Reached
 from .standing import standing
 
 _MS = 1000.0
-_WITHIN = re.compile(r"within:(\d+|inf)")
 #: The bounds of done.lua, in ms.
 BOUNDS = (10, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 60_000, 600_000, 3_600_000)
 
@@ -32,7 +30,11 @@ _GAUGES: tuple[tuple[str, str, Callable[[dict[str, Any]], Any]], ...] = (
     ("autosync_queued_messages", "Messages that wait for workers.", lambda found: found["messages"]),
     ("autosync_kept", "Whether a watcher keeps the mirror.", lambda found: int(found["kept_by"] is not None)),
     ("autosync_paused", "Whether it is paused.", lambda found: int(found["paused"])),
-    ("autosync_last_equal_look_timestamp_seconds", "When the last look began after which all was right.", lambda found: found["last_equal_look"]),
+    (
+        "autosync_last_equal_look_timestamp_seconds",
+        "When a look began, the last after which all was right.",
+        lambda found: found["last_equal_look"],
+    ),
 )
 #: Those that the ledger counts or the watcher tells, by their names there.
 _COUNTERS = (
@@ -98,8 +100,9 @@ def _latency(found: list[tuple[str, dict[str, int]]]) -> HistogramMetricFamily:
     )
     for name, counted in found:
         buckets, total = [], 0
-        for bound in (*BOUNDS, "inf"):
+        for bound in BOUNDS:
             total += counted.get(f"within:{bound}", 0)
-            buckets.append(("+Inf" if bound == "inf" else str(bound / _MS), total))
+            buckets.append((str(bound / _MS), total))
+        buckets.append(("+Inf", total + counted.get("within:inf", 0)))
         family.add_metric([name], buckets, counted.get("took", 0) / _MS)
     return family

@@ -391,7 +391,7 @@ class Ledger:
     def say_barrier(self, name: str) -> None:
         """Say that all is marked that had happened when this barrier was asked for."""
         with broker_errors(self._client):
-            seconds, more = cast(tuple[int, int], self._client.time())
+            seconds, more = self._client.time()
             self._client.set(f"{self._barrier}{name}", seconds * 1000 + more // 1000 + 1, ex=_BARRIER_SECONDS)
 
     def before_barrier(self, name: str) -> int | None:
