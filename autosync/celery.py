@@ -41,7 +41,7 @@ class Loader(BaseLoader):
         if os.getcwd() not in sys.path:
             sys.path.append(os.getcwd())  # here stands celeryconfig.py, and maybe an actor of the user's own
         settings = {**DEFAULTS, **_from_module(name), **_from_environment()}
-        settings["autosync_secrets"] = {**_named(settings["autosync_secrets"]), **_options_in_environment()}
+        settings["autosync_secrets"] = {**_named(settings["autosync_secrets"]), **options_in_environment()}
         problem = _problem(settings)
         if problem:
             _give_up(f"{name}: {problem}")
@@ -164,7 +164,7 @@ def _from_environment() -> dict[str, Any]:
     return found
 
 
-def _options_in_environment() -> dict[str, str]:
+def options_in_environment() -> dict[str, str]:
     """AUTOSYNC_PASSWORD is the value of the option --password, here as on the file host; secret options are taken from these."""
     prefix = "AUTOSYNC_"
     return {name[len(prefix) :].lower(): value for name, value in os.environ.items() if name.startswith(prefix)}

@@ -1,4 +1,4 @@
-"""The doors: the commands `autosync` and `autosync-watch`, and `main(actor=MyActor)` for a user's own target."""
+"""The doors: the commands `autosync`, `autosync-watch` and `autosync-ctl`, and `main(actor=MyActor)` for a user's own target."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import atexit
 import gc
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import click
@@ -23,22 +23,41 @@ def main(args: Sequence[str] | None = None, *, actor: type[Actor] | None = None)
         actor: a class of the caller's, in place of --actor. It must be importable by the worker processes, so it stands in a file whose
             call of `main` is guarded by `if __name__ == "__main__"`.
     """
-    _door("autosync", args, actor, one_host=True)
+    _keep("autosync", args, actor, one_host=True)
 
 
 def watch(args: Sequence[str] | None = None, *, actor: type[Actor] | None = None) -> NoReturn:
     """The command `autosync-watch`; arguments as for `main`."""
-    _door("autosync-watch", args, actor, one_host=False)
+    _keep("autosync-watch", args, actor, one_host=False)
 
 
-def _door(name: str, args: Sequence[str] | None, actor: type[Actor] | None, *, one_host: bool) -> NoReturn:
+def control(args: Sequence[str] | None = None) -> NoReturn:
+    """The command `autosync-ctl`; arguments as for `main`."""
+
+    def run(arguments: list[str]) -> int:
+        from .control.command import run
+
+        return run("autosync-ctl", arguments)
+
+    _door("autosync-ctl", args, run)
+
+
+def _keep(name: str, args: Sequence[str] | None, actor: type[Actor] | None, *, one_host: bool) -> NoReturn:
+    def run(arguments: list[str]) -> int:
+        from .command import run
+
+        return run(name, arguments, actor, one_host=one_host)
+
+    _door(name, args, run)
+
+
+def _door(name: str, args: Sequence[str] | None, run: Callable[[list[str]], int]) -> NoReturn:
+    """Run a command, and end with its exit code; every error is one line."""
     arguments = list(sys.argv[1:] if args is None else args)
     atexit.register(gc.freeze)  # else Python looks through every object once more at its end, which takes it nearly as long as to start
     gc.disable()  # what is loaded is no garbage; `run` enables it again once all is there
     try:
-        from .command import run
-
-        code = run(name, arguments, actor, one_host=one_host)
+        code = run(arguments)
     except click.exceptions.Exit as asked:
         code = asked.exit_code
     except click.UsageError as error:

@@ -152,6 +152,8 @@ class Feed:
         #: Grows when looks that have begun prove nothing any more: the broker may have lost what they found, or the source is another.
         self.era = 0
         self.looking = threading.Event()
+        #: Looks that were begun.
+        self.looks = 0
         #: Looks that failed, since the last one that did not.
         self.failed_looks = 0
         #: What ended one of the threads, if anything did that should not.
@@ -254,6 +256,7 @@ class Feed:
     def _feed_looks(self) -> None:
         while (wanted := self.settle.take_look()) is not None:
             self.looking.set()
+            self.looks += 1
             try:
                 report = self.look(wanted)
             finally:
@@ -312,7 +315,7 @@ class Feed:
         found_keys = self._comparison.differences(
             wanted.path, report, self.cleared, seen_leaving=wanted.seen_leaving, holding=self.holding > 0
         )
-        for key, found, etag in found_keys:
+        for key, found, etag, _ in found_keys:
             if self._stop.is_set():
                 raise Stopped
             if found is not None and is_busy(found, self.settle.quiet):

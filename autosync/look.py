@@ -137,7 +137,7 @@ class Comparison:
         for number, row in enumerate(gone):
             if number == report.deletes:
                 return
-            yield Difference(row[0], None)
+            yield Difference(row[0], None, listed=True)
 
     def _clock_ahead(self) -> float:
         try:

@@ -157,10 +157,7 @@ def _running_options(*, one_host: bool) -> list[click.Option]:
         click.Option(["--name"], metavar="TEXT", help="Name of the mirror.  [default: made from the target]"),
         click.Option(["--broker"], metavar="URL", help=broker_help, **broker),
         click.Option(["--queue"], hidden=True),
-        click.Option(
-            ["--state-dir"], type=click.Path(), default=_default_state_directory, metavar="DIR",
-            help="Where broker and lock are kept.  [default: $XDG_STATE_HOME/autosync or ~/.local/state/autosync]",
-        ),
+        state_directory_option(),
         click.Option(
             ["--settle"], type=click.FloatRange(min=0), default=0.25, show_default=True, metavar="SECONDS",
             help="How long a file must be quiet before it is sent again, or at all if it was not closed.",
@@ -174,6 +171,14 @@ def _running_options(*, one_host: bool) -> list[click.Option]:
             help="How often a key is tried before it goes to the failed list.",
         ),
     ]  # fmt: skip
+
+
+def state_directory_option() -> click.Option:
+    """--state-dir."""
+    return click.Option(
+        ["--state-dir"], type=click.Path(), default=_default_state_directory, metavar="DIR",
+        help="Where broker and lock are kept.  [default: $XDG_STATE_HOME/autosync or ~/.local/state/autosync]",
+    )  # fmt: skip
 
 
 def _output_options() -> list[click.Option]:

@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -61,14 +62,17 @@ class Place:
             if stop.wait(_PAUSE):
                 raise StartError("interrupted while waiting for the mirror to become free")
 
-    def keep(self) -> Standing:
+    def keep(self, told: Mapping[str, int] | None = None) -> Standing:
         """Renew the place, and see how the mirror stands.
+
+        Args:
+            told: numbers for those who look at the mirror; see `Ledger.guard`.
 
         Raises:
             StartError: another process has taken it.
             BrokerError: the broker does not answer.
         """
-        standing = self.look()
+        standing = self._ledger.guard(self._who, told)
         if standing.holder != self._who:
             holder = _told(standing.holder)
             raise StartError(f"mirror {self._mirror} was taken over by process {holder.get('pid')} on {holder.get('host')}")

@@ -80,11 +80,13 @@ class Rule:
 
 
 class Difference(NamedTuple):
-    """A key that is not the same on both sides. `found` is None if the source has no such file. `etag` is set if only times differ."""
+    """A key that is not the same on both sides. `found` is None if the source has no such file. `etag` is set if only times differ.
+    `listed`: the target has something under this key."""
 
     key: str
     found: Found | None
     etag: str | None = None
+    listed: bool = False
 
 
 def in_order(pages: Iterable[Page]) -> Iterator[Page]:
@@ -190,7 +192,7 @@ class Comparing:
                     start += 1
                     listed.at += 1
                     if differs:
-                        yield Difference(ours, found, etag)
+                        yield Difference(ours, found, etag, listed=True)
                 elif ours < theirs:
                     yield Difference(ours, run.found(start))
                     start += 1
@@ -211,7 +213,7 @@ class Comparing:
             differs, etag = self._rule.differ(found.size, found.changed, listed.page, listed.at)
             listed.at += 1
             if differs:
-                yield Difference(key, found, etag)
+                yield Difference(key, found, etag, listed=True)
             return
         while there is not None and (there == key or (found.path.endswith("/") and there.startswith(key))):
             listed.at += 1
@@ -220,4 +222,4 @@ class Comparing:
     def _gone(self) -> Difference:
         key = self._listed.page.keys[self._listed.at]
         self._listed.at += 1
-        return Difference(key, None)
+        return Difference(key, None, listed=True)

@@ -16,12 +16,14 @@ import threading
 import time
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
 from .actor import Actor
+from .barriers import Barriers
 from .celery import sending_app
-from .change import LOOK_EVERYWHERE
+from .change import LOOK_EVERYWHERE, Change, Kind
 from .errors import BrokerError, Exit, SourceUnsure, StartError
 from .feed import Feed, FinishedLook
 from .keys import Keys
@@ -130,6 +132,9 @@ class _Keeping:
         self._next_strays = time.monotonic() + _STRAY_BEHIND_OTHERS
         self._next_new_tries = 0.0
         self._strange: set[str] = set()
+        self._paused = False
+        self._told: dict[str, int] = {}
+        self._barriers = Barriers(self._settle)
         #: The uploads in parts that are open, as of the last tick: a broker that loses its memory is told of them again.
         self._uploads: dict[str, list[str]] = {}
         self._epoch = ""
@@ -237,6 +242,7 @@ class _Keeping:
             self._uploads = uploads
             self._sweep()
             self._note_cleared(look, self._standing, asked)
+            self._hear(self._standing)
             self._watch_roots()
             if time.monotonic() >= self._next_rescan:
                 self._again_failed()
@@ -256,7 +262,7 @@ class _Keeping:
             )
 
     def _guard(self) -> Standing:
-        standing = self._place.keep()
+        standing = self._place.keep(self._news())
         if standing.dirty and self._host:
             self._host.begin()  # there may be messages from before, which nobody sends again so soon
         if standing.epoch != self._epoch:
@@ -269,6 +275,31 @@ class _Keeping:
             self._register(self._mirror)
             self._settle.say((LOOK_EVERYWHERE,))
         return standing
+
+    def _news(self) -> dict[str, int]:
+        """What operators are told in numbers, where it has changed since the last tick."""
+        now = {"looks": self._feed.looks}
+        if self._watcher:
+            now |= {"watches": self._watcher.watches(), "unwatched": self._watcher.unwatched}
+        news = {name: count for name, count in now.items() if self._told.get(name) != count}
+        self._told = now
+        return news
+
+    def _hear(self, standing: Standing) -> None:
+        """What an operator asks for; see `autosync-ctl`."""
+        if standing.paused != self._paused:
+            self._paused = standing.paused
+            log.warning("%s is %s", self._mirror.name, "paused: nothing is sent until it is resumed" if standing.paused else "resumed")
+        for what, about in self._ledger.asked() if standing.asked else ():
+            if what == "look":
+                log.info("a look at %s was asked for", about or "everything")
+                self._settle.say((Change(Kind.LOOK, about),) if about else (LOOK_EVERYWHERE,))
+            elif self._watcher:
+                self._watcher.catch_up(partial(self._barriers.begin, about))
+            else:
+                self._barriers.begin(about)
+        for name in self._barriers.reached():
+            self._ledger.say_barrier(name)
 
     def _sweep(self) -> None:
         assert self._standing is not None

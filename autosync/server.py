@@ -18,6 +18,18 @@ from .processes import Child
 #: sun_path of unix(7) holds 108 bytes; Valkey adds a suffix while it makes the socket.
 _LONGEST_SOCKET = 90
 _START_SECONDS = 20.0
+#: The file in its directory that tells its URL.
+_ADDRESS = "broker.address"
+
+
+def embedded_brokers(state: Path) -> list[str]:
+    """The URLs of the brokers that were started with a directory in this one. Some may not run any more."""
+    found = []
+    with suppress(OSError):
+        for directory in sorted(state.iterdir()):
+            with suppress(OSError, UnicodeDecodeError):
+                found.append((directory / _ADDRESS).read_text(encoding="utf-8"))
+    return found
 
 
 class EmbeddedServer:
@@ -50,6 +62,8 @@ class EmbeddedServer:
 
     def start(self) -> None:
         """Start it; it comes up while other things are done."""
+        with suppress(OSError):  # without it, others do not find the broker by the directory alone
+            (self._directory / _ADDRESS).write_text(self.url, encoding="utf-8")
         self._child.start()
 
     def wait(self) -> None:

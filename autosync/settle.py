@@ -94,8 +94,9 @@ class Settle:
         self._file_came = threading.Condition(lock)
         self._look_came = threading.Condition(lock)
         self._closed = False
-        #: Whether what was taken last, files and a look, is still being dealt with.
+        #: Whether what was taken last, files and a look, is still being dealt with; and how often something was taken.
         self._files_out = self._look_out = False
+        self._takes = self._looks_taken = 0
 
     def say(self, changes: Iterable[Change]) -> None:
         """Take in what the watcher or a timer says."""
@@ -137,6 +138,7 @@ class Settle:
             while True:
                 due = self._take_due(most)
                 self._files_out = bool(due)
+                self._takes += bool(due)
                 if due or (self._closed and not self._pending):
                     return due
                 next_file = self._next_file()
@@ -153,6 +155,7 @@ class Settle:
                     first = max(due, key=lambda look: look.seen_leaving)
                     del self._looks[first]
                     self._look_out = True
+                    self._looks_taken += 1
                     return first
                 self._look_came.wait(min(self._looks.values()) - now if self._looks else None)
             return None
@@ -179,6 +182,30 @@ class Settle:
         """Whether nothing is pending, and whoever took something last has dealt with it and asked again."""
         with self._file_came:
             return not (self._pending or self._looks or self._files_out or self._look_out)
+
+    def passage(self) -> Callable[[], bool]:
+        """What is to be asked, now and then, until it says that all is taken and dealt with that has been said up to this moment. A file
+        that was made and whose close is yet to come is not waited for; one that somebody is found to write to is, for `patience`."""
+        moment = self._clock()
+        takes: int | None = None
+        looks_taken: int | None = None
+
+        def is_through() -> bool:
+            nonlocal takes, looks_taken
+            with self._file_came:
+                if takes is None:
+                    if any(one.since <= moment and one.kind is not _CREATED for one in self._pending.values()):
+                        return False
+                    takes = self._takes
+                if self._files_out and self._takes == takes:
+                    return False
+                if looks_taken is None:
+                    if self._looks:  # of a look that others were folded into, nobody knows since when it is wanted
+                        return False
+                    looks_taken = self._looks_taken
+                return not (self._look_out and self._looks_taken == looks_taken)
+
+        return is_through
 
     def _next_file(self) -> float:
         """When a file is due, at the soonest; infinity if none will be."""

@@ -31,7 +31,7 @@ class StatusLine:
         if self._last and standing.bytes > self._last[1]:
             rate = f", {human_size((standing.bytes - self._last[1]) / (moment - self._last[0]))}/s"
         self._last = (moment, standing.bytes)
-        doing = "comparing" if looking else "in step" if not standing.dirty else "transferring"
+        doing = "paused" if standing.paused else "comparing" if looking else "in step" if not standing.dirty else "transferring"
         more = ((standing.failed, "failed"), (held, "deletions held"), (unwatched, "directories not watched"))
         told = "".join(f", {count} {what}" for count, what in more if count)
         sent = f"{standing.files} sent ({human_size(standing.bytes)}{rate})"

@@ -15,6 +15,7 @@ import os
 import queue
 import select
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import Generic, Literal, NamedTuple, TypeVar
@@ -87,6 +88,7 @@ class Watcher:
         self._say = say
         self._inotify = Inotify()
         self._stop_read, self._stop_write = os.pipe()
+        self._asked_read, self._asked_write = os.pipe()
         self._lock = threading.Lock()
         self._follow = follow
         self._roots = frozenset(source.root for source in keys.sources)
@@ -95,8 +97,11 @@ class Watcher:
         self._links = Links()
         #: Grows with each directory of which the reader has heard that it left: what was opened before may stand elsewhere since.
         self._departures = 0
-        #: Directories that appeared, and links to be looked into; "everything" is a round through all of them, and None the end.
-        self._to_place: _Waiting[tuple[Source, str] | Literal["everything"] | None] = _Waiting()
+        #: Directories that appeared, and links to be looked into; "everything" is a round through all of them, None the end, and what can
+        #: be called is called.
+        self._to_place: _Waiting[tuple[Source, str] | Literal["everything"] | Callable[[], None] | None] = _Waiting()
+        #: To be called once what has happened until now is said.
+        self._asked: deque[Callable[[], None]] = deque()
         #: Roots whose watch the kernel took away: they were removed or unmounted. What is there now has to be watched anew.
         self.lost_roots: set[str] = set()
         #: Directories that the kernel refused to watch since the last round began.
@@ -133,8 +138,8 @@ class Watcher:
         """Stop, and give the watches back."""
         self.stop_reading()
         self._inotify.close()
-        os.close(self._stop_read)
-        os.close(self._stop_write)
+        for descriptor in (self._stop_read, self._stop_write, self._asked_read, self._asked_write):
+            os.close(descriptor)
 
     def watches(self) -> int:
         """How many directories are watched."""
@@ -150,6 +155,15 @@ class Watcher:
         source = self._keys.source_of(link)
         if self._follow and source is not None and link not in self._links:
             self._to_place.put((source, link))
+
+    def catch_up(self, reached: Callable[[], None]) -> None:
+        """Have all said that has happened in the sources until now.
+
+        Args:
+            reached: called then, from one of the threads; must not block.
+        """
+        self._asked.append(reached)
+        os.write(self._asked_write, b".")
 
     def replace_root(self, source: Source) -> None:
         """Watch anew what now stands where the root of this source is. Then says "look everywhere"."""
@@ -170,14 +184,28 @@ class Watcher:
         poll = select.poll()
         poll.register(self._inotify, select.POLLIN)
         poll.register(self._stop_read, select.POLLIN)
-        while not any(fd == self._stop_read for fd, _ in poll.poll()):
+        poll.register(self._asked_read, select.POLLIN)
+        while self._stop_read not in (ready := [fd for fd, _ in poll.poll()]):
+            if self._asked_read in ready:
+                self._catch_up()
+                continue
             events = self._inotify.read()
             if all(event.mask == IN_CREATE for event in events):
                 poll.poll(_CLOSED_SOON)
                 events += self._inotify.read()
             self._hear(events)
-        for _ in range(self._inotify.reads_waiting()):  # what had happened before the stop is still said, and no more
+        self._hear_waiting()  # what had happened before the stop is still said, and no more
+
+    def _hear_waiting(self) -> None:
+        """Say what events mean that are in the kernel's queue now."""
+        for _ in range(self._inotify.reads_waiting()):
             self._hear(self._inotify.read())
+
+    def _catch_up(self) -> None:
+        os.read(self._asked_read, 1 << 12)
+        self._hear_waiting()
+        while self._asked:
+            self._to_place.put(self._asked.popleft())  # behind the directories that have appeared
 
     def _hear(self, events: Sequence[Event]) -> None:
         """Say what events mean that were just read."""
@@ -258,6 +286,9 @@ class Watcher:
 
     def _place_all(self) -> None:
         while (wanted := self._to_place.get()) is not None:
+            if callable(wanted):
+                wanted()
+                continue
             if wanted == "everything":
                 self._place_everything()
             else:

@@ -19,6 +19,7 @@ from autosync.ledger import (
     UNKNOWN,
     Claim,
     Deed,
+    Facts,
     Failure,
     Hint,
     Ledger,
@@ -844,6 +845,132 @@ def test_a_password_among_the_options_is_not_shown_either(url: str) -> None:
     assert address(url).startswith(url.partition("?")[0])
 
 
+# What operators see and say
+
+def test_who_only_looks_takes_no_place(ledger: Ledger) -> None:
+    assert ledger.standing().holder == ""
+    assert ledger.place() is None
+
+    ledger.guard("me")
+    assert ledger.standing().holder == "me"
+
+
+def test_what_is_known_of_a_key(ledger: Ledger) -> None:
+    key = "k\udcff"
+    nothing = ledger.facts(key)
+    assert nothing == Facts(None, None, "", 0, None, 0, None, nothing.now)
+
+    mark(ledger, key)
+    waits = ledger.facts(key)
+    assert (waits.hint, waits.owner, waits.due, waits.attempts) == (HINT, "", None, 0)
+    assert waits.dirty is not None
+    assert 0 <= waits.now - waits.dirty < LIMIT
+
+    ledger.claim("host:1:x", "v", [key])
+    ledger.begun(key, "token")
+    held = ledger.facts(key)
+    assert (held.owner, held.uploads) == ("host:1:x", 1)
+    assert held.due is not None
+    assert 0 < held.due - held.now <= 30
+    assert ledger.in_hand() == {"host:1:x": [key]}
+
+    done(ledger, "host:1:x", key, Deed.RETRY, delay=5.0)
+    retries = ledger.facts(key)
+    assert (retries.owner, retries.attempts) == ("", 1)
+    assert ledger.in_hand() == {}
+
+    mark(ledger, key)
+    ledger.claim("host:1:x", "v", [key])
+    failure = Failure(key, "no such bucket", 3, "host:1", 5.0)
+    done(ledger, "host:1:x", key, Deed.FAILED, failure=failure)
+    failed = ledger.facts(key)
+    assert (failed.dirty, failed.failure, ledger.failure(key)) == (None, failure, failure)
+
+
+def test_a_paused_mirror_gives_out_nothing_and_forgets_nothing(ledger: Ledger) -> None:
+    mark(ledger, "a")
+    ledger.claim("one", "v", ["a"])
+    mark(ledger, "b")
+    ledger.pause()
+
+    assert ledger.standing().paused
+    assert ledger.claim("two", "v", ["b"]) == []
+    assert ledger.sweep(age=0.0) == []
+    done(ledger, "one", "a", Deed.UPLOADED)
+    mark(ledger, "c")
+    assert ledger.standing().dirty == 2
+
+    ledger.resume()
+    assert not ledger.standing().paused
+    assert sorted(ledger.sweep(age=0.0)) == ["b", "c"]
+    assert [claim.key for claim in ledger.claim("two", "v", ["b", "c"]) or ()] == ["b", "c"]
+
+
+def test_how_long_each_key_took_is_counted_once(ledger: Ledger) -> None:
+    for number in range(5):
+        mark(ledger, f"k{number}")
+    ledger.claim("one", "v", [f"k{number}" for number in range(5)])
+    done(ledger, "one", "k0", Deed.RETRY)
+    done(ledger, "one", "k1", Deed.FAILED, failure=failure("k1"))
+    for key in ("k2", "k3", "k4", "k4"):
+        done(ledger, "one", key)
+
+    counted = ledger.counted()
+
+    assert sum(count for name, count in counted.items() if name.startswith("within:")) == 3
+    assert counted["took"] >= 0
+    assert counted["files"] == 4, "what is said twice was sent twice"
+
+
+def test_who_has_the_place_tells_numbers_and_nobody_else(ledger: Ledger) -> None:
+    ledger.guard("me", {"watches": 7})
+    ledger.guard("other", {"watches": 9})
+
+    assert ledger.counted()["watches"] == 7
+
+
+def test_what_is_asked_of_the_watcher_is_heard_once(ledger: Ledger) -> None:
+    ledger.ask_for_look("")
+    ledger.ask_for_look("/s/a b\udcff")
+    ledger.ask_for_barrier("x")
+
+    assert ledger.standing().asked == 3
+    assert ledger.asked() == [("look", ""), ("look", "/s/a b\udcff"), ("barrier", "x")]
+    assert (ledger.standing().asked, ledger.asked()) == (0, [])
+
+
+def test_a_barrier_counts_what_is_dirty_since_before_it(ledger: Ledger) -> None:
+    mark(ledger, "before", "changed again")
+    assert ledger.before_barrier("x") is None
+
+    ledger.say_barrier("x")
+    wait_until(lambda: ledger.facts("before").now * 1000 > int(ledger._client.get("autosync:{m}:barrier:x") or 0) + 2, LIMIT, "later")
+    mark(ledger, "after", "changed again")
+
+    assert ledger.before_barrier("x") == 2
+    ledger.claim("one", "v", ["before", "changed again"])
+    done(ledger, "one", "before")
+    done(ledger, "one", "changed again")
+    assert ledger.before_barrier("x") == 0
+
+
+def test_a_mirror_that_is_forgotten_leaves_nothing(ledger: Ledger, client: redis.Redis) -> None:
+    other = Ledger(client, "other")
+    other.register("{}", "v")
+    mark(ledger, "a")
+    ledger.claim("one", "v", ["a"])
+    ledger.begun("a", "token")
+    ledger.guard("me")
+    ledger.ask_for_look("")
+    ledger.set_skipped({"/s": "is a FIFO"})
+    assert len(list(client.scan_iter("*{m}*"))) > 5
+
+    ledger.forget()
+
+    assert list(client.scan_iter("*{m}*")) == []
+    assert mirror_names(client) == ["other"]
+
+
 # A broker that is gone
 
 def test_what_is_held_back_and_what_is_skipped_is_kept(ledger: Ledger) -> None:
@@ -877,6 +1004,19 @@ def calls(ledger: Remembering) -> dict[str, Callable[[], object]]:
         "sweep": ledger.sweep,
         "forfeit": lambda: ledger.forfeit("one"),
         "failures": lambda: list(ledger.failures()),
+        "failure": lambda: ledger.failure("a"),
+        "facts": lambda: ledger.facts("a"),
+        "in_hand": ledger.in_hand,
+        "standing": ledger.standing,
+        "counted": ledger.counted,
+        "pause": ledger.pause,
+        "resume": ledger.resume,
+        "ask_for_look": lambda: ledger.ask_for_look("/s"),
+        "ask_for_barrier": lambda: ledger.ask_for_barrier("x"),
+        "asked": ledger.asked,
+        "say_barrier": lambda: ledger.say_barrier("x"),
+        "before_barrier": lambda: ledger.before_barrier("x"),
+        "forget": lambda: Ledger(ledger._client, "another").forget(),
         "dirty": ledger.dirty,
         "waiting": lambda: ledger.waiting("q"),
         "holding": ledger.holding,

@@ -68,6 +68,23 @@ def written_options(text: str) -> Iterator[tuple[str, str]]:
                 yield (program if program in COMMANDS else "autosync"), word.partition("=")[0].replace("_", "-")
 
 
+def test_each_command_of_the_control_and_its_options_are_on_its_page() -> None:
+    page = (ROOT / "docs" / "control.md").read_text(encoding="utf-8")
+    listed = subprocess.run([str(BIN / "autosync-ctl"), "--help"], capture_output=True, text=True, check=True).stdout
+    commands = re.findall(r"^  ([a-z]+) ", listed.partition("Commands:")[2], re.MULTILINE)
+    assert len(commands) > 8
+    lines = re.findall(r"^\| (`.*)", page.partition("| command |")[2].partition("\n\n")[0], re.MULTILINE)
+    rows = {command: line for line in lines for command in re.findall(r"`([a-z]+)[` ]", line.split(" | ")[0])}
+
+    assert sorted(rows) == sorted(commands)
+    for option in re.findall(r"^  (--[a-z-]+)", listed, re.MULTILINE):
+        assert option in ("--version",) or f"`{option} " in page, option
+    for command in commands:
+        said = subprocess.run([str(BIN / "autosync-ctl"), command, "--help"], capture_output=True, text=True, check=True).stdout
+        for option in re.findall(r"^  (--[a-z-]+)", said, re.MULTILINE):
+            assert option in ("--json", "--all", "--help") or option in rows[command], (command, option)
+
+
 @pytest.mark.parametrize("text", [README, SETTINGS], ids=["README.md", "docs/settings.md"])
 def test_every_option_that_is_shown_exists(text: str, helped: dict[str, set[str]]) -> None:
     shown = list(written_options(text))

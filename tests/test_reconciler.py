@@ -93,9 +93,10 @@ def test_files_are_spared_together_only_if_each_would_be(by: Compare, times: lis
 @settings(deadline=None, max_examples=300)
 @given(SIDES, SIDES)
 def test_each_difference_is_told_once_in_order_and_nothing_else_is(source: dict[str, int], target: dict[str, int]) -> None:
-    told = [difference.key for difference in compare(walked(source), in_order(listed(target)), Rule())]
+    differences = list(compare(walked(source), in_order(listed(target)), Rule()))
 
-    assert told == sorted({key for key in {*source, *target} if source.get(key) != target.get(key)})
+    assert [one.key for one in differences] == sorted({key for key in {*source, *target} if source.get(key) != target.get(key)})
+    assert all(one.listed == (one.key in target) for one in differences)
 
 
 def test_a_difference_says_what_is_on_the_disk() -> None:
@@ -105,7 +106,8 @@ def test_a_difference_says_what_is_on_the_disk() -> None:
     new, other, same = (found for _, found in walked(source))
     differences = list(compare([("new", new), ("other size", other), ("same", same)], listed(target), Rule()))
 
-    assert differences == [Difference("gone", None), Difference("new", new), Difference("other size", other)]
+    gone, sized = Difference("gone", None, listed=True), Difference("other size", other, listed=True)
+    assert differences == [gone, Difference("new", new, listed=False), sized]
 
 
 # Equal sizes: (changed, mtime of the object, cleared) -> suspect

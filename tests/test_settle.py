@@ -474,3 +474,61 @@ def test_what_many_threads_say_is_taken_to_the_last() -> None:
 
     assert taker.has_ended()
     assert sorted(taker.files) == sorted(f"/{thread}/{number}" for thread in range(4) for number in range(200))
+
+
+# What has passed
+
+def test_a_passage_is_over_when_what_was_said_before_it_is_dealt_with(settle: Settle) -> None:
+    assert settle.passage()(), "nothing was said"
+
+    settle.say([Change(Kind.SAVED, "/f")])
+    is_through = settle.passage()
+    assert not is_through(), "it waits"
+    settle.take()
+    assert not is_through(), "it is being dealt with"
+    settle.say([Change(Kind.SAVED, "/later")])
+    settle.take()
+
+    assert is_through()
+    assert not settle.passage()(), "what came later is another's business"
+
+
+def test_a_passage_waits_for_quiet_time_and_not_for_what_is_said_later(settle: Settle, clock: Clock) -> None:
+    settle.say([Change(Kind.APPEARED, "/f")])
+    is_through = settle.passage()
+    clock.now += QUIET / 2
+    for number in range(3):
+        settle.say([Change(Kind.SAVED, f"/other/{number}")])
+        assert names(taken(settle)) == [f"/other/{number}"]
+        assert not is_through()
+
+    clock.now += QUIET
+    assert names(settle.take()) == ["/f"]
+    assert not is_through()
+    settle.say([Change(Kind.SAVED, "/later")])
+    settle.take()
+
+    assert is_through()
+
+
+def test_a_passage_does_not_wait_for_a_file_that_was_never_closed(settle: Settle) -> None:
+    settle.say([Change(Kind.CREATED, "/open")])
+
+    assert settle.passage()()
+
+
+def test_a_passage_waits_for_looks_and_what_they_were_folded_into(settle: Settle, clock: Clock) -> None:
+    settle.say([Change(Kind.LOOK, "/d")])
+    is_through = settle.passage()
+    settle.say([LOOK_EVERYWHERE])
+    clock.now += LOOK_DELAY
+    assert not is_through()
+
+    assert settle.take_look() == Look("")
+    assert not is_through(), "it is under way"
+    settle.say([Change(Kind.LOOK, "/e")])
+    assert not is_through()
+
+    clock.now += LOOK_DELAY
+    settle.take_look()
+    assert is_through()

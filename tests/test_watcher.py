@@ -979,3 +979,40 @@ def test_a_link_to_a_directory_that_left_is_told_although_another_link_was_led_t
     watcher.look_into(str(tree / "other"))
 
     heard.wait_for(Kind.LEFT, tree / "way")
+
+
+# What has happened by now
+
+def test_when_it_has_caught_up_all_is_said_that_had_happened(watch: Watch, tmp_path: Path) -> None:
+    """Also what the kernel still had in its queue, and what is in directories that are yet to be watched."""
+    watcher, heard = watch(tmp_path)
+    heard.open.clear()
+    (tmp_path / "held").touch()
+    assert heard.waits.wait(LIMIT), "the reader is held up, so that events gather"
+    for number in range(300):
+        (tmp_path / f"f{number}").write_text("x")
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "deep").write_text("x")
+    caught_up = threading.Event()
+    known: list[set[str]] = []
+
+    def reached() -> None:
+        known.append(set(heard.known))
+        caught_up.set()
+
+    watcher.catch_up(reached)
+    assert not caught_up.is_set()
+    heard.open.set()
+
+    assert caught_up.wait(LIMIT)
+    assert known == [files_below(str(tmp_path))]
+
+
+def test_it_catches_up_each_time_it_is_asked(watch: Watch, tmp_path: Path) -> None:
+    watcher, _ = watch(tmp_path)
+    called: list[int] = []
+
+    for number in range(20):
+        watcher.catch_up(lambda number=number: called.append(number))
+
+    wait_until(lambda: called == list(range(20)), LIMIT, "each is told, in order")

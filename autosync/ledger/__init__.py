@@ -9,25 +9,28 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib import resources
 from typing import Any, TypeVar, cast
 
 import redis
 
 from .connection import address, broker_errors, connect
-from .entries import GONE, UNKNOWN, Claim, Deed, Failure, Hint, Marked, Message, Outcome, Standing, now, owner_prefix
+from .entries import GONE, UNKNOWN, Claim, Deed, Facts, Failure, Hint, Marked, Message, Outcome, Standing, now, owner_prefix
 from .scripts import Scripts
 
 __all__ = [
-    "GONE", "LEASE", "PLACE", "PREFIX", "UNKNOWN", "Claim", "Deed", "Failure", "Hint", "Ledger", "Marked", "Message", "Outcome", "Standing",
-    "address", "connect", "mirror_names", "now", "owner_prefix",
+    "GONE", "LEASE", "PLACE", "PREFIX", "UNKNOWN", "Claim", "Deed", "Facts", "Failure", "Hint", "Ledger", "Marked", "Message", "Outcome",
+    "Standing", "address", "connect", "mirror_names", "now", "owner_prefix",
 ]  # fmt: skip
 
 #: Everything of ours in Redis begins with this, Celery's own keys included.
 PREFIX = "autosync:"
 #: How long a claim holds without being renewed, in seconds.
 LEASE = 30.0
+#: How long it is known that a barrier was reached, in seconds.
+_BARRIER_SECONDS = 3600
 #: How long a watcher keeps its place without renewing it, in seconds.
 PLACE = 15.0
 
@@ -67,6 +70,8 @@ class Ledger:
         self._keys = [base + part for part in ("mirror", "state", "since", "due", "failed", "stats", "uploads")]
         self._place = base + "watcher"
         self._skipped = base + "skipped"
+        self._asked = base + "asked"
+        self._barrier = base + "barrier:"
         self._scripts = Scripts(client, {name: resources.files(__package__).joinpath(f"{name}.lua").read_text() for name in _SCRIPTS})
 
     def register(self, definition: str, version: str) -> str:
@@ -114,14 +119,37 @@ class Ledger:
         with broker_errors(self._client):
             self._client.hset(self._keys[0], "cleared", f"{version} {began!r}")
 
-    def guard(self, who: str) -> Standing:
-        """Take or keep the watcher's place, and see how the mirror stands. `holder` is somebody else if the place was taken."""
-        held, epoch, dirty, waiting, failed, files, size, deleted, lag = self._call(
-            "guard", [who, int(PLACE * 1000)], [self._place, *self._keys]
-        )
+    def guard(self, who: str, told: Mapping[str, int] | None = None) -> Standing:
+        """Take or keep the watcher's place, and see how the mirror stands. `holder` is somebody else if the place was taken.
+
+        Args:
+            who: takes it.
+            told: numbers for `counted`, from whoever has the place.
+        """
+        standing = self._standing(who, told or {})
         with broker_errors(self._client):
             run = self._run()
-        return Standing(held.decode(), f"{epoch.decode()} {run}", dirty, waiting, failed, files, size, deleted, lag / 1000)
+        return replace(standing, epoch=f"{standing.epoch} {run}")
+
+    def standing(self) -> Standing:
+        """How the mirror stands, for somebody who only looks. `holder` is "" if nobody has the watcher's place."""
+        return self._standing("", {})
+
+    def counted(self) -> dict[str, int]:
+        """What is counted since the mirror exists, by name: see mark.lua."""
+        with broker_errors(self._client):
+            found = cast(dict[bytes, bytes], self._client.hgetall(self._keys[5]))
+        return {name.decode(): int(count) for name, count in found.items()}
+
+    def _standing(self, who: str, told: Mapping[str, int]) -> Standing:
+        held, epoch, dirty, waiting, failed, files, size, deleted, lag, paused, asked = self._call(
+            "guard",
+            [who, int(PLACE * 1000), *(word for pair in told.items() for word in pair)],
+            [self._place, *self._keys, self._asked],
+        )
+        return Standing(
+            held.decode(), epoch.decode(), dirty, waiting, failed, files, size, deleted, lag / 1000, paused=bool(paused), asked=asked
+        )
 
     def place(self) -> tuple[str, float] | None:
         """Who has the watcher's place, and for how many seconds yet."""
@@ -288,6 +316,101 @@ class Ledger:
         with broker_errors(self._client):
             for key, text in self._client.hscan_iter(self._keys[4], count=500):
                 yield Failure(_text(key), *json.loads(text))
+
+    def failure(self, key: str) -> Failure | None:
+        """The entry of one key in the failed list."""
+        with broker_errors(self._client):
+            text = cast(bytes | None, self._client.hget(self._keys[4], _raw(key)))
+        return Failure(key, *json.loads(text)) if text else None
+
+    def facts(self, key: str) -> Facts:
+        """What is known about one key."""
+        raw = _raw(key)
+        with broker_errors(self._client):
+            pipe = self._client.pipeline()
+            pipe.hget(self._keys[1], raw)
+            pipe.zscore(self._keys[2], raw)
+            pipe.zscore(self._keys[3], raw)
+            pipe.hget(self._keys[6], raw)
+            pipe.time()
+            state, since, due, uploads, (seconds, more) = pipe.execute()
+        owner, attempts, hint = "", 0, None
+        if state:
+            _, _, tries, holder, told = state.decode().split(" ", 4)
+            owner, attempts, hint = holder if holder != "-" else "", int(tries), Hint.loads(told)
+        return Facts(
+            dirty=None if since is None else since / 1000,
+            due=None if due is None else due / 1000,
+            owner=owner,
+            attempts=attempts,
+            hint=hint,
+            uploads=len(_text(uploads).split("\n")) if uploads else 0,
+            failure=self.failure(key),
+            now=seconds + more / 1e6,
+        )
+
+    def in_hand(self, most: int = 10_000) -> dict[str, list[str]]:
+        """The keys that workers hold, by the owner's name, of the first so many that are held or wait for their next try."""
+        with broker_errors(self._client):
+            keys = cast(list[bytes], self._client.zrange(self._keys[3], 0, most - 1))
+            states = cast(list[bytes | None], self._client.hmget(self._keys[1], keys)) if keys else []
+        found: dict[str, list[str]] = {}
+        for key, state in zip(keys, states, strict=True):
+            owner = state.split(b" ", 4)[3].decode() if state else "-"
+            if owner != "-":
+                found.setdefault(owner, []).append(_text(key))
+        return found
+
+    def pause(self) -> None:
+        """Give out no more claims, until `resume`. What is in hand is finished."""
+        with broker_errors(self._client):
+            self._client.hset(self._keys[0], "paused", 1)
+
+    def resume(self) -> None:
+        """Give out claims again. The watcher's next sweeps send messages for what has gathered."""
+        with broker_errors(self._client):
+            self._client.hdel(self._keys[0], "paused")
+
+    def ask_for_look(self, path: str) -> None:
+        """Ask the watcher to compare what is at or below a path; "" is everything."""
+        self._ask("look", path)
+
+    def ask_for_barrier(self, name: str) -> None:
+        """Ask the watcher to say (`say_barrier`) once all that has happened in the source by then is marked here."""
+        self._ask("barrier", name)
+
+    def asked(self) -> list[tuple[str, str]]:
+        """What was asked of the watcher since this was called last: "look" and a path, or "barrier" and its name."""
+        with broker_errors(self._client):
+            pipe = self._client.pipeline()
+            pipe.lrange(self._asked, 0, -1)
+            pipe.delete(self._asked)
+            found = pipe.execute()[0]
+        return [(what, about) for what, _, about in (_text(one).partition(" ") for one in found)]
+
+    def say_barrier(self, name: str) -> None:
+        """Say that all is marked that had happened when this barrier was asked for."""
+        with broker_errors(self._client):
+            seconds, more = self._client.time()
+            self._client.set(f"{self._barrier}{name}", seconds * 1000 + more // 1000 + 1, ex=_BARRIER_SECONDS)
+
+    def before_barrier(self, name: str) -> int | None:
+        """How many keys are dirty since before a barrier; None: it is not reached."""
+        with broker_errors(self._client):
+            reached = cast(bytes | None, self._client.get(f"{self._barrier}{name}"))
+            return None if reached is None else int(self._client.zcount(self._keys[2], "-inf", reached.decode()))
+
+    def _ask(self, what: str, about: str) -> None:
+        with broker_errors(self._client):
+            self._client.rpush(self._asked, _raw(f"{what} {about}"))
+
+    def forget(self) -> None:
+        """Remove all that the broker knows of the mirror. Its target stays as it is."""
+        with broker_errors(self._client):
+            pipe = self._client.pipeline()
+            pipe.srem(_MIRRORS, self._mirror)
+            pipe.unlink(*self._keys, self._place, self._skipped, self._asked)
+            pipe.execute()
 
     def dirty(self) -> int:
         """How many keys are dirty."""

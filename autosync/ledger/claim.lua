@@ -2,9 +2,14 @@
 -- ARGV: owner, lease in ms, version of the definition that the worker holds, key, key, ...
 -- Returns false if the mirror has another definition by now; else per key "ticket attempts hint", or
 -- {"ticket attempts hint", tokens} if uploads of it were left open: whoever began them does not hold it any more; or
--- 0: not dirty, nothing to do; -1: another worker has it, or its next try is not due.
+-- 0: not dirty, nothing to do; -1: another worker has it, or its next try is not due, or the mirror is paused.
 -- The ticket is the generation, which grows with each claim, so that no two claims of a key have the same.
 if redis.call('HGET', KEYS[1], 'version') ~= ARGV[3] then return false end
+if redis.call('HEXISTS', KEYS[1], 'paused') == 1 then
+  local nothing = {}
+  for i = 4, #ARGV do nothing[i - 3] = -1 end
+  return nothing
+end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local keys = {}

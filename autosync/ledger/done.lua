@@ -48,6 +48,24 @@ for i, key in ipairs(keys) do
   end
   answer[i] = said
 end
+if #right > 0 then
+  -- How long each was dirty, counted by the smallest bound (ms) that it does not exceed.
+  local counts, sum = {}, 0
+  for _, since in ipairs(redis.call('ZMSCORE', KEYS[3], unpack(right))) do
+    local took = since and now - tonumber(since) or 0
+    sum = sum + took
+    local bound = 'inf'
+    for _, one in ipairs({10, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 60000, 600000, 3600000}) do
+      if took <= one then
+        bound = one
+        break
+      end
+    end
+    counts[bound] = (counts[bound] or 0) + 1
+  end
+  for bound, count in pairs(counts) do redis.call('HINCRBY', KEYS[6], 'within:' .. bound, count) end
+  redis.call('HINCRBY', KEYS[6], 'took', sum)
+end
 if #off > 0 then
   redis.call('HDEL', KEYS[2], unpack(off))
   redis.call('ZREM', KEYS[3], unpack(off))

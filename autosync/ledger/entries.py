@@ -93,6 +93,31 @@ class Failure(NamedTuple):
     time: float
 
 
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the ledger knows about a key. Times are the server's, in seconds since the epoch.
+
+    Attributes:
+        dirty: since when it is; None: it is right, as far as is known.
+        due: when its claim ends if it has an owner, else when it is tried next; None: it waits in the queue, or is not dirty.
+        owner: the worker that holds it; "": none does.
+        attempts: tries that failed.
+        hint: what the file host saw.
+        uploads: uploads of it in parts that may be open in the target.
+        failure: its entry in the failed list.
+        now: the server's time when this was asked.
+    """
+
+    dirty: float | None
+    due: float | None
+    owner: str
+    attempts: int
+    hint: Hint | None
+    uploads: int
+    failure: Failure | None
+    now: float
+
+
 class Message(NamedTuple):
     """A message to the workers: the queue, its priority in there (0 is served first), and the text as Celery wrote it."""
 
@@ -111,7 +136,8 @@ class Marked(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Standing:
     """How a mirror stands: `dirty` keys, of which `held` are claimed or wait for their next try; `failed` keys; what has been done
-    since the mirror exists; `lag` in seconds, the age of the oldest dirty key."""
+    since the mirror exists; `lag` in seconds, the age of the oldest dirty key; whether it is `paused`; how many
+    looks and barriers are `asked` for."""
 
     holder: str
     epoch: str
@@ -122,6 +148,8 @@ class Standing:
     bytes: int
     deleted: int
     lag: float
+    paused: bool = False
+    asked: int = 0
 
 
 def owner_prefix(host: str, pid: int) -> str:

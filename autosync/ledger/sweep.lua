@@ -2,6 +2,7 @@
 -- ARGV: at most how many, age in ms
 -- First those whose lease has run out or whose next try is due. If there are none: keys that have been dirty for longer than the
 -- age and are neither claimed nor waiting for a try, that is, whose message should have arrived; an age of -1 leaves them out.
+if redis.call('HEXISTS', KEYS[1], 'paused') == 1 then return {} end -- a message would be of no use
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local most, age = tonumber(ARGV[1]), tonumber(ARGV[2])
