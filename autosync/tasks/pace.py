@@ -26,6 +26,8 @@ log = logging.getLogger("autosync.transfer")
 _SHARE = 0.02
 #: A thread takes so many small files in a row as may be sent in this time, in seconds.
 _PIECE = 0.05
+#: No small file is larger than this, in bytes.
+_SMALL = 64 << 10
 #: Content of large files is given out in blocks that may be sent in this time, in seconds; and between these sizes, in bytes.
 _BLOCK, _SMALLEST_BLOCK, _LARGEST_BLOCK = 0.05, 4 << 10, 256 << 10
 #: A stream for each so many bytes a second, and one at least: more at once would each stand still for so long that servers hang up.
@@ -149,7 +151,11 @@ class Pace:
         """How many small files a thread takes at a time."""
         if self.limits.inflight:
             most = min(most, self.limits.inflight)
-        return max(1, min(most, int(self._allowed * _PIECE))) if self._allowed else most
+        if self._allowed:
+            most = min(most, int(self._allowed * _PIECE))
+        if self.limits.bandwidth:
+            most = min(most, int(self.limits.bandwidth * _PIECE / _SMALL))
+        return max(1, most)
 
     def block(self, most: int) -> int:
         """How many bytes of a large file are given out at a time."""
@@ -294,6 +300,48 @@ class Pace:
         self._rate = rate
         self._made_before, self._looked = made, now
         return rate
+
+
+class Purse:
+    """What is taken for the few files that a thread looks at in a row: all at once, since whoever stood in line for each of them would
+    hold back the shares of the first while it waits for the last.
+
+    Args:
+        pace: of the target.
+        files: how many there are.
+    """
+
+    __slots__ = ("_bytes", "_left", "_pace", "_requests")
+
+    def __init__(self, pace: Pace, files: int) -> None:
+        self._pace = pace
+        self._left = files
+        self._requests = self._bytes = 0
+
+    def next(self) -> None:
+        """The next file is looked at."""
+        self._left -= 1
+
+    def pay(self, size: int, go_on: GoOn) -> None:
+        """Wait until one request may be sent, with so many bytes. Those that are yet to be looked at are taken to be alike."""
+        alike = max(self._left, 0) + 1
+        requests = 0 if self._requests else alike
+        more = max(size - self._bytes, 0) * (alike if requests else 1)
+        if requests or more:
+            self._pace.take(requests, more, go_on)
+        self._requests += requests - 1
+        self._bytes += more - size
+
+    def put_back(self, size: int) -> None:
+        """The last was not needed."""
+        self._requests += 1
+        self._bytes += size
+
+    def close(self) -> None:
+        """Nobody needs the rest."""
+        if self._requests or self._bytes:
+            self._pace.put_back(self._requests, self._bytes)
+            self._requests = self._bytes = 0
 
 
 class Meter:
