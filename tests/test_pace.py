@@ -13,7 +13,7 @@ import pytest
 from autosync.errors import Draining
 from autosync.ledger import Ledger, connect
 from autosync.rates import Limits
-from autosync.tasks.pace import Pace
+from autosync.tasks.pace import Pace, Purse
 from lab.servers import Valkey, wait_until
 
 #: The rate is measured over so long, in seconds.
@@ -63,6 +63,25 @@ def test_the_fleet_sends_as_many_bytes_as_it_may(broker: str, processes: int) ->
 
     assert sum(map(len, got)) * size / INTERVAL == pytest.approx(20e6, rel=0.05)
     assert min(map(len, got)) > 0.7 * max(map(len, got)), "each gets as much as the others"
+
+
+def test_a_few_files_are_paid_for_at_once_and_what_is_not_needed_goes_back(broker: str) -> None:
+    ledger = Ledger(connect(broker), "m")
+    ledger.set_limits(Limits(requests=0.1))
+    pace = Pace(ledger.gate, "one", threading.Event())
+    pace.look()
+    purse = Purse(pace, 4)
+
+    for number in range(4):
+        purse.next()
+        if number != 1:
+            purse.pay(0, lambda: pytest.fail("one share of four, and no waiting"))
+    purse.put_back(0)
+    purse.close()
+
+    for _ in range(2):  # one that was passed over, and one that was put back
+        pace.take(1, 0, lambda: pytest.fail("it is at hand"))
+    assert ledger.gate.pace(1).wait > 35
 
 
 def test_waiting_takes_no_processor(broker: str) -> None:
