@@ -212,6 +212,8 @@ class Batch:
     def _send(self, ready: Sequence[_Ready]) -> Sequence[Exception | None]:
         """Upload all of these. Returns for each what went wrong, or None."""
         actor = self._known.actor
+        if not self._known.pace.is_on:
+            self._known.pace.count(len(ready))
         began = time.monotonic()
         if len(ready) > 1 and actor.sends_together:
             try:
@@ -340,24 +342,28 @@ class Batch:
             return Outcome(claim, Deed.RETRY, delay=_delay(claim.attempts, _LONGEST_DELAY))
         if claim.hint.etag and file.size == claim.hint.size and self._known.actor.matches(file, claim.hint.etag):
             return Outcome(claim, Deed.NOTHING)
-        self._pay(claim, purse, file)
+        paid = self._pay(claim, purse, file)
         if file.device not in self._shared:
             self._shared[file.device] = is_shared(file.descriptor)
         writer = file.has_writer(self._shared[file.device])
         rested = writer is False or file.has_rested()
         if not rested and claim.attempts < _WRITTEN_LOOKS:
-            purse.put_back(_at_once(file.size))
+            if paid:
+                purse.put_back(_at_once(file.size))
             raise Torn(f"{claim.key} is being written")
         still = rested and not writer  # an old file that somebody has open may be changed through a mapping
         return _Ready(claim, file if still else RestlessFile(file), still)
 
-    def _pay(self, claim: Claim, purse: Purse, file: SourceFile) -> None:
+    def _pay(self, claim: Claim, purse: Purse, file: SourceFile) -> bool:
         """Wait until it may be sent: of a large file the first request, and the content while it is read. This comes before the question
-        who writes to it, which must not be asked long before the reading."""
-        go_on = partial(self._go_on, claim.key)
-        purse.pay(_at_once(file.size), go_on)
+        who writes to it, which must not be asked long before the reading. False: nobody had to wait, and `_send` counts it."""
+        pace = self._known.pace
         if file.size > _SMALL:
-            file.meter = Meter(self._known.pace, go_on)
+            file.meter = Meter(pace, partial(self._go_on, claim.key))
+        if not pace.is_on:
+            return False
+        purse.pay(_at_once(file.size), partial(self._go_on, claim.key))
+        return True
 
     def _is_stale(self, claim: Claim, file: SourceFile) -> bool:
         """Whether this host's share has yet to show what the file host saw."""

@@ -137,6 +137,10 @@ class Pace:
                 self._fill(requests, size, go_on)
                 self._requests = max(self._requests - requests, 0)
                 self._bytes = max(self._bytes - size, 0)
+        self.count(requests)
+
+    def count(self, requests: int) -> None:
+        """So many requests are made."""
         if self._made == self._made_before:
             self._first = time.monotonic()
         self._made += requests
