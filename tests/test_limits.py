@@ -16,7 +16,7 @@ from test_batch import Workbench
 from autosync.actor import Actor
 from autosync.errors import SlowDown
 from autosync.files import File
-from autosync.ledger import GONE, UNKNOWN, Hint, Ledger, connect
+from autosync.ledger import GONE, Hint, Ledger, connect
 from autosync.rates import Limits
 from lab.faults import Proxy
 from lab.servers import Valkey, wait_until
@@ -255,8 +255,6 @@ def test_limits_are_changed_while_a_large_file_is_on_its_way(make: Callable[...,
 
     join(threads, 10)
     assert len(Counting.content["0"]) == 8 * MEBI
-
-    bench.ledger.mark([(keys[0], UNKNOWN)])
 
 
 def test_a_worker_that_is_stopped_puts_back_what_waits(make: Callable[..., Workbench], tree: Path) -> None:
