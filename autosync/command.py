@@ -24,6 +24,7 @@ from .mirror import DEFAULT_QUEUE, Mirror
 from .onehost import OneHost, lock, serving, state_directory
 from .options import actor_option, config_option, context_settings, parameters, sources_of, state_base
 from .processes import allow_many_open_files
+from .rates import Limits
 from .reconciler import Compare
 from .run import Run, Signals, insist_on_broker, keep
 from .wording import shown
@@ -111,11 +112,12 @@ def _callback(actor_class: type[Actor], actor_name: str, *, one_host: bool) -> C
         # As the actor has understood them: a relative path means nothing to a worker in another directory.
         public = {name: getattr(actor, name) for name in settings if name not in secrets}
         mirror = _mirror(actor_name, actor, public, values, one_host=one_host)
+        limits = Limits.parse(values["limit_requests"], values["limit_bandwidth"], values["limit_inflight"])
         policy = Policy(mirror.delete, _limit(values["max_delete"]), Compare(values["compare"]), mirror.follow_links)
         if values["dry_run"]:
             _check(actor)
             return _dry_run(mirror, policy, actor)
-        return _keep(mirror, policy, actor, secrets, values, verbosity, one_host=one_host)
+        return _keep(mirror, policy, limits, actor, secrets, values, verbosity, one_host=one_host)
 
     return callback
 
@@ -195,13 +197,21 @@ def _limit(text: str | None) -> DeleteLimit:
 
 
 def _keep(
-    mirror: Mirror, policy: Policy, actor: Actor, secrets: dict[str, Any], values: dict[str, Any], verbosity: int, *, one_host: bool
+    mirror: Mirror,
+    policy: Policy,
+    limits: Limits,
+    actor: Actor,
+    secrets: dict[str, Any],
+    values: dict[str, Any],
+    verbosity: int,
+    *,
+    one_host: bool,
 ) -> int:
     directory = state_directory(state_base(values["state_dir"]), mirror.name)
     broker = values["broker"]
 
     def run(at: str) -> Run:
-        return Run(mirror, policy, actor, at, directory, values["once"], values["settle"], values["rescan"])
+        return Run(mirror, policy, actor, at, directory, values["once"], values["settle"], values["rescan"], limits)
 
     if not one_host:
         signals = _checked(actor, broker)

@@ -153,6 +153,7 @@ def _running_options(*, one_host: bool) -> list[click.Option]:
         click.Option(
             ["--threads"], type=click.IntRange(min=1), default=160, show_default=True, help="Transfers in flight in each worker process."
         ),
+        *_limits(),
         *([workers] if one_host else []),
         click.Option(["--name"], metavar="TEXT", help="Name of the mirror.  [default: made from the target]"),
         click.Option(["--broker"], metavar="URL", help=broker_help, **broker),
@@ -179,6 +180,22 @@ def state_directory_option() -> click.Option:
         ["--state-dir"], type=click.Path(), default=_default_state_directory, metavar="DIR",
         help="Where broker and lock are kept.  [default: $XDG_STATE_HOME/autosync or ~/.local/state/autosync]",
     )  # fmt: skip
+
+
+def _limits() -> list[click.Option]:
+    return [
+        click.Option(
+            ["--limit-requests"], metavar="N/s", show_default="none",
+            help="How many requests a second (/s), minute (/m) or hour (/h) all workers together send to the target.",
+        ),
+        click.Option(
+            ["--limit-bandwidth"], metavar="BYTES/s", show_default="none",
+            help="How much content all workers together send to the target: 512kB/s, 20MB/s, 1GiB/s.",
+        ),
+        click.Option(
+            ["--limit-inflight"], metavar="N", show_default="none", help="How many transfers all workers together have in flight at once."
+        ),
+    ]  # fmt: skip
 
 
 def _output_options() -> list[click.Option]:

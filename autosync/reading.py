@@ -9,8 +9,8 @@ from __future__ import annotations
 import io
 import os
 import time
-from collections.abc import Callable
-from typing import Any, BinaryIO, cast
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO, Protocol, cast
 
 from .errors import SourceUnsure, Torn
 from .files import File
@@ -22,6 +22,25 @@ _LONGEST_WRITE = 1.0
 
 def _nothing(*_: object) -> None:
     pass
+
+
+class Meter(Protocol):
+    """How fast the content of one file may go to the target. Each method may raise what stops the transfer."""
+
+    def block(self, most: int) -> int:
+        """How many bytes to give out next, at most so many."""
+
+    def give(self, size: int) -> None:
+        """Wait until so many bytes may go."""
+
+    def ask(self) -> None:
+        """Wait until one more request may be sent."""
+
+    def refused(self) -> None:
+        """The target has asked for fewer requests, and the transfer goes on."""
+
+    def at_once(self, most: int) -> int:
+        """How many parts of the file may be on their way at once, at most so many."""
 
 
 class SourceFile(File):
@@ -38,9 +57,11 @@ class SourceFile(File):
 
     Attributes:
         signature: what must stay the same while it is read: inode, size, mtime and ctime in nanoseconds.
+        meter: where its content may have to go slowly. What is read from `open` and `part` is given out at that pace; who sends what
+            `content` gave does so by `at_pace`.
     """
 
-    __slots__ = ("_before", "_begun", "_ended", "descriptor", "passing", "signature")
+    __slots__ = ("_before", "_begun", "_ended", "descriptor", "meter", "passing", "signature")
 
     def __init__(
         self,
@@ -57,6 +78,7 @@ class SourceFile(File):
         self._ended = ended
         self._before = before or os.fstat(descriptor)
         self.signature = _signature(self._before)
+        self.meter: Meter | None = None
         super().__init__(key, self._before.st_size, self._before.st_mtime)
 
     @property
@@ -97,10 +119,34 @@ class SourceFile(File):
         """All of it, verified; for files that fit in memory. Raises as reading from `open` does."""
         data = self.read_at(0, self.size) if self.size else b""
         if len(data) != self.size:
-            with self.open() as source:
+            with Part(self, 0, self.size, is_metered=False) as source:
                 return source.read()
         self.verify()
         return data
+
+    def at_pace(self, content: bytes) -> Iterator[memoryview]:
+        """What `content` gave, in blocks, each when it may go."""
+        view = memoryview(content)
+        while view:
+            count = len(view) if self.meter is None else self.meter.block(len(view))
+            if self.meter is not None:
+                self.meter.give(count)
+            yield view[:count]
+            view = view[count:]
+
+    def ask(self) -> None:
+        """For actors that send in parts: wait until one more request may be sent than the one that each upload takes."""
+        if self.meter is not None:
+            self.meter.ask()
+
+    def refused(self) -> None:
+        """For actors that try a part again: the target has asked for fewer requests. (Where `upload` raises `SlowDown`, that says it.)"""
+        if self.meter is not None:
+            self.meter.refused()
+
+    def at_once(self, most: int) -> int:
+        """For actors that send in parts: how many of them may be on their way at once."""
+        return most if self.meter is None else self.meter.at_once(most)
 
     def part(self, offset: int, length: int) -> BinaryIO:
         """`length` bytes from `offset`, as a stream with a length. The last byte is given out only after `verify`."""
@@ -162,10 +208,11 @@ class SourceFile(File):
 
 
 class Part(io.RawIOBase):
-    """A stretch of a file as a stream."""
+    """A stretch of a file as a stream, given out at the file's pace unless that is not `is_metered`."""
 
-    def __init__(self, file: SourceFile, offset: int, length: int) -> None:
+    def __init__(self, file: SourceFile, offset: int, length: int, *, is_metered: bool = True) -> None:
         self._file = file
+        self._meter = file.meter if is_metered else None
         self._start = self._at = offset
         self._end = offset + length
 
@@ -190,6 +237,8 @@ class Part(io.RawIOBase):
     def read(self, size: int | None = -1) -> bytes:
         left = self._end - self._at
         wanted = left if size is None or size < 0 else min(size, left)
+        if self._meter is not None and size is not None and size >= 0:
+            wanted = self._meter.block(wanted)
         if wanted == left and wanted <= (1 << 20):
             return self._last(wanted)
         if wanted == left:
@@ -211,7 +260,11 @@ class Part(io.RawIOBase):
         return b"".join(pieces)
 
     def _next(self, count: int) -> bytes:
+        if self._meter is not None:
+            count = self._meter.block(count)
         data = self._file.read_at(self._at, count)
+        if self._meter is not None:
+            self._meter.give(len(data))
         self._at += len(data)
         return data
 

@@ -31,12 +31,13 @@ class RestlessFile(SourceFile):
 
     def __init__(self, file: SourceFile) -> None:
         super().__init__(file.key, file.descriptor, file.passing, file.begun, file.ended)
+        self.meter = file.meter
         self._noted: dict[tuple[int, int], bytes] = {}
         self._proved: dict[tuple[int, int], bytes] = {}
 
     def content(self) -> bytes:
         """See `SourceFile.content`; read twice, by way of the one part that is the whole."""
-        with self.open() as source:
+        with _NotedPart(self, 0, self.size, is_metered=False) as source:
             return source.read()
 
     def part(self, offset: int, length: int) -> BinaryIO:
@@ -95,8 +96,8 @@ class _NotedPart(Part):
 
     _file: RestlessFile
 
-    def __init__(self, file: RestlessFile, offset: int, length: int) -> None:
-        super().__init__(file, offset, length)
+    def __init__(self, file: RestlessFile, offset: int, length: int, *, is_metered: bool = True) -> None:
+        super().__init__(file, offset, length, is_metered=is_metered)
         self._digest = hashlib.blake2b()
         self._digested = offset
 

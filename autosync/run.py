@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -32,6 +32,7 @@ from .look import Comparison, Policy
 from .mirror import Identity, Mirror, version_of
 from .onehost import OneHost
 from .place import Place
+from .rates import Limits
 from .settle import Settle
 from .status import StatusLine, summary
 from .tasks.messages import Priority, Publisher
@@ -70,6 +71,7 @@ class Run:
     once: bool
     settle: float
     rescan: float
+    limits: Limits = field(default_factory=Limits)
 
 
 class Signals:
@@ -149,6 +151,7 @@ class _Keeping:
             self._place.take(self._signals.stop)
             ends.callback(self._publisher.close)
             ends.callback(self._place.leave)
+            self._ledger.set_limits(self._run.limits)
             self._register(self._mirror)
             if self._host and self._host.is_alone:
                 self._ledger.forfeit("")  # whoever held these died together with the autosync before this one
@@ -272,6 +275,7 @@ class _Keeping:
             for key, token in [(key, token) for key, tokens in self._uploads.items() for token in tokens]:
                 self._ledger.begun(key, token)
             self._again_unfinished()
+            self._ledger.gate.set_limits(self._run.limits, if_lost=True)  # others may have been set since
             self._register(self._mirror)
             self._settle.say((LOOK_EVERYWHERE,))
         return standing

@@ -72,6 +72,8 @@ class Proxy:
         self.speed: float | None = None
         #: The part of the requests that is answered with 500 or 503, in turns.
         self.errors = 0.0
+        #: Whether every request is answered with 503 SlowDown.
+        self.overloaded = False
         #: So many PUTs of whole objects, and of parts, are yet to be cut in the middle.
         self.cut_small = self.cut_parts = 0
         #: Answers to requests whose path has this in it are held back as long as it says so; "": none are.
@@ -228,6 +230,8 @@ class Proxy:
             client.sendall(data)
 
     def _error(self) -> int:
+        if self.overloaded:
+            return 503
         with self._lock:
             if self._dice.random() >= self.errors:
                 return 0

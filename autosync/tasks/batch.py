@@ -9,12 +9,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from functools import partial
 from typing import NamedTuple, TypeVar
 
 from ..actor import Actor, can_delete_many
-from ..errors import AutosyncError, BrokerError, Draining, LeaseLost, PermanentError, Torn
+from ..errors import AutosyncError, BrokerError, Draining, LeaseLost, PermanentError, SlowDown, Torn
 from ..files import File
 from ..ledger import UNKNOWN, Claim, Deed, Failure, Outcome, now
 from ..reading import SourceFile
@@ -23,6 +23,7 @@ from ..tree import Withheld
 from ..wording import human_size, shown
 from ..writers import is_shared
 from .box import Known, UploadBox
+from .pace import Meter, Purse
 from .progress import Progress
 from .sources import Absent, MirrorSource, Way
 
@@ -132,7 +133,7 @@ class Batch:
             return False
         try:
             with self._known.crew.room(len(piece) if self._known.actor.sends_together else 1):
-                self._note(self._make_right(piece))
+                self._note(self._make_right(piece) if not self._known.pace.is_on else self._make_right_at_pace(piece))
             self._say(only_if_due=True)
         finally:
             with self._ended:
@@ -152,14 +153,14 @@ class Batch:
         return piece
 
     def _most_in_a_piece(self) -> int:
-        return self._known.crew.piece(together=self._known.actor.sends_together)
+        return self._known.pace.piece(self._known.crew.piece(together=self._known.actor.sends_together))
 
     # A few keys
 
     def _make_right(self, piece: list[Claim]) -> list[Outcome | None]:
         """Do what the disk says; None means that the claim is lost. All that is to be uploaded is in flight at the same time."""
-        with closing(Way()) as way:
-            found = [self._outcome(claim, partial(self._look, claim, way if len(piece) > 1 else None)) for claim in piece]
+        with closing(Way()) as way, closing(Purse(self._known.pace, len(piece))) as purse:
+            found = [self._outcome(claim, partial(self._look, claim, purse, way if len(piece) > 1 else None)) for claim in piece]
         ready = [one for one in found if isinstance(one, _Ready)]
         try:
             began = time.monotonic()
@@ -172,6 +173,23 @@ class Batch:
         finally:
             for one in ready:
                 one.file.close()
+
+    def _make_right_at_pace(self, piece: list[Claim]) -> list[Outcome | None]:
+        """The same, when as many transfers may be in flight; those that may not yet are left to do."""
+        go_on = partial(self._go_on, piece[0].key)
+        together = self._known.actor.sends_together
+        large = not _is_small(piece[0]) and not piece[0].hint.gone
+        try:
+            with self._known.pace.transfers(len(piece) if together else 1, go_on, large=large) as room:
+                most = room if together else len(piece)
+                with self._ended:
+                    self._todo.extendleft(reversed(piece[most:]))
+                return self._make_right(piece[:most])
+        except Draining:
+            return [Outcome(claim, Deed.BACK) for claim in piece]
+        except LeaseLost as error:
+            log.warning("%s", error)
+            return []
 
     def _outcome(self, claim: Claim, act: Callable[[], T]) -> T | Outcome | None:
         """What is done about a key. Every way of failing becomes an outcome here."""
@@ -194,6 +212,8 @@ class Batch:
     def _send(self, ready: Sequence[_Ready]) -> Sequence[Exception | None]:
         """Upload all of these. Returns for each what went wrong, or None."""
         actor = self._known.actor
+        if not self._known.pace.is_on:
+            self._known.pace.count(len(ready))
         began = time.monotonic()
         if len(ready) > 1 and actor.sends_together:
             try:
@@ -235,8 +255,9 @@ class Batch:
 
     # One key
 
-    def _look(self, claim: Claim, way: Way | None) -> Outcome | _Ready:
+    def _look(self, claim: Claim, purse: Purse, way: Way | None) -> Outcome | _Ready:
         """Look at the disk, and do what is not an upload."""
+        purse.next()
         self._go_on(claim.key)
         if claim.unfinished:
             self._abandon(claim)
@@ -246,12 +267,12 @@ class Batch:
         try:
             file = self._open(claim, path, way)
         except Absent:
-            return self._delete(claim, path)
+            return self._delete(claim, purse, path)
         except Withheld as reason:
             log.info("%s %s; what the target has is kept", shown(claim.key), reason)
             return Outcome(claim, Deed.NOTHING)
         try:
-            found = self._prepare(claim, file)
+            found = self._prepare(claim, purse, file)
         except BaseException:
             file.close()
             raise
@@ -313,7 +334,7 @@ class Batch:
             raise Draining(f"{key}: the worker is being stopped")
         self._known.held.insist(key, self._asked)
 
-    def _prepare(self, claim: Claim, file: SourceFile) -> Outcome | _Ready:
+    def _prepare(self, claim: Claim, purse: Purse, file: SourceFile) -> Outcome | _Ready:
         """Whether a file is to be uploaded, and how it has to be read."""
         if self._sent.get(claim.key) == file.signature:
             return Outcome(claim, Deed.NOTHING)
@@ -321,14 +342,28 @@ class Batch:
             return Outcome(claim, Deed.RETRY, delay=_delay(claim.attempts, _LONGEST_DELAY))
         if claim.hint.etag and file.size == claim.hint.size and self._known.actor.matches(file, claim.hint.etag):
             return Outcome(claim, Deed.NOTHING)
+        paid = self._pay(claim, purse, file)
         if file.device not in self._shared:
             self._shared[file.device] = is_shared(file.descriptor)
         writer = file.has_writer(self._shared[file.device])
         rested = writer is False or file.has_rested()
         if not rested and claim.attempts < _WRITTEN_LOOKS:
+            if paid:
+                purse.put_back(_at_once(file.size))
             raise Torn(f"{claim.key} is being written")
         still = rested and not writer  # an old file that somebody has open may be changed through a mapping
         return _Ready(claim, file if still else RestlessFile(file), still)
+
+    def _pay(self, claim: Claim, purse: Purse, file: SourceFile) -> bool:
+        """Wait until it may be sent: of a large file the first request, and the content while it is read. This comes before the question
+        who writes to it, which must not be asked long before the reading. False: nobody had to wait, and `_send` counts it."""
+        pace = self._known.pace
+        if file.size > _SMALL:
+            file.meter = Meter(pace, partial(self._go_on, claim.key))
+        if not pace.is_on:
+            return False
+        purse.pay(_at_once(file.size), partial(self._go_on, claim.key))
+        return True
 
     def _is_stale(self, claim: Claim, file: SourceFile) -> bool:
         """Whether this host's share has yet to show what the file host saw."""
@@ -343,13 +378,15 @@ class Batch:
 
     # Deleting
 
-    def _delete(self, claim: Claim, path: str) -> Outcome:
+    def _delete(self, claim: Claim, purse: Purse, path: str) -> Outcome:
+        purse.pay(0, partial(self._go_on, claim.key))  # before the proof, which must be fresh
         deed = self._may_delete(claim, path)
         self._sent.pop(claim.key, None)
         if deed is None:
             began = time.monotonic()
             self._known.actor.delete(File(claim.key))
             return self._told(Outcome(claim, Deed.DELETED), time.monotonic() - began)
+        purse.put_back(0)
         return deed
 
     def _may_delete(self, claim: Claim, path: str) -> Outcome | None:
@@ -370,13 +407,16 @@ class Batch:
         with self._ended:  # a helper may still be there
             todo = list(self._todo)
             self._todo.clear()
-        gone: list[Claim] = []
-        if sum(1 for claim in todo if claim.hint.gone) > 1:
-            gone = self._gone([claim for claim in todo if claim.hint.gone and not claim.unfinished])
-        together = {claim.key for claim in gone}
-        self._todo.extend(claim for claim in todo if claim.key not in together)
-        if not gone:
-            return
+        with ExitStack() as transfer:
+            gone: list[Claim] = []
+            if sum(1 for claim in todo if claim.hint.gone) > 1:
+                gone = self._gone_at_pace([claim for claim in todo if claim.hint.gone and not claim.unfinished], transfer)
+            together = {claim.key for claim in gone}
+            self._todo.extend(claim for claim in todo if claim.key not in together)
+            if gone:
+                self._delete_gone(gone)
+
+    def _delete_gone(self, gone: list[Claim]) -> None:
         files = [File(claim.key) for claim in gone]
         try:
             answers: Sequence[Exception | None] = self._known.actor.delete_many(files)
@@ -386,6 +426,21 @@ class Batch:
             self._sent.pop(claim.key, None)
             self._note([Outcome(claim, Deed.DELETED) if answer is None else self._failure(claim, answer)])
         self._say(only_if_due=True)
+
+    def _gone_at_pace(self, claims: list[Claim], transfer: ExitStack) -> list[Claim]:
+        """`_gone`, once one request with all of them may be in flight, as it is until the end of `transfer`."""
+        if not claims:
+            return []
+        pace, go_on = self._known.pace, partial(self._go_on, claims[0].key)
+        try:
+            transfer.enter_context(pace.transfers(1, go_on, large=False))
+            pace.take(1, 0, go_on)
+        except (Draining, LeaseLost):
+            return []
+        gone = self._gone(claims)
+        if not gone:
+            pace.put_back(1, 0)
+        return gone
 
     def _gone(self, claims: list[Claim]) -> list[Claim]:
         """Those that are certain to be deleted; whatever is not plain is left to the way of one key, which knows what to do."""
@@ -407,6 +462,8 @@ class Batch:
     # Saying what became of it
 
     def _failure(self, claim: Claim, error: Exception) -> Outcome:
+        if isinstance(error, SlowDown):
+            self._known.pace.slow_down()
         reason = str(error) if isinstance(error, AutosyncError) else f"{type(error).__name__}: {error}"
         tries = claim.attempts + 1
         if isinstance(error, PermanentError) or tries >= self._known.mirror.attempts:
@@ -507,6 +564,11 @@ class Batch:
 
 def _is_small(claim: Claim) -> bool:
     return 0 <= claim.hint.size <= _SMALL
+
+
+def _at_once(size: int) -> int:
+    """How much of a file of this size goes in one piece; the rest is paid for while it is read."""
+    return size if size <= _SMALL else 0
 
 
 def _delay(attempts: int, longest: float) -> float:

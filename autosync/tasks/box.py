@@ -21,10 +21,13 @@ from ..keys import Keys
 from ..ledger import LEASE, Claim, Ledger, connect, mirror_names, owner_prefix
 from ..mirror import Mirror, version_of
 from .crew import Crew
+from .pace import Pace
 from .sources import AllowedSources, MirrorSource
 
 log = logging.getLogger(__name__)
 
+#: How old what is known of a target's limits may be, in seconds.
+_LIMITS = 1.0
 #: A claim that could not be renewed is not used any more when this little of it is left, in seconds.
 _FENCE = 8.0
 
@@ -55,6 +58,10 @@ class Held:
             for key in keys:
                 if key in self._holds and self._holds[key].asked == asked:
                     del self._holds[key]
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._holds)
 
     def keys(self) -> dict[str, float]:
         """What is held, with the time at which it was asked for."""
@@ -91,6 +98,7 @@ class Known:
     same_host: bool
     ledger: Ledger
     crew: Crew
+    pace: Pace
     held: Held = field(default_factory=Held)
 
     def source_of(self, path: str) -> MirrorSource:
@@ -156,7 +164,8 @@ class UploadBox:
                 return known
             made = self._learn(name, definition, version, ledger)
             if known is not None:
-                made.held = known.held  # batches that still run with the old definition keep their claims, and their actor
+                # Batches that still run with the old definition keep their claims, and their actor.
+                made.held, made.pace = known.held, known.pace
             self._known[name] = made
             self._keep_claims()
             return made
@@ -208,6 +217,7 @@ class UploadBox:
             same_host=same_host,
             ledger=ledger,
             crew=Crew(mirror.threads, name),
+            pace=Pace(ledger.gate, self._owner, self.draining),
         )
 
     def _secret(self, option: str) -> str:
@@ -221,6 +231,7 @@ class UploadBox:
         if self._renewing is None:
             self._renewing = threading.Thread(target=self._renew_all, name="autosync-renew", daemon=True)
             self._renewing.start()
+            threading.Thread(target=self._look_at_limits, name="autosync-limits", daemon=True).start()
 
     def _renew_all(self) -> None:
         """Until the process ends; a claim must hold while its transfer is being drained too."""
@@ -231,7 +242,18 @@ class UploadBox:
                 except Exception as error:  # whatever it is, the next round may succeed, and without this thread no claim would hold
                     log.warning("claims of %s could not be renewed: %s", known.mirror.name, error)
 
+    def _look_at_limits(self) -> None:
+        """Limits may change while a large file is on its way. Where nothing is, nobody is asked."""
+        while not self._closed.wait(_LIMITS):
+            for known in list(self._known.values()):
+                if known.held:
+                    try:
+                        known.pace.look()
+                    except Exception as error:  # whatever it is, the next look may succeed
+                        log.debug("the limits of %s are not known: %s", known.mirror.name, error)
+
     def _renew(self, known: Known) -> None:
+        known.pace.keep()
         held = known.held.keys()
         keys = list(held)
         for start in range(0, len(keys), 500):

@@ -118,6 +118,8 @@ def _claim(box: UploadBox, name: str, keys: Sequence[str]) -> tuple[Known, list[
             claims = known.ledger.claim(box.owner, known.version, keys)
             if claims is not None:
                 known.held.take(claims, asked)
+                if known.ledger.is_limited and not known.pace.is_on:
+                    known.pace.look()
                 return known, claims, asked
             fresh = True
         except BrokerError:

@@ -103,9 +103,9 @@ class S3Actor(Actor):
             self._parts.send(cast(SourceFile, file), _content_type(file.key))
         elif file.size > _TINY:
             with self._memory.of(file.size):
-                self._put(file.key, cast(SourceFile, file).content())
+                self._put(cast(SourceFile, file))
         else:
-            self._put(file.key, cast(SourceFile, file).content())
+            self._put(cast(SourceFile, file))
         if risks:
             self._see_that_it_is_kept(file.key, risks)
 
@@ -267,10 +267,13 @@ class S3Actor(Actor):
             self._refuse_rewritten(key, risks)
         return risks
 
-    def _put(self, key: str, content: bytes) -> None:
+    def _put(self, file: SourceFile) -> None:
+        key, content = file.key, file.content()
         if self._objects is not None:
-            self._objects.end(self._objects.begin(key, content, _content_type(key)))
+            self._objects.end(self._objects.begin(key, content, _content_type(key), file.at_pace if file.meter else None))
         else:
+            for _ in file.at_pace(content):
+                pass  # boto3 sends it as a whole
             with translated(key, self._where):
                 self._client.put_object(Bucket=self.target_container, Key=key, Body=content, ContentType=_content_type(key))
 

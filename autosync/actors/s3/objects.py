@@ -23,7 +23,7 @@ import botocore.exceptions
 
 from ...errors import TargetError
 from .errors import answered, translated
-from .wire import Answer, Sent, Wire
+from .wire import Answer, Paced, Sent, Wire
 
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _MESSAGE = re.compile(r"<Message>([^<]*)</Message>")
@@ -65,14 +65,14 @@ class Objects:
         self._where = where
         self._checksums = checksums
 
-    def begin(self, key: str, content: bytes, content_type: str) -> Put:
+    def begin(self, key: str, content: bytes, content_type: str, paced: Paced | None = None) -> Put:
         """Begin to make an object hold this content. Many may be begun before one is ended: that is as many at once, in one thread.
 
         Raises:
             TargetError: it cannot be sent.
         """
         with translated(key, self._where):
-            return Put(key, self._wire.send(self.head("PUT", key, content, content_type, time.time()), content))
+            return Put(key, self._wire.send(self.head("PUT", key, content, content_type, time.time()), content, paced))
 
     def end(self, put: Put) -> None:
         """Wait until the object is there.

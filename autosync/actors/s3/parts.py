@@ -106,6 +106,7 @@ class PartsUpload:
             etags = self._send_one_version(file, upload)
             parts = [{"PartNumber": number, "ETag": etags[number]} for number in sorted(etags)]
             with translated(file.key, self._where):
+                file.ask()
                 self._client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
         except BaseException:
             self._give_up(file, token)
@@ -185,7 +186,7 @@ class PartsUpload:
 
     def _send_parts(self, file: SourceFile, upload: dict[str, Any], numbers: dict[Piece, int], pieces: Iterable[Piece]) -> dict[int, str]:
         etags: dict[int, str] = {}
-        with ThreadPoolExecutor(_PARTS_AT_ONCE, "autosync-part") as pool:
+        with ThreadPoolExecutor(file.at_once(_PARTS_AT_ONCE), "autosync-part") as pool:
             waiting = {pool.submit(self._send_part, file, upload, numbers[piece], piece): numbers[piece] for piece in pieces}
             try:
                 for sent in as_completed(waiting):
@@ -201,7 +202,9 @@ class PartsUpload:
                 return self._try_part(file, upload, number, piece)
             except PermanentError:
                 raise
-            except TargetError:
+            except TargetError as error:
+                if isinstance(error, SlowDown):
+                    file.refused()
                 time.sleep(_PART_DELAY * 2**tries)
                 # The upload is completed with the ETag of the try that was answered, so another one that the server kept is no danger.
                 file.forget(*piece)
@@ -210,6 +213,7 @@ class PartsUpload:
     def _try_part(self, file: SourceFile, upload: dict[str, Any], number: int, piece: Piece) -> str:
         with translated(file.key, self._where):
             url = self._client.generate_presigned_url("upload_part", Params=upload | {"PartNumber": number})
+            file.ask()
             content = file.part(*piece)
             answer = self._http.put(url, data=content, timeout=(CONNECT_SECONDS, READ_SECONDS), headers={"Content-Length": str(piece[1])})
             if answer.status_code != requests.codes.ok:

@@ -16,6 +16,7 @@ import struct
 import time
 import weakref
 from collections import deque
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, NamedTuple, cast
@@ -38,6 +39,10 @@ _MORE = re.compile(rb"\r\n(?:transfer-encoding|connection|upgrade):(?! *keep-ali
 
 #: How it shows that a server has closed a connection since it was used last.
 _CLOSED_MEANWHILE = (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError, http.client.RemoteDisconnected)
+
+
+#: Gives content out in blocks, each when it may go.
+Paced = Callable[[bytes], Iterable[memoryview]]
 
 
 class Answer(NamedTuple):
@@ -79,20 +84,21 @@ class Wire:
         self._idle: deque[tuple[float, socket.socket]] = deque()
         weakref.finalize(self, _close_all, self._idle)
 
-    def send(self, head: bytes, content: bytes = b"") -> Sent:
+    def send(self, head: bytes, content: bytes = b"", paced: Paced | None = None) -> Sent:
         """Send one request. Others may be sent before its answer is asked for; each has a connection of its own.
 
         Args:
             head: with the empty line at its end.
             content: the body.
+            paced: lets it go, if it is large.
 
         Raises:
             OSError: the server could not be reached, or the connection broke.
         """
         while (kept := self._kept()) is not None:
             with suppress(*_CLOSED_MEANWHILE):
-                return Sent(_sent(kept, head, content), head, content, True, time.monotonic())
-        return Sent(_sent(self._connect(), head, content), head, content, False, time.monotonic())
+                return Sent(_sent(kept, head, content, paced), head, content, True, time.monotonic())
+        return Sent(_sent(self._connect(), head, content, paced), head, content, False, time.monotonic())
 
     def answer(self, sent: Sent) -> Answer:
         """The answer to a request. One that a kept connection swallowed is sent again on another, so it must do no harm twice. Bytes that
@@ -175,13 +181,14 @@ def _close_all(idle: deque[tuple[float, socket.socket]]) -> None:
             idle.pop()[1].close()
 
 
-def _sent(line: socket.socket, head: bytes, content: bytes) -> socket.socket:
+def _sent(line: socket.socket, head: bytes, content: bytes, paced: Paced | None) -> socket.socket:
     with _closed_on_error(line):
         if len(content) <= _TOGETHER:
             line.sendall(head + content)
         else:
             line.sendall(head)
-            line.sendall(content)
+            for block in paced(content) if paced else (content,):
+                line.sendall(block)
     return line
 
 

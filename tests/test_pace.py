@@ -1,0 +1,196 @@
+"""Processes that keep to one limit together: what each of them got, by the one clock of this host."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from autosync.errors import Draining
+from autosync.ledger import Ledger, connect
+from autosync.rates import Limits
+from autosync.tasks.pace import Pace, Purse
+from lab.servers import Valkey, wait_until
+
+#: The rate is measured over so long, in seconds.
+INTERVAL = 4.0
+
+
+def fleet(broker: str, processes: int, requests: int, size: int) -> list[list[float]]:
+    """When each process got a share, within `INTERVAL` after all of them had got one."""
+    command = [sys.executable, str(Path(__file__).with_name("pacer.py")), broker]
+    started = [
+        subprocess.Popen(
+            [*command, f"p{number}", str(requests), str(size), "4"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=-1
+        )
+        for number in range(processes)
+    ]
+    try:
+        with connect(broker) as client:
+            wait_until(lambda: client.exists("autosync:{m}:pace"), 30, "the first share")
+        # Python and its imports take a second; who comes in later is seen in what it says.
+        time.sleep(2.0 + 0.3 * processes)
+        begin = time.monotonic()
+        time.sleep(INTERVAL)
+    finally:
+        said = [process.communicate("")[0] for process in started]
+    assert all(process.returncode == 0 for process in started)
+    times = [[float(line) for line in text.split("\n")[:-1]] for text in said]
+    assert all(some and some[0] < begin for some in times), "all take part"
+    return [[one for one in some if begin <= one < begin + INTERVAL] for some in times]
+
+
+@pytest.mark.parametrize("processes", [1, 2, 8])
+def test_the_fleet_makes_as_many_requests_as_it_may(broker: str, processes: int) -> None:
+    Ledger(connect(broker), "m").set_limits(Limits(requests=200))
+
+    got = fleet(broker, processes, 1, 0)
+
+    assert sum(map(len, got)) / INTERVAL == pytest.approx(200, rel=0.05)
+    assert min(map(len, got)) > 0.8 * max(map(len, got)), "each gets as much as the others"
+
+
+@pytest.mark.parametrize("processes", [1, 8])
+def test_the_fleet_sends_as_many_bytes_as_it_may(broker: str, processes: int) -> None:
+    size = 256 << 10
+    Ledger(connect(broker), "m").set_limits(Limits(bandwidth=20e6))
+
+    got = fleet(broker, processes, 0, size)
+
+    assert sum(map(len, got)) * size / INTERVAL == pytest.approx(20e6, rel=0.05)
+    assert min(map(len, got)) > 0.7 * max(map(len, got)), "each gets as much as the others"
+
+
+def test_a_few_files_are_paid_for_at_once_and_what_is_not_needed_goes_back(broker: str) -> None:
+    ledger = Ledger(connect(broker), "m")
+    ledger.set_limits(Limits(requests=0.1))
+    pace = Pace(ledger.gate, "one", threading.Event())
+    pace.look()
+    purse = Purse(pace, 4)
+
+    for number in range(4):
+        purse.next()
+        if number != 1:
+            purse.pay(0, lambda: pytest.fail("one share of four, and no waiting"))
+    purse.put_back(0)
+    purse.close()
+
+    for _ in range(2):  # one that was passed over, and one that was put back
+        pace.take(1, 0, lambda: pytest.fail("it is at hand"))
+    assert ledger.gate.pace(1).wait > 35
+
+
+def test_waiting_takes_no_processor(broker: str) -> None:
+    ledger = Ledger(connect(broker), "m")
+    ledger.set_limits(Limits(requests=2))
+    pace = Pace(ledger.gate, "one", threading.Event())
+    pace.look()
+    before = time.process_time()
+    began = time.monotonic()
+    for _ in range(7):
+        pace.take(1, 0, lambda: None)
+    assert time.monotonic() - began > 2.8
+    assert time.process_time() - before < 0.2
+
+
+def test_whoever_waits_hears_within_a_second_that_there_is_no_limit_any_more(broker: str) -> None:
+    ledger = Ledger(connect(broker), "m")
+    ledger.set_limits(Limits(requests=0.01))
+    pace = Pace(ledger.gate, "one", threading.Event())
+    pace.look()
+    threads = [threading.Thread(target=pace.take, args=(1, 0, lambda: None)) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: sum(thread.is_alive() for thread in threads) == 4, 10, "the first has what it wants")
+
+    ledger.set_limits(Limits())
+    pace.look()
+
+    for thread in threads:
+        thread.join(3)
+    assert not any(thread.is_alive() for thread in threads)
+
+
+def test_a_process_that_is_to_end_waits_no_more_and_its_share_goes_to_the_next(broker: str) -> None:
+    ledger = Ledger(connect(broker), "m")
+    ledger.set_limits(Limits(requests=0.05))
+    draining = threading.Event()
+    pace = Pace(ledger.gate, "one", draining)
+    pace.look()
+    pace.take(1, 0, lambda: None)
+    ended: list[float] = []
+
+    def go_on() -> None:
+        if draining.is_set():
+            raise Draining("the worker is being stopped")
+
+    def wait() -> None:
+        with pytest.raises(Draining):
+            pace.take(1, 0, go_on)
+        ended.append(time.monotonic())
+
+    threads = [threading.Thread(target=wait) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    client = connect(broker)
+
+    def debt() -> float:
+        """In seconds."""
+        seconds, more = client.time()
+        return float(client.hget("autosync:{m}:pace", "requests")) / 1e6 - seconds - more / 1e6  # type: ignore[arg-type]
+
+    wait_until(lambda: debt() > 30, 10, "one of them stands in line")
+    assert debt() < 41, "and no more than one"
+    draining.set()
+    for thread in threads:
+        thread.join(5)
+    assert len(ended) == 20
+    assert debt() < 21
+
+
+def test_a_broker_that_goes_away_is_waited_for(own_valkey: Valkey) -> None:
+    ledger = Ledger(connect(own_valkey.url), "m")
+    ledger.set_limits(Limits(requests=1000))
+    pace = Pace(ledger.gate, "one", threading.Event())
+    pace.look()
+    pace.take(1, 0, lambda: None)
+    own_valkey.kill()
+    asked = 0
+
+    def go_on() -> None:
+        nonlocal asked
+        asked += 1
+
+    thread = threading.Thread(target=pace.take, args=(1000, 0, go_on))
+    thread.start()
+    wait_until(lambda: asked > 1, 20, "it has met the dead broker")
+    assert thread.is_alive()
+    own_valkey.start()
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def test_places_are_had_for_as_long_as_a_transfer_takes(broker: str) -> None:
+    ledger = Ledger(connect(broker), "m")
+    ledger.set_limits(Limits(inflight=2))
+    one, two = (Pace(ledger.gate, name, threading.Event()) for name in ("one", "two"))
+    for pace in (one, two):
+        pace.look()
+    began: list[float] = []
+
+    def transfer() -> None:
+        with two.transfers(1, lambda: None, large=False):
+            began.append(time.monotonic())
+
+    with one.transfers(16, lambda: None, large=False) as most:
+        assert most == 2
+        thread = threading.Thread(target=transfer)
+        thread.start()
+        wait_until(lambda: connect(broker).zcard("autosync:{m}:queue") == 1, 10, "the other waits")
+        assert not began
+    thread.join(10)
+    assert began
