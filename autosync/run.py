@@ -22,7 +22,7 @@ from types import FrameType
 from .actor import Actor
 from .celery import sending_app
 from .change import LOOK_EVERYWHERE
-from .errors import BrokerError, Exit, SourceUnsure, StartError
+from .errors import BrokerError, BrokerRefused, Exit, SourceUnsure, StartError
 from .feed import Feed, FinishedLook
 from .keys import Keys
 from .ledger import Ledger, Standing, address, connect, owner_prefix
@@ -464,6 +464,8 @@ def insist_on_broker(url: str) -> None:
         StartError: it does not.
     """
     try:
-        Ledger(connect(url), "-").definition()
+        Ledger(connect(url), "-").insist()
+    except BrokerRefused as error:
+        raise StartError(str(error)) from error
     except BrokerError as error:
         raise StartError(f"broker {address(url)} does not answer: {error.what}", "start it, or correct --broker") from error
