@@ -43,7 +43,7 @@ class Ear:
         self._monitor = self._client.monitor()
         self._monitor.__enter__()
         self.heard: list[str] = []
-        self._thread = threading.Thread(target=self._listen)
+        self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
 
     def _listen(self) -> None:
