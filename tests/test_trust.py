@@ -111,6 +111,7 @@ def none_of_ours(valid: dict[str, Any], marker: Path) -> dict[str, bytes]:
         "too many arguments": body([*arguments, "a"], {}, {}),
         "a body that is a number": body(1),
         "a body that is no base64": top(body="***"),
+        "a time in the body that is none": body(["trust", [{"__type__": "datetime", "__value__": 5}]], {}, {}),
         "a body of 50 MB": top(body="A" * 50_000_000),
     }
 
