@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
+from urllib.parse import quote, quote_plus
 
 import click
 
@@ -139,3 +140,12 @@ def listing_of(actor: Actor, prefix: str) -> Iterable[File]:
 def secret_names(actor_class: type[Actor]) -> set[str]:
     """The names of those settings of a class that must not be published."""
     return {str(option.name) for option in actor_class.options if isinstance(option, SecretOption)}
+
+
+def without_secrets(actor: Actor, text: str) -> str:
+    """What an actor or a library of its own said, fit to be shown: the values of its secret options are struck out, also as in URLs."""
+    for name in secret_names(type(actor)):
+        value = str(getattr(actor, name, None) or "")
+        for written in filter(None, (value, quote(value, safe=""), quote_plus(value))):
+            text = text.replace(written, "***")
+    return text

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import ssl
 import sys
 import warnings
 from collections.abc import Mapping
@@ -20,12 +21,27 @@ from celery.loaders.base import BaseLoader
 from kombu.entity import Exchange, Queue
 
 from . import transport
-from .logs import configure
+from .logs import configure, keep_secrets
 from .settings import DEFAULTS, NEEDED
 
 _CONFIG = "celeryconfig"
 #: Of a task Flower would show neither arguments nor result in its list, and those say what a transfer is. Its own settings win over this.
 _COLUMNS = "name,args,state,result,received,runtime,worker"
+
+
+class Secrets:
+    """The values of secret options. Celery tells its settings to Flower and to whoever inspects a worker, with those struck out whose names
+    sound secret; into a dict it looks deeper, and would tell what it finds under a name like `login`. So this is none."""
+
+    def __init__(self, by_name: Mapping[str, str]) -> None:
+        self._by_name = by_name
+
+    def by_name(self) -> Mapping[str, str]:
+        """The values, by the name of the option."""
+        return self._by_name
+
+    def __repr__(self) -> str:
+        return "***"
 
 
 class Loader(BaseLoader):
@@ -41,10 +57,11 @@ class Loader(BaseLoader):
         if os.getcwd() not in sys.path:
             sys.path.append(os.getcwd())  # here stands celeryconfig.py, and maybe an actor of the user's own
         settings = {**DEFAULTS, **_from_module(name), **_from_environment()}
-        settings["autosync_secrets"] = {**_named(settings["autosync_secrets"]), **options_in_environment()}
+        settings["autosync_secrets"] = Secrets({**_named(settings["autosync_secrets"]), **options_in_environment()})
         problem = _problem(settings)
         if problem:
             _give_up(f"{name}: {problem}")
+        settings |= _verified(os.environ.get("CELERY_BROKER_URL") or settings["broker_url"])
         queues = [Queue(queue, Exchange(queue), routing_key=queue) for queue in settings["autosync_queues"]]
         settings.setdefault("task_queues", queues)
         settings.setdefault("task_default_queue", settings["task_queues"][0].name)
@@ -77,6 +94,7 @@ def sending_app(broker: str, queue: str, *, events: bool = True) -> Celery:
             "task_queues": [Queue(queue, Exchange(queue), routing_key=queue)],
             "task_default_queue": queue,
             "task_send_sent_event": events,
+            **_verified(broker),
         }
     )
     return sender
@@ -106,10 +124,16 @@ def _for_celery(broker: str) -> str:
     return broker.replace("unix://", "redis+socket://", 1).replace("?db=", "?virtual_host=") if broker.startswith("unix://") else broker
 
 
+def _verified(broker: str) -> dict[str, Any]:
+    """Of a rediss:// broker kombu takes any certificate, unless it is told not to. What the URL itself says of TLS wins over this."""
+    return {"broker_use_ssl": {"ssl_cert_reqs": ssl.CERT_REQUIRED}} if broker.startswith("rediss://") else {}
+
+
 @signals.celeryd_init.connect
 def _prepare(**_: Any) -> None:
     """What a worker needs before it connects to anything."""
     transport.install()
+    keep_secrets()
 
 
 @signals.worker_ready.connect
@@ -191,6 +215,8 @@ def _problem(settings: Mapping[str, Any]) -> str:
         return "autosync_log_format must be 'text', 'json' or None"
     if not isinstance(settings["broker_url"], str):
         return "broker_url must be a string such as 'redis://host:6379/0'"
+    if settings.get("broker_use_ssl"):
+        return "broker_use_ssl is not read by all of autosync: write broker_url = 'rediss://host:6379/0?ssl_ca_certs=/path/to/ca.pem'"
     return ""
 
 

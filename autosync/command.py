@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from . import logs
-from .actor import Actor, SecretOption
+from .actor import Actor, SecretOption, without_secrets
 from .actors import load
 from .errors import AutosyncError, ConfigurationError, Exit, StartError
 from .host import boot_id
@@ -131,9 +131,9 @@ def _check(actor: Actor) -> None:
     try:
         actor.check()
     except AutosyncError as error:
-        raise StartError(str(error)) from error
+        raise StartError(without_secrets(actor, str(error))) from error
     except Exception as error:  # a user's actor may fail in any way
-        raise StartError(f"the target cannot be used: {type(error).__name__}: {error}") from error
+        raise StartError(without_secrets(actor, f"the target cannot be used: {type(error).__name__}: {error}")) from error
     gc.freeze()
     gc.enable()
     actor.stand_by()

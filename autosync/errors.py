@@ -54,6 +54,13 @@ class BrokerError(AutosyncError):
     """Redis or Valkey did not answer, or answered with an error. Always worth another try."""
 
 
+class BrokerRefused(BrokerError):
+    """The broker will not have us as things are set up: a wrong password, a missing permission, a certificate that does not fit.
+
+    What runs goes on trying, since somebody may mend it; what starts says so and ends.
+    """
+
+
 class TargetError(AutosyncError):
     """The target did not do what it was asked. Tried again later, with growing delays."""
 

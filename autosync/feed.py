@@ -22,8 +22,9 @@ from .glance import glance, is_busy
 from .keys import Keys
 from .ledger import GONE, UNKNOWN, Hint, Ledger
 from .look import MOST_SKIPPED, Comparison, LookReport
+from .settings import DELETE, UPLOAD
 from .settle import Look, Pending, Settle
-from .tasks.messages import DELETE, UPLOAD, Priority, Publisher
+from .tasks.messages import Priority, Publisher
 from .wording import shown
 
 log = logging.getLogger(__name__)

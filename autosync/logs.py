@@ -57,8 +57,13 @@ def configure(form: str, verbosity: int) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.DEBUG if verbosity > 1 else logging.WARNING)
-    for name in _TALKATIVE:
-        logging.getLogger(name).setLevel(logging.ERROR)
+    keep_secrets()
     ours = logging.getLogger("autosync")
     ours.setLevel(logging.WARNING if verbosity < 0 else logging.DEBUG if verbosity > 1 else logging.INFO)
     logging.getLogger("autosync.transfer").setLevel(logging.NOTSET if verbosity > 0 else logging.WARNING)
+
+
+def keep_secrets() -> None:
+    """Have the libraries that tell secrets say errors only, whoever has set up the logging and however much it wants to know."""
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.ERROR)

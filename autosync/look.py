@@ -15,7 +15,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import repeat
 
-from .actor import Actor, listing_of
+from .actor import Actor, listing_of, without_secrets
 from .disksort import Spool, disksort
 from .errors import AutosyncError, OutOfOrder, SourceUnsure, TargetError
 from .files import File, Listing, Page, paged
@@ -145,7 +145,8 @@ class Comparison:
         except AutosyncError:
             raise
         except Exception as error:  # a user's actor may fail in any way
-            raise TargetError(f"the target's clock could not be read: {type(error).__name__}: {error}") from error
+            said = without_secrets(self._actor, f"{type(error).__name__}: {error}")
+            raise TargetError(f"the target's clock could not be read: {said}") from error
         if abs(ahead) > _CLOCK_WORTH_A_LINE:
             log.info("the target's clock is %.0f s %s this host's; that is allowed for", abs(ahead), "ahead of" if ahead > 0 else "behind")
         return ahead
@@ -239,7 +240,8 @@ class Comparison:
         except AutosyncError:
             raise
         except Exception as error:  # a user's actor may fail in any way
-            raise TargetError(f"the target could not be listed: {type(error).__name__}: {error}") from error
+            said = without_secrets(self._actor, f"{type(error).__name__}: {error}")
+            raise TargetError(f"the target could not be listed: {said}") from error
 
     def _refuse_empty_sources(self, path: str) -> None:
         """A share that is not mounted looks like an empty directory. It must not empty the target, not even a part of it. Asked of the

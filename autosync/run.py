@@ -24,7 +24,7 @@ from .actor import Actor
 from .barriers import Barriers
 from .celery import sending_app
 from .change import LOOK_EVERYWHERE, Change, Kind
-from .errors import BrokerError, Exit, SourceUnsure, StartError
+from .errors import BrokerError, BrokerRefused, Exit, SourceUnsure, StartError
 from .feed import Feed, FinishedLook
 from .keys import Keys
 from .ledger import Ledger, Standing, address, connect, owner_prefix
@@ -500,6 +500,8 @@ def insist_on_broker(url: str) -> None:
         StartError: it does not.
     """
     try:
-        Ledger(connect(url), "-").definition()
+        Ledger(connect(url), "-").insist()
+    except BrokerRefused as error:
+        raise StartError(str(error)) from error
     except BrokerError as error:
         raise StartError(f"broker {address(url)} does not answer: {error.what}", "start it, or correct --broker") from error

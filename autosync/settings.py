@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+#: The names of the tasks, as they stand in messages.
+UPLOAD, DELETE = TASKS = ("autosync.upload", "autosync.delete")
+
 #: What a deployment may change in its celeryconfig.py.
 DEFAULTS: dict[str, Any] = {
     "broker_url": "redis://127.0.0.1:6379/0",

@@ -1,10 +1,35 @@
-"""kombu's Redis transport, as autosync uses it."""
+"""kombu's Redis transport, as autosync uses it: cheaper, and with a guard at the queue.
+
+Whoever can write to the broker can put anything into a queue. kombu and Celery end the worker over a message whose envelope is damaged,
+show the content of one that they do not know, and do what its headers say. So what is not a message of ours ends here, with one line in the
+log, before Celery sees it and before its body is read as anything but JSON.
+"""
 
 from __future__ import annotations
 
+import binascii
+import json
+import logging
+import re
+from collections.abc import Callable
 from typing import Any
 
 import kombu.transport.redis
+
+from .settings import TASKS
+
+log = logging.getLogger(__name__)
+
+#: The body of the largest batch: 1,000 keys of PATH_MAX, each byte written as six characters, in base64.
+_LONGEST_BODY = 32 << 20
+#: What Celery makes for an id, with str(uuid4()); it stands in log lines.
+_ID = re.compile(r"[0-9a-f-]{36}")
+#: Headers and parts of the body with which a message could ask for more than its task: to be kept for later, to be followed by others.
+_MORE = ("eta", "expires", "group", "shadow", "stamped_headers", "stamps")
+#: What kombu's reader of JSON, which also makes times and the like, raises of what it cannot read.
+_UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
+#: Lists that are not for tasks: answers to what one worker asks the others, in a list of its own.
+_ANSWERS = ".reply.celery.pidbox"
 
 
 class Channel(kombu.transport.redis.Channel):
@@ -19,6 +44,29 @@ class Channel(kombu.transport.redis.Channel):
             self._pooled = super()._create_client()  # type: ignore[no-untyped-call]
         return self._pooled
 
+    def basic_consume(self, queue: str, *args: Any, **kwargs: Any) -> Any:
+        """Consume, behind the guard."""
+        tag = super().basic_consume(queue, *args, **kwargs)  # type: ignore[no-untyped-call]
+        deliver: Callable[[Any], None] = self.connection._callbacks[queue]
+        is_for_tasks = queue not in self._fanout_queues and not queue.endswith(_ANSWERS)
+
+        def deliver_if_sound(raw: Any) -> None:
+            why = _envelope_fault(raw) or (_task_fault(raw) if is_for_tasks else "")
+            if why:
+                log.warning("a message in %s is none of autosync's and is dropped: %s", queue, why)
+            else:
+                deliver(raw)
+
+        self.connection._callbacks[queue] = deliver_if_sound
+        return tag
+
+    def _brpop_read(self, **options: Any) -> Any:
+        try:
+            return super()._brpop_read(**options)  # type: ignore[no-untyped-call]
+        except _UNREADABLE as error:  # it is out of the list by now
+            log.warning("a message is none of autosync's and is dropped: %s", type(error).__name__)
+            return True
+
 
 def install() -> None:
     """Have kombu use it from now on, for every connection to a Redis."""
@@ -26,3 +74,49 @@ def install() -> None:
     # When a connection breaks, kombu tries to put messages back that are being worked on. It cannot while the broker is away, and kombu 5.7
     # ends the worker over it.
     Channel.do_restore = False
+
+
+def _without_types(found: dict[str, Any]) -> dict[str, Any]:
+    """Celery would make times and the like of such an object, or fail."""
+    if "__type__" in found:
+        raise ValueError("an object with a type")
+    return found
+
+
+#: Made once: json.loads would make one for each message.
+_READER = json.JSONDecoder(object_hook=_without_types)
+
+
+def _envelope_fault(raw: Any) -> str:
+    """What is wrong with what kombu puts around every message; "" if nothing is."""
+    if not isinstance(raw, dict) or not isinstance(raw.get("properties"), dict) or not isinstance(raw.get("headers"), dict):
+        return "it has no properties or no headers"
+    properties = raw["properties"]
+    if not isinstance(properties.get("delivery_tag"), str) or not isinstance(properties.get("delivery_info"), dict):
+        return "it has no delivery tag"
+    if (raw.get("content-type"), raw.get("content-encoding")) != ("application/json", "utf-8"):
+        return "it is not JSON"
+    if properties.get("body_encoding") != "base64" or not isinstance(raw.get("body"), str):
+        return "its body is not in base64"
+    return ""
+
+
+def _task_fault(raw: dict[str, Any]) -> str:
+    """What distinguishes it from a message that `tasks.messages` sends; "" if nothing does. The task itself looks at mirror and keys."""
+    headers, body = raw["headers"], raw["body"]
+    if headers.get("task") not in TASKS:
+        return "there is no such task"
+    if not isinstance(headers.get("id"), str) or not _ID.fullmatch(headers["id"]):
+        return "it has no id"
+    if any(headers.get(name) for name in _MORE) or headers.get("timelimit") not in (None, [None, None]) or headers.get("retries") != 0:
+        return "its headers ask for more than a task"
+    if not all(headers.get(name) is None or isinstance(headers[name], str) for name in ("root_id", "parent_id", "argsrepr", "kwargsrepr")):
+        return "its headers are damaged"
+    if len(body) > _LONGEST_BODY:
+        return f"its body has {len(body)} characters"
+    try:
+        args, kwargs, embedded = _READER.decode(binascii.a2b_base64(body, strict_mode=True).decode())
+        is_plain = len(args) == 2 and isinstance(args, list) and kwargs == {} and not any(embedded.values())
+    except _UNREADABLE:
+        return "its body is damaged"
+    return "" if is_plain else "its body asks for more than a task"

@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 import pytest
 
 from autosync.actor import Actor
+from autosync.celery import Secrets
 from autosync.errors import BrokerError, PermanentError, TargetError
 from autosync.files import File
 from autosync.host import boot_id
@@ -851,7 +852,7 @@ def test_a_file_that_was_torn_a_thousand_times_is_tried_again(make: Callable[...
 
 def test_a_process_has_one_box_however_many_tasks_begin_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     class App:
-        conf = SimpleNamespace(broker_url="", autosync_sources=[], autosync_secrets={})
+        conf = SimpleNamespace(broker_url="", autosync_sources=[], autosync_secrets=Secrets({}))
 
     def slowly(*_: object) -> object:
         time.sleep(0.1)

@@ -987,6 +987,7 @@ def test_what_is_held_back_and_what_is_skipped_is_kept(ledger: Ledger) -> None:
 
 def calls(ledger: Remembering) -> dict[str, Callable[[], object]]:
     return {
+        "insist": lambda: ledger.insist("celery.pidbox"),
         "register": lambda: ledger.register("{}", "v"),
         "definition": ledger.definition,
         "cleared": ledger.cleared,

@@ -12,7 +12,8 @@ from conftest import Programs
 from autosync.celery import sending_app
 from autosync.ledger import GONE, Ledger, connect
 from autosync.server import EmbeddedServer
-from autosync.tasks.messages import DELETE, Priority, Publisher
+from autosync.settings import DELETE
+from autosync.tasks.messages import Priority, Publisher
 
 HOST = """
 import pathlib, sys, threading

@@ -263,6 +263,7 @@ def test_the_repositorys_celeryconfig_loads_and_repeats_the_defaults(monkeypatch
     monkeypatch.syspath_prepend(str(ROOT))
 
     settings = Loader(app=None).read_configuration()
+    settings["autosync_secrets"] = settings["autosync_secrets"].by_name()
 
     assert {name: settings[name] for name in DEFAULTS} == DEFAULTS
     assert set(settings) - set(DEFAULTS) == {"task_queues", "task_default_queue"}

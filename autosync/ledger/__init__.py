@@ -37,7 +37,7 @@ _BARRIER_SECONDS = 3600
 PLACE = 15.0
 
 _MIRRORS = PREFIX + "mirrors"
-_SCRIPTS = ("mark", "claim", "renew", "done", "sweep", "forfeit", "guard", "upload", "pace", "places")
+_SCRIPTS = ("mark", "claim", "renew", "done", "sweep", "forfeit", "guard", "upload", "pace", "places", "rights")
 
 T = TypeVar("T")
 
@@ -96,6 +96,25 @@ class Ledger:
             pipe.hget(self._keys[0], "epoch")
             epoch: bytes = pipe.execute()[-1]
             return f"{epoch.decode()} {run}"
+
+    def insist(self, listening: str = "") -> None:
+        """See that the broker answers and lets this user do all that a ledger needs.
+
+        Args:
+            listening: a channel that it must be allowed to listen to as well.
+
+        Raises:
+            BrokerRefused: it will not.
+            BrokerError: it does not answer.
+        """
+        with broker_errors(self._client):
+            self._client.ping()
+        self._call("rights", [], [f"{PREFIX}{{{self._mirror}}}:rights"])
+        if listening:
+            with broker_errors(self._client), self._client.pubsub() as channel:  # type: ignore[no-untyped-call]
+                database = self._client.connection_pool.connection_kwargs.get("db") or 0
+                channel.psubscribe(f"{PREFIX}/{database}.{listening}")  # as kombu does, whose names these are
+                channel.get_message(timeout=5)
 
     def _run(self) -> str:
         """Which run of the server this is. One that was killed comes back without what it had not written, which with `appendfsync

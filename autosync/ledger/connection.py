@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,10 +14,17 @@ import redis
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
-from ..errors import BrokerError, ConfigurationError
+from ..errors import BrokerError, BrokerRefused, ConfigurationError
 
 #: Which of our commands met with the error: redis-py and Valkey put it around what happened.
-_ABOUT_US = re.compile(r"^Command # \d+ \(.*?\) of pipeline caused error: | script: .*$", re.DOTALL)
+_ABOUT_US = re.compile(r"^Command # \d+ \(.*?\) of pipeline caused error: | script: \S*,? ?on @user_script.*$", re.DOTALL)
+#: How it begins where a script of ours meets with it.
+_REFUSED_IN_SCRIPT = "ACL failure in script: "
+
+#: Options of a rediss:// URL that name files.
+_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+#: What OpenSSL says of an answer that is no TLS at all.
+_NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE")
 
 
 def address(url: str) -> str:
@@ -24,14 +33,17 @@ def address(url: str) -> str:
     login, at, where = rest.rpartition("@")
     if at and ":" in login:
         login = login.partition(":")[0] + ":***"
-    return re.sub(r"([?&]password=)[^&]*", r"\1***", f"{begin}{mark}{login}{at}{where}")
+    return re.sub(r"([?&](?:ssl_)?password=)[^&]*", r"\1***", f"{begin}{mark}{login}{at}{where}")
 
 
 def connect(url: str) -> redis.Redis:
     """A client for a broker's URL, in the spellings that Celery takes: redis://, rediss://, redis+socket:///path, unix:///path.
 
+    With rediss:// the server's certificate must fit its name and come from an authority that this host trusts, or from one in the file
+    that ?ssl_ca_certs= names.
+
     Raises:
-        ConfigurationError: the URL is none of these.
+        ConfigurationError: the URL is none of these, or names a file that cannot be read.
     """
     try:
         parts = urlsplit(url)
@@ -40,12 +52,17 @@ def connect(url: str) -> redis.Redis:
         if parts.scheme == "redis+socket":
             query = parse_qs(parts.query)
             url = f"unix://{parts.path}?db={query.get('virtual_host', ['0'])[0]}"
-        return redis.Redis.from_url(url, socket_timeout=15, socket_connect_timeout=5, retry=Retry(ConstantBackoff(0.1), 1), **options)
+        client = redis.Redis.from_url(url, socket_timeout=15, socket_connect_timeout=5, retry=Retry(ConstantBackoff(0.1), 1), **options)
     except (ValueError, TypeError):
         # Their texts may quote a part of the password.
         raise ConfigurationError(
             f"broker {address(url)} is not an address of a Redis or Valkey", "for example redis://host:6379/0 or unix:///path/to/socket"
         ) from None
+    for name in _FILES:
+        path = client.connection_pool.connection_kwargs.get(name)
+        if path and not os.access(path, os.R_OK):
+            raise ConfigurationError(f"broker {address(url)}: {path} cannot be read", f"correct {name}, or the permissions of the file")
+    return client
 
 
 @contextmanager
@@ -56,4 +73,34 @@ def broker_errors(client: redis.Redis) -> Iterator[None]:
     except redis.exceptions.RedisError as error:
         kwargs = client.connection_pool.connection_kwargs
         where = kwargs.get("path") or f"{kwargs.get('host')}:{kwargs.get('port')}"
-        raise BrokerError(f"broker at {where}: {_ABOUT_US.sub('', str(error))}") from error
+        user = kwargs.get("username") or "default"
+        raise _meaning(error, f"broker at {where}", user, has_password=bool(kwargs.get("password"))) from error
+
+
+def _meaning(error: redis.exceptions.RedisError, broker: str, user: str, *, has_password: bool) -> BrokerError:
+    """Our error for redis-py's. It never quotes the password, nor does what the server says."""
+    said = _ABOUT_US.sub("", str(error))
+    if isinstance(error, redis.exceptions.AuthenticationError):
+        what = f"the password of user {user} is wrong" if has_password else "it wants a password"
+        return BrokerRefused(f"{broker}: {what}", "correct user and password in the broker's URL (docs/operations.md)")
+    if isinstance(error, redis.exceptions.NoPermissionError) or said.startswith(_REFUSED_IN_SCRIPT):
+        said = said.removeprefix(_REFUSED_IN_SCRIPT)
+        return BrokerRefused(f"{broker}: user {user} lacks a permission: {said}", "give it those that docs/operations.md lists")
+    tls = _tls_error(error)
+    if isinstance(tls, ssl.SSLCertVerificationError):
+        return BrokerRefused(
+            f"{broker}: its certificate does not fit: {tls.verify_message}",
+            "correct the host, or name the file of its authority with ?ssl_ca_certs= in the broker's URL",
+        )
+    if tls is not None and tls.reason in _NO_TLS:
+        return BrokerRefused(f"{broker}: it does not speak TLS on this port", "correct the port, or write redis:// instead of rediss://")
+    return BrokerError(f"{broker}: {said}")
+
+
+def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
+    """What redis-py was told by TLS, if it was."""
+    while error is not None:
+        if isinstance(error, ssl.SSLError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None

@@ -13,7 +13,7 @@ from contextlib import ExitStack, closing, suppress
 from functools import partial
 from typing import NamedTuple, TypeVar
 
-from ..actor import Actor, can_delete_many
+from ..actor import Actor, can_delete_many, without_secrets
 from ..errors import AutosyncError, BrokerError, Draining, LeaseLost, PermanentError, SlowDown, Torn
 from ..files import File
 from ..ledger import UNKNOWN, Claim, Deed, Failure, Outcome, now
@@ -291,7 +291,8 @@ class Batch:
                 self._known.ledger.ended(claim.key, token)
             except Exception as error:
                 level = logging.WARNING if isinstance(error, PermanentError) else logging.INFO
-                log.log(level, "%s: an unfinished upload stays open for now: %s", shown(claim.key), error)
+                said = without_secrets(self._known.actor, str(error))
+                log.log(level, "%s: an unfinished upload stays open for now: %s", shown(claim.key), said)
                 if time.monotonic() > until:
                     return
 
@@ -465,6 +466,7 @@ class Batch:
         if isinstance(error, SlowDown):
             self._known.pace.slow_down()
         reason = str(error) if isinstance(error, AutosyncError) else f"{type(error).__name__}: {error}"
+        reason = without_secrets(self._known.actor, reason)
         tries = claim.attempts + 1
         if isinstance(error, PermanentError) or tries >= self._known.mirror.attempts:
             log.info("failed: %s: %s", shown(claim.key), reason)  # the file host tells of failures as a whole

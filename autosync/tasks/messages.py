@@ -15,10 +15,8 @@ from celery import Celery
 from kombu.connection import Connection
 
 from ..ledger import Hint, Ledger, Marked, Message
+from ..settings import UPLOAD
 from ..wording import human_size, shown
-
-UPLOAD = "autosync.upload"
-DELETE = "autosync.delete"
 
 
 class Priority(IntEnum):

@@ -7,6 +7,7 @@ depends on the disk at that moment, not on its name.
 from __future__ import annotations
 
 import logging
+import reprlib
 import threading
 import time
 from collections.abc import Sequence
@@ -15,12 +16,12 @@ from typing import Any
 
 from celery import Celery, Task, shared_task, signals
 
-from ..errors import AutosyncError, BrokerError
-from ..ledger import Claim, Deed, Failure, Outcome, now
+from ..errors import AutosyncError, BrokerError, BrokerRefused, ConfigurationError
+from ..ledger import Claim, Deed, Failure, Ledger, Outcome, connect, now
 from ..processes import allow_many_open_files
+from ..settings import DELETE, UPLOAD
 from .batch import Batch
 from .box import Known, UploadBox
-from .messages import DELETE, UPLOAD
 from .progress import Progress
 
 log = logging.getLogger("autosync.transfer")
@@ -29,6 +30,8 @@ _one_at_a_time = threading.Lock()
 
 #: How long a task waits for a broker that does not answer before it leaves its keys to the sweep, in seconds.
 _BROKER_PATIENCE = 30.0
+#: No message of ours has more keys, and no mirror a longer name.
+_MOST_KEYS, _LONGEST_NAME = 10_000, 100
 
 
 def box_of(app: Celery) -> UploadBox:
@@ -40,9 +43,20 @@ def box_of(app: Celery) -> UploadBox:
 @cache
 def _made_for(app: Celery) -> UploadBox:
     conf = app.conf
-    box = UploadBox(conf.broker_url, conf.autosync_sources, conf.autosync_secrets)
+    box = UploadBox(conf.broker_url, conf.autosync_sources, conf.autosync_secrets.by_name())
     signals.worker_shutting_down.connect(lambda **_: box.draining.set(), weak=False)
     return box
+
+
+@signals.celeryd_init.connect
+def _insist_on_broker(conf: Any, **_: Any) -> None:
+    """A broker that is away is waited for. One that refuses this box would be asked for ever, so the program ends with one line instead."""
+    try:
+        Ledger(connect(conf.broker_url), "-").insist(listening="celery.pidbox")
+    except (BrokerRefused, ConfigurationError) as error:
+        raise SystemExit(f"autosync: {error}") from error
+    except BrokerError as error:
+        log.debug("%s", error)
 
 
 @signals.worker_ready.connect
@@ -72,7 +86,7 @@ def run(task: Task, name: str, keys: Sequence[str]) -> str:
         keys: of the batch.
     """
     if not _is_sound(name, keys):
-        log.warning("a message for mirror %r was not understood and is dropped", name)
+        log.warning("a message for mirror %s was not understood and is dropped", reprlib.repr(name))
         return "not understood"
     began = time.monotonic()
     box = box_of(task.app)
@@ -96,7 +110,9 @@ def run(task: Task, name: str, keys: Sequence[str]) -> str:
 
 
 def _is_sound(name: Any, keys: Any) -> bool:
-    return isinstance(keys, list) and all(_is_text(text) for text in (name, *keys))
+    if not isinstance(keys, list) or len(keys) > _MOST_KEYS or not all(_is_text(text) for text in (name, *keys)):
+        return False
+    return len(name) <= _LONGEST_NAME
 
 
 def _is_text(found: Any) -> bool:

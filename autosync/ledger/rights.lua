@@ -1,0 +1,19 @@
+-- rights: may this user do all that autosync does? Better asked at the start than met with at the first file that is saved.
+-- KEYS[1] a key that is used for nothing else; nothing is left of it.
+-- Returns the server's first refusal as an error, or 1.
+local key = KEYS[1]
+for _, command in ipairs({
+  {'DEL', key}, {'TIME'}, {'EXISTS', key}, {'GET', key}, {'SET', key, '', 'PX', 1000}, {'PTTL', key}, {'DEL', key},
+  {'HSET', key, 'a', 1}, {'HSETNX', key, 'b', 1}, {'HINCRBY', key, 'a', 1}, {'HGET', key, 'a'}, {'HMGET', key, 'a', 'b'},
+  {'HGETALL', key}, {'HSCAN', key, 0}, {'HLEN', key}, {'HDEL', key, 'a'}, {'DEL', key},
+  {'ZADD', key, 1, 'a'}, {'ZCARD', key}, {'ZSCORE', key, 'a'}, {'ZRANGE', key, 0, 0}, {'ZRANGEBYSCORE', key, 0, 1}, {'ZREM', key, 'a'},
+  {'LPUSH', key, 'a'}, {'LLEN', key}, {'DEL', key},
+  {'SADD', key, 'a'}, {'SMEMBERS', key}, {'DEL', key},
+}) do
+  local answer = redis.pcall(unpack(command))
+  if type(answer) == 'table' and answer.err then
+    redis.pcall('DEL', key)
+    return answer
+  end
+end
+return 1

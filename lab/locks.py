@@ -1,0 +1,114 @@
+"""A broker behind locks: a Valkey with users and passwords, TLS in front of it, and the certificates for that.
+
+The Valkey that the tests run is built without TLS. So a relay stands in front of it, as stunnel would: what a client meets is TLS.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import ipaddress
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import redis
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from .servers import Server, Valkey, free_port
+
+#: Of the user `default`, who may do everything.
+OPERATOR = "the-operators-own"
+
+
+class LockedValkey(Valkey):
+    """A Valkey that lets nobody in without a password.
+
+    Args:
+        directory: for its data.
+        users: lines of an ACL file, beside the one of the user `default`.
+    """
+
+    def __init__(self, directory: Path, users: Sequence[str]) -> None:
+        super().__init__(directory)
+        self._acl = directory / "users.acl"
+        self._acl.write_text("\n".join([f"user default on >{OPERATOR} ~* &* +@all", *users, ""]))
+
+    def command(self) -> list[str]:
+        return [*super().command(), "--aclfile", str(self._acl)]
+
+    def client(self) -> redis.Redis:
+        """The operator's."""
+        return redis.Redis.from_url(f"redis://default:{OPERATOR}@127.0.0.1:{self.port}/0", socket_timeout=5)
+
+    def address_for(self, user: str, password: str) -> str:
+        """The URL of a user."""
+        return f"redis://{user}:{password}@127.0.0.1:{self.port}/0"
+
+
+class Authority:
+    """Signs certificates. `file` is its own, which clients are given.
+
+    Args:
+        directory: where the files are kept.
+        name: of the authority.
+    """
+
+    def __init__(self, directory: Path, name: str) -> None:
+        self._name = _named(name)
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self.file = directory / f"{name}.pem"
+        made = self._made(self._name, self._key).add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        self.file.write_bytes(made.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+
+    def certificate(self, host: str) -> Path:
+        """A certificate for a host, by name or address, with its key, in one file."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        try:
+            names: x509.GeneralName = x509.IPAddress(ipaddress.ip_address(host))
+        except ValueError:
+            names = x509.DNSName(host)
+        made = self._made(_named(host), key).add_extension(x509.SubjectAlternativeName([names]), critical=False)
+        file = self.file.with_name(f"{self.file.stem}-{host}.pem")
+        file.write_bytes(
+            key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+            + made.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+        )
+        return file
+
+    def _made(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+        now = datetime.datetime.now(datetime.UTC)
+        made = x509.CertificateBuilder().subject_name(subject).issuer_name(self._name).public_key(key.public_key())
+        made = made.serial_number(x509.random_serial_number())
+        return made.not_valid_before(now - datetime.timedelta(hours=1)).not_valid_after(now + datetime.timedelta(days=1))
+
+
+def _named(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+
+
+class TlsRelay(Server):
+    """Speaks TLS on a port of its own, and hands on to another port of this host what comes in.
+
+    Args:
+        directory: for its log.
+        certificate: with the key in the same file.
+        to: the port behind it.
+    """
+
+    def __init__(self, directory: Path, certificate: Path, to: int) -> None:
+        super().__init__(directory)
+        self._certificate = certificate
+        self._to = to
+        self.port = free_port()
+
+    def command(self) -> list[str]:
+        return [sys.executable, str(Path(__file__).with_name("relay.py")), str(self._certificate), str(self.port), str(self._to)]
+
+    def answers(self) -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+            return True
+        return False
