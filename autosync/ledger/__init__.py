@@ -444,7 +444,7 @@ class Ledger:
         with broker_errors(self._client):
             pipe = self._client.pipeline()
             pipe.srem(_MIRRORS, self._mirror)
-            pipe.unlink(*self._keys, self._place, self._skipped, self._asked)
+            pipe.delete(*self._keys, self._place, self._skipped, self._asked, *self.gate.keys)
             pipe.execute()
 
     def dirty(self) -> int:

@@ -45,6 +45,11 @@ class Gate:
         self._bell = base + "bell:"
         self._places = [base + part for part in ("mirror", "places", "queue", "asking")] + [self._bell]
 
+    @property
+    def keys(self) -> list[str]:
+        """The keys in Redis that are its own, but for those that vanish by themselves."""
+        return [self._pace[1], *self._places[1:4]]
+
     def limits(self) -> Limits:
         """The limits that are set."""
         with broker_errors(self._client):
