@@ -21,6 +21,9 @@ def main(broker: str, name: str, requests: int, size: int, threads: int) -> None
             pace.take(requests, size, lambda: None)
             sys.stdout.write(f"{time.clock_gettime(time.CLOCK_MONOTONIC)}\n")
 
+    pace.take(requests, size, lambda: None)
+    with connect(broker) as client:
+        client.sadd("came", name)
     for _ in range(threads):
         threading.Thread(target=work, daemon=True).start()
     sys.stdin.read()  # until the test closes it
