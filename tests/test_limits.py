@@ -344,7 +344,7 @@ def test_a_fleet_keeps_to_its_limit(programs: Programs, broker: str, proxy: Prox
 
     wait_until(lambda: len(sent(proxy)) > 550, 60, "most are sent")
     came = sent(proxy)[100:500]
-    assert 60 * 0.75 < len(came) / (came[-1] - came[0]) < 60 * 1.1, "not more; less only as far as this machine was busy"
+    assert len(came) / (came[-1] - came[0]) == pytest.approx(60, rel=0.05)
 
 
 @pytest.mark.slow
@@ -366,7 +366,7 @@ def test_large_files_of_a_fleet_keep_to_its_bandwidth(
 
     wait_until(enough, 60, "most of it has passed", pause=0.05)
     begin, end = (next(one for one in passed if one[1] >= mark * MEBI) for mark in (4, 28))
-    assert 4e6 * 0.75 < (end[1] - begin[1]) / (end[0] - begin[0]) < 4e6 * 1.1
+    assert (end[1] - begin[1]) / (end[0] - begin[0]) == pytest.approx(4e6, rel=0.08)
     rates = [(later[1] - one[1]) / (later[0] - one[0]) for one, later in zip(passed, passed[20:], strict=False)]
     assert max(rates) < 8e6, "in no second twice as much"
 
