@@ -14,7 +14,7 @@ class _Barrier:
     name: str
     is_through: Callable[[], bool]
     #: Looks may say that files are still to settle, so what they have said has to pass too.
-    rounds_left: int = 1
+    is_last_round: bool = False
 
 
 class Barriers:
@@ -44,8 +44,7 @@ class Barriers:
     def _is_reached(self, one: _Barrier) -> bool:
         if not one.is_through():
             return False
-        if not one.rounds_left:
+        if one.is_last_round:
             return True
-        one.rounds_left -= 1
-        one.is_through = self._settle.passage()
-        return one.is_through() and not one.rounds_left
+        one.is_through, one.is_last_round = self._settle.passage(), True
+        return one.is_through()

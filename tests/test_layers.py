@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 import autosync
+from autosync.control.exporter import BOUNDS
 
 PACKAGE = Path(str(autosync.__file__)).parent
 
@@ -150,6 +151,13 @@ def test_what_is_imported_is_what_pip_installs() -> None:
 
     assert not missing
     assert "boto3" in installed
+
+
+def test_the_exporter_knows_the_bounds_by_which_the_ledger_counts() -> None:
+    counted = re.search(r"ipairs\(\{([0-9, ]+)\}\)", (PACKAGE / "ledger" / "done.lua").read_text())
+
+    assert counted is not None
+    assert tuple(map(int, counted[1].split(","))) == BOUNDS
 
 
 def test_every_module_stands_on_one_floor() -> None:

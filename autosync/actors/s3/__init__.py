@@ -94,7 +94,8 @@ class S3Actor(Actor):
 
     def list(self, prefix: str = "") -> Listing:
         """Every object below the prefix. S3 lists in byte order; servers that do not are found out while comparing."""
-        return PagedListing(self._listings.pages(prefix), already_sorted=True)
+        has_keys = not prefix or _is_text(prefix)
+        return PagedListing(self._listings.pages(prefix) if has_keys else (), already_sorted=True)
 
     def upload(self, file: File) -> None:
         """Send one file: in one request if it is small, in parts if not."""

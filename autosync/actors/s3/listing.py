@@ -73,8 +73,6 @@ class Listings:
         Raises:
             TargetError: it does not.
         """
-        if not prefix.isascii() and not _is_text(prefix):
-            return  # S3 has no such keys
         token: str | None = ""
         apart, self._apart = self._apart, None
         if apart is not None:
@@ -157,14 +155,6 @@ class Listings:
                     [one["LastModified"].timestamp() for one in found],
                     [one.get("ETag", "").strip('"') or None for one in found],
                 )
-
-
-def _is_text(prefix: str) -> bool:
-    try:
-        prefix.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def next_token(text: str) -> str | None:
