@@ -58,8 +58,9 @@ class Actor:
         """
 
     def stand_by(self) -> None:
-        """The first listing will be asked for soon. Called by the main thread while it is the only one, so this process may be forked; not
-        called before each listing, nor by workers."""
+        """`check` and the first listing will be asked for soon. Called by the main thread while it is the only one, so this process may be
+        forked, and what that finds out may take as long as there are other things to be loaded; not called before each listing, nor by
+        workers."""
 
     def list(self, prefix: str = "") -> Iterable[File]:
         """What the target holds.

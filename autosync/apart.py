@@ -1,15 +1,15 @@
-"""A generator that runs in a process of its own, so that it takes no time from the threads of this one, of which Python runs one at a
-time."""
+"""Work in a process of its own, so that it takes no time from the threads of this one, of which Python runs one at a time."""
 
 from __future__ import annotations
 
 import fcntl
+import gc
 import marshal
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Any
+from typing import Any, BinaryIO
 
 from .processes import Child, call_itself, has_one_thread
 
@@ -20,19 +20,22 @@ _LENGTH = 4
 
 
 class Apart:
-    """A fork of this process, made at once, that waits until the items of its generator are asked for.
+    """A fork of this process, made at once. It finds something out, if it is to, and then waits until the items of its generator are asked
+    for.
 
-    To be made by the main thread, while it is the only one (see `stands_by`).
+    To be made by the main thread, while it is the only one (see `stands_by`). What is found and what is yielded is of Python's plain types,
+    which `marshal` can write. Connections that this process has are not the other's to use.
 
     Args:
         name: for messages, and in the list of processes.
-        work: makes the generator of one argument. Connections that this process has are not its to use. What it yields is of Python's
-            plain types, which `marshal` can write.
+        work: makes the generator of one argument.
+        find: finds something out, which is asked for (`found`) before the items are.
     """
 
-    def __init__(self, name: str, work: Callable[[str], Iterator[Any]]) -> None:
+    def __init__(self, name: str, work: Callable[[str], Iterator[Any]], find: Callable[[], Any] | None = None) -> None:
         self._name = name
         self._work = work
+        self._find = find
         self._asked, self._ask = os.pipe()
         self._told, self._tell = os.pipe()
         with suppress(OSError):
@@ -45,27 +48,30 @@ class Apart:
             os.close(self._tell)
 
     @classmethod
-    def stands_by(cls, name: str, work: Callable[[str], Iterator[Any]]) -> Apart | None:
+    def stands_by(cls, name: str, work: Callable[[str], Iterator[Any]], find: Callable[[], Any] | None = None) -> Apart | None:
         """One of these, or None where this process cannot be forked any more, or has no room for it."""
         if not has_one_thread():
             return None
         try:
-            return cls(name, work)
+            return cls(name, work, find)
         except OSError:
             return None
 
+    def found(self) -> Any:
+        """What was found out, once; waits for it. None if that failed, or the process died: it does nothing more then."""
+        with open(self._told, "rb", closefd=False) as told:
+            found = next(_read(told), None)
+        if found is None:
+            self.close()
+        return found
+
     def items(self, argument: str) -> Iterator[Any]:
-        """What the generator yields for this argument, once. It ends early, without an error, if the generator fails or its process dies:
-        whoever has to know ends what is yielded with something that says so."""
+        """What the generator yields for this argument, once. It ends early, without an error, if the generator fails or
+        its process dies: whoever has to know ends what is yielded with something that says so."""
         try:
             os.write(self._ask, argument.encode("utf-8", "surrogatepass") + b"\0")
             with open(self._told, "rb", buffering=_ROOM, closefd=False) as told:
-                while len(length := told.read(_LENGTH)) == _LENGTH:
-                    size = int.from_bytes(length, "little")
-                    item = told.read(size)
-                    if len(item) < size:
-                        return
-                    yield marshal.loads(item)  # noqa: S302 - written by a process of ours
+                yield from _read(told)
         except BrokenPipeError:
             return
         finally:
@@ -85,19 +91,37 @@ class Apart:
         call_itself([self._name])
         os.close(self._ask)
         os.close(self._told)
+        with open(self._tell, "wb", buffering=0) as told, suppress(Exception):
+            self._answer(told.fileno())
+        return 0
+
+    def _answer(self, told: int) -> None:
+        if self._find is not None:
+            _write(told, self._find())
+            gc.freeze()  # what was loaded for that is no garbage
+            gc.enable()
         argument = b""
         while not argument.endswith(b"\0"):
             data = os.read(self._asked, 1 << 16)
             if not data:
-                return 0  # nobody will ask any more
+                return  # nobody will ask any more
             argument += data
-        with suppress(Exception), open(self._tell, "wb", buffering=0) as told:
-            for item in self._work(argument[:-1].decode("utf-8", "surrogatepass")):
-                written = marshal.dumps(item)
-                _write(told.fileno(), len(written).to_bytes(_LENGTH, "little") + written)
-        return 0
+        for item in self._work(argument[:-1].decode("utf-8", "surrogatepass")):
+            _write(told, item)
 
 
-def _write(descriptor: int, data: bytes) -> None:
+def _read(told: BinaryIO) -> Iterator[Any]:
+    """What `_write` has written, as far as it is whole."""
+    while len(length := told.read(_LENGTH)) == _LENGTH:
+        size = int.from_bytes(length, "little")
+        item = told.read(size)
+        if len(item) < size:
+            return
+        yield marshal.loads(item)  # noqa: S302 - written by a process of ours
+
+
+def _write(descriptor: int, item: Any) -> None:
+    written = marshal.dumps(item)
+    data = len(written).to_bytes(_LENGTH, "little") + written
     while data:
         data = data[os.write(descriptor, data) :]

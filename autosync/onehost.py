@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-from .celery import work
 from .errors import StartError
 from .mirror import Mirror
 from .processes import Child, call_itself, has_one_thread
@@ -189,6 +188,8 @@ class OneHost:
             os.close(outlet)
             os.read(inlet, 1)
             os.close(inlet)
+        from .celery import work  # loaded by the parent long ago, while the broker came up
+
         return work(f"{_node(name, number)}@{socket.gethostname()}", heartbeat=not self.is_alone)
 
     def _command(self, name: str, number: int) -> list[str]:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from email.utils import formatdate
+from http.client import RemoteDisconnected
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,7 +26,10 @@ from autosync.actor import Actor, can_delete_many, listing_of
 from autosync.actors import load, short_names
 from autosync.actors.s3 import SMALL, clients
 from autosync.actors.s3.parts import PartsUpload
-from autosync.errors import BrokerError, ConfigurationError, PermanentError, TargetError, TargetRefused, Torn
+from autosync.actors.s3.proxied import ProxiedUploads
+from autosync.actors.s3.uploads import Uploads
+from autosync.actors.s3.wire import Answer, Sent
+from autosync.errors import BrokerError, ConfigurationError, PermanentError, SlowDown, TargetError, TargetRefused, Torn
 from autosync.files import File
 from autosync.reading import SourceFile
 
@@ -309,8 +313,28 @@ def test_keys_that_s3_cannot_have_are_refused_for_good(exact_bucket: Bucket, con
     assert exact_bucket.sizes() == {"x" * 1024: 1}
 
 
-def test_an_upload_that_fails_leaves_no_open_parts(bucket: Bucket, content: Content) -> None:
-    actor = load("s3")(target_container=bucket.name, endpoint_url=bucket.server.url)
+@pytest.fixture(params=["direct", "by a proxy"])
+def large(request: pytest.FixtureRequest, bucket: Bucket) -> Iterator[Actor]:
+    """An actor that sends large files in one of its two ways."""
+    made = load("s3")(target_container=bucket.name, endpoint_url=bucket.server.url)
+    if request.param == "by a proxy":
+        by_proxy(made, bucket.server.url)
+    assert isinstance(made._parts._requests, Uploads if request.param == "direct" else ProxiedUploads)  # type: ignore[attr-defined]
+    yield made
+    made.close()
+
+
+def by_proxy(actor: Actor, url: str) -> None:
+    """Have an actor find that there is a proxy: the server itself, which understands what proxies are asked."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("http_proxy", url)
+        for name in ("no_proxy", "NO_PROXY"):
+            environment.delenv(name, raising=False)
+        assert actor._objects is None  # type: ignore[attr-defined]
+
+
+def test_an_upload_that_fails_leaves_no_open_parts(large: Actor, bucket: Bucket, content: Content) -> None:
+    actor = large
     failed = []
 
     def stop(count: int) -> None:
@@ -351,8 +375,10 @@ class Notes:
         return content.file(key, b"x" * size, self.passing, begun=self.begun, ended=self.ended)
 
 
-def test_an_upload_in_parts_is_told_before_it_begins_before_its_first_byte_and_after_its_last(bucket: Bucket, content: Content) -> None:
-    actor = load("s3")(target_container=bucket.name, endpoint_url=bucket.server.url)
+def test_an_upload_in_parts_is_told_before_it_begins_before_its_first_byte_and_after_its_last(
+    large: Actor, bucket: Bucket, content: Content
+) -> None:
+    actor = large
     notes = Notes(bucket)
 
     actor.upload(notes.file(content, SMALL + 1))
@@ -369,8 +395,8 @@ def test_an_upload_in_parts_is_told_before_it_begins_before_its_first_byte_and_a
 
 
 @pytest.mark.parametrize("which", [1, 2], ids=["the intention", "the upload"])
-def test_an_upload_that_cannot_be_noted_is_aborted(bucket: Bucket, content: Content, which: int) -> None:
-    actor = load("s3")(target_container=bucket.name, endpoint_url=bucket.server.url)
+def test_an_upload_that_cannot_be_noted_is_aborted(large: Actor, bucket: Bucket, content: Content, which: int) -> None:
+    actor = large
     notes = Notes(bucket, refuse=which)
 
     with pytest.raises(BrokerError, match="the broker is away"):
@@ -382,31 +408,30 @@ def test_an_upload_that_cannot_be_noted_is_aborted(bucket: Bucket, content: Cont
 
 
 def test_an_upload_whose_beginning_was_not_answered_is_found_by_its_intention_and_no_other_is(
-    bucket: Bucket, content: Content, monkeypatch: pytest.MonkeyPatch
+    large: Actor, bucket: Bucket, content: Content, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    actor = load("s3")(target_container=bucket.name, endpoint_url=bucket.server.url)
     notes = Notes(bucket)
-    client = actor._client  # type: ignore[attr-defined]
-    begin = client.create_multipart_upload
+    requests = large._parts._requests  # type: ignore[attr-defined]
+    begin = requests.begin
 
-    def and_lose_the_answer(**request: object) -> None:
-        begin(**request)
-        raise botocore.exceptions.ReadTimeoutError(endpoint_url=bucket.server.url)
+    def and_lose_the_answer(*named: str) -> None:
+        begin(*named)
+        raise TargetError("the answer is lost")
 
     with monkeypatch.context() as patch:
-        patch.setattr(client, "create_multipart_upload", and_lose_the_answer)
-        with pytest.raises(TargetError, match="Read timeout"):
-            actor.upload(notes.file(content, SMALL + 1))
+        patch.setattr(requests, "begin", and_lose_the_answer)
+        with pytest.raises(TargetError, match="the answer is lost"):
+            large.upload(notes.file(content, SMALL + 1))
     foreign = [bucket.begin_upload(key) for key in ("large.too", "a/large", "larg")]
     (ours,) = [one for one in bucket.open_uploads() if one not in foreign]
     (intention,) = notes.open
 
     began = float(intention.split()[1])
     for elsewhere in (began + 10, began - 600):  # uploads of the same key that somebody else began at another time
-        actor.abandon("large", f"begins {elsewhere}")
+        large.abandon("large", f"begins {elsewhere}")
         assert ours in bucket.open_uploads()
     for _ in range(2):  # that it is not there any more is no error
-        actor.abandon("large", intention)
+        large.abandon("large", intention)
         assert bucket.open_uploads() == sorted(foreign)
 
 
@@ -421,10 +446,11 @@ def test_an_upload_whose_beginning_was_not_answered_is_found_by_its_intention_an
     ],
     ids=lambda value: getattr(value, "fmt", "")[:20] or str(value),
 )
-def test_the_intention_stays_noted_only_if_something_may_have_come_of_it(
+def test_by_a_proxy_the_intention_stays_noted_only_if_something_may_have_come_of_it(
     bucket: Bucket, content: Content, monkeypatch: pytest.MonkeyPatch, error: Exception, may_be_open: bool
 ) -> None:
     actor = load("s3")(target_container=bucket.name, endpoint_url=bucket.server.url)
+    by_proxy(actor, bucket.server.url)
     notes = Notes(bucket)
 
     def fail(**_: object) -> None:
@@ -437,11 +463,53 @@ def test_the_intention_stays_noted_only_if_something_may_have_come_of_it(
     assert len(notes.open) == may_be_open
 
 
-def test_a_beginning_that_was_asked_for_twice_leaves_the_intention_noted(
+@pytest.mark.parametrize(
+    ("answer", "may_be_open"),
+    [
+        (Answer(403, "<Code>AccessDenied</Code>"), False),
+        (Answer(503, "<Code>SlowDown</Code>"), False),
+        (Answer(500, "<Code>InternalError</Code>"), True),
+        (Answer(200, "something else"), True),
+        (RemoteDisconnected("closed"), True),
+        (TimeoutError("late"), True),
+    ],
+    ids=str,
+)
+def test_the_intention_stays_noted_only_if_something_may_have_come_of_it(
+    bucket: Bucket, content: Content, monkeypatch: pytest.MonkeyPatch, answer: Answer | Exception, may_be_open: bool
+) -> None:
+    actor = load("s3")(target_container=bucket.name, endpoint_url=bucket.server.url)
+    notes = Notes(bucket)
+
+    def hear(sent: Sent) -> Answer:
+        sent.line.close()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(actor._objects._wire, "answer", hear)  # type: ignore[attr-defined]
+    with pytest.raises(TargetError):
+        actor.upload(notes.file(content, SMALL + 1))
+
+    assert len(notes.open) == may_be_open
+
+
+def test_where_nobody_listens_no_intention_stays_noted(credentials: None, content: Content, bucket: Bucket) -> None:
+    actor = load("s3")(target_container="b", endpoint_url="http://127.0.0.1:1", region="us-east-1")
+    notes = Notes(bucket)
+
+    with pytest.raises(TargetError, match="Connection refused"):
+        actor.upload(notes.file(content, SMALL + 1))
+
+    assert ([what for what, *_ in notes.told], notes.open) == (["begun", "ended"], [])
+
+
+def test_a_beginning_that_boto3_asked_for_twice_leaves_the_intention_noted(
     bucket: Bucket, content: Content, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first answer was lost, and the upload that it told of is still open."""
     actor = load("s3")(target_container=bucket.name, endpoint_url=bucket.server.url)
+    by_proxy(actor, bucket.server.url)
     notes = Notes(bucket)
     client = actor._client  # type: ignore[attr-defined]
     begin = client.create_multipart_upload
@@ -461,21 +529,59 @@ def test_a_beginning_that_was_asked_for_twice_leaves_the_intention_noted(
     assert bucket.open_uploads() == []
 
 
-def test_an_upload_that_cannot_be_aborted_is_not_told_as_ended(
+def test_the_end_of_an_upload_is_tried_again(large: Actor, bucket: Bucket, content: Content, monkeypatch: pytest.MonkeyPatch) -> None:
+    notes = Notes(bucket)
+    requests = large._parts._requests  # type: ignore[attr-defined]
+    complete = requests.complete
+    left = [TargetError("InternalError"), SlowDown("SlowDown")]
+
+    def fail_first(*named: Any) -> None:
+        if left:
+            raise left.pop()
+        complete(*named)
+
+    monkeypatch.setattr(requests, "complete", fail_first)
+    large.upload(notes.file(content, SMALL + 1))
+
+    assert (left, bucket.sizes(), bucket.open_uploads(), notes.open) == ([], {"large": SMALL + 1}, [], [])
+
+
+def test_an_end_that_fails_behind_a_status_that_says_otherwise_is_no_end(
     bucket: Bucket, content: Content, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """CompleteMultipartUpload, API reference: a 200 may be followed by an error."""
+    monkeypatch.setattr("autosync.actors.s3.parts._PART_TRIES", 1)
     actor = load("s3")(target_container=bucket.name, endpoint_url=bucket.server.url)
+    objects = actor._objects  # type: ignore[attr-defined]
+    ask = objects.ask_once
+
+    def say_so(*named: str, query: str, **more: str) -> Answer:
+        if query.startswith("uploadId="):
+            return Answer(200, "  <Error><Code>InternalError</Code><Message>not now</Message></Error>")
+        return ask(*named, query=query, **more)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(objects, "ask_once", say_so)
+    with pytest.raises(TargetError, match="InternalError: not now"):
+        actor.upload(content.file("large", b"x" * (SMALL + 1)))
+
+    assert (bucket.sizes(), bucket.open_uploads()) == ({}, [])
+
+
+def test_an_upload_that_cannot_be_aborted_is_not_told_as_ended(
+    large: Actor, bucket: Bucket, content: Content, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    actor = large
     notes = Notes(bucket)
 
     def stop(count: int) -> None:
         raise Torn("stopped in the middle")
 
-    def refuse(**_: object) -> None:
+    def refuse(*_: object) -> None:
         raise TargetError("not now")
 
     file = content.file("large", b"x" * (SMALL + 1), stop, begun=notes.begun, ended=notes.ended)
     with monkeypatch.context() as patch:
-        patch.setattr(actor._client, "abort_multipart_upload", refuse)  # type: ignore[attr-defined]
+        patch.setattr(actor._parts._requests, "abort", refuse)  # type: ignore[attr-defined]
         with pytest.raises(Torn, match="stopped in the middle"):
             actor.upload(file)
 
@@ -607,7 +713,7 @@ def test_a_bucket_of_amazons_is_spoken_to_in_its_region(
     actor = load("s3")(target_container="bucket", region=region)
     monkeypatch.setattr(clients, "_in_its_region", lambda of, made, bucket, config: made)
 
-    assert actor._base == base  # type: ignore[attr-defined]
+    assert actor._access.address == base  # type: ignore[attr-defined]
 
 
 def test_a_server_that_the_environment_names_is_addressed_as_boto3_does_it(credentials: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -615,10 +721,10 @@ def test_a_server_that_the_environment_names_is_addressed_as_boto3_does_it(crede
     actor = load("s3")(target_container="b", region="eu-south-1")
     monkeypatch.setattr(clients, "_in_its_region", lambda of, made, bucket, config: made)
 
-    assert actor._base == "http://127.0.0.1:1/b"  # type: ignore[attr-defined]
+    assert actor._access.address == "http://127.0.0.1:1/b"  # type: ignore[attr-defined]
 
 
-def test_a_part_is_sent_with_one_signature_of_the_kind_that_every_server_takes_and_no_error_shows_it(
+def test_by_a_proxy_a_part_is_sent_with_one_signature_of_the_kind_that_every_server_takes_and_no_error_shows_it(
     credentials: None, content: Content, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "netrc").write_text("default login joe password the-PASSWORD\n")
@@ -633,12 +739,14 @@ def test_a_part_is_sent_with_one_signature_of_the_kind_that_every_server_takes_a
 
     monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", see)
     actor = load("s3")(target_container="b", endpoint_url="http://127.0.0.1:1", region="us-east-1")
+    by_proxy(actor, "http://127.0.0.1:1")
     client = actor._client  # type: ignore[attr-defined]
     monkeypatch.setattr(client, "create_multipart_upload", lambda **_: {"UploadId": "u", "ResponseMetadata": {}})
 
     with pytest.raises(TargetError, match="Connection refused") as refused:
         actor.upload(content.file("key", b"x" * (SMALL + 1)))
 
+    assert sent
     assert all("X-Amz-Algorithm=AWS4-HMAC-SHA256" in str(request.url) for request in sent)
     assert not any("Authorization" in request.headers for request in sent)
     assert not any(secret in str(refused.value) for secret in ("the-", "Signature"))
@@ -667,14 +775,10 @@ def test_many_are_deleted_with_both_checksums_that_servers_ask_for(exact_bucket:
     actor.close()
 
 
-def test_where_a_proxy_stands_between_boto3_is_asked(exact_bucket: Bucket, content: Content, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_a_proxy_stands_between_boto3_is_asked(exact_bucket: Bucket, content: Content) -> None:
     actor = load("s3")(target_container=exact_bucket.name, endpoint_url=exact_bucket.server.url)
-    with monkeypatch.context() as environment:
-        environment.setenv("http_proxy", exact_bucket.server.url)
-        for name in ("no_proxy", "NO_PROXY"):
-            environment.delenv(name, raising=False)
-        assert actor._objects is None  # type: ignore[attr-defined]
-        assert not actor.sends_together
+    by_proxy(actor, exact_bucket.server.url)
+    assert not actor.sends_together
 
     assert actor.upload_many([content.file("a", b"1"), content.file("b", b"2")]) == [None, None]
     assert listed(actor) == {"a": 1, "b": 1}
@@ -709,9 +813,9 @@ class Slow:
 
 def test_an_intention_is_found_however_long_the_target_takes_to_list_what_came_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     client = Slow(1e9 + 0.9)
-    monkeypatch.setattr("autosync.actors.s3.parts.time", client)
+    monkeypatch.setattr("autosync.actors.s3.clients.time", client)
 
-    PartsUpload(client, "b", "S3").abandon("key", f"begins {1e9 + 0.8}")
+    PartsUpload(ProxiedUploads(client, "b", "S3")).abandon("key", f"begins {1e9 + 0.8}")
 
     assert client.aborted == ["u"]
 

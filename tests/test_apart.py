@@ -87,6 +87,44 @@ def test_it_waits_until_it_is_asked(tmp_path: Path) -> None:
     assert begun.exists()
 
 
+@pytest.mark.parametrize("found", ["a text", {"of": [1, None, 2.5]}, "x" * 300_000])
+def test_what_it_finds_out_is_told_before_the_items_are(found: Any) -> None:
+    before = descriptors()
+    apart = Apart.stands_by("autosync-test", lambda argument: iter([argument, "end"]), lambda: found)
+    assert apart is not None
+
+    assert apart.found() == found
+    assert list(apart.items("asked")) == ["asked", "end"]
+    assert descriptors() == before
+
+
+def test_it_finds_out_while_the_other_goes_on(tmp_path: Path) -> None:
+    done = tmp_path / "done"
+    apart = Apart.stands_by("autosync-test", lambda _: iter([]), lambda: str(done.touch() or "found"))
+    assert apart is not None
+
+    wait_until(done.exists, 20, "nobody has asked yet")
+    assert apart.found() == "found"
+    apart.close()
+
+
+@pytest.mark.parametrize("how", ["it fails", "it is killed"])
+def test_where_it_finds_out_nothing_that_is_told_and_it_is_over(how: str, capfd: pytest.CaptureFixture[str]) -> None:
+    before = descriptors()
+
+    def find() -> None:
+        if how == "it fails":
+            raise ValueError("as it happens")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    apart = Apart.stands_by("autosync-test", lambda _: iter([1]), find)
+    assert apart is not None
+
+    assert apart.found() is None
+    assert descriptors() == before
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize("how", ["not asked", "asked, and left in the middle"])
 def test_closing_it_ends_the_process(how: str) -> None:
     before = descriptors()

@@ -12,7 +12,8 @@ import pytest
 from conftest import Bucket
 
 from autosync.actors import load
-from autosync.actors.s3.parts import _ROUNDS, PART
+from autosync.actors.s3.parts import _ROUNDS
+from autosync.actors.s3.pieces import PART
 from autosync.errors import Torn
 from autosync.reading import SourceFile
 from autosync.restless import RestlessFile

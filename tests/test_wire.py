@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import datetime
 import http.client
+import io
 import ipaddress
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
 import pytest
-from botocore.auth import S3SigV4Auth
+from botocore.auth import S3SigV4Auth, S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from cryptography import x509
@@ -184,6 +186,33 @@ def test_a_page_of_a_listing_is_asked_for_as_boto3_signs_it(prefix: str, token: 
     assert fields["authorization"].endswith(f"Signature={expected}")
 
 
+@settings(deadline=None, max_examples=200)
+@given(
+    st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20),
+    st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20),
+    st.sampled_from(["http://127.0.0.1:9000/bucket", "https://bucket.s3.eu-west-1.amazonaws.com"]),
+    st.sampled_from([None, "a/token+="]),
+)
+def test_a_part_is_sent_to_a_url_that_is_signed_as_boto3_signs_it(key: str, upload: str, base: str, token: str | None) -> None:
+    who = Credentials("access", "secret/+", token)
+    wire = Recording()
+    objects = Objects(wire, base, "eu-west-1", lambda: who, "h")  # type: ignore[arg-type]
+
+    objects.stream(key, io.BytesIO(b"content"), 7, {"partNumber": "3", "uploadId": upload})
+
+    first, *rows = wire.heads[0].decode().removesuffix("\r\n\r\n").split("\r\n")
+    fields = dict(row.split(":", 1) for row in rows)
+    assert fields.keys() == {"host", "content-length", "user-agent"}
+    path, _, query = first.split(" ")[1].partition("?")
+    asked = dict(parse_qsl(query))
+    assert (asked["partNumber"], asked["uploadId"]) == ("3", upload)
+    signer = S3SigV4QueryAuth(who, "s3", "eu-west-1")
+    rest, _, signature = query.rpartition("&X-Amz-Signature=")
+    theirs = AWSRequest("PUT", f"{base.partition('://')[0]}://{fields['host']}{path}?{rest}")
+    theirs.context["timestamp"] = asked["X-Amz-Date"]
+    assert signature == signer.signature(signer.string_to_sign(theirs, signer.canonical_request(theirs)), theirs)
+
+
 class Recording:
     """Takes down what is sent."""
 
@@ -191,6 +220,9 @@ class Recording:
         self.heads: list[bytes] = []
 
     def send(self, head: bytes, content: bytes = b"") -> None:
+        self.heads.append(head)
+
+    def stream(self, head: bytes, content: io.BytesIO) -> None:
         self.heads.append(head)
 
 
@@ -256,7 +288,7 @@ def test_any_answer_is_understood(
                 return
 
     server, wire = serve(script)
-    assert [put(wire), put(wire)] == [Answer(status, text)] * 2
+    assert [put(wire)[:2], put(wire)[:2]] == [(status, text)] * 2
     assert server.connections == (1 if stays else 2)
 
 
@@ -378,6 +410,108 @@ def test_an_answer_that_is_none_is_no_success(serve: Callable[..., tuple[Server,
         objects_on(wire).delete_many(["a"])
 
 
+# Content that is read while it is sent
+
+LARGE = 8 << 20
+
+
+def streamed(wire: Wire, content: bytes = b"x" * LARGE) -> Answer:
+    return wire.stream(b"PUT /a HTTP/1.1\r\nhost:h\r\ncontent-length:%d\r\n\r\n" % len(content), io.BytesIO(content))
+
+
+def test_content_that_is_read_meanwhile_arrives_and_the_etag_is_heard(serve: Callable[..., tuple[Server, Wire]]) -> None:
+    came: list[bytes] = []
+
+    def script(line: socket.socket, _: int) -> None:
+        while data := request(line):
+            came.append(data.partition(b"\r\n\r\n")[2])
+            line.sendall(OK)
+
+    server, wire = serve(script)
+    content = bytes(range(256)) * (LARGE // 256)
+
+    assert [streamed(wire, content).etag, streamed(wire, b"").etag] == ['"x"'] * 2
+    assert came == [content, b""]
+    assert server.connections == 1
+
+
+def test_a_kept_connection_that_was_closed_meanwhile_is_not_used_for_what_cannot_be_sent_twice(
+    serve: Callable[..., tuple[Server, Wire]],
+) -> None:
+    closed = threading.Semaphore(0)
+
+    def script(line: socket.socket, _: int) -> None:
+        request(line)
+        line.sendall(OK)
+        line.shutdown(socket.SHUT_RDWR)
+        closed.release()
+
+    server, wire = serve(script)
+    assert streamed(wire).status == 200
+    assert closed.acquire(timeout=LIMIT)
+    assert streamed(wire).status == 200
+    assert server.connections == 2
+
+
+def test_a_server_that_refuses_before_it_has_all_is_heard(serve: Callable[..., tuple[Server, Wire]]) -> None:
+    def script(line: socket.socket, _: int) -> None:
+        line.recv(1000)
+        line.sendall(b"HTTP/1.1 503 Slow Down\r\nConnection: close\r\nContent-Length: 21\r\n\r\n<Code>SlowDown</Code>")
+        line.shutdown(socket.SHUT_WR)
+        with suppress(OSError):  # as servers do it that want to be heard: else the kernel throws away what was said
+            while line.recv(1 << 16):
+                pass
+
+    _, wire = serve(script)
+    assert streamed(wire)[:2] == (503, "<Code>SlowDown</Code>")
+
+
+@pytest.mark.parametrize("when", ["at once", "in the middle", "at the end"])
+def test_a_server_that_goes_away_is_an_error_and_nothing_is_sent_again(serve: Callable[..., tuple[Server, Wire]], when: str) -> None:
+    def script(line: socket.socket, number: int) -> None:
+        if number == 1 and when == "at the end":
+            request(line)
+        elif when == "in the middle":
+            line.recv(LARGE // 2)
+
+    server, wire = serve(script)
+    with pytest.raises((OSError, http.client.HTTPException)):
+        streamed(wire)
+    assert server.connections == 1
+
+
+def test_content_that_cannot_be_read_to_its_end_closes_the_connection(serve: Callable[..., tuple[Server, Wire]]) -> None:
+    class Torn(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell() > LARGE // 2:
+                raise ValueError("it has changed")
+            return super().read(size)
+
+    ended: list[bytes] = []
+    gone = threading.Event()
+
+    def script(line: socket.socket, _: int) -> None:
+        while data := line.recv(1 << 16):
+            ended.append(data)
+        gone.set()
+
+    _, wire = serve(script)
+    with pytest.raises(ValueError, match="it has changed"):
+        wire.stream(b"PUT /a HTTP/1.1\r\nhost:h\r\ncontent-length:%d\r\n\r\n" % LARGE, Torn(b"x" * LARGE))
+    assert gone.wait(LIMIT), "the server is told that there is no more"
+    assert sum(map(len, ended)) < LARGE
+
+
+def test_a_server_that_takes_nothing_of_it_is_given_up(serve: Callable[..., tuple[Server, Wire]]) -> None:
+    over = threading.Event()
+    _, wire = serve(lambda line, _: over.wait(LIMIT))  # type: ignore[arg-type, return-value]
+    try:
+        with pytest.raises(TimeoutError):
+            streamed(wire, b"x" * (64 << 20))
+    finally:
+        over.set()
+
+
 # TLS
 
 
@@ -407,7 +541,8 @@ def test_tls_is_spoken_and_who_it_is_spoken_with_is_proved(serve: Callable[..., 
     server, wire = serve(always(OK), context=context, scheme="https", cert_path=str(ours))
     large = bytes(100_000)
     assert [put(wire, content).status for content in (b"", b"x", large)] == [200] * 3
-    assert server.connections == 1
+    assert streamed(wire).etag == '"x"'
+    assert server.connections <= 2, "what has something to say unasked is not used for this"
 
     _, strange = serve(always(OK), context=context, scheme="https", cert_path=str(other))
     with pytest.raises(ssl.SSLCertVerificationError):

@@ -1,6 +1,7 @@
 """Any S3. boto3 decides (sessions, profiles, credentials, regions: clients.py) and is asked for everything rare.
 
 What there is most of has ways of its own: small objects (objects.py, wire.py), listings (listing.py), large files in parts (parts.py).
+boto3 is loaded when it is needed first; a process that is told what another one's has decided (access.py) seldom needs its own.
 """
 
 from __future__ import annotations
@@ -11,23 +12,29 @@ import posixpath
 import re
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cached_property, lru_cache
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-import boto3
 import click
 
 from ...actor import Actor
-from ...errors import PermanentError, TargetError
+from ...apart import Apart
+from ...errors import PermanentError, TargetError, TargetRefused
 from ...files import File, Listing, PagedListing
 from ...reading import SourceFile
-from . import clients
+from .access import Access
 from .errors import answered, translated
 from .listing import Listings
 from .objects import Objects, Put
-from .parts import PartsUpload, pieces_of, seconds_ahead
+from .parts import PartsUpload
+from .pieces import pieces_of
+from .uploads import Uploads
+from .wire import seconds_ahead
+
+if TYPE_CHECKING:
+    import boto3
 
 #: Files up to this size are sent in one request, from memory.
 SMALL = 8 << 20
@@ -57,6 +64,9 @@ _MD5 = re.compile(r"[0-9a-f]{32}(?:-([0-9]+))?")
 
 _UNKNOWN_TYPE = "application/octet-stream"
 
+#: What this process was told of the ways to buckets, by what decides on them; those that are forked from it know it too.
+_heard: dict[tuple[str | None, ...], Access] = {}
+
 
 class S3Actor(Actor):
     """Amazon S3, and servers that speak its protocol."""
@@ -77,6 +87,9 @@ class S3Actor(Actor):
         self._memory = _Budget(_MEMORY)
         #: When `check` asked for the time, and what it was told.
         self._clock_at_check = (float("-inf"), (0.0, 0.0))
+        self._scout: Apart | None = None
+        self._made: dict[str, Any] = {}
+        self._one_at_a_time = threading.RLock()
         self._kept: set[str] = set()
         self._not_kept: set[str] = set()
 
@@ -84,18 +97,22 @@ class S3Actor(Actor):
 
     def check(self) -> None:
         """See that the bucket is there, may be listed, and that the credentials are right."""
-        self._clock_at_check = (time.monotonic(), self._ask_the_time())
-        with translated(f"bucket {self.target_container}", self._where):
-            _ = self._objects  # certificates that cannot be read show here
+        found = self._scout.found() if self._scout is not None else None
+        if found is None:
+            self._scout = None
+            self._check_here()
+        else:
+            self._hear(found)
 
     def stand_by(self) -> None:
-        """Have a process of its own for the first listing."""
-        self._listings.stand_by()
+        """Have a process that checks the bucket, and then reads the first listing."""
+        self._scout = Apart.stands_by("autosync-list", self._rows, self._scouted)
 
     def list(self, prefix: str = "") -> Listing:
         """Every object below the prefix. S3 lists in byte order; servers that do not are found out while comparing."""
         has_keys = not prefix or _is_text(prefix)
-        return PagedListing(self._listings.pages(prefix) if has_keys else (), already_sorted=True)
+        scout, self._scout = self._scout, None
+        return PagedListing(self._listings.pages(prefix, scout) if has_keys else (), already_sorted=True)
 
     def upload(self, file: File) -> None:
         """Send one file: in one request if it is small, in parts if not."""
@@ -209,46 +226,113 @@ class S3Actor(Actor):
 
     def _ask_the_time(self) -> tuple[float, float]:
         """The round trip, and by how much the server's clock is ahead, both in seconds."""
-        with translated(f"bucket {self.target_container}", self._where):
+        about = f"bucket {self.target_container}"
+        with translated(about, self._where):
+            objects = self._objects  # certificates that cannot be read show here
+        if objects is not None:
+            with suppress(TargetError):  # boto3 asks twice, and says best what is wrong
+                return objects.ask_the_time(about)
+        return self._ask_the_time_by_boto3(about)
+
+    def _ask_the_time_by_boto3(self, about: str) -> tuple[float, float]:
+        with translated(about, self._where):
             client = self._client  # making it takes longer than asking it
             before = time.time()
             said = client.list_objects_v2(Bucket=self.target_container, MaxKeys=1)
             after = time.time()
-        return after - before, seconds_ahead(said, before, after)
+        from .clients import date_of
+
+        return after - before, seconds_ahead(date_of(said), before, after)
 
     def close(self) -> None:
         """Close the connections; boto3 closes its own."""
-        for name in ("_parts", "_listings", "_objects"):
-            found = vars(self).get(name)
-            if found is not None:
-                found.close()
+        for held in (self._scout, self._made.get("parts"), vars(self).get("_objects")):
+            if held is not None:
+                held.close()
 
-    # Clients, made when first needed
+    # What another process finds out
+
+    def _check_here(self) -> None:
+        self._clock_at_check = (time.monotonic(), self._ask_the_time())
+
+    def _scouted(self) -> dict[str, Any]:
+        """What the scout has found out, for `_hear`."""
+        try:
+            self._check_here()
+        except TargetError as error:
+            return {"refused": isinstance(error, TargetRefused), "what": error.what, "cure": error.cure}
+        return {"access": self._access.told(), "clock": self._clock_at_check}
+
+    def _hear(self, found: dict[str, Any]) -> None:
+        """Know what the scout knows.
+
+        Raises:
+            TargetError: what it has met with.
+        """
+        if "what" in found:
+            raise (TargetRefused if found["refused"] else TargetError)(found["what"], found["cure"])
+        self._clock_at_check = found["clock"]
+        if found["access"] is not None:
+            _heard[self._which] = Access.heard(found["access"])
+        with translated(f"bucket {self.target_container}", self._where):
+            _ = self._objects  # what it could not tell is found out now, and known to the workers that are forked from here
+
+    def _rows(self, prefix: str) -> Iterator[tuple[Any, ...]]:
+        return self._listings.rows(prefix)
+
+    # How the bucket is reached; each is made when it is first needed
+
+    @property
+    def _which(self) -> tuple[str | None, ...]:
+        """What decides on the way to the bucket."""
+        return self.target_container, self.endpoint_url, self.profile, self.region
 
     @cached_property
-    def _session(self) -> boto3.Session:
-        return clients.session(self.profile, self.region)
+    def _access(self) -> Access:
+        if self._which in _heard:
+            return _heard[self._which]
+        from . import clients
 
-    @cached_property
-    def _client(self) -> Any:
-        return clients.client(self._session, str(self.target_container), self.endpoint_url)
-
-    @cached_property
-    def _base(self) -> str:
-        """The URL in front of every key."""
-        return clients.base(self._client, str(self.target_container))
+        return clients.access(self._session, self._client, str(self.target_container))
 
     @cached_property
     def _objects(self) -> Objects | None:
-        return clients.objects(self._session, self._client, self._base, self._where, is_amazon=self.endpoint_url is None)
-
-    @cached_property
-    def _parts(self) -> PartsUpload:
-        return PartsUpload(self._client, str(self.target_container), self._where)
+        return self._access.objects(self._where, checksums=self.endpoint_url is None)
 
     @cached_property
     def _listings(self) -> Listings:
-        return Listings(self._client, self._objects, str(self.target_container), self._where)
+        return Listings(lambda: self._client, self._objects, str(self.target_container), self._where)
+
+    @property
+    def _session(self) -> boto3.Session:
+        from . import clients
+
+        return cast("boto3.Session", self._once("session", lambda: clients.session(self.profile, self.region)))
+
+    @property
+    def _client(self) -> Any:
+        from . import clients
+
+        return self._once("client", lambda: clients.client(self._session, str(self.target_container), self.endpoint_url))
+
+    @property
+    def _parts(self) -> PartsUpload:
+        return cast(PartsUpload, self._once("parts", self._make_parts))
+
+    def _make_parts(self) -> PartsUpload:
+        bucket = str(self.target_container)
+        if self._objects is not None:
+            return PartsUpload(Uploads(self._objects, lambda: self._client, bucket, self._where))
+        from .proxied import ProxiedUploads
+
+        return PartsUpload(ProxiedUploads(self._client, bucket, self._where))
+
+    def _once(self, what: str, make: Callable[[], Any]) -> Any:
+        """What is made when the first of many threads needs it."""
+        with self._one_at_a_time:
+            if what not in self._made:
+                self._made[what] = make()
+            return self._made[what]
 
     @property
     def _where(self) -> str:

@@ -7,13 +7,15 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
+import botocore.credentials
 import botocore.exceptions
 import botocore.loaders
 import botocore.session
@@ -22,9 +24,9 @@ from botocore.httpsession import get_cert_path
 from botocore.utils import get_environ_proxies
 
 from ...errors import TargetRefused
-from .objects import Objects
-from .parts import CONNECT_SECONDS, READ_SECONDS
-from .wire import Wire
+from .access import Access
+from .parts import Begun
+from .wire import CONNECT_SECONDS, READ_SECONDS, seconds_ahead
 
 _one_at_a_time = threading.Lock()
 
@@ -107,36 +109,41 @@ def client(of: boto3.Session, bucket: str, endpoint_url: str | None) -> Any:
         raise TargetRefused(f"S3 cannot be set up: {error}", "check --endpoint-url, --region and the AWS configuration") from error
 
 
-def base(by: Any, bucket: str) -> str:
-    """The URL in front of every key, addressed (by path or by host name) as boto3 does it.
-
-    Args:
-        by: a client.
-        bucket: its name.
-    """
-    signed: str = by.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "x"})
-    return signed.partition("?")[0].removesuffix("/x")
-
-
-def objects(of: boto3.Session, by: Any, address: str, where: str, *, is_amazon: bool) -> Objects | None:
-    """The quick way to small objects, or None where a proxy stands in between.
+def access(of: boto3.Session, by: Any, bucket: str) -> Access:
+    """How a bucket is reached.
 
     Args:
         of: the session.
         by: the client.
-        address: the bucket's URL, see `base`.
-        where: the server, for people.
-        is_amazon: whether it is Amazon's own.
-
-    Raises:
-        OSError: the certificates that are to be trusted cannot be read.
+        bucket: its name.
     """
-    if get_environ_proxies(address).get(urlsplit(address).scheme):
-        return None
-    trusted = get_cert_path(of._session.get_config_variable("ca_bundle") or True)
-    wire = Wire(address, cert_path=trusted, connect_seconds=CONNECT_SECONDS, read_seconds=READ_SECONDS)
+    address = _base(by, bucket)
     given = of.get_credentials()
-    return Objects(wire, address, by.meta.region_name or "us-east-1", given and given.get_frozen_credentials, where, checksums=is_amazon)
+    return Access(
+        address,
+        by.meta.region_name or "us-east-1",
+        get_cert_path(of._session.get_config_variable("ca_bundle") or True),
+        by_proxy=bool(get_environ_proxies(address).get(urlsplit(address).scheme)),
+        credentials=given and given.get_frozen_credentials,
+        lasting=type(given) is botocore.credentials.Credentials,
+    )
+
+
+def date_of(said: Any) -> str:
+    """When a server answered, as boto3 tells it; "" if it has no clock."""
+    return str(said["ResponseMetadata"]["HTTPHeaders"].get("date", ""))
+
+
+def uploads_of(by: Any, bucket: str, key: str) -> Iterator[Begun]:
+    """The uploads in parts of exactly this key that are open."""
+    before = time.time()
+    for page in by.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=key):
+        after = time.time()
+        ahead = seconds_ahead(date_of(page), before, after)
+        for found in page.get("Uploads", ()):
+            if found["Key"] == key:
+                yield Begun(found["UploadId"], found["Initiated"].timestamp() - ahead, (after - before) / 2)
+        before = time.time()
 
 
 def _in_its_region(of: boto3.Session, made: Any, bucket: str, config: Config) -> Any:
@@ -153,3 +160,9 @@ def _add_md5(request: Any, **_: Any) -> None:
     """Many servers insist on the checksum that S3 once insisted on, which boto3 does not send any more."""
     if "Content-MD5" not in request.headers:
         request.headers["Content-MD5"] = base64.b64encode(hashlib.md5(request.body, usedforsecurity=False).digest()).decode()
+
+
+def _base(by: Any, bucket: str) -> str:
+    """The URL in front of every key, addressed (by path or by host name) as boto3 does it."""
+    signed: str = by.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "x"})
+    return signed.partition("?")[0].removesuffix("/x")

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import http.client
 import re
+import sys
 from types import TracebackType
-
-import botocore.exceptions
-import requests
 
 from ...errors import PermanentError, SlowDown, TargetError, TargetRefused
 
@@ -51,20 +49,30 @@ class translated:  # noqa: N801 - used like a function of contextlib's, which wo
             raise meant from error
 
 
+class NothingSent(TargetError):  # noqa: N818 - a finding about an error
+    """Nothing has reached the server."""
+
+
+def no_credentials(about: str, where: str) -> TargetRefused:
+    """Nothing is there to sign requests with."""
+    cure = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, --profile, or ~/.boto"
+    return TargetRefused(f"{about} at {where}: no credentials were found", cure)
+
+
 def _meaning(error: BaseException, about: str, where: str) -> TargetError | None:
-    """Our error for another library's; None for what is none of theirs."""
-    if isinstance(error, botocore.exceptions.ClientError):
-        said = error.response.get("Error", {})
-        return answered(about, said.get("Code", ""), said.get("Message", ""), where)
-    if isinstance(error, botocore.exceptions.NoCredentialsError | botocore.exceptions.PartialCredentialsError):
-        cure = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, --profile, or ~/.boto"
-        return TargetRefused(f"{about} at {where}: no credentials were found", cure)
-    if isinstance(error, requests.RequestException):
-        return TargetError(f"{about} at {where}: {_QUERY.sub('', str(error))}")
-    if isinstance(error, botocore.exceptions.BotoCoreError):
-        return TargetError(f"{about} at {where}: {error}")
-    if isinstance(error, OSError | http.client.HTTPException):
-        return TargetError(f"{about} at {where}: {str(error) or type(error).__name__}")
+    """Our error for another library's; None for what is none of theirs. What was not loaded has raised nothing."""
+    if "botocore" in sys.modules:
+        from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+
+        if isinstance(error, ClientError):
+            said = error.response.get("Error", {})
+            return answered(about, said.get("Code", ""), said.get("Message", ""), where)
+        if isinstance(error, NoCredentialsError | PartialCredentialsError):
+            return no_credentials(about, where)
+        if isinstance(error, BotoCoreError):
+            return TargetError(f"{about} at {where}: {error}")
+    if isinstance(error, OSError | http.client.HTTPException):  # also those of requests
+        return TargetError(f"{about} at {where}: {_QUERY.sub('', str(error)) or type(error).__name__}")
     return None
 
 

@@ -1,5 +1,6 @@
 """Listings of a bucket. The next pages are fetched while one is compared, and no more is read of each than is compared. The first listing
-is read by a process of its own, where there is one: half the time of a look at what has not changed is spent on it.
+is read by the process that has asked the bucket whether it can be used, where there is one: half the time of a look at what has not
+changed is spent on it.
 
 boto3 takes ten times as long to read a page: it makes a tree of the XML, and dictionaries of that. Here expressions take the four things
 that count out of it. From the first page on in which not every object has each of them, boto3 lists.
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from datetime import datetime
 from functools import partial
@@ -48,48 +49,42 @@ class Listings:
     """Lists one bucket.
 
     Args:
-        client: boto3's for S3.
+        client: gives boto3's for S3.
         objects: the quick way to the bucket; None where there is none, and boto3 lists.
         bucket: its name.
         where: the server, for people.
     """
 
-    def __init__(self, client: Any, objects: Objects | None, bucket: str, where: str) -> None:
+    def __init__(self, client: Callable[[], Any], objects: Objects | None, bucket: str, where: str) -> None:
         self._client = client
         self._objects = objects
         self._bucket = bucket
         self._about = f"bucket {bucket}"
         self._where = where
-        self._apart: Apart | None = None
 
-    def stand_by(self) -> None:
-        """Have a process wait for the next listing; see `Actor.stand_by`."""
-        if self._objects is not None:
-            self._apart = Apart.stands_by("autosync-list", partial(self._rows, self._objects))
-
-    def pages(self, prefix: str) -> Iterator[Page]:
+    def pages(self, prefix: str, apart: Apart | None = None) -> Iterator[Page]:
         """Every object below a prefix, in the order in which the server lists them.
 
+        Args:
+            prefix: of the keys.
+            apart: a process that waits to yield the `rows`.
+
         Raises:
-            TargetError: it does not.
+            TargetError: the server does not list them.
         """
         token: str | None = ""
-        apart, self._apart = self._apart, None
         if apart is not None:
             for token, *columns in apart.items(prefix):  # noqa: B007 - the last one counts
                 yield Page(*columns)
         if token is not None:  # here it stopped, for a reason that is found out by going on from there
             yield from self._pages_from(prefix, token)
 
-    def close(self) -> None:
-        """End the process that waits."""
-        if self._apart is not None:
-            self._apart.close()
-
-    def _rows(self, objects: Objects, prefix: str) -> Iterator[tuple[Any, ...]]:
+    def rows(self, prefix: str) -> Iterator[tuple[Any, ...]]:
         """The pages as far as they are understood, each behind the token of the next one; None: it was the last. While one is read, the
         server is at the next."""
-        objects.close()  # the connections of the process that this is a fork of are not this one's
+        objects = self._objects
+        if objects is None:
+            return
         asked: str | None = ""
         sent = objects.ask_for_page(prefix, "")
         while asked is not None:
@@ -147,7 +142,7 @@ class Listings:
     def _by_boto3(self, prefix: str, token: str) -> Iterator[Page]:
         asks = {"Bucket": self._bucket, "Prefix": prefix} | ({"ContinuationToken": token} if token else {})
         with translated(self._about, self._where):
-            for said in self._client.get_paginator("list_objects_v2").paginate(**asks):
+            for said in self._client().get_paginator("list_objects_v2").paginate(**asks):
                 found = said.get("Contents", ())
                 yield Page(
                     [one["Key"] for one in found],

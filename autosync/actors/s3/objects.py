@@ -11,25 +11,27 @@ import hashlib
 import hmac
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from html import unescape
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 from urllib.parse import quote, urlsplit
 from xml.sax.saxutils import escape
 from zlib import crc32
 
-import botocore.exceptions
-
 from ...errors import TargetError
-from .errors import answered, translated
-from .wire import Answer, Paced, Sent, Wire
+from .errors import NothingSent, answered, no_credentials, translated
+from .wire import Answer, Paced, Sent, Wire, seconds_ahead
 
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _MESSAGE = re.compile(r"<Message>([^<]*)</Message>")
 _ERROR = re.compile(r"<Error>(.*?)</Error>", re.DOTALL)
 _KEY = re.compile(r"<Key>([^<]*)</Key>")
 _OK, _NOT_FOUND = range(200, 300), 404
+#: What stands behind the path of a request that deletes many.
+_DELETE = "delete="
+#: For how long a signed URL may be used, in seconds: as long as a part may take.
+_URL_SECONDS = 3600
 #: What is always asked of a listing; names in the order in which they are signed.
 _LISTING = {"encoding-type": "url", "list-type": "2"}
 
@@ -82,7 +84,7 @@ class Objects:
         """
         with translated(put.key, self._where):
             answer = self._wire.answer(put.sent)
-        self._insist(put.key, answer)
+        self.insist(put.key, answer)
 
     def delete(self, key: str) -> None:
         """Make an object not be there.
@@ -93,7 +95,7 @@ class Objects:
         with translated(key, self._where):
             answer = self._wire.answer(self._wire.send(self.head("DELETE", key, b"", "", time.time())))
         if answer.status != _NOT_FOUND or "NoSuchKey" not in answer.text:
-            self._insist(key, answer)
+            self.insist(key, answer)
 
     def delete_many(self, keys: Sequence[str]) -> dict[str, TargetError]:
         """Make up to 1,000 objects not be there, with one request (DeleteObjects). XML cannot carry keys with control characters.
@@ -107,16 +109,16 @@ class Objects:
         rows = "".join([f"<Object><Key>{escape(key)}</Key></Object>" for key in keys])
         content = f'<Delete xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Quiet>true</Quiet>{rows}</Delete>'.encode()
         with translated(keys[0], self._where):
-            head = self.head("POST", "", content, "application/xml", time.time(), query="delete=")
+            head = self.head("POST", "", content, "application/xml", time.time(), query=_DELETE)
             answer = self._wire.answer(self._wire.send(head, content))
-        self._insist(keys[0], answer)
+        self.insist(keys[0], answer)
         if "DeleteResult" not in answer.text:
-            raise self._error(keys[0], answer)
+            raise self.error(keys[0], answer)
         wrong = {}
         for told in _ERROR.findall(answer.text):
             key = _KEY.search(told)
             found = unescape(key[1]) if key else ""
-            wrong[found] = self._error(found, Answer(answer.status, told))
+            wrong[found] = self.error(found, Answer(answer.status, told))
         return wrong
 
     def ask_for_page(self, prefix: str, token: str) -> Sent:
@@ -145,18 +147,85 @@ class Objects:
             OSError, http.client.HTTPException: it does not answer.
         """
         answer = self._wire.answer(sent)
-        self._insist(about, answer)
+        self.insist(about, answer)
         return answer.text
+
+    def ask(self, method: str, key: str, *, query: str) -> Answer:
+        """Ask for something that does no harm if it is done twice; arguments as for `head`.
+
+        Raises:
+            TargetError: the server does not answer.
+        """
+        with translated(key, self._where):
+            return self._wire.answer(self._wire.send(self.head(method, key, b"", "", time.time(), query=query)))
+
+    def ask_once(self, method: str, key: str, content: bytes = b"", content_type: str = "", *, query: str) -> Answer:
+        """Ask for something that must not be done twice; arguments as for `head`.
+
+        Raises:
+            NothingSent: the server cannot be reached.
+            TargetError: it does not answer.
+        """
+        with translated(key, self._where):
+            head = self.head(method, key, content, content_type, time.time(), query=query)
+            try:
+                line = self._wire.connect()
+            except OSError as error:
+                raise NothingSent(f"{key} at {self._where}: {str(error) or type(error).__name__}") from error
+            return self._wire.answer(self._wire.send_once(line, head, content))
+
+    def stream(self, key: str, content: BinaryIO, size: int, query: Mapping[str, str]) -> Answer:
+        """Send content that is read meanwhile, with a request (PUT) that does not tell its checksum: it is signed as a URL, which is so
+        without TLS too.
+
+        Args:
+            key: of the object.
+            content: gives it.
+            size: of the content, in bytes.
+            query: what stands behind the path, besides the signature.
+
+        Raises:
+            TargetError: the server does not answer.
+        """
+        with translated(key, self._where):
+            path = self._signed_path("PUT", key, query, time.time())
+            head = f"PUT {path} HTTP/1.1\r\nhost:{self._host}\r\ncontent-length:{size}\r\nuser-agent:autosync\r\n\r\n"
+            return self._wire.stream(head.encode(), content)
+
+    def ask_the_time(self, about: str) -> tuple[float, float]:
+        """Ask for a listing of one key.
+
+        Args:
+            about: what is listed, for people.
+
+        Returns:
+            The round trip, and by how much the server's clock is ahead, both in seconds.
+
+        Raises:
+            TargetError: the server does not give it.
+        """
+        with translated(about, self._where):
+            before = time.time()
+            answer = self._wire.answer(self._wire.send(self.head("GET", "", b"", "", before, query="list-type=2&max-keys=1")))
+            after = time.time()
+        self.insist(about, answer)
+        return after - before, seconds_ahead(answer.date, before, after)
 
     def close(self) -> None:
         """Close the connections."""
         self._wire.close()
 
-    def _insist(self, key: str, answer: Answer) -> None:
-        if answer.status not in _OK:
-            raise self._error(key, answer)
+    def insist(self, key: str, answer: Answer) -> None:
+        """Go on only if the server has done what it was asked.
 
-    def _error(self, key: str, answer: Answer) -> TargetError:
+        Raises:
+            TargetError: it has not.
+        """
+        if answer.status not in _OK:
+            raise self.error(key, answer)
+
+    def error(self, key: str, answer: Answer) -> TargetError:
+        """What an answer says that is wrong."""
         code, message = _CODE.search(answer.text), _MESSAGE.search(answer.text)
         return answered(key, code[1] if code else str(answer.status), message[1] if message else "", self._where)
 
@@ -172,11 +241,9 @@ class Objects:
             query: what stands behind the path, as it is signed.
 
         Raises:
-            botocore.exceptions.NoCredentialsError: there are none.
+            TargetRefused: there are no credentials.
         """
-        if self._credentials is None:
-            raise botocore.exceptions.NoCredentialsError
-        who = self._credentials()
+        who = self._who(key)
         path = f"{self._path}/{quote(key)}" if key else self._path or "/"
         digest = hashlib.sha256(content)
         told = digest.hexdigest()
@@ -185,7 +252,7 @@ class Objects:
         fields = f"content-type:{content_type}\n" if content_type else ""
         fields += f"host:{self._host}\n"
         names = "content-type;host" if content_type else "host"
-        if method == "POST" or (content_type and self._checksums):
+        if query == _DELETE or (method == "PUT" and self._checksums):
             fields += f"x-amz-checksum-crc32:{base64.b64encode(crc32(content).to_bytes(4, 'big')).decode()}\n"
             names += ";x-amz-checksum-crc32"
         fields += f"x-amz-content-sha256:{told}\nx-amz-date:{moment}\n"
@@ -193,17 +260,47 @@ class Objects:
         if who.token:
             fields += f"x-amz-security-token:{who.token}\n"
             names += ";x-amz-security-token"
-        scope = f"{moment[:8]}/{self._region}/s3/aws4_request"
+        scope = self._scope(moment)
         asked = hashlib.sha256(f"{method}\n{path}\n{query}\n{fields}\n{names}\n{told}".encode()).hexdigest()
-        signed = f"AWS4-HMAC-SHA256\n{moment}\n{scope}\n{asked}".encode()
-        signature = hmac.digest(_signing_key(who.secret_key, moment[:8], self._region), signed, "sha256").hex()
+        signature = self._signature(who.secret_key, moment, asked)
         lines = fields.replace("\n", "\r\n")
-        if method == "POST":  # many servers insist on this checksum, which Amazon once asked for, and others on the newer one
+        if query == _DELETE:  # many servers insist on this checksum, which Amazon once asked for, and others on the newer one
             lines += f"content-md5:{base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode()}\r\n"
         return (
             f"{method} {path}{query and '?'}{query} HTTP/1.1\r\n{lines}content-length:{len(content)}\r\nuser-agent:autosync\r\n"
             f"authorization:AWS4-HMAC-SHA256 Credential={who.access_key}/{scope}, SignedHeaders={names}, Signature={signature}\r\n\r\n"
         ).encode()
+
+    def _signed_path(self, method: str, key: str, query: Mapping[str, str], now: float) -> str:
+        """Path and query of a URL that anybody may use for a while (sigv4-query-string-auth.html, beside the page that is named above)."""
+        who = self._who(key)
+        moment = _moment(int(now))
+        told = {
+            **query,
+            "X-Amz-Algorithm": "AWS4-HMAC-SHA256",
+            "X-Amz-Credential": f"{who.access_key}/{self._scope(moment)}",
+            "X-Amz-Date": moment,
+            "X-Amz-Expires": str(_URL_SECONDS),
+            "X-Amz-SignedHeaders": "host",
+            **({"X-Amz-Security-Token": who.token} if who.token else {}),
+        }
+        path = f"{self._path}/{quote(key)}"
+        written = "&".join(f"{name}={quote(told[name], safe='')}" for name in sorted(told))
+        asked = hashlib.sha256(f"{method}\n{path}\n{written}\nhost:{self._host}\n\nhost\nUNSIGNED-PAYLOAD".encode()).hexdigest()
+        return f"{path}?{written}&X-Amz-Signature={self._signature(who.secret_key, moment, asked)}"
+
+    def _who(self, key: str) -> Any:
+        """Whose credentials requests are signed with."""
+        if self._credentials is None:
+            raise no_credentials(key or "the bucket", self._where)
+        return self._credentials()
+
+    def _scope(self, moment: str) -> str:
+        return f"{moment[:8]}/{self._region}/s3/aws4_request"
+
+    def _signature(self, secret: str, moment: str, asked: str) -> str:
+        signed = f"AWS4-HMAC-SHA256\n{moment}\n{self._scope(moment)}\n{asked}".encode()
+        return hmac.digest(_signing_key(secret, moment[:8], self._region), signed, "sha256").hex()
 
 
 @lru_cache(8)
