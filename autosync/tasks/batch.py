@@ -423,9 +423,14 @@ class Batch:
             answers: Sequence[Exception | None] = self._known.actor.delete_many(files)
         except Exception as error:
             answers = [error] * len(gone)
-        for claim, answer in zip(gone, answers, strict=True):
+        for claim in gone:
             self._sent.pop(claim.key, None)
-            self._note([Outcome(claim, Deed.DELETED) if answer is None else self._failure(claim, answer)])
+        self._note(
+            [
+                Outcome(claim, Deed.DELETED) if answer is None else self._failure(claim, answer)
+                for claim, answer in zip(gone, answers, strict=True)
+            ]
+        )
         self._say(only_if_due=True)
 
     def _gone_at_pace(self, claims: list[Claim], transfer: ExitStack) -> list[Claim]:
@@ -479,11 +484,11 @@ class Batch:
         known = [outcome for outcome in outcomes if outcome is not None]
         with self._lock:
             self._said += known
-            for outcome in known:
-                self._files += outcome.deed is Deed.UPLOADED
-                self._bytes += outcome.size
-                self._deleted += outcome.deed is Deed.DELETED
-                self._failed += outcome.deed is Deed.FAILED
+            deeds = [outcome.deed for outcome in known]
+            self._files += deeds.count(Deed.UPLOADED)
+            self._deleted += deeds.count(Deed.DELETED)
+            self._failed += deeds.count(Deed.FAILED)
+            self._bytes += sum([outcome.size for outcome in known])
 
     def _say(self, *, only_if_due: bool = False) -> None:
         """Tell the ledger, and take back what changed meanwhile."""
