@@ -33,7 +33,8 @@ class Opened(NamedTuple):
 
 
 class Way:
-    """The way to the directory of a path, kept open for the next path, which is most often of the same directory.
+    """The way to the directory of a path, kept open for the next path, which is most often of the same directory. That there is no such
+    directory is remembered as well: with one that was removed, a thousand keys are gone.
 
     A directory may be moved meanwhile, so whoever asks does so within milliseconds, and looks afterwards whether the file still stands
     where it was (`MirrorSource.inodes`), as is done after every transfer.
@@ -41,6 +42,7 @@ class Way:
 
     def __init__(self) -> None:
         self._directory, self._name = -1, ""
+        self._nowhere: int | None = None  # what was said of that directory, if it was not there
 
     def open(self, root: int, relative: str) -> int:
         """Like `open_beneath`, for a file."""
@@ -62,9 +64,17 @@ class Way:
         self._directory = -1
 
     def _to(self, root: int, above: str) -> int:
+        if self._nowhere is not None and above == self._name:
+            raise OSError(self._nowhere, os.strerror(self._nowhere), above)
         if self._directory < 0 or above != self._name:
             self.close()
-            self._directory, self._name = open_directory_beneath(root, above), above
+            self._name, self._nowhere = above, None
+            try:
+                self._directory = open_directory_beneath(root, above)
+            except OSError as error:
+                if error.errno in _GONE:
+                    self._nowhere = error.errno
+                raise
         return self._directory
 
 
