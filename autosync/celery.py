@@ -29,6 +29,32 @@ _CONFIG = "celeryconfig"
 _COLUMNS = "name,args,state,result,received,runtime,worker"
 
 
+_TASKS = "autosync.tasks.transfer"
+#: What a worker loads at its start, or with its first message.
+_WORKER = (
+    _TASKS,
+    "billiard.pool",
+    "celery.app.amqp",
+    "celery.app.control",
+    "celery.app.events",
+    "celery.app.log",
+    "celery.app.routes",
+    "celery.apps.worker",
+    "celery.backends.base",
+    "celery.concurrency.thread",
+    "celery.events.receiver",
+    "celery.loaders.app",
+    "celery.worker.autoscale",
+    "celery.worker.components",
+    "celery.worker.consumer",
+    "celery.worker.consumer.delayed_delivery",
+    "celery.worker.control",
+    "celery.worker.loops",
+    "celery.worker.pidbox",
+    "celery.worker.strategy",
+)
+
+
 class Secrets:
     """The values of secret options. Celery tells its settings to Flower and to whoever inspects a worker, with those struck out whose names
     sound secret; into a dict it looks deeper, and would tell what it finds under a name like `login`. So this is none."""
@@ -75,7 +101,7 @@ def make_app(**settings: Any) -> Celery:
         settings: more of them, which no file changes.
     """
     os.environ.setdefault("FLOWER_TASKS_COLUMNS", _COLUMNS)
-    return Celery("autosync", loader=Loader, include=["autosync.tasks.transfer"], **{**NEEDED, **settings})
+    return Celery("autosync", loader=Loader, include=[_TASKS], **{**NEEDED, **settings})
 
 
 def sending_app(broker: str, queue: str, *, events: bool = True) -> Celery:
@@ -98,6 +124,12 @@ def sending_app(broker: str, queue: str, *, events: bool = True) -> Celery:
         }
     )
     return sender
+
+
+def load_worker() -> None:
+    """Load what `work` needs and has not loaded yet: a process that is to be forked into workers does it once for all of them."""
+    for name in _WORKER:
+        importlib.import_module(name)
 
 
 def work(name: str, *, heartbeat: bool) -> int:

@@ -241,6 +241,7 @@ def _keep(
             actor.stand_by()
             from .run import keep
 
+            host.load()
             signals = _checked(actor, broker)
             host.stand_by()
             return keep(run(host.broker), signals, host)

@@ -125,6 +125,13 @@ class OneHost:
         if self._server:
             self._server.start()
 
+    def load(self) -> None:
+        """Load what workers need, if they will be forks of this process."""
+        if self._may_fork:
+            from .celery import load_worker
+
+            load_worker()
+
     def stand_by(self) -> None:
         """Have the workers there, waiting for `begin`, and the broker answering. As long as this process has one thread, workers are forks
         of it: all that is loaded is theirs too, and takes neither time nor memory again. Those that cannot be are started after `begin`.
