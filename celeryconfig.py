@@ -6,8 +6,8 @@ Every lower-case name here is a setting; what is not here keeps the value from a
 # The Redis or Valkey that all hosts of the fleet use. The environment variable CELERY_BROKER_URL, where it is set, wins over this line.
 broker_url = "redis://127.0.0.1:6379/0"
 
-# The queues that this box serves when it is started without -Q.
-autosync_queues = ["autosync"]
+# The queues that this box serves when it is started without -Q; with none, those of every mirror.
+autosync_queues = []
 
 # Batches that this process works on at a time; each has up to --threads transfers in flight.
 worker_concurrency = 8

@@ -22,6 +22,7 @@ from kombu.entity import Exchange, Queue
 
 from . import transport
 from .logs import configure, keep_secrets
+from .mirror import DEFAULT_QUEUE
 from .settings import DEFAULTS, NEEDED
 
 _CONFIG = "celeryconfig"
@@ -29,10 +30,10 @@ _CONFIG = "celeryconfig"
 _COLUMNS = "name,args,state,result,received,runtime,worker"
 
 
-_TASKS = "autosync.tasks.transfer"
+_TASKS = ("autosync.tasks.transfer", "autosync.tasks.queues")
 #: What a worker loads at its start, or with its first message.
 _WORKER = (
-    _TASKS,
+    *_TASKS,
     "billiard.pool",
     "celery.app.amqp",
     "celery.app.control",
@@ -88,7 +89,7 @@ class Loader(BaseLoader):
         if problem:
             _give_up(f"{name}: {problem}")
         settings |= _verified(os.environ.get("CELERY_BROKER_URL") or settings["broker_url"])
-        queues = [Queue(queue, Exchange(queue), routing_key=queue) for queue in settings["autosync_queues"]]
+        queues = [Queue(queue, Exchange(queue), routing_key=queue) for queue in settings["autosync_queues"] or [DEFAULT_QUEUE]]
         settings.setdefault("task_queues", queues)
         settings.setdefault("task_default_queue", settings["task_queues"][0].name)
         return settings
@@ -101,7 +102,7 @@ def make_app(**settings: Any) -> Celery:
         settings: more of them, which no file changes.
     """
     os.environ.setdefault("FLOWER_TASKS_COLUMNS", _COLUMNS)
-    return Celery("autosync", loader=Loader, include=[_TASKS], **{**NEEDED, **settings})
+    return Celery("autosync", loader=Loader, include=_TASKS, **{**NEEDED, **settings})
 
 
 def sending_app(broker: str, queue: str, *, events: bool = True) -> Celery:
@@ -241,7 +242,7 @@ def _problem(settings: Mapping[str, Any]) -> str:
         if not isinstance(path, str) or not path.startswith("/"):
             return f"autosync_sources: {path!r} is not an absolute path"
     queues = settings["autosync_queues"]
-    if not isinstance(queues, list | tuple) or not queues or not all(isinstance(queue, str) and queue for queue in queues):
+    if not isinstance(queues, list | tuple) or not all(isinstance(queue, str) and queue for queue in queues):
         return "autosync_queues must be a list of queue names"
     if settings["autosync_log_format"] not in (None, "text", "json"):
         return "autosync_log_format must be 'text', 'json' or None"

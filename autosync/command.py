@@ -30,6 +30,7 @@ from .options import actor_option, config_option, context_settings, parameters, 
 from .processes import allow_many_open_files
 from .rates import Limits
 from .reconciler import Compare
+from .signing import SIGNING_KEY, read_key
 from .wording import shown
 
 if TYPE_CHECKING:
@@ -123,6 +124,9 @@ def _callback(actor_class: type[Actor], actor_name: str, *, one_host: bool) -> C
         if values["dry_run"]:
             _check(actor)
             return _dry_run(mirror, policy, actor)
+        signing_key = read_key(values["signing_key"])
+        if signing_key:
+            secrets[SIGNING_KEY] = signing_key
         return _keep(mirror, policy, limits, actor, secrets, values, verbosity, one_host=one_host)
 
     return callback
@@ -164,8 +168,7 @@ def _mirror(actor_name: str, actor: Actor, settings: dict[str, Any], values: dic
         delete=values["delete"],
         threads=values["threads"],
         attempts=values["attempts"],
-        # A host of its own has a queue of its own: its workers are given nothing else to read.
-        queue=values["queue"] or (f"autosync.{name}" if one_host else DEFAULT_QUEUE),
+        queue=_queue(values["queue"] or f"{DEFAULT_QUEUE}.{name}"),
         host=boot_id(),
     )
     mirror.keys()  # says what is wrong with prefixes and expressions
@@ -176,6 +179,13 @@ def _mirror(actor_name: str, actor: Actor, settings: dict[str, Any], values: dic
                 f"the target {target} and the source {source.path} lie in one another", "mirror to a directory outside"
             )
     return mirror
+
+
+def _queue(name: str) -> str:
+    """The name of a queue; Celery and kombu read commas and colons in it in ways of their own."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", name):
+        raise ConfigurationError(f"--queue {name!r} cannot be used", "take up to 200 letters, digits, '.', '_' and '-'")
+    return name
 
 
 def _default_name(actor_name: str, settings: dict[str, Any], prefix: str) -> str:
@@ -218,7 +228,9 @@ def _keep(
     def run(at: str) -> Run:
         from .run import Run
 
-        return Run(mirror, policy, actor, at, directory, values["once"], values["settle"], values["rescan"], limits)
+        return Run(
+            mirror, policy, actor, at, directory, values["once"], values["settle"], values["rescan"], limits, secrets.get(SIGNING_KEY, "")
+        )
 
     if not one_host:
         actor.stand_by()

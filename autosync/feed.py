@@ -38,6 +38,8 @@ _DELETES = 1000
 _BATCH_SECONDS = 0.05
 #: Over how many seconds it is measured how fast keys are made right.
 _PACE_SECONDS = 0.5
+#: Events are gathered for this part of the time that their message would wait, and for so many seconds at most.
+_REST, _LONGEST_REST = 0.1, 0.05
 #: A look waits while more keys than this are dirty; events do not wait.
 HIGH_WATER = 20_000
 #: How long the broker and the target are left alone after they failed, in seconds.
@@ -68,7 +70,7 @@ class Batch:
 
 
 class Pace:
-    """How fast all workers together make keys right, which says how many go into one message.
+    """How fast all workers together make keys right, which says how many go into one message, and for how long to gather them.
 
     Args:
         clock: monotonic time, in seconds.
@@ -78,6 +80,7 @@ class Pace:
         self._clock = clock
         self._marked = self._done = 0
         self._began = clock()
+        self._rate = 0.0
         #: Keys in one batch.
         self.batch = BATCH_KEYS
 
@@ -87,8 +90,16 @@ class Pace:
         seconds = self._clock() - self._began
         if seconds >= _PACE_SECONDS:
             done = self._marked - dirty
-            self.batch = min(max(int((done - self._done) / seconds * _BATCH_SECONDS), BATCH_KEYS), _LARGEST_BATCH)
+            self._rate = (done - self._done) / seconds
+            self.batch = min(max(int(self._rate * _BATCH_SECONDS), BATCH_KEYS), _LARGEST_BATCH)
             self._done, self._began = done, self._clock()
+
+    def rest(self, behind: int) -> float:
+        """For how long to gather events before the next message, in seconds, so that there is not one message for each: a tenth of the time
+        for which it would wait behind so many keys anyway. 0.0 where it would not wait."""
+        if behind < BATCH_KEYS:
+            return 0.0
+        return min(behind / max(self._rate, 1.0) * _REST, _LONGEST_REST)
 
 
 class FinishedLook(NamedTuple):
@@ -198,7 +209,8 @@ class Feed:
 
     def _feed_events(self) -> None:
         while pending := self.settle.take():
-            self._send_all(self._batches(pending), Priority.EVENT)
+            dirty = self._send_all(self._batches(pending), Priority.EVENT)
+            self._stop.wait(self._pace.rest(dirty - len(pending)))
 
     def _batches(self, pending: Sequence[Pending]) -> Iterator[Batch]:
         """Sort what is due into batches; a file that turns out to be changing still goes back."""
@@ -369,12 +381,15 @@ class Feed:
         for start in range(0, len(keys), BATCH_KEYS):
             self._publisher.mark([(key, UNKNOWN) for key in keys[start : start + BATCH_KEYS]], size=0, priority=Priority.LOOK)
 
-    def _send_all(self, batches: Iterable[Batch], priority: Priority, *, bounded: bool = False) -> None:
+    def _send_all(self, batches: Iterable[Batch], priority: Priority, *, bounded: bool = False) -> int:
+        """Returns how many keys were dirty at the last of them; 0 if there was none."""
+        dirty = 0
         for batch in batches:
             dirty = self._send(batch, priority)
             while bounded and dirty > HIGH_WATER:
                 self._pause(0.2)
                 dirty = self._insist(self._ledger.dirty)
+        return dirty
 
     def _send(self, batch: Batch, priority: Priority) -> int:
         """Mark and publish: what is marked is not forgotten, whatever happens to the message. Returns how many keys are dirty."""

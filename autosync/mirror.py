@@ -9,7 +9,7 @@ from typing import Any
 
 from .keys import Keys, Source
 
-#: The queue that every worker serves when nothing else is said.
+#: The queue of mirrors that have none of their own, and how the names of the others begin.
 DEFAULT_QUEUE = "autosync"
 
 

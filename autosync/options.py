@@ -157,7 +157,11 @@ def _running_options(*, one_host: bool) -> list[click.Option]:
         *([workers] if one_host else []),
         click.Option(["--name"], metavar="TEXT", help="Name of the mirror.  [default: made from the target]"),
         click.Option(["--broker"], metavar="URL", help=broker_help, **broker),
-        click.Option(["--queue"], hidden=True),
+        click.Option(["--queue"], metavar="NAME", help="Celery queue of its tasks.  [default: autosync. and the mirror's name]"),
+        click.Option(
+            ["--signing-key"], metavar="@FILE",
+            help="Sign the mirror's definition, for upload boxes that have the same key. Give it as a file, or in AUTOSYNC_SIGNING_KEY.",
+        ),
         state_directory_option(),
         click.Option(
             ["--settle"], type=click.FloatRange(min=0), default=0.25, show_default=True, metavar="SECONDS",

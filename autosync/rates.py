@@ -42,6 +42,12 @@ class Limits:
             _count("--limit-inflight", inflight),
         )
 
+    def words(self) -> str:
+        """For people, as the options are written."""
+        requests = f"{self.requests:g}/s" if self.requests else "none"
+        bandwidth = f"{self.bandwidth / 1e6:g}MB/s" if self.bandwidth else "none"
+        return f"requests {requests}, bandwidth {bandwidth}, inflight {self.inflight or 'none'}"
+
     def dumps(self) -> str:
         """One line of text for the ledger."""
         return f"{self.requests!r} {self.bandwidth!r} {self.inflight}"

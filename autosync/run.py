@@ -34,6 +34,7 @@ from .onehost import OneHost
 from .place import Place
 from .rates import Limits
 from .settle import Settle
+from .signing import sign
 from .status import StatusLine, summary
 from .tasks.messages import Priority, Publisher
 from .watcher import Say, Watcher, identity_of
@@ -61,7 +62,7 @@ _NEW_TRIES = 30.0
 
 @dataclass(frozen=True)
 class Run:
-    """How a mirror is kept: `settle` and `rescan` in seconds (0: no rescans)."""
+    """How a mirror is kept: `settle` and `rescan` in seconds (0: no rescans); `signing_key`: what its definition is signed with."""
 
     mirror: Mirror
     policy: Policy
@@ -72,6 +73,7 @@ class Run:
     settle: float
     rescan: float
     limits: Limits = field(default_factory=Limits)
+    signing_key: str = field(default="", repr=False)
 
 
 class Signals:
@@ -171,7 +173,7 @@ class _Keeping:
         self._feed.era += 1
         definition = mirror.dumps()
         version = version_of(definition)
-        epoch = self._ledger.register(definition, version)
+        epoch = self._ledger.register(definition, version, mirror.queue, sign(self._run.signing_key, mirror.name, definition))
         cleared = self._ledger.cleared()
         holding = self._ledger.holding()
         self._mirror, self._version, self._epoch = mirror, version, epoch

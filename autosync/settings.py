@@ -20,8 +20,8 @@ DEFAULTS: dict[str, Any] = {
     "task_send_sent_event": True,
     # Which source roots this box may read: a list of paths, or {path on the file host: where it is mounted here}.
     "autosync_sources": [],
-    # The queues this box serves when `celery worker` is not given -Q.
-    "autosync_queues": ["autosync"],
+    # The queues this box serves when `celery worker` is not given -Q; with none, those of every mirror, also of those that come later.
+    "autosync_queues": [],
     # Values of secret options of actors, by option name.
     "autosync_secrets": {},
     # "text" or "json" for log lines in autosync's own format; None leaves logging to Celery.

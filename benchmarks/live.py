@@ -322,8 +322,17 @@ def _begin_worker(scene: Scene, ends: ExitStack, place: Place, tree: Path, broke
     return running
 
 
-def fleet(scene: Scene, tree: Path, count: int, boxes: int) -> Outcome:
-    """A broker on loopback, so many workers that are ready, and then `autosync-watch --once`, at 50 ms latency.
+def fleet(scene: Scene, tree: Path, count: int, boxes: int, *options: str, delay: float = 0.0, size: int = 1024) -> Outcome:
+    """A broker on loopback, so many workers that are ready, and then `autosync-watch --once`.
+
+    Args:
+        scene: where.
+        tree: of so many files of `size` bytes each.
+        count: of the files.
+        boxes: workers.
+        options: of autosync-watch.
+        delay: of each answer of the target, in seconds.
+        size: of each file, in bytes.
 
     Returns:
         `seconds` is from the first object to the last.
@@ -335,10 +344,10 @@ def fleet(scene: Scene, tree: Path, count: int, boxes: int) -> Outcome:
     with ExitStack() as ends:
         broker = _broker(scene, ends)
         workers = [_begin_worker(scene, ends, place, tree, broker, number) for number in range(1, boxes + 1)]
-        scene.metadata.delay(0.05)
+        scene.metadata.delay(delay)
         ends.callback(scene.metadata.delay, 0)
         before = scene.standing(place.bucket)
-        watch = ends.enter_context(scene.begin(peers.autosync_watch(place, tree, broker.url, "--once", "--threads", "32")))
+        watch = ends.enter_context(scene.begin(peers.autosync_watch(place, tree, broker.url, "--once", *options)))
         used = [watch.wait(_PATIENCE)]
         if used[0].status:
             raise NotDone(f"autosync-watch ended with status {used[0].status}: {used[0].said}")
@@ -346,9 +355,24 @@ def fleet(scene: Scene, tree: Path, count: int, boxes: int) -> Outcome:
         done = scene.metadata.times(place.bucket).values()
         used += [one.stop() for one in workers]
     held = after[0]
-    if (held.objects, held.bytes) != (count, count * 1024):
+    if (held.objects, held.bytes) != (count, count * size):
         raise NotDone(f"{held.objects:,} objects are there, and {count:,} should be")
     both = Measured(used[0].wall, sum(one.cpu for one in used), 0, [use for one in used for use in one.processes])
     outcome = scene.outcome(both, before, after, max(done) - min(done), count)
     outcome.figures = {"files/s": count / outcome.seconds}
+    return outcome
+
+
+def limited(scene: Scene, tree: Path, count: int, boxes: int, size: int, option: str, a_second: float, unit: int) -> Outcome:
+    """A fleet with a limit. How far its rate is from that, between the first object and the last, is the figure `off the limit, %`.
+
+    Args:
+        scene, tree, count, boxes, size: as for `fleet`.
+        option: the limit, as it is written.
+        a_second: the same as a number.
+        unit: how much of it one file takes.
+    """
+    outcome = fleet(scene, tree, count, boxes, *option.split(), size=size)
+    rate = (count - 1) * unit / outcome.seconds
+    outcome.figures = {"off the limit, %": 100 * abs(rate / a_second - 1)}
     return outcome

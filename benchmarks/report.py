@@ -172,6 +172,12 @@ def _fleet(boxes: int) -> Goal:
     return Goal("fleet", f"{boxes} workers: 0.9 of {boxes} times one worker's throughput", judge)
 
 
+def _near_the_limit(results: Results) -> Verdict | None:
+    figures = [results.figure("limits", tool, "off the limit, %") for tool in results.tools("limits")]
+    known = [figure for figure in figures if figure is not None]
+    return Verdict(f"{max(known):.1f} % off", 5 / max(*known, 1e-6)) if known else None
+
+
 GOALS: Sequence[Goal] = (
     _faster("small", "s5cmd cp", 2),
     _faster("small", "rclone copy", 5),
@@ -193,6 +199,7 @@ GOALS: Sequence[Goal] = (
     _below("overtaking", "sent within 2 s, before the backlog", "saved meanwhile, s", 2, "s"),
     _fleet(2),
     _fleet(4),
+    Goal("limits", "the rate of the fleet within 5 % of the limit, from 1 to 8 workers (the farthest)", _near_the_limit),
 )
 
 

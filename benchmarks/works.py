@@ -153,9 +153,23 @@ def _fleet(scene: Scene) -> Tools:
     tree = scene.trees.files(count)
 
     def with_boxes(boxes: int) -> Callable[[], Outcome]:
-        return lambda: live.fleet(scene, tree, count, boxes)
+        return lambda: live.fleet(scene, tree, count, boxes, "--threads", "32", delay=0.05)
 
     return {"1 worker": with_boxes(1), "2 workers": with_boxes(2), "4 workers": with_boxes(4)}
+
+
+def _limits(scene: Scene) -> Tools:
+    count, few = scene.count(2_400), scene.count(240)
+    tree, larger = scene.trees.files(count), scene.trees.files(few, 512 * _KIB)
+
+    def requests(boxes: int) -> Callable[[], Outcome]:
+        return lambda: live.limited(scene, tree, count, boxes, _KIB, "--limit-requests 400/s", 400, 1)
+
+    def content(boxes: int) -> Callable[[], Outcome]:
+        return lambda: live.limited(scene, larger, few, boxes, 512 * _KIB, "--limit-bandwidth 20MB/s", 20e6, 512 * _KIB)
+
+    found = {f"400 requests/s, {boxes} worker{'s'[: boxes > 1]}": requests(boxes) for boxes in (1, 2, 4, 8)}
+    return found | {f"20 MB/s, {boxes} worker{'s'[: boxes > 1]}": content(boxes) for boxes in (1, 8)}
 
 
 def _seaweedfs(scene: Scene) -> Tools:
@@ -187,6 +201,7 @@ WORKS = {
         Work("backlog", "A first look at 1,000,000 invented files, faster than they are worked off", "file", _backlog),
         Work("overtaking", "One file saved while 20,000 are sent, 50 ms latency: its close to its object", "event", _overtaking),
         Work("fleet", "20,000 files of 1 KiB, 50 ms latency, workers of --threads 32", "file", _fleet),
+        Work("limits", "A fleet with a limit: 2,400 files of 1 KiB at 400 requests/s, 240 of 512 KiB at 20 MB/s", "file", _limits),
         Work("seaweedfs", "20,000 files of 1 KiB, empty bucket of SeaweedFS", "file", _seaweedfs, Seaweed),
     )
 }

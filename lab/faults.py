@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from types import TracebackType
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -61,13 +62,14 @@ class Proxy:
 
     Args:
         upstream: the server's URL.
+        address: of this host, at which it listens.
     """
 
-    def __init__(self, upstream: str) -> None:
+    def __init__(self, upstream: str, address: str = "127.0.0.1") -> None:
         parts = urlsplit(upstream)
         self._upstream = (parts.hostname, parts.port)
-        self._port = free_port()
-        self.url = f"http://127.0.0.1:{self._port}"
+        self._at = (address, free_port())
+        self.url = f"http://{address}:{self._at[1]}"
         #: The speed of each PUT, in bytes a second; None: as fast as it goes.
         self.speed: float | None = None
         #: The part of the requests that is answered with 500 or 503, in turns.
@@ -100,7 +102,7 @@ class Proxy:
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _CHUNK)  # what is slow here must look slow to the client
-        listener.bind(("127.0.0.1", self._port))
+        listener.bind(self._at)
         listener.listen(512)
         self._listener = listener
         threading.Thread(target=self._accept, args=(listener,), name="proxy", daemon=True).start()
@@ -137,6 +139,17 @@ class Proxy:
                 if one.key == other.key and one.transfer != other.transfer and not apart:
                     found.append((one, other))
         return found
+
+    def most_at_once(self) -> int:
+        """How many transfers were in flight at the same time, at most. Parts of one upload are one."""
+        with self._lock:
+            changes = [(one.began, one.ended or time.monotonic(), one.transfer) for one in self.requests if one.is_change]
+        spans: dict[str, tuple[float, float]] = {}
+        for began, ended, transfer in changes:
+            first, last = spans.get(transfer, (began, ended))
+            spans[transfer] = min(first, began), max(last, ended)
+        moments = sorted([(began, 1) for began, _ in spans.values()] + [(ended, -1) for _, ended in spans.values()])
+        return max(accumulate((step for _, step in moments), initial=0))
 
     # One connection
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,6 +18,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from lab.hosts import Host
 from lab.servers import Missing, Moto, S3Server, SeaweedFS, Server, Valkey, wait_until
 
 BIN = Path(sys.executable).parent
@@ -187,10 +188,14 @@ class Programs:
         self._directory = directory
         self._started: list[Program] = []
 
-    def start(self, *command: str, cwd: Path | None = None, **environ: str) -> Program:
-        """Start one."""
+    def start(
+        self, *command: str, cwd: Path | None = None, host: Host | None = None, mounts: Mapping[Path, Path] | None = None, **environ: str
+    ) -> Program:
+        """Start one, maybe on another host, with directories mounted there."""
         log = self._directory / f"said-{len(self._started)}.txt"
         full, environ = [str(BIN / command[0]), *command[1:]], {**os.environ, "PYTHONWARNINGS": "ignore", **environ}
+        if host is not None:
+            full = host.runs(full, mounts)
         process = Program(full, log, cwd or self._directory, environ)
         self._started.append(process)
         return process
@@ -202,11 +207,19 @@ class Programs:
             cwd=cwd or self._directory, env={**os.environ, "PYTHONWARNINGS": "ignore", **environ},
         )  # fmt: skip
 
-    def worker(self, *options: str, broker: str, cwd: Path | None = None, **environ: str) -> Program:
-        """Start an upload box, and wait until it serves its queue."""
+    def worker(
+        self,
+        *options: str,
+        broker: str,
+        cwd: Path | None = None,
+        host: Host | None = None,
+        mounts: Mapping[Path, Path] | None = None,
+        **environ: str,
+    ) -> Program:
+        """Start an upload box, and wait until it serves its queues."""
         environ = {"CELERY_BROKER_URL": broker, **environ}
         command = ("celery", "-A", "autosync", "worker", "--without-gossip", "--without-mingle", "-l", "INFO", *options)
-        process = self.start(*command, cwd=cwd, **environ)
+        process = self.start(*command, cwd=cwd, host=host, mounts=mounts, **environ)
         wait_until(lambda: " ready." in process.said() or process.poll() is not None, 30, "the worker is ready")  # type: ignore[attr-defined]
         return process
 

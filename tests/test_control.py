@@ -165,7 +165,7 @@ def test_the_doctor_names_what_is_wrong(programs: Programs, own_valkey: Valkey, 
     wrong = [line.split(": ")[0].split(maxsplit=1)[1] for line in said.splitlines() if line.startswith("  wrong")]
     assert wrong == ["broker's memory", "file host", f"source {tree}", "workers", "target"], said
     assert "set maxmemory-policy noeviction" in said
-    assert "start celery -A autosync worker, with autosync among its queues" in said
+    assert "start celery -A autosync worker, with autosync.ill among its queues" in said
 
 
 def test_verify_proves_that_the_target_equals_the_source(one_host: Program, operator: Operator, bucket: Bucket, tree: Path) -> None:
@@ -215,6 +215,7 @@ def test_failed_keys_are_shown_and_tried_again(programs: Programs, broker: str, 
     assert {json.loads(line)["key"] for line in operator.runs("failed", "--json").splitlines()} == {"a", "b"}
     assert "2 failed" in operator.runs("status")
     assert "failed      " in operator.runs("why", "a")
+    assert re.search(r"try 1 failed +\d{4}-\d\d-\d\d .* by \S+:\d+\n", operator.runs("why", "a"))
     assert "c is not in the failed list of mirror fleet" in operator.runs("retry", "c", code=1)
     assert "retry takes keys, or --all" in operator.runs("retry", code=2)
 
@@ -224,6 +225,25 @@ def test_failed_keys_are_shown_and_tried_again(programs: Programs, broker: str, 
     assert operator.runs("retry", "--all") == "1 keys are tried again\n"
     wait_until(lambda: bucket.sizes() == on_disk(tree), 30, "the other one is sent")
     wait_until(lambda: operator.status()["failed"] == 0, 30, "none is failed", pause=0.2)
+    assert re.search(r"sent 1 B +\d{4}.* by \S+\n +try 1 failed ", operator.runs("why", "a"))
+
+
+def test_limits_are_shown_and_changed(programs: Programs, one_host: Program, state: Path, bucket: Bucket, tree: Path) -> None:
+    operator = Operator(programs, f"--state-dir={state}")
+    assert operator.runs("limit") == "desk: requests none, bandwidth none, inflight none\n"
+    assert "limits" not in operator.runs("status")
+
+    assert operator.runs("limit", "--requests=6/m", "--bandwidth=2MB/s") == "desk: requests 0.1/s, bandwidth 2MB/s, inflight none\n"
+    assert operator.runs("limit", "--inflight=1") == "desk: requests 0.1/s, bandwidth 2MB/s, inflight 1\n"
+    assert "  limits      requests 0.1/s, bandwidth 2MB/s, inflight 1\n" in operator.runs("status")
+    assert operator.status()["limits"] == {"requests": 0.1, "bandwidth": 2e6, "inflight": 1}
+    for number in range(5):
+        (tree / str(number)).write_text("x")
+    wait_until(lambda: operator.status()["dirty"] > 0 and len(bucket.sizes()) > 1, 30, "the first of them is sent")
+    assert len(bucket.sizes()) < 6, "one in ten seconds"
+    assert "--limit-requests" in operator.runs("limit", "--requests=fast", code=2)
+    assert operator.runs("limit", "--requests=none") == "desk: requests none, bandwidth 2MB/s, inflight 1\n"
+    equal_soon(bucket, tree, "nobody waits for the old limit", 10)
 
 
 def test_several_mirrors_are_told_apart_by_name(programs: Programs, broker: str, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import Bucket, Programs
 
-from autosync.ledger import Ledger, connect
+from autosync.ledger import Ledger, connect, queues_of_mirrors
 from lab.servers import wait_until
 
 
@@ -246,7 +246,7 @@ def test_a_broken_celeryconfig_is_one_clear_line(programs: Programs, tmp_path: P
         "import no_such_module": "there is no module 'no_such_module'",
         "autosync_sources = '/srv'": "autosync_sources must be a list",
         "autosync_sources = ['srv']": "'srv' is not an absolute path",
-        "autosync_queues = []": "autosync_queues must be a list",
+        "autosync_queues = [1]": "autosync_queues must be a list",
     }
     for content, said in cases.items():
         directory = tmp_path / str(abs(hash(content)))
@@ -322,7 +322,8 @@ def test_a_directory_watch_reads_no_celeryconfig_and_the_queue_is_the_brokers(
         "autosync-watch", "--actor=file", f"--target-container={target}", f"--broker={broker}", str(tree), cwd=tmp_path
     )
 
-    wait_until(lambda: Ledger(connect(broker), "any").waiting("autosync") > 0, what="messages wait for an upload box")
+    (queue,) = wait_until(lambda: queues_of_mirrors(connect(broker)), what="the mirror is registered")
+    wait_until(lambda: Ledger(connect(broker), "any").waiting(queue) > 0, what="messages wait for an upload box")
     assert watcher.poll() is None
 
 

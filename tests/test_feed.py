@@ -141,6 +141,8 @@ def test_a_look_is_of_the_era_in_which_it_began(tree: Path, broker: str) -> None
 def test_where_keys_are_made_right_quickly_a_batch_holds_more_of_them() -> None:
     now = 0.0
     pace = Pace(lambda: now)
+    assert [pace.rest(behind) for behind in (0, 1, 99)] == [0.0] * 3, "what nobody stands before is sent at once"
+    assert pace.rest(100) == 0.05, "as long as nobody works"
     assert pace.batch == 100, "as long as nothing is known"
     pace.note(5000, 5000)
     now = 1.0

@@ -35,7 +35,7 @@ FLOORS = [
     "settle reconciler links watches restless actors",
     "inotify tree ledger server celery reading apart",
     "disksort processes transport writers",
-    "actor ahead change errors files host keys limit logs mirror rates settings wording",
+    "actor ahead change errors files host keys limit logs mirror rates settings signing wording",
 ]
 GROUND = frozenset(FLOORS[-1].split())
 WATCHING = {"inotify", "tree", "watcher", "reconciler", "settle", "look", "glance", "links", "watches"}
@@ -45,9 +45,9 @@ WORKING = {"actors", "tasks"}
 OUTSIDE = {
     "boto3": {"actors.s3.clients"},
     "botocore": {"actors.s3.clients", "actors.s3.errors", "actors.s3.proxied"},
-    "celery": {"celery", "tasks.messages", "tasks.progress", "tasks.transfer"},
+    "celery": {"celery", "tasks.messages", "tasks.progress", "tasks.queues", "tasks.transfer"},
     "click": {"actor", "actors.s3", "cli", "command", "control.command", "options"},
-    "kombu": {"celery", "tasks.messages", "transport"},
+    "kombu": {"celery", "tasks.messages", "tasks.queues", "transport"},
     "prometheus_client": {"control.command", "control.exporter"},
     "pyinotify": {"inotify"},
     "redis": {"control.doctor", "ledger", "ledger.connection", "ledger.gate", "ledger.scripts"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ from autosync.ledger import (
     connect,
     mirror_names,
     owner_prefix,
+    queues_of_mirrors,
 )
 from autosync.rates import Limits
 from autosync.server import EmbeddedServer
@@ -177,7 +179,7 @@ def test_nothing_is_claimed_by_a_worker_with_an_old_definition(ledger: Ledger) -
 
     assert ledger.claim("one", "v", ["a"]) is None
     assert ledger.claim("one", "v2", ["a"]) == [Claim("a", 0, HINT)]
-    assert ledger.definition() == ("{...}", "v2")
+    assert ledger.definition() == ("{...}", "v2", "")
 
 
 def test_nothing_is_claimed_of_a_mirror_that_nobody_registered(client: redis.Redis) -> None:
@@ -764,7 +766,7 @@ def test_two_owners_never_hold_the_same_key_and_the_last_change_wins(broker: str
         assert target == {key: value for key, value in disk.items() if value}
         assert all(deeds[deed] for deed in (Deed.UPLOADED, Deed.RETRY, Deed.BACK, "again"))
         left = {name.decode().rpartition(":")[2] for name in client.scan_iter(f"{module.PREFIX}*")}
-        assert left == {"mirrors", "mirror", "stats"}, "nothing is left of keys that are clean"
+        assert left == {"mirrors", "mirror", "stats", "recent"}, "nothing else is left of keys that are clean"
 
 
 # Addresses
@@ -907,6 +909,53 @@ def test_a_paused_mirror_gives_out_nothing_and_forgets_nothing(ledger: Ledger) -
     assert [claim.key for claim in ledger.claim("two", "v", ["b", "c"]) or ()] == ["b", "c"]
 
 
+def test_what_became_of_a_key_is_remembered_with_its_worker(ledger: Remembering) -> None:
+    steps = [
+        (Deed.RETRY, {"delay": 0.0}, "retry", 1), (Deed.RETRY, {"delay": 0.0}, "retry", 2), (Deed.BACK, {}, "", 0),
+        (Deed.FAILED, {"failure": failure("a b")}, "failed", 3), (Deed.UPLOADED, {"size": 1 << 40}, "sent", 1 << 40),
+        (Deed.NOTHING, {}, "equal", 0), (Deed.DELETED, {}, "deleted", 0),
+    ]  # fmt: skip
+    before = time.time()
+    for deed, more, _, _ in steps:
+        mark(ledger, "a b", "b")
+        owner = "box:7:x"
+        assert "a b" in claimed(ledger, owner, "a b")
+        done(ledger, owner, "a b", deed, **more)
+
+    found = ledger.recent("a b")
+
+    assert [(one.what, one.number) for one in found] == [(what, number) for _, _, what, number in reversed(steps) if what]
+    assert {one.worker for one in found} == {"box:7"}
+    assert before - 2 < found[-1].time <= found[0].time < time.time() + 2
+    assert ledger.recent("b") == [], "only the end of another's name is the same"
+
+
+def test_what_became_of_keys_is_remembered_as_often_as_there_is_room(ledger: Remembering, client: redis.Redis) -> None:
+    keys = [str(number) for number in range(12_000)]
+    mark(ledger, *keys)
+    claims = ledger.claim("one", "v", keys) or []
+    ledger.done("one", [Outcome(claim, Deed.DELETED) for claim in claims])
+
+    assert client.llen(f"{module.PREFIX}{{m}}:recent") == 10_000
+    assert (ledger.recent("0"), [one.what for one in ledger.recent("11999")]) == ([], ["deleted"])
+
+
+def test_the_queues_of_mirrors_are_known_and_forgotten_with_what_waits_in_them(client: redis.Redis) -> None:
+    ledgers = {name: Ledger(client, name) for name in ("a", "b", "c", "old")}
+    for name, queue in (("a", "shared"), ("b", "shared"), ("c", "own"), ("old", "autosync")):
+        ledgers[name].register("{}", "v", queue)
+        for priority in (0, 5):
+            ledgers[name].send(Message(queue, priority, "x"))
+    assert queues_of_mirrors(client) == ["autosync", "own", "shared"]
+
+    for name, left in (("a", {"shared", "own", "autosync"}), ("c", {"shared", "autosync"}), ("old", {"shared", "autosync"})):
+        ledgers[name].forget()
+        assert {queue for queue in ("shared", "own", "autosync") if ledgers[name].waiting(queue)} == left, name
+    ledgers["b"].forget()
+    assert ledgers["b"].waiting("shared") == 0
+    assert queues_of_mirrors(client) == []
+
+
 def test_how_long_each_key_took_is_counted_once(ledger: Ledger) -> None:
     for number in range(5):
         mark(ledger, f"k{number}")
@@ -1008,6 +1057,7 @@ def calls(ledger: Remembering) -> dict[str, Callable[[], object]]:
         "failures": lambda: list(ledger.failures()),
         "failure": lambda: ledger.failure("a"),
         "facts": lambda: ledger.facts("a"),
+        "recent": lambda: ledger.recent("a"),
         "in_hand": ledger.in_hand,
         "standing": ledger.standing,
         "counted": ledger.counted,

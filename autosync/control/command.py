@@ -6,6 +6,7 @@ import json
 import os
 import time
 import uuid
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -16,6 +17,7 @@ from ..keys import slashed
 from ..ledger import UNKNOWN
 from ..mirror import Mirror
 from ..options import context_settings, state_base, state_directory_option
+from ..rates import Limits
 from ..tasks.messages import Priority, Publisher
 from ..wording import shown
 from .doctor import Verdict, findings
@@ -62,7 +64,7 @@ def _group() -> click.Group:
     )
     click.version_option(package_name="autosync", prog_name="autosync-ctl", allow_from_autoenv=False)(group)
     click.help_option("-h", "--help", allow_from_autoenv=False)(group)
-    for command in (_status, _mirrors, _failed, _retry, _why, _pause, _resume, _look, _flush, _verify, _doctor, _export, _forget):
+    for command in (_status, _mirrors, _failed, _retry, _why, _pause, _resume, _limit, _look, _flush, _verify, _doctor, _export, _forget):
         group.add_command(command)
     return group
 
@@ -152,7 +154,7 @@ def _retry(context: click.Context, keys: tuple[str, ...], everything: bool) -> N
 @click.pass_context
 def _why(context: click.Context, key: str) -> None:
     one = only(_reached(context))
-    for line in why(key, one.ledger.facts(key), one.mirror().keys().path(key)):
+    for line in why(key, one.ledger.facts(key), one.mirror().keys().path(key), one.ledger.recent(key)):
         click.echo(line)
 
 
@@ -170,6 +172,24 @@ def _resume(context: click.Context) -> None:
     for one in _reached(context):
         one.ledger.resume()
         click.echo(f"{one.name} goes on; {one.ledger.standing().dirty} keys wait")
+
+
+@click.command(
+    "limit",
+    help="Show or change what the whole fleet may do to the target. A change holds until the mirror's autosync is started again: that sets "
+    "the limits of its own options.",
+)
+@click.option("--requests", metavar="RATE", help="So many uploads and deletes: 100/s, 6/m, 500/h, or none.")
+@click.option("--bandwidth", metavar="RATE", help="So many bytes: 512kB/s, 20MB/s, 1GiB/s, or none.")
+@click.option("--inflight", metavar="COUNT", help="So many transfers at once, or none.")
+@click.pass_context
+def _limit(context: click.Context, /, **asked: str | None) -> None:
+    given = Limits.parse(**asked)
+    one = only(_reached(context))
+    limits = replace(one.ledger.limits(), **{name: getattr(given, name) for name, text in asked.items() if text is not None})
+    if any(text is not None for text in asked.values()):
+        one.ledger.set_limits(limits)
+    click.echo(f"{one.name}: {limits.words()}")
 
 
 @click.command("look", help="Compare source and target now: everything, or what is at or below a directory or file of the source.")

@@ -9,11 +9,14 @@ from datetime import datetime
 from typing import Any
 
 from ..errors import StartError
-from ..ledger import Facts
+from ..ledger import Facts, Past
 from ..mirror import Mirror
+from ..rates import Limits
 from ..wording import human_size, shown
 from .reach import Reached
 
+#: So much of what became of a key is shown.
+_PAST_SHOWN = 10
 #: From how many seconds on a time is told in minutes, and in hours.
 _MINUTES_FROM, _HOURS_FROM = 120.0, 7200.0
 
@@ -22,6 +25,7 @@ def standing(one: Reached) -> dict[str, Any]:
     """What is known of a mirror as a whole, in plain values. Times are in seconds since the epoch, `lag` in seconds."""
     now = one.ledger.standing()
     cleared = one.ledger.cleared()
+    limits = one.ledger.limits()
     mirror: Mirror | None = None
     with suppress(StartError):
         mirror = one.mirror()
@@ -37,6 +41,7 @@ def standing(one: Reached) -> dict[str, Any]:
         "messages": one.ledger.waiting(mirror.queue) if mirror else None,
         "lag": now.lag if now.dirty else 0.0,
         "failed": now.failed,
+        "limits": {"requests": limits.requests, "bandwidth": limits.bandwidth, "inflight": limits.inflight},
         "deletions_held": one.ledger.holding(),
         "skipped": len(one.ledger.skipped()),
         "files": now.files,
@@ -90,6 +95,9 @@ def lines(found: dict[str, Any], before: dict[str, Any] | None = None, seconds: 
         f"  waiting     {found['dirty']} keys, {found['in_hand']} of them in hand or waiting for their next try; lag {found['lag']:.1f} s",
         f"  done        {found['files']} files ({human_size(found['bytes'])}{speed}), {found['deleted']} deleted",
     ]
+    limits = Limits(**found["limits"])
+    if limits != Limits():
+        told.append(f"  limits      {limits.words()}")
     wrong = ((found["failed"], "failed"), (found["deletions_held"], "deletions held"), (found["skipped"], "skipped"))
     if any(count for count, _ in wrong):
         told.append(f"  attention   {', '.join(f'{count} {what}' for count, what in wrong if count)}")
@@ -98,8 +106,8 @@ def lines(found: dict[str, Any], before: dict[str, Any] | None = None, seconds: 
     return told
 
 
-def why(key: str, facts: Facts, path: str | None) -> list[str]:
-    """What is known of a key, line by line."""
+def why(key: str, facts: Facts, path: str | None, recent: Sequence[Past]) -> list[str]:
+    """What is known of a key, line by line; `recent`: what became of it lately, the last first."""
     told = [shown(key), f"  file        {shown(path) if path else 'none: no path in scope has this key'}"]
     if facts.dirty is None:
         told.append("  state       right, as far as is known" if facts.failure is None else "  state       given up")
@@ -120,7 +128,14 @@ def why(key: str, facts: Facts, path: str | None) -> list[str]:
     if facts.failure:
         failure = facts.failure
         told.append(f"  failed      {_moment(failure.time)} after {failure.attempts} tries, at {failure.worker}: {failure.reason}")
+    told += [f"  {_happened(one):<11} {_moment(one.time)} by {one.worker}" for one in recent[:_PAST_SHOWN]]
     return told
+
+
+def _happened(one: Past) -> str:
+    if one.what == "sent":
+        return f"sent {human_size(one.number)}"
+    return f"try {one.number} failed" if one.what in ("retry", "failed") else one.what
 
 
 def table(rows: Sequence[Sequence[object]]) -> list[str]:

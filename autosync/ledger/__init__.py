@@ -16,15 +16,32 @@ from typing import Any, TypeVar, cast
 
 import redis
 
+from ..mirror import DEFAULT_QUEUE
 from ..rates import Limits
 from .connection import address, broker_errors, connect
-from .entries import GONE, UNKNOWN, Claim, Deed, Facts, Failure, Hint, Marked, Message, Outcome, Standing, now, owner_prefix
+from .entries import (
+    GONE,
+    UNKNOWN,
+    Claim,
+    Deed,
+    Facts,
+    Failure,
+    Hint,
+    Marked,
+    Message,
+    Outcome,
+    Past,
+    Published,
+    Standing,
+    now,
+    owner_prefix,
+)  # fmt: skip
 from .gate import Gate, Paced
 from .scripts import Scripts
 
 __all__ = [
     "GONE", "LEASE", "PLACE", "PREFIX", "UNKNOWN", "Claim", "Deed", "Facts", "Failure", "Gate", "Hint", "Ledger", "Marked", "Message",
-    "Outcome", "Paced", "Standing", "address", "connect", "mirror_names", "now", "owner_prefix",
+    "Outcome", "Paced", "Past", "Published", "Standing", "address", "connect", "mirror_names", "now", "owner_prefix", "queues_of_mirrors",
 ]  # fmt: skip
 
 #: Everything of ours in Redis begins with this, Celery's own keys included.
@@ -41,6 +58,8 @@ _SCRIPTS = ("mark", "claim", "renew", "done", "sweep", "forfeit", "guard", "uplo
 
 T = TypeVar("T")
 
+#: Of messages; `priority_steps` in settings.py.
+_PRIORITIES = (0, 5, 9)
 #: Keys in one call of a script: Lua cannot unpack more than some thousand values.
 _AT_ONCE = 1000
 
@@ -53,6 +72,20 @@ def mirror_names(client: redis.Redis) -> list[str]:
     """
     with broker_errors(client):
         return sorted(name.decode() for name in cast(set[bytes], client.smembers(_MIRRORS)))
+
+
+def queues_of_mirrors(client: redis.Redis) -> list[str]:
+    """The queues of all mirrors that are registered at this broker.
+
+    Raises:
+        BrokerError: the broker did not answer.
+    """
+    names = mirror_names(client)
+    with broker_errors(client):
+        pipe = client.pipeline(transaction=False)
+        for name in names:
+            pipe.hget(_base(name) + "mirror", "queue")
+        return sorted({found.decode() for found in pipe.execute() if found})
 
 
 class Ledger:
@@ -68,8 +101,9 @@ class Ledger:
     def __init__(self, client: redis.Redis, mirror: str) -> None:
         self._client = client
         self._mirror = mirror
-        base = f"{PREFIX}{{{mirror}}}:"
+        base = _base(mirror)
         self._keys = [base + part for part in ("mirror", "state", "since", "due", "failed", "stats", "uploads")]
+        self._recent = base + "recent"
         self._place = base + "watcher"
         self._skipped = base + "skipped"
         self._asked = base + "asked"
@@ -80,8 +114,14 @@ class Ledger:
         #: Whether there was a limit, or a target that had asked for fewer requests, when keys were claimed last.
         self.is_limited = False
 
-    def register(self, definition: str, version: str) -> str:
+    def register(self, definition: str, version: str, queue: str = DEFAULT_QUEUE, signature: str = "") -> str:
         """Publish the mirror's definition.
+
+        Args:
+            definition: as the mirror writes it.
+            version: of it.
+            queue: that carries its tasks, which workers learn from here.
+            signature: of the definition; "": none.
 
         Returns:
             The epoch: it changes when Redis has lost its memory since, or may have lost the end of it, and then everything has to be looked
@@ -91,7 +131,7 @@ class Ledger:
             run = self._run()
             pipe = self._client.pipeline()
             pipe.sadd(_MIRRORS, self._mirror)
-            pipe.hset(self._keys[0], mapping={"definition": definition, "version": version})
+            pipe.hset(self._keys[0], mapping={"definition": definition, "version": version, "queue": queue, "signature": signature})
             pipe.hsetnx(self._keys[0], "epoch", uuid.uuid4().hex)
             pipe.hget(self._keys[0], "epoch")
             epoch: bytes = pipe.execute()[-1]
@@ -124,11 +164,12 @@ class Ledger:
         except redis.exceptions.NoPermissionError:  # INFO counts as @dangerous, which a careful operator takes away
             return ""
 
-    def definition(self) -> tuple[str, str] | None:
-        """The published definition and its version, or None if there is no such mirror."""
+    def definition(self) -> Published | None:
+        """The published definition, or None if there is no such mirror."""
         with broker_errors(self._client):
-            definition, version = cast(list[bytes | None], self._client.hmget(self._keys[0], ["definition", "version"]))
-        return (definition.decode(), version.decode()) if definition and version else None
+            found = cast(list[bytes | None], self._client.hmget(self._keys[0], ["definition", "version", "signature"]))
+        definition, version, signature = [text.decode("utf-8", "replace") if text else "" for text in found]
+        return Published(definition, version, signature) if definition and version else None
 
     def cleared(self) -> tuple[str, float] | None:
         """The last look after which every difference was made right: the version of the definition and when it began."""
@@ -290,7 +331,7 @@ class Ledger:
             args: list[Any] = [owner, len(uploaded), sum(uploaded), deleted]
             for one in page:
                 args += (_raw(one.claim.key), one.claim.ticket, _told(one))
-            for one, said in zip(page, self._call("done", args), strict=True):
+            for one, said in zip(page, self._call("done", args, [*self._keys, self._recent]), strict=True):
                 if said is None:
                     continue
                 if isinstance(said, bytes):
@@ -384,6 +425,18 @@ class Ledger:
             now=seconds + more / 1e6,
         )
 
+    def recent(self, key: str) -> list[Past]:
+        """What became of a key lately, the last first; of the last 10,000 outcomes of the mirror."""
+        with broker_errors(self._client):
+            rows = cast(list[bytes], self._client.lrange(self._recent, 0, -1))
+        told = b" " + _raw(key)
+        split = (row.split(b" ", 4) for row in rows if row.endswith(told))
+        return [
+            Past(int(when) / 1000, owner.decode().rpartition(":")[0], what.decode(), int(number))
+            for when, owner, what, number, found in split
+            if found == told[1:]
+        ]
+
     def in_hand(self, most: int = 10_000) -> dict[str, list[str]]:
         """The keys that workers hold, by the owner's name, of the first so many that are held or wait for their next try."""
         with broker_errors(self._client):
@@ -440,19 +493,23 @@ class Ledger:
             self._client.rpush(self._asked, _raw(f"{what} {about}"))
 
     def forget(self) -> None:
-        """Remove all that the broker knows of the mirror. Its target stays as it is."""
+        """Remove all that the broker knows of the mirror, and what waits in its queue, if no other has the same. The target stays as it
+        is."""
         with broker_errors(self._client):
+            queue = cast(bytes | None, self._client.hget(self._keys[0], "queue"))
             pipe = self._client.pipeline()
             pipe.srem(_MIRRORS, self._mirror)
-            pipe.delete(*self._keys, self._place, self._skipped, self._asked, *self.gate.keys)
+            pipe.delete(*self._keys, self._place, self._skipped, self._asked, self._recent, *self.gate.keys)
             pipe.execute()
+            if queue and (name := queue.decode()) not in (DEFAULT_QUEUE, *queues_of_mirrors(self._client)):
+                self._client.delete(*(_list_of(name, priority) for priority in _PRIORITIES))
 
     def dirty(self) -> int:
         """How many keys are dirty."""
         with broker_errors(self._client):
             return int(self._client.hlen(self._keys[1]))
 
-    def waiting(self, queue: str, priorities: Iterable[int] = (0, 5, 9)) -> int:
+    def waiting(self, queue: str, priorities: Iterable[int] = _PRIORITIES) -> int:
         """How many messages wait in a Celery queue, over all its priorities."""
         with broker_errors(self._client):
             pipe = self._client.pipeline(transaction=False)
@@ -463,6 +520,11 @@ class Ledger:
     def _call(self, name: str, args: Sequence[Any], keys: Sequence[str] | None = None) -> Any:
         with broker_errors(self._client):
             return self._scripts.run(name, keys or self._keys, args)
+
+
+def _base(mirror: str) -> str:
+    """How all names begin in Redis that are a mirror's; the braces keep them in one slot of a cluster."""
+    return f"{PREFIX}{{{mirror}}}:"
 
 
 def _list_of(queue: str, priority: int) -> str:
@@ -482,13 +544,17 @@ def _pages(items: Sequence[T]) -> list[Sequence[T]]:
     return [items[start : start + _AT_ONCE] for start in range(0, len(items), _AT_ONCE)]
 
 
+#: As done.lua reads outcomes that have no more to say.
+_WORDS = {Deed.DELETED: "deleted", Deed.NOTHING: "equal", Deed.BACK: "back"}
+
+
 def _told(outcome: Outcome) -> str:
     """An outcome as done.lua reads it."""
     if outcome.deed is Deed.RETRY:
         return f"retry {int(outcome.delay * 1000)}"
     if outcome.deed is Deed.FAILED:
         return f"failed {json.dumps(outcome.failure[1:]) if outcome.failure else ''}"
-    return "back" if outcome.deed is Deed.BACK else ""
+    return f"sent {outcome.size}" if outcome.deed is Deed.UPLOADED else _WORDS[outcome.deed]
 
 
 def _claim(key: str, said: bytes | list[bytes]) -> Claim:

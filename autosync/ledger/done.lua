@@ -1,6 +1,6 @@
--- done: what became of claimed keys. KEYS as in mark.lua.
+-- done: what became of claimed keys. KEYS as in mark.lua, and KEYS[8] recent.
 -- ARGV: owner, files sent, bytes sent, keys deleted, then per key: key, ticket of its claim, outcome
---   outcome "": the target is right; "retry MS": try again after so many milliseconds; "failed JSON": with its entry in the failed
+--   outcome "sent BYTES", "deleted" or "equal": the target is right; "retry MS": try again after so many milliseconds; "failed JSON": with its entry in the failed
 --   list; "back": untouched, let another have it.
 -- Returns per key: false if it is off this owner's hands; its new "ticket attempts hint" if it changed meanwhile, is still claimed,
 -- and has to be looked at again; 0 if it is not held by this claim any more: another has it, be it of the same owner, or this is
@@ -14,7 +14,7 @@ local keys = {}
 for i = 5, #ARGV, 3 do keys[#keys + 1] = ARGV[i] end
 if #keys == 0 then return {} end
 local found = redis.call('HMGET', KEYS[2], unpack(keys))
-local said_of, answer, right, off = {}, {}, {}, {}
+local said_of, answer, right, off, recent = {}, {}, {}, {}, {}
 for i, key in ipairs(keys) do
   local ticket, outcome = ARGV[3 * i + 3], ARGV[3 * i + 4]
   local held = not said_of[key] and found[i] -- the second of two has no claim any more
@@ -26,6 +26,10 @@ for i, key in ipairs(keys) do
   else
     said_of[key] = true
     local what, detail = string.match(outcome, '^(%a*) ?(.*)$')
+    if what ~= 'back' then
+      local number = what == 'sent' and detail or (what == 'retry' or what == 'failed') and attempts + 1 or 0
+      recent[#recent + 1] = table.concat({now, ARGV[1], what, number, key}, ' ')
+    end
     if what == 'back' then
       redis.call('HSET', KEYS[2], key, string.format('%s 0 %s - %s', generation, attempts, hint))
       redis.call('ZADD', KEYS[4], now, key)
@@ -65,6 +69,10 @@ if #right > 0 then
   end
   for bound, count in pairs(counts) do redis.call('HINCRBY', KEYS[6], 'within:' .. bound, count) end
   redis.call('HINCRBY', KEYS[6], 'took', sum)
+end
+if #recent > 0 then
+  redis.call('LPUSH', KEYS[8], unpack(recent))
+  redis.call('LTRIM', KEYS[8], 0, 9999)
 end
 if #off > 0 then
   redis.call('HDEL', KEYS[2], unpack(off))

@@ -43,6 +43,14 @@ GONE = Hint(-1, 0)
 UNKNOWN = Hint(-2, 0)
 
 
+class Published(NamedTuple):
+    """A mirror's definition as it stands in the ledger, with its version and its signature ("": it was not signed)."""
+
+    definition: str
+    version: str
+    signature: str
+
+
 @dataclass(slots=True)
 class Claim:
     """A key that this worker holds. `attempts`: failed tries before this one. `unfinished`: tokens of uploads of this key that somebody
@@ -116,6 +124,16 @@ class Facts:
     uploads: int
     failure: Failure | None
     now: float
+
+
+class Past(NamedTuple):
+    """What once became of a key: `time` in seconds since the epoch, `what` ("sent", "deleted", "equal", "retry", "failed"), and `number`:
+    the bytes that were sent, or how many tries had failed then."""
+
+    time: float
+    worker: str
+    what: str
+    number: int
 
 
 class Message(NamedTuple):

@@ -11,7 +11,7 @@
 --   KEYS[6] stats   hash  files, bytes, deleted, failures: counted since the mirror exists; within:MS (keys made right in so many ms
 --                         at most, and not in those of a smaller bound) and took (ms, of all of them); watches, unwatched, looks
 --   KEYS[7] uploads hash  key -> tokens of the uploads in parts that are open for it, one a line; only such keys are in it
--- Beside them: watcher (who has the place), skipped (hash: path -> why it is not sent), asked (list: looks and barriers that are asked
+-- Beside them: recent (list: "ms owner what number key" of the last 10,000 outcomes, the newest first), watcher (who has the place), skipped (hash: path -> why it is not sent), asked (list: looks and barriers that are asked
 -- for), barrier:NAME (when one was reached), and what pace.lua and places.lua keep.
 -- Times are the server's own. Each script reads and writes all of its keys at once, which costs the server, and its append-only file,
 -- half of what it would to do so one by one.

@@ -8,7 +8,7 @@ for _, command in ipairs({
   {'HGETALL', key}, {'HSCAN', key, 0}, {'HLEN', key}, {'HEXISTS', key, 'a'}, {'HDEL', key, 'a'}, {'PEXPIRE', key, 1000}, {'DEL', key},
   {'ZADD', key, 1, 'a'}, {'ZCARD', key}, {'ZSCORE', key, 'a'}, {'ZRANGE', key, 0, 0}, {'ZRANGEBYSCORE', key, 0, 1},
   {'ZMSCORE', key, 'a'}, {'ZCOUNT', key, 0, 1}, {'ZREMRANGEBYSCORE', key, 2, 3}, {'ZREM', key, 'a'},
-  {'LPUSH', key, 'a'}, {'RPUSH', key, 'a'}, {'LRANGE', key, 0, 0}, {'LLEN', key}, {'DEL', key},
+  {'LPUSH', key, 'a'}, {'RPUSH', key, 'a'}, {'LRANGE', key, 0, 0}, {'LLEN', key}, {'LTRIM', key, 0, 0}, {'DEL', key},
   {'SADD', key, 'a'}, {'SMEMBERS', key}, {'SREM', key, 'a'}, {'DEL', key},
 }) do
   local answer = redis.pcall(unpack(command))

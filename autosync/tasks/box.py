@@ -18,8 +18,9 @@ from ..actors import load
 from ..errors import AutosyncError, ConfigurationError, LeaseLost, PermanentError
 from ..host import boot_id
 from ..keys import Keys
-from ..ledger import LEASE, Claim, Ledger, connect, mirror_names, owner_prefix
+from ..ledger import LEASE, Claim, Ledger, Published, connect, mirror_names, owner_prefix
 from ..mirror import Mirror, version_of
+from ..signing import SIGNING_KEY, is_signed, read_key
 from .crew import Crew
 from .pace import Pace
 from .sources import AllowedSources, MirrorSource
@@ -114,7 +115,10 @@ class UploadBox:
     Args:
         broker: URL of the broker.
         allowed: `autosync_sources`.
-        secrets: values of secret options.
+        secrets: values of secret options, and the signing key, if there is one.
+
+    Raises:
+        ConfigurationError: the signing key cannot be used.
     """
 
     def __init__(self, broker: str, allowed: Any, secrets: Mapping[str, str]) -> None:
@@ -123,6 +127,7 @@ class UploadBox:
         self._client = connect(broker)
         self._allowed = AllowedSources(allowed)
         self._secrets = secrets
+        self._signing_key = read_key(secrets.get(SIGNING_KEY))
         self._known: dict[str, Known] = {}
         self._lock = threading.Lock()
         self.draining = threading.Event()
@@ -158,11 +163,10 @@ class UploadBox:
             found = ledger.definition()
             if found is None:
                 raise PermanentError(f"no mirror is called {name!r}")
-            definition, version = found
             known = self._known.get(name)
-            if known is not None and known.version == version:
+            if known is not None and known.version == found.version:
                 return known
-            made = self._learn(name, definition, version, ledger)
+            made = self._learn(name, found, ledger)
             if known is not None:
                 # Batches that still run with the old definition keep their claims, and their actor.
                 made.held, made.pace = known.held, known.pace
@@ -186,11 +190,16 @@ class UploadBox:
             known.actor.close()
         self._client.close()
 
-    def _learn(self, name: str, definition: str, version: str, ledger: Ledger) -> Known:
-        if version_of(definition) != version:
+    def _learn(self, name: str, found: Published, ledger: Ledger) -> Known:
+        if self._signing_key and not is_signed(self._signing_key, name, found.definition, found.signature):
+            raise PermanentError(
+                f"the definition of mirror {name!r} is not signed with this worker's key",
+                "start its autosync-watch with the same --signing-key",
+            )
+        if version_of(found.definition) != found.version:
             raise PermanentError(f"the definition of mirror {name!r} is damaged", "start its autosync-watch again")
         try:
-            mirror = Mirror.loads(definition)
+            mirror = Mirror.loads(found.definition)
         except (ValueError, TypeError, KeyError) as error:
             raise PermanentError(
                 f"the definition of mirror {name!r} cannot be read: {error}", "use the same version of autosync on all hosts"
@@ -210,7 +219,7 @@ class UploadBox:
         secrets = {option: self._secret(option) for option in secret_names(actor_class)}
         return Known(
             mirror=mirror,
-            version=version,
+            version=found.version,
             keys=mirror.keys(),
             actor=actor_class(**{**mirror.settings, **secrets}),
             sources=sources,

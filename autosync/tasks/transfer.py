@@ -20,6 +20,7 @@ from ..errors import AutosyncError, BrokerError, BrokerRefused, ConfigurationErr
 from ..ledger import Claim, Deed, Failure, Ledger, Outcome, connect, now
 from ..processes import allow_many_open_files
 from ..settings import DELETE, UPLOAD
+from ..signing import SIGNING_KEY, read_key
 from .batch import Batch
 from .box import Known, UploadBox
 from .progress import Progress
@@ -49,9 +50,11 @@ def _made_for(app: Celery) -> UploadBox:
 
 
 @signals.celeryd_init.connect
-def _insist_on_broker(conf: Any, **_: Any) -> None:
-    """A broker that is away is waited for. One that refuses this box would be asked for ever, so the program ends with one line instead."""
+def _insist(conf: Any, **_: Any) -> None:
+    """A broker that is away is waited for. One that refuses this box would be asked for ever, and a key that cannot be used refuses every
+    mirror, so the program ends with one line instead."""
     try:
+        read_key(conf.autosync_secrets.by_name().get(SIGNING_KEY))
         Ledger(connect(conf.broker_url), "-").insist(listening="celery.pidbox")
     except (BrokerRefused, ConfigurationError) as error:
         raise SystemExit(f"autosync: {error}") from error

@@ -1,0 +1,56 @@
+"""Signatures of definitions, by a key that the file host shares with its upload boxes and with nobody else.
+
+Whoever may write to the broker could publish a definition that has a box send what it may read to a target of theirs. A box that has a key
+takes only what was signed with it. Messages need no signature: they name keys, and a key leads to where the definition says.
+"""
+
+from __future__ import annotations
+
+import hmac
+from pathlib import Path
+
+from .errors import ConfigurationError
+
+#: The name under which boxes have the key among their secrets.
+SIGNING_KEY = "signing_key"
+#: So many bytes of a key are as good as any number: the size of the hash (RFC 2104, 3).
+_SHORTEST = 32
+
+
+def read_key(given: str | None) -> str:
+    """The key as it was given: itself, or behind `@` the name of a file that holds it. "" if there is none.
+
+    Raises:
+        ConfigurationError: the file cannot be read, or it is too short to be a key.
+    """
+    if not given:
+        return ""
+    key = given
+    if given.startswith("@"):
+        try:
+            key = Path(given[1:]).read_text(encoding="utf-8").strip()
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(f"--signing-key {given}: {getattr(error, 'strerror', None) or error}") from error
+    if len(key.encode("utf-8", "surrogateescape")) < _SHORTEST:
+        raise ConfigurationError(f"the signing key has fewer than {_SHORTEST} bytes", "make one with: openssl rand -hex 32")
+    return key
+
+
+def sign(key: str, mirror: str, definition: str) -> str:
+    """The signature (HMAC-SHA256, RFC 2104) of a mirror's definition; "" without a key.
+
+    Args:
+        key: as `read_key` gives it.
+        mirror: its name, so that no definition can be passed off as another mirror's.
+        definition: as it is published.
+    """
+    return (
+        hmac.digest(key.encode("utf-8", "surrogateescape"), f"{mirror}\0{definition}".encode("utf-8", "surrogateescape"), "sha256").hex()
+        if key
+        else ""
+    )
+
+
+def is_signed(key: str, mirror: str, definition: str, signature: str) -> bool:
+    """Whether a definition was signed with this key."""
+    return hmac.compare_digest(sign(key, mirror, definition).encode(), signature.encode("utf-8", "replace"))
