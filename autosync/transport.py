@@ -14,7 +14,6 @@ import re
 import uuid
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import kombu.transport.redis
@@ -85,21 +84,27 @@ class Channel(kombu.transport.redis.Channel):
 
     def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:
         """A message is done with."""
-        self._put_down(delivery_tag)
+        queue = self._in_hand.pop(delivery_tag, None)
         super().basic_ack(delivery_tag, multiple)  # type: ignore[no-untyped-call]
+        self._ring(queue)
 
     def basic_reject(self, delivery_tag: str, requeue: bool = False) -> None:
         """A message is not done, and will not be here."""
-        self._put_down(delivery_tag)
-        super().basic_reject(delivery_tag, requeue=requeue)  # type: ignore[no-untyped-call]
-
-    def _put_down(self, delivery_tag: str) -> None:
         queue = self._in_hand.pop(delivery_tag, None)
-        if queue is not None and self._may_ring:
-            self._may_ring = False
-            with suppress(*self.connection_errors), self.conn_or_acquire() as client:  # if the broker is away, nothing is waited for
+        super().basic_reject(delivery_tag, requeue=requeue)  # type: ignore[no-untyped-call]
+        self._ring(queue)
+
+    def _ring(self, queue: str | None) -> None:
+        """A hand got free."""
+        if queue is None or not self._may_ring:
+            return
+        self._may_ring = False
+        try:
+            with self.conn_or_acquire() as client:
                 client.lpush(self._bell, "0")
                 client.pexpire(self._bell, _BELL_MS)
+        except Exception as error:  # whatever it is, it is waited for a second at most
+            log.debug("the bell could not be rung: %s", error)
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         self._may_ring = True  # a hand that gets free from here on is not in what follows

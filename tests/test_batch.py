@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import mmap
 import os
 import random
@@ -773,8 +774,11 @@ def test_an_upload_that_a_killed_worker_left_open_is_ended_before_the_next_begin
 
 
 @pytest.mark.parametrize("others", [0, 3])
-def test_an_upload_that_was_left_open_is_ended_when_its_file_is_gone(others: int, left_open: Workbench, tree: Path) -> None:
-    """Also where the target deletes many keys at once."""
+def test_an_upload_that_was_left_open_is_ended_when_its_file_is_gone(
+    others: int, left_open: Workbench, tree: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also where the target deletes many keys at once, each of which has its line in the log."""
+    caplog.set_level(logging.INFO, "autosync.transfer")
     (tree / "a").unlink()
     keys = ["a", *(f"gone {number}" for number in range(others))]
     left_open.ledger.mark([(key, GONE) for key in keys])
@@ -792,6 +796,7 @@ def test_an_upload_that_was_left_open_is_ended_when_its_file_is_gone(others: int
     about_a = [what for what, key in Recording.operations if key == "a"]
     assert about_a == ["abandon first", "delete"]
     assert {key for what, key in Recording.operations if what == "delete"} == set(keys)
+    assert {vars(record)["key"] for record in caplog.records if record.getMessage().startswith("deleted ")} == set(keys)
     assert (Recording.open_uploads, left_open.ledger.dirty()) == (set(), 0)
 
 

@@ -75,6 +75,9 @@ def test_what_an_autosync_with_a_broker_of_its_own_does_is_seen(one_host: Progra
     assert found["target"] == f"s3:{bucket.name}/"
     assert told.startswith("desk: in step\n")
     assert f"process {one_host.pid} on " in told
+    (tree / "directory").mkdir()
+    wait_until(lambda: operator.status()["watches"] == 2, 30, "both directories are watched", pause=0.2)
+    assert "  watches     2 directories; " in operator.runs("status")
     assert operator.runs("mirrors").split()[:2] == ["desk", f"s3:{bucket.name}/"]
 
 
@@ -231,7 +234,7 @@ def test_failed_keys_are_shown_and_tried_again(programs: Programs, broker: str, 
 def test_limits_are_shown_and_changed(programs: Programs, one_host: Program, state: Path, bucket: Bucket, tree: Path) -> None:
     operator = Operator(programs, f"--state-dir={state}")
     assert operator.runs("limit") == "desk: requests none, bandwidth none, inflight none\n"
-    assert "limits" not in operator.runs("status")
+    assert "  limits " not in operator.runs("status")
 
     assert operator.runs("limit", "--requests=6/m", "--bandwidth=2MB/s") == "desk: requests 0.1/s, bandwidth 2MB/s, inflight none\n"
     assert operator.runs("limit", "--inflight=1") == "desk: requests 0.1/s, bandwidth 2MB/s, inflight 1\n"

@@ -15,6 +15,8 @@ from ..rates import Limits
 from ..wording import human_size, shown
 from .reach import Reached
 
+#: What needs attention where it is not 0.
+_WRONG = {"failed": "failed", "deletions_held": "deletions held", "skipped": "skipped", "unwatched": "unwatched"}
 #: So much of what became of a key is shown.
 _PAST_SHOWN = 10
 #: From how many seconds on a time is told in minutes, and in hours.
@@ -26,6 +28,7 @@ def standing(one: Reached) -> dict[str, Any]:
     now = one.ledger.standing()
     cleared = one.ledger.cleared()
     limits = one.ledger.limits()
+    counted = one.ledger.counted()
     mirror: Mirror | None = None
     with suppress(StartError):
         mirror = one.mirror()
@@ -47,6 +50,9 @@ def standing(one: Reached) -> dict[str, Any]:
         "files": now.files,
         "bytes": now.bytes,
         "deleted": now.deleted,
+        "watches": counted.get("watches", 0),
+        "unwatched": counted.get("unwatched", 0),
+        "looks": counted.get("looks", 0),
         "last_equal_look": cleared[1] if cleared else None,
         "workers": [
             {"worker": owner.rpartition(":")[0], "keys": len(keys), "one_of_them": keys[0]}
@@ -98,7 +104,9 @@ def lines(found: dict[str, Any], before: dict[str, Any] | None = None, seconds: 
     limits = Limits(**found["limits"])
     if limits != Limits():
         told.append(f"  limits      {limits.words()}")
-    wrong = ((found["failed"], "failed"), (found["deletions_held"], "deletions held"), (found["skipped"], "skipped"))
+    if kept:
+        told.append(f"  watches     {found['watches']} directories; {found['looks']} looks since it was started")
+    wrong = [(found[name], words) for name, words in _WRONG.items()]
     if any(count for count, _ in wrong):
         told.append(f"  attention   {', '.join(f'{count} {what}' for count, what in wrong if count)}")
     told.append(f"  last look   {_moment(found['last_equal_look'])} that found all equal, or that all is made equal of")

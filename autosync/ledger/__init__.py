@@ -85,7 +85,7 @@ def queues_of_mirrors(client: redis.Redis) -> list[str]:
         pipe = client.pipeline(transaction=False)
         for name in names:
             pipe.hget(_base(name) + "mirror", "queue")
-        return sorted({found.decode() for found in pipe.execute() if found})
+        return sorted({found.decode("utf-8", "replace") for found in pipe.execute() if found})
 
 
 class Ledger:

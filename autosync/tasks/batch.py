@@ -419,15 +419,17 @@ class Batch:
 
     def _delete_gone(self, gone: list[Claim]) -> None:
         files = [File(claim.key) for claim in gone]
+        began = time.monotonic()
         try:
             answers: Sequence[Exception | None] = self._known.actor.delete_many(files)
         except Exception as error:
             answers = [error] * len(gone)
+        seconds = time.monotonic() - began
         for claim in gone:
             self._sent.pop(claim.key, None)
         self._note(
             [
-                Outcome(claim, Deed.DELETED) if answer is None else self._failure(claim, answer)
+                self._told(Outcome(claim, Deed.DELETED), seconds) if answer is None else self._failure(claim, answer)
                 for claim, answer in zip(gone, answers, strict=True)
             ]
         )
