@@ -198,7 +198,7 @@ def _default_name(actor_name: str, settings: dict[str, Any], prefix: str) -> str
 
 def _dry_run(mirror: Mirror, policy: Policy, actor: Actor) -> int:
     report = LookReport()
-    comparison = Comparison(mirror.keys(), actor, policy)
+    comparison = Comparison(mirror.keys(), actor, policy, exact=True)
     for difference in comparison.differences("", report):
         verb = "delete" if difference.found is None else "check" if difference.etag else "upload"
         print(verb, shown(difference.key))

@@ -86,14 +86,16 @@ class Comparison:
         actor: lists the target.
         policy: what the mirror wants.
         spill: directory for what is sorted on disk; None for the system's temporary directory.
+        exact: every listing is sorted on disk. Else one is only once it has turned out not to be in order, and until then some keys seem to
+            differ that do not: who acts on differences finds nothing to do, but who tells of them would tell what is not so.
     """
 
-    def __init__(self, keys: Keys, actor: Actor, policy: Policy | None = None, *, spill: str | None = None) -> None:
+    def __init__(self, keys: Keys, actor: Actor, policy: Policy | None = None, *, spill: str | None = None, exact: bool = False) -> None:
         self._keys = keys
         self._actor = actor
         self._policy = policy or Policy()
         self._spill = spill
-        self._unsorted = False
+        self._unsorted = exact
 
     def differences(
         self, path: str, report: LookReport, cleared: float = 0.0, *, seen_leaving: bool = False, holding: bool = False

@@ -171,6 +171,24 @@ def test_the_doctor_names_what_is_wrong(programs: Programs, own_valkey: Valkey, 
     assert "start celery -A autosync worker, with autosync.ill among its queues" in said
 
 
+def test_a_target_that_lists_in_another_order_is_not_said_to_differ(
+    programs: Programs, one_host: Program, operator: Operator, bucket: Bucket, tree: Path
+) -> None:
+    """SeaweedFS lists what is in `a` before what is in `a-b`; in the order of keys, `-` comes before `/`."""
+    for name in ("a", "a-b", "a.b"):
+        for number in range(3):
+            (tree / name / str(number)).parent.mkdir(exist_ok=True)
+            (tree / name / str(number)).write_text(name)
+    equal_soon(bucket, tree, "all of it")
+    assert list(bucket.sizes()) != sorted(bucket.sizes()), "this server does so"
+
+    for option in ((), ("--checksum",)):
+        assert operator.runs("verify", *option) == f"s3:{bucket.name}/: 10 files in the source, 0 differences\n"
+    dry = programs.run("autosync", "--dry-run", *bucket.options(), f"--source-prefix={tree}/", str(tree))
+    assert dry.returncode == 0
+    assert "upload" not in dry.stdout
+
+
 def test_verify_proves_that_the_target_equals_the_source(one_host: Program, operator: Operator, bucket: Bucket, tree: Path) -> None:
     (tree / "other").write_text("other")
     equal_soon(bucket, tree, "both are there")
