@@ -1,6 +1,7 @@
 """A broker behind locks: a Valkey with users and passwords, TLS in front of it, and the certificates for that.
 
-The Valkey that the tests run is built without TLS. So a relay stands in front of it, as stunnel would: what a client meets is TLS.
+The Valkey that the tests run is built without TLS. So a relay stands in front of it, as stunnel would: what a client meets is TLS. Debian's
+Redis speaks it by itself.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import ipaddress
+import shutil
 import socket
 import sys
 from collections.abc import Sequence
@@ -18,7 +20,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from .servers import Server, Valkey, free_port
+from .servers import Missing, Server, Valkey, free_port
 
 #: Of the user `default`, who may do everything.
 OPERATOR = "the-operators-own"
@@ -88,6 +90,50 @@ class Authority:
 
 def _named(name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+
+
+class RedisWithTls(Server):
+    """A Redis that speaks nothing but TLS, lets nobody in without a password, and no host without a certificate.
+
+    Args:
+        directory: for its data.
+        users: lines of an ACL file, beside the one of the user `default`.
+        authority: signs the certificates of both sides.
+    """
+
+    def __init__(self, directory: Path, users: Sequence[str], authority: Authority) -> None:
+        super().__init__(directory)
+        binary = shutil.which("redis-server")
+        if binary is None:
+            raise Missing("redis-server")
+        self._binary = binary
+        self._authority = authority
+        self._own, self.theirs = authority.certificate("127.0.0.1"), authority.certificate("box")
+        self._acl = directory / "users.acl"
+        self._acl.write_text("\n".join([f"user default on >{OPERATOR} ~* &* +@all", *users, ""]))
+        self._port = free_port()
+
+    def command(self) -> list[str]:
+        return [
+            self._binary, "--port", "0", "--tls-port", str(self._port), "--bind", "127.0.0.1", "--dir", str(self.directory),
+            "--appendonly", "yes", "--save", "", "--aclfile", str(self._acl), "--tls-cert-file", str(self._own),
+            "--tls-key-file", str(self._own), "--tls-ca-cert-file", str(self._authority.file), "--tls-auth-clients", "yes",
+        ]  # fmt: skip
+
+    def address_for(self, user: str, password: str, *, certificate: bool = True) -> str:
+        """The URL of a user, with the certificate of its host or without one."""
+        own = f"&ssl_certfile={self.theirs}&ssl_keyfile={self.theirs}" if certificate else ""
+        return f"rediss://{user}:{password}@127.0.0.1:{self._port}/0?ssl_ca_certs={self._authority.file}{own}"
+
+    def client(self) -> redis.Redis:
+        """The operator's."""
+        return redis.Redis.from_url(self.address_for("default", OPERATOR), socket_timeout=5)
+
+    def answers(self) -> bool:
+        try:
+            return bool(self.client().ping())
+        except redis.exceptions.RedisError:
+            return False
 
 
 class TlsRelay(Server):

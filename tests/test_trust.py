@@ -27,7 +27,7 @@ from autosync.ledger import UNKNOWN, Ledger, connect
 from autosync.ledger.connection import address
 from autosync.settings import UPLOAD
 from autosync.tasks.messages import Priority, Publisher
-from lab.locks import OPERATOR, Authority, LockedValkey, TlsRelay
+from lab.locks import OPERATOR, Authority, LockedValkey, RedisWithTls, TlsRelay
 from lab.servers import Valkey, free_port, wait_until
 
 pytestmark = pytest.mark.slow
@@ -532,6 +532,39 @@ def test_a_saved_file_arrives_over_tls(programs: Programs, locked: LockedValkey,
     (tree / "0").unlink()
     wait_until(lambda: names_in(tmp_path / "target") == names_in(tree), 20, "a deletion arrives")
     assert "insecure" not in box.said() + watcher.said()
+
+
+@pytest.fixture
+def strict(tmp_path: Path) -> Iterator[RedisWithTls]:
+    (tmp_path / "certificates").mkdir()
+    authority = Authority(tmp_path / "certificates", "authority")
+    rule = rule_of_the_runbook().replace(" +client|setinfo", "")  # as it says there: Debian has Redis 7.0
+    yield from _running(lambda: RedisWithTls(tmp_path / "redis", [rule], authority))  # type: ignore[misc]
+
+
+def test_a_fleet_on_a_redis_that_speaks_tls_itself_and_wants_certificates_too(
+    programs: Programs, strict: RedisWithTls, tree: Path, desk: Path, tmp_path: Path
+) -> None:
+    """Redis 7, as Debian has it, with the user of the runbook."""
+    broker = strict.address_for("autosync", PASSWORD)
+    box = programs.worker(broker=broker, cwd=desk, AUTOSYNC_SOURCES=str(tree), AUTOSYNC_PASSWORD=SECRET)
+    assert box.poll() is None, box.said()
+    watcher = programs.start(*watching(tree, tmp_path), cwd=desk, AUTOSYNC_BROKER=broker, AUTOSYNC_PASSWORD=SECRET)
+    wait_until(lambda: "keeping trust" in watcher.said(), 20, "it watches")
+    for number in range(20):
+        (tree / f"{number}").write_text(f"{number}")
+    (tree / "0").unlink()
+    wait_until(lambda: names_in(tmp_path / "target") == names_in(tree), 20, "all of it arrives")
+
+    strict.kill()
+    (tree / "meanwhile").write_text("x")
+    strict.start()
+    wait_until(lambda: names_in(tmp_path / "target") == names_in(tree), 60, "and what came while it was away")
+
+    refused = programs.run(*watching(tree, tmp_path), cwd=desk, AUTOSYNC_BROKER=strict.address_for("autosync", PASSWORD, certificate=False))
+    assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+    assert PASSWORD not in refused.stderr + box.said() + watcher.said()
+    assert strict.client().acl_log() == []
 
 
 def test_an_address_is_shown_without_its_passwords() -> None:
