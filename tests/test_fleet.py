@@ -154,7 +154,7 @@ def test_a_broker_that_lost_its_memory_is_noticed(
     broker = own_valkey.url
     (tree / "first").write_text("first")
     watcher = programs.start("autosync-watch", f"--broker={broker}", *options)
-    wait_until(lambda: own_valkey.client().llen("autosync:autosync:9") > 0, what="a message waits for a worker")
+    wait_until(lambda: own_valkey.client().llen("autosync:autosync.fleet:9") > 0, what="a message waits for a worker")
 
     own_valkey.client().flushall()
     programs.worker(broker=broker, AUTOSYNC_SOURCES=sources(tree))
