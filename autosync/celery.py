@@ -29,7 +29,6 @@ _CONFIG = "celeryconfig"
 #: Of a task Flower would show neither arguments nor result in its list, and those say what a transfer is. Its own settings win over this.
 _COLUMNS = "name,args,state,result,received,runtime,worker"
 
-
 _TASKS = ("autosync.tasks.transfer", "autosync.tasks.queues")
 #: What a worker loads at its start, or with its first message.
 _WORKER = (
@@ -89,10 +88,15 @@ class Loader(BaseLoader):
         if problem:
             _give_up(f"{name}: {problem}")
         settings |= _verified(os.environ.get("CELERY_BROKER_URL") or settings["broker_url"])
-        queues = [Queue(queue, Exchange(queue), routing_key=queue) for queue in settings["autosync_queues"] or [DEFAULT_QUEUE]]
+        queues = [queue_called(name) for name in settings["autosync_queues"] or [DEFAULT_QUEUE]]
         settings.setdefault("task_queues", queues)
         settings.setdefault("task_default_queue", settings["task_queues"][0].name)
         return settings
+
+
+def queue_called(name: str) -> Queue:
+    """The queue of this name, with an exchange of its own."""
+    return Queue(name, Exchange(name), routing_key=name)
 
 
 def make_app(**settings: Any) -> Celery:
@@ -118,7 +122,7 @@ def sending_app(broker: str, queue: str, *, events: bool = True) -> Celery:
     sender.config_from_object(
         {
             "broker_url": _for_celery(broker),
-            "task_queues": [Queue(queue, Exchange(queue), routing_key=queue)],
+            "task_queues": [queue_called(queue)],
             "task_default_queue": queue,
             "task_send_sent_event": events,
             **_verified(broker),

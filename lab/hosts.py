@@ -152,7 +152,7 @@ def far_away(host: Host, port: int, to: str, seconds: float) -> Iterator[str]:
         seconds: in each direction.
     """
     there, _, port_there = to.rpartition(":")
-    relay = [sys.executable, str(Path(__file__).with_name("distance.py")), str(port), there, port_there, str(seconds)]
+    relay = [sys.executable, str(Path(__file__).with_name("relay.py")), str(port), there, port_there, str(seconds)]
     process = subprocess.Popen(host.runs(relay), stdin=subprocess.DEVNULL, start_new_session=True)
     try:
         yield f"{host.address}:{port}"

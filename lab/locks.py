@@ -152,7 +152,8 @@ class TlsRelay(Server):
         self.port = free_port()
 
     def command(self) -> list[str]:
-        return [sys.executable, str(Path(__file__).with_name("relay.py")), str(self._certificate), str(self.port), str(self._to)]
+        program = Path(__file__).with_name("relay.py")
+        return [sys.executable, str(program), str(self.port), "127.0.0.1", str(self._to), "0", str(self._certificate)]
 
     def answers(self) -> bool:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):

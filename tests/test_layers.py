@@ -47,7 +47,7 @@ OUTSIDE = {
     "botocore": {"actors.s3.clients", "actors.s3.errors", "actors.s3.proxied"},
     "celery": {"celery", "tasks.messages", "tasks.progress", "tasks.queues", "tasks.transfer"},
     "click": {"actor", "actors.s3", "cli", "command", "control.command", "options"},
-    "kombu": {"celery", "tasks.messages", "tasks.queues", "transport"},
+    "kombu": {"celery", "tasks.messages", "transport"},
     "prometheus_client": {"control.command", "control.exporter"},
     "pyinotify": {"inotify"},
     "redis": {"control.doctor", "ledger", "ledger.connection", "ledger.gate", "ledger.scripts"},

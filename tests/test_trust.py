@@ -519,12 +519,17 @@ def test_celery_too_takes_only_a_certificate_that_fits(programs: Programs, locke
     assert "CERTIFICATE_VERIFY_FAILED" in asked.stdout + asked.stderr
 
 
-def test_a_saved_file_arrives_over_tls(programs: Programs, locked: LockedValkey, tls: Tls, tree: Path, desk: Path, tmp_path: Path) -> None:
-    broker = f"rediss://autosync:{PASSWORD}@127.0.0.1:{tls.port}/0?ssl_ca_certs={tls.authority.file}"
+def a_box_and_a_watcher(programs: Programs, broker: str, tree: Path, desk: Path, tmp_path: Path) -> tuple[Program, Program]:
     box = programs.worker(broker=broker, cwd=desk, AUTOSYNC_SOURCES=str(tree), AUTOSYNC_PASSWORD=SECRET)
     assert box.poll() is None, box.said()
     watcher = programs.start(*watching(tree, tmp_path), cwd=desk, AUTOSYNC_BROKER=broker, AUTOSYNC_PASSWORD=SECRET)
     wait_until(lambda: "keeping trust" in watcher.said(), 20, "it watches")
+    return box, watcher
+
+
+def test_a_saved_file_arrives_over_tls(programs: Programs, locked: LockedValkey, tls: Tls, tree: Path, desk: Path, tmp_path: Path) -> None:
+    broker = f"rediss://autosync:{PASSWORD}@127.0.0.1:{tls.port}/0?ssl_ca_certs={tls.authority.file}"
+    box, watcher = a_box_and_a_watcher(programs, broker, tree, desk, tmp_path)
 
     for number in range(20):
         (tree / f"{number}").write_text(f"{number}")
@@ -547,10 +552,7 @@ def test_a_fleet_on_a_redis_that_speaks_tls_itself_and_wants_certificates_too(
 ) -> None:
     """Redis 7, as Debian has it, with the user of the runbook."""
     broker = strict.address_for("autosync", PASSWORD)
-    box = programs.worker(broker=broker, cwd=desk, AUTOSYNC_SOURCES=str(tree), AUTOSYNC_PASSWORD=SECRET)
-    assert box.poll() is None, box.said()
-    watcher = programs.start(*watching(tree, tmp_path), cwd=desk, AUTOSYNC_BROKER=broker, AUTOSYNC_PASSWORD=SECRET)
-    wait_until(lambda: "keeping trust" in watcher.said(), 20, "it watches")
+    box, watcher = a_box_and_a_watcher(programs, broker, tree, desk, tmp_path)
     for number in range(20):
         (tree / f"{number}").write_text(f"{number}")
     (tree / "0").unlink()

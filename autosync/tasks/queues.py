@@ -10,8 +10,8 @@ from weakref import WeakSet
 
 from celery import signals
 from celery.app.amqp import Queues
-from kombu.entity import Exchange, Queue
 
+from ..celery import queue_called
 from ..errors import AutosyncError, BrokerError
 from ..ledger import connect, queues_of_mirrors
 from ..mirror import DEFAULT_QUEUE
@@ -43,10 +43,10 @@ def _know_queues(instance: Any, conf: Any, options: dict[str, Any], **_: Any) ->
     known: Queues = instance.app.amqp.queues
     if serves_all(conf) and not asked:
         for name in found:
-            known.select_add(_queue(name))
+            known.select_add(queue_called(name))
     else:
         for name in found & (asked | excluded) - {*known}:
-            known.add(_queue(name))
+            known.add(queue_called(name))
     missing = (asked | excluded) - {*known}
     if missing:
         unknown, told = (", ".join(sorted(names)) for names in (missing, {*known, *found}))
@@ -98,7 +98,7 @@ class Every:
         tasks = self._consumer.task_consumer
         served = {*queues.consume_from}
         for name in sorted({*wanted} - served):
-            queues.select_add(_queue(name))
+            queues.select_add(queue_called(name))
             if tasks is not None:
                 self._consumer.add_task_queue(name)
             log.info("the queue %s is served from now on", name)
@@ -107,10 +107,6 @@ class Every:
             if tasks is not None:
                 tasks.cancel_by_queue(name)
             log.info("the queue %s is no mirror's any more", name)
-
-
-def _queue(name: str) -> Queue:
-    return Queue(name, Exchange(name), routing_key=name)
 
 
 def _names(asked: str | Iterable[str] | None) -> set[str]:
