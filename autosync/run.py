@@ -174,6 +174,8 @@ class _Keeping:
         definition = mirror.dumps()
         version = version_of(definition)
         epoch = self._ledger.register(definition, version, mirror.queue, sign(self._run.signing_key, mirror.name, definition))
+        if not (self._host and self._host.is_alone):
+            self._publisher.announce()
         cleared = self._ledger.cleared()
         holding = self._ledger.holding()
         self._mirror, self._version, self._epoch = mirror, version, epoch

@@ -6,6 +6,8 @@ from typing import Any
 
 #: The names of the tasks, as they stand in messages.
 UPLOAD, DELETE = TASKS = ("autosync.upload", "autosync.delete")
+#: What workers are asked by Celery's remote control when a mirror is registered.
+SERVE = "autosync_serve"
 
 #: What a deployment may change in its celeryconfig.py.
 DEFAULTS: dict[str, Any] = {

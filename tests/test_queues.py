@@ -94,6 +94,18 @@ def test_a_worker_serves_mirrors_that_are_registered_later_and_ends_with_those_t
 
 
 @pytest.mark.slow
+def test_a_worker_is_told_of_a_new_mirror_and_does_not_have_to_look(desk: Desk, bucket: Bucket) -> None:
+    (desk.directory / "celeryconfig.py").write_text("from autosync.tasks import queues\n\nqueues._SECONDS = 3600\n")
+    box = desk.box()
+    desk.watch("a", bucket)
+    (desk.tree("a") / "file").write_text("a")
+
+    equal_soon(bucket, desk.tree("a"), "it is served", 20)
+
+    assert "the queue autosync.a is served from now on" in box.said()
+
+
+@pytest.mark.slow
 def test_a_broker_that_was_away_finds_all_queues_served(desk: Desk, own_valkey: Valkey, bucket: Bucket) -> None:
     desk.box()
     desk.watch("a", bucket)

@@ -15,7 +15,7 @@ from celery import Celery
 from kombu.connection import Connection
 
 from ..ledger import Hint, Ledger, Marked, Message
-from ..settings import UPLOAD
+from ..settings import SERVE, UPLOAD
 from ..wording import human_size, shown
 
 
@@ -68,6 +68,12 @@ class Publisher:
         headers, message = self._message(keys, 0, priority, UPLOAD)
         self._ledger.send(message)
         self._tell(headers)
+
+    def announce(self) -> None:
+        """Have the boxes that serve every mirror look at once which there are. They look each second by themselves, but the first to do so
+        has all the work until then."""
+        with suppress(Exception):
+            self._app.control.broadcast(SERVE)
 
     def prepare(self) -> None:
         """Have all there that the first message needs, so that it does not wait for that."""

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Collection, Iterable
 from typing import Any
 from weakref import WeakSet
 
 from celery import signals
 from celery.app.amqp import Queues
+from celery.worker.control import control_command
 
 from ..celery import queue_called
 from ..errors import AutosyncError, BrokerError
 from ..ledger import connect, queues_of_mirrors
 from ..mirror import DEFAULT_QUEUE
+from ..settings import SERVE
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +25,8 @@ log = logging.getLogger(__name__)
 _SECONDS = 1.0
 #: The workers that were told by -Q or -X what to serve.
 _told: WeakSet[Any] = WeakSet()
+#: Those of the other workers, by Celery's consumer.
+_every: dict[Any, Every] = {}
 
 
 @signals.celeryd_init.connect
@@ -57,7 +62,16 @@ def _know_queues(instance: Any, conf: Any, options: dict[str, Any], **_: Any) ->
 def _keep_up(sender: Any, **_: Any) -> None:
     """Serve mirrors that are registered later, too."""
     if serves_all(sender.app.conf) and sender.controller not in _told:
-        threading.Thread(target=Every(sender, sender.app.conf.broker_url).run, name="autosync-queues", daemon=True).start()
+        every = _every[sender] = Every(sender, sender.app.conf.broker_url)
+        threading.Thread(target=every.run, name="autosync-queues", daemon=True).start()
+
+
+@control_command(name=SERVE)
+def _serve_at_once(state: Any) -> None:
+    """A mirror was registered, maybe a new one."""
+    every = _every.get(state.consumer)
+    if every is not None:
+        every.look()
 
 
 def serves_all(conf: Any) -> bool:
@@ -79,12 +93,12 @@ class Every:
 
     def run(self) -> None:
         """Until the process ends."""
-        pause = threading.Event()
-        while not pause.wait(_SECONDS):
+        while True:
             try:
                 self.look()
             except Exception as error:  # whatever it is, the next look may succeed
                 log.debug("which mirrors there are is not known: %s", error)
+            time.sleep(_SECONDS)
 
     def look(self) -> None:
         """Begin to serve what there is now, and end what is no more."""
