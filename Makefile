@@ -68,7 +68,7 @@ $(INSTALLED)/.ready: $(LOCK) pyproject.toml
 lock: ## Choose the newest versions again and pin them in requirements-dev.txt
 	@$(PYTHON) -m venv .venv-lock
 	@.venv-lock/bin/python -m pip install -qq --disable-pip-version-check --upgrade uv
-	@.venv-lock/bin/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --upgrade --quiet \
+	@.venv-lock/bin/uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 --upgrade --quiet \
 		--no-config --no-header --no-annotate --no-emit-index-url --no-emit-find-links --output-file $(LOCK)
 	@echo 'Written: $(LOCK). Now: make check'
 

@@ -1,4 +1,4 @@
-"""What every actor must do, asked of each of ours against its real target."""
+"""What is special about the S3 actor and the one for files; what every actor must do is in test_contract.py."""
 
 from __future__ import annotations
 
@@ -32,19 +32,6 @@ from autosync.actors.s3.wire import Answer, Sent
 from autosync.errors import BrokerError, ConfigurationError, PermanentError, SlowDown, TargetError, TargetRefused, Torn
 from autosync.files import File
 from autosync.reading import SourceFile
-
-
-@pytest.fixture(params=["file", "seaweed", "moto"])
-def actor(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Actor]:
-    """An actor with an empty target."""
-    if request.param == "file":
-        (tmp_path / "target").mkdir()
-        made: Actor = load("file")(target_container=str(tmp_path / "target"))
-    else:
-        bucket: Bucket = request.getfixturevalue("bucket" if request.param == "seaweed" else "exact_bucket")
-        made = load("s3")(target_container=bucket.name, endpoint_url=bucket.server.url)
-    yield made
-    made.close()
 
 
 class Content:
@@ -85,25 +72,8 @@ def listed(actor: Actor, prefix: str = "") -> dict[str, int]:
     return {file.key: file.size for file in listing_of(actor, prefix)}
 
 
-def test_what_is_uploaded_is_listed_and_what_is_deleted_is_not(actor: Actor, content: Content) -> None:
-    actor.check()
-    assert listed(actor) == {}
-
-    actor.upload(content.file("a", b"1"))
-    actor.upload(content.file("d/e/f", b"22"))
-    actor.upload(content.file("d/empty", b""))
-    assert listed(actor) == {"a": 1, "d/e/f": 2, "d/empty": 0}
-    actor.upload(content.file("a", b"longer"))
-    assert listed(actor) == {"a": 6, "d/e/f": 2, "d/empty": 0}
-
-    actor.delete(File("a"))
-    actor.delete(File("d/e/f"))
-    assert listed(actor) == {"d/empty": 0}
-
-
-def test_several_files_are_uploaded_together_and_each_has_its_own_answer(actor: Actor, content: Content) -> None:
-    if not actor.sends_together:
-        pytest.skip("this actor has no batch form")
+def test_several_files_are_uploaded_together_and_each_has_its_own_answer(exact_bucket: Bucket, content: Content) -> None:
+    actor = load("s3")(target_container=exact_bucket.name, endpoint_url=exact_bucket.server.url)
     torn = content.file("torn", b"old")
     torn.path.write_bytes(b"new content")  # type: ignore[attr-defined]
     files = [content.file(f"d/{number:02}", bytes([number]) * number) for number in range(20)]
@@ -133,91 +103,6 @@ def test_of_keys_that_some_servers_would_not_keep_one_is_listed_back_and_the_oth
 
     assert ended == [10] * 10, "all are on their way before one is waited for"
     actor.close()
-
-
-def test_deleting_what_is_not_there_is_no_error(actor: Actor) -> None:
-    actor.delete(File("nothing"))
-    actor.delete(File("no/thing/here"))
-
-
-def test_a_listing_gives_what_begins_with_the_prefix(actor: Actor, content: Content) -> None:
-    for key in ("a/1", "a/b/2", "a-b/3", "ab/4", "b/5"):
-        actor.upload(content.file(key, b"x"))
-
-    for prefix in ("", "a/", "a/b/", "a", "a-", "b/", "none/"):
-        found = {file.key for file in listing_of(actor, prefix) if file.key.startswith(prefix)}
-        assert found == {key for key in ("a/1", "a/b/2", "a-b/3", "ab/4", "b/5") if key.startswith(prefix)}, prefix
-
-
-def test_times_and_etags_of_a_listing_can_be_used(actor: Actor, content: Content, tmp_path: Path) -> None:
-    stamp = tmp_path / "stamp"
-    stamp.touch()
-    file = content.file("a", b"content")
-    actor.upload(file)
-
-    (found,) = listing_of(actor, "")
-
-    assert abs(found.mtime - stamp.stat().st_mtime) < 60
-    if found.etag is not None:
-        assert actor.matches(file, found.etag)
-        assert not actor.matches(content.file("a", b"another"), found.etag)
-
-
-@pytest.mark.parametrize("size", [100, SMALL + 5])
-def test_a_torn_file_leaves_what_was_there(size: int, actor: Actor, content: Content) -> None:
-    actor.upload(content.file("a", b"old"))
-    read = []
-
-    def meanwhile(count: int) -> None:
-        if not read:
-            with open(file.path, "r+b") as other:  # type: ignore[attr-defined]
-                other.write(b"changed!")
-        read.append(count)
-
-    file = content.file("a", b"x" * size, meanwhile)
-    with pytest.raises(Torn):
-        actor.upload(file)
-
-    assert read, "the file changed while it was read"
-    assert listed(actor) == {"a": 3}
-
-
-@pytest.mark.parametrize("size", [100, SMALL + 5])
-def test_a_file_that_shrinks_leaves_what_was_there(size: int, actor: Actor, content: Content) -> None:
-    actor.upload(content.file("a", b"old"))
-    file = content.file("a", b"x" * size)
-    os.truncate(file.path, 50)  # type: ignore[attr-defined]
-
-    with pytest.raises(Torn):
-        actor.upload(file)
-
-    assert listed(actor) == {"a": 3}
-
-
-def test_a_large_file_arrives_whole_and_matches_its_etag(actor: Actor, content: Content) -> None:
-    data = os.urandom(1 << 20) * 19 + b"tail"
-    file = content.file("large", data)
-
-    actor.upload(file)
-
-    (found,) = listing_of(actor, "")
-    assert found.size == len(data)
-    if found.etag is not None:
-        assert actor.matches(file, found.etag)
-        assert not actor.matches(content.file("large", data[:-1] + b"X"), found.etag)
-
-
-def test_many_are_deleted_together(actor: Actor, content: Content) -> None:
-    if not can_delete_many(actor):
-        pytest.skip("this actor has no batch form")
-    keys = [f"d/{number}" for number in range(30)]
-    for key in keys:
-        actor.upload(content.file(key, b"x"))
-
-    answers = actor.delete_many([File(key) for key in [*keys[:20], "d/never-was"]])
-
-    assert list(answers) == [None] * 21
-    assert set(listed(actor)) == set(keys[20:])
 
 
 def test_a_file_target_keeps_to_its_container(tmp_path: Path, content: Content) -> None:
@@ -645,10 +530,6 @@ def test_errors_are_translated(change: dict[str, str], kind: type[Exception], sa
         listed(actor)
     with pytest.raises(kind, match=said):
         actor.clock_ahead()
-
-
-def test_the_clock_of_a_target_on_this_host_is_right(actor: Actor) -> None:
-    assert abs(actor.clock_ahead()) < 1.5
 
 
 def date_in(seconds: float) -> str:

@@ -85,6 +85,6 @@ def answered(about: str, code: str, message: str, where: str = "S3") -> TargetEr
         return TargetRefused(f"{about} at {where}: access is denied{told}", "check the credentials and their permissions on the bucket")
     if code in _SLOW:
         return SlowDown(f"{about} at {where}: {code}")
-    if code in ("KeyTooLongError", "InvalidURI", "EntityTooLarge", "InvalidBucketName"):
+    if code in ("KeyTooLongError", "InvalidURI", "EntityTooLarge", "InvalidBucketName", "InvalidRequest"):
         return PermanentError(f"{about} at {where}: {code}: {message}")
     return TargetError(f"{about} at {where}: {code}: {message}")

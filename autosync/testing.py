@@ -1,0 +1,416 @@
+"""What every actor must do, as tests for pytest. Hold your own to it:
+
+    from autosync.testing import ActorContract
+
+    class TestMyActor(ActorContract):
+        @pytest.fixture
+        def actor(self):
+            yield MyActor(url=...)      # with an empty target
+
+Every test begins with an empty target. What a kind of target cannot do is said by the class attributes below, not by leaving tests out.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from .actor import Actor, can_delete_many, listing_of, secret_names
+from .errors import Draining, PermanentError, Torn
+from .files import File
+from .keys import Keys, Source
+from .look import Comparison, LookReport
+from .reading import SourceFile
+
+__all__ = ["ActorContract", "Content", "listed"]
+
+
+def listed(actor: Actor, prefix: str = "") -> dict[str, int]:
+    """What the target has whose key begins with the prefix: sizes by key."""
+    files = list(listing_of(actor, prefix))
+    found = {file.key: file.size for file in files}
+    assert len(found) == len(files), "a key is listed twice"
+    return {key: size for key, size in found.items() if key.startswith(prefix)}
+
+
+class Content:
+    """Makes files to be uploaded, such as workers make them.
+
+    Args:
+        directory: for the content.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._made: list[SourceFile] = []
+        #: Tokens of uploads in parts that the target may hold open, see `File.begun`; and of all that there were.
+        self.open: set[str] = set()
+        self.tokens: list[str] = []
+
+    def path(self, file: SourceFile) -> Path:
+        """Where the content of a file stands."""
+        return self._directory / f"source-{self._made.index(file)}"
+
+    def file(self, key: str, content: bytes, passing: Callable[[int], None] = lambda count: None) -> SourceFile:
+        """A file with this content.
+
+        Args:
+            key: its key.
+            content: its content.
+            passing: called with the number of bytes whenever some are read.
+        """
+        path = self._directory / f"source-{len(self._made)}"
+        path.write_bytes(content)
+
+        def begun(token: str, instead: str) -> None:
+            self.open.discard(instead)
+            self.open.add(token)
+            self.tokens.append(token)
+
+        made = SourceFile(key, os.open(path, os.O_RDONLY), passing, begun, self.open.discard)
+        self._made.append(made)
+        return made
+
+    def close(self) -> None:
+        """Close them all."""
+        for file in self._made:
+            file.close()
+
+
+class ActorContract:
+    """The tests. A subclass brings the fixture `actor`.
+
+    Attributes:
+        small: bytes of a file that goes in one request.
+        large: bytes of one that does not, where the target takes files in parts.
+        many: more files than the target lists at once.
+        sorts: whether a listing that says that it is sorted really is. Where that depends on the server, looks find out.
+        odd_keys: each is kept to the byte, or refused with `PermanentError`.
+    """
+
+    small: ClassVar[int] = 100
+    large: ClassVar[int] = (20 << 20) + 5
+    many: ClassVar[int] = 1200
+    sorts: ClassVar[bool] = True
+    odd_keys: ClassVar[Sequence[str]] = (
+        "with space", "plus+", "per%20cent", "percent%", "question?", "hash#", "am&per=sand", "semi;colon", "quote'\"", "star*", "[range]",
+        "back\\slash", "new\nline", "tab\t", "\x01control", "\x7f", "trailing ", " leading", "-dash", "~tilde", "{brace}", "über",
+        "u\u0308ber",
+        "日本", "\U0010ffff", "not-\udcffutf8", "/slash", "//two", "a//b", "./dot", "../up", "a/../../up", "a/./b", ".", "..", ".hidden",
+        "dir/", "a/ /b", "x" * 255, "x" * 300, "/".join(["d" * 100] * 12), "y" * 1025, "con", "a:b", "<>|", "$HOME", "`id`", "%2e%2e/up",
+    )  # fmt: skip
+
+    def spelt(self, key: str) -> str:
+        """How a key is listed where no prefix says how it is written: in a file system `/a//b` is `a/b`."""
+        return key
+
+    @pytest.fixture
+    def actor(self) -> Iterator[Actor]:
+        """An actor with an empty target."""
+        raise NotImplementedError("bring a fixture of this name")
+
+    @pytest.fixture
+    def content(self, tmp_path: Path) -> Iterator[Content]:
+        """Makes files."""
+        directory = tmp_path / "content"
+        directory.mkdir()
+        made = Content(directory)
+        yield made
+        made.close()
+
+    # The whole
+
+    def test_it_can_be_made_again_from_what_a_worker_is_given(self, actor: Actor) -> None:
+        names = {str(option.name) for option in actor.options} | {"target_container"}
+        secrets = {name: getattr(actor, name) for name in secret_names(type(actor))}
+        public = json.loads(json.dumps({name: getattr(actor, name) for name in names - secrets.keys()}))
+        assert not [value for value in secrets.values() if value and value in json.dumps(public)], "a secret is published"
+
+        again = type(actor)(**public, **secrets)
+        try:
+            again.check()
+            assert listed(again) == {}
+        finally:
+            again.close()
+
+    def test_what_is_uploaded_is_listed_and_what_is_deleted_is_not(self, actor: Actor, content: Content) -> None:
+        actor.check()
+        assert listed(actor) == {}
+
+        actor.upload(content.file("a", b"1"))
+        actor.upload(content.file("d/e/f", b"22"))
+        actor.upload(content.file("d/empty", b""))
+        assert listed(actor) == {"a": 1, "d/e/f": 2, "d/empty": 0}
+        actor.upload(content.file("a", b"longer"))
+        assert listed(actor) == {"a": 6, "d/e/f": 2, "d/empty": 0}
+
+        actor.delete(File("a"))
+        actor.delete(File("d/e/f"))
+        assert listed(actor) == {"d/empty": 0}
+
+    def test_random_operations_end_as_they_do_in_a_dictionary(self, actor: Actor, content: Content) -> None:
+        dice = random.Random(7)  # noqa: S311
+        model: dict[str, int] = {}
+        keys = [f"{directory}{name}" for directory in ("", "d/", "d-/", "d/e/") for name in "xyz"]
+        for _ in range(60):
+            key = dice.choice(keys)
+            if dice.random() < 0.6:
+                size = dice.randrange(50)
+                actor.upload(content.file(key, bytes(size)))
+                model[key] = size
+            else:
+                actor.delete(File(key))
+                model.pop(key, None)
+
+        assert listed(actor) == model
+
+    def test_many_threads_use_it_at_once(self, actor: Actor, content: Content) -> None:
+        files = [content.file(f"t/{number:03}", bytes([number % 256]) * (number % 40)) for number in range(120)]
+
+        with ThreadPoolExecutor(16) as pool:
+            list(pool.map(actor.upload, files))
+            assert listed(actor) == {file.key: file.size for file in files}
+            list(pool.map(actor.delete, [File(file.key) for file in files[:60]]))
+
+        assert set(listed(actor)) == {file.key for file in files[60:]}
+
+    def test_a_tree_that_was_sent_shows_no_difference(self, actor: Actor, tmp_path: Path) -> None:
+        """However the target sorts, and whether or not it tells times and checksums: nothing is sent again."""
+        tree = tmp_path / "tree"
+        for name in ("a/b", "a-b", "a/c/d", "b", "Z", "é"):
+            (tree / name).parent.mkdir(parents=True, exist_ok=True)
+            (tree / name).write_text(name)
+        keys = Keys((Source(str(tree)),), source_prefix=f"{tree}/")
+        comparison = Comparison(keys, actor, exact=True)
+
+        differences = list(comparison.differences("", LookReport()))
+        assert sorted(one.key for one in differences) == sorted(["a/b", "a-b", "a/c/d", "b", "Z", "é"])
+        for one in differences:
+            assert one.found is not None
+            file = SourceFile(one.key, os.open(one.found.path, os.O_RDONLY))
+            actor.upload(file)
+            file.close()
+        settled = time.time() + 60  # as it is said by a mirror whose last look left nothing to do
+
+        assert list(comparison.differences("", LookReport(), settled)) == []
+        (tree / "b").write_text("longer than before")
+        (tree / "Z").unlink()
+        assert [(one.key, one.found is None) for one in comparison.differences("", LookReport(), settled)] == [("b", False), ("Z", True)]
+
+    # Keys
+
+    def test_an_odd_key_is_kept_to_the_byte_or_refused_for_good(self, actor: Actor, content: Content) -> None:
+        expected = {"stays": 1}
+        actor.upload(content.file("stays", b"x"))
+        for number, key in enumerate(self.odd_keys):
+            try:
+                actor.upload(content.file(key, bytes(number)))
+            except PermanentError:
+                pass
+            else:
+                expected[key] = number
+                assert listed(actor, key).get(key) == number, f"{key!r} was taken, and is not listed"
+
+        for key in self.odd_keys:
+            assert listed(actor) == {self.spelt(kept): size for kept, size in expected.items()}
+            try:
+                actor.delete(File(key))
+            except PermanentError:
+                assert key not in expected, f"{key!r} was taken, and cannot be deleted"
+            expected.pop(key, None)
+        assert listed(actor) == {"stays": 1}
+
+    def test_a_listing_gives_what_begins_with_the_prefix(self, actor: Actor, content: Content) -> None:
+        keys = ("a/1", "a/b/2", "a-b/3", "ab/4", "b/5")
+        for key in keys:
+            actor.upload(content.file(key, b"x"))
+
+        for prefix in ("", "a/", "a/b/", "a/b", "a", "a-", "b/", "b/5", "none/", "a/none/"):
+            assert set(listed(actor, prefix)) == {key for key in keys if key.startswith(prefix)}, prefix
+
+    def test_a_listing_that_says_it_is_sorted_is(self, actor: Actor, content: Content) -> None:
+        keys = ["a b", "a-b", "a/b", "a0", "aB", "b/c/d", "b-/c", "Z", "é", "z", "\ue000", "\U0001f600"]
+        kept = []
+        for key in keys:
+            try:
+                actor.upload(content.file(key, b"x"))
+            except PermanentError:
+                continue
+            kept.append(key)
+        listing = listing_of(actor, "")
+
+        found = [file.key for file in listing]
+
+        assert sorted(found) == sorted(kept)
+        if self.sorts and getattr(listing, "already_sorted", False):
+            assert found == sorted(kept, key=lambda key: key.encode()), "it says that it is sorted, and is not"
+
+    # Listing
+
+    def test_a_listing_of_many_pages_is_complete(self, actor: Actor, content: Content) -> None:
+        one = content.file("shared", b"x")
+        keys = [f"d{number % 7}/{number:05}" for number in range(self.many)]
+        files = [SourceFile(key, os.dup(one.descriptor)) for key in keys]
+        try:
+            self._send(actor, files)
+        finally:
+            for file in files:
+                file.close()
+
+        assert set(listed(actor)) == set(keys)
+        assert set(listed(actor, "d3/")) == {key for key in keys if key.startswith("d3/")}
+
+    def _send(self, actor: Actor, files: Sequence[File]) -> None:
+        if actor.sends_together:
+            for start in range(0, len(files), 100):
+                assert not [error for error in actor.upload_many(files[start : start + 100]) if error is not None]
+            return
+        with ThreadPoolExecutor(16) as pool:
+            list(pool.map(actor.upload, files))
+
+    def test_times_and_etags_of_a_listing_can_be_used(self, actor: Actor, content: Content, tmp_path: Path) -> None:
+        stamp = tmp_path / "stamp"
+        stamp.touch()
+        file = content.file("a", b"content")
+        actor.upload(file)
+
+        (found,) = listing_of(actor, "")
+
+        assert not found.mtime or abs(found.mtime - stamp.stat().st_mtime) < 60
+        self._compare(actor, found, file, content.file("a", b"another"))
+
+    def _compare(self, actor: Actor, found: File, same: SourceFile, other: SourceFile) -> None:
+        """`other` has the size of `same`, and other content."""
+        assert same.size == other.size
+        if found.etag is not None and actor.can_match(found):
+            assert actor.matches(same, found.etag), "it has this content"
+            assert not actor.matches(other, found.etag), "it has other content"
+
+    def test_the_clock_is_told_or_taken_to_be_right(self, actor: Actor) -> None:
+        assert abs(actor.clock_ahead()) < 60
+
+    # Uploading
+
+    def test_a_large_file_arrives_whole(self, actor: Actor, content: Content) -> None:
+        data = random.Random(1).randbytes(self.large)  # noqa: S311
+        file = content.file("large", data)
+
+        actor.upload(file)
+
+        (found,) = listing_of(actor, "")
+        assert (found.key, found.size) == ("large", self.large)
+        assert content.open == set(), "an upload that is complete is noted as one that is open"
+        self._compare(actor, found, file, content.file("large", data[:-1] + bytes([data[-1] ^ 1])))
+        actor.upload(content.file("large", b"small now"))
+        assert listed(actor) == {"large": 9}
+        actor.delete(File("large"))
+        assert listed(actor) == {}
+
+    @pytest.mark.parametrize("which", ["small", "large"])
+    def test_a_torn_file_leaves_what_was_there(self, which: str, actor: Actor, content: Content) -> None:
+        actor.upload(content.file("a", b"old"))
+        read: list[int] = []
+
+        def meanwhile(count: int) -> None:
+            if not read:
+                with open(content.path(file), "r+b") as other:
+                    other.write(b"changed!")
+            read.append(count)
+
+        file = content.file("a", b"x" * getattr(self, which), meanwhile)
+        with pytest.raises(Torn):
+            actor.upload(file)
+
+        assert read, "the file changed while it was read"
+        self._is_as_it_was(actor, content)
+
+    @pytest.mark.parametrize("which", ["small", "large"])
+    def test_a_file_that_shrinks_leaves_what_was_there(self, which: str, actor: Actor, content: Content) -> None:
+        actor.upload(content.file("a", b"old"))
+        file = content.file("a", b"x" * getattr(self, which))
+        os.truncate(content.path(file), 50)
+
+        with pytest.raises(Torn):
+            actor.upload(file)
+
+        self._is_as_it_was(actor, content)
+
+    @pytest.mark.parametrize("which", ["small", "large"])
+    def test_an_upload_that_is_stopped_leaves_what_was_there(self, which: str, actor: Actor, content: Content) -> None:
+        """A worker that is being stopped raises `Draining` where the file is read; it must come through as it is."""
+        actor.upload(content.file("a", b"old"))
+        read = [0]
+
+        def stop(count: int) -> None:
+            read[0] += count
+            if read[0] >= getattr(self, which) / 2:
+                raise Draining("a: the worker is being stopped")
+
+        with pytest.raises(Draining):
+            actor.upload(content.file("a", b"x" * getattr(self, which), stop))
+
+        assert read[0]
+        self._is_as_it_was(actor, content)
+
+    def _is_as_it_was(self, actor: Actor, content: Content) -> None:
+        assert listed(actor) == {"a": 3}
+        assert content.open == set(), "what was given up is noted as one that is open"
+        actor.upload(content.file("a", b"newer"))
+        assert listed(actor) == {"a": 5}
+
+    def test_several_files_are_uploaded_together_and_each_has_its_own_answer(self, actor: Actor, content: Content) -> None:
+        torn = content.file("torn", b"old")
+        content.path(torn).write_bytes(b"new content")
+        files = [content.file(f"d/{number:02}", bytes([number]) * number) for number in range(20)]
+        files += [torn, content.file("medium", bytes(200_000))]
+
+        answers = actor.upload_many(files) if actor.sends_together else [self._answer(actor, file) for file in files]
+
+        assert [type(answer) for answer in answers] == [type(None)] * 20 + [Torn, type(None)]
+        assert listed(actor) == {**{f"d/{number:02}": number for number in range(20)}, "medium": 200_000}
+
+    def _answer(self, actor: Actor, file: File) -> Exception | None:
+        try:
+            actor.upload(file)
+        except Exception as error:
+            return error
+        return None
+
+    # Deleting
+
+    def test_deleting_what_is_not_there_is_no_error(self, actor: Actor, content: Content) -> None:
+        actor.upload(content.file("d/stays", b"x"))
+        for key in ("nothing", "no/thing/here", "d", "d/stays/below", "d/sta"):
+            actor.delete(File(key))
+
+        assert listed(actor) == {"d/stays": 1}
+
+    def test_many_are_deleted_together(self, actor: Actor, content: Content) -> None:
+        keys = [f"d/{number}" for number in range(30)]
+        for key in keys:
+            actor.upload(content.file(key, b"x"))
+        gone = [File(key) for key in [*keys[:20], "d/never-was"]]
+
+        if can_delete_many(actor):
+            assert list(actor.delete_many(gone)) == [None] * 21
+        else:
+            for file in gone:
+                actor.delete(file)
+
+        assert set(listed(actor)) == set(keys[20:])
+
+    def test_to_abandon_what_is_complete_is_no_error_and_does_nothing(self, actor: Actor, content: Content) -> None:
+        actor.upload(content.file("large", bytes(self.large)))
+
+        for token in content.tokens:
+            actor.abandon("large", token)
+
+        assert listed(actor) == {"large": self.large}
