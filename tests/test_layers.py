@@ -46,7 +46,10 @@ OUTSIDE = {
     "boto3": {"actors.s3.clients"},
     "botocore": {"actors.s3.clients", "actors.s3.errors", "actors.s3.proxied"},
     "celery": {"celery", "tasks.messages", "tasks.progress", "tasks.queues", "tasks.transfer"},
-    "click": {"actor", "actors.azure", "actors.gcs", "actors.http", "actors.rsync", "actors.s3", "actors.swift", "cli", "command", "control.command", "options"},
+    "click": {
+        "actor", "actors.azure", "actors.gcs", "actors.http", "actors.rsync", "actors.s3", "actors.swift",
+        "cli", "command", "control.command", "options",
+    },  # fmt: skip
     "kombu": {"celery", "tasks.messages", "transport"},
     "prometheus_client": {"control.command", "control.exporter"},
     "pyinotify": {"inotify"},
