@@ -49,7 +49,7 @@ OUTSIDE = {
     "click": {
         "actor", "actors.azure", "actors.gcs", "actors.http", "actors.rsync", "actors.s3", "actors.swift",
         "cli", "command", "control.command", "options",
-    },  # fmt: skip
+    },
     "kombu": {"celery", "tasks.messages", "transport"},
     "prometheus_client": {"control.command", "control.exporter"},
     "pyinotify": {"inotify"},
