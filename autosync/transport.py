@@ -51,8 +51,8 @@ class Channel(kombu.transport.redis.Channel):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         #: The queue of each message that is being worked on, by its tag.
         self._in_hand: dict[str, str] = {}
-        #: While some queues have all the hands that they may have, the others are waited for together with this list, into which an element
-        #: is put when a hand gets free. `_may_ring`: that is the case, and nobody has done so yet.
+        #: Queues are waited for together with this list, into which an element is put to begin anew: when a hand gets free while some of
+        #: them have all that they may have (`_may_ring`: that is the case, and nobody has done so yet), or when there is one more.
         self._bell = f"bell-{uuid.uuid4().hex}"
         self._may_ring = False
         super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
@@ -80,25 +80,29 @@ class Channel(kombu.transport.redis.Channel):
             deliver(raw)
 
         self.connection._callbacks[queue] = deliver_if_sound
+        if is_for_tasks and self._in_poll:
+            self._ring()  # else it would be waited for from the next second on, and by then other workers have all that is in it
         return tag
 
     def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:
         """A message is done with."""
         queue = self._in_hand.pop(delivery_tag, None)
         super().basic_ack(delivery_tag, multiple)  # type: ignore[no-untyped-call]
-        self._ring(queue)
+        self._got_free(queue)
 
     def basic_reject(self, delivery_tag: str, requeue: bool = False) -> None:
         """A message is not done, and will not be here."""
         queue = self._in_hand.pop(delivery_tag, None)
         super().basic_reject(delivery_tag, requeue=requeue)  # type: ignore[no-untyped-call]
-        self._ring(queue)
+        self._got_free(queue)
 
-    def _ring(self, queue: str | None) -> None:
-        """A hand got free."""
-        if queue is None or not self._may_ring:
-            return
-        self._may_ring = False
+    def _got_free(self, queue: str | None) -> None:
+        """A hand is free, if one was at work on a message of this queue."""
+        if queue is not None and self._may_ring:
+            self._may_ring = False
+            self._ring()
+
+    def _ring(self) -> None:
         try:
             with self.conn_or_acquire() as client:
                 client.lpush(self._bell, "0")
@@ -109,10 +113,7 @@ class Channel(kombu.transport.redis.Channel):
     def _brpop_start(self, timeout: float | None = None) -> None:
         self._may_ring = True  # a hand that gets free from here on is not in what follows
         full = self._full()
-        if not full:
-            self._may_ring = False
-            super()._brpop_start(timeout)  # type: ignore[no-untyped-call]
-            return
+        self._may_ring = bool(full)
         self.connection._callbacks[self._bell] = lambda raw: None
         every, self._queue_cycle = self._queue_cycle, _Some(self._queue_cycle, full, self._bell)
         try:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import threading
 import time
 import uuid
 from dataclasses import replace
+from types import FrameType
 from typing import Any
 
 import click
@@ -83,6 +86,7 @@ def _reached(context: click.Context) -> list[Reached]:
 @click.option("--json", "as_json", is_flag=True, help="For programs: one JSON list (with --watch: one a line).")
 @click.pass_context
 def _status(context: click.Context, watch: bool, as_json: bool) -> None:
+    stop = _first_interrupt() if watch else threading.Event()
     before: dict[str, dict[str, Any]] = {}
     asked = time.monotonic()
     while True:
@@ -96,7 +100,21 @@ def _status(context: click.Context, watch: bool, as_json: bool) -> None:
         if not watch:
             return
         before = {one["mirror"]: one for one in found}
-        time.sleep(_WATCH_SECONDS)
+        if stop.wait(_WATCH_SECONDS):
+            raise KeyboardInterrupt
+
+
+def _first_interrupt() -> threading.Event:
+    """Is set by Ctrl-C. The exception that Python makes of it is lost where it comes while an object is being cleared away; what runs for ever
+    must not miss it. The second Ctrl-C is such an exception again."""
+    met = threading.Event()
+
+    def meet(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        met.set()
+
+    signal.signal(signal.SIGINT, meet)
+    return met
 
 
 @click.command("mirrors", help="The mirrors that there are, with their targets and sources.")
