@@ -11,11 +11,25 @@ import click
 
 from .errors import ConfigurationError
 from .files import File
+from .secret import read_secret
 
 
 class SecretOption(click.Option):
-    """An option of an actor whose value is never published or logged. Workers take it from their own environment (AUTOSYNC_NAME) or
-    from `autosync_secrets` in celeryconfig.py."""
+    """An option of an actor whose value is never published or logged. It is given as it is, which shows it to whoever may list processes;
+    as `@FILE`; in AUTOSYNC_NAME; or, after the option without a value, at a prompt. Workers take it from their own environment, or from
+    `autosync_secrets` in celeryconfig.py."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"prompt": True, "prompt_required": False, "hide_input": True, "metavar": "TEXT|@FILE", **kwargs})
+
+    def process_value(self, context: click.Context, value: Any) -> Any:
+        """The secret itself.
+
+        Raises:
+            ConfigurationError: the file that was named cannot be read.
+        """
+        found = super().process_value(context, value)
+        return read_secret(found, self.opts[0]) if isinstance(found, str) else found
 
 
 class Actor:
@@ -124,6 +138,20 @@ class Actor:
 
     def close(self) -> None:
         """Give connections back; called once, at the end."""
+
+
+def as_actor(found: type) -> type[Actor]:
+    """A class as an actor: itself, or, of one that only has the three methods, one that is made of both.
+
+    Raises:
+        ConfigurationError: it has not.
+    """
+    if issubclass(found, Actor):
+        return found
+    missing = [name for name in ("list", "upload", "delete") if not callable(getattr(found, name, None))]
+    if missing:
+        raise ConfigurationError(f"{found.__name__} is no actor: it has no {' and no '.join(missing)}", "derive it from autosync.Actor")
+    return type(found.__name__, (found, Actor), {"__module__": found.__module__, "__doc__": found.__doc__})
 
 
 def can_delete_many(actor: Actor) -> bool:

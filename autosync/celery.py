@@ -59,11 +59,11 @@ class Secrets:
     """The values of secret options. Celery tells its settings to Flower and to whoever inspects a worker, with those struck out whose names
     sound secret; into a dict it looks deeper, and would tell what it finds under a name like `login`. So this is none."""
 
-    def __init__(self, by_name: Mapping[str, str]) -> None:
+    def __init__(self, by_name: Mapping[str, Any]) -> None:
         self._by_name = by_name
 
-    def by_name(self) -> Mapping[str, str]:
-        """The values, by the name of the option."""
+    def by_name(self) -> Mapping[str, Any]:
+        """The values, see `secret.secret_of`."""
         return self._by_name
 
     def __repr__(self) -> str:

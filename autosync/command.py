@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import logging
+import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from . import logs
-from .actor import Actor, SecretOption, without_secrets
+from .actor import Actor, as_actor, secret_names, without_secrets
 from .actors import load
+from .config import config_option, read_targets, words
 from .errors import AutosyncError, ConfigurationError, Exit, StartError
 from .host import boot_id
 from .keys import slashed
@@ -26,15 +30,19 @@ from .limit import DeleteLimit
 from .look import Comparison, LookReport, Policy
 from .mirror import DEFAULT_QUEUE, Mirror
 from .onehost import OneHost, lock, serving, state_directory
-from .options import actor_option, config_option, context_settings, parameters, sources_of, state_base
+from .options import actor_option, context_settings, parameters, sources_of, state_base
 from .processes import allow_many_open_files
 from .rates import Limits
 from .reconciler import Compare
+from .secret import written
 from .signing import SIGNING_KEY, read_key
 from .wording import shown
 
 if TYPE_CHECKING:
-    from .run import Run, Signals
+    from .keeping import Run
+    from .run import Signals
+
+log = logging.getLogger(__name__)
 
 _ONE_HOST = """Keep the copy of PATH in a target equal to PATH, all the time, on this host alone.
 
@@ -44,6 +52,17 @@ _WATCH = """Keep the copy of PATH in a target equal to PATH, with upload boxes t
 
 Watches PATH and compares it with the target, and puts what differs into the queue. Start `celery -A autosync worker` on the upload boxes.
 """
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One mirror, as the options describe it; `secrets`: values of secret options by name."""
+
+    mirror: Mirror
+    policy: Policy
+    limits: Limits
+    actor: Actor
+    secrets: dict[str, str]
 
 
 def run(name: str, args: list[str], actor: type[Actor] | None, *, one_host: bool) -> int:
@@ -62,15 +81,66 @@ def run(name: str, args: list[str], actor: type[Actor] | None, *, one_host: bool
         click.ClickException: the arguments are wrong.
         AutosyncError: it cannot start, or cannot go on.
     """
-    if actor is None:
-        actor_name = _wanted_actor(args)
-        actor_class = load(actor_name)
-    else:
-        actor_class, actor_name = actor, _importable_name(actor)
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # a user's module may stand in the current directory
+    given = as_actor(actor) if actor is not None else None
+    config, wanted = _scouted(args)
+    tables = read_targets(config)
+    plans: list[Plan] = []
+    values: dict[str, Any] = {}
+    for number, table in enumerate(tables, 1):
+        about = f"configuration file {config}, target {number}"
+        found = _of_table(name, args, given, table, about, one_host=one_host)
+        if isinstance(found, int):
+            return found
+        plans.append(found[0])
+        values = found[1]
+    if not tables:
+        command = _command(name, given, wanted, one_host=one_host)
+        found = command.main(args, prog_name=name, standalone_mode=False)
+        if isinstance(found, int):  # --help and --version have said it
+            return found
+        plans, values = [found[0]], found[1]
+    _refuse_twins(plans)
+    if values["dry_run"]:
+        return _dry_run(plans)
+    return _keep(plans, values["name"] or (_name_of_file(config) if len(plans) > 1 else plans[0].mirror.name), values, one_host=one_host)
+
+
+def _of_table(
+    name: str, args: list[str], given: type[Actor] | None, table: dict[str, Any], about: str, *, one_host: bool
+) -> tuple[Plan, dict[str, Any]] | int:
+    """The plan of one of several targets. What its table says counts more than what is said of all."""
+    own = {option: value for option, value in table.items() if option != "name" and (option != "actor" or given is not None)}
+    try:
+        wanted = table["actor"] if "actor" in table else _scouted(args)[1]
+        command = _command(name, given, str(wanted), str(table.get("name") or ""), one_host=one_host)
+        found: tuple[Plan, dict[str, Any]] | int = command.main(
+            [*args, *words(own, command.params, about)], prog_name=name, standalone_mode=False
+        )
+    except click.UsageError as error:
+        raise ConfigurationError(f"{about}: {' '.join(error.format_message().split()).rstrip('.')}", "see --help") from error
+    except ConfigurationError as error:
+        raise error if error.what.startswith(about) else ConfigurationError(f"{about}: {error.what}", error.cure) from error
+    return found
+
+
+def _command(name: str, given: type[Actor] | None, wanted: str, mirror: str | None = None, *, one_host: bool) -> click.Command:
+    """The command with the options of one kind of target. It makes a plan, and gives it back with the values.
+
+    Args:
+        name: of the command.
+        given: a class of the caller's.
+        wanted: the actor that is named otherwise.
+        mirror: the name of the mirror where no option says it: of one target of several, "" if it has none.
+        one_host: see `run`.
+    """
+    actor_class = given or load(wanted)
+    actor_name = _importable_name(given) if given else wanted
     command = click.Command(
         name,
-        params=parameters(actor_class, fixed_actor=actor is not None, one_host=one_host),
-        callback=_callback(actor_class, actor_name, one_host=one_host),
+        params=parameters(actor_class, fixed_actor=given is not None, one_host=one_host),
+        callback=lambda **values: (_plan(actor_class, actor_name, values, mirror), values),
         help=_ONE_HOST if one_host else _WATCH,
         epilog="Every option may also be given as an environment variable (AUTOSYNC_TARGET_PREFIX for --target-prefix) or in --config.",
         context_settings=context_settings(),
@@ -78,20 +148,18 @@ def run(name: str, args: list[str], actor: type[Actor] | None, *, one_host: bool
     # These two are questions, not settings: AUTOSYNC_VERSION may mean something else to whoever set it.
     click.version_option(package_name="autosync", prog_name=name, allow_from_autoenv=False)(command)
     click.help_option("-h", "--help", allow_from_autoenv=False)(command)
-    code = command.main(args, prog_name=name, standalone_mode=False)
-    return int(code or 0)
+    return command
 
 
-def _wanted_actor(args: list[str]) -> str:
-    """Which actor is asked for; it has to be known before its own options can be read."""
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # a user's module may stand in the current directory
+def _scouted(args: list[str]) -> tuple[str | None, str]:
+    """The configuration file and the actor that are asked for; they have to be known before an actor's own options can be read."""
     scout = click.Command(
-        "scout", params=[config_option(), actor_option()], add_help_option=False, callback=lambda actor, config: actor,
+        "scout", params=[config_option(), actor_option()], add_help_option=False, callback=lambda actor, config: (config, actor),
         context_settings={**context_settings(), "ignore_unknown_options": True, "allow_extra_args": True},
     )  # fmt: skip
     with scout.make_context("scout", list(args), resilient_parsing=False) as context:
-        return str(scout.invoke(context))
+        config, actor = scout.invoke(context)
+        return config, str(actor)
 
 
 def _importable_name(actor: type[Actor]) -> str:
@@ -107,48 +175,70 @@ def _importable_name(actor: type[Actor]) -> str:
     return f"{module}.{actor.__name__}"
 
 
-def _callback(actor_class: type[Actor], actor_name: str, *, one_host: bool) -> Callable[..., int]:
-    def callback(**values: Any) -> int:
-        verbosity = -1 if values["quiet"] else values["verbose"]
-        logs.configure(values["log_format"], verbosity)
-        allow_many_open_files()
-        settings = {str(option.name): values[str(option.name)] for option in actor_class.options}
-        settings["target_container"] = values["target_container"]
-        secrets = {str(option.name): values[str(option.name)] for option in actor_class.options if isinstance(option, SecretOption)}
-        actor = actor_class(**settings)
-        # As the actor has understood them: a relative path means nothing to a worker in another directory.
-        public = {name: getattr(actor, name) for name in settings if name not in secrets}
-        mirror = _mirror(actor_name, actor, public, values, one_host=one_host)
-        limits = Limits.parse(values["limit_requests"], values["limit_bandwidth"], values["limit_inflight"])
-        policy = Policy(mirror.delete, _limit(values["max_delete"]), Compare(values["compare"]), mirror.follow_links)
-        if values["dry_run"]:
-            _check(actor)
-            return _dry_run(mirror, policy, actor)
-        signing_key = read_key(values["signing_key"])
-        if signing_key:
-            secrets[SIGNING_KEY] = signing_key
-        return _keep(mirror, policy, limits, actor, secrets, values, verbosity, one_host=one_host)
+def _plan(actor_class: type[Actor], actor_name: str, values: dict[str, Any], name: str | None) -> Plan:
+    verbosity = -1 if values["quiet"] else values["verbose"]
+    logs.configure(values["log_format"], verbosity)
+    settings = {str(option.name): values[str(option.name)] for option in actor_class.options}
+    settings["target_container"] = values["target_container"]
+    secrets = {option: values[option] for option in secret_names(actor_class)}
+    actor = actor_class(**settings)
+    # As the actor has understood them: a relative path means nothing to a worker in another directory.
+    public = {option: getattr(actor, option) for option in settings if option not in secrets}
+    known = {option: value for option, value in secrets.items() if value is not None}
+    mirror = _mirror(actor_name, actor, public, tuple(sorted(known)), {**values, "name": values["name"] if name is None else name})
+    limits = Limits.parse(values["limit_requests"], values["limit_bandwidth"], values["limit_inflight"])
+    if mirror.threads == 1 and values["limit_inflight"] is None:
+        limits = replace(limits, inflight=1)  # one at a time, however many processes there are
+    policy = Policy(mirror.delete, _limit(values["max_delete"]), Compare(values["compare"]), mirror.follow_links)
+    return Plan(mirror, policy, limits, actor, known)
 
-    return callback
+
+def _refuse_twins(plans: Sequence[Plan]) -> None:
+    names = [plan.mirror.name for plan in plans]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigurationError(f"two targets have the name {name}", "give each a name of its own, or another target")
+
+
+def _name_of_file(config: str | None) -> str:
+    """What several mirrors that one file describes are called together on this host."""
+    path = os.path.abspath(config or "")
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", Path(path).stem).strip("-")[:60]
+    return f"{readable or 'targets'}-{hashlib.sha256(path.encode('utf-8', 'surrogateescape')).hexdigest()[:6]}"
+
+
+def _check_all(plans: Sequence[Plan]) -> None:
+    """See that targets can be used. Of several, those that cannot be hold no other up; they are looked at again and again.
+
+    With this, all is loaded: the garbage collector need not look there any more, and a fork of this process needs little.
+
+    Raises:
+        StartError: none of them can be used.
+    """
+    errors: dict[str, StartError] = {}
+    for plan in plans:
+        try:
+            _check(plan.actor)
+        except StartError as error:
+            errors[plan.mirror.name] = error
+    for name, met in errors.items():
+        if len(errors) == len(plans):
+            raise met
+        log.error("%s: %s; it is tried again", name, met)
+    gc.freeze()
+    gc.enable()
 
 
 def _check(actor: Actor) -> None:
-    """With this, all is loaded: the garbage collector need not look there any more, and a fork of this process needs little.
-
-    Raises:
-        StartError: the target cannot be used.
-    """
     try:
         actor.check()
     except AutosyncError as error:
         raise StartError(without_secrets(actor, str(error))) from error
     except Exception as error:  # a user's actor may fail in any way
         raise StartError(without_secrets(actor, f"the target cannot be used: {type(error).__name__}: {error}")) from error
-    gc.freeze()
-    gc.enable()
 
 
-def _mirror(actor_name: str, actor: Actor, settings: dict[str, Any], values: dict[str, Any], *, one_host: bool) -> Mirror:
+def _mirror(actor_name: str, actor: Actor, settings: dict[str, Any], secrets: tuple[str, ...], values: dict[str, Any]) -> Mirror:
     sources = sources_of(values["paths"])
     name = values["name"] or _default_name(actor_name, settings, values["target_prefix"])
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
@@ -165,6 +255,7 @@ def _mirror(actor_name: str, actor: Actor, settings: dict[str, Any], values: dic
         done_marker=values["done_marker"],
         follow_links=values["links"] == "follow",
         settings=settings,
+        secrets=secrets,
         delete=values["delete"],
         threads=values["threads"],
         attempts=values["attempts"],
@@ -196,78 +287,90 @@ def _default_name(actor_name: str, settings: dict[str, Any], prefix: str) -> str
     return f"{readable}-{hashlib.sha256(exact.encode('utf-8', 'surrogateescape')).hexdigest()[:6]}"
 
 
-def _dry_run(mirror: Mirror, policy: Policy, actor: Actor) -> int:
-    report = LookReport()
-    comparison = Comparison(mirror.keys(), actor, policy, exact=True)
-    for difference in comparison.differences("", report):
-        verb = "delete" if difference.found is None else "check" if difference.etag else "upload"
-        print(verb, shown(difference.key))
-    for path, reason in report.skipped.items():
-        print("skip", shown(path), reason)
-    return Exit.DONE if report.complete and not report.held else Exit.INCOMPLETE
+def _dry_run(plans: Sequence[Plan]) -> int:
+    code = Exit.DONE
+    for plan in plans:
+        _check(plan.actor)
+        if len(plans) > 1:
+            print(f"{plan.mirror.name}:")
+        report = LookReport()
+        comparison = Comparison(plan.mirror.keys(), plan.actor, plan.policy, exact=True)
+        for difference in comparison.differences("", report):
+            verb = "delete" if difference.found is None else "check" if difference.etag else "upload"
+            print(verb, shown(difference.key))
+        for path, reason in report.skipped.items():
+            print("skip", shown(path), reason)
+        if not report.complete or report.held:
+            code = Exit.INCOMPLETE
+    return code
 
 
 def _limit(text: str | None) -> DeleteLimit:
     return DeleteLimit() if text is None else DeleteLimit.parse(text)
 
 
-def _keep(
-    mirror: Mirror,
-    policy: Policy,
-    limits: Limits,
-    actor: Actor,
-    secrets: dict[str, Any],
-    values: dict[str, Any],
-    verbosity: int,
-    *,
-    one_host: bool,
-) -> int:
-    directory = state_directory(state_base(values["state_dir"]), mirror.name)
+def _keep(plans: Sequence[Plan], name: str, values: dict[str, Any], *, one_host: bool) -> int:
+    allow_many_open_files()
+    directory = state_directory(state_base(values["state_dir"]), name)
     broker = values["broker"]
+    signing_key = read_key(values["signing_key"])
 
-    def run(at: str) -> Run:
-        from .run import Run
+    def runs(at: str) -> list[Run]:
+        from .keeping import Run
 
-        return Run(
-            mirror, policy, actor, at, directory, values["once"], values["settle"], values["rescan"], limits, secrets.get(SIGNING_KEY, "")
-        )
+        return [
+            Run(
+                plan.mirror, plan.policy, plan.actor, at, directory, values["once"], values["settle"], values["rescan"], plan.limits,
+                signing_key, f"{plan.mirror.name}: " if len(plans) > 1 else "",
+            )
+            for plan in plans
+        ]  # fmt: skip
 
     if not one_host:
-        actor.stand_by()
+        _stand_by(plans)
         from .run import keep
 
-        signals = _checked(actor, broker)
-        return keep(run(broker), signals)
-    with lock(directory, mirror.name) as held:
+        signals = _checked(plans, broker)
+        return keep(runs(broker), signals)
+    with lock(directory, name) as held:
         host = OneHost(
-            mirror,
+            name,
+            [plan.mirror for plan in plans],
             directory,
             broker=broker,
             workers=values["workers"],
-            secrets=secrets,
+            secrets={
+                **{plan.mirror.name: {option: written(value) for option, value in plan.secrets.items()} for plan in plans},
+                **({SIGNING_KEY: written(signing_key)} if signing_key else {}),
+            },
             log_format=values["log_format"],
-            verbosity=verbosity,
+            verbosity=-1 if values["quiet"] else values["verbose"],
             held=held,
         )
         with serving(host):
-            actor.stand_by()
+            _stand_by(plans)
             from .run import keep
 
             host.load()
-            signals = _checked(actor, broker)
+            signals = _checked(plans, broker)
             host.stand_by()
-            return keep(run(host.broker), signals, host)
+            return keep(runs(host.broker), signals, host)
 
 
-def _checked(actor: Actor, broker: str | None) -> Signals:
-    """See that target and broker can be used, and listen to signals from then on: until then, one ends it at once.
+def _stand_by(plans: Sequence[Plan]) -> None:
+    for plan in plans:
+        plan.actor.stand_by()
+
+
+def _checked(plans: Sequence[Plan], broker: str | None) -> Signals:
+    """See that targets and broker can be used, and listen to signals from then on: until then, one ends it at once.
 
     Raises:
         StartError: they cannot.
     """
     from .run import Signals, insist_on_broker
 
-    _check(actor)
+    _check_all(plans)
     if broker:
         insist_on_broker(broker)
     signals = Signals()

@@ -125,6 +125,7 @@ class Feed:
         publisher: sends its batches.
         settle: where changes come from.
         follow: whether links are followed.
+        about: put in front of what is said to people, where there are several mirrors.
     """
 
     def __init__(
@@ -137,8 +138,10 @@ class Feed:
         settle: Settle,
         *,
         follow: bool = True,
+        about: str = "",
     ) -> None:
         self.name = name
+        self._about = about
         self.settle = settle
         self._keys = keys
         self._comparison = comparison
@@ -279,7 +282,7 @@ class Feed:
             if report.error is None:
                 self.failed_looks = 0
                 continue
-            log.warning("look at %s: %s", wanted.path or "everything", report.error)
+            log.warning("%slook at %s: %s", self._about, wanted.path or "everything", report.error)
             self.failed_looks += 1
             self._pause(_LOOK_PAUSES[min(self.failed_looks, len(_LOOK_PAUSES)) - 1])
             self.settle.say((Change(Kind.LEFT if wanted.seen_leaving else Kind.LOOK, wanted.path),))
@@ -319,8 +322,8 @@ class Feed:
         self._insist(lambda: self._ledger.set_holding(report.held))
         self.holding = report.held
         log.info(
-            "compared %d files in %.1f s: %d to upload, %d to check, %d to delete",
-            report.seen, seconds, report.uploads, report.checks, report.deletes,
+            "%scompared %d files in %.1f s: %d to upload, %d to check, %d to delete",
+            self._about, report.seen, seconds, report.uploads, report.checks, report.deletes,
         )  # fmt: skip
 
     def _look_batches(self, wanted: Look, report: LookReport) -> Iterator[Batch]:

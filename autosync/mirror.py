@@ -37,6 +37,7 @@ class Mirror:
         identities: which directory each source root is, by root.
         follow_links: whether symbolic links are followed to files and directories of the same source.
         settings: the values of the actor's options, without the secret ones.
+        secrets: the names of those secret options that have a value on the file host, so that workers must have one too.
         delete: whether keys that are gone from the source are deleted from the target.
         threads: transfers in flight in one worker process.
         attempts: how often a key is tried before it goes to the failed list.
@@ -56,6 +57,7 @@ class Mirror:
     done_marker: str = ""
     follow_links: bool = True
     settings: dict[str, Any] = field(default_factory=dict)
+    secrets: tuple[str, ...] = ()
     delete: bool = True
     threads: int = 160
     attempts: int = 10
@@ -94,6 +96,7 @@ class Mirror:
         fields["identities"] = {root: Identity(**found) for root, found in fields["identities"].items()}
         fields["source_exclude"] = tuple(fields["source_exclude"])
         fields["temporary"] = tuple(fields["temporary"])
+        fields["secrets"] = tuple(fields["secrets"])
         return cls(**fields)
 
 

@@ -1,4 +1,4 @@
-"""Everything on one host: the embedded broker and the worker processes of one mirror, kept alive as children."""
+"""Everything on one host: the embedded broker and the worker processes, kept alive as children."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from .errors import StartError
 from .mirror import Mirror
@@ -71,11 +71,12 @@ class OneHost:
     """The broker (unless another is given) and the workers.
 
     Args:
-        mirror: what they are for.
-        directory: its state directory.
+        name: under which workers are known.
+        mirrors: what they are for.
+        directory: the state directory.
         broker: URL of a broker to use instead of an embedded one.
         workers: how many worker processes.
-        secrets: values of secret options; they reach the workers through their environment.
+        secrets: see `secret.secret_of`; they reach the workers through their environment.
         log_format: "text" or "json".
         verbosity: see `autosync.logs.configure`.
         held: the lock of the state directory, which workers must not share.
@@ -83,12 +84,13 @@ class OneHost:
 
     def __init__(
         self,
-        mirror: Mirror,
+        name: str,
+        mirrors: Sequence[Mirror],
         directory: Path,
         *,
         broker: str | None,
         workers: int,
-        secrets: Mapping[str, str],
+        secrets: Mapping[str, Any],
         log_format: str,
         verbosity: int,
         held: IO[str],
@@ -96,16 +98,16 @@ class OneHost:
         self._server = None if broker else EmbeddedServer(directory)
         self.broker = broker or (self._server.url if self._server else "")
         self._held = held
-        environ = self._environ(mirror, secrets, log_format, verbosity)
+        environ = self._environ(mirrors, secrets, log_format, verbosity)
         # What a user's module has set up in this process when it was loaded (connections, threads) may not survive a fork.
-        self._may_fork = "." not in mirror.actor
+        self._may_fork = not any("." in mirror.actor for mirror in mirrors)
         self._workers = [
             Child(
                 f"worker {number}",
-                self._command(mirror.name, number),
+                self._command(name, number),
                 environ=environ,
                 directory=str(directory),
-                inside=partial(self._work, mirror.name, number, environ) if self._may_fork else None,
+                inside=partial(self._work, name, number, environ) if self._may_fork else None,
             )
             for number in range(1, workers + 1)
         ]
@@ -205,19 +207,19 @@ class OneHost:
         options = ["--hostname", f"{_node(name, number)}@%h", "--without-gossip", "--without-mingle", "--loglevel", "WARNING"]
         return celery + options + (["--without-heartbeat"] if self.is_alone else [])
 
-    def _environ(self, mirror: Mirror, secrets: Mapping[str, str], log_format: str, verbosity: int) -> dict[str, str]:
+    def _environ(self, mirrors: Sequence[Mirror], secrets: Mapping[str, Any], log_format: str, verbosity: int) -> dict[str, str]:
         """The workers' environment: this one's, with what celeryconfig.py says on an upload box."""
         ours = {
             "CELERY_CONFIG_MODULE": "autosync.settings",
             "CELERY_BROKER_URL": self.broker,
-            "AUTOSYNC_SOURCES": json.dumps([source.root for source in mirror.sources]),
-            "AUTOSYNC_QUEUES": mirror.queue,
+            "AUTOSYNC_SOURCES": json.dumps(sorted({source.root for mirror in mirrors for source in mirror.sources})),
+            "AUTOSYNC_QUEUES": ",".join(sorted({mirror.queue for mirror in mirrors})),
             "AUTOSYNC_SECRETS": json.dumps(dict(secrets)),
             "AUTOSYNC_LOG_FORMAT": log_format,
             "AUTOSYNC_VERBOSITY": str(verbosity),
             "AUTOSYNC_EVENTS": "0" if self.is_alone else "1",
             # Where a user's own actor was found, it must be found again; an empty entry would mean the child's directory.
-            "PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in sys.path if os.path.isdir(path)),
+            "PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in sys.path if os.path.isdir(path or ".")),
         }
         return {**os.environ, **ours}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import click
 
 from .actor import Actor
+from .config import config_option
 from .errors import ConfigurationError
 from .keys import TEMPORARY, Source
 from .reconciler import Compare
@@ -26,45 +26,6 @@ def context_settings() -> dict[str, Any]:
         "help_option_names": ["-h", "--help"],
         "max_content_width": 110,
     }
-
-
-def read_config(context: click.Context, parameter: click.Parameter, path: str | None) -> str | None:
-    """Callback of --config: what the file says becomes the default of the options.
-
-    Raises:
-        ConfigurationError: the file cannot be read, is not TOML, or names an option that there is not.
-    """
-    if path is None:
-        return None
-    try:
-        with open(path, "rb") as file:
-            found = tomllib.load(file)
-    except OSError as error:
-        raise ConfigurationError(f"configuration file {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"configuration file {path}: {error}", "see https://toml.io") from error
-    values = {name.replace("-", "_"): value for name, value in found.items()}
-    known = {str(option.name): option for option in context.command.params if option.name not in ("config", "version", "help")}
-    for name, value in values.items():
-        if name not in known and not context.ignore_unknown_options:
-            raise ConfigurationError(f"configuration file {path}: there is no option {name!r}", "see --help")
-        takes_many = name in known and (known[name].multiple or known[name].nargs != 1)
-        if takes_many and not isinstance(value, list):
-            values[name] = [value]
-    context.default_map = {**(context.default_map or {}), **values}
-    return path
-
-
-def config_option() -> click.Option:
-    """--config; eager, so that its values are there before the other options look for their defaults."""
-    return click.Option(
-        ["--config"],
-        type=click.Path(),
-        is_eager=True,
-        callback=read_config,
-        metavar="FILE",
-        help="TOML file with values for these options.",
-    )
 
 
 def actor_option() -> click.Option:

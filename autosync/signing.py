@@ -7,9 +7,9 @@ takes only what was signed with it. Messages need no signature: they name keys, 
 from __future__ import annotations
 
 import hmac
-from pathlib import Path
 
 from .errors import ConfigurationError
+from .secret import read_secret
 
 #: The name under which boxes have the key among their secrets.
 SIGNING_KEY = "signing_key"
@@ -18,19 +18,14 @@ _SHORTEST = 32
 
 
 def read_key(given: str | None) -> str:
-    """The key as it was given: itself, or behind `@` the name of a file that holds it. "" if there is none.
+    """The key as it was given, see `read_secret`; "" if there is none.
 
     Raises:
         ConfigurationError: the file cannot be read, or it is too short to be a key.
     """
     if not given:
         return ""
-    key = given
-    if given.startswith("@"):
-        try:
-            key = Path(given[1:]).read_text(encoding="utf-8").strip()
-        except (OSError, ValueError) as error:
-            raise ConfigurationError(f"--signing-key {given}: {getattr(error, 'strerror', None) or error}") from error
+    key = read_secret(given, "--signing-key").strip()
     if len(key.encode("utf-8", "surrogateescape")) < _SHORTEST:
         raise ConfigurationError(f"the signing key has fewer than {_SHORTEST} bytes", "make one with: openssl rand -hex 32")
     return key

@@ -2,11 +2,33 @@
 
 from __future__ import annotations
 
+import shutil
 import time
+from collections.abc import Sequence
 from typing import TextIO
 
 from .ledger import Standing
 from .wording import human_size
+
+
+class Stands:
+    """Words for how one mirror stands."""
+
+    def __init__(self) -> None:
+        self._last: tuple[float, int] | None = None
+
+    def line(self, standing: Standing, *, looking: bool, held: int = 0, unwatched: int = 0) -> str:
+        """How things stand now: whether a look is running, how many deletions are held back, how many directories are not watched."""
+        moment = time.monotonic()
+        rate = ""
+        if self._last and standing.bytes > self._last[1]:
+            rate = f", {human_size((standing.bytes - self._last[1]) / (moment - self._last[0]))}/s"
+        self._last = (moment, standing.bytes)
+        doing = "paused" if standing.paused else "comparing" if looking else "in step" if not standing.dirty else "transferring"
+        more = ((standing.failed, "failed"), (held, "deletions held"), (unwatched, "directories not watched"))
+        told = "".join(f", {count} {what}" for count, what in more if count)
+        sent = f"{standing.files} sent ({human_size(standing.bytes)}{rate})"
+        return f"{doing}: {standing.dirty} waiting, {sent}, {standing.deleted} deleted{told}"
 
 
 class StatusLine:
@@ -20,23 +42,14 @@ class StatusLine:
         self._stream = stream
         self._live = stream.isatty()
         self._shown = False
-        self._last: tuple[float, int] | None = None
 
-    def show(self, standing: Standing, *, looking: bool, held: int = 0, unwatched: int = 0) -> None:
-        """Show how things stand now: whether a look is running, how many deletions are held back, how many directories are not watched."""
-        if not self._live:
+    def show(self, all_: Sequence[tuple[str, str]]) -> None:
+        """Show how mirrors stand: name and words of each. Of several, as much as there is room for."""
+        told = [words if len(all_) == 1 else f"{name} {words}" for name, words in all_ if words]
+        if not self._live or not told:
             return
-        moment = time.monotonic()
-        rate = ""
-        if self._last and standing.bytes > self._last[1]:
-            rate = f", {human_size((standing.bytes - self._last[1]) / (moment - self._last[0]))}/s"
-        self._last = (moment, standing.bytes)
-        doing = "paused" if standing.paused else "comparing" if looking else "in step" if not standing.dirty else "transferring"
-        more = ((standing.failed, "failed"), (held, "deletions held"), (unwatched, "directories not watched"))
-        told = "".join(f", {count} {what}" for count, what in more if count)
-        sent = f"{standing.files} sent ({human_size(standing.bytes)}{rate})"
-        line = f"{doing}: {standing.dirty} waiting, {sent}, {standing.deleted} deleted{told}"
-        self._stream.write(f"\r\x1b[K{line}\r")
+        line = " | ".join(told)
+        self._stream.write(f"\r\x1b[K{line if len(told) == 1 else line[: shutil.get_terminal_size().columns - 1]}\r")
         self._stream.flush()
         self._shown = True
 

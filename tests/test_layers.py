@@ -28,14 +28,15 @@ FLOORS = [
     "cli",
     "command control",
     "run",
+    "keeping",
     "barriers onehost options place status",
     "feed testing",
     "tasks",
     "watcher look glance",
     "settle reconciler links watches restless actors",
     "inotify tree ledger server celery reading apart",
-    "disksort processes transport writers",
-    "actor ahead change errors files host keys limit logs mirror rates settings signing wording",
+    "config disksort processes transport writers",
+    "actor ahead change errors files host keys limit logs mirror rates secret settings signing wording",
 ]
 GROUND = frozenset(FLOORS[-1].split())
 WATCHING = {"inotify", "tree", "watcher", "reconciler", "settle", "look", "glance", "links", "watches"}
@@ -48,7 +49,7 @@ OUTSIDE = {
     "celery": {"celery", "tasks.messages", "tasks.progress", "tasks.queues", "tasks.transfer"},
     "click": {
         "actor", "actors.azure", "actors.gcs", "actors.http", "actors.rsync", "actors.s3", "actors.swift",
-        "cli", "command", "control.command", "options",
+        "cli", "command", "config", "control.command", "options",
     },
     "kombu": {"celery", "tasks.messages", "transport"},
     "prometheus_client": {"control.command", "control.exporter"},

@@ -62,6 +62,7 @@ OTHER = {
     "done_marker": "{}.done",
     "follow_links": False,
     "settings": {"target_container": "/u"},
+    "secrets": ("password",),
     "delete": False,
     "threads": 1,
     "attempts": 1,

@@ -38,7 +38,7 @@ if more_threads:
     threading.Thread(target=over.wait).start()
 directory = state_directory(state, "one")
 with lock(directory, "one") as held:
-    host = OneHost(mirror, directory, broker=None, workers=2, secrets={}, log_format="text", verbosity=0, held=held)
+    host = OneHost("one", [mirror], directory, broker=None, workers=2, secrets={}, log_format="text", verbosity=0, held=held)
     with serving(host):
         host.stand_by()
         host.tend()

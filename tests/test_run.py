@@ -14,26 +14,26 @@ from autosync.actor import Actor
 from autosync.errors import BrokerError
 from autosync.feed import FinishedLook, Stopped
 from autosync.host import boot_id
+from autosync.keeping import Keeping, Run
 from autosync.keys import Source
 from autosync.ledger import UNKNOWN, Claim, Deed, Failure, Ledger, Outcome, connect
 from autosync.limit import DeleteLimit
 from autosync.look import LookReport, Policy
 from autosync.mirror import Mirror
 from autosync.reconciler import Compare
-from autosync.run import Run, Signals, _Keeping
 from autosync.watcher import identity_of
 
 
 @pytest.fixture
-def keep(broker: str, tree: Path, tmp_path: Path) -> Iterator[Callable[..., _Keeping]]:
+def keep(broker: str, tree: Path, tmp_path: Path) -> Iterator[Callable[..., Keeping]]:
     """Makes a mirror that is kept by hand: it has its place, and is registered; ticks are the test's."""
-    made: list[_Keeping] = []
+    made: list[Keeping] = []
 
-    def make(**options: object) -> _Keeping:
+    def make(**options: object) -> Keeping:
         mirror = Mirror("m", "file", (Source(str(tree)),), {str(tree): identity_of(str(tree))}, queue="q", host=boot_id())
         policy = Policy(True, DeleteLimit(), Compare.TIME, True)
         fields = {"once": False, "settle": 0.0, "rescan": 0.0, **options}
-        made.append(_Keeping(Run(mirror, policy, Actor(), broker, tmp_path, **fields), Signals(), None))  # type: ignore[arg-type]
+        made.append(Keeping(Run(mirror, policy, Actor(), broker, tmp_path, **fields), None))  # type: ignore[arg-type]
         made[-1]._place.take(threading.Event())
         made[-1]._register(mirror)
         return made[-1]
@@ -49,35 +49,35 @@ def ledger(broker: str) -> Ledger:
     return Ledger(connect(broker), "m")
 
 
-def found(keeping: _Keeping, began: float, era: int) -> None:
+def found(keeping: Keeping, began: float, era: int) -> None:
     """A look everywhere that began then has ended just now."""
     keeping._feed.finished_look = FinishedLook(began, time.monotonic(), era)
 
 
-def fail(keeping: _Keeping, ledger: Ledger, key: str) -> None:
+def fail(keeping: Keeping, ledger: Ledger, key: str) -> None:
     ledger.mark([(key, UNKNOWN)])
     (claim,) = ledger.claim("w", keeping._version, [key]) or []
     ledger.done("w", [Outcome(claim, Deed.FAILED, failure=Failure(key, "no room", 10, "w", time.time()))])
 
 
-def test_what_a_look_found_is_right_once_nothing_is_dirty(keep: Callable[..., _Keeping], ledger: Ledger) -> None:
+def test_what_a_look_found_is_right_once_nothing_is_dirty(keep: Callable[..., Keeping], ledger: Ledger) -> None:
     keeping = keep()
     began, era = time.time(), keeping._feed.era
     ledger.mark([("a", UNKNOWN)])
     found(keeping, began, era)
 
-    keeping._tick()
+    keeping.tick()
     assert ledger.cleared() is None
 
     (claim,) = ledger.claim("w", keeping._version, ["a"]) or []
     ledger.done("w", [Outcome(claim, Deed.UPLOADED)])
-    keeping._tick()
+    keeping.tick()
     assert ledger.cleared() == (keeping._version, began)
 
 
 @pytest.mark.parametrize("ended", ["before", "after"])
 def test_that_nothing_is_dirty_since_the_broker_forgot_it_makes_nothing_right(
-    keep: Callable[..., _Keeping], ledger: Ledger, broker: str, ended: str
+    keep: Callable[..., Keeping], ledger: Ledger, broker: str, ended: str
 ) -> None:
     """Else a file that differs in nothing but its times, and was marked before, would be taken for equal by all looks to come."""
     keeping = keep()
@@ -85,39 +85,39 @@ def test_that_nothing_is_dirty_since_the_broker_forgot_it_makes_nothing_right(
     ledger.mark([("a", UNKNOWN)])
     if ended == "before":
         found(keeping, began, era)
-    keeping._tick()
+    keeping.tick()
 
     connect(broker).flushall()
-    keeping._tick()
+    keeping.tick()
     if ended == "after":
         found(keeping, began, era)
-    keeping._tick()
+    keeping.tick()
     assert (ledger.cleared(), keeping._feed.cleared) == (None, 0.0)
 
     found(keeping, began := time.time(), keeping._feed.era)
-    keeping._tick()
+    keeping.tick()
     assert ledger.cleared() == (keeping._version, began)
 
 
 def test_once_is_not_through_because_the_broker_forgot_what_is_to_be_done(
-    keep: Callable[..., _Keeping], ledger: Ledger, broker: str, monkeypatch: pytest.MonkeyPatch
+    keep: Callable[..., Keeping], ledger: Ledger, broker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keeping = keep(once=True)
     keeping._feed.last_look = LookReport()
     ledger.mark([("a", UNKNOWN)])
-    assert not keeping._is_through()
+    assert not keeping.is_through()
 
     connect(broker).flushall()
-    assert not keeping._is_through()
+    assert not keeping.is_through()
     assert keeping._settle.take_look() is not None, "everything is compared again"
 
     monkeypatch.setattr(keeping._feed, "is_idle", lambda: True)
-    assert keeping._is_through()
+    assert keeping.is_through()
 
 
 @pytest.mark.parametrize("what", ["failed", "unfinished"])
 def test_a_broker_that_goes_away_in_the_middle_of_a_tick_does_not_hold_the_main_loop_up(
-    keep: Callable[..., _Keeping], ledger: Ledger, monkeypatch: pytest.MonkeyPatch, what: str
+    keep: Callable[..., Keeping], ledger: Ledger, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     """It is the main loop that starts a dead broker again, and that hears signals."""
     keeping = keep(rescan=3600.0)
@@ -132,7 +132,7 @@ def test_a_broker_that_goes_away_in_the_middle_of_a_tick_does_not_hold_the_main_
 
     def tick() -> None:
         with suppress(Stopped):
-            keeping._tick()
+            keeping.tick()
 
     with monkeypatch.context() as patch:
         patch.setattr(keeping._ledger, "mark", away)
@@ -145,7 +145,7 @@ def test_a_broker_that_goes_away_in_the_middle_of_a_tick_does_not_hold_the_main_
     assert not stuck
 
     keeping._feed._stop.clear()
-    keeping._tick()
+    keeping.tick()
     assert ledger.claim("w", keeping._version, ["a"]) == [Claim("a", 0, UNKNOWN, ("token",) if what == "unfinished" else ())]
     assert keeping._settle.take_look() is not None, "the rescan was not left out"
     assert keeping._next_rescan > time.monotonic() + 3000
@@ -157,24 +157,24 @@ def gone(*_: object) -> None:
 
 @pytest.mark.parametrize("call", ["register", "cleared", "holding"])
 def test_a_broker_that_lost_its_memory_and_goes_away_again_is_told_everything_once_it_stays(
-    keep: Callable[..., _Keeping], broker: str, monkeypatch: pytest.MonkeyPatch, call: str
+    keep: Callable[..., Keeping], broker: str, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     keeping = keep()
-    keeping._tick()
+    keeping.tick()
     assert keeping._settle.is_idle()
 
     connect(broker).flushall()
     with monkeypatch.context() as patch:
         patch.setattr(keeping._ledger, call, gone)
-        keeping._tick()
-    keeping._tick()
+        keeping.tick()
+    keeping.tick()
 
     assert keeping._settle.take_look() == ("", False)
 
 
 @pytest.mark.parametrize("call", ["register", "cleared", "holding"])
 def test_another_root_is_the_source_also_if_the_broker_goes_away_while_it_is_told(
-    keep: Callable[..., _Keeping], tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+    keep: Callable[..., Keeping], tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     (tree / "f").touch()
     keeping = keep()
@@ -183,8 +183,8 @@ def test_another_root_is_the_source_also_if_the_broker_goes_away_while_it_is_tol
     (tree / "f").touch()
     with monkeypatch.context() as patch:
         patch.setattr(keeping._ledger, call, gone)
-        keeping._tick()
-    keeping._tick()
+        keeping.tick()
+    keeping.tick()
 
     published = keeping._ledger.definition()
     assert published is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,12 +14,14 @@ import psutil
 import pytest
 import redis
 from celery.app.utils import filter_hidden_settings
-from conftest import Bucket, Programs, _running
+from conftest import BIN, Bucket, Programs, _running
 from test_trust import ask, desk, names_in, rule_of_the_runbook  # noqa: F401 - desk is a fixture
 
 from autosync.actor import Actor, SecretOption, without_secrets
 from autosync.celery import Secrets
+from autosync.errors import ConfigurationError
 from autosync.ledger import Ledger, connect
+from autosync.secret import read_secret, secret_of, written
 from lab.faults import Proxy
 from lab.locks import OPERATOR, LockedValkey
 from lab.servers import Moto, free_port, wait_until
@@ -96,6 +99,101 @@ def test_what_an_actor_says_is_told_without_its_secrets() -> None:
 
 def found_in(text: str) -> list[str]:
     return sorted(secret for secret in WRITTEN if secret in text)
+
+
+@pytest.mark.parametrize(("given", "secret"), [("plain", "plain"), ("@@at", "@at"), ("@@@", "@@"), ("", ""), ("a@b", "a@b")])
+def test_a_secret_is_itself_unless_it_begins_with_an_at(given: str, secret: str) -> None:
+    assert read_secret(given, "--password") == secret
+    assert read_secret(written(secret), "--password") == secret
+
+
+def test_a_secret_in_a_file_has_no_line_break_at_its_end(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text(" with blanks \n")
+    assert read_secret(f"@{tmp_path / 'secret'}", "--password") == " with blanks "
+
+
+@pytest.mark.parametrize("content", [None, "", "\n", b"\xff"])
+def test_a_file_that_holds_no_secret_is_refused(content: str | bytes | None, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "secret").write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ConfigurationError, match=f"--password @{tmp_path}/secret: "):
+        read_secret(f"@{tmp_path}/secret", "--password")
+
+
+def test_a_mirror_may_have_secrets_of_its_own() -> None:
+    secrets = {"password": "all", "m": {"password": "own"}, "secret": {"password": "named as an option is"}}
+    assert secret_of(secrets, "m", "password") == "own"
+    assert secret_of(secrets, "n", "password") == "all"
+    assert secret_of(secrets, "m", "other") is None
+    assert secret_of(secrets, "m", "secret") is None
+
+
+STORE = """
+import pathlib
+from autosync import Actor, SecretOption
+
+class Store(Actor):
+    options = (SecretOption(["--password"]),)
+
+    def list(self):
+        return []
+
+    def upload(self, file):
+        file.open().read()
+        pathlib.Path(self.target_container, "by").write_text(self.password)
+
+    def delete(self, file):
+        pass
+"""
+
+
+def at_a_prompt(command: list[str], cwd: Path, environ: dict[str, str], typed: str) -> str:
+    """Run a command at a terminal of its own, and type something when it asks. Returns what the terminal has shown."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(cwd)
+        os.execve(command[0], command, environ)
+    shown = b""
+    try:
+        while b"assword" not in shown:
+            shown += os.read(terminal, 1000)
+        os.write(terminal, f"{typed}\n".encode())
+        while piece := os.read(terminal, 1000):
+            shown += piece
+    except OSError:  # the terminal ends with who uses it
+        pass
+    finally:
+        os.close(terminal)
+        assert os.waitpid(pid, 0)[1] == 0, shown
+    return shown.decode(errors="replace")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["environment", "a file", "a file in the environment", "a prompt"])
+def test_a_secret_is_taken_from_where_nobody_sees_it(way: str, programs: Programs, tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "store.py").write_text(STORE)
+    (tmp_path / "secret").write_text(OPTION + "\n")
+    (tree / "file").write_text("x")
+    target = tmp_path / "target"
+    target.mkdir()
+    options = ["--actor=store.Store", f"--target-container={target}", "--once", "--no-delete", str(tree)]
+    environ = {"environment": {"AUTOSYNC_PASSWORD": OPTION}, "a file in the environment": {"AUTOSYNC_PASSWORD": f"@{tmp_path}/secret"}}
+    if way == "a prompt":
+        shown = at_a_prompt(
+            [str(BIN / "autosync"), "--password", *options], tmp_path, {**os.environ, "AUTOSYNC_STATE_DIR": str(tmp_path / "state")}, OPTION
+        )
+        assert OPTION not in shown
+    else:
+        given = [f"--password=@{tmp_path}/secret"] if way == "a file" else []
+        process = programs.start("autosync", *given, *options, cwd=tmp_path, **environ.get(way, {}))
+        told = ""
+        while process.poll() is None:
+            told += command_lines()
+        assert "celery" in told, "its workers were seen"
+        assert OPTION not in told
+        assert process.returncode == 0, process.said()
+
+    assert (target / "by").read_text() == OPTION
 
 
 @pytest.fixture

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from importlib.resources import files
+from typing import Any
 
-from ..actor import Actor
+from ..actor import Actor, as_actor, secret_names
 from ..errors import ConfigurationError
+from ..mirror import Mirror
+from ..secret import secret_of
 
 
 def short_names() -> list[str]:
@@ -32,7 +36,8 @@ def load(name: str) -> type[Actor]:
     except ModuleNotFoundError as error:
         if error.name is not None and (module_name == error.name or module_name.startswith(error.name + ".")):
             raise ConfigurationError(f"there is no actor {name!r}", known) from error
-        raise ConfigurationError(f"actor {name!r} needs the module {error.name!r}", "install it with pip") from error
+        package = f"'autosync[{name}]'" if ours else str(error.name).partition(".")[0]
+        raise ConfigurationError(f"actor {name!r} needs the module {error.name!r}", f"install it with: pip install {package}") from error
     except Exception as error:  # a user's module may fail in any way
         raise ConfigurationError(f"actor {name!r} cannot be imported: {type(error).__name__}: {error}") from error
     if ours:
@@ -44,6 +49,25 @@ def load(name: str) -> type[Actor]:
             raise ConfigurationError(f"there is no actor {name!r}", known)
         return found[0]
     found_class = getattr(module, class_name, None)
-    if not (isinstance(found_class, type) and issubclass(found_class, Actor)):
+    if not isinstance(found_class, type):
         raise ConfigurationError(f"{name} is not a subclass of autosync.Actor", known)
-    return found_class
+    return as_actor(found_class)
+
+
+def actor_of(mirror: Mirror, secrets: Mapping[str, Any], cure: str) -> Actor:
+    """The actor of a mirror, with the secrets that this host has.
+
+    Args:
+        mirror: says which one, and its settings.
+        secrets: see `secret_of`.
+        cure: what to do where one is missing; {} stands for the name of the option.
+
+    Raises:
+        ConfigurationError: a secret is missing, or a setting cannot be used.
+    """
+    actor_class = load(mirror.actor)
+    found = {option: secret_of(secrets, mirror.name, option) for option in secret_names(actor_class)}
+    for option in sorted(found):
+        if found[option] is None and option in mirror.secrets:
+            raise ConfigurationError(f"there is no value for the secret option {option}", cure.format(option))
+    return actor_class(**{**mirror.settings, **found})

@@ -105,8 +105,8 @@ def _status(context: click.Context, watch: bool, as_json: bool) -> None:
 
 
 def _first_interrupt() -> threading.Event:
-    """Is set by Ctrl-C. The exception that Python makes of it is lost where it comes while an object is being cleared away; what runs for ever
-    must not miss it. The second Ctrl-C is such an exception again."""
+    """Is set by Ctrl-C. The exception that Python makes of it is lost where it comes while an object is being cleared away, which what runs
+    for ever must not miss. The second Ctrl-C is such an exception again."""
     met = threading.Event()
 
     def meet(number: int, frame: FrameType | None) -> None:

@@ -17,7 +17,7 @@ from ..host import boot_id
 from ..ledger import address, connect
 from ..mirror import Mirror
 from ..reconciler import MARGIN
-from .proof import actor_of
+from .proof import made
 from .reach import Reached
 from .standing import keeper
 
@@ -164,7 +164,7 @@ def _workers(one: Reached, mirror: Mirror) -> Iterator[Finding]:
 
 def _target(mirror: Mirror, secrets: dict[str, str]) -> Iterator[Finding]:
     try:
-        actor = actor_of(mirror, secrets)
+        actor = made(mirror, secrets)
         actor.check()
         ahead = actor.clock_ahead()
         actor.close()

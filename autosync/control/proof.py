@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
-from ..actor import Actor, secret_names
-from ..actors import load
-from ..errors import AutosyncError, ConfigurationError, StartError
+from ..actor import Actor
+from ..actors import actor_of
+from ..errors import AutosyncError, StartError
 from ..keys import Keys
 from ..limit import DeleteLimit
 from ..look import Comparison, LookReport, Policy
@@ -38,7 +39,7 @@ class Proof:
     def __init__(self, mirror: Mirror, *, checksum: bool, secrets: dict[str, str], spill: Path) -> None:
         self._mirror = mirror
         self._keys: Keys = mirror.keys()
-        self._actor = actor_of(mirror, secrets)
+        self._actor = made(mirror, secrets)
         self._by = Compare.CHECKSUM if checksum else Compare.TIME
         self._spill = spill
         self.report = LookReport()
@@ -83,21 +84,14 @@ class Proof:
         return False
 
 
-def actor_of(mirror: Mirror, secrets: dict[str, str]) -> Actor:
+def made(mirror: Mirror, secrets: Mapping[str, Any]) -> Actor:
     """The actor of a mirror, as a worker would make it.
 
     Raises:
         AutosyncError: it cannot be made.
     """
-    actor_class = load(mirror.actor)
-    missing = sorted(secret_names(actor_class) - secrets.keys())
-    if missing:
-        raise ConfigurationError(
-            f"there is no value for the secret option {missing[0]}", f"set AUTOSYNC_{missing[0].upper()} in the environment"
-        )
-    wanted = {name: secrets[name] for name in secret_names(actor_class)}
     try:
-        return actor_class(**{**mirror.settings, **wanted})
+        return actor_of(mirror, secrets, "set AUTOSYNC_{} in the environment")
     except AutosyncError:
         raise
     except Exception as error:  # a user's actor may fail in any way

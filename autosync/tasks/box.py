@@ -13,9 +13,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from ..actor import Actor, secret_names
-from ..actors import load
-from ..errors import AutosyncError, ConfigurationError, LeaseLost, PermanentError
+from ..actor import Actor
+from ..actors import actor_of
+from ..errors import AutosyncError, LeaseLost, PermanentError
 from ..host import boot_id
 from ..keys import Keys
 from ..ledger import LEASE, Claim, Ledger, Published, connect, mirror_names, owner_prefix
@@ -121,7 +121,7 @@ class UploadBox:
         ConfigurationError: the signing key cannot be used.
     """
 
-    def __init__(self, broker: str, allowed: Any, secrets: Mapping[str, str]) -> None:
+    def __init__(self, broker: str, allowed: Any, secrets: Mapping[str, Any]) -> None:
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self._owner = owner_prefix(socket.gethostname(), os.getpid()) + uuid.uuid4().hex[:8]
         self._client = connect(broker)
@@ -215,26 +215,17 @@ class UploadBox:
             )
             for source in mirror.sources
         ]
-        actor_class = load(mirror.actor)
-        secrets = {option: self._secret(option) for option in secret_names(actor_class)}
         return Known(
             mirror=mirror,
             version=found.version,
             keys=mirror.keys(),
-            actor=actor_class(**{**mirror.settings, **secrets}),
+            actor=actor_of(mirror, self._secrets, "add {} to autosync_secrets in this worker's celeryconfig.py"),
             sources=sources,
             same_host=same_host,
             ledger=ledger,
             crew=Crew(mirror.threads, name),
             pace=Pace(ledger.gate, self._owner, self.draining),
         )
-
-    def _secret(self, option: str) -> str:
-        if option not in self._secrets:
-            raise ConfigurationError(
-                f"this worker has no value for the secret option {option}", "add it to autosync_secrets in celeryconfig.py"
-            )
-        return self._secrets[option]
 
     def _keep_claims(self) -> None:
         if self._renewing is None:
