@@ -41,8 +41,8 @@ class Actor:
     Any exception that a method raises means "try again later"; `PermanentError` means "never try this again", `SlowDown` "too fast".
 
     Args:
-        settings: the values of `options`, and `target_container`; each becomes an attribute of the same name. What a constructor makes of
-            them (an absolute path, say) is what the workers are given.
+        settings: the values of `options`, and `target_container`; each becomes an attribute of the same name, and one that is not given
+            is None. What a constructor makes of them (an absolute path, say) is what the workers are given.
 
     Raises:
         ConfigurationError: a setting is missing or cannot be used.
@@ -58,6 +58,9 @@ class Actor:
     directory: str | None = None
 
     def __init__(self, **settings: Any) -> None:
+        for option in self.options:
+            if not hasattr(self, str(option.name)):
+                setattr(self, str(option.name), None)
         for name, value in settings.items():
             setattr(self, name, value)
         if self.container_is and not self.target_container:

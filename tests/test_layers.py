@@ -48,7 +48,7 @@ OUTSIDE = {
     "botocore": {"actors.s3.clients", "actors.s3.errors", "actors.s3.proxied"},
     "celery": {"celery", "tasks.messages", "tasks.progress", "tasks.queues", "tasks.transfer"},
     "click": {
-        "actor", "actors.azure", "actors.gcs", "actors.http", "actors.rsync", "actors.s3", "actors.swift",
+        "actor", "actors.azure", "actors.gcs", "actors.http", "actors.rsync", "actors.s3", "actors.s3.headers", "actors.swift",
         "cli", "command", "config", "control.command", "options",
     },
     "kombu": {"celery", "tasks.messages", "transport"},

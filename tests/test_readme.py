@@ -210,9 +210,13 @@ def test_the_toml_example_is_accepted(programs: Programs, tmp_path: Path) -> Non
         (tmp_path / "my-bucket").mkdir(exist_ok=True)
         paths = [] if "paths" in block else [str(tmp_path)]
 
-        done = programs.run("autosync", "--config", "mirror.toml", "--actor=file", "--dry-run", *paths)
+        is_s3 = "[[pattern]]" in block
+        given = ["--endpoint-url=http://127.0.0.1:9"] if is_s3 else ["--actor=file"]
 
-        assert "lie in one another" in done.stderr  # that is said after all options were read and understood
+        done = programs.run("autosync", "--config", "mirror.toml", *given, "--dry-run", *paths)
+
+        # Each is said after all options were read and understood.
+        assert ("bucket my-bucket at http://127.0.0.1:9" if is_s3 else "lie in one another") in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize("page", [README, SETTINGS], ids=["README.md", "docs/settings.md"])

@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autosync.actors.s3.headers import Said
 from autosync.actors.s3.objects import Objects
 from autosync.actors.s3.wire import Answer, Wire
 from autosync.errors import SlowDown, TargetError, TargetRefused
@@ -120,6 +121,9 @@ def serve() -> Iterator[Callable[..., tuple[Server, Wire]]]:
         server.close()
 
 
+TEXT = Said("text/plain", (), {})
+
+
 def objects_on(wire: Wire, token: str | None = None) -> Objects:
     return Objects(wire, "http://h:9/bucket", "us-east-1", lambda: Credentials("access", "secret", token), "the server")
 
@@ -137,23 +141,28 @@ def put(wire: Wire, content: bytes = b"content") -> Answer:
     st.binary(max_size=20),
     st.sampled_from(["http://127.0.0.1:9000/bucket", "https://bucket.s3.eu-west-1.amazonaws.com", "https://h/some/way/bucket"]),
     st.sampled_from([None, "a/token+="]),
-    st.sampled_from([("PUT", ""), ("DELETE", ""), ("POST", "delete=")]),
+    st.sampled_from([("PUT", ""), ("DELETE", ""), ("POST", "delete="), ("POST", "uploads=")]),
+    st.sets(st.sampled_from(["cache-control:no", "x-amz-acl:private", "x-amz-meta-a:one two", "x-amz-meta-a-b:", "x-amz-tagging:a=b"])),
 )
-def test_a_request_is_signed_as_boto3_signs_it(key: str, content: bytes, base: str, token: str | None, asked: tuple[str, str]) -> None:
+def test_a_request_is_signed_as_boto3_signs_it(
+    key: str, content: bytes, base: str, token: str | None, asked: tuple[str, str], more: set[str]
+) -> None:
     who = Credentials("access", "secret/+", token)
     objects = Objects(Wire("http://h", cert_path=None, connect_seconds=1, read_seconds=1), base, "eu-west-1", lambda: who, "h")
     moment = datetime.datetime(2026, 11, 24, 9, 8, 7, tzinfo=datetime.UTC)
 
     method, query = asked
     content_type = "" if method == "DELETE" else "text/plain"
-    head = objects.head(method, key if not query else "", content, content_type, moment.timestamp(), query=query)
+    head = objects.head(method, key if not query else "", content, content_type, moment.timestamp(), query=query, more=[*more])
 
     first, *rows = head.decode().removesuffix("\r\n\r\n").split("\r\n")
     fields = dict(row.split(":", 1) for row in rows)
     said, path, _ = first.split(" ")
     assert said == method
     theirs = AWSRequest(method, f"{base.partition('://')[0]}://{fields['host']}{path}", data=content)
+    assert more <= set(rows)
     signed = fields["authorization"].partition("SignedHeaders=")[2].partition(",")[0].split(";")
+    assert {row.partition(":")[0] for row in more} <= set(signed)
     for name in signed:
         theirs.headers[name] = fields[name]
     theirs.context["timestamp"] = fields["x-amz-date"]
@@ -320,7 +329,7 @@ def test_a_server_that_does_not_answer_is_not_waited_for_any_longer_than_that(se
         with pytest.raises(TimeoutError):
             put(wire)
         objects = objects_on(wire)
-        begun = objects.begin("a", b"x", "text/plain")
+        begun = objects.begin("a", b"x", TEXT)
         with pytest.raises(TargetError, match="does not answer"):
             objects.end(begun)
     finally:
@@ -347,7 +356,7 @@ def test_nobody_there_is_an_error_that_names_the_key() -> None:
         port = free.getsockname()[1]
     wire = Wire(f"http://127.0.0.1:{port}", cert_path=None, connect_seconds=1, read_seconds=1)
     with pytest.raises(TargetError, match=r"^a at the server: .*refused"):
-        objects_on(wire).begin("a", b"x", "text/plain")
+        objects_on(wire).begin("a", b"x", TEXT)
 
 
 @pytest.mark.parametrize(
@@ -366,7 +375,7 @@ def test_what_a_server_refuses_is_told_in_our_words(
     _, wire = serve(always(answer))
     objects = objects_on(wire)
     with pytest.raises(error) as told:
-        objects.end(objects.begin("the/key", b"x", "text/plain"))
+        objects.end(objects.begin("the/key", b"x", TEXT))
     assert type(told.value) is error
     assert str(told.value).startswith("the/key at the server: ")
     with pytest.raises(TargetError):

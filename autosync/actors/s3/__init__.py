@@ -7,14 +7,12 @@ boto3 is loaded when it is needed first; a process that is told what another one
 from __future__ import annotations
 
 import hashlib
-import mimetypes
-import posixpath
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import click
@@ -26,6 +24,8 @@ from ...files import File, Listing, PagedListing
 from ...reading import SourceFile
 from .access import Access
 from .errors import answered, translated
+from .headers import Headers
+from .headers import options as _header_options
 from .listing import Listings
 from .objects import Objects, Put
 from .parts import PartsUpload
@@ -62,8 +62,6 @@ _NONE: set[str] = set()
 #: What S3 makes an ETag of where it is a checksum: the MD5 of the content, or of the MD5s of so many parts.
 _MD5 = re.compile(r"[0-9a-f]{32}(?:-([0-9]+))?")
 
-_UNKNOWN_TYPE = "application/octet-stream"
-
 #: What this process was told of the ways to buckets, by what decides on them; those that are forked from it know it too.
 _heard: dict[tuple[str | None, ...], Access] = {}
 
@@ -76,14 +74,17 @@ class S3Actor(Actor):
         click.Option(["--endpoint-url"], metavar="URL", help="S3 server to use instead of Amazon's."),
         click.Option(["--profile"], help="Profile of the AWS configuration files to take credentials and region from."),
         click.Option(["--region"], help="Region of the bucket, where the AWS configuration does not say it."),
+        *_header_options(),
     )
 
     endpoint_url: str | None = None
     profile: str | None = None
     region: str | None = None
+    pattern: Sequence[Mapping[str, Any]] | None = None
 
     def __init__(self, **settings: object) -> None:
         super().__init__(**settings)
+        self._headers = Headers({str(option.name): getattr(self, str(option.name), None) for option in self.options}, self.pattern or ())
         self._memory = _Budget(_MEMORY)
         #: When `check` asked for the time, and what it was told.
         self._clock_at_check = (float("-inf"), (0.0, 0.0))
@@ -118,7 +119,7 @@ class S3Actor(Actor):
         """Send one file: in one request if it is small, in parts if not."""
         risks = self._refuse(file.key)
         if file.size > SMALL:
-            self._parts.send(cast(SourceFile, file), _content_type(file.key))
+            self._parts.send(cast(SourceFile, file), self._headers.of(file.key))
         elif file.size > _TINY:
             with self._memory.of(file.size):
                 self._put(cast(SourceFile, file))
@@ -142,7 +143,7 @@ class S3Actor(Actor):
                 if self._objects is None or file.size > _TINY or not self._refuse(file.key) <= self._kept:
                     self.upload(file)
                 else:
-                    put = self._objects.begin(file.key, cast(SourceFile, file).content(), _content_type(file.key))
+                    put = self._objects.begin(file.key, cast(SourceFile, file).content(), self._headers.of(file.key))
             except Exception as caught:
                 error = caught
             begun.append(put)
@@ -353,14 +354,14 @@ class S3Actor(Actor):
         return risks
 
     def _put(self, file: SourceFile) -> None:
-        key, content = file.key, file.content()
+        key, content, said = file.key, file.content(), self._headers.of(file.key)
         if self._objects is not None:
-            self._objects.end(self._objects.begin(key, content, _content_type(key), file.at_pace if file.meter else None))
+            self._objects.end(self._objects.begin(key, content, said, file.at_pace if file.meter else None))
         else:
             for _ in file.at_pace(content):
                 pass  # boto3 sends it as a whole
             with translated(key, self._where):
-                self._client.put_object(Bucket=self.target_container, Key=key, Body=content, ContentType=_content_type(key))
+                self._client.put_object(Bucket=self.target_container, Key=key, Body=content, **said.parameters)
 
     def _see_that_it_is_kept(self, key: str, kinds: set[str]) -> None:
         """A server that stores a key under another name would show it as missing at every look, and it would be sent again for ever. So
@@ -429,15 +430,3 @@ def _risks(key: str) -> set[str]:
     if key.isprintable() and not ("//" in framed or "/./" in framed or "/../" in framed or "\\" in key):
         return _NONE  # nearly every key; this takes a fifth of the time of the expressions
     return {kind for kind, pattern in _REWRITTEN.items() if pattern.search(key)}
-
-
-def _content_type(key: str) -> str:
-    if "." not in key:
-        return _UNKNOWN_TYPE
-    stem, last = posixpath.splitext(key)
-    return _type_of(posixpath.splitext(stem)[1] + last)  # the last may be an encoding: `.tar.gz`
-
-
-@lru_cache(4096)
-def _type_of(suffixes: str) -> str:
-    return mimetypes.guess_type("x" + suffixes, strict=False)[0] or _UNKNOWN_TYPE

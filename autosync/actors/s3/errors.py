@@ -19,6 +19,17 @@ _REFUSED = {
     "401",
     "AllAccessDisabled",
 }
+#: What no other try makes right.
+_WRONG = {
+    "KeyTooLongError",
+    "InvalidURI",
+    "EntityTooLarge",
+    "InvalidBucketName",
+    "InvalidRequest",
+    "InvalidTag",
+    "InvalidStorageClass",
+    "AccessControlListNotSupported",
+}
 _SLOW = {"SlowDown", "503", "429", "TooManyRequests", "RequestLimitExceeded", "Throttling"}
 
 
@@ -85,6 +96,6 @@ def answered(about: str, code: str, message: str, where: str = "S3") -> TargetEr
         return TargetRefused(f"{about} at {where}: access is denied{told}", "check the credentials and their permissions on the bucket")
     if code in _SLOW:
         return SlowDown(f"{about} at {where}: {code}")
-    if code in ("KeyTooLongError", "InvalidURI", "EntityTooLarge", "InvalidBucketName", "InvalidRequest"):
+    if code in _WRONG:
         return PermanentError(f"{about} at {where}: {code}: {message}")
     return TargetError(f"{about} at {where}: {code}: {message}")

@@ -21,6 +21,7 @@ from zlib import crc32
 
 from ...errors import TargetError
 from .errors import NothingSent, answered, no_credentials, translated
+from .headers import Said
 from .wire import Answer, Paced, Sent, Wire, seconds_ahead
 
 _CODE = re.compile(r"<Code>(\w+)</Code>")
@@ -67,14 +68,15 @@ class Objects:
         self._where = where
         self._checksums = checksums
 
-    def begin(self, key: str, content: bytes, content_type: str, paced: Paced | None = None) -> Put:
+    def begin(self, key: str, content: bytes, said: Said, paced: Paced | None = None) -> Put:
         """Begin to make an object hold this content. Many may be begun before one is ended: that is as many at once, in one thread.
 
         Raises:
             TargetError: it cannot be sent.
         """
         with translated(key, self._where):
-            return Put(key, self._wire.send(self.head("PUT", key, content, content_type, time.time()), content, paced))
+            head = self.head("PUT", key, content, said.content_type, time.time(), more=said.lines)
+            return Put(key, self._wire.send(head, content, paced))
 
     def end(self, put: Put) -> None:
         """Wait until the object is there.
@@ -159,7 +161,9 @@ class Objects:
         with translated(key, self._where):
             return self._wire.answer(self._wire.send(self.head(method, key, b"", "", time.time(), query=query)))
 
-    def ask_once(self, method: str, key: str, content: bytes = b"", content_type: str = "", *, query: str) -> Answer:
+    def ask_once(
+        self, method: str, key: str, content: bytes = b"", content_type: str = "", *, query: str, more: Sequence[str] = ()
+    ) -> Answer:
         """Ask for something that must not be done twice; arguments as for `head`.
 
         Raises:
@@ -167,7 +171,7 @@ class Objects:
             TargetError: it does not answer.
         """
         with translated(key, self._where):
-            head = self.head(method, key, content, content_type, time.time(), query=query)
+            head = self.head(method, key, content, content_type, time.time(), query=query, more=more)
             try:
                 line = self._wire.connect()
             except OSError as error:
@@ -229,7 +233,9 @@ class Objects:
         code, message = _CODE.search(answer.text), _MESSAGE.search(answer.text)
         return answered(key, code[1] if code else str(answer.status), message[1] if message else "", self._where)
 
-    def head(self, method: str, key: str, content: bytes, content_type: str, now: float, *, query: str = "") -> bytes:
+    def head(
+        self, method: str, key: str, content: bytes, content_type: str, now: float, *, query: str = "", more: Sequence[str] = ()
+    ) -> bytes:
         """The head of a signed request, as bytes.
 
         Args:
@@ -239,6 +245,7 @@ class Objects:
             content_type: of the content; "" if there is none.
             now: seconds since the epoch.
             query: what stands behind the path, as it is signed.
+            more: headers, with names in lower case.
 
         Raises:
             TargetRefused: there are no credentials.
@@ -260,6 +267,10 @@ class Objects:
         if who.token:
             fields += f"x-amz-security-token:{who.token}\n"
             names += ";x-amz-security-token"
+        if more:
+            rows = sorted([*fields.splitlines(), *more], key=lambda row: row.partition(":")[0])
+            fields = "\n".join([*rows, ""])
+            names = ";".join([row.partition(":")[0] for row in rows])
         scope = self._scope(moment)
         asked = hashlib.sha256(f"{method}\n{path}\n{query}\n{fields}\n{names}\n{told}".encode()).hexdigest()
         signature = self._signature(who.secret_key, moment, asked)

@@ -16,6 +16,7 @@ from typing import BinaryIO, NamedTuple, Protocol, TypeVar
 from ...errors import PermanentError, SlowDown, TargetError, Torn
 from ...reading import SourceFile
 from .errors import NothingSent
+from .headers import Said
 from .pieces import Piece, pieces_of
 from .wire import CONNECT_SECONDS, READ_SECONDS
 
@@ -46,7 +47,7 @@ class Begun(NamedTuple):
 class Requests(Protocol):
     """What is asked of the server. Everything raises `TargetError` if it does not do it."""
 
-    def begin(self, key: str, content_type: str) -> tuple[str, bool]:
+    def begin(self, key: str, said: Said) -> tuple[str, bool]:
         """Begin an upload. Returns its UploadId, and whether there may be another one. Raises `NothingSent` if there is none for sure."""
 
     def send(self, key: str, upload: str, number: int, content: BinaryIO, size: int) -> str:
@@ -75,14 +76,14 @@ class PartsUpload:
     def __init__(self, requests: Requests) -> None:
         self._requests = requests
 
-    def send(self, file: SourceFile, content_type: str) -> None:
+    def send(self, file: SourceFile, said: Said) -> None:
         """Send one file.
 
         Raises:
             TargetError: the target did not take it.
             Torn: it changed.
         """
-        token = self._begin(file, content_type)
+        token = self._begin(file, said)
         try:
             etags = self._send_one_version(file, token)
             self._tried(file, lambda: self._complete(file, token, etags))
@@ -105,11 +106,11 @@ class PartsUpload:
 
     # The whole
 
-    def _begin(self, file: SourceFile, content_type: str) -> str:
+    def _begin(self, file: SourceFile, said: Said) -> str:
         intention = f"{_INTENTION}{time.time():.3f}"
         file.begun(intention)
         try:
-            token, is_unsure = self._requests.begin(file.key, content_type)
+            token, is_unsure = self._requests.begin(file.key, said)
         except (PermanentError, SlowDown, NothingSent):
             file.ended(intention)
             raise

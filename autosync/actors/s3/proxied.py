@@ -14,6 +14,7 @@ from requests.adapters import HTTPAdapter
 from ...errors import TargetError
 from .clients import uploads_of
 from .errors import NothingSent, answered, translated
+from .headers import Said
 from .parts import Begun
 from .wire import BLOCK, CONNECT_SECONDS, READ_SECONDS
 
@@ -44,11 +45,11 @@ class ProxiedUploads:
         for scheme in ("http://", "https://"):
             self._http.mount(scheme, _Adapter(pool_connections=4, pool_maxsize=64))
 
-    def begin(self, key: str, content_type: str) -> tuple[str, bool]:
+    def begin(self, key: str, about: Said) -> tuple[str, bool]:
         """Begin one. If boto3 has asked twice, there may be two."""
         try:
             with translated(key, self._where):
-                said = self._client.create_multipart_upload(Bucket=self._bucket, Key=key, ContentType=content_type)
+                said = self._client.create_multipart_upload(Bucket=self._bucket, Key=key, **about.parameters)
         except TargetError as error:
             if isinstance(error.__cause__, _NOT_SENT):
                 raise NothingSent(error.what, error.cure) from error

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from ...errors import TargetError
 from .errors import translated
+from .headers import Said
 from .objects import Objects
 from .parts import Begun
 
@@ -36,9 +37,9 @@ class Uploads:
         self._bucket = bucket
         self._where = where
 
-    def begin(self, key: str, content_type: str) -> tuple[str, bool]:
+    def begin(self, key: str, said: Said) -> tuple[str, bool]:
         """Begin one; asked for once only."""
-        answer = self._objects.ask_once("POST", key, content_type=content_type, query="uploads=")
+        answer = self._objects.ask_once("POST", key, content_type=said.content_type, query="uploads=", more=said.lines)
         self._objects.insist(key, answer)
         found = _UPLOAD.search(answer.text)
         if found is None:

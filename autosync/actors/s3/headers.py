@@ -1,0 +1,198 @@
+"""What is said of an object beside its content: as options say, as the first pattern that its key matches says, and as its name suggests.
+
+https://docs.aws.amazon.com/AmazonS3/latest/API/API_PutObject.html
+"""
+
+from __future__ import annotations
+
+import json
+import mimetypes
+import posixpath
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import click
+
+from ...errors import ConfigurationError
+
+_UNKNOWN_TYPE = "application/octet-stream"
+#: For each option the header, and boto3's parameter.
+_HEADERS = {
+    "storage_class": ("x-amz-storage-class", "StorageClass"),
+    "sse": ("x-amz-server-side-encryption", "ServerSideEncryption"),
+    "sse_kms_key_id": ("x-amz-server-side-encryption-aws-kms-key-id", "SSEKMSKeyId"),
+    "acl": ("x-amz-acl", "ACL"),
+    "cache_control": ("cache-control", "CacheControl"),
+}
+#: Options that are pairs of a name and a value.
+_PAIRS = ("metadata", "tag")
+#: The name of the tables in the configuration file, and of what in one the key must match.
+PATTERN, _MATCH = "pattern", "match"
+#: What may stand in the name of a header (RFC 9110, 5.6.2); upper and lower case are the same there.
+_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
+#: "Object tags", in the user guide: so many of an object.
+_MOST_TAGS = 10
+
+
+class Said(NamedTuple):
+    """What is said of an object.
+
+    Attributes:
+        content_type: its type.
+        lines: the other headers, each with its name, a colon and its value.
+        parameters: the same for boto3, with the type.
+    """
+
+    content_type: str
+    lines: tuple[str, ...]
+    parameters: Mapping[str, Any]
+
+
+class Patterns(click.ParamType):  # type: ignore[type-arg]  # older versions of click have none
+    """The tables of the configuration file as the value of an option; elsewhere it is written in JSON."""
+
+    name = "JSON"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        """A list of tables."""
+        try:
+            found = json.loads(value) if isinstance(value, str) else value
+        except ValueError as error:
+            self.fail(f"is no JSON: {error}", parameter, context)
+        if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+            self.fail(f"is no list of tables; write [[{PATTERN}]] in the configuration file", parameter, context)
+        return [{name.replace("-", "_"): told for name, told in table.items()} for table in found]
+
+
+def options() -> list[click.Option]:
+    """The options."""
+    return [
+        click.Option(["--storage-class"], metavar="NAME", help="STANDARD_IA, GLACIER_IR, … for objects that are made."),
+        click.Option(["--sse"], type=click.Choice(["AES256", "aws:kms", "aws:kms:dsse"]), help="Encryption by the server."),
+        click.Option(["--sse-kms-key-id"], metavar="ID", help="Key for --sse=aws:kms, where it is not the bucket's."),
+        click.Option(["--acl"], metavar="NAME", help="Canned ACL: public-read, bucket-owner-full-control, …"),
+        click.Option(["--cache-control"], metavar="TEXT", help="Header for whoever fetches an object: max-age=3600, …"),
+        click.Option(["--content-type"], metavar="TYPE", help="Type of all objects.  [default: as their names suggest]"),
+        click.Option(["--metadata"], multiple=True, metavar="NAME=VALUE", help="Metadata of each object. May be given more than once."),
+        click.Option(["--tag"], multiple=True, metavar="NAME=VALUE", help="A tag of each object. May be given more than once."),
+        click.Option(
+            [f"--{PATTERN}"], type=Patterns(), help=f"Other values of these eight by key: [[{PATTERN}]] tables in the configuration file."
+        ),
+    ]
+
+
+class Headers:
+    """What is said of the objects of one mirror.
+
+    Args:
+        settings: values by the name of the option.
+        patterns: tables of such values, each with the expression that the whole key must match (`re.fullmatch`). The first that a key
+            matches counts; what it does not say is as `settings` say.
+
+    Raises:
+        ConfigurationError: one of them cannot be used.
+    """
+
+    def __init__(self, settings: Mapping[str, Any], patterns: Sequence[Mapping[str, Any]]) -> None:
+        self._general = _made(settings, "")
+        self._patterns = [_pattern(settings, table, f"{PATTERN} {number}: ") for number, table in enumerate(patterns, 1)]
+
+    def of(self, key: str) -> Said:
+        """What is said of the object with this key."""
+        for expression, made in self._patterns:
+            if expression.fullmatch(key):
+                return made.of(key)
+        return self._general.of(key)
+
+
+class _Made:
+    """Headers that are the same for each key, but for the type, which the name suggests."""
+
+    def __init__(self, content_type: str | None, lines: tuple[str, ...], parameters: Mapping[str, Any]) -> None:
+        self._type = content_type
+        self._lines = lines
+        self._parameters = parameters
+        self._by_type: dict[str, Said] = {}
+
+    def of(self, key: str) -> Said:
+        content_type = self._type or _content_type(key)
+        found = self._by_type.get(content_type)
+        if found is None:
+            found = self._by_type[content_type] = Said(content_type, self._lines, {**self._parameters, "ContentType": content_type})
+        return found
+
+
+def _pattern(general: Mapping[str, Any], table: Mapping[str, Any], about: str) -> tuple[re.Pattern[str], _Made]:
+    known = {*_HEADERS, *_PAIRS, "content_type"}
+    strange = sorted(table.keys() - known - {_MATCH})
+    if strange:
+        raise ConfigurationError(f"{about}there is no {strange[0]!r}", f"known are {', '.join(sorted({*known, _MATCH}))}")
+    try:
+        expression = re.compile(table[_MATCH], re.DOTALL)
+    except KeyError:
+        raise ConfigurationError(f"{about}{_MATCH!r} is missing", "write a regular expression for the whole key") from None
+    except (re.error, TypeError) as error:
+        raise ConfigurationError(f"{about}{_MATCH} {table[_MATCH]!r} is no regular expression: {error}") from error
+    return expression, _made({**general, **table}, about)
+
+
+def _made(settings: Mapping[str, Any], about: str) -> _Made:
+    lines: list[str] = []
+    parameters: dict[str, Any] = {}
+    for option, (header, parameter) in _HEADERS.items():
+        value = _value(settings.get(option), f"{about}--{option.replace('_', '-')}")
+        if value:
+            lines.append(f"{header}:{value}")
+            parameters[parameter] = value
+    metadata = _pairs(settings.get("metadata"), f"{about}--metadata")
+    for name, value in metadata.items():
+        if not _NAME.fullmatch(name.lower()):
+            raise ConfigurationError(f"{about}--metadata {name!r} cannot be the name of a header", "take letters, digits and '-'")
+        lines.append(f"x-amz-meta-{name.lower()}:{value}")
+    if metadata:
+        parameters["Metadata"] = {name.lower(): value for name, value in metadata.items()}
+    tags = _pairs(settings.get("tag"), f"{about}--tag", is_header=False)
+    if len(tags) > _MOST_TAGS:
+        raise ConfigurationError(f"{about}--tag is given {len(tags)} times", f"S3 takes {_MOST_TAGS} tags of an object")
+    if tags:
+        parameters["Tagging"] = "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in tags.items())
+        lines.append(f"x-amz-tagging:{parameters['Tagging']}")
+    return _Made(_value(settings.get("content_type"), f"{about}--content-type") or None, tuple(lines), parameters)
+
+
+def _pairs(given: Any, about: str, *, is_header: bool = True) -> dict[str, str]:
+    """Pairs from a table, or from words with an equals sign."""
+    if isinstance(given, Mapping):
+        pairs: Iterable[tuple[str, Any]] = given.items()
+    else:
+        words = [given] if isinstance(given, str) else given or ()
+        if not all(isinstance(word, str) and word.partition("=")[0] and "=" in word for word in words):
+            raise ConfigurationError(f"{about} {', '.join(map(str, words))}: one has no name and value", "write NAME=VALUE")
+        pairs = [(word.partition("=")[0], word.partition("=")[2]) for word in words]
+    return {name: _value(value, f"{about} {name}", is_header=is_header) for name, value in pairs}
+
+
+def _value(given: Any, about: str, *, is_header: bool = True) -> str:
+    """A value as it is signed: without blanks at its ends, and with one where there are several."""
+    if given is None:
+        return ""
+    if not isinstance(given, str):
+        raise ConfigurationError(f"{about}: {given!r} is no text", "write it in quotes")
+    if is_header and not (given.isascii() and given.isprintable()):
+        raise ConfigurationError(f"{about}: {given!r} cannot stand in a header", "take printable ASCII")
+    return " ".join(given.split())
+
+
+def _content_type(key: str) -> str:
+    if "." not in key:
+        return _UNKNOWN_TYPE
+    stem, last = posixpath.splitext(key)
+    return _type_of(posixpath.splitext(stem)[1] + last)  # the last may be an encoding: `.tar.gz`
+
+
+@lru_cache(4096)
+def _type_of(suffixes: str) -> str:
+    return mimetypes.guess_type("x" + suffixes, strict=False)[0] or _UNKNOWN_TYPE
