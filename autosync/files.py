@@ -18,8 +18,8 @@ class File:
     Attributes:
         key: its name in the target. Names that are not UTF-8 carry surrogate escapes, as `os.fsdecode` makes them.
         size: in bytes.
-        mtime: seconds since the epoch. In a listing: when the target last changed the object. On the way up: when the
-            file was last modified at the source.
+        mtime: seconds since the epoch. In a listing: when the target last changed the object, or None or 0.0 where it cannot tell. On
+            the way up: when the file was last modified at the source.
         etag: the target's own checksum of the content, without quotes; None where it has none.
     """
 
@@ -70,7 +70,7 @@ def paged(files: Iterable[File]) -> Iterator[Page]:
     """Files as they come, by pages."""
     source = iter(files)
     while some := list(islice(source, _PAGE)):
-        yield Page([one.key for one in some], [one.size for one in some], [one.mtime for one in some], [one.etag for one in some])
+        yield Page([one.key for one in some], [one.size for one in some], [one.mtime or 0.0 for one in some], [one.etag for one in some])
 
 
 class Listing:

@@ -6,11 +6,13 @@ import json
 import os
 import re
 import shlex
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote
@@ -18,6 +20,7 @@ from urllib.parse import unquote
 import pytest
 from conftest import BIN, Programs
 
+from autosync.actors import short_names
 from autosync.celery import Loader
 from autosync.errors import Exit
 from autosync.settings import DEFAULTS
@@ -32,10 +35,11 @@ MYSTUFF = ("1", "a/2", "a/b/3", "c/4")
 
 @pytest.fixture(scope="module")
 def helped() -> dict[str, set[str]]:
-    """The long options of each command, as its --help lists them."""
+    """The long options of each command, as its --help lists them for each kind of target."""
     found = {}
     for command in COMMANDS:
-        text = subprocess.run([str(BIN / command), "--help"], capture_output=True, text=True, check=True).stdout
+        words = [[str(BIN / command), f"--actor={name}", "--help"] for name in short_names()]
+        text = "".join(subprocess.run(one, capture_output=True, text=True, check=True).stdout for one in words)
         lines = [line for line in text.splitlines() if re.match(r"  (-\w, )?--", line)]
         found[command] = {option for line in lines for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", line.split("   ")[0])}
         assert {"--actor", "--once", "--help"} <= found[command]
@@ -202,6 +206,27 @@ def test_the_example_of_an_actor_mirrors(web: WebServer, programs: Programs, tmp
 
     assert done.returncode == 0, done.stderr
     assert web.held == {"may/größe 100%.txt": b"one", "empty": b""}
+
+
+@pytest.mark.slow
+def test_the_actor_of_the_docs_mirrors_and_is_held_to_the_contract(programs: Programs, tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "actors.md").read_text(encoding="utf-8")
+    actor, contract = blocks(page, "python")
+    (tmp_path / "database_actor.py").write_text(actor)
+    (tmp_path / "test_database_actor.py").write_text(contract)
+    photos = tmp_path / "photos"
+    (photos / "may").mkdir(parents=True)
+    (photos / "may" / "größe 100%.txt").write_text("one")
+
+    command = ["database_actor.py", f"--source-prefix={photos}/", "--target-container=copy.sqlite", "--table=kept", "--once", str(photos)]
+    done = programs.run("python", *command)
+    assert done.returncode == 0, done.stderr
+    with closing(sqlite3.connect(tmp_path / "copy.sqlite")) as database:
+        assert database.execute("SELECT key, content FROM kept").fetchall() == [("may/größe 100%.txt".encode(), b"one")]
+
+    held = programs.run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_database_actor.py", timeout=110)
+    assert held.returncode == 0, held.stdout[-3000:]
+    assert int(re.search(r"(\d+) passed", held.stdout)[1]) > 20  # type: ignore[index]
 
 
 def test_the_toml_example_is_accepted(programs: Programs, tmp_path: Path) -> None:

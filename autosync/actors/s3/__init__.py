@@ -22,6 +22,7 @@ from ...apart import Apart
 from ...errors import PermanentError, TargetError, TargetRefused
 from ...files import File, Listing, PagedListing
 from ...reading import SourceFile
+from .._clock import seconds_ahead
 from .access import Access
 from .errors import answered, translated
 from .headers import Headers
@@ -31,7 +32,6 @@ from .objects import Objects, Put
 from .parts import PartsUpload
 from .pieces import pieces_of
 from .uploads import Uploads
-from .wire import seconds_ahead
 
 if TYPE_CHECKING:
     import boto3

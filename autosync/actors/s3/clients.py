@@ -24,9 +24,10 @@ from botocore.httpsession import get_cert_path
 from botocore.utils import get_environ_proxies
 
 from ...errors import TargetRefused
+from .._clock import seconds_ahead
 from .access import Access
 from .parts import Begun
-from .wire import CONNECT_SECONDS, READ_SECONDS, seconds_ahead
+from .wire import CONNECT_SECONDS, READ_SECONDS
 
 _one_at_a_time = threading.Lock()
 

@@ -20,9 +20,10 @@ from xml.sax.saxutils import escape
 from zlib import crc32
 
 from ...errors import TargetError
+from .._clock import seconds_ahead
 from .errors import NothingSent, answered, no_credentials, translated
 from .headers import Said
-from .wire import Answer, Paced, Sent, Wire, seconds_ahead
+from .wire import Answer, Paced, Sent, Wire
 
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _MESSAGE = re.compile(r"<Message>([^<]*)</Message>")

@@ -19,8 +19,6 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, BinaryIO, NamedTuple, cast
 from urllib.parse import urlsplit
@@ -223,21 +221,6 @@ class Wire:
             line.settimeout(seconds)
         else:
             line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(seconds))
-
-
-def seconds_ahead(date: str, before: float, after: float) -> float:
-    """By how much a server's clock is ahead, in seconds, by the Date of an answer of its; 0.0 for one that is none. RFC 9110, 6.6.1: a
-    server without a clock gives none.
-
-    Args:
-        date: as it stands in the answer.
-        before: when it was asked for, in seconds since the epoch.
-        after: when it was there.
-    """
-    with suppress(ValueError):
-        moment = parsedate_to_datetime(date).replace(tzinfo=UTC)
-        return moment.timestamp() + 0.5 - (before + after) / 2  # it is told in whole seconds
-    return 0.0
 
 
 def _timeval(seconds: float) -> bytes:

@@ -1,0 +1,286 @@
+"""A server for `--actor http`: the API of docs/targets.md, in one file, to learn from or to begin with.
+
+    pip install http-message-signatures
+    python media_server.py --directory /srv/media --secret @/etc/media-secret --port 8080
+
+It checks the signature of every request, takes none twice, and shows a file only when all of it has come and its digest fits. What it
+has stands in an SQLite database, under exactly the keys that were sent; the content in files with names of its own making, so no key leads
+out of the directory. It speaks plain HTTP: put a proxy that speaks TLS in front of it, which passes Host and the path on as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import datetime
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import sqlite3
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from http_message_signatures import HTTPMessageVerifier, HTTPSignatureKeyResolver, InvalidSignature, algorithms
+from http_message_signatures.exceptions import HTTPMessageSignaturesException
+
+TAG = "autosync"
+COVERED = ("@method", "@authority", "@path", "@query")
+COVERED_CONTENT = ("content-digest", "content-length", "content-type")
+#: How far the clocks of both sides may differ, and how long a request may take to come.
+WINDOW = datetime.timedelta(minutes=5)
+PIECE = 1 << 20
+#: Of a request that is refused so much is still read, so that the client gets to read why.
+MOST_IGNORED = 16 << 20
+
+TABLES = """
+PRAGMA journal_mode = WAL;
+CREATE TABLE IF NOT EXISTS files (key BLOB PRIMARY KEY, size INTEGER, mtime REAL, digest TEXT, name TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS nonces (nonce TEXT PRIMARY KEY, until REAL) WITHOUT ROWID;
+"""
+
+
+class Refused(Exception):
+    """A request is not carried out."""
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+class OneKey(HTTPSignatureKeyResolver):
+    def __init__(self, secret: bytes) -> None:
+        self.secret = secret
+
+    def resolve_public_key(self, key_id: str) -> bytes:
+        return self.secret
+
+    def resolve_private_key(self, key_id: str) -> bytes:
+        return self.secret
+
+
+class Store:
+    """Files by key, in a directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.content = directory / "content"
+        self.content.mkdir(parents=True, exist_ok=True)
+        self._path = directory / "files.sqlite"
+        self._own = threading.local()
+        self.database().executescript(TABLES)
+        known = {name for (name,) in self.database().execute("SELECT name FROM files")}
+        for path in self.content.iterdir():
+            if path.name not in known:
+                path.unlink()  # it was being sent when this server was killed
+
+    def database(self) -> sqlite3.Connection:
+        """That of this thread."""
+        if not hasattr(self._own, "database"):
+            self._own.database = sqlite3.connect(self._path, timeout=30, isolation_level=None)
+        return self._own.database
+
+    def remember(self, nonce: str) -> bool:
+        """Whether this nonce is new."""
+        self.database().execute("DELETE FROM nonces WHERE until < ?", (time.time(),))
+        until = time.time() + 3 * WINDOW.total_seconds()
+        return self.database().execute("INSERT OR IGNORE INTO nonces VALUES (?, ?)", (nonce, until)).rowcount == 1
+
+    def page(self, prefix: bytes, after: bytes, limit: int) -> list[tuple[bytes, int, float, str]]:
+        """Files whose key begins with the prefix and comes behind `after`, in the order of the bytes."""
+        rows = self.database().execute(
+            "SELECT key, size, mtime, digest FROM files WHERE key > ? AND key >= ? ORDER BY key LIMIT ?", (after, prefix, limit)
+        )
+        return [row for row in rows if row[0].startswith(prefix)]
+
+    def put(self, key: bytes, size: int, digest: str, name: str) -> None:
+        with self.database() as database:
+            database.execute("BEGIN IMMEDIATE")
+            old = database.execute("SELECT name FROM files WHERE key = ?", (key,)).fetchone()
+            database.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", (key, size, time.time(), digest, name))
+        self._drop(old)
+
+    def delete(self, key: bytes) -> bool:
+        with self.database() as database:
+            database.execute("BEGIN IMMEDIATE")
+            old = database.execute("SELECT name FROM files WHERE key = ?", (key,)).fetchone()
+            database.execute("DELETE FROM files WHERE key = ?", (key,))
+        self._drop(old)
+        return old is not None
+
+    def _drop(self, old: tuple[str] | None) -> None:
+        if old:
+            (self.content / old[0]).unlink(missing_ok=True)
+
+
+class Message:
+    """A request as the verifier wants it."""
+
+    def __init__(self, handler: Handler) -> None:
+        self.method = handler.command
+        self.headers = handler.headers
+        self.url = f"http://{handler.headers.get('Host', '')}{handler.path}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Server
+    timeout = 60
+
+    def do_GET(self) -> None:
+        self.carry_out(self.list)
+
+    def do_PUT(self) -> None:
+        self.carry_out(self.upload)
+
+    def do_DELETE(self) -> None:
+        self.carry_out(self.delete)
+
+    def carry_out(self, act: object) -> None:
+        self.left = int(self.headers.get("Content-Length") or 0)
+        try:
+            self.verify()
+            status, told = act()  # type: ignore[operator]
+        except Refused as refused:
+            status, told = refused.status, {"title": "refused", "status": refused.status, "detail": str(refused)}
+        self.ignore_the_rest()
+        body = json.dumps(told).encode() if told is not None else b""
+        self.send_response(status)
+        self.send_header("Content-Type", "application/problem+json" if status >= 400 else "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    # Who may
+
+    def verify(self) -> None:
+        """See that whoever has the secret has signed just this request, now, and for the first time."""
+        has_content = self.command == "PUT"
+        if "Transfer-Encoding" in self.headers or (has_content and "Content-Length" not in self.headers):
+            raise Refused(411, "Content-Length is missing")
+        try:
+            (found,) = self.server.verifier.verify(
+                Message(self), max_age=WINDOW, expect_tag=TAG, require_components=COVERED + (COVERED_CONTENT if has_content else ())
+            )
+        except (InvalidSignature, HTTPMessageSignaturesException, ValueError) as error:
+            now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+            raise Refused(401, f"{error or type(error).__name__} (it is {now} here)") from error
+        nonce = found.parameters.get("nonce")
+        if not nonce or "expires" not in found.parameters:
+            raise Refused(401, "the signature has no nonce or does not expire")
+        if not self.server.store.remember(str(nonce)):
+            raise Refused(401, "this request was here before")
+
+    # What is asked
+
+    def list(self) -> tuple[int, object]:
+        """A page."""
+        parts = urlsplit(self.path)
+        if parts.path != self.server.base:
+            raise Refused(404, f"files are listed at {self.server.base}")
+        asked = parse_qs(parts.query, errors="surrogateescape")
+        prefix = asked.get("prefix", [""])[0].encode("utf-8", "surrogateescape")
+        limit = max(1, min(int(asked.get("limit", ["1000"])[0]), self.server.most))
+        after = base64.urlsafe_b64decode(asked.get("after", [""])[0])
+        rows = self.server.store.page(prefix, after, limit)
+        more = base64.urlsafe_b64encode(rows[-1][0]).decode() if len(rows) == limit else None
+        files = [{"key": key.decode(), "size": size, "mtime": mtime, "digest": digest} for key, size, mtime, digest in rows]
+        if self.server.plain:
+            files = [{"key": one["key"], "size": one["size"]} for one in reversed(files)]
+        return 200, {"files": files, "next": more, "sorted": not self.server.plain}
+
+    def upload(self) -> tuple[int, object]:
+        """Keep the content under its key, once all of it has come."""
+        key, wanted = self.key(), self.headers["Content-Digest"]
+        name, digest, size = secrets.token_hex(16), hashlib.sha256(), self.left
+        try:
+            with open(self.server.store.content / name, "xb") as file:
+                while self.left:
+                    piece = self.rfile.read(min(PIECE, self.left))
+                    if not piece:
+                        raise Refused(400, "the content is shorter than Content-Length")
+                    self.left -= len(piece)
+                    digest.update(piece)
+                    file.write(piece)
+                file.flush()
+                os.fsync(file.fileno())
+            found = f"sha-256=:{base64.b64encode(digest.digest()).decode()}:"
+            if not hmac.compare_digest(found, wanted):
+                raise Refused(400, f"the content does not fit Content-Digest: its own is {found}")
+            self.server.store.put(key, size, found, name)
+        except BaseException:
+            (self.server.store.content / name).unlink(missing_ok=True)
+            raise
+        return 201, None
+
+    def delete(self) -> tuple[int, object]:
+        """Forget a key."""
+        self.server.store.delete(self.key())
+        return 204, None
+
+    def key(self) -> bytes:
+        path = urlsplit(f"http://h{self.path}").path
+        if not path.startswith(self.server.base + "/"):
+            raise Refused(404, f"files are below {self.server.base}/")
+        try:
+            key = unquote(path[len(self.server.base) + 1 :], errors="strict").encode()
+        except UnicodeDecodeError as error:
+            raise Refused(400, "the key is not UTF-8") from error
+        if not key:
+            raise Refused(400, "the key is empty")
+        return key
+
+    def ignore_the_rest(self) -> None:
+        """What was not read would be taken for the next request."""
+        if self.left > MOST_IGNORED:
+            self.close_connection = True
+            return
+        while self.left and (piece := self.rfile.read(min(PIECE, self.left))):
+            self.left -= len(piece)
+
+    def log_message(self, format: str, *args: object) -> None:
+        if self.server.talks:
+            super().log_message(format, *args)
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        super().__init__((options.address, options.port), Handler)
+        self.store = Store(options.directory)
+        self.base = options.base.rstrip("/")
+        self.most = options.page
+        self.plain = options.plain
+        self.talks = options.verbose
+        self.verifier = HTTPMessageVerifier(signature_algorithm=algorithms.HMAC_SHA256, key_resolver=OneKey(options.secret))
+
+    def handle_error(self, request: object, address: object) -> None:
+        """A client that went away."""
+
+
+def secret(given: str) -> bytes:
+    return Path(given[1:]).read_bytes().strip() if given.startswith("@") else given.encode()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Keeps what `autosync --actor http` sends.")
+    parser.add_argument("--directory", type=Path, required=True, help="where to keep it")
+    parser.add_argument("--secret", type=secret, required=True, help="that requests are signed with; @FILE: the content of a file")
+    parser.add_argument("--address", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8080, help="0: any that is free")
+    parser.add_argument("--base", default="/api/v1/media_file", help="path of the API")
+    parser.add_argument("--page", type=int, default=1000, help="files on a page of the listing, at most")
+    parser.add_argument("--plain", action="store_true", help="list without order, times and digests, as a simpler server would")
+    parser.add_argument("--verbose", action="store_true", help="a line for each request")
+    server = Server(parser.parse_args())
+    print(f"http://{server.server_address[0]}:{server.server_address[1]}{server.base}", flush=True)
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()
