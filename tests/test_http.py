@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -425,6 +426,30 @@ def test_a_url_that_cannot_be_used_is_refused(url: str | None) -> None:
 def test_without_a_secret_nothing_is_sent() -> None:
     with pytest.raises(ConfigurationError, match="--secret is missing"):
         load("http")(url="http://h/api")
+
+
+@pytest.mark.slow
+def test_a_target_that_tells_neither_order_nor_times_nor_digests_is_not_sent_everything_at_each_look(
+    programs: Programs, tree: Path, tmp_path: Path
+) -> None:
+    for number in range(30):
+        (tree / f"{number}.mp3").write_text(str(number))
+    with serving(tmp_path / "media", "--plain", "--page=7") as server:
+        options = ["--actor=http", f"--url={server.url}", f"--secret=@{server.directory}/secret", f"--source-prefix={tree}/", str(tree)]
+
+        def uploaded() -> int:
+            done = programs.run("autosync", "--once", f"--state-dir={tmp_path}/state", *options)
+            assert done.returncode == 0, done.stderr
+            return int(re.search(r"uploaded (\d+) files", done.stderr)[1])  # type: ignore[index]
+
+        assert uploaded() == 30
+        # What changed within the last seconds before a look is sent once more.
+        wait_until(lambda: uploaded() == 0, 60, "it knows what it has sent")
+        (tree / "7.mp3").write_text("X")  # as large as before
+        assert uploaded() == 1
+        actor = load("http")(url=server.url, secret=SECRET)
+        assert listed(actor) == on_disk(tree)
+        actor.close()
 
 
 # The example of the mission
