@@ -31,7 +31,11 @@ def context_settings() -> dict[str, Any]:
 def actor_option() -> click.Option:
     """--actor."""
     return click.Option(
-        ["--actor"], default="s3", show_default=True, metavar="NAME", help="Kind of target: s3, file, http, or module.Class of your own."
+        ["--actor"],
+        default="s3",
+        show_default=True,
+        metavar="NAME",
+        help="Kind of target: s3, file, rsync, http, or module.Class of your own.",
     )
 
 

@@ -738,7 +738,7 @@ def test_an_actor_that_cannot_tell_the_time_is_taken_to_be_right() -> None:
 
 
 def test_actors_are_found_by_name() -> None:
-    assert short_names() == ["file", "http", "s3"]
+    assert short_names() == ["file", "http", "rsync", "s3"]
     assert load("autosync.actors.file.FileActor") is load("file")
     for name in ("nope", "os.path", "autosync.actor.Nope", "no.such", "json.dumps"):
         with pytest.raises(ConfigurationError):

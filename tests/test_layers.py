@@ -49,7 +49,7 @@ OUTSIDE = {
     "botocore": {"actors.s3.clients", "actors.s3.errors", "actors.s3.proxied"},
     "celery": {"celery", "tasks.messages", "tasks.progress", "tasks.queues", "tasks.transfer"},
     "click": {
-        "actor", "actors.http", "actors.s3", "actors.s3.headers",
+        "actor", "actors.http", "actors.rsync", "actors.s3", "actors.s3.headers",
         "cli", "command", "config", "control.command", "options",
     },
     "kombu": {"celery", "tasks.messages", "transport"},
