@@ -18,6 +18,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from autosync.testing import Content
 from lab.hosts import Host
 from lab.servers import Missing, Moto, S3Server, SeaweedFS, Server, Valkey, wait_until
 
@@ -133,6 +134,14 @@ def exact_bucket(moto: Moto, monkeypatch: pytest.MonkeyPatch) -> Bucket:
     for name, value in moto.environment().items():
         monkeypatch.setenv(name, value)
     return Bucket(moto)
+
+
+@pytest.fixture
+def content(tmp_path: Path) -> Iterator[Content]:
+    """Makes files to be uploaded."""
+    made = Content(tmp_path)
+    yield made
+    made.close()
 
 
 def on_disk(tree: Path) -> dict[str, int]:

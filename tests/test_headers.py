@@ -25,13 +25,6 @@ ALL = {
 
 
 @pytest.fixture
-def content(tmp_path: Path) -> Iterator[Content]:
-    made = Content(tmp_path)
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def made(exact_bucket: Bucket) -> Iterator[Callable[..., Actor]]:
     """Makes actors."""
     actors: list[Actor] = []

@@ -83,13 +83,6 @@ def actor(server: MediaServer) -> Iterator[Actor]:
     made.close()
 
 
-@pytest.fixture
-def content(tmp_path: Path) -> Iterator[Content]:
-    made = Content(tmp_path)
-    yield made
-    made.close()
-
-
 class TestHttp(ActorContract):
     @pytest.fixture
     def actor(self, server: MediaServer) -> Iterator[Actor]:

@@ -56,13 +56,6 @@ def actor(server: Rsyncd) -> Iterator[Actor]:
     made.close()
 
 
-@pytest.fixture
-def content(tmp_path: Path) -> Iterator[Content]:
-    made = Content(tmp_path)
-    yield made
-    made.close()
-
-
 class TestRsync(ActorContract):
     def spelt(self, key: str) -> str:
         return re.sub("/+", "/", key).lstrip("/")
