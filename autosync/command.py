@@ -104,7 +104,8 @@ def run(name: str, args: list[str], actor: type[Actor] | None, *, one_host: bool
     _refuse_twins(plans)
     if values["dry_run"]:
         return _dry_run(plans)
-    return _keep(plans, values["name"] or (_name_of_file(config) if len(plans) > 1 else plans[0].mirror.name), values, one_host=one_host)
+    together = _sound(values["name"] or (_name_of_file(config) if len(plans) > 1 else plans[0].mirror.name))
+    return _keep(plans, together, values, one_host=one_host)
 
 
 def _of_table(
@@ -240,9 +241,7 @@ def _check(actor: Actor) -> None:
 
 def _mirror(actor_name: str, actor: Actor, settings: dict[str, Any], secrets: tuple[str, ...], values: dict[str, Any]) -> Mirror:
     sources = sources_of(values["paths"])
-    name = values["name"] or _default_name(actor_name, settings, values["target_prefix"])
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
-        raise ConfigurationError(f"--name {name!r} cannot be used", "take up to 100 letters, digits, '.', '_' and '-'")
+    name = _sound(values["name"] or _default_name(actor_name, settings, values["target_prefix"]))
     mirror = Mirror(
         name=name,
         actor=actor_name,
@@ -270,6 +269,13 @@ def _mirror(actor_name: str, actor: Actor, settings: dict[str, Any], secrets: tu
                 f"the target {target} and the source {source.path} lie in one another", "mirror to a directory outside"
             )
     return mirror
+
+
+def _sound(name: str) -> str:
+    """A name that may stand in names of files and workers."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        raise ConfigurationError(f"--name {name!r} cannot be used", "take up to 100 letters, digits, '.', '_' and '-'")
+    return name
 
 
 def _queue(name: str) -> str:

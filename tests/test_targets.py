@@ -253,6 +253,13 @@ def test_a_table_that_cannot_be_used_is_one_clear_line(case: str, programs: Prog
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_a_name_for_all_that_is_no_name_is_one_clear_line(programs: Programs, tree: Path, copy: Path) -> None:
+    done = programs.run("autosync", f"--config={written(tree, to_directory(copy), name='../up')}", "--once")
+
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "--name '../up' cannot be used" in done.stderr
+
+
 def test_what_is_no_list_of_tables_is_one_clear_line(programs: Programs, tree: Path) -> None:
     done = programs.run("autosync", f"--config={written(tree, target='x')}")
 
