@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,16 +14,21 @@ import pytest
 from conftest import Bucket, on_disk
 
 ROOT = Path(__file__).resolve().parent.parent
-#: Every module of the package that is installed there.
+#: Every module of the package that is installed there: how many there are, and what those lack that cannot be imported.
 IMPORT_ALL = """
-import importlib, pathlib, autosync
+import importlib, json, pathlib, autosync
 top = pathlib.Path(autosync.__file__).parent
 names = [".".join(("autosync", *path.relative_to(top).with_suffix("").parts)) for path in sorted(top.rglob("*.py"))]
-for name in names:
-    if not name.endswith("__main__"):
-        importlib.import_module(name.removesuffix(".__init__"))
-print(len(names))
+lacking = {}
+for name in [name.removesuffix(".__init__") for name in names if not name.endswith("__main__")]:
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        lacking[name] = error.name
+print(json.dumps([len(names), lacking]))
 """
+#: The modules, and folders of such, that need what an extra brings.
+EXTRA = {"autosync.actors.http": "http_message_signatures", "autosync.testing": "pytest"}
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +46,14 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return above / "venv" / "bin"
 
 
+def with_extras(programs: Path) -> None:
+    """Install what the extras bring, beside it."""
+    named = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    wanted = f"{programs.parent.parent / 'copy'}[{','.join(named)}]"
+    pip = [programs / "python", "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
+    subprocess.run([*pip, "--constraint", ROOT / "requirements-dev.txt", wanted], check=True, timeout=900)
+
+
 def said(*words: str | Path, environ: Mapping[str, str] | None = None, cwd: Path) -> str:
     done = subprocess.run(words, capture_output=True, text=True, env=environ, cwd=cwd, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
@@ -49,7 +64,10 @@ def said(*words: str | Path, environ: Mapping[str, str] | None = None, cwd: Path
 def test_each_module_finds_what_it_imports(programs: Path, tmp_path: Path) -> None:
     count = len(list((ROOT / "autosync").rglob("*.py")))
 
-    assert int(said(programs / "python", "-c", IMPORT_ALL, cwd=tmp_path)) == count
+    found, lacking = json.loads(said(programs / "python", "-c", IMPORT_ALL, cwd=tmp_path))
+
+    assert found == count
+    assert {name: what for name, what in lacking.items() if name.rpartition(".")[0] not in EXTRA} == EXTRA
 
 
 @pytest.mark.slow
@@ -61,3 +79,14 @@ def test_a_tree_is_mirrored_from_there(programs: Path, bucket: Bucket, tmp_path:
     said(programs / "autosync", "--once", *bucket.options(), f"--source-prefix={tree}/", tree, environ=environ, cwd=tmp_path)
 
     assert bucket.sizes() == on_disk(tree)
+
+
+@pytest.mark.slow
+def test_an_extra_brings_what_it_is_named_for(programs: Path, tmp_path: Path) -> None:
+    done = subprocess.run([programs / "autosync", "--actor=http", tmp_path], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.endswith("install it with: pip install 'autosync[http]'\n")
+
+    with_extras(programs)
+
+    assert json.loads(said(programs / "python", "-c", IMPORT_ALL, cwd=tmp_path))[1] == {}
