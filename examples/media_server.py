@@ -5,7 +5,8 @@
 
 It checks the signature of every request, takes none twice, and shows a file only when all of it has come and its digest fits. What it
 has stands in an SQLite database, under exactly the keys that were sent; the content in files with names of its own making, so no key leads
-out of the directory. It speaks plain HTTP: put a proxy that speaks TLS in front of it, which passes Host and the path on as they are.
+out of the directory. It speaks plain HTTP: put a proxy that speaks TLS in front of it, which passes Host and the path on as they are, and
+say with --name what Host that is.
 """
 
 from __future__ import annotations
@@ -13,14 +14,18 @@ from __future__ import annotations
 import argparse
 import base64
 import datetime
+import fcntl
 import hashlib
 import hmac
 import json
 import os
 import secrets
 import sqlite3
+import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -31,8 +36,11 @@ from http_message_signatures.exceptions import HTTPMessageSignaturesException
 TAG = "autosync"
 COVERED = ("@method", "@authority", "@path", "@query")
 COVERED_CONTENT = ("content-digest", "content-length", "content-type")
-#: How far the clocks of both sides may differ, and how long a request may take to come.
+#: How long a request may take to come, and how far the clocks of both sides may differ.
 WINDOW = datetime.timedelta(minutes=5)
+SKEW = datetime.timedelta(minutes=1)
+#: A signature holds from SKEW before its `created` until WINDOW and SKEW after it; for so long its nonce is remembered, in seconds.
+REMEMBERED = (WINDOW + 2 * SKEW).total_seconds() + 1
 PIECE = 1 << 20
 #: Of a request that is refused so much is still read, so that the client gets to read why.
 MOST_IGNORED = 16 << 20
@@ -41,6 +49,7 @@ TABLES = """
 PRAGMA journal_mode = WAL;
 CREATE TABLE IF NOT EXISTS files (key BLOB PRIMARY KEY, size INTEGER, mtime REAL, digest TEXT, name TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS nonces (nonce TEXT PRIMARY KEY, until REAL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS nonces_until ON nonces (until);
 """
 
 
@@ -69,6 +78,8 @@ class Store:
     def __init__(self, directory: Path) -> None:
         self.content = directory / "content"
         self.content.mkdir(parents=True, exist_ok=True)
+        self._held = os.open(self.content, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)  # another server's uploads would be taken for leftovers
         self._path = directory / "files.sqlite"
         self._own = threading.local()
         self.database().executescript(TABLES)
@@ -81,13 +92,29 @@ class Store:
         """That of this thread."""
         if not hasattr(self._own, "database"):
             self._own.database = sqlite3.connect(self._path, timeout=30, isolation_level=None)
+            # A nonce need not be on the disk before what it allows is. Whatever comes later in the log brings it there.
+            self._own.database.execute("PRAGMA synchronous = NORMAL")
         return self._own.database
+
+    @contextmanager
+    def changing(self) -> Iterator[sqlite3.Connection]:
+        """A transaction that is on the disk when it has ended."""
+        database = self.database()
+        database.execute("PRAGMA synchronous = FULL")
+        try:
+            with database:
+                database.execute("BEGIN IMMEDIATE")
+                yield database
+        finally:
+            database.execute("PRAGMA synchronous = NORMAL")
 
     def remember(self, nonce: str) -> bool:
         """Whether this nonce is new."""
-        self.database().execute("DELETE FROM nonces WHERE until < ?", (time.time(),))
-        until = time.time() + 3 * WINDOW.total_seconds()
-        return self.database().execute("INSERT OR IGNORE INTO nonces VALUES (?, ?)", (nonce, until)).rowcount == 1
+        now = time.time()
+        with self.database() as database:
+            database.execute("BEGIN IMMEDIATE")
+            database.execute("DELETE FROM nonces WHERE until < ?", (now,))
+            return database.execute("INSERT OR IGNORE INTO nonces VALUES (?, ?)", (nonce, now + REMEMBERED)).rowcount == 1
 
     def page(self, prefix: bytes, after: bytes, limit: int) -> list[tuple[bytes, int, float, str]]:
         """Files whose key begins with the prefix and comes behind `after`, in the order of the bytes."""
@@ -97,15 +124,14 @@ class Store:
         return [row for row in rows if row[0].startswith(prefix)]
 
     def put(self, key: bytes, size: int, digest: str, name: str) -> None:
-        with self.database() as database:
-            database.execute("BEGIN IMMEDIATE")
+        os.fsync(self._held)  # the file's name must be there before it is named in the database
+        with self.changing() as database:
             old = database.execute("SELECT name FROM files WHERE key = ?", (key,)).fetchone()
             database.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", (key, size, time.time(), digest, name))
         self._drop(old)
 
     def delete(self, key: bytes) -> bool:
-        with self.database() as database:
-            database.execute("BEGIN IMMEDIATE")
+        with self.changing() as database:
             old = database.execute("SELECT name FROM files WHERE key = ?", (key,)).fetchone()
             database.execute("DELETE FROM files WHERE key = ?", (key,))
         self._drop(old)
@@ -113,7 +139,8 @@ class Store:
 
     def _drop(self, old: tuple[str] | None) -> None:
         if old:
-            (self.content / old[0]).unlink(missing_ok=True)
+            with suppress(OSError):  # then it goes at the next start
+                (self.content / old[0]).unlink()
 
 
 class Message:
@@ -122,7 +149,7 @@ class Message:
     def __init__(self, handler: Handler) -> None:
         self.method = handler.command
         self.headers = handler.headers
-        self.url = f"http://{handler.headers.get('Host', '')}{handler.path}"
+        self.url = f"http://{handler.headers.get('Host', '')}{handler.target}"
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -140,12 +167,19 @@ class Handler(BaseHTTPRequestHandler):
         self.carry_out(self.delete)
 
     def carry_out(self, act: object) -> None:
-        self.left = int(self.headers.get("Content-Length") or 0)
+        self.left = 0
+        self.target = self.requestline.split()[1]  # as it was signed; in `path` several slashes at the beginning are one
         try:
+            self.left = self.length()
             self.verify()
             status, told = act()  # type: ignore[operator]
         except Refused as refused:
             status, told = refused.status, {"title": "refused", "status": refused.status, "detail": str(refused)}
+        except (OSError, sqlite3.Error) as error:
+            print(f"{self.command} {self.target}: {error}", file=sys.stderr, flush=True)
+            if isinstance(error, ConnectionError | TimeoutError):
+                raise  # there is nobody to tell
+            status, told = 507, {"title": "failed", "status": 507, "detail": "the server cannot keep files at the moment"}
         self.ignore_the_rest()
         body = json.dumps(told).encode() if told is not None else b""
         self.send_response(status)
@@ -154,12 +188,23 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    def length(self) -> int:
+        """Of the content. Where it is not plain, nobody knows where the next request begins (RFC 9112, 6.3)."""
+        given = set(self.headers.get_all("Content-Length", []))
+        if "Transfer-Encoding" in self.headers:
+            self.close_connection = True
+            raise Refused(411, "Content-Length is missing")
+        if len(given) > 1 or not all(one.isascii() and one.isdigit() for one in given):
+            self.close_connection = True
+            raise Refused(400, "Content-Length is no number")
+        return int(given.pop()) if given else 0
+
     # Who may
 
     def verify(self) -> None:
         """See that whoever has the secret has signed just this request, now, and for the first time."""
         has_content = self.command == "PUT"
-        if "Transfer-Encoding" in self.headers or (has_content and "Content-Length" not in self.headers):
+        if has_content and "Content-Length" not in self.headers:
             raise Refused(411, "Content-Length is missing")
         try:
             (found,) = self.server.verifier.verify(
@@ -168,6 +213,9 @@ class Handler(BaseHTTPRequestHandler):
         except (InvalidSignature, HTTPMessageSignaturesException, ValueError) as error:
             now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
             raise Refused(401, f"{error or type(error).__name__} (it is {now} here)") from error
+        name = found.covered_components['"@authority"']
+        if name not in self.server.names:
+            raise Refused(401, f"the request is for {name}; this is {' or '.join(sorted(self.server.names))} (--name)")
         nonce = found.parameters.get("nonce")
         if not nonce or "expires" not in found.parameters:
             raise Refused(401, "the signature has no nonce or does not expire")
@@ -178,13 +226,16 @@ class Handler(BaseHTTPRequestHandler):
 
     def list(self) -> tuple[int, object]:
         """A page."""
-        parts = urlsplit(self.path)
-        if parts.path != self.server.base:
+        parts = urlsplit(f"http://h{self.target}")
+        if parts.path != (self.server.base or "/"):
             raise Refused(404, f"files are listed at {self.server.base}")
-        asked = parse_qs(parts.query, errors="surrogateescape")
-        prefix = asked.get("prefix", [""])[0].encode("utf-8", "surrogateescape")
-        limit = max(1, min(int(asked.get("limit", ["1000"])[0]), self.server.most))
-        after = base64.urlsafe_b64decode(asked.get("after", [""])[0])
+        try:
+            asked = parse_qs(parts.query, errors="strict")
+            prefix = asked.get("prefix", [""])[0].encode()
+            limit = max(1, min(int(asked.get("limit", ["1000"])[0]), self.server.most))
+            after = base64.b64decode(asked.get("after", [""])[0], b"-_", validate=True)
+        except ValueError as error:
+            raise Refused(400, f"the query is not understood: {error}") from error
         rows = self.server.store.page(prefix, after, limit)
         more = base64.urlsafe_b64encode(rows[-1][0]).decode() if len(rows) == limit else None
         files = [{"key": key.decode(), "size": size, "mtime": mtime, "digest": digest} for key, size, mtime, digest in rows]
@@ -222,7 +273,7 @@ class Handler(BaseHTTPRequestHandler):
         return 204, None
 
     def key(self) -> bytes:
-        path = urlsplit(f"http://h{self.path}").path
+        path = urlsplit(f"http://h{self.target}").path
         if not path.startswith(self.server.base + "/"):
             raise Refused(404, f"files are below {self.server.base}/")
         try:
@@ -257,7 +308,9 @@ class Server(ThreadingHTTPServer):
         self.most = options.page
         self.plain = options.plain
         self.talks = options.verbose
+        self.names = {name.lower() for name in options.name} or {f"{options.address}:{self.server_address[1]}"}
         self.verifier = HTTPMessageVerifier(signature_algorithm=algorithms.HMAC_SHA256, key_resolver=OneKey(options.secret))
+        self.verifier.max_clock_skew = SKEW
 
     def handle_error(self, request: object, address: object) -> None:
         """A client that went away."""
@@ -273,6 +326,7 @@ def main() -> None:
     parser.add_argument("--secret", type=secret, required=True, help="that requests are signed with; @FILE: the content of a file")
     parser.add_argument("--address", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8080, help="0: any that is free")
+    parser.add_argument("--name", action="append", default=[], metavar="HOST[:PORT]", help="as it stands in --url; default: ADDRESS:PORT")
     parser.add_argument("--base", default="/api/v1/media_file", help="path of the API")
     parser.add_argument("--page", type=int, default=1000, help="files on a page of the listing, at most")
     parser.add_argument("--plain", action="store_true", help="list without order, times and digests, as a simpler server would")

@@ -6,6 +6,8 @@ import datetime
 import os
 import re
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -22,9 +24,11 @@ from conftest import BIN, Program, Programs, on_disk
 
 from autosync.actor import Actor
 from autosync.actors import load
-from autosync.errors import ConfigurationError, PermanentError, SlowDown, TargetError, TargetRefused
+from autosync.errors import ConfigurationError, Draining, PermanentError, SlowDown, TargetError, TargetRefused, Torn
 from autosync.files import File
+from autosync.restless import RestlessFile
 from autosync.testing import ActorContract, Content, listed
+from lab.locks import Authority
 from lab.servers import Valkey, wait_until
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
@@ -110,14 +114,24 @@ class TestPlain(ActorContract):
 @pytest.fixture
 def recorded(actor: Actor, content: Content) -> requests.PreparedRequest:
     """A request that the server has carried out: it made the file `a`."""
-    kept: list[requests.PreparedRequest] = []
-    session = actor._session()  # type: ignore[attr-defined]
-    send = session.send
-    session.send = lambda request, **more: kept.append(request) or send(request, **more)  # type: ignore[func-returns-value]
-    actor.upload(content.file("a", b"content"))
-    session.send = send
+    with pytest.MonkeyPatch.context() as patch:
+        kept = requests_of(patch)
+        actor.upload(content.file("a", b"content"))
     assert listed(actor) == {"a": 7}
     return kept[0]
+
+
+def requests_of(patch: pytest.MonkeyPatch) -> list[requests.PreparedRequest]:
+    """All that are sent from now on."""
+    kept: list[requests.PreparedRequest] = []
+    send = requests.Session.send
+
+    def kept_and_sent(session: requests.Session, request: requests.PreparedRequest, **more: Any) -> requests.Response:
+        kept.append(request)
+        return send(session, request, **more)
+
+    patch.setattr(requests.Session, "send", kept_and_sent)
+    return kept
 
 
 def sent(request: requests.PreparedRequest) -> requests.Response:
@@ -230,9 +244,9 @@ def test_a_signature_that_does_not_cover_everything_is_refused(
     assert sent(again(recorded, actor)).status_code == 401
 
 
-@pytest.mark.parametrize("minutes", [-6, 10])
-def test_a_signature_of_another_time_is_refused(
-    minutes: int, actor: Actor, recorded: requests.PreparedRequest, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("minutes", "is_taken"), [(-7, False), (-5.5, True), (0.5, True), (2, False)])
+def test_a_signature_of_another_time_is_refused_unless_the_clocks_may_differ_so_much(
+    minutes: float, is_taken: bool, actor: Actor, recorded: requests.PreparedRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from autosync.actors.http import signing
 
@@ -247,8 +261,101 @@ def test_a_signature_of_another_time_is_refused(
 
     answer = sent(request)
 
-    assert answer.status_code == 401
-    assert "here)" in answer.json()["detail"], "it says what time it is"
+    if is_taken:
+        assert answer.status_code == 201
+    else:
+        assert answer.status_code == 401
+        assert "here)" in answer.json()["detail"], "it says what time it is"
+
+
+def test_a_request_for_another_server_with_the_same_secret_is_refused(server: MediaServer, tmp_path: Path) -> None:
+    with serving(tmp_path / "other", "--name=other.example") as other:
+        actor = load("http")(url=other.url, secret=SECRET)
+        with pytest.raises(TargetRefused, match=rf"for 127\.0\.0\.1:{other.port}; this is other\.example"):
+            actor.check()
+        actor.close()
+
+
+def raw(server: MediaServer, request: bytes) -> bytes:
+    """What a server answers to these bytes until it closes the connection, which it must."""
+    with socket.create_connection(("127.0.0.1", int(server.port)), 20) as line:
+        line.sendall(request)
+        return b"".join(iter(lambda: line.recv(1 << 16), b""))
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        ("Content-Length: -1", 400),
+        ("Content-Length: -5", 400),
+        ("Content-Length: 1_0", 400),
+        ("Content-Length: 1\r\nContent-Length: 2", 400),
+        ("Transfer-Encoding: chunked", 411),
+    ],
+)
+def test_where_a_request_ends_is_plain_or_it_is_the_last_of_its_connection(head: str, status: int, server: MediaServer) -> None:
+    hidden = "GET /hidden HTTP/1.1\r\nHost: h\r\n\r\n"
+
+    answer = raw(server, f"PUT /a HTTP/1.1\r\nHost: h\r\n{head}\r\n\r\n{hidden}".encode())
+
+    assert answer.startswith(f"HTTP/1.1 {status} ".encode())
+    assert answer.count(b"HTTP/1.1 ") == 1, "what follows is no request"
+
+
+@pytest.mark.parametrize("query", ["limit=x", "after=%21", "prefix=%FF"])
+def test_a_query_that_is_not_understood_is_said(query: str, actor: Actor, server: MediaServer) -> None:
+    request = requests.Request("GET", f"{server.url}?{query}", auth=actor._signed).prepare()  # type: ignore[attr-defined]
+
+    answer = sent(request)
+
+    assert answer.status_code == 400
+    assert "query" in answer.json()["detail"]
+
+
+def test_two_servers_do_not_share_a_directory(server: MediaServer) -> None:
+    command = [sys.executable, str(EXAMPLES / "media_server.py"), "--port=0", f"--directory={server.directory}", "--secret=x"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, "BlockingIOError" in done.stderr) == (1, True)
+
+
+def test_what_netrc_has_for_the_server_is_not_sent(
+    actor: Actor, content: Content, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login somebody password of-netrc\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert requests.utils.get_netrc_auth(actor.url) == ("somebody", "of-netrc")  # type: ignore[attr-defined]
+    kept = requests_of(monkeypatch)
+
+    actor.upload(content.file("a", b"content"))
+
+    assert "Authorization" not in kept[0].headers
+
+
+def test_the_secret_is_in_no_line_that_any_library_logs(server: MediaServer, tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("content")
+    program = f"""
+import http.client, logging, os, sys
+sys.path.insert(0, {str(EXAMPLES.parent)!r})
+logging.basicConfig(level=1)
+http.client.HTTPConnection.debuglevel = 1
+from autosync.actors import load
+from autosync.files import File
+from autosync.reading import SourceFile
+for url in ({server.url!r}, {server.url + "/none"!r}, "http://127.0.0.1:9/"):
+    actor = load("http")(url=url, secret=sys.stdin.readline().strip())
+    for act in (actor.check, lambda: actor.upload(SourceFile("a", os.open({str(tmp_path / "a")!r}, os.O_RDONLY)))):
+        try:
+            act()
+        except Exception:
+            logging.exception("failed")
+"""
+    command = [sys.executable, "-X", "dev", "-W", "ignore", "-c", program]
+    done = subprocess.run(command, input=f"{SECRET}\n" * 3, capture_output=True, text=True, check=True, timeout=60)
+
+    said = done.stdout + done.stderr
+    for what in ("send: b'PUT ", "DEBUG:urllib3", "Signature-Input", "Connection refused", " 404 "):
+        assert what in said
+    assert SECRET not in said
 
 
 def test_a_wrong_secret_is_refused_in_one_line(server: MediaServer) -> None:
@@ -328,6 +435,95 @@ def test_a_server_that_is_killed_in_the_middle_keeps_what_was_there(actor: Actor
     assert len(server.content()) == 1
 
 
+def test_a_large_file_that_changes_between_its_readings_without_its_times_is_torn(
+    actor: Actor, content: Content, server: MediaServer
+) -> None:
+    """Such as one that is mapped: only its content tells, and the server would call the digest wrong."""
+    actor.upload(content.file("a", b"old"))
+    sent_of_it: list[int] = []
+
+    def passing(count: int) -> None:
+        if count and not sent_of_it:
+            with open(content.path(file), "r+b") as other:
+                other.seek(-1, os.SEEK_END)
+                other.write(b"!")
+        sent_of_it.extend([count] * bool(count))
+
+    file = content.file("a", bytes(20 << 20), passing)
+    with pytest.raises(Torn):
+        actor.upload(RestlessFile(file))
+
+    assert sum(sent_of_it) == 20 << 20, "it was read to the end"
+    assert listed(actor) == {"a": 3}
+    wait_until(lambda: len(server.content()) == 1, 20, "the server has dropped what came")
+
+
+def test_the_first_reading_of_a_large_file_can_be_stopped(actor: Actor, content: Content) -> None:
+    asked: list[int] = []
+
+    def stop(count: int) -> None:
+        asked.append(count)
+        if len(asked) == 3:
+            raise Draining("a: the worker is being stopped")
+
+    with pytest.raises(Draining):
+        actor.upload(content.file("a", bytes(20 << 20), stop))
+
+    assert asked == [0, 0, 0], "nothing was sent"
+
+
+def test_connections_are_no_more_than_are_used_at_once(actor: Actor, content: Content) -> None:
+    for number in range(10):
+        thread = threading.Thread(target=actor.upload, args=(content.file(f"{number}", b"x"),))
+        thread.start()
+        thread.join()
+
+    assert len(listed(actor)) == 10
+    assert len(actor._idle) == 1  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("key", ["data:text/x\r\nX-Header: 1,b", "data:日/本,x", "http://h/a.mp3", "a;b.mp3"])
+def test_a_name_that_looks_like_a_url_is_none(key: str, actor: Actor, content: Content) -> None:
+    actor.upload(content.file(key, b"x"))
+    assert listed(actor) == {key: 1}
+
+
+def test_a_server_without_a_path_keeps_keys_with_a_leading_slash(tmp_path: Path, content: Content) -> None:
+    with serving(tmp_path / "media", "--base=/") as server:
+        actor = load("http")(url=server.url, secret=SECRET)
+        keys = ["/lead", "//two", "a//b"]
+        for key in keys:
+            actor.upload(content.file(key, b"x"))
+        assert listed(actor) == dict.fromkeys(keys, 1)
+        for key in keys:
+            actor.delete(File(key))
+        assert listed(actor) == {}
+        actor.close()
+
+
+def test_what_cannot_be_there_is_deleted_without_asking(canned: tuple[str, list[Any]]) -> None:
+    url, answer = canned
+    answer[0] = 500
+    actor = load("http")(url=url, secret=SECRET)
+    actor.delete(File("not-utf8-\udcff"))
+    assert list(actor.list("not-utf8-\udcff")) == []
+    actor.close()
+
+
+@pytest.mark.parametrize(
+    ("digest", "can"),
+    [
+        ("sha-256=:7XACtDnprIRfIjV9giusFERzD722AW0+yUMil7nsn3M=:", True),
+        ("sha-256=:7XACtDnprIRfIjV9giusFERzD722AW0+yUMil7nsn3M=:, md5=:AAAA:", False),
+        ("sha-256=:short:", False),
+        ("W/1234", False),
+        (None, False),
+    ],
+)
+def test_only_a_digest_that_can_be_computed_is_compared(digest: str | None, can: bool, actor: Actor) -> None:
+    assert actor.can_match(File("a", 7, etag=digest)) is can
+
+
 def test_the_clock_of_the_server_is_told(actor: Actor) -> None:
     assert -2 < actor.clock_ahead() < 2
 
@@ -389,10 +585,16 @@ def test_a_status_means_what_the_table_says(status: int, canned: tuple[str, list
     actor.close()
 
 
-NO_LISTINGS = [b"", b"no JSON", b"[]", b"{}", b'{"files": 1}', b'{"files": [1]}', b'{"files": [{"key": 1, "size": 1}]}']
+NO_LISTINGS = [
+    b"", b"no JSON", b"[]", b"{}", b'{"files": 1}', b'{"files": [1]}', b'{"files": [{"key": 1, "size": 1}]}', b'{"files": [{"key": "a"}]}',
+    b'{"files": [], "next": true}', b'{"files": [{"key": "\xe9t\xe9.mp3", "size": 1}]}', b'{"files": [{"key": "\\ud800", "size": 1}]}',
+    b'{"files": [{"key": "a", "size": -1}]}', b'{"files": [{"key": "a", "size": 1.5}]}', b'{"files": [{"key": "a", "size": "1"}]}',
+    b'{"files": [{"key": "a", "size": 1, "mtime": NaN}]}', b'{"files": [{"key": "a", "size": 1, "mtime": "today"}]}',
+    b'{"files": [{"key": "a", "size": 1, "digest": 1}]}',
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("body", [*NO_LISTINGS, b'{"files": [{"key": "a"}]}'])
+@pytest.mark.parametrize("body", NO_LISTINGS)
 def test_a_listing_that_is_not_understood_is_no_short_listing(body: bytes, canned: tuple[str, list[Any]]) -> None:
     url, answer = canned
     answer[2] = body
@@ -400,6 +602,77 @@ def test_a_listing_that_is_not_understood_is_no_short_listing(body: bytes, canne
     with pytest.raises(TargetError):
         list(actor.list())
     actor.close()
+
+
+def test_a_listing_that_is_cut_off_is_no_short_listing(canned: tuple[str, list[Any]]) -> None:
+    url, answer = canned
+    answer[1:] = {"Content-Length": "100", "Connection": "close"}, b'{"files": [], "next": null}'
+    actor = load("http")(url=url, secret=SECRET)
+    with pytest.raises(TargetError, match="27 bytes read, 73 more expected"):
+        list(actor.list())
+    actor.close()
+
+
+def test_a_listing_that_does_not_go_on_comes_to_an_end(canned: tuple[str, list[Any]]) -> None:
+    url, answer = canned
+    answer[2] = b'{"files": [{"key": "a", "size": 1}], "next": "the same"}'
+    actor = load("http")(url=url, secret=SECRET)
+    with pytest.raises(TargetError, match="does not go on"):
+        list(actor.list())
+    actor.close()
+
+
+def test_where_a_redirect_leads_is_said_without_what_is_secret_in_it(canned: tuple[str, list[Any]]) -> None:
+    url, answer = canned
+    answer[:2] = 307, {"Location": "https://user:pass@login.example/in?token=abc"}
+    actor = load("http")(url=url, secret=SECRET)
+    with pytest.raises(TargetRefused, match=r"'https://login\.example/in'") as caught:
+        actor.check()
+    assert "pass" not in str(caught.value)
+    assert "token" not in str(caught.value)
+    actor.close()
+
+
+def test_a_certificate_that_is_not_trusted_is_said_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority = Authority(tmp_path, "authority")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(authority.certificate("127.0.0.1"))
+
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, *_: object) -> None:
+            pass
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with Server(("127.0.0.1", 0), Handler) as made:
+        made.socket = context.wrap_socket(made.socket, server_side=True)
+        thread = threading.Thread(target=made.serve_forever)
+        thread.start()
+        actor = load("http")(url=f"https://127.0.0.1:{made.server_port}/api", secret=SECRET)
+        with pytest.raises(TargetError, match=r"CERTIFICATE_VERIFY_FAILED.*; .*REQUESTS_CA_BUNDLE"):
+            actor.check()
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority.file))
+        with pytest.raises(TargetError, match="501 Unsupported method"):  # so it was reached
+            actor.check()
+        actor.close()
+        made.shutdown()
+        thread.join()
+
+
+def test_certificates_that_cannot_be_read_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "none"))
+    actor = load("http")(url="https://127.0.0.1:9/api", secret=SECRET)
+    with pytest.raises(TargetError, match="TLS CA certificate bundle"):
+        actor.check()
+    actor.close()
+
+
+@pytest.mark.parametrize("key_id", ["ü", "a\nb"])
+def test_a_key_id_that_cannot_be_signed_is_refused(key_id: str) -> None:
+    with pytest.raises(ConfigurationError, match="--key-id"):
+        load("http")(url="http://h/api", secret=SECRET, key_id=key_id)
 
 
 def test_a_server_that_is_not_there_is_tried_again() -> None:

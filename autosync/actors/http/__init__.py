@@ -5,11 +5,12 @@ docs/targets.md specifies it; examples/media_server.py is a server that speaks i
 
 from __future__ import annotations
 
-import mimetypes
-import threading
+import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, BinaryIO, ClassVar, cast
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar, cast
 from urllib.parse import quote, urlencode, urlsplit
 
 import click
@@ -22,17 +23,27 @@ from ...files import File, Listing, Page, PagedListing
 from ...reading import SourceFile
 from .._clock import seconds_ahead
 from .answers import insist, translated
+from .content import SameAgain, pieces, type_of
+from .listing import Told, told
 from .signing import Signed, digest_of
 
 #: Files up to this size are read once, into memory; of larger ones the digest, which comes first, is made by a reading of its own.
 _SMALL = 8 << 20
-_PIECE = 1 << 20
 _PAGE = 1000
+#: Content that does not fit in memory is read, and given to the socket, in so many bytes.
+_BLOCK = 256 << 10
 #: For so long a server may not be reached, and may not answer, in seconds.
 _TIMEOUT = (10, 60)
 _GONE = {404, 410}
-_DIGEST = "sha-256=:"
-_UNKNOWN_TYPE = "application/octet-stream"
+#: A digest that `matches` can compare: this one alone.
+_DIGEST = re.compile(r"sha-256=:[A-Za-z0-9+/]{43}=:")
+#: What a key id may be made of (RFC 9651, 3.3.3: strings).
+_KEY_ID = re.compile(r"[\x20-\x7e]+")
+
+
+class _Adapter(HTTPAdapter):
+    def init_poolmanager(self, *args: Any, **more: Any) -> None:
+        super().init_poolmanager(*args, **more, blocksize=_BLOCK)
 
 
 class HttpActor(Actor):
@@ -53,10 +64,11 @@ class HttpActor(Actor):
         self.url = _checked(self.url)
         if not self.secret:
             raise ConfigurationError("--secret is missing", "give it as @FILE, or in AUTOSYNC_SECRET")
+        if self.key_id and not _KEY_ID.fullmatch(self.key_id):
+            raise ConfigurationError(f"--key-id {self.key_id!r} cannot stand in a signature", "take printable ASCII")
         self._signed = Signed(self.secret, self.key_id or "autosync")
-        self._sessions: list[requests.Session] = []
-        self._own = threading.local()
-        self._lock = threading.Lock()
+        #: Sessions are not promised to be safe for several threads at once, so each is used by one at a time.
+        self._idle: deque[requests.Session] = deque()
 
     def check(self) -> None:
         """See that the API is there, and takes the signature."""
@@ -64,47 +76,51 @@ class HttpActor(Actor):
 
     def list(self, prefix: str = "") -> Listing:
         """Files by pages, sorted if the server says so."""
+        if not _is_text(prefix):
+            return PagedListing((), already_sorted=True)
         first = self._ask_for_page(prefix, "", _PAGE)
-        return PagedListing(self._pages(prefix, first), already_sorted=first.get("sorted") is True)
+        return PagedListing(self._pages(prefix, first), already_sorted=first.is_sorted)
 
-    def _pages(self, prefix: str, page: Mapping[str, Any]) -> Iterator[Page]:
+    def _pages(self, prefix: str, found: Told) -> Iterator[Page]:
         while True:
-            yield _page(page, str(self.url))
-            after = page.get("next")
-            if not after:
+            yield found.page
+            after = found.next
+            if after is None:
                 return
-            page = self._ask_for_page(prefix, str(after), _PAGE)
+            found = self._ask_for_page(prefix, after, _PAGE)
+            if found.next == after:
+                raise TargetError(f"the listing at {self.url} does not go on: the next page is the same")
 
     def upload(self, file: File) -> None:
         """Send one file. The server makes nothing visible before it has all, and the digest fits."""
         source = cast(SourceFile, file)
         where = self._where(file.key)
+        body: bytes | SameAgain
         if file.size <= _SMALL:
-            content = source.content()
-            for _ in source.at_pace(content):
+            body = source.content()
+            for _ in source.at_pace(body):
                 pass
-            digest, body = digest_of([content]), cast("bytes | BinaryIO", content)
+            digest = digest_of([body])
         else:
-            digest, body = digest_of(_pieces(source)), source.open()
-        headers = {"Content-Digest": digest, "Content-Type": mimetypes.guess_type(file.key, strict=False)[0] or _UNKNOWN_TYPE}
-        answer = self._ask("PUT", where, file.key, body, headers)
-        if not answer.ok:
-            source.verify()  # of a file that has changed since its digest was made, the server says that the digest is wrong
-        insist(file.key, answer)
+            digest = digest_of(pieces(source))
+            body = SameAgain(source, digest)
+        insist(file.key, self._ask("PUT", where, file.key, body, {"Content-Digest": digest, "Content-Type": type_of(file.key)}))
 
     def delete(self, file: File) -> None:
         """Delete one file."""
+        if not _is_text(file.key):
+            return  # the API has no such keys
         answer = self._ask("DELETE", self._where(file.key), file.key)
         if answer.status_code not in _GONE:
             insist(file.key, answer)
 
     def can_match(self, listed: File) -> bool:
-        """Where the server tells digests."""
-        return (listed.etag or "").startswith(_DIGEST)
+        """Where the server tells just the digest that is computed here."""
+        return _DIGEST.fullmatch(listed.etag or "") is not None
 
     def matches(self, file: File, etag: str) -> bool:
         """Compare the digest."""
-        return digest_of(_pieces(cast(SourceFile, file))) == etag
+        return digest_of(pieces(cast(SourceFile, file))) == etag
 
     def clock_ahead(self) -> float:
         """By the Date of an answer."""
@@ -116,48 +132,43 @@ class HttpActor(Actor):
 
     def close(self) -> None:
         """Close the connections."""
-        for session in self._sessions:
-            session.close()
+        while self._idle:
+            self._idle.pop().close()
 
     def _where(self, key: str) -> str:
         """The URL of a key. Clients and servers leave dot segments out of paths (RFC 3986, 5.2.4), so no such key would arrive as it is."""
-        try:
-            written = quote(key)
-        except UnicodeEncodeError:
-            raise PermanentError(f"{key!r} is not UTF-8; the API has no such keys", "rename the file") from None
+        if not _is_text(key):
+            raise PermanentError(f"{key!r} is not UTF-8; the API has no such keys", "rename the file")
         if not key or {".", ".."} & {*key.split("/")}:
             raise PermanentError(f"{key!r} cannot stand in a URL", "rename the file, or use --source-prefix")
-        return f"{self.url}/{written}"
+        return f"{self.url}/{quote(key)}"
 
-    def _ask_for_page(self, prefix: str, after: str, limit: int) -> dict[str, Any]:
-        query = {"prefix": prefix.encode("utf-8", "surrogateescape"), "limit": limit, **({"after": after} if after else {})}
+    def _ask_for_page(self, prefix: str, after: str, limit: int) -> Told:
+        query = {"prefix": prefix, "limit": limit, **({"after": after} if after else {})}
         answer = self._ask("GET", f"{self.url}?{urlencode(query, quote_via=quote)}", "the listing")
         insist("the listing", answer)
-        try:
-            found = answer.json()
-        except ValueError:
-            found = None
-        if not isinstance(found, dict) or not isinstance(found.get("files"), list):
-            raise TargetError(f"the listing at {self.url} is no JSON object with files")
-        return found
+        return told(answer.content, str(self.url))
 
     def _ask(
-        self, method: str, url: str, about: str, body: bytes | BinaryIO | None = None, headers: Mapping[str, str] | None = None
+        self, method: str, url: str, about: str, body: bytes | Iterable[bytes] | None = None, headers: Mapping[str, str] | None = None
     ) -> requests.Response:
-        with translated(about, url):
-            return self._session().request(method, url, data=body, headers=headers, timeout=_TIMEOUT, allow_redirects=False)
+        with translated(about, url), self._session() as session:
+            return session.request(method, url, data=body, headers=headers, timeout=_TIMEOUT, allow_redirects=False)
 
-    def _session(self) -> requests.Session:
-        """That of this thread: they are not promised to be safe for several."""
-        session: requests.Session | None = getattr(self._own, "session", None)
-        if session is None:
-            session = self._own.session = requests.Session()
+    @contextmanager
+    def _session(self) -> Iterator[requests.Session]:
+        """One that nobody else uses, and that was used last, so that as few connections as are needed stay open."""
+        try:
+            session = self._idle.pop()
+        except IndexError:
+            session = requests.Session()
             session.auth = self._signed  # also so that what ~/.netrc has for the server is not sent
             for scheme in ("http://", "https://"):
-                session.mount(scheme, HTTPAdapter(pool_connections=1, pool_maxsize=1))
-            with self._lock:
-                self._sessions.append(session)
-        return session
+                session.mount(scheme, _Adapter(pool_connections=1, pool_maxsize=1))
+        try:
+            yield session
+        finally:
+            self._idle.append(session)
 
 
 def _checked(url: str | None) -> str:
@@ -169,29 +180,9 @@ def _checked(url: str | None) -> str:
     return url.rstrip("/")
 
 
-def _pieces(file: SourceFile) -> Iterator[bytes]:
-    """The content, read for itself: none of it is sent."""
-    at = 0
-    while at < file.size:
-        piece = file.look_at(at, min(_PIECE, file.size - at))
-        at += len(piece)
-        yield piece
-
-
-def _page(found: Mapping[str, Any], url: str) -> Page:
-    page = Page([], [], [], [])
+def _is_text(key: str) -> bool:
     try:
-        for one in found["files"]:
-            page.keys.append(_text(one["key"]))
-            page.sizes.append(int(one["size"]))
-            page.times.append(float(one.get("mtime") or 0.0))
-            page.etags.append(one.get("digest"))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise TargetError(f"the listing at {url} has a file that is not understood: {type(error).__name__}: {error}") from error
-    return page
-
-
-def _text(key: Any) -> str:
-    if not isinstance(key, str):
-        raise TypeError(f"the key {key!r} is no text")
-    return key
+        key.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

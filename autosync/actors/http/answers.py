@@ -12,6 +12,7 @@ from ...errors import PermanentError, SlowDown, TargetError, TargetRefused
 
 _SLOW = {429, 503}
 _AGAIN = {408, 425}
+_TRUST = "if the server's certificate is right, name the file of those that signed it in REQUESTS_CA_BUNDLE"
 #: So much of what a server says is shown.
 _SHOWN = 200
 
@@ -21,10 +22,11 @@ def translated(about: str, url: str) -> Iterator[None]:
     """Turn what requests raises inside the with-block into `TargetError`."""
     try:
         yield
-    except requests.RequestException as error:
-        inner = error.args[0] if error.args else error
+    except OSError as error:  # those of requests are some; certificates that cannot be read are told by a plain one
+        inner = error.args[0] if isinstance(error, requests.RequestException) and error.args else error
         reason = getattr(inner, "reason", None) or inner
-        raise TargetError(f"{about} at {_server(url)}: {type(error).__name__}: {reason}") from error
+        cure = _TRUST if isinstance(error, requests.exceptions.SSLError) or "TLS CA" in str(error) else ""
+        raise TargetError(f"{about} at {_server(url)}: {type(error).__name__}: {reason}", cure) from error
 
 
 def insist(about: str, answer: requests.Response) -> None:
@@ -42,8 +44,8 @@ def insist(about: str, answer: requests.Response) -> None:
     if status == 404:
         raise TargetRefused(said, "check --url")
     if 300 <= status < 400:
-        there = answer.headers.get("Location", "")
-        raise TargetRefused(f"{said}: it leads to {there!r}, and a signature is for one URL only", "give that as --url")
+        there = _server(answer.headers.get("Location", ""))
+        raise TargetRefused(f"{said}: it leads to {there!r}, and a signature is for one URL only", "correct --url")
     if status in _SLOW:
         raise SlowDown(said)
     if status in _AGAIN or status >= 500:
@@ -64,5 +66,10 @@ def _told(answer: requests.Response) -> str:
 
 
 def _server(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path if len(parts.path) < _SHOWN else ''}"
+    """A URL for people, without what may be secret in it."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return ""
+    where = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}" if parts.netloc else ""
+    return where + (parts.path if len(parts.path) < _SHOWN else "")

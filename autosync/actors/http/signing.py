@@ -64,4 +64,9 @@ def digest_of(content: Iterable[bytes]) -> str:
     found = hashlib.sha256()
     for piece in content:
         found.update(piece)
-    return f"sha-256=:{base64.b64encode(found.digest()).decode()}:"
+    return as_field(found.digest())
+
+
+def as_field(digest: bytes) -> str:
+    """A SHA-256 as it is written there."""
+    return f"sha-256=:{base64.b64encode(digest).decode()}:"

@@ -1,0 +1,63 @@
+"""What a page of a listing says. One that is not understood to the last is an error, and never a short listing."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, NamedTuple
+
+from ...errors import TargetError
+from ...files import Page
+
+
+class Told(NamedTuple):
+    """A page, whether the listing is sorted, and the cursor of the next page; None: there is none."""
+
+    page: Page
+    is_sorted: bool
+    next: str | None
+
+
+def told(content: bytes, url: str) -> Told:
+    """Read one page.
+
+    Args:
+        content: what the server answered. JSON is UTF-8 (RFC 8259, 8.1), whatever else a header says of it.
+        url: the server's, for people.
+
+    Raises:
+        TargetError: it is not understood.
+    """
+    try:
+        found = json.loads(content.decode())
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not isinstance(found.get("files"), list):
+        raise TargetError(f"the listing at {url} is no JSON object with files")
+    after = found.get("next")
+    if after is not None and not isinstance(after, str):
+        raise TargetError(f"the listing at {url}: next is {after!r}, and neither text nor null")
+    page = Page([], [], [], [])
+    for one in found["files"]:
+        try:
+            _take(page, one)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise TargetError(f"the listing at {url} has a file that is not understood: {type(error).__name__}: {error}") from error
+    return Told(page, found.get("sorted") is True, after or None)
+
+
+def _take(page: Page, one: dict[str, Any]) -> None:
+    key, size, changed, digest = one["key"], one["size"], one.get("mtime"), one.get("digest")
+    if not isinstance(key, str):
+        raise TypeError(f"the key {key!r} is no text")
+    key.encode()  # half a surrogate pair is none either
+    if type(size) is not int or size < 0:
+        raise TypeError(f"the size {size!r} of {key!r} is no number of bytes")
+    if changed is not None and (type(changed) not in (int, float) or not math.isfinite(changed)):
+        raise TypeError(f"the mtime {changed!r} of {key!r} is no number of seconds")
+    if digest is not None and not isinstance(digest, str):
+        raise TypeError(f"the digest {digest!r} of {key!r} is no text")
+    page.keys.append(key)
+    page.sizes.append(size)
+    page.times.append(float(changed or 0.0))
+    page.etags.append(digest)
