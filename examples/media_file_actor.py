@@ -27,6 +27,8 @@ class MediaFileActor(Actor, HTTPSignatureKeyResolver):
             page = self.ask("GET", f"?limit=1000&after={after}").json()
             for one in page["files"]:
                 yield File(one["key"], one["size"], one.get("mtime"), one.get("digest"))
+            if page["next"] == after:
+                raise RuntimeError("the listing does not go on")
             after = page["next"]
 
     def upload(self, file):
