@@ -51,6 +51,13 @@ class LockedValkey(Valkey):
         return f"redis://{user}:{password}@127.0.0.1:{self.port}/0"
 
 
+#: What an authority uses its key for.
+_SIGNS = x509.KeyUsage(
+    digital_signature=False, content_commitment=False, key_encipherment=False, data_encipherment=False, key_agreement=False,
+    key_cert_sign=True, crl_sign=True, encipher_only=False, decipher_only=False,
+)  # fmt: skip
+
+
 class Authority:
     """Signs certificates. `file` is its own, which clients are given.
 
@@ -64,6 +71,7 @@ class Authority:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self.file = directory / f"{name}.pem"
         made = self._made(self._name, self._key).add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        made = made.add_extension(_SIGNS, critical=True)
         self.file.write_bytes(made.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
 
     def certificate(self, host: str) -> Path:
@@ -85,6 +93,9 @@ class Authority:
         now = datetime.datetime.now(datetime.UTC)
         made = x509.CertificateBuilder().subject_name(subject).issuer_name(self._name).public_key(key.public_key())
         made = made.serial_number(x509.random_serial_number())
+        # Python 3.13 and later insist on what RFC 5280 (4.2.1) wants of certificates.
+        made = made.add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
+        made = made.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         return made.not_valid_before(now - datetime.timedelta(hours=1)).not_valid_after(now + datetime.timedelta(days=1))
 
 
