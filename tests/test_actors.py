@@ -435,7 +435,7 @@ def test_an_end_that_fails_behind_a_status_that_says_otherwise_is_no_end(
     bucket: Bucket, content: Content, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """CompleteMultipartUpload, API reference: a 200 may be followed by an error."""
-    monkeypatch.setattr("autosync.actors.s3.parts._PART_TRIES", 1)
+    monkeypatch.setattr("autosync.actors._parts._PART_TRIES", 1)
     actor = load("s3")(target_container=bucket.name, endpoint_url=bucket.server.url)
     objects = actor._objects  # type: ignore[attr-defined]
     ask = objects.ask_once
@@ -610,7 +610,7 @@ def test_by_a_proxy_a_part_is_sent_with_one_signature_of_the_kind_that_every_ser
 ) -> None:
     (tmp_path / "netrc").write_text("default login joe password the-PASSWORD\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    monkeypatch.setattr("autosync.actors.s3.parts._PART_TRIES", 1)
+    monkeypatch.setattr("autosync.actors._parts._PART_TRIES", 1)
     sent: list[requests.PreparedRequest] = []
     send = requests.adapters.HTTPAdapter.send
 
@@ -738,7 +738,7 @@ def test_an_actor_that_cannot_tell_the_time_is_taken_to_be_right() -> None:
 
 
 def test_actors_are_found_by_name() -> None:
-    assert short_names() == ["file", "http", "rsync", "s3"]
+    assert short_names() == ["azure", "file", "gcs", "http", "rsync", "s3", "swift"]
     assert load("autosync.actors.file.FileActor") is load("file")
     for name in ("nope", "os.path", "autosync.actor.Nope", "no.such", "json.dumps"):
         with pytest.raises(ConfigurationError):

@@ -12,7 +12,7 @@ import pytest
 from conftest import Bucket
 
 from autosync.actors import load
-from autosync.actors.s3.parts import _ROUNDS
+from autosync.actors._parts import ROUNDS
 from autosync.actors.s3.pieces import PART
 from autosync.errors import Torn
 from autosync.reading import SourceFile
@@ -226,7 +226,7 @@ def test_a_part_that_is_tried_again_may_have_changed_meanwhile(bucket: Bucket, p
 
 def test_a_file_that_rests_only_in_the_last_round_is_sent(bucket: Bucket, path: Path, opened: Callable[..., RestlessFile]) -> None:
     path.write_bytes(os.urandom(PART + 7))
-    changes = iter([lambda: poke(path, PART + 1)] * _ROUNDS)
+    changes = iter([lambda: poke(path, PART + 1)] * ROUNDS)
     file = opened(path, lambda count: next(changes, lambda: None)() if count == 7 else None)
 
     load("s3")(target_container=bucket.name, endpoint_url=bucket.server.url).upload(file)

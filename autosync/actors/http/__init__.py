@@ -1,6 +1,6 @@
 """A REST API, such as that of a station's media files: GET lists, PUT uploads, DELETE deletes, and each request is signed.
 
-docs/targets.md specifies it; examples/media_server.py is a server that speaks it.
+docs/targets/http.md specifies it; examples/media_server.py is a server that speaks it.
 """
 
 from __future__ import annotations
@@ -10,28 +10,27 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 from urllib.parse import quote, urlencode, urlsplit
 
 import click
 import requests
-from requests.adapters import HTTPAdapter
 
 from ...actor import Actor, SecretOption
 from ...errors import ConfigurationError, PermanentError, TargetError
 from ...files import File, Listing, Page, PagedListing
 from ...reading import SourceFile
 from .._clock import seconds_ahead
+from .._media import type_of
+from .._sessions import session as new_session
 from .answers import insist, translated
-from .content import SameAgain, pieces, type_of
+from .content import SameAgain, pieces
 from .listing import Told, told
 from .signing import Signed, digest_of
 
 #: Files up to this size are read once, into memory; of larger ones the digest, which comes first, is made by a reading of its own.
 _SMALL = 8 << 20
 _PAGE = 1000
-#: Content that does not fit in memory is read, and given to the socket, in so many bytes.
-_BLOCK = 256 << 10
 #: For so long a server may not be reached, and may not answer, in seconds.
 _TIMEOUT = (10, 60)
 _GONE = {404, 410}
@@ -39,11 +38,6 @@ _GONE = {404, 410}
 _DIGEST = re.compile(r"sha-256=:[A-Za-z0-9+/]{43}=:")
 #: What a key id may be made of (RFC 9651, 3.3.3: strings).
 _KEY_ID = re.compile(r"[\x20-\x7e]+")
-
-
-class _Adapter(HTTPAdapter):
-    def init_poolmanager(self, *args: Any, **more: Any) -> None:
-        super().init_poolmanager(*args, **more, blocksize=_BLOCK)
 
 
 class HttpActor(Actor):
@@ -161,10 +155,8 @@ class HttpActor(Actor):
         try:
             session = self._idle.pop()
         except IndexError:
-            session = requests.Session()
-            session.auth = self._signed  # also so that what ~/.netrc has for the server is not sent
-            for scheme in ("http://", "https://"):
-                session.mount(scheme, _Adapter(pool_connections=1, pool_maxsize=1))
+            session = new_session(1)
+            session.auth = self._signed
         try:
             yield session
         finally:

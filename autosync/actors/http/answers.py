@@ -1,4 +1,4 @@
-"""What answers and errors of an HTTP server mean. docs/targets.md has the table."""
+"""What answers and errors of an HTTP server mean. docs/targets/http.md has the table."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import mimetypes
 from collections.abc import Iterator
 
 from ...errors import Torn
@@ -11,7 +10,6 @@ from ...reading import SourceFile
 from .signing import as_field
 
 _PIECE = 1 << 20
-_UNKNOWN_TYPE = "application/octet-stream"
 
 
 def pieces(file: SourceFile) -> Iterator[bytes]:
@@ -66,9 +64,3 @@ class SameAgain:
         if not self._left and as_field(self._again.digest()) != self._digest:
             raise Torn(f"{self._file.key} changed while it was read")
         return data
-
-
-def type_of(key: str) -> str:
-    """The media type that a name suggests."""
-    # Without what is before it, `data:text/plain,…` is taken for a URL that says its type, with any characters in it.
-    return mimetypes.guess_type(f"./{key}", strict=False)[0] or _UNKNOWN_TYPE

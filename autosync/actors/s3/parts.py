@@ -7,28 +7,18 @@ never arrive, then the UploadId. Whoever comes after a killed worker ends just t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import BinaryIO, NamedTuple, Protocol, TypeVar
+from typing import BinaryIO, NamedTuple, Protocol
 
-from ...errors import PermanentError, SlowDown, TargetError, Torn
+from ...errors import PermanentError, SlowDown
 from ...reading import SourceFile
+from .._parts import send_one_version, tried
 from .errors import NothingSent
 from .headers import Said
-from .pieces import Piece, pieces_of
+from .pieces import pieces_of
 from .wire import CONNECT_SECONDS, READ_SECONDS
-
-T = TypeVar("T")
-
-#: Parts of one file in flight.
-_PARTS_AT_ONCE = 4
-#: Each part, and the end, has tries of its own, with doubling delays from this one on, in seconds: if one failure cost the whole file, a
-#: file of a thousand parts would never arrive at a server that fails now and then.
-_PART_TRIES, _PART_DELAY = 5, 0.25
-#: How often what changed in a file that never rests is sent once more before the whole is given up.
-_ROUNDS = 5
 
 #: How the note of an intention begins; behind it stands when, in seconds since the epoch.
 _INTENTION = "begins "
@@ -85,8 +75,8 @@ class PartsUpload:
         """
         token = self._begin(file, said)
         try:
-            etags = self._send_one_version(file, token)
-            self._tried(file, lambda: self._complete(file, token, etags))
+            etags = send_one_version(file, pieces_of(file.size), partial(self._requests.send, file.key, token))
+            tried(file, lambda: self._complete(file, token, etags))
         except BaseException:
             self._give_up(file, token)
             raise
@@ -136,53 +126,3 @@ class PartsUpload:
         for found in self._requests.begun(key):
             if _EARLIEST - found.unsure <= found.when - when <= _LATEST + found.unsure:
                 yield found.upload
-
-    # The parts
-
-    def _send_one_version(self, file: SourceFile, upload: str) -> dict[int, str]:
-        """Send all parts, and those again that a file which never rests has changed meanwhile. Returns the ETags by part number."""
-        numbers = {piece: number for number, piece in enumerate(pieces_of(file.size), 1)}
-        etags = self._send_parts(file, upload, numbers, numbers)
-        for rounds_left in range(_ROUNDS, -1, -1):
-            try:
-                file.verify()
-                break
-            except Torn as torn:
-                if not torn.pieces or not rounds_left:
-                    raise
-                etags |= self._send_parts(file, upload, numbers, torn.pieces)
-        return etags
-
-    def _send_parts(self, file: SourceFile, upload: str, numbers: dict[Piece, int], pieces: Iterable[Piece]) -> dict[int, str]:
-        etags: dict[int, str] = {}
-        with ThreadPoolExecutor(file.at_once(_PARTS_AT_ONCE), "autosync-part") as pool:
-            waiting = {pool.submit(self._send_part, file, upload, numbers[piece], piece): numbers[piece] for piece in pieces}
-            try:
-                for sent in as_completed(waiting):
-                    etags[waiting[sent]] = sent.result()
-            except BaseException:
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
-        return etags
-
-    def _send_part(self, file: SourceFile, upload: str, number: int, piece: Piece) -> str:
-        def send() -> str:
-            file.ask()
-            return self._requests.send(file.key, upload, number, file.part(*piece), piece[1])
-
-        # The upload is completed with the ETag of the try that was answered, so another one that the server kept is no danger.
-        return self._tried(file, send, partial(file.forget, *piece))
-
-    def _tried(self, file: SourceFile, act: Callable[[], T], again: Callable[[], None] = lambda: None) -> T:
-        """Do something, a few times if it must be; `again` is called before each time but the first."""
-        for tries in range(_PART_TRIES - 1):
-            try:
-                return act()
-            except PermanentError:
-                raise
-            except TargetError as error:
-                if isinstance(error, SlowDown):
-                    file.refused()
-                time.sleep(_PART_DELAY * 2**tries)
-                again()
-        return act()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from .._parts import Piece
+
 #: Size of the parts; S3 allows 10,000 of them, so very large files have larger ones.
 PART = 8 << 20
 _MOST_PARTS = 10_000
-
-Piece = tuple[int, int]
 
 
 def pieces_of(size: int) -> Iterator[Piece]:

@@ -9,22 +9,17 @@ from typing import Any, BinaryIO
 
 import requests
 from botocore.exceptions import ConnectTimeoutError, EndpointConnectionError
-from requests.adapters import HTTPAdapter
 
 from ...errors import TargetError
+from .._sessions import session
 from .clients import uploads_of
 from .errors import NothingSent, answered, translated
 from .headers import Said
 from .parts import Begun
-from .wire import BLOCK, CONNECT_SECONDS, READ_SECONDS
+from .wire import CONNECT_SECONDS, READ_SECONDS
 
 #: With these, nothing has reached the server.
 _NOT_SENT = (EndpointConnectionError, ConnectTimeoutError)
-
-
-class _Adapter(HTTPAdapter):
-    def init_poolmanager(self, *args: Any, **more: Any) -> None:
-        super().init_poolmanager(*args, **more, blocksize=BLOCK)
 
 
 class ProxiedUploads:
@@ -40,10 +35,7 @@ class ProxiedUploads:
         self._client = client
         self._bucket = bucket
         self._where = where
-        self._http = requests.Session()
-        self._http.auth = lambda request: request  # the URLs are signed; what ~/.netrc has for the server would be sent beside that
-        for scheme in ("http://", "https://"):
-            self._http.mount(scheme, _Adapter(pool_connections=4, pool_maxsize=64))
+        self._http = session(64)
 
     def begin(self, key: str, about: Said) -> tuple[str, bool]:
         """Begin one. If boto3 has asked twice, there may be two."""

@@ -1,0 +1,92 @@
+"""Large files go up in parts, several at a time, and all of them together are one version of the file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
+from typing import BinaryIO, TypeVar
+
+from ..errors import PermanentError, SlowDown, TargetError, Torn
+from ..reading import SourceFile
+
+T = TypeVar("T")
+
+#: Offset and length of a part.
+Piece = tuple[int, int]
+#: Sends a part, given its number, its content and how long that is, and returns its ETag.
+Send = Callable[[int, BinaryIO, int], str]
+
+#: Parts of one file in flight.
+_PARTS_AT_ONCE = 4
+#: Each part, and the end, has tries of its own, with doubling delays from this one on, in seconds: if one failure cost the whole file, a
+#: file of a thousand parts would never arrive at a server that fails now and then.
+_PART_TRIES, _PART_DELAY = 5, 0.25
+#: How often what changed in a file that never rests is sent once more before the whole is given up.
+ROUNDS = 5
+
+
+def send_one_version(file: SourceFile, pieces: Iterable[Piece], send: Send) -> dict[int, str]:
+    """Send all parts, and those again that a file which never rests has changed meanwhile.
+
+    Args:
+        file: whose parts they are.
+        pieces: in their order.
+        send: asked for several at once, from threads of their own.
+
+    Returns:
+        The ETags by part number, from 1 on.
+
+    Raises:
+        TargetError: the target did not take one.
+        Torn: the file changed.
+    """
+    numbers = {piece: number for number, piece in enumerate(pieces, 1)}
+    etags = _send_parts(file, numbers, numbers, send)
+    for rounds_left in range(ROUNDS, -1, -1):
+        try:
+            file.verify()
+            break
+        except Torn as torn:
+            if not torn.pieces or not rounds_left:
+                raise
+            etags |= _send_parts(file, numbers, torn.pieces, send)
+    return etags
+
+
+def tried(file: SourceFile, act: Callable[[], T], again: Callable[[], None] = lambda: None) -> T:
+    """Do something, a few times if it must be; `again` is called before each time but the first."""
+    for tries in range(_PART_TRIES - 1):
+        try:
+            return act()
+        except PermanentError:
+            raise
+        except TargetError as error:
+            if isinstance(error, SlowDown):
+                file.refused()
+            time.sleep(_PART_DELAY * 2**tries)
+            again()
+    return act()
+
+
+def _send_parts(file: SourceFile, numbers: dict[Piece, int], pieces: Iterable[Piece], send: Send) -> dict[int, str]:
+    etags: dict[int, str] = {}
+    with ThreadPoolExecutor(file.at_once(_PARTS_AT_ONCE), "autosync-part") as pool:
+        waiting = {pool.submit(_send_part, file, numbers[piece], piece, send): numbers[piece] for piece in pieces}
+        try:
+            for sent in as_completed(waiting):
+                etags[waiting[sent]] = sent.result()
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    return etags
+
+
+def _send_part(file: SourceFile, number: int, piece: Piece, send: Send) -> str:
+    def once() -> str:
+        file.ask()
+        return send(number, file.part(*piece), piece[1])
+
+    # The upload is completed with the ETag of the try that was answered, so another one that the server kept is no danger.
+    return tried(file, once, partial(file.forget, *piece))
