@@ -24,6 +24,7 @@ demo: $(READY) ## Mirror a sample tree into a local S3 server, live (ONCE=1: end
 	@$(BIN)/python lab/demo.py
 
 test: $(READY) ## Run all tests (ARGS="..." for pytest)
+	@$(BIN)/python -m lab.azurite
 	@$(BIN)/python -m pytest $(ARGS)
 
 soak: $(READY) ## Random operations and accidents for some minutes (SEED=7 OPERATIONS=4000)
@@ -73,5 +74,5 @@ lock: ## Choose the newest versions again and pin them in requirements-dev.txt
 	@echo 'Written: $(LOCK). Now: make check'
 
 clean: ## Remove what was made here
-	rm -rf .venv .venv-* .demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* .azurite .demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -7,11 +7,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import psutil
 import pytest
@@ -23,6 +25,7 @@ from lab.hosts import Host
 from lab.servers import Missing, Moto, S3Server, SeaweedFS, Server, Valkey, wait_until
 
 BIN = Path(sys.executable).parent
+AnyServer = TypeVar("AnyServer", bound=Server)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -34,7 +37,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No test sees the settings, credentials or state of whoever runs it."""
     for name in list(os.environ):
-        if name.startswith(("AUTOSYNC_", "AWS_", "CELERY_", "BOTO_")):
+        if name.startswith(("AUTOSYNC_", "AWS_", "AZURE_", "BOTO_", "CELERY_", "GOOGLE_", "OS_", "ST_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
@@ -47,7 +50,8 @@ def lacking(what: str) -> NoReturn:
     pytest.skip(what)
 
 
-def _running(make: Callable[[], Server]) -> Iterator[Server]:
+def running(make: Callable[[], AnyServer]) -> Iterator[AnyServer]:
+    """For fixtures: a server as long as it is needed."""
     try:
         server = make()
     except Missing as missing:
@@ -62,13 +66,13 @@ def _running(make: Callable[[], Server]) -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
     """A Valkey for the whole session."""
-    yield from _running(lambda: Valkey(tmp_path_factory.mktemp("valkey")))  # type: ignore[misc]
+    yield from running(lambda: Valkey(tmp_path_factory.mktemp("valkey")))
 
 
 @pytest.fixture
 def own_valkey(tmp_path: Path) -> Iterator[Valkey]:
     """A Valkey for one test, which may kill, freeze or empty it."""
-    yield from _running(lambda: Valkey(tmp_path / "valkey"))  # type: ignore[misc]
+    yield from running(lambda: Valkey(tmp_path / "valkey"))
 
 
 @pytest.fixture
@@ -81,13 +85,13 @@ def broker(valkey: Valkey) -> str:
 @pytest.fixture(scope="session")
 def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
     """SeaweedFS for the whole session."""
-    yield from _running(lambda: SeaweedFS(tmp_path_factory.mktemp("seaweed")))  # type: ignore[misc]
+    yield from running(lambda: SeaweedFS(tmp_path_factory.mktemp("seaweed")))
 
 
 @pytest.fixture(scope="session")
 def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moto]:
     """moto's server for the whole session."""
-    yield from _running(lambda: Moto(tmp_path_factory.mktemp("moto")))  # type: ignore[misc]
+    yield from running(lambda: Moto(tmp_path_factory.mktemp("moto")))
 
 
 class Bucket:
@@ -142,6 +146,60 @@ def content(tmp_path: Path) -> Iterator[Content]:
     made = Content(tmp_path)
     yield made
     made.close()
+
+
+class Refusing:
+    """A server that answers every request with a status, and counts them."""
+
+    def __init__(self, status: int, body: bytes = b"") -> None:
+        self.asked: list[str] = []
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_PUT(handler) -> None:  # noqa: N805
+                handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
+                self.asked.append(handler.command)
+                handler.send_response(status)
+                handler.send_header("Content-Length", str(len(body)))
+                handler.end_headers()
+                if handler.command != "HEAD":
+                    handler.wfile.write(body)
+
+            do_GET = do_POST = do_DELETE = do_HEAD = do_PUT  # noqa: N815
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No proxy of whoever runs the test is used."""
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def refusing() -> Iterator[Callable[..., Refusing]]:
+    """Starts servers that refuse everything: give a status, and what they say."""
+    servers: list[Refusing] = []
+
+    def start(*said: Any) -> Refusing:
+        servers.append(Refusing(*said))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
 
 
 def on_disk(tree: Path) -> dict[str, int]:

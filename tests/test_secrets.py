@@ -14,7 +14,7 @@ import psutil
 import pytest
 import redis
 from celery.app.utils import filter_hidden_settings
-from conftest import BIN, Bucket, Programs, _running
+from conftest import BIN, Bucket, Programs, running
 from test_trust import ask, desk, names_in, rule_of_the_runbook  # noqa: F401 - desk is a fixture
 
 from autosync.actor import Actor, SecretOption, without_secrets
@@ -198,7 +198,7 @@ def test_a_secret_is_taken_from_where_nobody_sees_it(way: str, programs: Program
 
 @pytest.fixture
 def locked(tmp_path: Path) -> Iterator[LockedValkey]:
-    yield from _running(lambda: LockedValkey(tmp_path / "valkey", [rule_of_the_runbook()]))  # type: ignore[misc]
+    yield from running(lambda: LockedValkey(tmp_path / "valkey", [rule_of_the_runbook()]))
 
 
 @pytest.mark.slow

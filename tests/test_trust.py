@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import redis
-from conftest import Program, Programs, _running
+from conftest import Program, Programs, running
 from kombu.exceptions import OperationalError
 
 from autosync.celery import sending_app
@@ -290,7 +290,7 @@ def rule_of_the_runbook() -> str:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LockedValkey]:
     rules = [rule_of_the_runbook(), rule_of_the_runbook().replace("user autosync ", "user less ").replace("+lpush ", ""),
              rule_of_the_runbook().replace("user autosync ", "user deaf ").replace("&autosync:/0.celery.pidbox ", "")]  # fmt: skip
-    yield from _running(lambda: LockedValkey(tmp_path_factory.mktemp("locked"), rules))  # type: ignore[misc]
+    yield from running(lambda: LockedValkey(tmp_path_factory.mktemp("locked"), rules))
 
 
 @pytest.fixture
@@ -544,7 +544,7 @@ def strict(tmp_path: Path) -> Iterator[RedisWithTls]:
     (tmp_path / "certificates").mkdir()
     authority = Authority(tmp_path / "certificates", "authority")
     rule = rule_of_the_runbook().replace(" +client|setinfo", "")  # as it says there: Debian has Redis 7.0
-    yield from _running(lambda: RedisWithTls(tmp_path / "redis", [rule], authority))  # type: ignore[misc]
+    yield from running(lambda: RedisWithTls(tmp_path / "redis", [rule], authority))
 
 
 def test_a_fleet_on_a_redis_that_speaks_tls_itself_and_wants_certificates_too(

@@ -1,0 +1,139 @@
+"""Azurite, Microsoft's emulator of Azure Blob Storage (https://github.com/Azure/Azurite), as a server for tests.
+
+`python -m lab.azurite` installs it; otherwise the first test that needs it does.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from urllib.parse import quote, urlencode
+from xml.sax.saxutils import unescape
+
+import requests
+
+from .servers import Missing, Server, free_port
+
+#: The account that every Azurite has, and its well-known key.
+ACCOUNT = "devstoreaccount1"
+ACCOUNT_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+_PINNED = Path(__file__).parent / "npm"
+_INSTALLED = Path(__file__).parent.parent / ".azurite"
+_NEVER = "2099-01-01T00:00:00Z"
+
+
+def installed() -> Path:
+    """The directory of an Azurite of the pinned version. It is installed once, which takes half a minute and 190 MB; other versions go.
+
+    Raises:
+        Missing: there is no npm.
+        RuntimeError: npm could not install it.
+    """
+    npm = shutil.which("npm")
+    if npm is None or shutil.which("node") is None:
+        raise Missing("npm of Node.js, which Azurite needs,")
+    lock = (_PINNED / "package-lock.json").read_bytes()
+    place = _INSTALLED / hashlib.sha256(lock).hexdigest()[:16]
+    if not place.exists():
+        # Made beside its place, so that what is there is whole, though several may be at it.
+        making = _INSTALLED / f"making-{os.getpid()}"
+        shutil.rmtree(making, ignore_errors=True)
+        shutil.copytree(_PINNED, making)
+        words = [npm, "ci", "--omit=dev", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+        run = subprocess.run(words, cwd=making, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+        if run.returncode:
+            shutil.rmtree(making, ignore_errors=True)
+            raise RuntimeError(f"npm could not install Azurite: {run.stderr.strip()[-500:]}")
+        try:
+            making.rename(place)
+        except OSError:
+            shutil.rmtree(making)  # another one was quicker
+    return place
+
+
+class Azurite(Server):
+    """Azurite's blob service, in memory. Checks keys and signatures; takes a backslash for a slash; lists in the order of UTF-16."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self._main = installed() / "node_modules/azurite/dist/src/blob/main.js"
+        self._port = free_port()
+        self.url = f"http://127.0.0.1:{self._port}/{ACCOUNT}"
+
+    def command(self) -> list[str]:
+        return [
+            str(shutil.which("node")), str(self._main), "--inMemoryPersistence", "--silent", "--skipApiVersionCheck", "--disableTelemetry",
+            "--disableProductStyleUrl", "--blobPort", str(self._port),
+        ]  # fmt: skip
+
+    def answers(self) -> bool:
+        try:
+            return requests.get(self.url, timeout=2).status_code < 500
+        except requests.RequestException:
+            return False
+
+    def account_signature(self, permissions: str = "rwdlac") -> str:
+        """A SAS token of the account (learn.microsoft.com, Create an account SAS)."""
+        said = {"sv": "2020-12-06", "ss": "b", "srt": "sco", "sp": permissions, "se": _NEVER}
+        lines = [ACCOUNT, permissions, said["ss"], said["srt"], "", _NEVER, "", "", said["sv"], "", ""]
+        return urlencode({**said, "sig": _signed(lines)})
+
+    def signature(self, container: str, permissions: str = "racwdl", expires: str = _NEVER) -> str:
+        """A SAS token of a container (learn.microsoft.com, Create a service SAS)."""
+        said = {"sv": "2020-12-06", "sr": "c", "sp": permissions, "se": expires}
+        lines = [permissions, "", expires, f"/blob/{ACCOUNT}/{container}", "", "", "", said["sv"], said["sr"], *[""] * 7]
+        return urlencode({**said, "sig": _signed(lines)})
+
+    def create(self, container: str) -> None:
+        """Make a container."""
+        self._ask("PUT", container, "restype=container")
+
+    def put(self, container: str, key: str, content: bytes) -> None:
+        """Store an object as another program would, under any name."""
+        self._ask("PUT", f"{container}/{quote(key)}", "", content, {"x-ms-blob-type": "BlockBlob"})
+
+    def read(self, container: str, key: str) -> requests.Response:
+        """An object, with its headers."""
+        return self._ask("GET", f"{container}/{quote(key)}", "")
+
+    def blocks(self, container: str, key: str) -> int:
+        """How many blocks were sent for an object that is no object yet."""
+        try:
+            return self._ask("GET", f"{container}/{quote(key)}", "comp=blocklist&blocklisttype=uncommitted").text.count("<Block>")
+        except requests.HTTPError as error:
+            if error.response.status_code == 404:
+                return 0
+            raise
+
+    def names(self, container: str) -> list[str]:
+        """What a container has."""
+        found = self._ask("GET", container, "restype=container&comp=list").text
+        return [unescape(name) for name in re.findall(r"<Name>(.*?)</Name>", found, re.DOTALL)]
+
+    def _ask(self, method: str, path: str, query: str, content: bytes = b"", headers: dict[str, str] | None = None) -> requests.Response:
+        request = requests.Request(method, self.url, data=content, headers=headers).prepare()
+        request.url = f"{self.url}/{path}?{query}&{self.account_signature()}"  # requests would leave out dot segments
+        with requests.Session() as session:
+            answer = session.send(request, timeout=20)
+        answer.raise_for_status()
+        return answer
+
+
+def _signed(lines: list[str]) -> str:
+    said = "\n".join(lines).encode()
+    return base64.b64encode(hmac.new(base64.b64decode(ACCOUNT_KEY), said, hashlib.sha256).digest()).decode()
+
+
+if __name__ == "__main__":
+    try:
+        installed()
+    except Missing as missing:
+        print(f"{missing} is not installed: there are no tests with it")
+    except RuntimeError as error:  # the tests say it again
+        print(error)
