@@ -35,7 +35,7 @@ def actor_option() -> click.Option:
         default="s3",
         show_default=True,
         metavar="NAME",
-        help="Kind of target: s3, file, rsync, http, or module.Class of your own.",
+        help="Kind of target: s3, file, rsync, http, swift, azure, gcs, or module.Class of your own.",
     )
 
 

@@ -1,4 +1,4 @@
-"""A server for `--actor http`: the API of docs/targets.md, in one file, to learn from or to begin with.
+"""A server for `--actor http`: the API of docs/targets/http.md, in one file, to learn from or to begin with.
 
     pip install http-message-signatures
     python media_server.py --directory /srv/media --secret @/etc/media-secret --port 8080

@@ -102,7 +102,7 @@ BAD_INPUT = {
     "neither file nor directory": (["--actor=file", "--target-container={target}", "/dev/null"], 2, "neither a directory nor a file"),
     "filter does not compile": (["--actor=file", "--target-container={target}", "--source-filter=(", "{tree}"], 2, "--source-filter '('"),
     "exclude does not compile": (["--actor=file", "--target-container={target}", "--source-exclude=[", "{tree}"], 2, "--source-exclude"),
-    "unknown actor": (["--actor=nope", "{tree}"], 2, "there is no actor 'nope'; known are file, http, rsync, s3"),
+    "unknown actor": (["--actor=nope", "{tree}"], 2, "there is no actor 'nope'; known are azure, file, gcs, http, rsync, s3, swift"),
     "unknown module": (["--actor=no.such.Actor", "{tree}"], 2, "there is no actor 'no.such.Actor'"),
     "not an actor": (["--actor=os.path", "{tree}"], 2, "os.path is not a subclass of autosync.Actor"),
     "unknown option": (["--nope", "{tree}"], 2, "No such option '--nope'"),

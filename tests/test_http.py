@@ -371,7 +371,7 @@ def test_the_example_in_the_docs_is_signed_as_it_says() -> None:
 
     from autosync.actors.http.signing import COVERED, COVERED_CONTENT, TAG, OneKey, digest_of
 
-    page = (EXAMPLES.parent / "docs" / "targets.md").read_text()
+    page = (EXAMPLES.parent / "docs" / "targets" / "http.md").read_text()
     first, *rows = page.partition("```\nPUT ")[2].partition("\n```")[0].splitlines()
     headers = dict(row.split(": ", 1) for row in rows)
     message = SimpleNamespace(method="PUT", url=f"https://{headers['Host']}{first.split()[0]}", headers=headers)

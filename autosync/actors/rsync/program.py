@@ -1,4 +1,4 @@
-"""The rsync program, and what its errors mean. rsync(1), EXIT VALUES; docs/targets.md has the table."""
+"""The rsync program, and what its errors mean. rsync(1), EXIT VALUES; docs/targets/rsync.md has the table."""
 
 from __future__ import annotations
 

@@ -1,0 +1,414 @@
+"""OpenStack Swift, and Rackspace Cloud Files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sys
+import time
+from collections.abc import Collection, Iterator, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, BinaryIO, ClassVar, cast
+from urllib.parse import quote, unquote, urlsplit
+
+import click
+import swiftclient.client
+
+from ...actor import Actor, SecretOption
+from ...errors import ConfigurationError, PermanentError, TargetError, TargetRefused
+from ...files import File, Listing, Page, PagedListing
+from ...reading import SourceFile
+from .._clock import seconds_ahead
+from .._media import type_of
+from .._parts import send_one_version, tried
+from .access import VERSIONS, Access, Login
+from .answers import answered_with, meaning
+from .segments import LONGEST_NAME, Segments, Summed, etag_of, pieces_of
+
+#: Files up to this size are read once, into memory.
+_SMALL = 8 << 20
+_READ = 1 << 20
+#: So many are deleted with one request; Swift's own limit is ten times that.
+_DELETED_AT_ONCE = 1000
+_NOT_FOUND, _PRECONDITION_FAILED = 404, 412
+#: How an etag is marked that is one of a large object.
+_LARGE = "-slo"
+_MD5 = re.compile(r"[0-9a-f]{32}(?:-slo)?")
+
+
+class SwiftActor(Actor):
+    """Objects in a container."""
+
+    container_is: ClassVar[str] = "container"
+    options: ClassVar[Sequence[click.Option]] = (
+        click.Option(["--auth-url"], metavar="URL", help="Identity service: https://keystone.example.org/v3"),
+        click.Option(["--auth-version"], type=click.Choice(VERSIONS), help="Version of the identity service, if its URL does not tell."),
+        click.Option(["--user"], metavar="NAME", help="User. Of version 1: ACCOUNT:USER."),
+        SecretOption(["--password"], help="Password of the user; of Rackspace: the API key."),
+        click.Option(["--project"], metavar="NAME", help="Project (tenant) that the container is in."),
+        click.Option(["--user-domain"], metavar="NAME", default="Default", show_default=True, help="Domain of the user."),
+        click.Option(["--project-domain"], metavar="NAME", default="Default", show_default=True, help="Domain of the project."),
+        click.Option(["--application-credential"], metavar="ID", help="Application credential to use in place of a user."),
+        SecretOption(["--application-credential-secret"], help="Secret of the application credential."),
+        click.Option(["--region"], metavar="NAME", help="Region, if the catalog has several."),
+        click.Option(
+            ["--interface"], type=click.Choice(["public", "internal", "admin"]), default="public", show_default=True,
+            help="Which of the addresses in the catalog; internal is Rackspace's ServiceNet.",
+        ),
+        click.Option(["--storage-url"], metavar="URL", help="Address of the account in place of that in the catalog."),
+        click.Option(
+            ["--segment-size"], metavar="MIB", type=click.IntRange(1, 5120), default=256, show_default=True,
+            help="Larger files are sent as segments of this size.",
+        ),
+    )  # fmt: skip
+
+    auth_url: str | None = None
+    auth_version: str | None = None
+    user: str | None = None
+    password: str | None = None
+    project: str | None = None
+    user_domain: str | None = None
+    project_domain: str | None = None
+    application_credential: str | None = None
+    application_credential_secret: str | None = None
+    region: str | None = None
+    interface: str | None = None
+    storage_url: str | None = None
+    segment_size: int | None = None
+
+    def __init__(self, **settings: object) -> None:
+        super().__init__(**settings)
+        for option in ("auth_url", "storage_url"):
+            _insist_on_url(option, getattr(self, option))
+        if not self.auth_url:
+            raise ConfigurationError("--auth-url is missing", "give the URL of the identity service")
+        self._name = str(self.target_container)
+        if "/" in self._name or len(self._name.encode()) > 256 - len("_segments"):
+            raise ConfigurationError(
+                f"--target-container {self._name} cannot be the name of a container", "names are short and have no slash"
+            )
+        self._access = Access(self._login(self.auth_url), self.region, self.interface or "public", self.storage_url)
+        self._segment_size = (self.segment_size or 256) << 20
+        self._segments = Segments(self._access, self._name, _described, self._delete_all)
+        self._bulk = True
+
+    def _login(self, url: str) -> Login:
+        credential = None
+        if self.application_credential:
+            if not self.application_credential_secret:
+                raise ConfigurationError("--application-credential-secret is missing", "give it as @FILE, or in the environment")
+            credential = (self.application_credential, self.application_credential_secret)
+        domains = {"user_domain": self.user_domain or "Default", "project_domain": self.project_domain or "Default"}
+        return Login(url, self.auth_version, self.user, self.password, self.project, **domains, credential=credential)
+
+    # What is asked of an actor
+
+    def check(self) -> None:
+        """See that the login works, and that the container is there."""
+        self._access.ask(self._container, partial(_listed, container=self._name, prefix="", after="", limit=1))
+
+    def list(self, prefix: str = "") -> Listing:
+        """Objects by pages, in the order of bytes."""
+        return PagedListing(self._pages(prefix) if _is_text(prefix) else (), already_sorted=True)
+
+    def _pages(self, prefix: str) -> Iterator[Page]:
+        prefix = prefix.rstrip(chr(sys.maxunicode))  # Swift looks for what comes behind it, and fails; what is listed too much is left out
+        after = ""
+        while found := self._access.ask(self._container, partial(_listed, container=self._name, prefix=prefix, after=after)):
+            yield Page(
+                [one["name"] for one in found],
+                [one["bytes"] for one in found],
+                [_moment(one["last_modified"]) for one in found],
+                [_etag(one) for one in found],
+            )
+            after = found[-1]["name"]
+
+    def upload(self, file: File) -> None:
+        """Send one file: in one request, or as segments if it is large."""
+        source = cast(SourceFile, file)
+        self._insist_on(source.key)
+        if source.size > self._segment_size:
+            self._send_segments(source)
+        elif source.size > _SMALL:
+            self._send_stream(source)
+        else:
+            self._send(source)
+
+    def delete(self, file: File) -> None:
+        """Delete one object, and what it is made of."""
+        (answer,) = self.delete_many([file])
+        if answer is not None:
+            raise answer
+
+    def delete_many(self, files: Sequence[File]) -> Sequence[Exception | None]:
+        """Delete several objects at once. Segments go first, so that none are left whose object is gone."""
+        keys = [file.key for file in files if self._refusal(file.key) is None]
+        answers: dict[str, TargetError | None] = {}
+        for start in range(0, len(keys), _DELETED_AT_ONCE):
+            answers |= self._delete_page(keys[start : start + _DELETED_AT_ONCE])
+        return [answers.get(file.key) for file in files]
+
+    def can_match(self, listed: File) -> bool:
+        """ETags are MD5s; of a large object, that of the ETags of its segments."""
+        return _MD5.fullmatch(listed.etag or "") is not None
+
+    def matches(self, file: File, etag: str) -> bool:
+        """Compare the MD5, for a large object with what it would be if it were sent now."""
+        source = cast(SourceFile, file)
+        if etag.endswith(_LARGE):
+            return etag_of(_md5(source, *piece) for piece in pieces_of(source.size, self._segment_size)) + _LARGE == etag
+        return _md5(source, 0, source.size) == etag
+
+    def abandon(self, key: str, token: str) -> None:
+        """Remove the segments of an upload, unless it is what the object is made of by now; then those of others."""
+        if self._segments.is_live(key, token):
+            self._segments.remove(key, but=token)
+        else:
+            self._delete_all(self._segments.container, [one.name for one in self._segments.of([key]) if one.token == token])
+
+    def clock_ahead(self) -> float:
+        """By the Date of an answer."""
+
+        def do(url: str, token: str, connection: Any) -> str:
+            return str(swiftclient.client.head_container(url, token, self._name, http_conn=connection).get("date", ""))
+
+        self._access.ask(self._container, do)  # the login takes its time
+        before = time.time()
+        date = self._access.ask(self._container, do)
+        return seconds_ahead(date, before, time.time())
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._access.close()
+
+    # Uploading
+
+    def _send(self, file: SourceFile) -> None:
+        """If there is no such object yet, which is most often so, no segments of an older one have to be looked for."""
+        content = file.content()
+        for _ in file.at_pace(content):
+            pass
+        etag = hashlib.md5(content, usedforsecurity=False).hexdigest()
+        if self._put(file, content, etag, new=True):
+            return
+        file.ask()
+        self._put(file, content, etag)
+        file.ask()
+        self._segments.remove(file.key)
+
+    def _send_stream(self, file: SourceFile) -> None:
+        """The same with a file that does not fit in memory: that it is there is asked for before, and not told in the middle."""
+        file.ask()
+        was_there = self._is_there(file.key)
+        self._put(file, file.open())
+        if was_there:
+            file.ask()
+            self._segments.remove(file.key)
+
+    def _put(self, file: SourceFile, content: bytes | BinaryIO, etag: str = "", *, new: bool = False) -> bool:
+        """Make an object; only if there is none yet, if it is to be `new`. Returns whether it was made."""
+        headers = _described(file.key, file.mtime_ns) | ({"If-None-Match": "*"} if new else {})
+
+        def do(url: str, token: str, connection: Any) -> None:
+            put = partial(swiftclient.client.put_object, url, token, self._name, file.key, headers=headers, http_conn=connection)
+            if isinstance(content, bytes):
+                put(contents=content, etag=etag, chunk_size=None)
+                return
+            content.seek(0)
+            summed = Summed(content)
+            summed.insist(file.key, put(contents=summed, content_length=file.size, chunk_size=_READ))
+
+        try:
+            self._access.ask(file.key, do)
+        except PermanentError as error:
+            if new and answered_with(error) == _PRECONDITION_FAILED:
+                return False
+            raise
+        return True
+
+    def _is_there(self, key: str) -> bool:
+        def do(url: str, token: str, connection: Any) -> bool:
+            try:
+                swiftclient.client.head_object(url, token, self._name, key, http_conn=connection)
+            except swiftclient.client.ClientException as error:
+                if error.http_status == _NOT_FOUND:
+                    return False
+                raise
+            return True
+
+        return self._access.ask(key, do)
+
+    def _send_segments(self, file: SourceFile) -> None:
+        token = self._segments.begin(file)
+        file.begun(token)
+        try:
+            send = partial(self._segments.send, file.key, token)
+            etags = send_one_version(file, pieces_of(file.size, self._segment_size), send)
+            tried(file, lambda: self._complete(file, token, etags))
+        except BaseException:
+            self._give_up(file, token)
+            raise
+        file.ended(token)
+
+    def _complete(self, file: SourceFile, token: str, etags: dict[int, str]) -> None:
+        file.ask()
+        self._segments.complete(file.key, token, etags)
+
+    def _give_up(self, file: SourceFile, token: str) -> None:
+        try:
+            self.abandon(file.key, token)
+        except Exception:  # noqa: S110 - what counts is the first error; what is left is abandoned with the next try
+            pass
+        else:
+            file.ended(token)
+
+    # Deleting
+
+    def _delete_page(self, keys: Sequence[str]) -> dict[str, TargetError | None]:
+        try:
+            segments = [*self._segments.of(keys)]
+            failed = self._delete_from(self._segments.container, [one.name for one in segments])
+        except TargetError as error:
+            return dict.fromkeys(keys, error)
+        answers: dict[str, TargetError | None] = {one.key: failed[one.name] for one in segments if one.name in failed}
+        try:
+            return answers | self._delete_from(self._name, [key for key in keys if key not in answers])
+        except TargetError as error:
+            return dict.fromkeys(keys, error) | answers
+
+    def _delete_all(self, container: str, names: Collection[str]) -> None:
+        for error in self._delete_from(container, names).values():
+            raise error
+
+    def _delete_from(self, container: str, names: Collection[str]) -> dict[str, TargetError]:
+        """Delete objects. Returns what went wrong with which; that one is not there is not wrong."""
+        left = [*names]
+        failed: dict[str, TargetError] = {}
+        while left and self._bulk:
+            found = self._delete_together(container, left[:_DELETED_AT_ONCE])
+            if found is None:
+                self._bulk = False
+                break
+            failed |= found
+            del left[:_DELETED_AT_ONCE]
+        for name in left:
+            try:
+                self._delete_one(container, name)
+            except TargetError as error:
+                failed[name] = error
+        return failed
+
+    def _delete_together(self, container: str, names: Sequence[str]) -> dict[str, TargetError] | None:
+        """With one request (https://docs.openstack.org/swift/latest/api/bulk-delete.html). None if this Swift does not know it."""
+        body = "".join(f"/{quote(container)}/{quote(name)}\n" for name in names).encode()
+        headers = {"Content-Type": "text/plain", "Accept": "application/json"}
+
+        def do(url: str, token: str, connection: Any) -> bytes:
+            _, told = swiftclient.client.post_account(url, token, headers, http_conn=connection, query_string="bulk-delete", data=body)
+            return cast(bytes, told)
+
+        try:
+            told = json.loads(self._access.ask(container, do))
+            status, errors, done = str(told["Response Status"]), told["Errors"], told["Number Deleted"] + told["Number Not Found"]
+        except PermanentError as error:
+            if isinstance(error, TargetRefused):
+                raise
+            return None
+        except (ValueError, KeyError, TypeError):
+            return None
+        return self._failed(container, names, status, errors, done)
+
+    def _failed(self, container: str, names: Sequence[str], status: str, errors: Any, done: int) -> dict[str, TargetError]:
+        failed: dict[str, TargetError] = {}
+        for path, said in errors:
+            name = unquote(path).removeprefix("/").removeprefix(f"{container}/")
+            failed[name] = meaning(int(said[:3]), f"{name} in {container}", said[4:])
+        if status.startswith("200") or (errors and done + len(errors) == len(names)):
+            return failed
+        rest = meaning(int(status[:3]), f"deleting from {container}", status[4:])
+        return {name: failed.get(name, rest) for name in names}
+
+    def _delete_one(self, container: str, name: str) -> None:
+        def do(url: str, token: str, connection: Any) -> None:
+            try:
+                swiftclient.client.delete_object(url, token, container, name, http_conn=connection)
+            except swiftclient.client.ClientException as error:
+                if error.http_status != _NOT_FOUND:
+                    raise
+
+        self._insist_on(name)
+        self._access.ask(name, do)
+
+    # Keys
+
+    @property
+    def _container(self) -> str:
+        return f"{self.container_is} {self._name}"
+
+    def _insist_on(self, key: str) -> None:
+        """Raises `PermanentError` if the target cannot have this key."""
+        said = self._refusal(key)
+        if said is None and {".", ".."} & {*key.split("/")}:
+            said = "its path has . or .. as a part, which HTTP leaves out"  # RFC 3986, 5.2.4
+        if said is not None:
+            raise PermanentError(f"{key!r} cannot be a key in Swift: {said}", "rename the file, or use --source-prefix")
+
+    def _refusal(self, key: str) -> str | None:
+        """Why there is no object of this name."""
+        if not key:
+            return "it is empty"
+        if not _is_text(key) or "\0" in key:
+            return "it is not UTF-8 without NUL"
+        length = len(key.encode())
+        return f"it has {length:,} bytes, and {LONGEST_NAME:,} are allowed" if length > LONGEST_NAME else None
+
+
+def _listed(url: str, token: str, connection: Any, *, container: str, prefix: str, after: str, limit: int | None = None) -> Any:
+    """One page of a listing."""
+    return swiftclient.client.get_container(
+        url, token, container, marker=after or None, prefix=prefix or None, limit=limit, http_conn=connection
+    )[1]
+
+
+def _described(key: str, mtime_ns: int) -> dict[str, str]:
+    """What is said of an object: its type, and when the file was modified, as rclone and swift(1) write and read it."""
+    return {"Content-Type": type_of(key), "X-Object-Meta-Mtime": f"{mtime_ns // 10**9}.{mtime_ns % 10**9:09}"}
+
+
+def _etag(one: dict[str, Any]) -> str | None:
+    large = one.get("slo_etag")
+    return large.strip('"') + _LARGE if large else one.get("hash")
+
+
+def _moment(text: str) -> float:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
+
+
+def _md5(file: SourceFile, offset: int, length: int) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
+    while length:
+        data = file.look_at(offset, min(_READ, length))
+        file.passing(0)
+        digest.update(data)
+        offset, length = offset + len(data), length - len(data)
+    return digest.hexdigest()
+
+
+def _insist_on_url(option: str, url: str | None) -> None:
+    if url is None:
+        return
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
+        raise ConfigurationError(
+            f"--{option.replace('_', '-')} cannot be used", "give one like https://keystone.example.org/v3, without credentials"
+        )
+
+
+def _is_text(key: str) -> bool:
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,241 @@
+"""Large objects: their segments stand in a container of their own, and a manifest, which lists them, in their place.
+
+https://docs.openstack.org/swift/latest/overview_large_objects.html (static large objects). A segment is called `autosync/KEY/TOKEN/NUMBER`:
+the token is of one upload, and neither it nor the number has a slash, so a name says whose it is. Nothing else there is touched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import secrets
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any, BinaryIO, NamedTuple, Protocol
+
+import swiftclient.client
+
+from ...errors import PermanentError, TargetError, TargetRefused
+from ...reading import SourceFile
+from .._parts import Piece
+from .access import Access
+from .answers import answered_with
+
+_ABOVE = "autosync/"
+_NAME = re.compile(r"autosync/(?P<key>.*)/(?P<token>[0-9]+-[0-9]+-[0-9a-f]{16})/[0-9]{8}", re.DOTALL)
+#: Swift's own limits, which few change: the length of names in bytes, segments of a manifest, bytes of a segment.
+LONGEST_NAME = 1024
+_MOST_SEGMENTS = 1000
+_LARGEST = 5 << 30
+_READ = 1 << 20
+_NOT_FOUND = 404
+_PAGE = 1000
+
+
+class Segment(NamedTuple):
+    """A segment that is there."""
+
+    name: str
+    key: str
+    token: str
+
+
+class Described(Protocol):
+    """What the headers of an object say of the file."""
+
+    def __call__(self, key: str, mtime_ns: int) -> dict[str, str]: ...
+
+
+def pieces_of(size: int, step: int) -> Iterator[Piece]:
+    """Offset and length of the segments of a file of this size, which have this size, or more if there were too many."""
+    least = -(-size // _MOST_SEGMENTS)
+    step = max(step, -(-least // (1 << 20)) << 20)
+    for offset in range(0, size, step):
+        yield offset, min(step, size - offset)
+
+
+class Segments:
+    """The segments of one container.
+
+    Args:
+        access: to Swift.
+        container: whose segments they are.
+        described: gives the headers of an object.
+        delete: deletes objects of a container, all of them or raising.
+    """
+
+    def __init__(self, access: Access, container: str, described: Described, delete: Callable[[str, Collection[str]], None]) -> None:
+        self._access = access
+        self._container = container
+        self.container = f"{container}_segments"
+        self._described = described
+        self._delete = delete
+        self._is_ready = False
+
+    def begin(self, file: SourceFile) -> str:
+        """What the segments of a new upload are called by.
+
+        Raises:
+            PermanentError: they cannot be.
+        """
+        token = f"{file.mtime_ns}-{file.size}-{secrets.token_hex(8)}"
+        if len(_name(file.key, token, 0).encode()) > LONGEST_NAME:
+            raise PermanentError(f"{file.key}: too long a key for a large file: its segments could not be named", "rename the file")
+        if file.size > _MOST_SEGMENTS * _LARGEST:
+            raise PermanentError(f"{file.key}: {file.size:,} bytes are more than Swift can store", "split the file")
+        self._make_ready()
+        return token
+
+    def send(self, key: str, token: str, number: int, content: BinaryIO, size: int) -> str:
+        """Send one. Returns its ETag."""
+
+        def do(url: str, token_: str, connection: Any) -> str:
+            content.seek(0)
+            summed = Summed(content)
+            found = swiftclient.client.put_object(
+                url, token_, self.container, _name(key, token, number), summed, size, http_conn=connection, chunk_size=_READ
+            )
+            summed.insist(key, found)
+            return str(found)
+
+        return self._access.ask(key, do)
+
+    def complete(self, key: str, token: str, etags: Mapping[int, str]) -> None:
+        """Make the object of its segments, and remove those of older ones.
+
+        Raises:
+            TargetError: it is not made, or some are left.
+        """
+        listed = [{"path": f"/{self.container}/{_name(key, token, number)}", "etag": etags[number]} for number in sorted(etags)]
+        expected = etag_of(etags[number] for number in sorted(etags))
+        headers = self._described(key, int(token.partition("-")[0]))
+
+        def do(url: str, token_: str, connection: Any) -> str:
+            return str(
+                swiftclient.client.put_object(
+                    url, token_, self._container, key, json.dumps(listed).encode(), headers=headers, http_conn=connection,
+                    query_string="multipart-manifest=put", chunk_size=None,
+                )
+            )  # fmt: skip
+
+        try:
+            found = self._access.ask(key, do)
+        except PermanentError as error:
+            if answered_with(error) == 400:  # a segment is gone or another one: the next try sends them anew
+                raise TargetError(error.what) from error
+            raise
+        if found != expected:
+            self._delete(self._container, [key])
+            raise self._no_manifests(key)
+        self.remove(key, but=token)
+
+    def is_live(self, key: str, token: str) -> bool:
+        """Whether the object is made of the segments of this upload."""
+
+        def do(url: str, token_: str, connection: Any) -> bytes:
+            said, found = swiftclient.client.get_object(
+                url, token_, self._container, key, http_conn=connection, query_string="multipart-manifest=get", resp_chunk_size=_READ
+            )
+            is_one = said.get("x-static-large-object", "").lower() == "true"
+            content = b"".join(found) if is_one else b"[]"
+            found.close()
+            return content
+
+        try:
+            content = self._access.ask(key, do)
+        except TargetRefused as error:
+            if answered_with(error) == _NOT_FOUND:
+                return False
+            raise
+        prefix = f"/{self.container}/{_ABOVE}{key}/{token}/"
+        return any(str(one.get("name", "")).startswith(prefix) for one in json.loads(content))
+
+    def remove(self, key: str, but: str = "") -> None:
+        """Remove the segments of a key, but for those of one upload."""
+        self._delete(self.container, [one.name for one in self.of([key]) if one.token != but])
+
+    def of(self, keys: Collection[str]) -> Iterator[Segment]:
+        """The segments of these keys."""
+        ahead = sorted({*keys}, reverse=True)
+        wanted = {*keys}
+        after = ""
+        while ahead:
+            # What stands between the keys is jumped over, however much it is.
+            after = max(after, _ABOVE + ahead[-1])
+            names = self._page(after, f"{_ABOVE}{ahead[0]}0")  # 0 is what follows a slash
+            for name in names:
+                found = _NAME.fullmatch(name)
+                if found and found["key"] in wanted:
+                    yield Segment(name, found["key"], found["token"])
+            if len(names) < _PAGE:
+                return
+            after = names[-1]
+            while ahead and f"{_ABOVE}{ahead[-1]}0" <= after:
+                ahead.pop()
+
+    def _page(self, after: str, before: str) -> list[str]:
+        def do(url: str, token: str, connection: Any) -> list[str]:
+            _, found = swiftclient.client.get_container(
+                url, token, self.container, marker=after, end_marker=before, limit=_PAGE, http_conn=connection
+            )
+            return [one["name"] for one in found]
+
+        try:
+            return self._access.ask(self.container, do)
+        except TargetRefused as error:
+            if answered_with(error) == _NOT_FOUND:
+                return []  # there has never been one
+            raise
+
+    def _make_ready(self) -> None:
+        """See that there can be large objects, and a container for their segments, of the same storage policy."""
+        if self._is_ready:
+            return
+
+        def do(url: str, token: str, connection: Any) -> None:
+            policy = swiftclient.client.head_container(url, token, self._container, http_conn=connection).get("x-storage-policy")
+            headers = {"X-Storage-Policy": policy} if policy else {}
+            try:
+                swiftclient.client.head_container(url, token, self.container, http_conn=connection)
+            except swiftclient.client.ClientException as error:
+                if error.http_status != _NOT_FOUND:
+                    raise
+                swiftclient.client.put_container(url, token, self.container, headers=headers, http_conn=connection)
+
+        if not self._access.can("slo"):
+            raise self._no_manifests(self._container)
+        self._access.ask(self.container, do)
+        self._is_ready = True
+
+    def _no_manifests(self, about: str) -> PermanentError:
+        return PermanentError(
+            f"{about}: this Swift has no large objects",
+            "its middleware `slo` is missing; or send smaller files, or with a larger --segment-size",
+        )
+
+
+class Summed:
+    """A stream whose MD5 is taken while it is read."""
+
+    def __init__(self, content: BinaryIO) -> None:
+        self._content = content
+        self._digest = hashlib.md5(usedforsecurity=False)
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._content.read(size)
+        self._digest.update(data)
+        return data
+
+    def insist(self, key: str, etag: str) -> None:
+        """Raises `TargetError` if this is not the ETag of what was read."""
+        if etag != self._digest.hexdigest():
+            raise TargetError(f"{key}: something else has arrived than was sent")
+
+
+def etag_of(etags: Iterator[str]) -> str:
+    """The ETag of a large object whose segments have these."""
+    return hashlib.md5("".join(etags).encode(), usedforsecurity=False).hexdigest()
+
+
+def _name(key: str, token: str, number: int) -> str:
+    return f"{_ABOVE}{key}/{token}/{number:08}"

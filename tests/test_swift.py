@@ -1,0 +1,699 @@
+"""The actor for Swift, against OpenStack Swift itself; the identity services of versions 2 and 3 are a stand-in."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from conftest import Programs, Refusing, on_disk, running
+
+from autosync.actor import Actor, listing_of
+from autosync.actors import load
+from autosync.actors.swift import segments
+from autosync.actors.swift.segments import pieces_of
+from autosync.errors import ConfigurationError, PermanentError, SlowDown, TargetError, TargetRefused, Torn
+from autosync.files import File
+from autosync.reading import SourceFile
+from autosync.restless import RestlessFile
+from autosync.testing import ActorContract, Content, listed
+from lab.faults import Proxy
+from lab.servers import Valkey, wait_until
+from lab.swift import Keystone, Swift
+from lab.swiftd import KEY, USER
+
+MIB = 1 << 20
+
+pytestmark = pytest.mark.usefixtures("no_proxies")
+
+
+@pytest.fixture(scope="session")
+def swift(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swift]:
+    """Swift for the whole session."""
+    yield from running(lambda: Swift(tmp_path_factory.mktemp("swift")))
+
+
+@pytest.fixture(scope="session")
+def old_swift(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swift]:
+    """One without bulk deletion and large objects."""
+    yield from running(lambda: Swift(tmp_path_factory.mktemp("old-swift"), "bulk", "slo"))
+
+
+@pytest.fixture(scope="session")
+def keystone(swift: Swift) -> Iterator[Keystone]:
+    service = Keystone(swift)
+    yield service
+    service.close()
+
+
+def new_container(server: Swift) -> str:
+    name = f"t{uuid.uuid4().hex[:16]}"
+    server.create(name)
+    return name
+
+
+@pytest.fixture
+def container(swift: Swift) -> str:
+    """An empty container."""
+    return new_container(swift)
+
+
+def made(server: Swift, container: str, **change: Any) -> Actor:
+    settings = {"target_container": container, "auth_url": server.url, "user": USER, "password": KEY, "segment_size": 1}
+    return load("swift")(**{**settings, **change})
+
+
+@pytest.fixture
+def actor(swift: Swift, container: str) -> Iterator[Actor]:
+    one = made(swift, container)
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def segments_of(swift: Swift, container: str) -> Callable[[], list[str]]:
+    """The names of the segments that are there."""
+    return lambda: swift.names(f"{container}_segments")
+
+
+class TestSwift(ActorContract):
+    """What every actor must do, with segments of 1 MiB."""
+
+    large = 3 * MIB + 7
+
+    @pytest.fixture
+    def actor(self, swift: Swift, container: str) -> Iterator[Actor]:
+        one = made(swift, container)
+        yield one
+        one.close()
+
+
+class TestSwiftWithoutSegments(ActorContract):
+    """The same where what is large is sent in one request."""
+
+    many = 50
+
+    @pytest.fixture
+    def actor(self, swift: Swift, container: str) -> Iterator[Actor]:
+        one = made(swift, container, segment_size=None)
+        yield one
+        one.close()
+
+
+class TestOldSwift(ActorContract):
+    """The same with a Swift that can neither delete many at once nor make large objects."""
+
+    many = 50
+
+    @pytest.fixture
+    def actor(self, old_swift: Swift) -> Iterator[Actor]:
+        one = made(old_swift, new_container(old_swift), segment_size=None)
+        yield one
+        one.close()
+
+
+# Logging in
+
+def logins(swift: Swift, keystone: Keystone) -> dict[str, dict[str, str]]:
+    user = {"user": Keystone.USER, "password": Keystone.PASSWORD}
+    return {
+        "1": {"auth_url": swift.url, "user": USER, "password": KEY},
+        "2": {**user, "auth_url": f"{keystone.url}/v2.0", "project": Keystone.PROJECT},
+        "2, said": {**user, "auth_url": keystone.url, "project": Keystone.PROJECT, "auth_version": "2"},
+        "3": {**user, "auth_url": f"{keystone.url}/v3", "project": Keystone.PROJECT},
+        "3, by default": {**user, "auth_url": f"{keystone.url}/", "project": Keystone.PROJECT, "region": "one", "interface": "internal"},
+        "3, application credential": {
+            "auth_url": keystone.url, "application_credential": Keystone.CREDENTIAL, "application_credential_secret": Keystone.SECRET,
+        },
+        "rackspace": {
+            "auth_url": f"{keystone.url}/v2.0/", "auth_version": "rackspace", "user": Keystone.USER, "password": Keystone.API_KEY,
+            "region": "ONE",
+        },
+    }  # fmt: skip
+
+
+WAYS = ["1", "2", "2, said", "3", "3, by default", "3, application credential", "rackspace"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_each_way_to_log_in_can_do_everything(way: str, swift: Swift, keystone: Keystone, container: str, content: Content) -> None:
+    actor = load("swift")(target_container=container, segment_size=1, **logins(swift, keystone)[way])
+    before = keystone.given
+
+    actor.check()
+    actor.upload(content.file("a", b"x"))
+    actor.upload(content.file("large", bytes(MIB + 1)))
+    assert listed(actor) == {"a": 1, "large": MIB + 1}
+    actor.delete(File("a"))
+    assert actor.delete_many([File("large"), File("never")]) == [None, None]
+
+    assert listed(actor) == {}
+    assert keystone.given - before == (0 if way == "1" else 1), "a token is used until it ends"
+    actor.close()
+
+
+def test_rackspace_is_known_by_its_name() -> None:
+    from autosync.actors.swift.access import Login, _ApiKey, identity_of
+
+    found = identity_of(Login("https://identity.api.rackspacecloud.com/v2.0", user="u", password="k"))
+
+    assert isinstance(found, _ApiKey)
+    assert found.auth_url == "https://identity.api.rackspacecloud.com/v2.0"
+
+
+@pytest.mark.parametrize("way", ["1", "2", "3", "3, application credential", "rackspace"])
+def test_a_wrong_secret_is_refused_in_one_line_that_does_not_have_it(
+    way: str, swift: Swift, keystone: Keystone, container: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    login = logins(swift, keystone)[way]
+    login["application_credential_secret" if "application" in way else "password"] = "wr0ng-s3cret"
+    actor = load("swift")(target_container=container, **login)
+
+    for do in (actor.check, lambda: listed(actor), lambda: actor.delete(File("a"))):
+        with pytest.raises(TargetRefused, match=r"the login at http.*check --user, --password") as refused:
+            do()
+        assert "\n" not in str(refused.value)
+        assert "wr0ng-s3cret" not in str(refused.value)
+        error = refused.value.__cause__
+        assert error is None, "what it was made of has the request"
+    assert "wr0ng-s3cret" not in caplog.text
+
+
+def test_no_secret_and_no_token_is_in_the_log_where_everything_is(
+    swift: Swift, keystone: Keystone, container: str, content: Content, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    tokens = set()
+    for way in WAYS:
+        login = logins(swift, keystone)[way]
+        actor = load("swift")(target_container=container, **login)
+        actor.upload(content.file("a", b"x"))
+        tokens.add(actor._access._token())  # type: ignore[attr-defined]
+
+    assert "If-None-Match" in caplog.text, "the requests are there"
+    assert tokens
+    for secret in (KEY, Keystone.PASSWORD, Keystone.SECRET, Keystone.API_KEY, *(token[:14] for token in tokens)):
+        assert secret not in caplog.text.replace(USER, "")
+
+
+def test_a_token_that_is_refused_is_made_anew_once_for_all_threads(
+    swift: Swift, keystone: Keystone, container: str, content: Content
+) -> None:
+    actor = load("swift")(target_container=container, segment_size=1, **logins(swift, keystone)["3"])
+    actor.check()
+    auth = actor._access._auth.auth  # type: ignore[attr-defined]
+    auth.auth_ref._auth_token = "gone"
+    before = keystone.given
+    files = [content.file(f"{number:02}", b"x") for number in range(20)]
+
+    with ThreadPoolExecutor(20) as pool:
+        list(pool.map(actor.upload, files))
+    assert len(listed(actor)) == 20
+    assert keystone.given - before == 1
+    auth.auth_ref._auth_token = "gone again"
+    actor.upload(content.file("large", bytes(2 * MIB)))
+    assert keystone.given - before == 2
+    actor.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "said"),
+    [
+        ({"target_container": "no-such-container"}, TargetRefused, "404 .*create the container"),
+        ({"auth_url": "http://127.0.0.1:1/v3", "project": "p"}, TargetError, "the login at .*cannot be reached"),
+        ({"auth_url": "http://127.0.0.1:1/auth/v1.0"}, TargetError, "the login at .*cannot be reached"),
+        ({"storage_url": "http://127.0.0.1:1/v1/AUTH_lab"}, TargetError, "ConnectionError: .*refused"),
+        ({"auth_version": "3", "project": "p"}, TargetRefused, "no identity service of this version.*check --auth-url"),
+        ({"user": "lab:reader"}, TargetRefused, "403 .*they need the right to list"),
+    ],
+    ids=lambda value: " ".join(map(str, value.values()))[:40] if isinstance(value, dict) else "",
+)
+def test_what_is_wrong_is_said_in_one_clear_line(
+    change: dict[str, str], kind: type[TargetError], said: str, swift: Swift, container: str, content: Content
+) -> None:
+    actor = made(swift, container, **change)
+
+    for do in (actor.check, lambda: listed(actor), lambda: actor.upload(content.file("a", b"x")),
+               lambda: actor.upload(content.file("a", bytes(MIB + 1)))):  # fmt: skip
+        with pytest.raises(kind, match=said) as refused:
+            do()
+        assert type(refused.value) is kind
+        assert "\n" not in str(refused.value)
+    if change != {"target_container": "no-such-container"}:
+        (answer,) = actor.delete_many([File("a")])
+        assert type(answer) is kind
+
+
+def test_a_region_that_the_catalog_does_not_have_is_refused(swift: Swift, keystone: Keystone, container: str) -> None:
+    with pytest.raises(TargetRefused, match=r"no object store for this login .*three region.*check --region"):
+        load("swift")(target_container=container, **logins(swift, keystone)["3"], region="three").check()
+    with pytest.raises(TargetError, match=r"ConnectionError.*refused"):
+        load("swift")(target_container=container, **logins(swift, keystone)["3"], region="two").check()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"auth_url": None}, "--auth-url is missing"),
+        ({"auth_url": "keystone.example.org"}, "--auth-url cannot be used"),
+        ({"storage_url": "https://u:secret@example.org/v1/x"}, "--storage-url cannot be used"),
+        ({"user": None}, "--user is missing"),
+        ({"password": None}, "--password is missing"),
+        ({"auth_version": "3"}, "--project is missing"),
+        ({"auth_version": "2"}, "--project is missing"),
+        ({"application_credential": "x", "auth_version": "3"}, "--application-credential-secret is missing"),
+        ({"application_credential": "x", "application_credential_secret": "y"}, "application credentials need version 3"),
+        ({"target_container": "a/b"}, "cannot be the name of a container"),
+        ({"target_container": None}, "--target-container is missing"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_settings_that_cannot_be_used_are_refused(change: dict[str, str | None], said: str) -> None:
+    good = {"target_container": "c", "auth_url": "http://127.0.0.1:1/auth/v1.0", "user": "u", "password": "secret"}
+    load("swift")(**good)
+
+    with pytest.raises(ConfigurationError, match=said) as refused:
+        load("swift")(**{**good, **change})
+    assert "secret" not in str(refused.value).replace("credential-secret", "")
+
+
+# Keys
+
+STRANGE = ["./dot", "a/../b", "..", "", "nul\0", "not-\udcffutf8", "y" * 1025, "ü" * 513]
+
+
+@pytest.mark.parametrize("key", STRANGE, ids=lambda key: ascii(key)[:20])
+def test_a_key_that_swift_cannot_have_is_refused_for_good(key: str, actor: Actor, swift: Swift, container: str, content: Content) -> None:
+    swift.put(container, "b", b"x")
+
+    with pytest.raises(PermanentError, match="cannot be a key in Swift") as refused:
+        actor.upload(content.file(key, b"new"))
+    assert "\n" not in str(refused.value)
+    assert actor.delete_many([File(key)]) == [None]
+
+    assert swift.names(container) == ["b"]
+
+
+def test_what_another_program_put_under_a_name_with_dots_is_listed_and_deleted(actor: Actor, swift: Swift, container: str) -> None:
+    for key in ("a/../b", "./c", "b", "c"):
+        swift.put(container, key, b"x")
+    assert set(listed(actor)) == {"a/../b", "./c", "b", "c"}
+
+    assert actor.delete_many([File("a/../b"), File("./c")]) == [None, None]
+
+    assert swift.names(container) == ["b", "c"]
+
+
+def test_keys_are_exact_to_the_byte(actor: Actor, swift: Swift, container: str, content: Content) -> None:
+    keys = ["/slash", "//two", "a//b", "a/b", "a-b", "a", "dir/", "é", "per%41cent", "pl+us sp ace", "q?#&=;", "new\nline", "\x01", "\x7f",
+            "\ue000", "\U0001f600", "\uffff", " lead", "trail ", "x" * 1024]  # fmt: skip
+    for key in keys:
+        actor.upload(content.file(key, b"x"))
+
+    assert swift.names(container) == sorted(keys)
+    assert [file.key for file in listing_of(actor, "")] == sorted(keys)
+    assert actor.delete_many([File(key) for key in keys]) == [None] * len(keys)
+    assert swift.names(container) == []
+
+
+# Listing
+
+def test_a_listing_across_pages_is_complete_and_in_order(swift: Swift, container: str, content: Content) -> None:
+    one = content.file("shared", b"x")
+    keys = sorted(f"{number % 13}/{number:05}" for number in range(1050))
+    files = [SourceFile(key, os.dup(one.descriptor)) for key in keys]
+    actor = made(swift, container)
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(actor.upload, files))
+    for file in files:
+        file.close()
+
+    assert [file.key for file in listing_of(actor, "")] == keys
+    assert [file.key for file in listing_of(actor, "1")] == [key for key in keys if key.startswith("1")]
+    assert actor.delete_many([File(key) for key in keys]) == [None] * len(keys)
+    assert listed(actor) == {}
+
+
+def test_objects_tell_type_and_times(actor: Actor, swift: Swift, container: str, content: Content) -> None:
+    for name, size in (("page.html", 1), ("film.mp4", MIB + 1)):
+        file = content.file(name, bytes(size))
+        os.utime(content.path(file), ns=(10**18 + 5, 10**18 + 5))
+        again = SourceFile(name, os.open(content.path(file), os.O_RDONLY))
+        before = time.time()
+        actor.upload(again)
+        again.close()
+        (found,) = listing_of(actor, name)
+
+        headers = swift.read(container, name).headers
+        assert headers["Content-Type"] == ("text/html" if size == 1 else "video/mp4")
+        assert headers["X-Object-Meta-Mtime"] == "1000000000.000000005"
+        assert before - 1 < found.mtime < time.time() + 1
+
+
+def test_etags_compare_content_also_of_large_objects(swift: Swift, container: str, content: Content) -> None:
+    actor = made(swift, container)
+    small, large = content.file("a", b"content"), content.file("b", os.urandom(2 * MIB + 9))
+    actor.upload(small)
+    actor.upload(large)
+    first, second = listing_of(actor, "")
+
+    assert first.etag == hashlib.md5(b"content").hexdigest()
+    assert actor.can_match(first)
+    assert actor.matches(small, first.etag)
+    assert not actor.matches(content.file("a", b"CONTENT"), first.etag)
+    assert second.etag is not None
+    assert second.etag.endswith("-slo")
+    assert actor.can_match(second)
+    assert actor.matches(large, second.etag)
+    assert not actor.matches(content.file("b", os.urandom(2 * MIB + 9)), second.etag)
+    assert not made(swift, container, segment_size=2).matches(large, second.etag), "it cannot be told"
+
+
+# Large objects
+
+def test_a_large_file_is_made_of_segments_which_go_with_it(
+    actor: Actor, swift: Swift, container: str, content: Content, segments_of: Callable[[], list[str]]
+) -> None:
+    data = os.urandom(3 * MIB + 7)
+    actor.upload(content.file("d/large", data))
+
+    answer = swift.read(container, "d/large")
+    assert answer.content == data
+    assert answer.headers["X-Static-Large-Object"] == "True"
+    first = segments_of()
+    assert len(first) == 4
+    assert all(name.startswith("autosync/d/large/") for name in first)
+    actor.upload(content.file("d/large", data[::-1]))
+    assert len(segments_of()) == 4
+    assert not set(first) & set(segments_of())
+    assert swift.read(container, "d/large").content == data[::-1]
+    actor.upload(content.file("d/large", b"small"))
+    assert segments_of() == []
+    actor.upload(content.file("d/large", data))
+    actor.delete(File("d/large"))
+    assert segments_of() == []
+    assert swift.names(container) == []
+
+
+def test_a_file_that_is_streamed_in_one_request_removes_the_segments_of_what_it_replaces(
+    swift: Swift, container: str, content: Content, segments_of: Callable[[], list[str]]
+) -> None:
+    made(swift, container).upload(content.file("a", bytes(9 * MIB)))
+    assert len(segments_of()) == 9
+
+    made(swift, container, segment_size=100).upload(content.file("a", bytes(9 * MIB + 1)))
+
+    assert segments_of() == []
+    assert listed(made(swift, container)) == {"a": 9 * MIB + 1}
+
+
+def test_segments_of_keys_that_are_alike_are_told_apart(
+    actor: Actor, swift: Swift, container: str, content: Content, segments_of: Callable[[], list[str]]
+) -> None:
+    token = "1-2-0123456789abcdef"
+    keys = ["a", "a/b", f"a/{token}/00000001", "a0", "a-", "b"]
+    for key in keys:
+        actor.upload(content.file(key, bytes(MIB + 1)))
+    swift.put(f"{container}_segments", "a/somebody/else", b"x")
+    swift.put(f"{container}_segments", "autosync/a/strange", b"x")
+    before = set(segments_of())
+    assert len(before) == 2 * len(keys) + 2
+
+    actor.delete(File("a"))
+
+    left = {name for name in before if not name.startswith("autosync/a/") or name.count("/") != 3} | {"autosync/a/strange"}
+    assert set(segments_of()) == left
+    assert len(before) - len(left) == 2
+    assert actor.delete_many([File(key) for key in ("b", "a/b", f"a/{token}/00000001")]) == [None] * 3
+    assert listed(actor) == {"a0": MIB + 1, "a-": MIB + 1}
+    for key in ("a0", "a-"):
+        assert swift.read(container, key).content == bytes(MIB + 1)
+    assert len(segments_of()) == 4 + 2
+
+
+def test_segments_of_keys_far_apart_are_found_without_listing_what_is_between(
+    actor: Actor, swift: Swift, container: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segments, "_PAGE", 5)
+    swift.create(f"{container}_segments")
+    token = "1-2-0123456789abcdef"
+    for key in [f"k{number:02}" for number in range(30)]:
+        for number in range(3):
+            swift.put(f"{container}_segments", f"autosync/{key}/{token}/{number:08}", b"x")
+    found = actor._segments  # type: ignore[attr-defined]
+    asked: list[str] = []
+    page = found._page
+
+    def counted(after: str, before: str) -> list[str]:
+        asked.append(after)
+        names: list[str] = page(after, before)
+        return names
+
+    monkeypatch.setattr(found, "_page", counted)
+
+    names = [one.name for one in found.of(["k28", "k02", "absent", "k15", "zz"])]
+
+    assert names == [f"autosync/{key}/{token}/{number:08}" for key in ("k02", "k15", "k28") for number in range(3)]
+    assert len(asked) <= 6
+
+
+def test_a_container_for_segments_is_made_with_the_policy_of_the_other(swift: Swift, content: Content) -> None:
+    name = f"t{uuid.uuid4().hex[:16]}"
+    swift.create(name, X_Storage_Policy="silver")
+    actor = made(swift, name)
+    actor.upload(content.file("small", b"x"))
+    assert swift.names(f"{name}_segments") == []
+    with pytest.raises(requests.HTTPError):
+        swift.ask("HEAD", f"{name}_segments")
+
+    actor.upload(content.file("large", bytes(MIB + 1)))
+
+    assert swift.ask("HEAD", f"{name}_segments").headers["X-Storage-Policy"] == "silver"
+
+
+def test_what_was_begun_by_a_killed_process_is_abandoned_and_what_is_complete_is_not(
+    actor: Actor, swift: Swift, container: str, content: Content, segments_of: Callable[[], list[str]]
+) -> None:
+    actor.upload(content.file("a", bytes(2 * MIB)))
+    (live,) = {name.split("/")[2] for name in segments_of()}
+    dead = "1-2-0123456789abcdef"
+    for number in (1, 2, 3):
+        swift.put(f"{container}_segments", f"autosync/a/{dead}/{number:08}", b"x")
+        swift.put(f"{container}_segments", f"autosync/new/{dead}/{number:08}", b"x")
+
+    actor.abandon("a", dead)
+    assert len(segments_of()) == 2 + 3
+    actor.abandon("new", dead)
+    assert len(segments_of()) == 2
+    swift.put(f"{container}_segments", f"autosync/a/{dead}/00000001", b"x")
+    actor.abandon("a", live)
+    assert {name.split("/")[2] for name in segments_of()} == {live}, "it was complete, and what it had replaced was left"
+    assert swift.read(container, "a").content == bytes(2 * MIB)
+    actor.abandon("never", dead)
+
+
+def test_a_torn_or_stopped_large_upload_leaves_no_segments(
+    actor: Actor, swift: Swift, container: str, content: Content, segments_of: Callable[[], list[str]]
+) -> None:
+    actor.upload(content.file("a", b"old"))
+    seen: list[str] = []
+
+    def meanwhile(count: int) -> None:
+        if not seen and segments_of():
+            seen.extend(segments_of())
+            os.utime(content.path(file), (1, 1))
+
+    file = content.file("a", bytes(8 * MIB), meanwhile)
+    with pytest.raises(Torn):
+        actor.upload(file)
+
+    assert seen, "it was torn while it was on its way"
+    assert segments_of() == []
+    assert swift.read(container, "a").content == b"old"
+    assert content.open == set()
+
+
+def test_a_large_file_that_never_rests_is_sent_as_one_version(actor: Actor, swift: Swift, container: str, content: Content) -> None:
+    file = content.file("a", os.urandom(3 * MIB))
+    path = content.path(file)
+    read, changes = 0, 0
+
+    def meanwhile(count: int) -> None:
+        nonlocal read, changes
+        read += count
+        if read > 2 * MIB and not changes:
+            changes += 1
+            with open(path, "r+b") as other:
+                other.seek(7)
+                other.write(b"changed")
+
+    changing = SourceFile("a", os.open(path, os.O_RDONLY), meanwhile)
+    actor.upload(RestlessFile(changing))
+    changing.close()
+
+    assert changes == 1
+    assert swift.read(container, "a").content == path.read_bytes()
+
+
+def test_a_key_too_long_for_segments_is_refused_only_for_a_large_file(actor: Actor, content: Content) -> None:
+    key = "k" * 1000
+    actor.upload(content.file(key, b"small"))
+
+    with pytest.raises(PermanentError, match="its segments could not be named"):
+        actor.upload(content.file(key, bytes(MIB + 1)))
+    assert listed(actor) == {key: 5}
+
+
+@pytest.mark.parametrize(
+    ("size", "step", "count"), [(MIB + 1, MIB, 2), (1000 * MIB, MIB, 1000), (1000 * MIB + 1, MIB, 501), (4 << 40, MIB, 1000)]
+)
+def test_a_file_has_no_more_segments_than_swift_allows(size: int, step: int, count: int) -> None:
+    pieces = [*pieces_of(size, step)]
+
+    assert len(pieces) == count
+    assert sum(length for _, length in pieces) == size
+    assert all(offset + length == later for (offset, length), (later, _) in pairwise(pieces))
+    assert max(length for _, length in pieces) <= 5 << 30
+
+
+def test_a_swift_without_large_objects_says_so_before_anything_is_sent(old_swift: Swift, content: Content) -> None:
+    name = new_container(old_swift)
+    actor = made(old_swift, name)
+    actor.upload(content.file("a", b"old"))
+
+    with pytest.raises(PermanentError, match=r"this Swift has no large objects.*--segment-size"):
+        actor.upload(content.file("a", bytes(MIB + 1)))
+
+    assert old_swift.read(name, "a").content == b"old"
+    assert old_swift.names(f"{name}_segments") == []
+
+
+def test_one_that_does_not_tell_what_it_can_is_found_out(old_swift: Swift, content: Content, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = new_container(old_swift)
+    actor = made(old_swift, name)
+    monkeypatch.setattr(actor._access, "can", lambda _: True)  # type: ignore[attr-defined]
+
+    with pytest.raises(PermanentError, match="this Swift has no large objects"):
+        actor.upload(content.file("a", bytes(MIB + 1)))
+
+    assert listed(actor) == {}
+    assert old_swift.names(f"{name}_segments") == []
+
+
+# Errors
+
+@pytest.mark.parametrize("status", [429, 498, 503])
+def test_a_target_that_asks_for_fewer_requests_is_heard_at_once(
+    status: int, refusing: Callable[..., Refusing], swift: Swift, content: Content
+) -> None:
+    server = refusing(status, b"slow down")
+    actor = made(swift, "container", storage_url=f"{server.url}/v1/AUTH_lab")
+
+    with pytest.raises(SlowDown, match=f"{status} slow down"):
+        actor.upload(content.file("a", b"x"))
+    assert server.asked == ["PUT"]
+    large = content.file("b", bytes(9 * MIB))
+    for do in (actor.check, lambda: listed(actor), lambda: actor.delete(File("a")), lambda: actor.upload(large)):
+        with pytest.raises(SlowDown):
+            do()
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(500, TargetError), (408, TargetError), (409, TargetError), (422, TargetError), (507, TargetError), (400, PermanentError),
+     (413, PermanentError), (403, TargetRefused), (404, TargetRefused), (401, TargetRefused)],
+)  # fmt: skip
+def test_other_answers_are_tried_again_or_not(
+    status: int, kind: type[TargetError], refusing: Callable[..., Refusing], swift: Swift, content: Content
+) -> None:
+    server = refusing(status, b"<html>Not for you</html>")
+    actor = made(swift, "container", storage_url=f"{server.url}/v1/AUTH_lab")
+
+    with pytest.raises(TargetError, match=f"a at {server.url}/v1/AUTH_lab: {status}") as refused:
+        actor.upload(content.file("a", b"x"))
+
+    assert type(refused.value) is kind
+    assert "html" not in str(refused.value)
+    assert len(server.asked) == (2 if status == 401 else 1)
+
+
+def test_of_several_deletions_each_has_its_own_answer(actor: Actor, swift: Swift, content: Content, container: str) -> None:
+    for key in ("a", "b"):
+        actor.upload(content.file(key, b"x"))
+    failed = actor._failed  # type: ignore[attr-defined]
+
+    found = failed("c", ["a", "b/ü", "d"], "400 Bad Request", [["/c/b/%C3%BC", "503 Service Unavailable"]], 2)
+    assert {name: type(error) for name, error in found.items()} == {"b/ü": SlowDown}
+    found = failed("c", ["a", "b", "d"], "413 Max delete failures exceeded", [["/c/a", "409 Conflict"]], 0)
+    assert {name: type(error) for name, error in found.items()} == {"a": TargetError, "b": PermanentError, "d": PermanentError}
+    assert failed("c", ["a"], "200 OK", [], 1) == {}
+    assert {*failed("c", ["a", "b"], "502 Bad Gateway", [], 1)} == {"a", "b"}
+
+
+@pytest.mark.parametrize("size", [5, 9 * MIB])
+def test_what_arrives_as_something_else_is_an_error(
+    size: int, actor: Actor, swift: Swift, container: str, content: Content, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import swiftclient.client
+
+    put = swiftclient.client.put_object
+
+    def spoiled(url: str, token: str, container: str, name: str, contents: Any, *more: Any, **named: Any) -> Any:
+        if isinstance(contents, bytes):
+            return put(url, token, container, name, b"y" * len(contents), *more, **named)
+        put(url, token, container, name, contents, *more, **named)
+        return hashlib.md5(b"other").hexdigest()
+
+    monkeypatch.setattr(swiftclient.client, "put_object", spoiled)
+    one = made(swift, container, segment_size=100)
+
+    with pytest.raises(TargetError) as refused:
+        one.upload(content.file("a", b"x" * size))
+
+    assert type(refused.value) is TargetError, "it is tried again"
+
+
+# As a whole
+
+@pytest.mark.slow
+def test_a_fleet_keeps_a_tree_true_through_a_killed_worker(
+    programs: Programs, own_valkey: Valkey, swift: Swift, container: str, tree: Path, segments_of: Callable[[], list[str]]
+) -> None:
+    with Proxy(swift.login()[1].partition("/v1")[0]) as proxy:
+        for number in range(30):
+            (tree / f"d{number % 3}").mkdir(exist_ok=True)
+            (tree / f"d{number % 3}/{number}").write_text(str(number))
+        known = {"AUTOSYNC_SOURCES": str(tree), "AUTOSYNC_PASSWORD": KEY}
+        boxes = [programs.worker(broker=own_valkey.url, **known)]
+        words = [*swift.options(container), f"--storage-url={proxy.url}/v1/AUTH_lab", "--segment-size=1", f"--broker={own_valkey.url}"]
+        watching = programs.start("autosync-watch", *words, f"--source-prefix={tree}/", str(tree), AUTOSYNC_PASSWORD=KEY)
+        actor = made(swift, container)
+        wait_until(lambda: listed(actor) == on_disk(tree), 60, "all is there")
+
+        proxy.speed = MIB
+        (tree / "large").write_bytes(os.urandom(6 * MIB))
+        wait_until(lambda: len(segments_of()) >= 2, 60, "segments arrive")
+        boxes[0].kill()
+        assert "large" not in swift.names(container), "it was killed in the middle"
+        proxy.speed = None
+        boxes.append(programs.worker(broker=own_valkey.url, **known))
+        (tree / "d0").rename(tree / "moved")
+        wait_until(lambda: listed(actor) == on_disk(tree), 90, "all is there again")
+
+        assert swift.read(container, "large").content == (tree / "large").read_bytes()
+        wait_until(lambda: len(segments_of()) == 6, 30, "those of the killed worker are gone")
+        (tree / "large").unlink()
+        wait_until(lambda: "large" not in listed(actor) and segments_of() == [], 30, "and the others")
+        everything = "".join(one.said() for one in (watching, *boxes)) + str(own_valkey.client().keys("*"))
+        assert KEY not in everything
+        assert watching.poll() is None
