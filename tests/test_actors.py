@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from email.utils import formatdate
 from http.client import RemoteDisconnected
@@ -24,6 +25,7 @@ from conftest import Bucket
 
 from autosync.actor import Actor, can_delete_many, listing_of
 from autosync.actors import load, short_names
+from autosync.actors._memory import TINY, Memory
 from autosync.actors.s3 import SMALL, clients
 from autosync.actors.s3.parts import PartsUpload
 from autosync.actors.s3.proxied import ProxiedUploads
@@ -735,6 +737,32 @@ def test_a_target_that_does_not_tell_the_time_is_taken_to_be_right(date: str | N
 
 def test_an_actor_that_cannot_tell_the_time_is_taken_to_be_right() -> None:
     assert Actor().clock_ahead() == 0.0
+
+
+def test_content_in_memory_is_bounded_but_for_one_that_is_alone_and_tiny_ones() -> None:
+    memory = Memory(1_000_000)
+    held, most, lock = 0, 0, threading.Lock()
+
+    def take(count: int) -> None:
+        nonlocal held, most
+        with memory.of(count):
+            with lock:
+                held += count
+                most = max(most, held)
+            time.sleep(0.002)
+            with lock:
+                held -= count
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(take, [300_000] * 40))
+    assert 300_000 < most <= 1_000_000, "several at once, and not too many"
+    waiting = threading.Thread(target=take, args=(100_000,), daemon=True)
+    with memory.of(5_000_000), memory.of(TINY):
+        waiting.start()
+        waiting.join(0.1)
+        assert waiting.is_alive(), "it waits for the large one"
+    waiting.join(10)
+    assert not waiting.is_alive()
 
 
 def test_actors_are_found_by_name() -> None:

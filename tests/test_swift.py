@@ -608,10 +608,27 @@ def test_a_target_that_asks_for_fewer_requests_is_heard_at_once(
             do()
 
 
+def test_a_login_that_may_use_the_container_only_can_do_what_needs_no_segments(swift: Swift, content: Content) -> None:
+    name = f"t{uuid.uuid4().hex[:16]}"
+    swift.create(name, X_Container_Write="lab:reader", X_Container_Read="lab:reader,.rlistings")
+    actor = made(swift, name, user="lab:reader")
+    actor.check()
+    for text in (b"x", b"new", bytes(200_000)):
+        actor.upload(content.file("a", text))
+    actor.upload(content.file("b", b"x"))
+
+    with pytest.raises(TargetRefused, match=r"403 .*in the container for segments too"):
+        actor.upload(content.file("large", bytes(MIB + 1)))
+    actor.delete(File("a"))
+    assert listed(actor) == {"b": 1}
+    assert actor.delete_many([File("b"), File("c")]) == [None, None]
+    assert listed(actor) == {}
+
+
 @pytest.mark.parametrize(
     ("status", "kind"),
     [(500, TargetError), (408, TargetError), (409, TargetError), (422, TargetError), (507, TargetError), (400, PermanentError),
-     (413, PermanentError), (403, TargetRefused), (404, TargetRefused), (401, TargetRefused)],
+     (405, PermanentError), (413, PermanentError), (403, TargetRefused), (404, TargetRefused), (401, TargetRefused)],
 )  # fmt: skip
 def test_other_answers_are_tried_again_or_not(
     status: int, kind: type[TargetError], refusing: Callable[..., Refusing], swift: Swift, content: Content

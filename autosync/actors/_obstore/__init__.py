@@ -21,15 +21,12 @@ from ...files import File, Listing, Page, PagedListing
 from ...reading import SourceFile
 from .._clock import seconds_ahead
 from .._media import type_of
+from .._memory import Memory
 from .answers import Unidentified, translated
 from .keys import keeps
 
 #: Files up to this size are sent in one request, from memory; larger ones in parts of this size, or larger if they were too many.
 SMALL = 8 << 20
-#: Files up to this size are so small that nobody counts what of them is in memory.
-_TINY = 64 << 10
-#: So many files that are sent in one request, and are not tiny, are in memory at once.
-_IN_MEMORY = 8
 #: So many parts of a file are on their way at once.
 _PARTS_AT_ONCE = 4
 #: A large file is read in so many bytes; all but the last such piece of it may go before it is known that it stood still.
@@ -71,7 +68,7 @@ class ObstoreActor(Actor):
             raise ConfigurationError("--endpoint-url cannot be used", "give one like https://storage.example.org, without credentials")
         self._stores: dict[int, ObjectStore] = {}
         self._lock = threading.Lock()
-        self._memory = threading.BoundedSemaphore(_IN_MEMORY)
+        self._memory = Memory()
 
     # What a subclass says
 
@@ -124,11 +121,9 @@ class ObstoreActor(Actor):
         source = cast(SourceFile, file)
         if file.size > SMALL:
             self._send_in_parts(source)
-        elif file.size > _TINY:
-            with self._memory:
-                self._send(source)
         else:
-            self._send(source)
+            with self._memory.of(file.size):
+                self._send(source)
 
     def _send(self, file: SourceFile) -> None:
         content = file.content()

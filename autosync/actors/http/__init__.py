@@ -22,6 +22,7 @@ from ...files import File, Listing, Page, PagedListing
 from ...reading import SourceFile
 from .._clock import seconds_ahead
 from .._media import type_of
+from .._memory import Memory
 from .._sessions import session as new_session
 from .answers import insist, translated
 from .content import SameAgain, pieces
@@ -61,6 +62,7 @@ class HttpActor(Actor):
         if self.key_id and not _KEY_ID.fullmatch(self.key_id):
             raise ConfigurationError(f"--key-id {self.key_id!r} cannot stand in a signature", "take printable ASCII")
         self._signed = Signed(self.secret, self.key_id or "autosync")
+        self._memory = Memory()
         #: Sessions are not promised to be safe for several threads at once, so each is used by one at a time.
         self._idle: deque[requests.Session] = deque()
 
@@ -89,16 +91,18 @@ class HttpActor(Actor):
         """Send one file. The server makes nothing visible before it has all, and the digest fits."""
         source = cast(SourceFile, file)
         where = self._where(file.key)
-        body: bytes | SameAgain
-        if file.size <= _SMALL:
-            body = source.content()
-            for _ in source.at_pace(body):
-                pass
-            digest = digest_of([body])
-        else:
+        if file.size > _SMALL:
             digest = digest_of(pieces(source))
-            body = SameAgain(source, digest)
-        insist(file.key, self._ask("PUT", where, file.key, body, {"Content-Digest": digest, "Content-Type": type_of(file.key)}))
+            self._put(where, file.key, SameAgain(source, digest), digest)
+            return
+        with self._memory.of(file.size):
+            content = source.content()
+            for _ in source.at_pace(content):
+                pass
+            self._put(where, file.key, content, digest_of([content]))
+
+    def _put(self, where: str, key: str, body: bytes | SameAgain, digest: str) -> None:
+        insist(key, self._ask("PUT", where, key, body, {"Content-Digest": digest, "Content-Type": type_of(key)}))
 
     def delete(self, file: File) -> None:
         """Delete one file."""

@@ -11,7 +11,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -23,6 +23,7 @@ from ...errors import PermanentError, TargetError, TargetRefused
 from ...files import File, Listing, PagedListing
 from ...reading import SourceFile
 from .._clock import seconds_ahead
+from .._memory import TINY, Memory
 from .access import Access
 from .errors import answered, translated
 from .headers import Headers
@@ -38,10 +39,6 @@ if TYPE_CHECKING:
 
 #: Files up to this size are sent in one request, from memory.
 SMALL = 8 << 20
-#: Files up to this size are so small that nobody counts what of them is in memory.
-_TINY = 64 << 10
-#: Content of small files held in memory by one process, in bytes.
-_MEMORY = 64 << 20
 #: https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html
 _LONGEST_KEY = 1024
 _DELETES_AT_ONCE = 1000
@@ -85,7 +82,7 @@ class S3Actor(Actor):
     def __init__(self, **settings: object) -> None:
         super().__init__(**settings)
         self._headers = Headers({str(option.name): getattr(self, str(option.name), None) for option in self.options}, self.pattern or ())
-        self._memory = _Budget(_MEMORY)
+        self._memory = Memory()
         #: When `check` asked for the time, and what it was told.
         self._clock_at_check = (float("-inf"), (0.0, 0.0))
         self._scout: Apart | None = None
@@ -120,11 +117,9 @@ class S3Actor(Actor):
         risks = self._refuse(file.key)
         if file.size > SMALL:
             self._parts.send(cast(SourceFile, file), self._headers.of(file.key))
-        elif file.size > _TINY:
+        else:
             with self._memory.of(file.size):
                 self._put(cast(SourceFile, file))
-        else:
-            self._put(cast(SourceFile, file))
         if risks:
             self._see_that_it_is_kept(file.key, risks)
 
@@ -140,7 +135,7 @@ class S3Actor(Actor):
         for file in files:
             put, error = None, None
             try:
-                if self._objects is None or file.size > _TINY or not self._refuse(file.key) <= self._kept:
+                if self._objects is None or file.size > TINY or not self._refuse(file.key) <= self._kept:
                     self.upload(file)
                 else:
                     put = self._objects.begin(file.key, cast(SourceFile, file).content(), self._headers.of(file.key))
@@ -385,28 +380,6 @@ class S3Actor(Actor):
                 f"this S3 server does not keep the key {key!r} as it is written ({', '.join(sorted(risks))})",
                 "use --source-prefix or --target-prefix to make plain keys, or rename the file",
             )
-
-
-class _Budget:
-    """So many bytes at a time. One taker may exceed the whole only when it is alone."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._taken = 0
-        self._changed = threading.Condition()
-
-    @contextmanager
-    def of(self, count: int) -> Iterator[None]:
-        """Hold `count` bytes, waiting until there are as many."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._taken == 0 or self._taken + count <= self._most)
-            self._taken += count
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._taken -= count
-                self._changed.notify_all()
 
 
 def _md5(source: SourceFile, offset: int, length: int) -> Any:

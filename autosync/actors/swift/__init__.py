@@ -22,6 +22,7 @@ from ...files import File, Listing, Page, PagedListing
 from ...reading import SourceFile
 from .._clock import seconds_ahead
 from .._media import type_of
+from .._memory import Memory
 from .._parts import send_one_version, tried
 from .access import VERSIONS, Access, Login
 from .answers import answered_with, meaning
@@ -93,6 +94,7 @@ class SwiftActor(Actor):
         self._segment_size = (self.segment_size or 256) << 20
         self._segments = Segments(self._access, self._name, _described, self._delete_all)
         self._bulk = True
+        self._memory = Memory()
 
     def _login(self, url: str) -> Login:
         credential = None
@@ -134,7 +136,8 @@ class SwiftActor(Actor):
         elif source.size > _SMALL:
             self._send_stream(source)
         else:
-            self._send(source)
+            with self._memory.of(source.size):
+                self._send(source)
 
     def delete(self, file: File) -> None:
         """Delete one object, and what it is made of."""

@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 #: For so long a server may not be reached, and may not answer, in seconds. It looks at every segment before it takes a manifest.
 _TIMEOUT = (10, 120)
+_LOGIN_TIMEOUT = 30
 _UNAUTHORIZED = 401
 #: Rackspace's identity service, which takes an API key in place of a password.
 _RACKSPACE = "identity.api.rackspacecloud.com"
@@ -127,7 +128,7 @@ class Access:
 
     def __init__(self, login: Login, region: str | None, interface: str, storage_url: str | None) -> None:
         self.auth_url = login.url
-        self._auth = Session(identity_of(login), session=session(1), timeout=_TIMEOUT[1], user_agent="autosync")
+        self._auth = Session(identity_of(login), session=session(1), timeout=_LOGIN_TIMEOUT, user_agent="autosync")
         self._region = region
         self._interface = interface
         self._url = storage_url

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
@@ -13,7 +13,7 @@ from ...errors import PermanentError, SlowDown, TargetError, TargetRefused
 
 #: 498 is what Swift's own ratelimit says.
 _SLOW = {429, 498, 503}
-_WRONG = {400, 411, 412, 413, 414, 416}
+_WRONG = {400, 405, 411, 412, 413, 414, 416, 501}
 _CREDENTIALS = "check --user, --password, --project and the domains, or the application credential"
 _RIGHTS = f"{_CREDENTIALS}; they need the right to list, write and delete, in the container for segments too"
 #: So much of what a server says is shown.
@@ -39,7 +39,7 @@ def translated(about: str, url: str) -> Iterator[None]:
         raise TargetError(f"{about} at {_server(url)}: {type(error).__name__}: {getattr(inner, 'reason', None) or inner}") from error
 
 
-def meaning(status: int, what: str, told: str, headers: object = ()) -> TargetError:
+def meaning(status: int, what: str, told: str, headers: Container[str] = ()) -> TargetError:
     """What an answer means.
 
     Args:
@@ -54,7 +54,7 @@ def meaning(status: int, what: str, told: str, headers: object = ()) -> TargetEr
     if status == 404:
         return _noted(TargetRefused(said, "create the container, or correct --target-container"), status)
     # 413 with a time is how old services ask for fewer.
-    if status in _SLOW or (status == 413 and "Retry-After" in headers):  # type: ignore[operator]
+    if status in _SLOW or (status == 413 and "Retry-After" in headers):
         return _noted(SlowDown(said), status)
     return _noted((PermanentError if status in _WRONG else TargetError)(said), status)
 

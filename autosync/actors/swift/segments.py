@@ -28,7 +28,7 @@ LONGEST_NAME = 1024
 _MOST_SEGMENTS = 1000
 _LARGEST = 5 << 30
 _READ = 1 << 20
-_NOT_FOUND = 404
+_FORBIDDEN, _NOT_FOUND = 403, 404
 _PAGE = 1000
 
 
@@ -183,8 +183,8 @@ class Segments:
         try:
             return self._access.ask(self.container, do)
         except TargetRefused as error:
-            if answered_with(error) == _NOT_FOUND:
-                return []  # there has never been one
+            if answered_with(error) in (_FORBIDDEN, _NOT_FOUND):
+                return []  # there is none, or none that this login could ever have filled
             raise
 
     def _make_ready(self) -> None:
