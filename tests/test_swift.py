@@ -344,20 +344,25 @@ def test_a_listing_across_pages_is_complete_and_in_order(swift: Swift, container
     assert listed(actor) == {}
 
 
-def test_objects_tell_type_and_times(actor: Actor, swift: Swift, container: str, content: Content) -> None:
-    for name, size in (("page.html", 1), ("film.mp4", MIB + 1)):
-        file = content.file(name, bytes(size))
-        os.utime(content.path(file), ns=(10**18 + 5, 10**18 + 5))
-        again = SourceFile(name, os.open(content.path(file), os.O_RDONLY))
-        before = time.time()
-        actor.upload(again)
-        again.close()
-        (found,) = listing_of(actor, name)
+@pytest.mark.parametrize(("moment", "told"), [(10**18 + 5, "1000000000.000000005"), (-1_500_000_000, "-1.500000000")])
+@pytest.mark.parametrize(("name", "size", "kind"), [("page.html", 1, "text/html"), ("film.mp4", MIB + 1, "video/mp4")])
+def test_an_object_tells_type_and_times(
+    name: str, size: int, kind: str, moment: int, told: str, actor: Actor, swift: Swift, container: str, content: Content
+) -> None:
+    path = content.path(content.file(name, bytes(size)))
+    os.utime(path, ns=(moment, moment))
+    file = SourceFile(name, os.open(path, os.O_RDONLY))
+    before = time.time()
+    actor.upload(file)
+    file.close()
+    (found,) = listing_of(actor, name)
 
-        headers = swift.read(container, name).headers
-        assert headers["Content-Type"] == ("text/html" if size == 1 else "video/mp4")
-        assert headers["X-Object-Meta-Mtime"] == "1000000000.000000005"
-        assert before - 1 < found.mtime < time.time() + 1
+    headers = swift.read(container, name).headers
+    assert headers["Content-Type"] == kind
+    assert headers["X-Object-Meta-Mtime"] == told
+    assert before - 1 < found.mtime < time.time() + 1
+    actor.delete(File(name))
+    assert swift.names(f"{container}_segments") == []
 
 
 def test_etags_compare_content_also_of_large_objects(swift: Swift, container: str, content: Content) -> None:
@@ -465,6 +470,19 @@ def test_segments_of_keys_far_apart_are_found_without_listing_what_is_between(
 
     assert names == [f"autosync/{key}/{token}/{number:08}" for key in ("k02", "k15", "k28") for number in range(3)]
     assert len(asked) <= 6
+
+
+@pytest.mark.parametrize("other", ["a/-x", "a/z", "a-", "a/1", "b"])
+def test_segments_of_a_key_and_of_one_below_it_are_both_found(
+    other: str, actor: Actor, container: str, content: Content, segments_of: Callable[[], list[str]]
+) -> None:
+    for key in ("a", other):
+        actor.upload(content.file(key, bytes(MIB + 1)))
+    assert len(segments_of()) == 4
+
+    assert actor.delete_many([File("a"), File(other)]) == [None, None]
+
+    assert segments_of() == []
 
 
 def test_a_container_for_segments_is_made_with_the_policy_of_the_other(swift: Swift, content: Content) -> None:

@@ -377,7 +377,8 @@ def _listed(url: str, token: str, connection: Any, *, container: str, prefix: st
 
 def _described(key: str, mtime_ns: int) -> dict[str, str]:
     """What is said of an object: its type, and when the file was modified, as rclone and swift(1) write and read it."""
-    return {"Content-Type": type_of(key), "X-Object-Meta-Mtime": f"{mtime_ns // 10**9}.{mtime_ns % 10**9:09}"}
+    seconds, rest = divmod(abs(mtime_ns), 10**9)
+    return {"Content-Type": type_of(key), "X-Object-Meta-Mtime": f"{'-' if mtime_ns < 0 else ''}{seconds}.{rest:09}"}
 
 
 def _etag(one: dict[str, Any]) -> str | None:

@@ -11,7 +11,7 @@ import json
 import re
 import secrets
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any, BinaryIO, NamedTuple, Protocol
+from typing import Any, BinaryIO, NamedTuple
 
 import swiftclient.client
 
@@ -22,7 +22,7 @@ from .access import Access
 from .answers import answered_with
 
 _ABOVE = "autosync/"
-_NAME = re.compile(r"autosync/(?P<key>.*)/(?P<token>[0-9]+-[0-9]+-[0-9a-f]{16})/[0-9]{8}", re.DOTALL)
+_NAME = re.compile(r"autosync/(?P<key>.*)/(?P<token>-?[0-9]+-[0-9]+-[0-9a-f]{16})/[0-9]{8}", re.DOTALL)
 #: Swift's own limits, which few change: the length of names in bytes, segments of a manifest, bytes of a segment.
 LONGEST_NAME = 1024
 _MOST_SEGMENTS = 1000
@@ -40,12 +40,6 @@ class Segment(NamedTuple):
     token: str
 
 
-class Described(Protocol):
-    """What the headers of an object say of the file."""
-
-    def __call__(self, key: str, mtime_ns: int) -> dict[str, str]: ...
-
-
 def pieces_of(size: int, step: int) -> Iterator[Piece]:
     """Offset and length of the segments of a file of this size, which have this size, or more if there were too many."""
     least = -(-size // _MOST_SEGMENTS)
@@ -60,11 +54,17 @@ class Segments:
     Args:
         access: to Swift.
         container: whose segments they are.
-        described: gives the headers of an object.
+        described: gives the headers of an object, by its key and the time of the file in nanoseconds.
         delete: deletes objects of a container, all of them or raising.
     """
 
-    def __init__(self, access: Access, container: str, described: Described, delete: Callable[[str, Collection[str]], None]) -> None:
+    def __init__(
+        self,
+        access: Access,
+        container: str,
+        described: Callable[[str, int], dict[str, str]],
+        delete: Callable[[str, Collection[str]], None],
+    ) -> None:
         self._access = access
         self._container = container
         self.container = f"{container}_segments"
@@ -108,7 +108,7 @@ class Segments:
         """
         listed = [{"path": f"/{self.container}/{_name(key, token, number)}", "etag": etags[number]} for number in sorted(etags)]
         expected = etag_of(etags[number] for number in sorted(etags))
-        headers = self._described(key, int(token.partition("-")[0]))
+        headers = self._described(key, int(token.rsplit("-", 2)[0]))
 
         def do(url: str, token_: str, connection: Any) -> str:
             return str(
@@ -156,13 +156,13 @@ class Segments:
 
     def of(self, keys: Collection[str]) -> Iterator[Segment]:
         """The segments of these keys."""
-        ahead = sorted({*keys}, reverse=True)
         wanted = {*keys}
-        after = ""
+        ahead = sorted(wanted, reverse=True)
+        after, end = "", max(map(_behind, wanted), default="")
         while ahead:
             # What stands between the keys is jumped over, however much it is.
             after = max(after, _ABOVE + ahead[-1])
-            names = self._page(after, f"{_ABOVE}{ahead[0]}0")  # 0 is what follows a slash
+            names = self._page(after, end)
             for name in names:
                 found = _NAME.fullmatch(name)
                 if found and found["key"] in wanted:
@@ -170,7 +170,7 @@ class Segments:
             if len(names) < _PAGE:
                 return
             after = names[-1]
-            while ahead and f"{_ABOVE}{ahead[-1]}0" <= after:
+            while ahead and _behind(ahead[-1]) <= after:
                 ahead.pop()
 
     def _page(self, after: str, before: str) -> list[str]:
@@ -235,6 +235,11 @@ class Summed:
 def etag_of(etags: Iterator[str]) -> str:
     """The ETag of a large object whose segments have these."""
     return hashlib.md5("".join(etags).encode(), usedforsecurity=False).hexdigest()
+
+
+def _behind(key: str) -> str:
+    """What comes in a listing behind all segments of a key: 0 is what follows a slash in ASCII."""
+    return f"{_ABOVE}{key}0"
 
 
 def _name(key: str, token: str, number: int) -> str:
