@@ -94,6 +94,10 @@ class Azurite(Server):
         """Make a container."""
         self._ask("PUT", container, "restype=container")
 
+    def remove(self, container: str) -> None:
+        """Remove a container; the more there is in memory, the longer everything takes."""
+        self._ask("DELETE", container, "restype=container")
+
     def put(self, container: str, key: str, content: bytes) -> None:
         """Store an object as another program would, under any name."""
         self._ask("PUT", f"{container}/{quote(key)}", "", content, {"x-ms-blob-type": "BlockBlob"})

@@ -17,6 +17,7 @@ from test_azure import NOT_KEPT
 from autosync.actor import Actor, listing_of
 from autosync.actors import load
 from autosync.actors._obstore import SMALL
+from autosync.actors._parts import tried
 from autosync.errors import ConfigurationError, PermanentError, SlowDown, TargetError, TargetRefused, Torn
 from autosync.files import File
 from autosync.reading import SourceFile
@@ -104,7 +105,7 @@ def test_a_listing_across_pages_is_complete_and_in_order(gcs: Gcs, bucket: str, 
     files = [SourceFile(key, os.dup(one.descriptor)) for key in keys]
     actor = made(gcs, bucket)
     with ThreadPoolExecutor(16) as pool:
-        list(pool.map(actor.upload, files))
+        list(pool.map(lambda file: tried(file, lambda: actor.upload(file)), files))  # as a worker would
     for file in files:
         file.close()
 
