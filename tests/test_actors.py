@@ -739,6 +739,16 @@ def test_an_actor_that_cannot_tell_the_time_is_taken_to_be_right() -> None:
     assert Actor().clock_ahead() == 0.0
 
 
+def test_what_is_asked_of_an_empty_key_is_not_asked_of_the_bucket(bucket: Bucket, content: Content) -> None:
+    actor = load("s3")(target_container=bucket.name, endpoint_url=bucket.server.url)
+    with pytest.raises(PermanentError):
+        actor.upload(content.file("", b"x"))
+    actor.delete(File(""))
+    assert actor.delete_many([File("")]) == [None]
+
+    assert bucket.sizes() == {}, "it is still there"
+
+
 def test_content_in_memory_is_bounded_but_for_one_that_is_alone_and_tiny_ones() -> None:
     memory = Memory(1_000_000)
     held, most, lock = 0, 0, threading.Lock()

@@ -23,6 +23,7 @@ from ...reading import SourceFile
 from .._clock import seconds_ahead
 from .._media import type_of
 from .._memory import Memory
+from .._names import has_dots, is_text
 from .._sessions import session as new_session
 from .answers import insist, translated
 from .content import SameAgain, pieces
@@ -72,7 +73,7 @@ class HttpActor(Actor):
 
     def list(self, prefix: str = "") -> Listing:
         """Files by pages, sorted if the server says so."""
-        if not _is_text(prefix):
+        if not is_text(prefix):
             return PagedListing((), already_sorted=True)
         first = self._ask_for_page(prefix, "", _PAGE)
         return PagedListing(self._pages(prefix, first), already_sorted=first.is_sorted)
@@ -106,7 +107,7 @@ class HttpActor(Actor):
 
     def delete(self, file: File) -> None:
         """Delete one file."""
-        if not _is_text(file.key):
+        if not is_text(file.key):
             return  # the API has no such keys
         answer = self._ask("DELETE", self._where(file.key), file.key)
         if answer.status_code not in _GONE:
@@ -134,10 +135,10 @@ class HttpActor(Actor):
             self._idle.pop().close()
 
     def _where(self, key: str) -> str:
-        """The URL of a key. Clients and servers leave dot segments out of paths (RFC 3986, 5.2.4), so no such key would arrive as it is."""
-        if not _is_text(key):
+        """The URL of a key."""
+        if not is_text(key):
             raise PermanentError(f"{key!r} is not UTF-8; the API has no such keys", "rename the file")
-        if not key or {".", ".."} & {*key.split("/")}:
+        if not key or has_dots(key):
             raise PermanentError(f"{key!r} cannot stand in a URL", "rename the file, or use --source-prefix")
         return f"{self.url}/{quote(key)}"
 
@@ -174,11 +175,3 @@ def _checked(url: str | None) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
         raise ConfigurationError(f"--url {url} cannot be used", "give one like https://www.example.org/api/v1/media_file")
     return url.rstrip("/")
-
-
-def _is_text(key: str) -> bool:
-    try:
-        key.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -24,6 +24,7 @@ from ...files import File, Listing, PagedListing
 from ...reading import SourceFile
 from .._clock import seconds_ahead
 from .._memory import TINY, Memory
+from .._names import is_text
 from .access import Access
 from .errors import answered, translated
 from .headers import Headers
@@ -108,7 +109,7 @@ class S3Actor(Actor):
 
     def list(self, prefix: str = "") -> Listing:
         """Every object below the prefix. S3 lists in byte order; servers that do not are found out while comparing."""
-        has_keys = not prefix or _is_text(prefix)
+        has_keys = not prefix or is_text(prefix)
         scout, self._scout = self._scout, None
         return PagedListing(self._listings.pages(prefix, scout) if has_keys else (), already_sorted=True)
 
@@ -153,7 +154,7 @@ class S3Actor(Actor):
 
     def delete(self, file: File) -> None:
         """Delete one object."""
-        if not _is_text(file.key):
+        if not _is_key(file.key):
             return  # S3 has no such keys
         if self._objects is not None:
             self._objects.delete(file.key)
@@ -164,7 +165,7 @@ class S3Actor(Actor):
     def delete_many(self, files: Sequence[File]) -> Sequence[Exception | None]:
         """Delete up to 1,000 objects with each request. XML cannot carry control characters, so such keys go one by one."""
         answers: dict[str, Exception | None] = {file.key: None for file in files}
-        by_one = [file for file in files if _CONTROL.search(file.key) or not _is_text(file.key)]
+        by_one = [file for file in files if _CONTROL.search(file.key) or not _is_key(file.key)]
         for file in by_one:
             try:
                 self.delete(file)
@@ -338,7 +339,7 @@ class S3Actor(Actor):
 
     def _refuse(self, key: str) -> set[str]:
         """What some servers would not keep of this key. Raises `PermanentError` if this one will not, or S3 has no such keys."""
-        if not _is_text(key):
+        if not _is_key(key):
             raise PermanentError(f"{key!r} is not UTF-8; S3 has no such keys", "rename the file")
         length = len(key.encode())
         if length > _LONGEST_KEY:
@@ -390,11 +391,9 @@ def _md5(source: SourceFile, offset: int, length: int) -> Any:
     return digest
 
 
-def _is_text(key: str) -> bool:
-    try:
-        return bool(key.encode())
-    except UnicodeEncodeError:
-        return False
+def _is_key(name: str) -> bool:
+    """What is asked of an empty name is asked of the bucket."""
+    return bool(name) and is_text(name)
 
 
 def _risks(key: str) -> set[str]:

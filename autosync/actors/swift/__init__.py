@@ -23,6 +23,7 @@ from ...reading import SourceFile
 from .._clock import seconds_ahead
 from .._media import type_of
 from .._memory import Memory
+from .._names import has_dots, is_text
 from .._parts import send_one_version, tried
 from .access import VERSIONS, Access, Login
 from .answers import answered_with, meaning
@@ -113,7 +114,7 @@ class SwiftActor(Actor):
 
     def list(self, prefix: str = "") -> Listing:
         """Objects by pages, in the order of bytes."""
-        return PagedListing(self._pages(prefix) if _is_text(prefix) else (), already_sorted=True)
+        return PagedListing(self._pages(prefix) if is_text(prefix) else (), already_sorted=True)
 
     def _pages(self, prefix: str) -> Iterator[Page]:
         prefix = prefix.rstrip(chr(sys.maxunicode))  # Swift looks for what comes behind it, and fails; what is listed too much is left out
@@ -353,8 +354,8 @@ class SwiftActor(Actor):
     def _insist_on(self, key: str) -> None:
         """Raises `PermanentError` if the target cannot have this key."""
         said = self._refusal(key)
-        if said is None and {".", ".."} & {*key.split("/")}:
-            said = "its path has . or .. as a part, which HTTP leaves out"  # RFC 3986, 5.2.4
+        if said is None and has_dots(key):
+            said = "its path has . or .. as a part, which HTTP leaves out"
         if said is not None:
             raise PermanentError(f"{key!r} cannot be a key in Swift: {said}", "rename the file, or use --source-prefix")
 
@@ -362,7 +363,7 @@ class SwiftActor(Actor):
         """Why there is no object of this name."""
         if not key:
             return "it is empty"
-        if not _is_text(key) or "\0" in key:
+        if not is_text(key) or "\0" in key:
             return "it is not UTF-8 without NUL"
         length = len(key.encode())
         return f"it has {length:,} bytes, and {LONGEST_NAME:,} are allowed" if length > LONGEST_NAME else None
@@ -408,11 +409,3 @@ def _insist_on_url(option: str, url: str | None) -> None:
         raise ConfigurationError(
             f"--{option.replace('_', '-')} cannot be used", "give one like https://keystone.example.org/v3, without credentials"
         )
-
-
-def _is_text(key: str) -> bool:
-    try:
-        key.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
