@@ -22,10 +22,8 @@ TEXTS = {
 
 
 @pytest.fixture
-def client(broker: str) -> redis.Redis:
-    made = connect(broker)
-    made.script_flush()
-    return made
+def client(own_valkey: Valkey) -> redis.Redis:
+    return connect(own_valkey.url)  # of its own, so that all connections are those of the test
 
 
 @pytest.fixture
@@ -33,10 +31,10 @@ def scripts(client: redis.Redis) -> Scripts:
     return Scripts(client, TEXTS)
 
 
-def ours(client: redis.Redis) -> list[str]:
+def ours(client: redis.Redis) -> set[str]:
     """The ids of all connections but the one that asks."""
     mine = client.client_id()
-    return [one["id"] for one in client.client_list() if int(one["id"]) != mine]
+    return {one["id"] for one in client.client_list() if int(one["id"]) != mine}
 
 
 def test_a_script_gets_its_keys_and_arguments(scripts: Scripts) -> None:
@@ -71,7 +69,7 @@ def test_a_connection_that_broke_meanwhile_costs_nothing(scripts: Scripts, clien
 
     assert killed
     assert scripts.run("count", ["n"], []) == 2
-    assert not set(ours(client)) & set(killed)
+    assert not ours(client) & killed
 
 
 def test_what_was_not_answered_in_time_is_not_taken_for_the_next_answer(own_valkey: Valkey) -> None:
