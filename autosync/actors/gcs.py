@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from obstore.store import GCSStore, ObjectStore
 
 from ..files import File
 from ..reading import SourceFile
+from ._content import md5_of
 from ._obstore import ObstoreActor
 
 _GOOGLE = "https://storage.googleapis.com"
@@ -21,7 +21,6 @@ _LONGEST_KEY = 1024
 _RESERVED = ".well-known/acme-challenge/"
 #: https://cloud.google.com/storage/quotas#requests
 _MOST_PARTS = 10_000
-_PIECE = 1 << 20
 #: https://cloud.google.com/storage/docs/hashes-etags: the ETag of an object that was sent in one request is its MD5. Those of others do not
 #: look like one; and whatever equals the MD5 of a content was made of it.
 _MD5 = re.compile(r"[0-9a-f]{32}")
@@ -72,10 +71,4 @@ class GcsActor(ObstoreActor):
 
     def matches(self, file: File, etag: str) -> bool:
         """Compare the MD5 of an object that was sent in one request."""
-        if not self.can_match(File(file.key, etag=etag)):
-            return False
-        digest = hashlib.md5(usedforsecurity=False)
-        with cast(SourceFile, file).open() as content:
-            while data := content.read(_PIECE):
-                digest.update(data)
-        return digest.hexdigest() == etag
+        return self.can_match(File(file.key, etag=etag)) and md5_of(cast(SourceFile, file)) == etag

@@ -20,7 +20,7 @@ from ...errors import ConfigurationError, PermanentError, TargetError, TargetRef
 from ...files import File, Listing, Page, PagedListing
 from ...reading import SourceFile
 from .._clock import seconds_ahead
-from .._media import type_of
+from .._content import type_of
 from .._memory import Memory
 from .answers import Unidentified, translated
 from .keys import keeps

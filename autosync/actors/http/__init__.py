@@ -21,12 +21,12 @@ from ...errors import ConfigurationError, PermanentError, TargetError
 from ...files import File, Listing, Page, PagedListing
 from ...reading import SourceFile
 from .._clock import seconds_ahead
-from .._media import type_of
+from .._content import pieces, type_of
 from .._memory import Memory
 from .._names import has_dots, is_text
 from .._sessions import session as new_session
 from .answers import insist, translated
-from .content import SameAgain, pieces
+from .content import SameAgain
 from .listing import Told, told
 from .signing import Signed, digest_of
 

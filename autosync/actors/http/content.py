@@ -12,21 +12,6 @@ from .signing import as_field
 _PIECE = 1 << 20
 
 
-def pieces(file: SourceFile) -> Iterator[bytes]:
-    """The content, read for itself: none of it is sent.
-
-    Raises:
-        Torn: the file has become shorter.
-        SourceUnsure: the share failed.
-    """
-    at = 0
-    while at < file.size:
-        piece = file.look_at(at, min(_PIECE, file.size - at))
-        file.passing(0)  # a large file takes long, and the transfer may be stopped meanwhile
-        at += len(piece)
-        yield piece
-
-
 class SameAgain:
     """The content of a file as a stream with a length. Its end is given out only if all of it has this digest, whatever the times of the
     file say: one that somebody has mapped changes without them.

@@ -3,37 +3,36 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import sys
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, BinaryIO, ClassVar, cast
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import urlsplit
 
 import click
 import swiftclient.client
 
 from ...actor import Actor, SecretOption
-from ...errors import ConfigurationError, PermanentError, TargetError, TargetRefused
+from ...errors import ConfigurationError, PermanentError, TargetError
 from ...files import File, Listing, Page, PagedListing
 from ...reading import SourceFile
 from .._clock import seconds_ahead
-from .._media import type_of
+from .._content import md5_of, type_of
 from .._memory import Memory
-from .._names import has_dots, is_text
+from .._names import is_text
 from .._parts import send_one_version, tried
 from .access import VERSIONS, Access, Login
-from .answers import answered_with, meaning
-from .segments import LONGEST_NAME, Segments, Summed, etag_of, pieces_of
+from .answers import answered_with
+from .deletions import AT_ONCE, Deletions
+from .keys import can_be_there, insist_on
+from .segments import Segments, Summed, etag_of, pieces_of
 
 #: Files up to this size are read once, into memory.
 _SMALL = 8 << 20
 _READ = 1 << 20
-#: So many are deleted with one request; Swift's own limit is ten times that.
-_DELETED_AT_ONCE = 1000
 _NOT_FOUND, _PRECONDITION_FAILED = 404, 412
 #: How an etag is marked that is one of a large object.
 _LARGE = "-slo"
@@ -93,8 +92,8 @@ class SwiftActor(Actor):
             )
         self._access = Access(self._login(self.auth_url), self.region, self.interface or "public", self.storage_url)
         self._segment_size = (self.segment_size or 256) << 20
-        self._segments = Segments(self._access, self._name, _described, self._delete_all)
-        self._bulk = True
+        self._deletions = Deletions(self._access)
+        self._segments = Segments(self._access, self._name, _described, self._deletions)
         self._memory = Memory()
 
     def _login(self, url: str) -> Login:
@@ -131,7 +130,7 @@ class SwiftActor(Actor):
     def upload(self, file: File) -> None:
         """Send one file: in one request, or as segments if it is large."""
         source = cast(SourceFile, file)
-        self._insist_on(source.key)
+        insist_on(source.key)
         if source.size > self._segment_size:
             self._send_segments(source)
         elif source.size > _SMALL:
@@ -148,10 +147,10 @@ class SwiftActor(Actor):
 
     def delete_many(self, files: Sequence[File]) -> Sequence[Exception | None]:
         """Delete several objects at once. Segments go first, so that none are left whose object is gone."""
-        keys = [file.key for file in files if self._refusal(file.key) is None]
+        keys = [file.key for file in files if can_be_there(file.key)]
         answers: dict[str, TargetError | None] = {}
-        for start in range(0, len(keys), _DELETED_AT_ONCE):
-            answers |= self._delete_page(keys[start : start + _DELETED_AT_ONCE])
+        for start in range(0, len(keys), AT_ONCE):
+            answers |= self._delete_page(keys[start : start + AT_ONCE])
         return [answers.get(file.key) for file in files]
 
     def can_match(self, listed: File) -> bool:
@@ -162,15 +161,15 @@ class SwiftActor(Actor):
         """Compare the MD5, for a large object with what it would be if it were sent now."""
         source = cast(SourceFile, file)
         if etag.endswith(_LARGE):
-            return etag_of(_md5(source, *piece) for piece in pieces_of(source.size, self._segment_size)) + _LARGE == etag
-        return _md5(source, 0, source.size) == etag
+            return etag_of(md5_of(source, *piece) for piece in pieces_of(source.size, self._segment_size)) + _LARGE == etag
+        return md5_of(source) == etag
 
     def abandon(self, key: str, token: str) -> None:
         """Remove the segments of an upload, unless it is what the object is made of by now; then those of others."""
         if self._segments.is_live(key, token):
             self._segments.remove(key, but=token)
         else:
-            self._delete_all(self._segments.container, [one.name for one in self._segments.of([key]) if one.token == token])
+            self._deletions.all(self._segments.container, [one.name for one in self._segments.of([key]) if one.token == token])
 
     def clock_ahead(self) -> float:
         """By the Date of an answer."""
@@ -273,100 +272,18 @@ class SwiftActor(Actor):
     def _delete_page(self, keys: Sequence[str]) -> dict[str, TargetError | None]:
         try:
             segments = [*self._segments.of(keys)]
-            failed = self._delete_from(self._segments.container, [one.name for one in segments])
+            failed = self._deletions.each(self._segments.container, [one.name for one in segments])
         except TargetError as error:
             return dict.fromkeys(keys, error)
         answers: dict[str, TargetError | None] = {one.key: failed[one.name] for one in segments if one.name in failed}
         try:
-            return answers | self._delete_from(self._name, [key for key in keys if key not in answers])
+            return answers | self._deletions.each(self._name, [key for key in keys if key not in answers])
         except TargetError as error:
             return dict.fromkeys(keys, error) | answers
-
-    def _delete_all(self, container: str, names: Collection[str]) -> None:
-        for error in self._delete_from(container, names).values():
-            raise error
-
-    def _delete_from(self, container: str, names: Collection[str]) -> dict[str, TargetError]:
-        """Delete objects. Returns what went wrong with which; that one is not there is not wrong."""
-        left = [*names]
-        failed: dict[str, TargetError] = {}
-        while left and self._bulk:
-            found = self._delete_together(container, left[:_DELETED_AT_ONCE])
-            if found is None:
-                self._bulk = False
-                break
-            failed |= found
-            del left[:_DELETED_AT_ONCE]
-        for name in left:
-            try:
-                self._delete_one(container, name)
-            except TargetError as error:
-                failed[name] = error
-        return failed
-
-    def _delete_together(self, container: str, names: Sequence[str]) -> dict[str, TargetError] | None:
-        """With one request (https://docs.openstack.org/swift/latest/api/bulk-delete.html). None if this Swift does not know it."""
-        body = "".join(f"/{quote(container)}/{quote(name)}\n" for name in names).encode()
-        headers = {"Content-Type": "text/plain", "Accept": "application/json"}
-
-        def do(url: str, token: str, connection: Any) -> bytes:
-            _, told = swiftclient.client.post_account(url, token, headers, http_conn=connection, query_string="bulk-delete", data=body)
-            return cast(bytes, told)
-
-        try:
-            told = json.loads(self._access.ask(container, do))
-            status, errors, done = str(told["Response Status"]), told["Errors"], told["Number Deleted"] + told["Number Not Found"]
-        except PermanentError as error:
-            if isinstance(error, TargetRefused):
-                raise
-            return None
-        except (ValueError, KeyError, TypeError):
-            return None
-        return self._failed(container, names, status, errors, done)
-
-    def _failed(self, container: str, names: Sequence[str], status: str, errors: Any, done: int) -> dict[str, TargetError]:
-        failed: dict[str, TargetError] = {}
-        for path, said in errors:
-            name = unquote(path).removeprefix("/").removeprefix(f"{container}/")
-            failed[name] = meaning(int(said[:3]), f"{name} in {container}", said[4:])
-        if status.startswith("200") or (errors and done + len(errors) == len(names)):
-            return failed
-        rest = meaning(int(status[:3]), f"deleting from {container}", status[4:])
-        return {name: failed.get(name, rest) for name in names}
-
-    def _delete_one(self, container: str, name: str) -> None:
-        def do(url: str, token: str, connection: Any) -> None:
-            try:
-                swiftclient.client.delete_object(url, token, container, name, http_conn=connection)
-            except swiftclient.client.ClientException as error:
-                if error.http_status != _NOT_FOUND:
-                    raise
-
-        self._insist_on(name)
-        self._access.ask(name, do)
-
-    # Keys
 
     @property
     def _container(self) -> str:
         return f"{self.container_is} {self._name}"
-
-    def _insist_on(self, key: str) -> None:
-        """Raises `PermanentError` if the target cannot have this key."""
-        said = self._refusal(key)
-        if said is None and has_dots(key):
-            said = "its path has . or .. as a part, which HTTP leaves out"
-        if said is not None:
-            raise PermanentError(f"{key!r} cannot be a key in Swift: {said}", "rename the file, or use --source-prefix")
-
-    def _refusal(self, key: str) -> str | None:
-        """Why there is no object of this name."""
-        if not key:
-            return "it is empty"
-        if not is_text(key) or "\0" in key:
-            return "it is not UTF-8 without NUL"
-        length = len(key.encode())
-        return f"it has {length:,} bytes, and {LONGEST_NAME:,} are allowed" if length > LONGEST_NAME else None
 
 
 def _listed(url: str, token: str, connection: Any, *, container: str, prefix: str, after: str, limit: int | None = None) -> Any:
@@ -389,16 +306,6 @@ def _etag(one: dict[str, Any]) -> str | None:
 
 def _moment(text: str) -> float:
     return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
-
-
-def _md5(file: SourceFile, offset: int, length: int) -> str:
-    digest = hashlib.md5(usedforsecurity=False)
-    while length:
-        data = file.look_at(offset, min(_READ, length))
-        file.passing(0)
-        digest.update(data)
-        offset, length = offset + len(data), length - len(data)
-    return digest.hexdigest()
 
 
 def _insist_on_url(option: str, url: str | None) -> None:

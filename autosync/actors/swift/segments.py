@@ -20,11 +20,12 @@ from ...reading import SourceFile
 from .._parts import Piece
 from .access import Access
 from .answers import answered_with
+from .deletions import Deletions
+from .keys import LONGEST_NAME
 
 _ABOVE = "autosync/"
 _NAME = re.compile(r"autosync/(?P<key>.*)/(?P<token>-?[0-9]+-[0-9]+-[0-9a-f]{16})/[0-9]{8}", re.DOTALL)
-#: Swift's own limits, which few change: the length of names in bytes, segments of a manifest, bytes of a segment.
-LONGEST_NAME = 1024
+#: Swift's own limits, which few change: segments of a manifest, bytes of a segment.
 _MOST_SEGMENTS = 1000
 _LARGEST = 5 << 30
 _READ = 1 << 20
@@ -55,21 +56,15 @@ class Segments:
         access: to Swift.
         container: whose segments they are.
         described: gives the headers of an object, by its key and the time of the file in nanoseconds.
-        delete: deletes objects of a container, all of them or raising.
+        deletions: delete what is not needed any more.
     """
 
-    def __init__(
-        self,
-        access: Access,
-        container: str,
-        described: Callable[[str, int], dict[str, str]],
-        delete: Callable[[str, Collection[str]], None],
-    ) -> None:
+    def __init__(self, access: Access, container: str, described: Callable[[str, int], dict[str, str]], deletions: Deletions) -> None:
         self._access = access
         self._container = container
         self.container = f"{container}_segments"
         self._described = described
-        self._delete = delete
+        self._deletions = deletions
         self._is_ready = False
 
     def begin(self, file: SourceFile) -> str:
@@ -125,7 +120,7 @@ class Segments:
                 raise TargetError(error.what) from error
             raise
         if found != expected:
-            self._delete(self._container, [key])
+            self._deletions.all(self._container, [key])
             raise self._no_manifests(key)
         self.remove(key, but=token)
 
@@ -152,7 +147,7 @@ class Segments:
 
     def remove(self, key: str, but: str = "") -> None:
         """Remove the segments of a key, but for those of one upload."""
-        self._delete(self.container, [one.name for one in self.of([key]) if one.token != but])
+        self._deletions.all(self.container, [one.name for one in self.of([key]) if one.token != but])
 
     def of(self, keys: Collection[str]) -> Iterator[Segment]:
         """The segments of these keys."""
