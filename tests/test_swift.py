@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 import os
 import time
@@ -15,11 +16,13 @@ from typing import Any
 
 import pytest
 import requests
+import swiftclient.client
 from conftest import Programs, Refusing, on_disk, running
 
 from autosync.actor import Actor, listing_of
 from autosync.actors import load
 from autosync.actors.swift import segments
+from autosync.actors.swift.deletions import _understood
 from autosync.actors.swift.segments import pieces_of
 from autosync.errors import ConfigurationError, PermanentError, SlowDown, TargetError, TargetRefused, Torn
 from autosync.files import File
@@ -646,40 +649,228 @@ def test_other_answers_are_tried_again_or_not(
     assert len(server.asked) == (2 if status == 401 else 1)
 
 
-def test_of_several_deletions_each_has_its_own_answer(actor: Actor, swift: Swift, content: Content, container: str) -> None:
-    for key in ("a", "b"):
-        actor.upload(content.file(key, b"x"))
-    failed = actor._deletions._failed  # type: ignore[attr-defined]
+def test_of_several_deletions_each_has_its_own_answer() -> None:
+    names = ["a", "b/ü", "d"]
 
-    found = failed("c", ["a", "b/ü", "d"], "400 Bad Request", [["/c/b/%C3%BC", "503 Service Unavailable"]], 2)
-    assert {name: type(error) for name, error in found.items()} == {"b/ü": SlowDown}
-    found = failed("c", ["a", "b", "d"], "413 Max delete failures exceeded", [["/c/a", "409 Conflict"]], 0)
-    assert {name: type(error) for name, error in found.items()} == {"a": TargetError, "b": PermanentError, "d": PermanentError}
-    assert failed("c", ["a"], "200 OK", [], 1) == {}
-    assert {*failed("c", ["a", "b"], "502 Bad Gateway", [], 1)} == {"a", "b"}
+    found = _understood("c", names, "400 Bad Request", [["/c/b/%C3%BC", "503 Service Unavailable"]], 2)
+    assert ({name: type(error) for name, error in found.failed.items()}, found.undone) == ({"b/ü": SlowDown}, [])
+    found = _understood("c", names, "413 Max delete failures exceeded", [["/c/a", "409 Conflict"]], 0)
+    assert ({name: type(error) for name, error in found.failed.items()}, found.undone) == ({"a": TargetError}, ["b/ü", "d"])
+    found = _understood("c", names, "400 Bad Request", [], 0)
+    assert (found.failed, found.undone) == ({}, names)
+    assert _understood("c", ["a"], "200 OK", [], 1) == ({}, [])
+    for status, kind in (("502 Bad Gateway", TargetError), ("401 Unauthorized", TargetError), ("429 Too Many", SlowDown)):
+        found = _understood("c", ["a", "b"], status, [], 1)
+        assert {name: type(error) for name, error in found.failed.items()} == {"a": kind, "b": kind}
+
+
+def test_long_keys_in_other_scripts_are_deleted_with_others(
+    actor: Actor, swift: Swift, container: str, content: Content, segments_of: Callable[[], list[str]]
+) -> None:
+    """Swift reads the list of names in blocks of 1,282 bytes, and refuses it as a whole if a line is longer than two of them."""
+    keys = ["a", *(letter * 500 for letter in "бвгд"), *(f"{letter} " * 340 for letter in "жзик"), " " * 1000, "z"]
+    large = "ю" * 450
+    for key in keys:
+        actor.upload(content.file(key, b"x"))
+    for data in (bytes(MIB + 1), b"1" * (MIB + 1)):
+        actor.upload(content.file(large, data))
+    assert len(segments_of()) == 2
+
+    assert actor.delete_many([File(key) for key in [*keys, large]]) == [None] * (len(keys) + 1)
+
+    assert swift.names(container) == []
+    assert segments_of() == []
+
+
+def test_a_token_that_ends_in_the_middle_of_a_deletion_makes_no_key_fail_for_good(
+    swift: Swift, keystone: Keystone, container: str, content: Content, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    actor = load("swift")(target_container=container, **logins(swift, keystone)["3"])
+    actor.upload(content.file("a", b"x"))
+    with monkeypatch.context() as patch:
+        patch.setattr(actor._segments, "of", lambda _: [])  # type: ignore[attr-defined]
+        actor._access._auth.auth.auth_ref._auth_token = "gone"  # type: ignore[attr-defined]
+        (answer,) = actor.delete_many([File("a")])
+    assert type(answer) in (TargetError, type(None))
+    assert swift.names(container) == ([] if answer is None else ["a"])
+
+    assert actor.delete_many([File("a")]) == [None]
+    assert swift.names(container) == []
+
+
+def test_without_bulk_deletion_a_login_that_may_use_the_container_only_deletes_one_by_one(old_swift: Swift, content: Content) -> None:
+    name = f"t{uuid.uuid4().hex[:16]}"
+    old_swift.create(name, X_Container_Write="lab:reader", X_Container_Read="lab:reader,.rlistings")
+    actor = made(old_swift, name, user="lab:reader")
+    actor.upload(content.file("a", b"x"))
+
+    assert actor.delete_many([File("a"), File("b")]) == [None, None]
+    assert old_swift.names(name) == []
 
 
 @pytest.mark.parametrize("size", [5, 9 * MIB])
 def test_what_arrives_as_something_else_is_an_error(
-    size: int, actor: Actor, swift: Swift, container: str, content: Content, monkeypatch: pytest.MonkeyPatch
+    size: int, swift: Swift, container: str, content: Content, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import swiftclient.client
-
     put = swiftclient.client.put_object
 
     def spoiled(url: str, token: str, container: str, name: str, contents: Any, *more: Any, **named: Any) -> Any:
-        if isinstance(contents, bytes):
-            return put(url, token, container, name, b"y" * len(contents), *more, **named)
         put(url, token, container, name, contents, *more, **named)
         return hashlib.md5(b"other").hexdigest()
 
     monkeypatch.setattr(swiftclient.client, "put_object", spoiled)
-    one = made(swift, container, segment_size=100)
+
+    with pytest.raises(TargetError, match="something else has arrived") as refused:
+        made(swift, container, segment_size=100).upload(content.file("a", b"x" * size))
+    assert type(refused.value) is TargetError, "it is tried again"
+
+
+def test_swift_refuses_what_does_not_have_the_sum_that_is_sent_with_it(
+    actor: Actor, swift: Swift, container: str, content: Content, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = swiftclient.client.put_object
+
+    def spoiled(url: str, token: str, container: str, name: str, contents: Any, *more: Any, **named: Any) -> Any:
+        return put(url, token, container, name, io.BytesIO(b"y" * len(contents.read())), *more, **named)
+
+    monkeypatch.setattr(swiftclient.client, "put_object", spoiled)
+
+    with pytest.raises(TargetError, match="422") as refused:
+        actor.upload(content.file("a", b"content"))
+    assert type(refused.value) is TargetError
+    assert swift.names(container) == []
+
+
+def test_a_large_object_with_an_etag_that_nobody_expects_is_left_and_tried_again(
+    actor: Actor, swift: Swift, container: str, content: Content, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = swiftclient.client.put_object
+
+    def without_etag(*words: Any, **named: Any) -> Any:
+        found = put(*words, **named)
+        return "" if named.get("query_string") else found
+
+    monkeypatch.setattr(swiftclient.client, "put_object", without_etag)
+    monkeypatch.setattr("autosync.actors._parts._PART_TRIES", 1)
+
+    with pytest.raises(TargetError, match="something else has arrived") as refused:
+        actor.upload(content.file("a", bytes(MIB + 1)))
+    assert type(refused.value) is TargetError
+    assert swift.read(container, "a").content == bytes(MIB + 1)
+
+
+def test_a_container_of_segments_that_somebody_removed_is_made_again(
+    actor: Actor, swift: Swift, container: str, content: Content, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autosync.actors._parts._PART_TRIES", 1)
+    actor.upload(content.file("a", bytes(MIB + 1)))
+    actor.delete(File("a"))
+    swift.ask("DELETE", f"{container}_segments")
 
     with pytest.raises(TargetError) as refused:
-        one.upload(content.file("a", b"x" * size))
+        actor.upload(content.file("a", bytes(MIB + 1)))
+    assert type(refused.value) is TargetError
+    actor.upload(content.file("a", bytes(MIB + 1)))
+    assert listed(actor) == {"a": MIB + 1}
 
-    assert type(refused.value) is TargetError, "it is tried again"
+
+def test_nothing_is_redirected(refusing: Callable[..., Refusing], swift: Swift, content: Content) -> None:
+    server = refusing(302, b"", Location="/v1/AUTH_lab/page")
+    actor = made(swift, "container", storage_url=f"{server.url}/v1/AUTH_lab")
+
+    for do in (lambda: actor.upload(content.file("a", b"x")), lambda: actor.delete(File("a")), lambda: listed(actor)):
+        server.asked.clear()
+        with pytest.raises(TargetRefused, match=r"302 .*correct --storage-url"):
+            do()
+        assert len(server.asked) == 1
+
+
+def test_an_answer_that_is_none_is_tried_again(refusing: Callable[..., Refusing], swift: Swift, content: Content) -> None:
+    server = refusing(200, b"<html>Welcome</html>")
+    actor = made(swift, "container", storage_url=f"{server.url}/v1/AUTH_lab/")
+
+    for do in (actor.check, lambda: listed(actor), lambda: actor.upload(content.file("a", b"x"))):
+        with pytest.raises(TargetError) as refused:
+            do()
+        assert type(refused.value) is TargetError
+    assert actor._access.can("slo"), "it does not tell"  # type: ignore[attr-defined]
+
+
+def test_a_quota_is_no_fault_of_the_key(refusing: Callable[..., Refusing], swift: Swift, content: Content) -> None:
+    server = refusing(413, b"Upload exceeds quota.")
+
+    with pytest.raises(TargetError, match="413 Upload exceeds quota") as refused:
+        made(swift, "container", storage_url=f"{server.url}/v1/AUTH_lab").upload(content.file("a", b"x"))
+    assert type(refused.value) is TargetError
+
+
+@pytest.mark.parametrize("version", ["1", "2", "3", "rackspace"])
+@pytest.mark.parametrize("status", [200, 408, 409, 413, 500, 503])
+def test_an_identity_service_with_troubles_is_asked_again(version: str, status: int, refusing: Callable[..., Refusing]) -> None:
+    server = refusing(status, b"<html>Maintenance</html>")
+    actor = load("swift")(
+        target_container="c", auth_url=f"{server.url}/", auth_version=version, user="u", password="p", project="x"
+    )
+
+    with pytest.raises(TargetError, match="the login at") as refused:
+        actor.check()
+    assert type(refused.value) is TargetError
+    assert "\n" not in str(refused.value)
+
+
+def test_a_slash_behind_the_storage_url_does_no_harm(swift: Swift, container: str, content: Content) -> None:
+    actor = made(swift, container, storage_url=swift.login()[1] + "/")
+    actor.upload(content.file("a", b"x"))
+
+    assert listed(actor) == {"a": 1}
+    actor.delete(File("a"))
+    assert listed(actor) == {}
+
+
+def test_a_slow_line_has_time_for_each_block_and_not_for_the_whole(
+    swift: Swift, container: str, content: Content, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autosync.actors.swift.access._TIMEOUT", (1, 60))
+    url = swift.login()[1]
+    with Proxy(url.partition("/v1")[0]) as proxy:
+        actor = made(swift, container, segment_size=100, storage_url=f"{proxy.url}/v1/AUTH_lab")
+        proxy.speed = 2 * MIB
+        actor.upload(content.file("a", bytes(8 * MIB)))
+
+        (put,) = [one for one in proxy.requests if one.method == "PUT"]
+        assert put.ended - put.began > 2, "it took longer than a connection may"
+    assert listed(made(swift, container)) == {"a": 8 * MIB}
+
+
+class Counting:
+    """Lets everything go at once, and counts it."""
+
+    def __init__(self) -> None:
+        self.bytes = self.requests = 0
+
+    def block(self, most: int) -> int:
+        return most
+
+    def give(self, size: int) -> None:
+        self.bytes += size
+
+    def ask(self) -> None:
+        self.requests += 1
+
+    def refused(self) -> None:
+        pass
+
+    def at_once(self, most: int) -> int:
+        return most
+
+
+def test_what_is_sent_again_counts_again(actor: Actor, content: Content) -> None:
+    for expected in (1000, 2000):
+        file = content.file("a", bytes(1000))
+        meter = Counting()
+        file.meter = meter
+        actor.upload(file)
+        assert meter.bytes == expected
 
 
 # As a whole

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+import io
+from typing import Any, BinaryIO
 
 import requests
 from requests.adapters import HTTPAdapter
 
-#: Content is read, and given to the socket, in so many bytes.
-_BLOCK = 256 << 10
+#: Content is read, and given to the socket, in so many bytes. Each such block must leave within the time that it may take to connect
+#: (urllib3 takes one for the other), also where a slow line is shared by hundreds of files.
+_BLOCK = 64 << 10
 
 
 class _Adapter(HTTPAdapter):
@@ -23,6 +25,11 @@ def session(connections: int) -> requests.Session:
     for scheme in ("http://", "https://"):
         made.mount(scheme, _Adapter(pool_connections=1, pool_maxsize=connections))
     return made
+
+
+def in_blocks(content: bytes) -> bytes | BinaryIO:
+    """Content that is in memory as a body which is sent in blocks: as a whole it would have the time of one."""
+    return io.BytesIO(content) if content else content
 
 
 def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:

@@ -24,6 +24,7 @@ from .._clock import seconds_ahead
 from .._content import pieces, type_of
 from .._memory import Memory
 from .._names import has_dots, is_text
+from .._sessions import in_blocks
 from .._sessions import session as new_session
 from .answers import insist, translated
 from .content import SameAgain
@@ -34,7 +35,7 @@ from .signing import Signed, digest_of
 _SMALL = 8 << 20
 _PAGE = 1000
 #: For so long a server may not be reached, and may not answer, in seconds.
-_TIMEOUT = (10, 60)
+_TIMEOUT = (30, 60)
 _GONE = {404, 410}
 #: A digest that `matches` can compare: this one alone.
 _DIGEST = re.compile(r"sha-256=:[A-Za-z0-9+/]{43}=:")
@@ -152,7 +153,8 @@ class HttpActor(Actor):
         self, method: str, url: str, about: str, body: bytes | Iterable[bytes] | None = None, headers: Mapping[str, str] | None = None
     ) -> requests.Response:
         with translated(about, url), self._session() as session:
-            return session.request(method, url, data=body, headers=headers, timeout=_TIMEOUT, allow_redirects=False)
+            data = in_blocks(body) if isinstance(body, bytes) else body
+            return session.request(method, url, data=data, headers=headers, timeout=_TIMEOUT, allow_redirects=False)
 
     @contextmanager
     def _session(self) -> Iterator[requests.Session]:

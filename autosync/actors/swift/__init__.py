@@ -24,6 +24,7 @@ from .._content import md5_of, type_of
 from .._memory import Memory
 from .._names import is_text
 from .._parts import send_one_version, tried
+from .._sessions import in_blocks
 from .access import VERSIONS, Access, Login
 from .answers import answered_with
 from .deletions import AT_ONCE, Deletions
@@ -191,12 +192,12 @@ class SwiftActor(Actor):
     def _send(self, file: SourceFile) -> None:
         """If there is no such object yet, which is most often so, no segments of an older one have to be looked for."""
         content = file.content()
-        for _ in file.at_pace(content):
-            pass
         etag = hashlib.md5(content, usedforsecurity=False).hexdigest()
+        _wait_for(file, content)
         if self._put(file, content, etag, new=True):
             return
         file.ask()
+        _wait_for(file, content)
         self._put(file, content, etag)
         file.ask()
         self._segments.remove(file.key)
@@ -217,7 +218,9 @@ class SwiftActor(Actor):
         def do(url: str, token: str, connection: Any) -> None:
             put = partial(swiftclient.client.put_object, url, token, self._name, file.key, headers=headers, http_conn=connection)
             if isinstance(content, bytes):
-                put(contents=content, etag=etag, chunk_size=None)
+                found = put(contents=in_blocks(content), content_length=len(content), etag=etag, chunk_size=_READ if content else None)
+                if found != etag:
+                    raise TargetError(f"{file.key}: something else has arrived than was sent")
                 return
             content.seek(0)
             summed = Summed(content)
@@ -284,6 +287,12 @@ class SwiftActor(Actor):
     @property
     def _container(self) -> str:
         return f"{self.container_is} {self._name}"
+
+
+def _wait_for(file: SourceFile, content: bytes) -> None:
+    """Wait until so much may be sent."""
+    for _ in file.at_pace(content):
+        pass
 
 
 def _listed(url: str, token: str, connection: Any, *, container: str, prefix: str, after: str, limit: int | None = None) -> Any:

@@ -24,7 +24,7 @@ from .answers import answered_with, translated
 T = TypeVar("T")
 
 #: For so long a server may not be reached, and may not answer, in seconds. It looks at every segment before it takes a manifest.
-_TIMEOUT = (10, 120)
+_TIMEOUT = (30, 120)
 _LOGIN_TIMEOUT = 30
 _UNAUTHORIZED = 401
 #: Rackspace's identity service, which takes an API key in place of a password.
@@ -131,7 +131,7 @@ class Access:
         self._auth = Session(identity_of(login), session=session(1), timeout=_LOGIN_TIMEOUT, user_agent="autosync")
         self._region = region
         self._interface = interface
-        self._url = storage_url
+        self._url = storage_url and storage_url.rstrip("/")
         self._lock = threading.Lock()
         #: swiftclient's connections are for one thread at a time.
         self._idle: deque[tuple[Any, Any]] = deque()
@@ -162,7 +162,10 @@ class Access:
 
         def do(url: str, token: str, connection: Any) -> dict[str, Any]:
             where = _ACCOUNT.sub("/info", url)
-            found: dict[str, Any] = swiftclient.client.get_capabilities((urlsplit(where), connection[1]))
+            try:
+                found: dict[str, Any] = swiftclient.client.get_capabilities((urlsplit(where), connection[1]))
+            except ValueError:  # a page for people
+                return {what: {}}
             return found
 
         try:
@@ -203,6 +206,8 @@ class Access:
         swiftclient.client.logger_settings["reveal_sensitive_prefix"] = 0
         made = swiftclient.client.http_connection(self._url, timeout=_TIMEOUT)
         made[1].request_session = session(1)
+        # Redirected, a DELETE would become a GET, and the token would go to whoever is named.
+        made[1].requests_args["allow_redirects"] = False
         return (made[0], made[1])
 
     def _endpoint(self) -> str:
@@ -210,4 +215,4 @@ class Access:
             found = self._auth.get_endpoint(service_type="object-store", interface=self._interface, region_name=self._region)
         if not found:
             raise TargetRefused(f"the login at {self.auth_url}: it names no object store", "give --storage-url")
-        return found
+        return found.rstrip("/")

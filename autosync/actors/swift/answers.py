@@ -8,12 +8,18 @@ from urllib.parse import urlsplit
 
 import keystoneauth1.exceptions as identity
 from swiftclient.exceptions import ClientException
+from urllib3.exceptions import HTTPError
 
 from ...errors import PermanentError, SlowDown, TargetError, TargetRefused
 
 #: 498 is what Swift's own ratelimit says.
 _SLOW = {429, 498, 503}
 _WRONG = {400, 405, 411, 412, 413, 414, 416, 501}
+#: What says that there is something else at the URL of the identity service.
+_NO_SERVICE = {300, 400, 404, 405}
+#: What libraries raise where an answer is broken off, or is none: those of requests are OSErrors; swiftclient reads from urllib3 itself,
+#: and JSON and headers are taken as they should be.
+_BROKEN = (OSError, HTTPError, ValueError, KeyError)
 _CREDENTIALS = "check --user, --password, --project and the domains, or the application credential"
 _RIGHTS = f"{_CREDENTIALS}; they need the right to list, write and delete, in the container for segments too"
 #: So much of what a server says is shown.
@@ -34,7 +40,7 @@ def translated(about: str, url: str) -> Iterator[None]:
         raise meaning(error.http_status or 0, f"{about} at {_server(url)}", _told(error), error.http_response_headers or {}) from error
     except identity.ClientException as error:
         raise _identity(error, f"{about} at {_server(url)}") from None  # what it is made of has the request, and so the password
-    except OSError as error:  # those of requests are some
+    except _BROKEN as error:
         inner = error.args[0] if error.args else error
         raise TargetError(f"{about} at {_server(url)}: {type(error).__name__}: {getattr(inner, 'reason', None) or inner}") from error
 
@@ -51,12 +57,15 @@ def meaning(status: int, what: str, told: str, headers: Container[str] = ()) -> 
     said = f"{what}: {status} {told}".rstrip()
     if status in (401, 403):
         return _noted(TargetRefused(said, _RIGHTS), status)
+    if 300 <= status < 400:
+        return _noted(TargetRefused(f"{said}: it leads elsewhere", "correct --storage-url"), status)
     if status == 404:
         return _noted(TargetRefused(said, "create the container, or correct --target-container"), status)
     # 413 with a time is how old services ask for fewer.
     if status in _SLOW or (status == 413 and "Retry-After" in headers):
         return _noted(SlowDown(said), status)
-    return _noted((PermanentError if status in _WRONG else TargetError)(said), status)
+    is_full = status == 413 and "quota" in told.lower()
+    return _noted((PermanentError if status in _WRONG and not is_full else TargetError)(said), status)
 
 
 def answered_with(error: TargetError) -> int:
@@ -82,9 +91,9 @@ def _identity(error: identity.ClientException, what: str) -> TargetError:
     status = int(getattr(error, "http_status", 0) or 0)
     if status in (401, 403):
         return TargetRefused(f"{what}: {told}", _CREDENTIALS)
-    if status in _SLOW or status >= 500:
-        return TargetError(f"{what}: {told}")
-    return TargetRefused(f"{what}: this is no identity service of this version ({told})", "check --auth-url and --auth-version")
+    if status in _NO_SERVICE:
+        return TargetRefused(f"{what}: this is no identity service of this version ({told})", "check --auth-url and --auth-version")
+    return TargetError(f"{what}: {told}")
 
 
 def _told(error: ClientException) -> str:

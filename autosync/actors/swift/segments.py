@@ -93,7 +93,13 @@ class Segments:
             summed.insist(key, found)
             return str(found)
 
-        return self._access.ask(key, do)
+        try:
+            return self._access.ask(key, do)
+        except TargetRefused as error:
+            if answered_with(error) != _NOT_FOUND:
+                raise
+            self._is_ready = False  # somebody has removed the container; it is made again
+            raise TargetError(error.what) from error
 
     def complete(self, key: str, token: str, etags: Mapping[int, str]) -> None:
         """Make the object of its segments, and remove those of older ones.
@@ -120,17 +126,29 @@ class Segments:
                 raise TargetError(error.what) from error
             raise
         if found != expected:
-            self._deletions.all(self._container, [key])
-            raise self._no_manifests(key)
+            self._insist_on_manifest(key)
         self.remove(key, but=token)
+
+    def _insist_on_manifest(self, key: str) -> None:
+        """The ETag is not that of a large object: see whether it is one. Where a manifest is no more to Swift than its text, it goes."""
+
+        def do(url: str, token: str, connection: Any) -> bool:
+            said = swiftclient.client.head_object(url, token, self._container, key, http_conn=connection)
+            return bool(said.get("x-static-large-object", "").lower() == "true")
+
+        if self._access.ask(key, do):
+            raise TargetError(f"{key}: something else has arrived than was sent")
+        self._deletions.all(self._container, [key])
+        raise self._no_manifests(key)
 
     def is_live(self, key: str, token: str) -> bool:
         """Whether the object is made of the segments of this upload."""
 
         def do(url: str, token_: str, connection: Any) -> bytes:
             said, found = swiftclient.client.get_object(
-                url, token_, self._container, key, http_conn=connection, query_string="multipart-manifest=get", resp_chunk_size=_READ
-            )
+                url, token_, self._container, key, http_conn=connection, query_string="multipart-manifest=get", resp_chunk_size=_READ,
+                headers={"X-Newest": "true"},
+            )  # fmt: skip
             is_one = said.get("x-static-large-object", "").lower() == "true"
             content = b"".join(found) if is_one else b"[]"
             found.close()
