@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import io
 import os
 import re
 import signal
@@ -128,7 +129,10 @@ def requests_of(patch: pytest.MonkeyPatch) -> list[requests.PreparedRequest]:
     send = requests.Session.send
 
     def kept_and_sent(session: requests.Session, request: requests.PreparedRequest, **more: Any) -> requests.Response:
-        kept.append(request)
+        whole = request.copy()
+        if isinstance(whole.body, io.BytesIO):
+            whole.body = whole.body.getvalue()  # it is read once only, and the request may be sent again
+        kept.append(whole)
         return send(session, request, **more)
 
     patch.setattr(requests.Session, "send", kept_and_sent)
