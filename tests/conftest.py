@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import threading
-import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any
 
-import psutil
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from autosync.testing import Content
-from lab.hosts import Host
-from lab.servers import Missing, Moto, S3Server, SeaweedFS, Server, Valkey, wait_until
-
-BIN = Path(sys.executable).parent
-AnyServer = TypeVar("AnyServer", bound=Server)
+from lab.buckets import Bucket
+from lab.parts import lacking, running
+from lab.programs import BIN, Programs
+from lab.refusing import Refusing
+from lab.servers import Moto, SeaweedFS, Valkey, wait_until
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -41,26 +35,6 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-
-
-def lacking(what: str) -> NoReturn:
-    """This machine lacks something that the test needs: it is skipped on a laptop, and fails where CI=true."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(what)
-    pytest.skip(what)
-
-
-def running(make: Callable[[], AnyServer]) -> Iterator[AnyServer]:
-    """For fixtures: a server as long as it is needed."""
-    try:
-        server = make()
-    except Missing as missing:
-        lacking(f"{missing} is not installed")
-    server.start()
-    try:
-        yield server
-    finally:
-        server.stop()
 
 
 @pytest.fixture(scope="session")
@@ -94,36 +68,6 @@ def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moto]:
     yield from running(lambda: Moto(tmp_path_factory.mktemp("moto")))
 
 
-class Bucket:
-    """One bucket of a running S3 server, made for one test."""
-
-    def __init__(self, server: S3Server) -> None:
-        self.server = server
-        self.name = f"t{uuid.uuid4().hex[:16]}"
-        self.client = server.client()
-        self.client.create_bucket(Bucket=self.name)
-
-    def sizes(self) -> dict[str, int]:
-        """Every key and its size."""
-        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name)
-        return {found["Key"]: found["Size"] for page in pages for found in page.get("Contents", ())}
-
-    def read(self, key: str) -> bytes:
-        return self.client.get_object(Bucket=self.name, Key=key)["Body"].read()
-
-    def begin_upload(self, key: str) -> tuple[str, str]:
-        """Open a multipart upload, as another program would. Returns the key and the upload's name."""
-        return key, self.client.create_multipart_upload(Bucket=self.name, Key=key)["UploadId"]
-
-    def open_uploads(self) -> list[tuple[str, str]]:
-        """Key and name of every multipart upload that is open, in order."""
-        found = self.client.list_multipart_uploads(Bucket=self.name).get("Uploads", ())
-        return sorted((upload["Key"], upload["UploadId"]) for upload in found)
-
-    def options(self) -> list[str]:
-        return [f"--target-container={self.name}", f"--endpoint-url={self.server.url}"]
-
-
 @pytest.fixture
 def bucket(seaweed: SeaweedFS, monkeypatch: pytest.MonkeyPatch) -> Bucket:
     """A bucket on SeaweedFS, with its credentials in the environment."""
@@ -148,39 +92,6 @@ def content(tmp_path: Path) -> Iterator[Content]:
     made.close()
 
 
-class Refusing:
-    """A server that answers every request alike, and counts them."""
-
-    def __init__(self, status: int, body: bytes = b"", **headers: str) -> None:
-        self.asked: list[str] = []
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_PUT(handler) -> None:  # noqa: N805
-                handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
-                self.asked.append(handler.command)
-                handler.send_response(status)
-                for name, value in {**headers, "Content-Length": str(len(body))}.items():
-                    handler.send_header(name, value)
-                handler.end_headers()
-                if handler.command != "HEAD":
-                    handler.wfile.write(body)
-
-            do_GET = do_POST = do_DELETE = do_HEAD = do_PUT  # noqa: N815
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-
 @pytest.fixture
 def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
     """No proxy of whoever runs the test is used."""
@@ -201,107 +112,6 @@ def refusing() -> Iterator[Callable[..., Refusing]]:
     yield start
     for server in servers:
         server.close()
-
-
-def on_disk(tree: Path) -> dict[str, int]:
-    """Every file below a directory, by its path, with its size."""
-    return {str(path.relative_to(tree)): path.stat().st_size for path in tree.rglob("*") if path.is_file()}
-
-
-def equal_soon(bucket: Bucket, tree: Path, what: str, seconds: float = 20, *, to_the_byte: bool = False) -> float:
-    """Wait until the bucket equals the tree, in names and sizes or to the byte, and say how long it took."""
-    began = time.monotonic()
-
-    def different() -> list[str]:
-        there, here = bucket.sizes(), on_disk(tree)
-        keys = {key for key, _ in there.items() ^ here.items()}
-        if to_the_byte and not keys:
-            keys = {key for key in here if bucket.read(key) != (tree / key).read_bytes()}
-        return sorted(keys)
-
-    try:
-        wait_until(lambda: not different(), seconds, what, pause=0.2 if to_the_byte else 0.01)
-    except AssertionError:
-        left = different()
-        assert not left, f"{what}: {len(left)} differ, the first are {left[:5]}"
-    return time.monotonic() - began
-
-
-class Program(subprocess.Popen[str]):
-    """A command that runs; what it writes goes to a file."""
-
-    def __init__(self, command: list[str], log: Path, cwd: Path, environ: dict[str, str]) -> None:
-        self._log = log
-        with open(log, "w", encoding="utf-8") as output:
-            super().__init__(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, text=True, cwd=cwd, env=environ, start_new_session=True
-            )
-
-    def said(self) -> str:
-        """What it has written."""
-        return self._log.read_text(errors="replace")
-
-    def children(self, word: str = "") -> list[psutil.Process]:
-        """Its children and theirs that have a word in their command line: there is one."""
-        everything = psutil.Process(self.pid).children(recursive=True)
-        found = [child for child in everything if word in " ".join(child.cmdline())]
-        assert found, [child.cmdline() for child in everything]
-        return found
-
-
-class Programs:
-    """Starts the installed commands as processes, and sees that none is left behind."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._started: list[Program] = []
-
-    def start(
-        self, *command: str, cwd: Path | None = None, host: Host | None = None, mounts: Mapping[Path, Path] | None = None, **environ: str
-    ) -> Program:
-        """Start one, maybe on another host, with directories mounted there."""
-        log = self._directory / f"said-{len(self._started)}.txt"
-        full, environ = [str(BIN / command[0]), *command[1:]], {**os.environ, "PYTHONWARNINGS": "ignore", **environ}
-        if host is not None:
-            full = host.runs(full, mounts)
-        process = Program(full, log, cwd or self._directory, environ)
-        self._started.append(process)
-        return process
-
-    def run(self, *command: str, cwd: Path | None = None, timeout: float = 60, **environ: str) -> subprocess.CompletedProcess[str]:
-        """Run one to its end."""
-        return subprocess.run(
-            [str(BIN / command[0]), *command[1:]], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False,
-            cwd=cwd or self._directory, env={**os.environ, "PYTHONWARNINGS": "ignore", **environ},
-        )  # fmt: skip
-
-    def worker(
-        self,
-        *options: str,
-        broker: str,
-        cwd: Path | None = None,
-        host: Host | None = None,
-        mounts: Mapping[Path, Path] | None = None,
-        **environ: str,
-    ) -> Program:
-        """Start an upload box, and wait until it serves its queues."""
-        environ = {"CELERY_BROKER_URL": broker, **environ}
-        command = ("celery", "-A", "autosync", "worker", "--without-gossip", "--without-mingle", "-l", "INFO", *options)
-        process = self.start(*command, cwd=cwd, host=host, mounts=mounts, **environ)
-        wait_until(lambda: " ready." in process.said() or process.poll() is not None, 30, "the worker is ready")  # type: ignore[attr-defined]
-        return process
-
-    def end(self) -> None:
-        """End those that still run."""
-        for process in self._started:
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-        for process in self._started:
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
 
 
 @pytest.fixture

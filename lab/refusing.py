@@ -1,0 +1,39 @@
+"""A server that answers every request alike."""
+
+from __future__ import annotations
+
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class Refusing:
+    """A server that answers every request alike, and counts them."""
+
+    def __init__(self, status: int, body: bytes = b"", **headers: str) -> None:
+        self.asked: list[str] = []
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_PUT(handler) -> None:  # noqa: N805
+                handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
+                self.asked.append(handler.command)
+                handler.send_response(status)
+                for name, value in {**headers, "Content-Length": str(len(body))}.items():
+                    handler.send_header(name, value)
+                handler.end_headers()
+                if handler.command != "HEAD":
+                    handler.wfile.write(body)
+
+            do_GET = do_POST = do_DELETE = do_HEAD = do_PUT  # noqa: N815
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()

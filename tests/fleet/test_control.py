@@ -1,0 +1,398 @@
+"""`autosync-ctl`, used as an operator would, on one host and on a fleet."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from autosync.ledger import UNKNOWN, Deed, Ledger, Outcome, connect, mirror_names
+from lab import ROOT
+from lab.buckets import Bucket, equal_soon, on_disk
+from lab.programs import Program, Programs
+from lab.servers import Valkey, free_port, wait_until
+
+pytestmark = pytest.mark.slow
+
+
+
+class Operator:
+    """Runs autosync-ctl."""
+
+    def __init__(self, programs: Programs, *options: str) -> None:
+        self._programs = programs
+        self._options = options
+
+    def runs(self, *words: str, code: int = 0, **environ: str) -> str:
+        """What a command says; on stderr, if it is to fail."""
+        done = self._programs.run("autosync-ctl", *self._options, *words, **environ)
+        assert "Traceback" not in done.stderr
+        assert done.returncode == code, done.stderr + done.stdout
+        return done.stdout if code in (0, 3) else done.stderr
+
+    def status(self) -> dict[str, Any]:
+        """The one mirror."""
+        (found,) = json.loads(self.runs("status", "--json"))
+        return dict(found)
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path / "state of autosync"
+
+
+@pytest.fixture
+def one_host(programs: Programs, bucket: Bucket, tree: Path, state: Path) -> Program:
+    """An autosync with a broker of its own, in step."""
+    (tree / "first").write_text("first")
+    options = [*bucket.options(), f"--source-prefix={tree}/", "--name=desk", f"--state-dir={state}"]
+    running = programs.start("autosync", *options, str(tree))
+    equal_soon(bucket, tree, "the first look")
+    return running
+
+
+@pytest.fixture
+def operator(programs: Programs, state: Path) -> Operator:
+    return Operator(programs, f"--state-dir={state}")
+
+
+def test_what_an_autosync_with_a_broker_of_its_own_does_is_seen(one_host: Program, operator: Operator, bucket: Bucket, tree: Path) -> None:
+    wait_until(lambda: operator.status()["last_equal_look"], 30, "the first look is through", pause=0.2)
+
+    found = operator.status()
+    told = operator.runs("status")
+
+    assert (found["mirror"], found["files"], found["bytes"], found["dirty"], found["failed"]) == ("desk", 1, 5, 0, 0)
+    assert found["kept_by"]["pid"] == one_host.pid
+    assert found["sources"] == [str(tree)]
+    assert found["target"] == f"s3:{bucket.name}/"
+    assert told.startswith("desk: in step\n")
+    assert f"process {one_host.pid} on " in told
+    (tree / "directory").mkdir()
+    wait_until(lambda: operator.status()["watches"] == 2, 30, "both directories are watched", pause=0.2)
+    assert "  watches     2 directories; " in operator.runs("status")
+    assert operator.runs("mirrors").split()[:2] == ["desk", f"s3:{bucket.name}/"]
+
+
+def test_a_paused_mirror_sends_nothing_until_it_is_resumed(one_host: Program, operator: Operator, bucket: Bucket, tree: Path) -> None:
+    assert "desk is paused" in operator.runs("pause")
+    for number in range(20):
+        (tree / f"new {number}").write_text("new")
+    (tree / "first").unlink()
+    wait_until(lambda: operator.status()["dirty"] == 21, 30, "it is all seen", pause=0.2)
+    wait_until(lambda: operator.status()["messages"] == 0, 30, "workers have had the messages", pause=0.2)
+
+    assert operator.status()["paused"]
+    assert operator.runs("status").startswith("desk: paused\n")
+    assert bucket.sizes() == {"first": 5}
+    wait_until(lambda: "desk is paused: nothing is sent" in one_host.said(), 30, "the watcher says so")
+
+    assert "desk goes on" in operator.runs("resume")
+    equal_soon(bucket, tree, "what has gathered", 30)
+
+
+def test_what_was_changed_in_the_target_is_found_by_a_look_that_is_asked_for(
+    one_host: Program, operator: Operator, bucket: Bucket, tree: Path
+) -> None:
+    (tree / "a").mkdir()
+    (tree / "a" / "kept").write_text("kept")
+    equal_soon(bucket, tree, "both are there")
+    for key in ("first", "a/kept"):
+        bucket.client.delete_object(Bucket=bucket.name, Key=key)
+
+    operator.runs("look", str(tree / "a"))
+    wait_until(lambda: bucket.sizes() == {"a/kept": 4}, 30, "the directory that was looked at is right again")
+    operator.runs("look")
+    equal_soon(bucket, tree, "all of it")
+
+    assert f"{os.sep}elsewhere is not in the source of mirror desk" in operator.runs("look", "/elsewhere", code=2)
+
+
+def test_flush_returns_when_all_that_had_happened_is_in_the_target(
+    one_host: Program, operator: Operator, bucket: Bucket, tree: Path
+) -> None:
+    for attempt in range(3):
+        for number in range(200):
+            (tree / f"f{number}").write_text(f"{attempt}" * number)
+        (tree / "a" / f"{attempt}").mkdir(parents=True)
+        (tree / "a" / f"{attempt}" / "deep").write_text("deep")
+        (tree / "first").unlink(missing_ok=True)
+
+        assert operator.runs("flush") == "desk is flushed\n"
+
+        assert bucket.sizes() == on_disk(tree)
+
+
+def test_flush_says_why_it_does_not_return(one_host: Program, operator: Operator, bucket: Bucket, tree: Path) -> None:
+    with bucket.server.frozen():
+        (tree / "new").write_text("new")
+        said = operator.runs("flush", "--timeout=3", code=1)
+    assert "mirror desk: 1 keys still wait after 3 s; see autosync-ctl status" in said
+
+    operator.runs("pause")
+    assert "mirror desk is paused; autosync-ctl resume" in operator.runs("flush", code=1)
+
+
+def test_the_doctor_finds_nothing_where_all_is_well(one_host: Program, operator: Operator, bucket: Bucket, tree: Path) -> None:
+    said = operator.runs("doctor")
+
+    assert "wrong" not in said
+    source = f"source {tree}: is the directory"
+    for good in ("broker: ", "file host: kept by process", "watches: ", source, "workers: ", "target: is there"):
+        assert f"  ok     {good}" in said, said
+
+
+def test_the_doctor_names_what_is_wrong(programs: Programs, own_valkey: Valkey, bucket: Bucket, tree: Path) -> None:
+    client = own_valkey.client()
+    client.config_set("maxmemory", "100mb")
+    client.config_set("maxmemory-policy", "allkeys-lru")
+    (tree / "a").write_text("a")
+    options = [f"--broker={own_valkey.url}", *bucket.options(), "--name=ill", str(tree)]
+    watcher = programs.start("autosync-watch", *options)
+    wait_until(lambda: mirror_names(connect(own_valkey.url)) == ["ill"], 30, "the mirror is known")
+    watcher.send_signal(signal.SIGTERM)
+    watcher.wait(30)
+    tree.rename(tree.with_name("elsewhere"))
+    tree.mkdir()
+    bucket.client.delete_bucket(Bucket=bucket.name)
+
+    said = Operator(programs, f"--broker={own_valkey.url}").runs("doctor", code=3)
+
+    wrong = [line.split(": ")[0].split(maxsplit=1)[1] for line in said.splitlines() if line.startswith("  wrong")]
+    assert wrong == ["broker's memory", "file host", f"source {tree}", "workers", "target"], said
+    assert "set maxmemory-policy noeviction" in said
+    assert "start celery -A autosync worker, with autosync.ill among its queues" in said
+
+
+def test_a_target_that_lists_in_another_order_is_not_said_to_differ(
+    programs: Programs, one_host: Program, operator: Operator, bucket: Bucket, tree: Path
+) -> None:
+    """SeaweedFS lists what is in `a` before what is in `a-b`; in the order of keys, `-` comes before `/`."""
+    for name in ("a", "a-b", "a.b"):
+        for number in range(3):
+            (tree / name / str(number)).parent.mkdir(exist_ok=True)
+            (tree / name / str(number)).write_text(name)
+    equal_soon(bucket, tree, "all of it")
+    assert list(bucket.sizes()) != sorted(bucket.sizes()), "this server does so"
+
+    for option in ((), ("--checksum",)):
+        assert operator.runs("verify", *option) == f"s3:{bucket.name}/: 10 files in the source, 0 differences\n"
+    dry = programs.run("autosync", "--dry-run", *bucket.options(), f"--source-prefix={tree}/", str(tree))
+    assert dry.returncode == 0
+    assert "upload" not in dry.stdout
+
+
+def test_verify_proves_that_the_target_equals_the_source(one_host: Program, operator: Operator, bucket: Bucket, tree: Path) -> None:
+    (tree / "other").write_text("other")
+    equal_soon(bucket, tree, "both are there")
+    assert "2 files in the source, 0 differences" in operator.runs("verify")
+    assert "2 files in the source, 0 differences" in operator.runs("verify", "--checksum")
+
+    bucket.client.put_object(Bucket=bucket.name, Key="other", Body=b"OTHER")
+    bucket.client.put_object(Bucket=bucket.name, Key="foreign", Body=b"foreign")
+    bucket.client.delete_object(Bucket=bucket.name, Key="first")
+
+    said = operator.runs("verify", "--checksum", code=3).splitlines()
+
+    assert said[:-1] == ["missing  first", "differs  other", "extra    foreign"]
+    assert said[-1].endswith("2 files in the source, 3 differences")
+    assert bucket.sizes() == {"other": 5, "foreign": 7}, "it changes nothing"
+
+
+def test_why_tells_what_is_known_of_a_key(one_host: Program, operator: Operator, bucket: Bucket, tree: Path) -> None:
+    assert "right, as far as is known" in operator.runs("why", "first")
+    assert "no path in scope has this key" in operator.runs("why", "/")
+
+    operator.runs("pause")
+    (tree / "waits").write_text("waits")
+    wait_until(lambda: operator.status()["dirty"] == 1, 30, "it is seen", pause=0.2)
+    said = operator.runs("why", "waits")
+
+    assert f"file        {tree}/waits" in said
+    assert "waits in the queue" in said
+    assert "seen as     5 B, changed " in said
+
+
+def test_failed_keys_are_shown_and_tried_again(programs: Programs, broker: str, bucket: Bucket, tree: Path) -> None:
+    (tree / "a").write_text("a")
+    (tree / "b").write_text("b")
+    operator = Operator(programs, f"--broker={broker}")
+    options = [f"--broker={broker}", *bucket.options(), f"--source-prefix={tree}/", "--name=fleet", "--attempts=1", str(tree)]
+    box = programs.worker(broker=broker, AUTOSYNC_SOURCES="[]")
+    assert programs.run("autosync-watch", "--once", *options).returncode == 3
+    box.send_signal(signal.SIGTERM)
+    box.wait(20)
+
+    said = operator.runs("failed")
+    assert [line.split()[:2] for line in sorted(said.splitlines())] == [["fleet", "a"], ["fleet", "b"]]
+    assert "was not given the source" in said
+    assert {json.loads(line)["key"] for line in operator.runs("failed", "--json").splitlines()} == {"a", "b"}
+    assert "2 failed" in operator.runs("status")
+    assert "failed      " in operator.runs("why", "a")
+    assert re.search(r"try 1 failed +\d{4}-\d\d-\d\d .* by \S+:\d+\n", operator.runs("why", "a"))
+    assert "c is not in the failed list of mirror fleet" in operator.runs("retry", "c", code=1)
+    assert "retry takes keys, or --all" in operator.runs("retry", code=2)
+
+    programs.worker(broker=broker, AUTOSYNC_SOURCES=json.dumps([str(tree)]))
+    assert operator.runs("retry", "a") == "1 keys are tried again\n"
+    wait_until(lambda: bucket.sizes() == {"a": 1}, 30, "the one that was named is sent")
+    assert operator.runs("retry", "--all") == "1 keys are tried again\n"
+    wait_until(lambda: bucket.sizes() == on_disk(tree), 30, "the other one is sent")
+    wait_until(lambda: operator.status()["failed"] == 0, 30, "none is failed", pause=0.2)
+    assert re.search(r"sent 1 B +\d{4}.* by \S+\n +try 1 failed ", operator.runs("why", "a"))
+
+
+def test_limits_are_shown_and_changed(programs: Programs, one_host: Program, state: Path, bucket: Bucket, tree: Path) -> None:
+    operator = Operator(programs, f"--state-dir={state}")
+    assert operator.runs("limit") == "desk: requests none, bandwidth none, inflight none\n"
+    assert "  limits " not in operator.runs("status")
+
+    assert operator.runs("limit", "--requests=6/m", "--bandwidth=2MB/s") == "desk: requests 0.1/s, bandwidth 2MB/s, inflight none\n"
+    assert operator.runs("limit", "--inflight=1") == "desk: requests 0.1/s, bandwidth 2MB/s, inflight 1\n"
+    assert "  limits      requests 0.1/s, bandwidth 2MB/s, inflight 1\n" in operator.runs("status")
+    assert operator.status()["limits"] == {"requests": 0.1, "bandwidth": 2e6, "inflight": 1}
+    for number in range(5):
+        (tree / str(number)).write_text("x")
+    wait_until(lambda: operator.status()["dirty"] > 0 and len(bucket.sizes()) > 1, 30, "the first of them is sent")
+    assert len(bucket.sizes()) < 6, "one in ten seconds"
+    assert "--limit-requests" in operator.runs("limit", "--requests=fast", code=2)
+    assert operator.runs("limit", "--requests=none") == "desk: requests none, bandwidth 2MB/s, inflight 1\n"
+    equal_soon(bucket, tree, "nobody waits for the old limit", 10)
+
+
+def test_several_mirrors_are_told_apart_by_name(programs: Programs, broker: str, tmp_path: Path) -> None:
+    operator = Operator(programs, f"--broker={broker}")
+    (tmp_path / "to").mkdir()
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        done = programs.run("autosync-watch", "--once", f"--broker={broker}", "--actor=file", f"--target-container={tmp_path}/to",
+                            f"--name={name}", str(tmp_path / name))  # fmt: skip
+        assert done.returncode == 0, done.stderr
+
+    assert [found["mirror"] for found in json.loads(operator.runs("status", "--json"))] == ["one", "two"]
+    assert "there are 2 mirrors: one, two; name one with --name" in operator.runs("why", "x", code=2)
+    assert "no mirror is called 'three'" in operator.runs("--name=three", "status", code=1)
+    assert "nobody keeps mirror two" in operator.runs("--name=two", "look", code=1)
+    assert "name it with --name" in operator.runs("forget", code=2)
+    assert operator.runs("--name=one", "forget") == "one is forgotten\n"
+    assert [found["mirror"] for found in json.loads(operator.runs("status", "--json", AUTOSYNC_NAME="two"))] == ["two"]
+
+
+def test_a_mirror_that_is_kept_is_not_forgotten(one_host: Program, operator: Operator) -> None:
+    assert "mirror desk is kept by an autosync that runs" in operator.runs("--name=desk", "forget", code=1)
+
+
+def test_without_a_mirror_it_says_what_to_do(programs: Programs, operator: Operator, broker: str) -> None:
+    assert "see that its autosync runs, or name its broker with --broker" in operator.runs("status", code=1)
+    assert "no mirror was found at" in Operator(programs, f"--broker={broker}").runs("status", code=1)
+    gone = Operator(programs, "--broker=redis://:secret@127.0.0.1:1/0").runs("status", code=1)
+    assert "broker at 127.0.0.1:1" in gone
+    assert "secret" not in gone
+    assert "is not an address of a Redis" in Operator(programs, "--broker=nonsense").runs("status", code=2)
+
+
+def test_watched_it_shows_what_workers_do_and_how_fast(programs: Programs, broker: str) -> None:
+    ledger = Ledger(connect(broker), "busy")
+    ledger.register("{}", "v")
+    ledger.mark([(f"k{number}", UNKNOWN) for number in range(3)])
+    claims = ledger.claim("box:7:x", "v", ["k0", "k1"]) or []
+    watching = programs.start("autosync-ctl", f"--broker={broker}", "status", "--watch")
+    wait_until(lambda: re.search(r"box:7 +2 keys, k[01] is one", watching.said()), 30, "the worker is shown")
+
+    ledger.done("box:7:x", [Outcome(claim, Deed.UPLOADED, 10_000_000) for claim in claims])
+    wait_until(lambda: re.search(r"2 files \(19\.1 MiB, [0-9.]+ MiB/s\)", watching.said()), 30, "the speed is shown")
+
+    watching.send_signal(signal.SIGINT)
+    assert watching.wait(20) == 130
+    assert "Traceback" not in watching.said()
+
+
+
+# For Prometheus
+
+def metrics(url: str) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
+    """The samples that an exporter serves, by name and labels; they are what Prometheus' own parser makes of the text."""
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        text = answer.read().decode()
+    found: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            found.setdefault(sample.name, {})[tuple(sorted(sample.labels.items()))] = sample.value
+    return found
+
+
+def test_the_exporter_tells_how_mirrors_stand_and_that_the_broker_is_away(
+    programs: Programs, own_valkey: Valkey, bucket: Bucket, tree: Path
+) -> None:
+    for number in range(50):
+        (tree / f"f{number}").write_text("12345")
+    (tree / "d").mkdir()
+    port = free_port()
+    broker = f"--broker={own_valkey.url}"
+    programs.worker(broker=own_valkey.url, AUTOSYNC_SOURCES=json.dumps([str(tree)]))
+    programs.start("autosync-watch", broker, *bucket.options(), f"--source-prefix={tree}/", "--name=fleet", str(tree))
+    exporter = programs.start("autosync-ctl", broker, "export", f"--listen=127.0.0.1:{port}")
+    wait_until(lambda: "metrics are at" in exporter.said(), 30, "it serves")
+    equal_soon(bucket, tree, "the first look")
+    (tree / "f0").unlink()
+    equal_soon(bucket, tree, "the deletion")
+
+    def told() -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
+        return metrics(f"http://127.0.0.1:{port}/metrics")
+
+    ours = (("mirror", "fleet"),)
+    wait_until(lambda: told()["autosync_dirty_keys"][ours] == 0, 30, "it is in step", pause=0.2)
+    wait_until(lambda: ours in told().get("autosync_watches", {}), 30, "the watcher has told", pause=0.2)
+    found = told()
+
+    expected = {
+        "autosync_kept": 1, "autosync_paused": 0, "autosync_lag_seconds": 0, "autosync_failed_keys": 0, "autosync_files_total": 50,
+        "autosync_bytes_total": 250, "autosync_deleted_total": 1, "autosync_watches": 2, "autosync_unwatched": 0,
+        "autosync_latency_seconds_count": 51,
+    }  # fmt: skip
+    assert {name: found[name][ours] for name in expected} == expected
+    assert found["autosync_up"][()] == 1
+    assert found["autosync_latency_seconds_sum"][ours] > 0
+
+    own_valkey.kill()
+    assert told()["autosync_up"][()] == 0
+    own_valkey.start()
+    wait_until(lambda: told()["autosync_up"][()] == 1, 30, "it finds the broker again", pause=0.2)
+
+    exporter.send_signal(signal.SIGTERM)
+    exporter.wait(20)
+    assert "Traceback" not in exporter.said()
+
+
+def test_the_dashboard_shows_what_there_is(programs: Programs, broker: str) -> None:
+    Ledger(connect(broker), "m").register("{}", "v")
+    port = free_port()
+    exporter = programs.start("autosync-ctl", f"--broker={broker}", "export", f"--listen=127.0.0.1:{port}")
+    wait_until(lambda: "metrics are at" in exporter.said(), 30, "it serves")
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+        families = set(re.findall(r"^# TYPE (\w+)", answer.read().decode(), re.MULTILINE))
+    dashboard = (ROOT / "docker" / "grafana-dashboard.json").read_text(encoding="utf-8")
+
+    shown = {name.removesuffix("_bucket") for name in re.findall(r"\bautosync_\w+", dashboard)}
+
+    assert len(shown) > 10
+    assert shown <= families
+    page = (ROOT / "docs" / "control.md").read_text(encoding="utf-8")
+    assert {name for name in families if f"`{name}`" not in page} == set()
+
+
+def test_an_exporter_that_cannot_listen_says_so(programs: Programs, broker: str) -> None:
+    operator = Operator(programs, f"--broker={broker}")
+
+    assert "write HOST:PORT" in operator.runs("export", "--listen=here", code=2)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        said = operator.runs("export", f"--listen=127.0.0.1:{taken.getsockname()[1]}", code=1)
+        assert "Address already in use; give another port" in said

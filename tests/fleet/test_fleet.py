@@ -1,0 +1,313 @@
+"""A file host, a broker, upload boxes: separate processes that share nothing but Redis and the mount."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from autosync.ledger import Ledger, connect
+from autosync.tasks.messages import batch_line
+from lab.buckets import Bucket, equal_soon, on_disk
+from lab.programs import Programs
+from lab.servers import Valkey, free_port, wait_until
+
+pytestmark = pytest.mark.slow
+
+
+def sources(*roots: Path) -> str:
+    return json.dumps([str(root) for root in roots])
+
+
+@pytest.fixture
+def options(bucket: Bucket, tree: Path) -> list[str]:
+    return [*bucket.options(), f"--source-prefix={tree}/", "--name=fleet", str(tree)]
+
+
+def test_two_workers_share_the_work_and_once_waits_for_them(
+    programs: Programs, broker: str, bucket: Bucket, tree: Path, options: list[str]
+) -> None:
+    for number in range(1500):
+        (tree / str(number)).write_text(str(number))
+    boxes = [programs.worker("-n", f"box{number}@%h", broker=broker, AUTOSYNC_SOURCES=sources(tree)) for number in (1, 2)]
+
+    done = programs.run("autosync-watch", "--once", f"--broker={broker}", *options)
+
+    assert done.returncode == 0, done.stderr
+    assert bucket.sizes() == on_disk(tree)
+    shares = [box.said().count("uploaded ") for box in boxes]
+    assert sum(shares) == 1500
+    assert min(shares) > 0, shares
+
+
+def test_a_box_sees_the_share_at_another_path_and_reads_its_settings_from_celeryconfig(
+    programs: Programs, broker: str, bucket: Bucket, tree: Path, options: list[str], tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "mnt"
+    elsewhere.symlink_to(tree)
+    desk = tmp_path / "desk"
+    desk.mkdir()
+    (desk / "celeryconfig.py").write_text(
+        f"broker_url = {broker!r}\nautosync_sources = {{{str(tree)!r}: {str(elsewhere)!r}}}\nworker_concurrency = 2\n"
+    )
+    (tree / "a").write_text("a")
+    box = programs.start("celery", "-A", "autosync", "worker", "-l", "INFO", cwd=desk)
+    watcher = programs.start("autosync-watch", f"--broker={broker}", *options)
+
+    equal_soon(bucket, tree, "through celeryconfig.py")
+    (tree / "b").write_text("b")
+    equal_soon(bucket, tree, "live")
+
+    assert "concurrency: 2 (thread)" in box.said()
+    assert watcher.poll() is None
+
+
+def test_a_box_that_was_not_given_the_source_refuses_and_the_keys_show_up_as_failed(
+    programs: Programs, broker: str, bucket: Bucket, tree: Path, options: list[str], tmp_path: Path
+) -> None:
+    (tree / "a").write_text("a")
+    (tree / "b").write_text("b")
+    box = programs.worker(broker=broker, AUTOSYNC_SOURCES=sources(tmp_path / "other"))
+
+    done = programs.run("autosync-watch", "--once", f"--broker={broker}", *options)
+
+    said = f"was not given the source {tree}; add it to autosync_sources in its celeryconfig.py"
+    assert done.returncode == 3
+    assert said in done.stderr
+    assert said in box.said()
+    assert "Traceback" not in box.said()
+    assert {failure.key for failure in Ledger(connect(broker), "fleet").failures()} == {"a", "b"}
+    assert bucket.sizes() == {}
+
+    box.send_signal(signal.SIGTERM)
+    box.wait(20)
+    programs.worker(broker=broker, AUTOSYNC_SOURCES=sources(tree))
+    again = programs.run("autosync-watch", "--once", f"--broker={broker}", *options)
+    assert (again.returncode, bucket.sizes()) == (0, {"a": 1, "b": 1}), again.stderr
+    assert list(Ledger(connect(broker), "fleet").failures()) == []
+
+
+def test_a_killed_worker_delays_and_loses_nothing(programs: Programs, broker: str, bucket: Bucket, tree: Path, options: list[str]) -> None:
+    for number in range(3000):
+        (tree / str(number)).write_text(str(number))
+    doomed = programs.worker("-n", "doomed@%h", broker=broker, AUTOSYNC_SOURCES=sources(tree))
+    watcher = programs.start("autosync-watch", f"--broker={broker}", *options)
+    ledger = Ledger(connect(broker), "fleet")
+    wait_until(lambda: 0 < len(bucket.sizes()) < 3000 and ledger.guard("test").held, what="it is in the middle of its work")
+
+    doomed.kill()
+    doomed.wait()
+    assert ledger.dirty() > 0
+    programs.worker("-n", "heir@%h", broker=broker, AUTOSYNC_SOURCES=sources(tree))
+
+    # What the dead one held comes back when its leases end, half a minute later at the most.
+    equal_soon(bucket, tree, "everything, in spite of it", 100)
+    wait_until(lambda: ledger.dirty() == 0, 10, "the ledger is empty")
+    assert watcher.poll() is None
+
+
+def test_a_stopped_worker_gives_back_what_it_holds_and_another_goes_on_at_once(
+    programs: Programs, broker: str, bucket: Bucket, tree: Path, options: list[str]
+) -> None:
+    for number in range(3000):
+        (tree / str(number)).write_text(str(number))
+    first = programs.worker("-n", "first@%h", broker=broker, AUTOSYNC_SOURCES=sources(tree))
+    programs.start("autosync-watch", f"--broker={broker}", *options)
+    wait_until(lambda: 0 < len(bucket.sizes()) < 3000, what="it is in the middle of its work")
+
+    first.send_signal(signal.SIGTERM)
+    assert first.wait(20) == 0
+    assert len(bucket.sizes()) < 3000
+    programs.worker("-n", "second@%h", broker=broker, AUTOSYNC_SOURCES=sources(tree))
+
+    equal_soon(bucket, tree, "the second goes on", 40)
+
+
+def test_a_killed_broker_delays_and_loses_nothing(
+    programs: Programs, own_valkey: Valkey, bucket: Bucket, tree: Path, options: list[str]
+) -> None:
+    broker = own_valkey.url
+    (tree / "first").write_text("first")
+    box = programs.worker(broker=broker, AUTOSYNC_SOURCES=sources(tree))
+    watcher = programs.start("autosync-watch", f"--broker={broker}", *options)
+    equal_soon(bucket, tree, "the first")
+
+    for number in range(300):
+        (tree / str(number)).write_text(str(number))
+        if number == 100:
+            own_valkey.kill()
+    wait_until(lambda: "what happens meanwhile is kept" in watcher.said(), 20, "the watcher has met the dead broker")
+    own_valkey.start()
+
+    equal_soon(bucket, tree, "everything, in spite of it", 90)
+    assert (box.poll(), watcher.poll()) == (None, None)
+    assert "Unrecoverable" not in box.said()
+
+
+def test_a_broker_that_lost_its_memory_is_noticed(
+    programs: Programs, own_valkey: Valkey, bucket: Bucket, tree: Path, options: list[str]
+) -> None:
+    broker = own_valkey.url
+    (tree / "first").write_text("first")
+    watcher = programs.start("autosync-watch", f"--broker={broker}", *options)
+    wait_until(lambda: own_valkey.client().llen("autosync:autosync.fleet:9") > 0, what="a message waits for a worker")
+
+    own_valkey.client().flushall()
+    programs.worker(broker=broker, AUTOSYNC_SOURCES=sources(tree))
+
+    equal_soon(bucket, tree, "everything is looked at again")
+    assert "has lost its memory" in watcher.said()
+
+
+def test_a_forged_message_does_nothing(
+    programs: Programs, valkey: Valkey, broker: str, bucket: Bucket, tree: Path, options: list[str]
+) -> None:
+    from autosync.celery import sending_app
+
+    (tree / "a").write_text("a")
+    box = programs.worker(broker=broker, AUTOSYNC_SOURCES=sources(tree))
+    assert programs.run("autosync-watch", "--once", f"--broker={broker}", *options).returncode == 0
+    (tree / "unmarked").write_text("nobody has marked this")
+
+    app = sending_app(broker, "autosync")
+    for args in (
+        ["fleet", ["unmarked", "../../etc/passwd", "/etc/passwd", "a"]],
+        ["nobody", ["a"]],
+        ["fleet", "a"],
+        [1, 2],
+        ["fleet", [""]],
+        ["fleet", ["\ud800"]],
+        ["\ud800", ["a"]],
+    ):
+        app.send_task("autosync.upload", args=args, queue="autosync", ignore_result=True)
+    app.close()
+
+    wait_until(lambda: box.said().count("succeeded in") >= 8, what="all messages were worked off")
+    assert bucket.sizes() == {"a": 1}
+    assert "Traceback" not in box.said()
+
+
+def test_flower_shows_both_workers_and_readable_transfers(
+    programs: Programs, broker: str, bucket: Bucket, tree: Path, options: list[str]
+) -> None:
+    for number in range(1000):
+        (tree / f"photo {number}.jpg").write_text("x" * 100)
+    (tree / "film.mov").write_bytes(os.urandom(1 << 20) * 300)
+    for number in (1, 2):
+        programs.worker("-n", f"box{number}@%h", broker=broker, AUTOSYNC_SOURCES=sources(tree))
+    port = free_port()
+    flower = programs.start(
+        "celery", "-A", "autosync", "flower", f"--port={port}", "--address=127.0.0.1",
+        CELERY_BROKER_URL=broker, FLOWER_UNAUTHENTICATED_API="1",
+    )  # fmt: skip
+
+    def ask(path: str) -> dict:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/{path}", timeout=5) as answer:
+                found: dict = json.load(answer)
+                return found
+        except OSError:
+            assert flower.poll() is None, flower.said()
+            return {}
+
+    wait_until(lambda: len(ask("workers?refresh=1")) == 2, 40, "Flower knows both workers", pause=0.3)
+    assert {name.partition("@")[0] for name in ask("workers")} == {"box1", "box2"}
+    programs.start("autosync-watch", f"--broker={broker}", *options)
+    seen_progress: list[str] = []
+
+    def through() -> bool:
+        seen_progress.extend(str(task["result"]) for task in ask("tasks").values() if "% " in str(task.get("result")))
+        return bucket.sizes() == on_disk(tree)
+
+    wait_until(through, 60, "everything is sent", pause=0.1)
+
+    def finished() -> list[dict]:
+        return [task for task in ask("tasks").values() if task["state"] == "SUCCESS"]
+
+    tasks = wait_until(lambda: len(finished()) >= 11 and finished(), 20, "Flower has seen the batches end")
+    film = next(task for task in tasks if "film.mov" in task["args"])
+    assert film["name"] == "autosync.upload"
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/tasks", timeout=5) as answer:
+        columns = re.findall(r"<th[^>]*>\s*([\w ]+?)\s*</th>", answer.read().decode())
+    assert [column.lower() for column in columns] == ["name", "args", "state", "result", "received", "runtime", "worker"]
+    assert film["args"].startswith("fleet: film.mov")
+    assert "1 file, 300.0 MiB" in film["result"] or "files, 300." in film["result"]
+    assert {task["worker"].partition("@")[0] for task in tasks} == {"box1", "box2"}
+    assert seen_progress, "a large file told its progress"
+    assert "of 300.0 MiB" in seen_progress[-1]
+
+
+def test_a_line_for_people_says_what_a_batch_is() -> None:
+    assert batch_line("m", ["a/b"], 5) == "m: a/b (5 B)"
+    assert batch_line("m", ["a", "b", "c"], 5 << 30) == "m: a +2 (5.0 GiB)"
+    assert batch_line("m", ["new\nline\udcff"], 0) == "m: new\\nline\\udcff (0 B)"
+
+
+def test_an_actor_of_the_users_own_by_name_on_a_fleet_and_on_one_host(programs: Programs, broker: str, tree: Path, tmp_path: Path) -> None:
+    desk = tmp_path / "desk"
+    desk.mkdir()
+    store = tmp_path / "store"
+    store.mkdir()
+    (desk / "my_actor.py").write_text(MY_ACTOR)
+    for number in range(20):
+        (tree / f"{number}.mp3").write_text(str(number))
+    (tree / "text.txt").write_text("not wanted")
+    options = [f"--store={store}", "--password=hunter2", f"--source-prefix={tree}/", "--source-filter=^.*[mM][pP]3$", str(tree)]
+
+    alone = programs.run("python", "my_actor.py", "--once", *options, cwd=desk)
+
+    assert alone.returncode == 0, alone.stderr
+    assert sorted(path.name for path in store.iterdir()) == sorted(f"{number}.mp3" for number in range(20))
+    assert (store / "3.mp3").read_text() == "hunter2:3"
+
+    (tree / "3.mp3").unlink()
+    (tree / "new.mp3").write_text("new")
+    (desk / "celeryconfig.py").write_text(f"autosync_sources = [{str(tree)!r}]\nautosync_secrets = {{'password': 'from-the-file'}}\n")
+    box = programs.worker(broker=broker, cwd=desk, AUTOSYNC_PASSWORD="from-the-box")
+    fleet = programs.run("autosync-watch", "--once", f"--broker={broker}", "--actor=my_actor.MyActor", *options, cwd=desk)
+
+    assert fleet.returncode == 0, fleet.stderr + box.said()
+    assert not (store / "3.mp3").exists()
+    assert (store / "new.mp3").read_text() == "from-the-box:new"
+    stored = b"".join(str(value).encode() for value in _everything(broker))
+    assert b"hunter2" not in stored
+    assert b"my_actor.MyActor" in stored
+
+
+def _everything(broker: str) -> list[object]:
+    client = connect(broker)
+    return [client.hgetall(key) for key in client.scan_iter() if client.type(key) == b"hash"]
+
+
+MY_ACTOR = """
+import os
+
+import click
+
+from autosync import Actor, File, SecretOption, main
+
+
+class MyActor(Actor):
+    options = (click.Option(["--store"], required=True), SecretOption(["--password"]))
+
+    def list(self):
+        for name in os.listdir(self.store):
+            seen = os.stat(f"{self.store}/{name}")
+            yield File(key=name, size=seen.st_size - len("hunter2:"), mtime=seen.st_mtime)
+
+    def upload(self, file):
+        with file.open() as source, open(f"{self.store}/{file.key}", "wb") as target:
+            target.write(self.password.encode() + b":" + source.read())
+
+    def delete(self, file):
+        os.unlink(f"{self.store}/{file.key}")
+
+
+if __name__ == "__main__":
+    main(actor=MyActor)
+"""

@@ -1,0 +1,527 @@
+"""One host, live: what happens on the disk is right in the target in a moment. The real command, the real kernel, a real S3 server."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from autosync.ledger import PLACE, Ledger, connect
+from lab.buckets import Bucket, equal_soon, on_disk
+from lab.parts import lacking
+from lab.programs import Program, Programs
+from lab.servers import Valkey, wait_until
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def live(programs: Programs, bucket: Bucket, tree: Path) -> Callable[..., Program]:
+    """Starts autosync on the tree and waits until the bucket equals it."""
+
+    def start(*options: str) -> Program:
+        process = programs.start("autosync", "-v", *bucket.options(), f"--source-prefix={tree}/", *options, str(tree))
+        wait_until(lambda: "keeping" in process.said() and bucket.sizes() == on_disk(tree), what="the first look is done")
+        return process
+
+    return start
+
+
+def test_files_come_change_move_and_go(live: Callable, bucket: Bucket, tree: Path) -> None:
+    (tree / "there/before").mkdir(parents=True)
+    for number in range(50):
+        (tree / f"there/before/{number}").write_text("x" * number)
+    live()
+
+    (tree / "new").write_text("new")
+    equal_soon(bucket, tree, "a new file")
+    (tree / "new").write_text("changed")
+    equal_soon(bucket, tree, "a changed file")
+    assert bucket.read("new") == b"changed"
+    (tree / "a/b/c").mkdir(parents=True)
+    (tree / "a/b/c/deep").write_text("deep")
+    equal_soon(bucket, tree, "directories made with a file in them")
+    os.rename(tree / "there", tree / "elsewhere")
+    equal_soon(bucket, tree, "a renamed directory")
+    os.rename(tree / "elsewhere/before/7", tree / "seven")
+    equal_soon(bucket, tree, "a renamed file")
+    (tree / "new").unlink()
+    equal_soon(bucket, tree, "a deleted file")
+    shutil.rmtree(tree / "elsewhere")
+    equal_soon(bucket, tree, "a deleted directory")
+
+
+def test_a_name_that_is_made_as_a_hard_link_is_there_in_a_moment(live: Callable, bucket: Bucket, tree: Path, tmp_path: Path) -> None:
+    """As maildir and some servers deliver: write elsewhere, link, unlink. The name is never closed."""
+    (tree / "first").write_text("1")
+    live("--settle=1")
+
+    (tmp_path / "temporary").write_text("complete")
+    os.link(tmp_path / "temporary", tree / "final")
+    (tmp_path / "temporary").unlink()
+
+    assert equal_soon(bucket, tree, "a file that was linked in", 5) < 5
+
+
+def test_a_file_whose_writer_thinks_is_not_sent_before_it_is_closed(live: Callable, bucket: Bucket, tree: Path) -> None:
+    (tree / "first").write_text("1")
+    live("--settle=0.2")
+
+    with (tree / "slow").open("w") as slow:
+        slow.write("begin")
+        slow.flush()
+        (tree / "other").write_text("later")
+        wait_until(lambda: "other" in bucket.sizes(), what="a file that was made later")
+        time.sleep(1)
+        assert "slow" not in bucket.sizes()
+        slow.write(" end")
+    equal_soon(bucket, tree, "the file when it is closed")
+
+
+def test_a_tree_moved_in_and_out_again(live: Callable, bucket: Bucket, tree: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    (outside / "d").mkdir(parents=True)
+    for number in range(20):
+        (outside / f"d/{number}").write_text("content")
+    (tree / "first").write_text("1")
+    live()
+
+    os.rename(outside, tree / "inside")
+    equal_soon(bucket, tree, "a tree that was moved in")
+    (tree / "inside/d/late").write_text("late")
+    equal_soon(bucket, tree, "a file in it")
+    os.rename(tree / "inside", outside)
+    equal_soon(bucket, tree, "a tree that was moved out")
+    (outside / "d/unseen").write_text("not ours any more")
+    (tree / "last").write_text("2")
+    equal_soon(bucket, tree, "nothing of what happens outside")
+
+
+def test_a_file_that_becomes_a_directory_and_a_file_again(live: Callable, bucket: Bucket, tree: Path) -> None:
+    (tree / "x").write_text("file")
+    (tree / "other").write_text("other")
+    live()
+
+    (tree / "x").unlink()
+    (tree / "x").mkdir()
+    (tree / "x/y").write_text("in a directory")
+    equal_soon(bucket, tree, "a file replaced by a directory")
+    shutil.rmtree(tree / "x")
+    (tree / "x").write_text("a file again")
+    equal_soon(bucket, tree, "and back")
+    assert bucket.read("x") == b"a file again"
+
+
+def test_a_large_file_goes_up_in_parts_and_its_content_is_right(live: Callable, bucket: Bucket, tree: Path) -> None:
+    content = os.urandom(1 << 20) * 25
+    (tree / "large.bin").write_bytes(content)
+    (tree / "page.html").write_text("<p>")
+    live()
+
+    assert bucket.read("large.bin") == content
+    head = bucket.client.head_object(Bucket=bucket.name, Key="large.bin")
+    assert head["ETag"].strip('"').endswith("-4")
+    assert bucket.client.head_object(Bucket=bucket.name, Key="page.html")["ContentType"] == "text/html"
+
+
+def test_names_of_all_kinds(live: Callable, bucket: Bucket, tree: Path) -> None:
+    names = ["sp ace", "per%20cent", "pl+us", "ümlaut", "日本", "q?m=1&x#y", "new\nline", "quote'\"", "~", "...", "x" * 255]
+    for name in names:
+        (tree / name).write_text(name)
+
+    live()
+
+    assert sorted(bucket.sizes()) == sorted(names)
+    for name in names:
+        assert bucket.read(name).decode() == name
+
+
+def test_what_no_event_tells_is_found_by_a_rescan(live: Callable, bucket: Bucket, tree: Path) -> None:
+    (tree / "a").write_text("a")
+    live("--rescan=1")
+
+    bucket.client.put_object(Bucket=bucket.name, Key="intruder", Body=b"x")
+    bucket.client.delete_object(Bucket=bucket.name, Key="a")
+
+    equal_soon(bucket, tree, "what was done to the target behind its back")
+
+
+def test_what_another_client_of_a_share_does_is_found_by_a_rescan(
+    live: Callable, bindfs: Callable, bucket: Bucket, tree: Path, tmp_path: Path
+) -> None:
+    behind = tmp_path / "behind"
+    behind.mkdir()
+    (behind / "a").write_text("a")
+    bindfs(behind, tree)
+    process = live("--rescan=2")
+
+    (behind / "d").mkdir()
+    (behind / "d/b").write_text("b")
+    (behind / "a").unlink()
+    wait_until(lambda: sorted(bucket.sizes()) == ["d/b"], 60, "what was done behind the share")
+    (behind / "d/b").write_text("longer")
+    wait_until(lambda: bucket.read("d/b") == b"longer", 60, "a change behind the share")
+    assert "compared" in process.said()
+
+
+def test_keys_outside_the_scope_are_never_touched(programs: Programs, bucket: Bucket, tree: Path) -> None:
+    (tree / "a.txt").write_text("a")
+    (tree / "b.bin").write_text("b")
+    for key in ("other/key", "mine/foreign.bin", "mine2/x"):
+        bucket.client.put_object(Bucket=bucket.name, Key=key, Body=b"x")
+    bucket.client.put_object(Bucket=bucket.name, Key="mine/gone.txt", Body=b"x")
+
+    done = programs.run(
+        "autosync", "--once", *bucket.options(),
+        f"--source-prefix={tree}/", "--target-prefix=mine/", r"--source-filter=^.*\.txt$", str(tree),
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    assert sorted(bucket.sizes()) == ["mine/a.txt", "mine/foreign.bin", "mine2/x", "other/key"]
+
+
+def test_without_delete_nothing_is_deleted(live: Callable, bucket: Bucket, tree: Path) -> None:
+    (tree / "a").write_text("a")
+    (tree / "b").write_text("b")
+    live("--no-delete")
+
+    (tree / "a").unlink()
+    (tree / "c").write_text("c")
+
+    wait_until(lambda: "c" in bucket.sizes(), what="the new file")
+    assert sorted(bucket.sizes()) == ["a", "b", "c"]
+
+
+def test_single_files_and_several_paths(programs: Programs, bucket: Bucket, tree: Path, tmp_path: Path) -> None:
+    (tree / "x").write_text("x")
+    single = tmp_path / "single.txt"
+    single.write_text("single")
+    (tmp_path / "neighbour.txt").write_text("not ours")
+    process = programs.start("autosync", *bucket.options(), f"--source-prefix={tmp_path}/", str(tree), str(single))
+    wait_until(lambda: sorted(bucket.sizes()) == ["single.txt", "source/x"], what="both")
+
+    single.write_text("changed")
+    (tmp_path / "another.txt").write_text("not ours")
+
+    wait_until(lambda: bucket.read("single.txt") == b"changed", what="the single file is watched")
+    assert sorted(bucket.sizes()) == ["single.txt", "source/x"]
+    assert process.poll() is None
+
+
+def test_once_ends_when_the_target_equals_the_source_and_again_does_nothing(
+    programs: Programs, once: list[str], bucket: Bucket, tree: Path
+) -> None:
+    for number in range(300):
+        (tree / f"d{number % 7}").mkdir(exist_ok=True)
+        (tree / f"d{number % 7}/{number}").write_text(str(number))
+
+    first = programs.run(*once)
+    assert (first.returncode, bucket.sizes()) == (0, on_disk(tree)), first.stderr
+    stamps = _stamps(bucket)
+    shutil.rmtree(tree / "d3")
+    (tree / "d1/1").write_text("changed")
+    second = programs.run(*once)
+
+    assert (second.returncode, bucket.sizes()) == (0, on_disk(tree)), second.stderr
+    # What did not change was compared by content, since its times alone could not tell; it was not sent again.
+    again = {key for key, stamp in _stamps(bucket).items() if stamps.get(key) != stamp}
+    assert again == {"d1/1"}
+    third = programs.run(*once)
+    assert "uploaded 0 files (0 B), deleted 0" in third.stderr
+
+
+def test_chmod_alone_sends_nothing_and_a_new_time_with_other_content_does(
+    programs: Programs, once: list[str], bucket: Bucket, tree: Path
+) -> None:
+    for name in ("mode", "content", "large"):
+        (tree / name).write_text("before")
+    (tree / "large").write_bytes(os.urandom(9 << 20))
+    assert programs.run(*once).returncode == 0
+    stamps = _stamps(bucket)
+    wait_until(lambda: time.time() > max(stamp.timestamp() for stamp in stamps.values()) + 2, what="changes after this are newer")  # type: ignore[attr-defined]
+
+    (tree / "mode").chmod(0o600)
+    (tree / "large").chmod(0o600)
+    (tree / "content").write_text("after!")
+    os.utime(tree / "content", (1e9, 1e9))
+    done = programs.run(*once)
+
+    assert "uploaded 1 files" in done.stderr
+    assert {key for key, stamp in _stamps(bucket).items() if stamps[key] != stamp} == {"content"}
+    assert bucket.read("content") == b"after!"
+
+
+def test_only_a_comparison_of_checksums_finds_an_object_that_was_spoilt_in_the_target(
+    programs: Programs, once: list[str], bucket: Bucket, tree: Path
+) -> None:
+    (tree / "a").write_text("right")
+    (tree / "b").write_text("right")
+    os.utime(tree / "a", (1e9, 1e9))
+    assert programs.run(*once).returncode == 0
+    changed = (tree / "a").stat().st_ctime
+    wait_until(lambda: time.time() > changed + 4, what="what is made now is newer by more than the margin")
+    bucket.client.put_object(Bucket=bucket.name, Key="a", Body=b"wrong")
+
+    for compare in ("size", "time"):
+        assert programs.run(*once, f"--compare={compare}").returncode == 0
+        assert bucket.read("a") == b"wrong"
+    assert programs.run(*once, "--compare=checksum").returncode == 0
+    assert bucket.read("a") == b"right"
+
+
+def test_links_are_followed_and_their_targets_watched(programs: Programs, bucket: Bucket, tree: Path) -> None:
+    (tree / "real").mkdir()
+    (tree / "real/f").write_text("one")
+    (tree / "file").symlink_to("real/f")
+    (tree / "way").symlink_to(tree / "real")
+    process = programs.start("autosync", *bucket.options(), f"--source-prefix={tree}/", str(tree))
+
+    def keys() -> list[str]:
+        return sorted(bucket.sizes())
+
+    wait_until(lambda: keys() == ["file", "real/f", "way/f"], what="links are followed")
+    (tree / "real/f").write_text("two")
+    wait_until(lambda: {bucket.read(key) for key in keys()} == {b"two"}, what="a change is seen under all names")
+    (tree / "real").rename(tree / "moved")
+    wait_until(lambda: keys() == ["moved/f"], what="links that lead nowhere are no files")
+    (tree / "moved").rename(tree / "real")
+    wait_until(lambda: keys() == ["file", "real/f", "way/f"], what="and are again")
+    (tree / "way").unlink()
+    wait_until(lambda: keys() == ["file", "real/f"], what="a link that was removed")
+    assert process.poll() is None
+
+
+def _stamps(bucket: Bucket) -> dict[str, object]:
+    pages = bucket.client.get_paginator("list_objects_v2").paginate(Bucket=bucket.name)
+    return {found["Key"]: found["LastModified"] for page in pages for found in page.get("Contents", ())}
+
+
+def test_an_empty_source_deletes_nothing(programs: Programs, once: list[str], bucket: Bucket, tree: Path) -> None:
+    bucket.client.put_object(Bucket=bucket.name, Key="precious", Body=b"x")
+
+    done = programs.run(*once)
+
+    assert done.returncode == 1
+    assert f"the source {tree} holds no file while the target holds 'precious'" in done.stderr
+    assert sorted(bucket.sizes()) == ["precious"]
+
+
+def test_a_leading_slash_stays_one(programs: Programs, exact_bucket: Bucket, tree: Path) -> None:
+    (tree / "a%41").mkdir()
+    (tree / "a%41/x").write_text("x")
+
+    default = programs.run("autosync", "--once", *exact_bucket.options(), str(tree))
+    double = programs.run(
+        "autosync", "--once", *exact_bucket.options(), f"--source-prefix={tree}", "--target-prefix=/p/", "--name=two", str(tree)
+    )
+
+    assert (default.returncode, double.returncode) == (0, 0), default.stderr + double.stderr
+    assert sorted(exact_bucket.sizes()) == sorted([f"{tree}/a%41/x", "/p//a%41/x"])
+    again = programs.run("autosync", "--dry-run", *exact_bucket.options(), f"--source-prefix={tree}", "--target-prefix=/p/", str(tree))
+    assert [line for line in again.stdout.splitlines() if not line.startswith("check ")] == []
+
+
+def test_a_server_that_rewrites_keys_is_named_once_and_nothing_goes_round_and_round(programs: Programs, bucket: Bucket, tree: Path) -> None:
+    for name in ("x", "back\\slash", "black\\slash"):
+        (tree / name).write_text("x")
+
+    slash = programs.run("autosync", "--once", *bucket.options(), "--threads=1", "--workers=1", "--source-filter=.*/x$", str(tree))
+    backslash = programs.run("autosync", "--once", *bucket.options(), "--threads=1", "--workers=1", f"--source-prefix={tree}/", str(tree))
+
+    assert (slash.returncode, backslash.returncode) == (3, 3)
+    assert "does not keep the key" in slash.stderr
+    assert "(leading slash)" in slash.stderr
+    assert "(backslash)" in backslash.stderr
+    assert "black/slash" not in bucket.sizes(), "after the first, no other of its kind was sent"
+
+
+def test_no_process_is_left_behind_even_after_sigkill(live: Callable, bucket: Bucket, tree: Path) -> None:
+    (tree / "a").write_text("a")
+    process = live()
+    children = process.children()
+    assert len(children) >= 2
+
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+    wait_until(
+        lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children), 10, "all children have ended"
+    )
+
+
+@pytest.mark.parametrize("victim", ["celery", "valkey"])
+def test_a_killed_child_delays_and_loses_nothing(victim: str, live: Callable, bucket: Bucket, tree: Path) -> None:
+    (tree / "a").write_text("a")
+    process = live()
+    victims = process.children(victim)
+
+    for number in range(500):
+        (tree / f"{number}").write_text("x" * number)
+        if number == 250:
+            for child in victims:
+                child.kill()
+
+    equal_soon(bucket, tree, "everything, in spite of it", 60)
+    assert "is started again" in process.said()
+    assert process.poll() is None
+
+
+def test_what_a_killed_worker_left_open_in_the_target_is_ended_and_nothing_else(live: Callable, bucket: Bucket, tree: Path) -> None:
+    (tree / "first").write_text("1")
+    foreign = sorted(bucket.begin_upload(key) for key in ("large", "other"))
+    process = live()
+    workers = process.children("celery")
+    with open(tree.with_name("large"), "wb") as large:
+        large.truncate(192 << 20)  # a hole: nothing but zeros, and no room on the disk
+    os.rename(tree.with_name("large"), tree / "large")
+
+    def ours() -> list[tuple[str, str]]:
+        return [upload for upload in bucket.open_uploads() if upload not in foreign]
+
+    (left,) = wait_until(ours, what="the upload has begun", pause=0)
+    name = {"Bucket": bucket.name, "Key": left[0], "UploadId": left[1]}
+    wait_until(lambda: bucket.client.list_parts(**name).get("Parts"), what="a part has arrived, so it is noted", pause=0)
+    for worker in workers:
+        worker.kill()
+    psutil.wait_procs(workers)
+    assert (left in ours(), "large" in bucket.sizes()) == (True, False), "it is in the middle"
+
+    equal_soon(bucket, tree, "the large file, in spite of it", 60)
+    wait_until(lambda: bucket.open_uploads() == foreign, what="only what others began is still open")
+    assert process.poll() is None
+
+
+def test_it_is_killed_in_the_middle_and_started_again(programs: Programs, once: list[str], bucket: Bucket, tree: Path) -> None:
+    for number in range(2000):
+        (tree / f"{number}").write_text(str(number))
+    first = programs.start(*once)
+    wait_until(lambda: 0 < len(bucket.sizes()) < 2000, what="it is in the middle", pause=0)
+
+    first.kill()
+    first.wait()
+    assert len(bucket.sizes()) < 2000
+
+    second = programs.run(*once, timeout=100)
+    assert (second.returncode, bucket.sizes()) == (0, on_disk(tree)), second.stderr
+
+
+def number_of(path: Path) -> tuple[int, int]:
+    seen = path.stat()
+    return seen.st_dev, seen.st_ino
+
+
+def changes_are_seen(bucket: Bucket, tree: Path) -> None:
+    (tree / "d/new").write_text("new")
+    equal_soon(bucket, tree, "it is watched on")
+    (tree / "d/newer").write_text("newer")
+    equal_soon(bucket, tree, "and so is what is below it")
+
+
+def test_a_root_that_is_made_again_with_the_same_number_is_watched_on(live: Callable, bucket: Bucket, tree: Path) -> None:
+    """Many file systems give a new directory the number of the one that was just removed; nothing is left of the watches in it."""
+    (tree / "d").mkdir()
+    (tree / "d/old").write_text("old")
+    live("--rescan=0")
+    before = number_of(tree)
+
+    shutil.rmtree(tree)
+    (tree / "d").mkdir(parents=True)
+    if number_of(tree) != before:
+        pytest.skip("this file system gives it another number")
+
+    changes_are_seen(bucket, tree)
+
+
+def test_a_disk_that_is_unmounted_and_mounted_again_is_watched_on(live: Callable, bucket: Bucket, tree: Path) -> None:
+    disk = tree.with_name("disk")
+    disk.touch()
+    os.truncate(disk, 8 << 20)
+
+    def run(*command: str | Path) -> bool:
+        return subprocess.run(command, check=False, capture_output=True).returncode == 0
+
+    def mount() -> bool:
+        return run("mount", "-o", "loop", disk, tree)
+
+    if not run("/sbin/mkfs.ext4", "-q", disk) or not mount():
+        lacking("a disk that can be mounted: mkfs.ext4, loop devices, root")
+    try:
+        (tree / "d").mkdir()
+        (tree / "d/old").write_text("old")
+        process = live("--rescan=0")
+        before = number_of(tree)
+
+        wait_until(lambda: run("umount", tree), what="nobody reads from it, so that it can be unmounted")
+        wait_until(mount)
+        assert number_of(tree) == before
+
+        changes_are_seen(bucket, tree)
+        process.terminate()
+        process.wait()
+    finally:
+        run("umount", "-l", tree)
+
+
+def test_a_root_that_is_replaced_by_an_empty_directory_deletes_nothing_and_one_that_holds_files_is_the_source(
+    live: Callable, bucket: Bucket, tree: Path
+) -> None:
+    for name in ("a", "b", "d/c"):
+        (tree / name).parent.mkdir(exist_ok=True)
+        (tree / name).write_text(name)
+    process = live("--rescan=1")
+    before = bucket.sizes()
+    away = tree.with_name("away")
+
+    os.rename(tree, away)  # as if it was unmounted
+    tree.mkdir()
+    wait_until(lambda: "is another directory than before" in process.said(), 10, "the other directory is noticed")
+    wait_until(lambda: process.said().count("nothing is deleted") >= 2, 20, "two looks refused it")
+    assert bucket.sizes() == before
+
+    tree.rmdir()
+    os.rename(away, tree)
+    (tree / "a").unlink()
+    (tree / "new").write_text("new")
+    equal_soon(bucket, tree, "the source is back")
+    replacement = tree.with_name("replacement")
+    replacement.mkdir()
+    (replacement / "other").write_text("other")
+    os.rename(tree, away)
+    os.rename(replacement, tree)
+    equal_soon(bucket, tree, "a source that was replaced by another")
+    (tree / "late").write_text("late")
+    equal_soon(bucket, tree, "and that is watched")
+
+
+def test_what_was_right_of_one_source_says_nothing_of_the_one_that_has_come_in_its_place(
+    live: Callable, bucket: Bucket, tree: Path, own_valkey: Valkey
+) -> None:
+    (tree / "a").write_text("one")
+    process = live("--rescan=0", "--name=m", f"--broker={own_valkey.url}")
+    ledger = Ledger(connect(own_valkey.url), "m")
+    before = wait_until(ledger.cleared, what="all was right of the one")
+
+    def round_of_the_main_loop() -> None:
+        wait_until(lambda: ledger.place()[1] < PLACE - 0.5, what="the place grows old")  # type: ignore[index]
+        wait_until(lambda: ledger.place()[1] > PLACE - 0.5, what="the place is renewed")  # type: ignore[index]
+
+    replacement = tree.with_name("replacement")
+    replacement.mkdir()
+    (replacement / "a").write_text("two")
+    with bucket.server.frozen():  # the first look at the other one takes its time
+        os.rename(tree, tree.with_name("away"))
+        os.rename(replacement, tree)
+        wait_until(lambda: "is another directory than before" in process.said(), what="the other directory is noticed")
+        for _ in range(3):
+            round_of_the_main_loop()
+        assert ledger.cleared() == before
+
+    wait_until(lambda: bucket.read("a") == b"two", what="the other source")
+    wait_until(lambda: ledger.cleared() != before, what="all is right of the other")

@@ -1,0 +1,86 @@
+"""The broker and the workers of one host: workers wait until there is something for them, and cost nothing until then."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from autosync.celery import sending_app
+from autosync.ledger import GONE, Ledger, connect
+from autosync.server import EmbeddedServer
+from autosync.settings import DELETE
+from autosync.tasks.messages import Priority, Publisher
+from lab.programs import Programs
+
+HOST = """
+import pathlib, sys, threading
+from autosync.keys import Source
+from autosync.ledger import connect
+from autosync.mirror import Mirror
+from autosync.onehost import OneHost, lock, serving, state_directory
+from lab.servers import wait_until
+
+state, more_threads = pathlib.Path(sys.argv[1]), sys.argv[2] == "more threads"
+settings = {"target_container": str(state)}
+mirror = Mirror("one", "file", (Source("/nowhere"),), settings=settings, queue="autosync.one")
+
+def words(pid):
+    return pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\\0").split(b"\\0")
+
+def served(client):
+    return [key for key in client.keys() if b"_kombu.binding.autosync.one" in key]
+
+over = threading.Event()
+if more_threads:
+    threading.Thread(target=over.wait).start()
+directory = state_directory(state, "one")
+with lock(directory, "one") as held:
+    host = OneHost("one", [mirror], directory, broker=None, workers=2, secrets={}, log_format="text", verbosity=0, held=held)
+    with serving(host):
+        host.stand_by()
+        host.tend()
+        waiting = [worker.pid() for worker in host._workers]
+        client = connect(host.broker)
+        if not more_threads:
+            wait_until(lambda: all(b"celery" in words(pid) for pid in waiting), 60, "the workers are there")
+        print("forked" if all(waiting) else "none" if not any(waiting) else "some", "busy" if served(client) else "idle")
+        host.begin()
+        host.begin()
+        host.tend()
+        pids = [worker.pid() for worker in host._workers]
+        wait_until(lambda: served(client) and all(b"celery" in words(pid) for pid in pids), 60, "the queue is served")
+        host.is_idle = True
+over.set()
+print("left" if any(pathlib.Path(f"/proc/{pid}").exists() for pid in pids) else "gone")
+"""
+
+
+@pytest.mark.parametrize(("threads", "before"), [("one thread", "forked"), ("more threads", "none")])
+def test_workers_wait_as_forks_or_are_not_there_until_there_is_work(threads: str, before: str, tmp_path: Path) -> None:
+    ended = subprocess.run([sys.executable, "-c", HOST, str(tmp_path), threads], capture_output=True, text=True, timeout=100, check=False)
+
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.split() == [before, "idle", "gone"]
+
+
+def test_what_was_left_to_do_is_done_even_if_nothing_differs(programs: Programs, tree: Path, tmp_path: Path) -> None:
+    """The autosync before this one was killed between a transfer and saying so, and a message still waits."""
+    (tmp_path / "target").mkdir()
+    server = EmbeddedServer(tmp_path / "state" / "one")
+    (tmp_path / "state" / "one").mkdir(parents=True)
+    server.start()
+    server.wait()
+    publisher = Publisher(sending_app(server.url, "autosync.one"), "one", "autosync.one", Ledger(connect(server.url), "one"))
+    publisher.mark([("left", GONE)], size=0, priority=Priority.EVENT, task=DELETE)
+    publisher.close()
+    server.stop()
+
+    done = programs.run(
+        "autosync", "--once", "--actor=file", f"--target-container={tmp_path / 'target'}", "--name=one", f"--source-prefix={tree}/",
+        f"--state-dir={tmp_path / 'state'}", "--no-delete", str(tree),
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,792 @@
+"""What is special about the S3 actor and the one for files; what every actor must do is in test_contract.py."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from email.utils import formatdate
+from http.client import RemoteDisconnected
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import botocore.exceptions
+import pytest
+import requests
+
+from autosync.actor import Actor, can_delete_many, listing_of
+from autosync.actors import load, short_names
+from autosync.actors._memory import TINY, Memory
+from autosync.actors.s3 import SMALL, clients
+from autosync.actors.s3.parts import PartsUpload
+from autosync.actors.s3.proxied import ProxiedUploads
+from autosync.actors.s3.uploads import Uploads
+from autosync.actors.s3.wire import Answer, Sent
+from autosync.errors import BrokerError, ConfigurationError, PermanentError, SlowDown, TargetError, TargetRefused, Torn
+from autosync.files import File
+from autosync.reading import SourceFile
+from lab.buckets import Bucket
+
+
+class Content:
+    """Makes source files."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._open: list[SourceFile] = []
+
+    def file(self, key: str, content: bytes, passing: object = None, **notes: Callable[..., object]) -> SourceFile:
+        path = self._directory / f"source-{len(self._open)}"
+        path.write_bytes(content)
+        made = SourceFile(key, os.open(path, os.O_RDONLY), passing or (lambda count: None), **notes)  # type: ignore[arg-type]
+        made.path = path  # type: ignore[attr-defined]
+        self._open.append(made)
+        return made
+
+    def close(self) -> None:
+        for file in self._open:
+            file.close()
+
+
+class Source(SourceFile):
+    """A source file that remembers where it is."""
+
+    path: Path
+
+
+@pytest.fixture
+def content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Content]:
+    monkeypatch.setattr("test_actors.SourceFile", Source)
+    made = Content(tmp_path)
+    yield made
+    made.close()
+
+
+def listed(actor: Actor, prefix: str = "") -> dict[str, int]:
+    return {file.key: file.size for file in listing_of(actor, prefix)}
+
+
+def test_several_files_are_uploaded_together_and_each_has_its_own_answer(exact_bucket: Bucket, content: Content) -> None:
+    actor = load("s3")(target_container=exact_bucket.name, endpoint_url=exact_bucket.server.url)
+    torn = content.file("torn", b"old")
+    torn.path.write_bytes(b"new content")  # type: ignore[attr-defined]
+    files = [content.file(f"d/{number:02}", bytes([number]) * number) for number in range(20)]
+    files += [torn, content.file("x" * 2000, b"too long"), content.file("medium", bytes(200_000)), content.file("odd \u00fc+%", b"odd")]
+
+    answers = actor.upload_many(files)
+
+    assert [type(answer) for answer in answers] == [type(None)] * 20 + [Torn, PermanentError, type(None), type(None)]
+    assert listed(actor) == {**{f"d/{number:02}": number for number in range(20)}, "medium": 200_000, "odd \u00fc+%": 3}
+
+
+def test_of_keys_that_some_servers_would_not_keep_one_is_listed_back_and_the_others_go_together(
+    exact_bucket: Bucket, content: Content
+) -> None:
+    actor = load("s3")(target_container=exact_bucket.name, endpoint_url=exact_bucket.server.url)
+    files = [content.file(f"/way/{number}", b"x") for number in range(10)]
+    assert actor.upload_many(files) == [None] * 10
+    assert len(listed(actor)) == 10
+    begun: list[str] = []
+    begin = actor._objects.begin  # type: ignore[attr-defined]
+    actor._objects.begin = lambda key, *more: begun.append(key) or begin(key, *more)  # type: ignore[attr-defined, func-returns-value]
+    ended: list[int] = []
+    end = actor._objects.end  # type: ignore[attr-defined]
+    actor._objects.end = lambda put: ended.append(len(begun)) or end(put)  # type: ignore[attr-defined, func-returns-value]
+
+    assert actor.upload_many(files) == [None] * 10
+
+    assert ended == [10] * 10, "all are on their way before one is waited for"
+    actor.close()
+
+
+def test_a_file_target_keeps_to_its_container(tmp_path: Path, content: Content) -> None:
+    container = tmp_path / "target"
+    outside = tmp_path / "outside"
+    container.mkdir()
+    outside.mkdir()
+    (outside / "precious").write_text("x")
+    (container / "way").symlink_to(outside)
+    actor = load("file")(target_container=str(container))
+
+    for key in ("../escape", "a/../../escape", ".", "a/./b", "a\0b", "dir/"):
+        with pytest.raises(PermanentError):
+            actor.upload(content.file(key, b"x"))
+    with pytest.raises(TargetError):
+        actor.upload(content.file("way/precious", b"overwritten"))
+    actor.delete(File("way/precious"))  # no such object: what is behind the link is not in the container
+
+    assert (outside / "precious").read_text() == "x"
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("escape")) == []
+
+
+def test_a_file_target_removes_the_directories_that_it_emptied_and_no_others(tmp_path: Path, content: Content) -> None:
+    container = tmp_path / "target"
+    (container / "mine").mkdir(parents=True)
+    actor = load("file")(target_container=str(container))
+    actor.upload(content.file("a/b/c/1", b"x"))
+    actor.upload(content.file("a/2", b"x"))
+
+    actor.delete(File("a/b/c/1"))
+
+    assert sorted(str(path.relative_to(container)) for path in container.rglob("*")) == ["a", "a/2", "mine"]
+    actor.delete(File("a/2"))
+    assert sorted(path.name for path in container.iterdir()) == ["mine"]
+    assert container.is_dir()
+
+
+def test_a_file_target_leaves_no_temporary_file_when_it_fails(tmp_path: Path, content: Content) -> None:
+    container = tmp_path / "target"
+    (container / "name").mkdir(parents=True)
+    (container / "name/inside").write_text("x")
+    actor = load("file")(target_container=str(container))
+
+    with pytest.raises(TargetError):
+        actor.upload(content.file("name", b"a directory is in the way"))
+
+    assert [path.name for path in container.iterdir()] == ["name"]
+
+
+def test_a_file_target_keeps_the_modification_time(tmp_path: Path, content: Content) -> None:
+    (tmp_path / "target").mkdir()
+    actor = load("file")(target_container=str(tmp_path / "target"))
+    source = content.file("a", b"x")
+    os.utime(source.path, (1_000_000_000, 1_000_000_000))  # type: ignore[attr-defined]
+
+    actor.upload(SourceFile("a", os.open(source.path, os.O_RDONLY)))  # type: ignore[attr-defined]
+
+    assert (tmp_path / "target/a").stat().st_mtime == 1_000_000_000
+    (found,) = listing_of(actor, "")
+    assert found.mtime > 1_500_000_000, "a listing tells when the target changed, not what the source said"
+
+
+def test_keys_are_exact_to_the_byte_where_the_server_keeps_them(exact_bucket: Bucket, content: Content) -> None:
+    actor = load("s3")(target_container=exact_bucket.name, endpoint_url=exact_bucket.server.url)
+    keys = ["/lead", "//two", "a//b", "per%41cent", "a/./b", "a/../b", "trail/", "back\\slash", "ü/日", "pl+us sp ace"]
+
+    for key in keys:
+        actor.upload(content.file(key, b"x"))
+
+    assert exact_bucket.sizes() == dict.fromkeys(keys, 1)
+    assert [file.key for file in listing_of(actor, "")] == sorted(keys)
+    for key in keys:
+        actor.delete(File(key))
+    assert exact_bucket.sizes() == {}
+
+
+def test_a_large_file_with_a_leading_slash(exact_bucket: Bucket, content: Content) -> None:
+    actor = load("s3")(target_container=exact_bucket.name, endpoint_url=exact_bucket.server.url)
+
+    actor.upload(content.file("/large//x%", b"x" * (SMALL + 1)))
+
+    assert exact_bucket.sizes() == {"/large//x%": SMALL + 1}
+
+
+def test_keys_that_s3_cannot_have_are_refused_for_good(exact_bucket: Bucket, content: Content) -> None:
+    actor = load("s3")(target_container=exact_bucket.name, endpoint_url=exact_bucket.server.url)
+
+    for key in ("x" * 1025, "ü" * 513, "not-utf-8-\udcff"):
+        with pytest.raises(PermanentError):
+            actor.upload(content.file(key, b"x"))
+    actor.upload(content.file("x" * 1024, b"x"))
+
+    assert exact_bucket.sizes() == {"x" * 1024: 1}
+
+
+@pytest.fixture(params=["direct", "by a proxy"])
+def large(request: pytest.FixtureRequest, bucket: Bucket) -> Iterator[Actor]:
+    """An actor that sends large files in one of its two ways."""
+    made = load("s3")(target_container=bucket.name, endpoint_url=bucket.server.url)
+    if request.param == "by a proxy":
+        by_proxy(made, bucket.server.url)
+    assert isinstance(made._parts._requests, Uploads if request.param == "direct" else ProxiedUploads)  # type: ignore[attr-defined]
+    yield made
+    made.close()
+
+
+def by_proxy(actor: Actor, url: str) -> None:
+    """Have an actor find that there is a proxy: the server itself, which understands what proxies are asked."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("http_proxy", url)
+        for name in ("no_proxy", "NO_PROXY"):
+            environment.delenv(name, raising=False)
+        assert actor._objects is None  # type: ignore[attr-defined]
+
+
+def test_an_upload_that_fails_leaves_no_open_parts(large: Actor, bucket: Bucket, content: Content) -> None:
+    actor = large
+    failed = []
+
+    def stop(count: int) -> None:
+        failed.append(count)
+        raise TargetError("stopped in the middle")
+
+    with pytest.raises(TargetError, match="stopped in the middle"):
+        actor.upload(content.file("large", b"x" * (SMALL + 1), stop))
+
+    assert failed
+    assert bucket.open_uploads() == []
+    assert bucket.sizes() == {}
+
+
+class Notes:
+    """Takes down what an upload says of itself, and what was open in the bucket at that moment."""
+
+    def __init__(self, bucket: Bucket, refuse: int = 0) -> None:
+        self.told: list[tuple[str, str, str, list[tuple[str, str]]]] = []
+        self.open: list[str] = []
+        self._bucket = bucket
+        self._refuse = refuse
+
+    def passing(self, count: int) -> None:
+        self.told.append(("read", "", "", self._bucket.open_uploads()))
+
+    def begun(self, token: str, instead: str) -> None:
+        self.told.append(("begun", token, instead, self._bucket.open_uploads()))
+        if len(self.told) == self._refuse:
+            raise BrokerError("the broker is away")
+        self.open = [one for one in self.open if one != instead] + [token]
+
+    def ended(self, token: str) -> None:
+        self.told.append(("ended", token, "", self._bucket.open_uploads()))
+        self.open = [one for one in self.open if one != token]
+
+    def file(self, content: Content, size: int, key: str = "large") -> SourceFile:
+        return content.file(key, b"x" * size, self.passing, begun=self.begun, ended=self.ended)
+
+
+def test_an_upload_in_parts_is_told_before_it_begins_before_its_first_byte_and_after_its_last(
+    large: Actor, bucket: Bucket, content: Content
+) -> None:
+    actor = large
+    notes = Notes(bucket)
+
+    actor.upload(notes.file(content, SMALL + 1))
+
+    (_, intention, _, before), (_, token, instead, then), *rest = notes.told
+    assert (before, then, instead) == ([], [("large", token)], intention)
+    assert rest.pop() == ("ended", token, "", [])
+    assert {what for what, *_ in rest} == {"read"}
+    assert notes.open == []
+
+    del notes.told[:]
+    actor.upload(notes.file(content, SMALL, "small"))
+    assert {what for what, *_ in notes.told} == {"read"}, "nothing is open of a file that is sent in one request"
+
+
+@pytest.mark.parametrize("which", [1, 2], ids=["the intention", "the upload"])
+def test_an_upload_that_cannot_be_noted_is_aborted(large: Actor, bucket: Bucket, content: Content, which: int) -> None:
+    actor = large
+    notes = Notes(bucket, refuse=which)
+
+    with pytest.raises(BrokerError, match="the broker is away"):
+        actor.upload(notes.file(content, SMALL + 1))
+
+    assert (bucket.open_uploads(), "read" in [what for what, *_ in notes.told]) == ([], False)
+    for token in notes.open:  # the intention: nothing came of it, which is no error
+        actor.abandon("large", token)
+
+
+def test_an_upload_whose_beginning_was_not_answered_is_found_by_its_intention_and_no_other_is(
+    large: Actor, bucket: Bucket, content: Content, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes = Notes(bucket)
+    requests = large._parts._requests  # type: ignore[attr-defined]
+    begin = requests.begin
+
+    def and_lose_the_answer(*named: str) -> None:
+        begin(*named)
+        raise TargetError("the answer is lost")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(requests, "begin", and_lose_the_answer)
+        with pytest.raises(TargetError, match="the answer is lost"):
+            large.upload(notes.file(content, SMALL + 1))
+    foreign = [bucket.begin_upload(key) for key in ("large.too", "a/large", "larg")]
+    (ours,) = [one for one in bucket.open_uploads() if one not in foreign]
+    (intention,) = notes.open
+
+    began = float(intention.split()[1])
+    for elsewhere in (began + 10, began - 600):  # uploads of the same key that somebody else began at another time
+        large.abandon("large", f"begins {elsewhere}")
+        assert ours in bucket.open_uploads()
+    for _ in range(2):  # that it is not there any more is no error
+        large.abandon("large", intention)
+        assert bucket.open_uploads() == sorted(foreign)
+
+
+@pytest.mark.parametrize(
+    ("error", "may_be_open"),
+    [
+        (botocore.exceptions.EndpointConnectionError(endpoint_url="x"), False),
+        (botocore.exceptions.ClientError({"Error": {"Code": "AccessDenied"}}, "CreateMultipartUpload"), False),
+        (botocore.exceptions.ClientError({"Error": {"Code": "SlowDown"}}, "CreateMultipartUpload"), False),
+        (botocore.exceptions.ClientError({"Error": {"Code": "InternalError"}}, "CreateMultipartUpload"), True),
+        (botocore.exceptions.ConnectionClosedError(endpoint_url="x"), True),
+    ],
+    ids=lambda value: getattr(value, "fmt", "")[:20] or str(value),
+)
+def test_by_a_proxy_the_intention_stays_noted_only_if_something_may_have_come_of_it(
+    bucket: Bucket, content: Content, monkeypatch: pytest.MonkeyPatch, error: Exception, may_be_open: bool
+) -> None:
+    actor = load("s3")(target_container=bucket.name, endpoint_url=bucket.server.url)
+    by_proxy(actor, bucket.server.url)
+    notes = Notes(bucket)
+
+    def fail(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(actor._client, "create_multipart_upload", fail)  # type: ignore[attr-defined]
+    with pytest.raises(TargetError):
+        actor.upload(notes.file(content, SMALL + 1))
+
+    assert len(notes.open) == may_be_open
+
+
+@pytest.mark.parametrize(
+    ("answer", "may_be_open"),
+    [
+        (Answer(403, "<Code>AccessDenied</Code>"), False),
+        (Answer(503, "<Code>SlowDown</Code>"), False),
+        (Answer(500, "<Code>InternalError</Code>"), True),
+        (Answer(200, "something else"), True),
+        (RemoteDisconnected("closed"), True),
+        (TimeoutError("late"), True),
+    ],
+    ids=str,
+)
+def test_the_intention_stays_noted_only_if_something_may_have_come_of_it(
+    bucket: Bucket, content: Content, monkeypatch: pytest.MonkeyPatch, answer: Answer | Exception, may_be_open: bool
+) -> None:
+    actor = load("s3")(target_container=bucket.name, endpoint_url=bucket.server.url)
+    notes = Notes(bucket)
+
+    def hear(sent: Sent) -> Answer:
+        sent.line.close()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(actor._objects._wire, "answer", hear)  # type: ignore[attr-defined]
+    with pytest.raises(TargetError):
+        actor.upload(notes.file(content, SMALL + 1))
+
+    assert len(notes.open) == may_be_open
+
+
+def test_where_nobody_listens_no_intention_stays_noted(credentials: None, content: Content, bucket: Bucket) -> None:
+    actor = load("s3")(target_container="b", endpoint_url="http://127.0.0.1:1", region="us-east-1")
+    notes = Notes(bucket)
+
+    with pytest.raises(TargetError, match="Connection refused"):
+        actor.upload(notes.file(content, SMALL + 1))
+
+    assert ([what for what, *_ in notes.told], notes.open) == (["begun", "ended"], [])
+
+
+def test_a_beginning_that_boto3_asked_for_twice_leaves_the_intention_noted(
+    bucket: Bucket, content: Content, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first answer was lost, and the upload that it told of is still open."""
+    actor = load("s3")(target_container=bucket.name, endpoint_url=bucket.server.url)
+    by_proxy(actor, bucket.server.url)
+    notes = Notes(bucket)
+    client = actor._client  # type: ignore[attr-defined]
+    begin = client.create_multipart_upload
+
+    def twice(**request: object) -> dict[str, Any]:
+        begin(**request)
+        said: dict[str, Any] = begin(**request)
+        said["ResponseMetadata"]["RetryAttempts"] = 1
+        return said
+
+    monkeypatch.setattr(client, "create_multipart_upload", twice)
+    actor.upload(notes.file(content, SMALL + 1))
+
+    assert [key for key, _ in bucket.open_uploads()] == ["large"]
+    (intention,) = notes.open
+    actor.abandon("large", intention)
+    assert bucket.open_uploads() == []
+
+
+def test_the_end_of_an_upload_is_tried_again(large: Actor, bucket: Bucket, content: Content, monkeypatch: pytest.MonkeyPatch) -> None:
+    notes = Notes(bucket)
+    requests = large._parts._requests  # type: ignore[attr-defined]
+    complete = requests.complete
+    left = [TargetError("InternalError"), SlowDown("SlowDown")]
+
+    def fail_first(*named: Any) -> None:
+        if left:
+            raise left.pop()
+        complete(*named)
+
+    monkeypatch.setattr(requests, "complete", fail_first)
+    large.upload(notes.file(content, SMALL + 1))
+
+    assert (left, bucket.sizes(), bucket.open_uploads(), notes.open) == ([], {"large": SMALL + 1}, [], [])
+
+
+def test_an_end_that_fails_behind_a_status_that_says_otherwise_is_no_end(
+    bucket: Bucket, content: Content, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CompleteMultipartUpload, API reference: a 200 may be followed by an error."""
+    monkeypatch.setattr("autosync.actors._parts._PART_TRIES", 1)
+    actor = load("s3")(target_container=bucket.name, endpoint_url=bucket.server.url)
+    objects = actor._objects  # type: ignore[attr-defined]
+    ask = objects.ask_once
+
+    def say_so(*named: str, query: str, **more: str) -> Answer:
+        if query.startswith("uploadId="):
+            return Answer(200, "  <Error><Code>InternalError</Code><Message>not now</Message></Error>")
+        return ask(*named, query=query, **more)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(objects, "ask_once", say_so)
+    with pytest.raises(TargetError, match="InternalError: not now"):
+        actor.upload(content.file("large", b"x" * (SMALL + 1)))
+
+    assert (bucket.sizes(), bucket.open_uploads()) == ({}, [])
+
+
+def test_an_upload_that_cannot_be_aborted_is_not_told_as_ended(
+    large: Actor, bucket: Bucket, content: Content, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    actor = large
+    notes = Notes(bucket)
+
+    def stop(count: int) -> None:
+        raise Torn("stopped in the middle")
+
+    def refuse(*_: object) -> None:
+        raise TargetError("not now")
+
+    file = content.file("large", b"x" * (SMALL + 1), stop, begun=notes.begun, ended=notes.ended)
+    with monkeypatch.context() as patch:
+        patch.setattr(actor._parts._requests, "abort", refuse)  # type: ignore[attr-defined]
+        with pytest.raises(Torn, match="stopped in the middle"):
+            actor.upload(file)
+
+    assert bucket.open_uploads() == [("large", *notes.open)]
+    actor.abandon("large", *notes.open)
+    assert bucket.open_uploads() == []
+
+
+@pytest.mark.parametrize("server", ["bucket", "exact_bucket"])
+def test_an_upload_that_was_left_open_is_abandoned_and_no_other_is(server: str, request: pytest.FixtureRequest) -> None:
+    bucket: Bucket = request.getfixturevalue(server)
+    actor = load("s3")(target_container=bucket.name, endpoint_url=bucket.server.url)
+    foreign = [bucket.begin_upload(key) for key in ("d/large", "d/other")]
+    ours = bucket.begin_upload("d/large")
+    bucket.client.upload_part(Bucket=bucket.name, Key="d/large", UploadId=ours[1], PartNumber=1, Body=b"x" * 1000)
+
+    for _ in range(2):  # that it is not there any more is no error
+        actor.abandon(*ours)
+        assert bucket.open_uploads() == sorted(foreign)
+
+    with pytest.raises(TargetError):
+        load("s3")(target_container=bucket.name, endpoint_url="http://127.0.0.1:1").abandon(*ours)
+
+
+def test_a_listing_of_many_pages_is_complete_and_in_order_where_the_server_is(exact_bucket: Bucket) -> None:
+    keys = sorted(f"{number % 13}/{number:05}" for number in range(1100))
+    for key in keys:
+        requests.put(f"{exact_bucket.server.url}/{exact_bucket.name}/{key}", data=b"x", timeout=10)
+    actor = load("s3")(target_container=exact_bucket.name, endpoint_url=exact_bucket.server.url)
+
+    assert [file.key for file in listing_of(actor, "")] == keys
+    assert [file.key for file in listing_of(actor, "1")] == [key for key in keys if key.startswith("1")]
+
+
+def test_a_key_in_the_middle_that_obstore_cannot_read_does_not_end_a_listing(exact_bucket: Bucket, content: Content) -> None:
+    actor = load("s3")(target_container=exact_bucket.name, endpoint_url=exact_bucket.server.url)
+    keys = ["a", "b//c", "d", "e/../f", "g"]
+    for key in keys:
+        actor.upload(content.file(key, b"x"))
+
+    assert [file.key for file in listing_of(actor, "")] == keys
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "said"),
+    [
+        ({"target_container": "no-such-bucket"}, TargetRefused, "no such bucket"),
+        ({"endpoint_url": "http://127.0.0.1:1"}, TargetError, "Could not connect"),
+        ({"profile": "nobody"}, TargetRefused, "nobody"),
+    ],
+)
+def test_errors_are_translated(change: dict[str, str], kind: type[Exception], said: str, exact_bucket: Bucket, content: Content) -> None:
+    actor = load("s3")(**{"target_container": exact_bucket.name, "endpoint_url": exact_bucket.server.url, **change})
+
+    with pytest.raises(kind, match=said):
+        actor.check()
+    for size in (1, SMALL + 1):
+        with pytest.raises(TargetError):
+            actor.upload(content.file("a", b"x" * size))
+    with pytest.raises(TargetError):
+        listed(actor)
+    with pytest.raises(kind, match=said):
+        actor.clock_ahead()
+
+
+def date_in(seconds: float) -> str:
+    return formatdate(time.time() + seconds, usegmt=True)
+
+
+@pytest.fixture
+def elsewhere(exact_bucket: Bucket) -> Iterator[Callable[..., Actor]]:
+    """Makes actors of a server that answers every request with the Date, and after the delay, that it is told."""
+    servers: list[ThreadingHTTPServer] = []
+
+    def make(date: Callable[[], str | None], delays: Sequence[float] = ()) -> Actor:
+        left = list(delays)
+
+        class Answer(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                body = b"<ListBucketResult><Name>x</Name><KeyCount>0</KeyCount><IsTruncated>false</IsTruncated></ListBucketResult>"
+                self.send_response_only(200)
+                said = date()
+                if said is not None:
+                    self.send_header("Date", said)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                time.sleep(left.pop(0) if left else 0.0)
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        return load("s3")(target_container="x", endpoint_url=f"http://127.0.0.1:{server.server_port}")
+
+    yield make
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN"):
+        monkeypatch.setenv(f"AWS_{name}", f"the-{name}")
+
+
+@pytest.mark.parametrize(
+    ("region", "base"),
+    [
+        ("us-east-1", "https://bucket.s3.amazonaws.com"),
+        ("eu-central-1", "https://bucket.s3.eu-central-1.amazonaws.com"),
+        ("eu-south-1", "https://bucket.s3.eu-south-1.amazonaws.com"),
+        ("cn-north-1", "https://bucket.s3.cn-north-1.amazonaws.com.cn"),
+    ],
+)
+def test_a_bucket_of_amazons_is_spoken_to_in_its_region(
+    credentials: None, monkeypatch: pytest.MonkeyPatch, region: str, base: str
+) -> None:
+    """Regions since 2019 are not to be reached through the global endpoint (docs.aws.amazon.com, Virtual hosting of buckets)."""
+    actor = load("s3")(target_container="bucket", region=region)
+    monkeypatch.setattr(clients, "_in_its_region", lambda of, made, bucket, config: made)
+
+    assert actor._access.address == base  # type: ignore[attr-defined]
+
+
+def test_a_server_that_the_environment_names_is_addressed_as_boto3_does_it(credentials: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    actor = load("s3")(target_container="b", region="eu-south-1")
+    monkeypatch.setattr(clients, "_in_its_region", lambda of, made, bucket, config: made)
+
+    assert actor._access.address == "http://127.0.0.1:1/b"  # type: ignore[attr-defined]
+
+
+def test_by_a_proxy_a_part_is_sent_with_one_signature_of_the_kind_that_every_server_takes_and_no_error_shows_it(
+    credentials: None, content: Content, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "netrc").write_text("default login joe password the-PASSWORD\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setattr("autosync.actors._parts._PART_TRIES", 1)
+    sent: list[requests.PreparedRequest] = []
+    send = requests.adapters.HTTPAdapter.send
+
+    def see(self: requests.adapters.HTTPAdapter, request: requests.PreparedRequest, **more: Any) -> requests.Response:
+        sent.append(request)
+        return send(self, request, **more)
+
+    monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", see)
+    actor = load("s3")(target_container="b", endpoint_url="http://127.0.0.1:1", region="us-east-1")
+    by_proxy(actor, "http://127.0.0.1:1")
+    client = actor._client  # type: ignore[attr-defined]
+    monkeypatch.setattr(client, "create_multipart_upload", lambda **_: {"UploadId": "u", "ResponseMetadata": {}})
+
+    with pytest.raises(TargetError, match="Connection refused") as refused:
+        actor.upload(content.file("key", b"x" * (SMALL + 1)))
+
+    assert sent
+    assert all("X-Amz-Algorithm=AWS4-HMAC-SHA256" in str(request.url) for request in sent)
+    assert not any("Authorization" in request.headers for request in sent)
+    assert not any(secret in str(refused.value) for secret in ("the-", "Signature"))
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_no_secret_is_in_the_log_where_everything_is(credentials: None, form: str) -> None:
+    asks = (
+        f"from autosync.actors import load; from autosync.logs import configure; configure({form!r}, 2);"
+        "load('s3')(target_container='bucket', endpoint_url='http://127.0.0.1:1', region='us-east-1').check()"
+    )
+    said = subprocess.run([sys.executable, "-c", asks], capture_output=True, text=True, check=False, timeout=50).stderr
+
+    assert "Could not connect" in said
+    assert not re.search("the-|Signature=", said)
+
+
+def test_many_are_deleted_with_both_checksums_that_servers_ask_for(exact_bucket: Bucket) -> None:
+    actor = load("s3")(target_container=exact_bucket.name, endpoint_url=exact_bucket.server.url)
+
+    assert actor.delete_many([File("a"), File("b")]) == [None, None]
+    head = actor._objects.head("POST", "", b"", "application/xml", 0.0, query="delete=")  # type: ignore[attr-defined]
+
+    assert b"\r\ncontent-md5:" in head
+    assert b"\r\nx-amz-checksum-crc32:" in head
+    actor.close()
+
+
+def test_where_a_proxy_stands_between_boto3_is_asked(exact_bucket: Bucket, content: Content) -> None:
+    actor = load("s3")(target_container=exact_bucket.name, endpoint_url=exact_bucket.server.url)
+    by_proxy(actor, exact_bucket.server.url)
+    assert not actor.sends_together
+
+    assert actor.upload_many([content.file("a", b"1"), content.file("b", b"2")]) == [None, None]
+    assert listed(actor) == {"a": 1, "b": 1}
+    actor.delete(File("a"))
+    assert actor.delete_many([File("b")]) == [None]
+    assert listed(actor) == {}
+    actor.close()
+
+
+class Slow:
+    """A client whose listing of open uploads takes eight seconds, on a clock that stands still but for that."""
+
+    def __init__(self, initiated: float) -> None:
+        self.now = initiated + 3
+        self._found = {"Key": "key", "UploadId": "u", "Initiated": datetime.fromtimestamp(initiated // 1, UTC)}
+        self.aborted: list[str] = []
+        self.exceptions = SimpleNamespace(NoSuchUpload=KeyError)
+
+    def time(self) -> float:
+        return self.now
+
+    def get_paginator(self, _: str) -> Slow:
+        return self
+
+    def paginate(self, **_: str) -> Iterator[dict[str, Any]]:
+        self.now += 8
+        yield {"Uploads": [self._found], "ResponseMetadata": {"HTTPHeaders": {"date": formatdate(self.now, usegmt=True)}}}
+
+    def abort_multipart_upload(self, *, UploadId: str, **_: str) -> None:  # noqa: N803
+        self.aborted.append(UploadId)
+
+
+def test_an_intention_is_found_however_long_the_target_takes_to_list_what_came_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Slow(1e9 + 0.9)
+    monkeypatch.setattr("autosync.actors.s3.clients.time", client)
+
+    PartsUpload(ProxiedUploads(client, "b", "S3")).abandon("key", f"begins {1e9 + 0.8}")
+
+    assert client.aborted == ["u"]
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+def test_the_clock_of_a_target_that_is_wrong_is_found_to_be(hours: int, elsewhere: Callable[..., Actor]) -> None:
+    ahead = elsewhere(lambda: date_in(3600 * hours)).clock_ahead()
+
+    assert abs(ahead - 3600 * hours) < 1.5
+
+
+def test_an_answer_that_comes_late_does_not_spoil_the_clock(elsewhere: Callable[..., Actor]) -> None:
+    ahead = elsewhere(lambda: date_in(3600), delays=[4.0]).clock_ahead()
+
+    assert abs(ahead - 3600) < 1.5
+
+
+def test_the_clock_that_the_check_has_seen_counts_for_the_first_look_and_not_for_later_ones(
+    elsewhere: Callable[..., Actor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hours = 1
+    actor = elsewhere(lambda: date_in(3600 * hours), delays=[0.0, 3.0])
+    actor.check()
+
+    assert abs(actor.clock_ahead() - 3600) < 1.0, "the second answer came late, so the first is believed"
+
+    monkeypatch.setattr("autosync.actors.s3._SAME_CLOCK", -1.0)
+    hours = 2
+    assert abs(actor.clock_ahead() - 7200) < 1.5
+
+
+@pytest.mark.parametrize("date", [None, "", "today", "Thu, 99 Foo 2026 10:00:00 GMT", "Sun, 99 Nov 99999 99:99:99 GMT"])
+def test_a_target_that_does_not_tell_the_time_is_taken_to_be_right(date: str | None, elsewhere: Callable[..., Actor]) -> None:
+    assert elsewhere(lambda: date).clock_ahead() == 0.0
+
+
+def test_an_actor_that_cannot_tell_the_time_is_taken_to_be_right() -> None:
+    assert Actor().clock_ahead() == 0.0
+
+
+def test_what_is_asked_of_an_empty_key_is_not_asked_of_the_bucket(bucket: Bucket, content: Content) -> None:
+    actor = load("s3")(target_container=bucket.name, endpoint_url=bucket.server.url)
+    with pytest.raises(PermanentError):
+        actor.upload(content.file("", b"x"))
+    actor.delete(File(""))
+    assert actor.delete_many([File("")]) == [None]
+
+    assert bucket.sizes() == {}, "it is still there"
+
+
+def test_content_in_memory_is_bounded_but_for_one_that_is_alone_and_tiny_ones() -> None:
+    memory = Memory(1_000_000)
+    held, most, lock = 0, 0, threading.Lock()
+
+    def take(count: int) -> None:
+        nonlocal held, most
+        with memory.of(count):
+            with lock:
+                held += count
+                most = max(most, held)
+            time.sleep(0.002)
+            with lock:
+                held -= count
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(take, [300_000] * 40))
+    assert 300_000 < most <= 1_000_000, "several at once, and not too many"
+    waiting = threading.Thread(target=take, args=(100_000,), daemon=True)
+    with memory.of(5_000_000), memory.of(TINY):
+        waiting.start()
+        waiting.join(0.1)
+        assert waiting.is_alive(), "it waits for the large one"
+    waiting.join(10)
+    assert not waiting.is_alive()
+
+
+def test_actors_are_found_by_name() -> None:
+    assert short_names() == ["azure", "file", "gcs", "http", "rsync", "s3", "swift"]
+    assert load("autosync.actors.file.FileActor") is load("file")
+    for name in ("nope", "os.path", "autosync.actor.Nope", "no.such", "json.dumps"):
+        with pytest.raises(ConfigurationError):
+            load(name)
+
+
+def test_an_actor_with_the_smallest_interface_is_enough() -> None:
+    class Small(Actor):
+        def list(self):  # type: ignore[no-untyped-def, override]
+            return [File("b"), File("a")]
+
+    assert [file.key for file in listing_of(Small(), "ignored")] == ["b", "a"]
+    assert not can_delete_many(Small())

@@ -1,0 +1,378 @@
+"""The actor for Azure, against Azurite; and what is the same for both that go through obstore."""
+
+from __future__ import annotations
+
+import logging
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from autosync.actor import Actor, listing_of
+from autosync.actors import load
+from autosync.actors._obstore import SMALL
+from autosync.actors._parts import tried
+from autosync.errors import ConfigurationError, PermanentError, SlowDown, TargetError, TargetRefused, Torn
+from autosync.files import File
+from autosync.reading import SourceFile
+from autosync.testing import ActorContract, Content, listed
+from lab.azurite import ACCOUNT, ACCOUNT_KEY, Azurite
+from lab.parts import running
+from lab.refusing import Refusing
+from lab.servers import wait_until
+
+pytestmark = pytest.mark.usefixtures("no_proxies")
+
+
+@pytest.fixture(scope="session")
+def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
+    """Azurite for the whole session."""
+    yield from running(lambda: Azurite(tmp_path_factory.mktemp("azurite")))
+
+
+@pytest.fixture
+def container(azurite: Azurite) -> Iterator[str]:
+    """An empty container."""
+    name = f"t{uuid.uuid4().hex[:16]}"
+    azurite.create(name)
+    yield name
+    azurite.remove(name)
+
+
+def made(azurite: Azurite, container: str, **change: str | None) -> Actor:
+    settings = {"target_container": container, "endpoint_url": azurite.url, "account": ACCOUNT, "account_key": ACCOUNT_KEY}
+    return load("azure")(**{**settings, **change})
+
+
+@pytest.fixture(params=["key", "signature"])
+def actor(request: pytest.FixtureRequest, azurite: Azurite, container: str) -> Iterator[Actor]:
+    """An actor that has the key of the account, or a signature for the container."""
+    by = {"account_key": None, "sas_token": f"?{azurite.signature(container)}"} if request.param == "signature" else {}
+    one = made(azurite, container, **by)
+    yield one
+    one.close()
+
+
+class TestAzure(ActorContract):
+    """What every actor must do."""
+
+    sorts = False  # Azurite compares UTF-16, so what lies beyond it comes before U+E000
+
+    @pytest.fixture
+    def actor(self, azurite: Azurite, container: str) -> Iterator[Actor]:
+        one = made(azurite, container)
+        yield one
+        one.close()
+
+
+# Keys
+
+NOT_KEPT = [
+    "/slash", "//two", "a//b", "dir/", "./dot", "../up", "a/../b", "a/./b", ".", "..", "", "new\nline", "tab\t", "\x7f", "\x85", "\uffff",
+    "not-\udcffutf8",
+]  # fmt: skip
+NOT_IN_AZURE = ["back\\slash", "dot.", "d./x", "y" * 1025, "a/" * 254 + "b"]
+
+
+@pytest.mark.parametrize("key", NOT_KEPT + NOT_IN_AZURE, ids=lambda key: ascii(key)[:20])
+def test_a_key_that_is_not_kept_is_refused_for_good_and_nothing_is_stored_or_deleted_in_its_place(
+    key: str, azurite: Azurite, container: str, content: Content
+) -> None:
+    near = [name for name in {key.strip("/"), key.replace("\\", "/"), key.rstrip(".")} if name != key and name.isprintable()]
+    near = [name for name in near if name and not {".", ".."} & {*name.split("/")} and "//" not in name]
+    for name in near:
+        azurite.put(container, name, b"x")
+    there = azurite.names(container)
+    actor = made(azurite, container)
+
+    with pytest.raises(PermanentError) as refused:
+        actor.upload(content.file(key, b"new"))
+    assert "\n" not in str(refused.value)
+    assert ascii(key)[1:-1] in ascii(str(refused.value)) or "\\" in ascii(key)
+    actor.delete(File(key))
+    assert actor.delete_many([File(key)]) == [None]
+    assert listed(actor, key or "x") == {}
+
+    assert azurite.names(container) == there
+
+
+def test_keys_are_exact_to_the_byte(azurite: Azurite, container: str, content: Content) -> None:
+    actor = made(azurite, container)
+    keys = ["a/b", "a-b", "a", "é", "per%41cent", "%2e%2e/up", "pl+us sp ace", "q?#&=;", "ü/日", " lead", "trail ", "x" * 1024, "日"]
+    for key in keys:
+        actor.upload(content.file(key, b"x"))
+
+    assert azurite.names(container) == sorted(keys)
+    assert [file.key for file in listing_of(actor, "")] == sorted(keys)
+    for key in keys:
+        actor.delete(File(key))
+    assert azurite.names(container) == []
+
+
+@pytest.mark.parametrize("foreign", ["b//c", "b/../c", "b/./c", "//b"])
+def test_a_listing_that_meets_a_name_that_obstore_cannot_read_fails_and_says_which(foreign: str, azurite: Azurite, container: str) -> None:
+    for key in ("a", foreign, "z"):
+        azurite.put(container, key, b"x")
+
+    with pytest.raises(TargetRefused, match="has a name that obstore cannot read") as refused:
+        list(listing_of(made(azurite, container), ""))
+
+    assert foreign in azurite.names(container)
+    assert foreign in str(refused.value) or foreign.rpartition("/")[0] in str(refused.value)
+
+
+def test_a_slash_at_the_end_of_a_foreign_name_is_not_seen(azurite: Azurite, container: str) -> None:
+    """docs/targets/azure.md says so. That what is listed in its place is deleted does nothing, and is no error."""
+    azurite.put(container, "dir/", b"")
+    actor = made(azurite, container)
+
+    assert listed(actor) == {"dir": 0}
+    actor.delete(File("dir"))
+
+    assert azurite.names(container) == ["dir/"]
+
+
+# Listing
+
+@pytest.mark.slow
+def test_a_listing_across_pages_of_5000_is_complete_and_in_order(azurite: Azurite, container: str, content: Content) -> None:
+    one = content.file("shared", b"x")
+    keys = sorted(f"{number % 13}/{number:05}" for number in range(5050))
+    files = [SourceFile(key, os.dup(one.descriptor)) for key in keys]
+    actor = made(azurite, container)
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda file: tried(file, lambda: actor.upload(file)), files))  # as a worker would
+    for file in files:
+        file.close()
+
+    assert [file.key for file in listing_of(actor, "")] == keys
+    assert [file.key for file in listing_of(actor, "1")] == [key for key in keys if key.startswith("1")]
+
+
+def test_more_are_deleted_together_than_one_request_can_carry(azurite: Azurite, container: str, content: Content) -> None:
+    actor = made(azurite, container)
+    keys = [f"d/{number:03}" for number in range(260)]
+    for key in keys:
+        azurite.put(container, key, b"x")
+
+    assert actor.delete_many([File(key) for key in keys]) == [None] * 260
+    assert azurite.names(container) == []
+
+
+def test_an_etag_of_azures_tells_nothing_of_the_content(azurite: Azurite, container: str, content: Content) -> None:
+    actor = made(azurite, container)
+    actor.upload(content.file("a", b"x"))
+
+    (found,) = listing_of(actor, "")
+
+    assert found.etag
+    assert '"' not in found.etag
+    assert not actor.can_match(found)
+    assert not actor.matches(content.file("a", b"x"), found.etag)
+
+
+# Uploading and deleting
+
+def test_each_way_to_identify_oneself_can_do_everything(actor: Actor, azurite: Azurite, container: str, content: Content) -> None:
+    actor.check()
+    actor.upload(content.file("page.html", b"x"))
+    actor.upload(content.file("large.unknown", bytes(SMALL + 1)))
+
+    assert listed(actor) == {"large.unknown": SMALL + 1, "page.html": 1}
+    assert azurite.read(container, "page.html").headers["Content-Type"] == "text/html"
+    assert azurite.read(container, "large.unknown").headers["Content-Type"] == "application/octet-stream"
+    actor.delete(File("page.html"))
+    assert actor.delete_many([File("never"), File("large.unknown")]) == [None, None]
+    assert listed(actor) == {}
+
+
+def test_a_large_file_is_sent_whole_and_a_torn_one_leaves_only_blocks_that_nobody_sees(
+    azurite: Azurite, container: str, content: Content
+) -> None:
+    actor = made(azurite, container)
+    data = os.urandom(3 * SMALL + 7)
+    actor.upload(content.file("large", data))
+    assert azurite.read(container, "large").content == data
+    read, sent = 0, 0
+
+    def meanwhile(count: int) -> None:
+        nonlocal read, sent
+        read += count
+        if read > 2 * SMALL and not sent:
+            sent = wait_until(lambda: azurite.blocks(container, "torn"), 30, "a part has arrived")
+            os.utime(content.path(file), (1, 1))
+
+    file = content.file("torn", data, meanwhile)
+    with pytest.raises(Torn):
+        actor.upload(file)
+
+    assert sent
+    assert azurite.names(container) == ["large"]
+    assert azurite.blocks(container, "torn") >= sent, "docs/targets/azure.md says that they stay"
+
+
+# Errors
+
+@pytest.mark.parametrize(
+    ("change", "kind", "said"),
+    [
+        ({"target_container": "no-such-container"}, TargetRefused, "there is no such container; create it"),
+        ({"account_key": "aGVsbG8="}, TargetRefused, "access is denied .*check --account-key"),
+        ({"account_key": "###"}, TargetRefused, "credentials cannot be used .*check --account-key"),
+        ({"account_key": None, "sas_token": "nonsense"}, TargetRefused, "credentials cannot be used .*check --account-key, --sas-token"),
+        ({"account_key": None, "identity": "workload"}, TargetRefused, "credentials cannot be used .*workload_identity"),
+        ({"endpoint_url": "http://127.0.0.1:1"}, TargetError, r"cannot be reached \(Connection refused\)"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
+)
+def test_what_is_wrong_is_said_in_one_clear_line(
+    change: dict[str, str | None], kind: type[TargetError], said: str, azurite: Azurite, container: str, content: Content
+) -> None:
+    actor = made(azurite, container, **change)
+
+    with pytest.raises(kind, match=said) as refused:
+        actor.check()
+    assert "\n" not in str(refused.value)
+    assert "Debug" not in str(refused.value)
+    for size in (1, SMALL + 1):
+        with pytest.raises(kind, match=said):
+            actor.upload(content.file("a", bytes(size)))
+    with pytest.raises(kind, match=said):
+        listed(actor)
+    with pytest.raises(kind, match=said):
+        actor.delete(File("a"))
+    (answer,) = actor.delete_many([File("a")])
+    assert type(answer) is kind
+
+
+@pytest.mark.parametrize("permissions", ["rcw", "rl", "lcw"])
+def test_a_right_that_a_signature_does_not_give_is_missed(permissions: str, azurite: Azurite, container: str, content: Content) -> None:
+    actor = made(azurite, container, account_key=None, sas_token=azurite.signature(container, permissions))
+    azurite.put(container, "there", b"x")
+    does: dict[str, Callable[[], object]] = {
+        "l": actor.check, "w": lambda: actor.upload(content.file("a", b"x")), "d": lambda: actor.delete(File("there")),
+    }  # fmt: skip
+
+    for right, do in does.items():
+        if right in permissions:
+            do()
+        else:
+            with pytest.raises(TargetError) as refused:
+                do()
+            assert not isinstance(refused.value, SlowDown)
+            assert "sig=" not in str(refused.value)
+    assert "there" in azurite.names(container)
+
+
+def test_a_signature_that_has_expired_is_refused(azurite: Azurite, container: str) -> None:
+    token = azurite.signature(container, expires="2001-01-01T00:00:00Z")
+    with pytest.raises(TargetRefused, match="access is denied"):
+        made(azurite, container, account_key=None, sas_token=token).check()
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_target_that_asks_for_fewer_requests_is_heard_at_once(
+    status: int, refusing: Callable[..., Refusing], azurite: Azurite, content: Content
+) -> None:
+    server = refusing(status, b"<Error><Code>ServerBusy</Code><Message>The server is busy.</Message></Error>")
+    actor = made(azurite, "container", endpoint_url=server.url)
+
+    with pytest.raises(SlowDown, match=f"{status} ServerBusy: The server is busy"):
+        actor.upload(content.file("a", b"x"))
+    assert server.asked == ["PUT"]
+    with pytest.raises(SlowDown):
+        actor.delete(File("a"))
+    assert server.asked == ["PUT", "POST"]
+    with pytest.raises(SlowDown):
+        listed(actor)
+    with pytest.raises(SlowDown):
+        actor.upload(content.file("large", bytes(SMALL + 1)))
+    with pytest.raises(SlowDown):
+        actor.check()
+    assert [type(answer) for answer in actor.delete_many([File("a"), File("b")])] == [SlowDown, SlowDown]
+
+
+@pytest.mark.parametrize(("status", "code", "kind"), [(500, "InternalError", TargetError), (409, "ContainerBeingDeleted", TargetError), (409, "BlobImmutableDueToPolicy", PermanentError), (413, "RequestBodyTooLarge", PermanentError), (412, "LeaseIdMissing", TargetError)])  # fmt: skip  # noqa: E501
+def test_other_answers_are_tried_again_or_not(
+    status: int, code: str, kind: type[TargetError], refusing: Callable[..., Refusing], azurite: Azurite, content: Content
+) -> None:
+    server = refusing(status, f"<Error><Code>{code}</Code><Message>So it is.\nRequestId:1</Message></Error>".encode())
+    with pytest.raises(TargetError, match=f"{status} {code}: So it is") as refused:
+        made(azurite, "container", endpoint_url=server.url).upload(content.file("a", b"x"))
+    assert type(refused.value) is kind
+
+
+@pytest.mark.parametrize("where", ["azurite", "nowhere"])
+def test_no_secret_is_in_an_error_or_in_the_log_where_everything_is(
+    where: str, azurite: Azurite, container: str, content: Content, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    url = azurite.url if where == "azurite" else "http://127.0.0.1:1/x"
+    signature = azurite.signature(container, "r").partition("sig=")[2]
+    told: list[str] = []
+    for secrets in ({"account_key": "c2VjcmV0"}, {"account_key": None, "sas_token": azurite.signature(container, "r")}):
+        actor = made(azurite, container, endpoint_url=url, **secrets)
+        for do in (actor.check, lambda: listed(actor), lambda: actor.upload(content.file("a", b"x")), lambda: actor.delete(File("a")),  # noqa: B023
+                   lambda: actor.upload(content.file("a", bytes(SMALL + 1)))):  # noqa: B023  # fmt: skip
+            with pytest.raises(TargetError) as refused:
+                do()
+            error: BaseException | None = refused.value
+            assert error is not None
+            assert (error.__cause__, error.__suppress_context__) == (None, True), "what obstore says would stand in a traceback"
+            told.append(str(error))
+    if where == "azurite":
+        actor.clock_ahead()
+        assert "HEAD" in caplog.text
+
+    assert len(told) == 10
+    everything = "\n".join([*told, caplog.text, *capfd.readouterr()])
+    for secret in ("c2VjcmV0", signature, "sig=", "SharedKey"):
+        assert secret not in everything
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"account": None}, "--account is missing"),
+        ({"sas_token": "x"}, "--account-key and --sas-token are ways to the same target"),
+        ({"account_key": None, "client_secret": "x"}, "--client-secret needs --client-id and --tenant-id"),
+        ({"target_container": "a/../b"}, "cannot be the name of a container"),
+        ({"target_container": "A"}, "cannot be the name of a container"),
+        ({"target_container": None}, "--target-container is missing"),
+        ({"endpoint_url": "storage.example.org"}, "--endpoint-url cannot be used"),
+        ({"endpoint_url": "https://x.example.org/?sig=secret"}, "--endpoint-url cannot be used"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_settings_that_cannot_be_used_are_refused(settings: dict[str, str | None], said: str) -> None:
+    good = {"target_container": "container", "account": "account", "account_key": ACCOUNT_KEY}
+    load("azure")(**good)
+
+    with pytest.raises(ConfigurationError, match=said) as refused:
+        load("azure")(**{**good, **settings})
+    assert "secret" not in str(refused.value).replace("client-secret", "")
+
+
+def test_what_options_say_counts_more_than_what_the_environment_has(
+    azurite: Azurite, container: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AZURE_STORAGE_TOKEN", "AZURE_STORAGE_SAS_TOKEN", "AZURE_CONTAINER_NAME", "AZURE_STORAGE_ACCOUNT_NAME"):
+        monkeypatch.setenv(name, "sv=other&sig=other")
+    monkeypatch.setenv("AZURE_STORAGE_ENDPOINT", "http://127.0.0.1:1")
+
+    made(azurite, container).check()
+
+
+def test_credentials_of_the_environment_are_used_where_none_are_given(
+    azurite: Azurite, container: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", ACCOUNT_KEY)
+
+    made(azurite, container, account_key=None).check()
+
+
+def test_the_clock_of_a_server_that_is_away_cannot_be_told(azurite: Azurite) -> None:
+    with pytest.raises(TargetError, match="cannot be reached"):
+        made(azurite, "container", endpoint_url="http://127.0.0.1:1").clock_ahead()

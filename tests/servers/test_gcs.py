@@ -1,0 +1,260 @@
+"""The actor for Google Cloud Storage, against a stand-in; what it shares with that for Azure is in test_azure.py."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from test_azure import NOT_KEPT
+
+from autosync.actor import Actor, listing_of
+from autosync.actors import load
+from autosync.actors._obstore import SMALL
+from autosync.actors._parts import tried
+from autosync.errors import ConfigurationError, PermanentError, SlowDown, TargetError, TargetRefused, Torn
+from autosync.files import File
+from autosync.reading import SourceFile
+from autosync.testing import ActorContract, Content, listed
+from lab.gcs import Gcs
+from lab.parts import running
+from lab.refusing import Refusing
+
+pytestmark = pytest.mark.usefixtures("no_proxies")
+
+
+@pytest.fixture(scope="session")
+def gcs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gcs]:
+    """The stand-in for the whole session."""
+    yield from running(lambda: Gcs(tmp_path_factory.mktemp("gcs")))
+
+
+@pytest.fixture
+def bucket(gcs: Gcs) -> str:
+    """An empty bucket."""
+    name = f"t{uuid.uuid4().hex[:16]}"
+    gcs.create(name)
+    return name
+
+
+def made(gcs: Gcs, bucket: str, **change: str | None) -> Actor:
+    settings = {"target_container": bucket, "endpoint_url": gcs.url, "service_account": str(gcs.service_account)}
+    return load("gcs")(**{**settings, **change})
+
+
+class TestGcs(ActorContract):
+    """What every actor must do."""
+
+    @pytest.fixture
+    def actor(self, gcs: Gcs, bucket: str) -> Iterator[Actor]:
+        one = made(gcs, bucket)
+        yield one
+        one.close()
+
+
+@pytest.mark.parametrize("key", [*NOT_KEPT, "y" * 1025, "ü" * 513, ".well-known/acme-challenge/x"], ids=lambda key: ascii(key)[:20])
+def test_a_key_that_is_not_kept_is_refused_for_good_and_nothing_is_stored_or_deleted_in_its_place(
+    key: str, gcs: Gcs, bucket: str, content: Content
+) -> None:
+    near = key.strip("/")
+    if near != key and near.isprintable():
+        gcs.put(bucket, near or "none", b"x")
+    there = gcs.names(bucket)
+    actor = made(gcs, bucket)
+
+    with pytest.raises(PermanentError) as refused:
+        actor.upload(content.file(key, b"new"))
+    assert "\n" not in str(refused.value)
+    actor.delete(File(key))
+    assert actor.delete_many([File(key)]) == [None]
+
+    assert gcs.names(bucket) == there
+
+
+def test_keys_are_exact_to_the_byte(gcs: Gcs, bucket: str, content: Content) -> None:
+    actor = made(gcs, bucket)
+    keys = ["a/b", "a-b", "a", "é", "per%41cent", "%2e%2e/up", "pl+us sp ace", "q?#&=;", "back\\slash", "dot.", "\ue000", "\U0001f600"]
+    for key in keys:
+        actor.upload(content.file(key, b"x"))
+
+    assert gcs.names(bucket) == sorted(keys)
+    assert [file.key for file in listing_of(actor, "")] == sorted(keys)
+    for key in keys:
+        actor.delete(File(key))
+    assert gcs.names(bucket) == []
+
+
+@pytest.mark.parametrize("foreign", ["b//c", "b/../c", "b/./c", "//b"])
+def test_a_listing_that_meets_a_name_that_obstore_cannot_read_fails_and_says_which(foreign: str, gcs: Gcs, bucket: str) -> None:
+    for key in ("a", foreign, "z"):
+        gcs.put(bucket, key, b"x")
+
+    with pytest.raises(TargetRefused, match="has a name that obstore cannot read"):
+        list(listing_of(made(gcs, bucket), ""))
+
+    assert foreign in gcs.names(bucket)
+
+
+def test_a_listing_across_pages_is_complete_and_in_order(gcs: Gcs, bucket: str, content: Content) -> None:
+    one = content.file("shared", b"x")
+    keys = sorted(f"{number % 13}/{number:05}" for number in range(6000))
+    files = [SourceFile(key, os.dup(one.descriptor)) for key in keys]
+    actor = made(gcs, bucket)
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda file: tried(file, lambda: actor.upload(file)), files))  # as a worker would
+    for file in files:
+        file.close()
+
+    assert [file.key for file in listing_of(actor, "")] == keys
+    assert [file.key for file in listing_of(actor, "1")] == [key for key in keys if key.startswith("1")]
+    assert actor.delete_many([File(key) for key in keys]) == [None] * 6000
+    assert listed(actor) == {}
+
+
+def test_what_was_sent_in_one_request_can_be_compared_and_what_was_sent_in_parts_cannot(
+    gcs: Gcs, bucket: str, content: Content
+) -> None:
+    actor = made(gcs, bucket)
+    small, large = content.file("a", b"content"), content.file("b", bytes(SMALL + 1))
+    actor.upload(small)
+    actor.upload(large)
+    first, second = listing_of(actor, "")
+
+    assert first.etag == hashlib.md5(b"content").hexdigest()
+    assert actor.can_match(first)
+    assert actor.matches(small, first.etag)
+    assert not actor.matches(content.file("a", b"CONTENT"), first.etag)
+    assert second.etag
+    assert not actor.can_match(second)
+    assert not actor.matches(large, second.etag)
+
+
+@pytest.mark.parametrize("name", ["page.html", "what.unknown"])
+@pytest.mark.parametrize("size", [1, SMALL + 1])
+def test_an_object_has_the_type_that_its_name_says(name: str, size: int, gcs: Gcs, bucket: str, content: Content) -> None:
+    made(gcs, bucket).upload(content.file(name, bytes(size)))
+
+    answer = gcs.read(bucket, name)
+    assert answer.headers["Content-Type"] == ("text/html" if name == "page.html" else "application/octet-stream")
+    assert answer.content == bytes(size)
+
+
+def test_a_torn_large_file_leaves_no_open_upload(gcs: Gcs, bucket: str, content: Content) -> None:
+    actor = made(gcs, bucket)
+    read, open_then = 0, list[str]()
+
+    def meanwhile(count: int) -> None:
+        nonlocal read
+        read += count
+        if read > 2 * SMALL and not open_then:
+            open_then.extend(gcs.open_uploads(bucket))
+            os.utime(content.path(file), (1, 1))
+
+    file = content.file("torn", bytes(3 * SMALL + 7), meanwhile)
+    with pytest.raises(Torn):
+        actor.upload(file)
+
+    assert open_then == ["torn"], "it was torn while it was on its way"
+    assert gcs.open_uploads(bucket) == []
+    assert gcs.names(bucket) == []
+
+
+# Errors
+
+def account(text: str, directory: Path) -> str:
+    path = directory / "account.json"
+    path.write_text(text)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "said"),
+    [
+        ({"target_container": "no-such-bucket"}, TargetRefused, "there is no such bucket; create it"),
+        ({"service_account": "stranger"}, TargetRefused, "access is denied .*check --service-account"),
+        ({"service_account": "/no/such/file"}, TargetRefused, "credentials cannot be used .*No such file.*check --service-account"),
+        ({"service_account": '{"private_key": "sEcReT"}'}, TargetRefused, "credentials cannot be used .*check --service-account"),
+        ({"service_account": '{"private_key": "sEcReT", "client_email": "x", "private_key_id": "y"}'}, TargetRefused, "be used .*pem"),
+        ({"service_account": '"sEcReT"'}, TargetRefused, "credentials cannot be used .*check --service-account"),
+        ({"endpoint_url": "http://127.0.0.1:1"}, TargetError, r"cannot be reached \(Connection refused\)"),
+    ],
+    ids=lambda value: " ".join(value.values())[:30] if isinstance(value, dict) else "",
+)
+def test_what_is_wrong_is_said_in_one_clear_line_without_a_secret(
+    change: dict[str, str], kind: type[TargetError], said: str, gcs: Gcs, bucket: str, content: Content,
+    tmp_path: Path, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    caplog.set_level(logging.DEBUG)
+    given = change.get("service_account", "")
+    if given == "stranger":
+        change = {"service_account": str(gcs.stranger())}
+    elif given.startswith(("{", '"')):
+        change = {"service_account": account(given, tmp_path)}
+    actor = made(gcs, bucket, **change)
+    told: list[TargetError] = []
+
+    for do in (actor.check, lambda: listed(actor), lambda: actor.delete(File("a")),
+               lambda: actor.upload(content.file("a", b"x")), lambda: actor.upload(content.file("a", bytes(SMALL + 1)))):  # fmt: skip
+        with pytest.raises(kind, match=said) as refused:
+            do()
+        told.append(refused.value)
+
+    assert [type(error) for error in told] == [kind] * 5
+    assert [(error.__cause__, error.__suppress_context__) for error in told] == [(None, True)] * 5
+    assert [type(answer) for answer in actor.delete_many([File("a")])] == [kind]
+    everything = "\n".join([*map(str, told), caplog.text])
+    assert everything.count("\n") == 5 + caplog.text.count("\n")
+    assert not [secret for secret in ("sEcReT", "Bearer", "PRIVATE", "eyJ") if secret in everything]
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_target_that_asks_for_fewer_requests_is_heard_at_once(
+    status: int, refusing: Callable[..., Refusing], gcs: Gcs, content: Content
+) -> None:
+    server = refusing(status, b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>")
+    actor = made(gcs, "bucket", endpoint_url=server.url)
+
+    with pytest.raises(SlowDown, match=f"{status} SlowDown: Please reduce"):
+        actor.upload(content.file("a", b"x"))
+    assert server.asked == ["PUT"]
+    with pytest.raises(SlowDown):
+        actor.delete(File("a"))
+    assert server.asked == ["PUT", "DELETE"]
+    with pytest.raises(SlowDown):
+        listed(actor)
+
+
+def test_credentials_of_the_environment_are_used_where_none_are_given(
+    gcs: Gcs, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT", str(gcs.service_account))
+
+    made(gcs, bucket, service_account=None).check()
+
+
+def test_two_keys_of_a_service_account_are_one_too_many(gcs: Gcs, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT_KEY", gcs.service_account.read_text())
+
+    with pytest.raises(TargetRefused, match=r"credentials cannot be used .*One of service account path or service account key"):
+        made(gcs, bucket).check()
+
+
+def test_the_file_of_a_service_account_is_found_from_any_directory(
+    gcs: Gcs, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(gcs.service_account.parent)
+    actor = made(gcs, bucket, service_account=gcs.service_account.name)
+    monkeypatch.chdir(tmp_path)
+
+    actor.check()
+
+
+@pytest.mark.parametrize("name", ["A", "a/b", "a?b", "..", "ab"])
+def test_what_cannot_be_the_name_of_a_bucket_is_refused(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be the name of a bucket"):
+        load("gcs")(target_container=name)

@@ -1,0 +1,417 @@
+"""Limits of a target, as the working half keeps them: with a real ledger, and with a fleet of processes in front of a real server."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+from test_batch import Workbench
+
+from autosync.actor import Actor
+from autosync.errors import SlowDown
+from autosync.files import File
+from autosync.ledger import GONE, Hint, Ledger, connect
+from autosync.rates import Limits
+from lab.buckets import Bucket, on_disk
+from lab.faults import Proxy
+from lab.programs import Programs
+from lab.servers import Valkey, wait_until
+
+MEBI = 1 << 20
+
+
+class Counting(Actor):
+    """A target in memory that notes when requests come, how many at once, and when each piece of content."""
+
+    lock = threading.Lock()
+    began: ClassVar[list[float]] = []
+    pieces: ClassVar[list[tuple[float, int]]] = []
+    content: ClassVar[dict[str, bytes]] = {}
+    at_once = most_at_once = 0
+    slow = 0.0
+    overloaded = False
+
+    @classmethod
+    def reset(cls) -> None:
+        for record in (cls.began, cls.pieces, cls.content):
+            record.clear()
+        cls.at_once = cls.most_at_once = 0
+        cls.slow, cls.overloaded = 0.0, False
+
+    def _enter(self) -> None:
+        with self.lock:
+            self.began.append(time.monotonic())
+            Counting.at_once += 1
+            Counting.most_at_once = max(Counting.most_at_once, Counting.at_once)
+
+    def _leave(self) -> None:
+        with self.lock:
+            Counting.at_once -= 1
+
+    def upload(self, file: File) -> None:
+        self._enter()
+        try:
+            if self.overloaded:
+                raise SlowDown(f"{file.key}: 503")
+            pieces = []
+            with file.open() as source:
+                while data := source.read(1 << 20):
+                    self.pieces.append((time.monotonic(), len(data)))
+                    pieces.append(data)
+            time.sleep(self.slow)
+            self.content[file.key] = b"".join(pieces)
+        finally:
+            self._leave()
+
+    def delete(self, file: File) -> None:
+        self._enter()
+        self._leave()
+
+
+class Together(Counting):
+    """One that can have many on their way at once, and delete many."""
+
+    sends_together = True
+
+    def upload_many(self, files):  # type: ignore[no-untyped-def, override]
+        threads = [threading.Thread(target=self.upload, args=(file,)) for file in files]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return [None] * len(files)
+
+    def delete_many(self, files):  # type: ignore[no-untyped-def, override]
+        self._enter()
+        self._leave()
+        return [None] * len(files)
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> None:
+    Counting.reset()
+
+
+@pytest.fixture
+def make(broker: str, tree: Path) -> Iterator[Callable[..., Workbench]]:
+    made: list[Workbench] = []
+
+    def one(**options: object) -> Workbench:
+        made.append(Workbench(broker, tree, **{"actor": "test_limits.Counting", "threads": 16, **options}))
+        return made[-1]
+
+    yield one
+    for workbench in made:
+        for box in workbench.boxes:
+            box.close()
+
+
+def work(bench: Workbench, keys: list[str], boxes: int = 1) -> list[threading.Thread]:
+    """As many boxes as are asked for work on these keys, each on its share; `join` waits for them."""
+    known = [bench.box() for _ in range(boxes)]
+    for box in known:
+        box[1].pace.look()
+    threads = [threading.Thread(target=bench.work, args=(keys[number::boxes], box)) for number, box in enumerate(known)]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def join(threads: list[threading.Thread], seconds: float = 30) -> None:
+    until = time.monotonic() + seconds
+    for thread in threads:
+        thread.join(max(until - time.monotonic(), 0.01))
+    assert not any(thread.is_alive() for thread in threads)
+
+
+def marked(bench: Workbench, tree: Path, count: int, size: int = 100) -> list[str]:
+    keys = [str(number) for number in range(count)]
+    for key in keys:
+        (tree / key).write_bytes(key.encode()[:1] * size)
+    bench.ledger.mark([(key, Hint(size, (tree / key).stat().st_mtime_ns)) for key in keys])
+    return keys
+
+
+def asked(bench: Workbench) -> int:
+    """How many scripts the broker has run."""
+    return int(connect(bench.broker).info("commandstats").get("cmdstat_evalsha", {}).get("calls", 0))
+
+
+def test_without_limits_nobody_is_asked_about_them(make: Callable[..., Workbench], tree: Path) -> None:
+    bench = make()
+    box = bench.box()
+    bench.work(marked(bench, tree, 1, 200), box)  # the broker has learned the scripts
+    keys = marked(bench, tree, 40)
+    before = asked(bench)
+
+    bench.work(keys, box)
+
+    assert len(Counting.content) == 40
+    assert asked(bench) - before <= 2 + 1, "claim, done, and a look at the limits once a second"
+
+
+@pytest.mark.parametrize("actor", ["Counting", "Together"])
+@pytest.mark.parametrize("boxes", [1, 3])
+def test_requests_come_no_faster_than_they_may(make: Callable[..., Workbench], tree: Path, actor: str, boxes: int) -> None:
+    bench = make(actor=f"test_limits.{actor}")
+    bench.ledger.set_limits(Limits(requests=50))
+    keys = marked(bench, tree, 100)
+
+    join(work(bench, keys, boxes))
+
+    assert bench.ledger.dirty() == 0
+    came = sorted(Counting.began)
+    assert len(came) == 100
+    assert came[-1] - came[0] > 1.7, "100 at 50/s, some of them at once in the beginning"
+    assert came[-1] - came[0] < 6
+    # In no second are there more than the limit, and what a tenth of a second and a share of each box give.
+    assert max(sum(1 for one in came if begin <= one < begin + 1) for begin in came) <= 50 + 5 + 4 * boxes
+
+
+def test_deletions_are_requests_and_those_that_go_together_are_one(make: Callable[..., Workbench], tree: Path) -> None:
+    for actor, requests in (("Counting", 30), ("Together", 1)):
+        Counting.reset()
+        bench = make(actor=f"test_limits.{actor}")
+        bench.ledger.set_limits(Limits(requests=20))
+        keys = [str(number) for number in range(30)]
+        bench.ledger.mark([(key, GONE) for key in keys])
+        join(work(bench, keys))
+        came = Counting.began
+        assert len(came) == requests
+        assert bench.ledger.dirty() == 0
+        assert came[-1] - came[0] > (1.2 if requests > 1 else -1)
+
+
+def test_a_look_that_sends_nothing_costs_nothing(make: Callable[..., Workbench], tree: Path) -> None:
+    bench = make(delete=False)
+    bench.ledger.set_limits(Limits(requests=0.01))
+    keys = [str(number) for number in range(30)]
+    bench.ledger.mark([(key, GONE) for key in keys])
+
+    join(work(bench, keys), 10)
+
+    assert Counting.began == []
+    assert bench.ledger.dirty() == 0
+
+
+def test_content_of_large_files_is_given_out_at_the_pace_in_small_blocks(make: Callable[..., Workbench], tree: Path) -> None:
+    bench = make()
+    bench.ledger.set_limits(Limits(bandwidth=2e6))
+    keys = marked(bench, tree, 3, MEBI)
+
+    join(work(bench, keys, 3))
+
+    assert {len(content) for content in Counting.content.values()} == {MEBI}
+    pieces = sorted(Counting.pieces)
+    assert max(size for _, size in pieces) <= 100_000, "a twentieth of a second's at most"
+    seconds = pieces[-1][0] - pieces[0][0]
+    assert 1.2 < seconds < 4, "3 MiB at 2 MB/s"
+    # All three move on all the time.
+    half = pieces[0][0] + seconds / 2
+    assert 0.3 < sum(size for when, size in pieces if when < half) / (3 * MEBI) < 0.7
+
+
+def test_small_files_go_no_faster_than_the_bandwidth_allows(make: Callable[..., Workbench], tree: Path) -> None:
+    bench = make(actor="test_limits.Together")
+    bench.ledger.set_limits(Limits(bandwidth=500e3))
+    keys = marked(bench, tree, 50, 20_000)
+
+    join(work(bench, keys, 2))
+
+    assert bench.ledger.dirty() == 0
+    assert max(Counting.began) - min(Counting.began) > 1.6, "1 MB at 500 kB/s"
+
+
+@pytest.mark.parametrize("actor", ["Counting", "Together"])
+def test_no_more_are_in_flight_than_may_be(make: Callable[..., Workbench], tree: Path, actor: str) -> None:
+    bench = make(actor=f"test_limits.{actor}")
+    Counting.slow = 0.02
+    keys = marked(bench, tree, 60)
+    join(work(bench, keys, 2))
+    assert Counting.most_at_once > 4, "without a limit"
+    Counting.reset()
+    Counting.slow = 0.02
+
+    bench.ledger.set_limits(Limits(inflight=2))
+    join(work(bench, marked(bench, tree, 60, 200), 2))
+
+    assert len(Counting.content) == 60
+    assert Counting.most_at_once == 2
+    assert bench.ledger.dirty() == 0
+
+
+def test_limits_are_changed_while_a_large_file_is_on_its_way(make: Callable[..., Workbench], tree: Path) -> None:
+    bench = make()
+    bench.ledger.set_limits(Limits(bandwidth=200e3))
+    keys = marked(bench, tree, 1, 8 * MEBI)
+    threads = work(bench, keys)
+    wait_until(lambda: len(Counting.pieces) > 2, 10, "it is on its way")
+
+    bench.ledger.set_limits(Limits())
+
+    join(threads, 10)
+    assert len(Counting.content["0"]) == 8 * MEBI
+
+
+def test_a_worker_that_is_stopped_puts_back_what_waits(make: Callable[..., Workbench], tree: Path) -> None:
+    bench = make()
+    bench.ledger.set_limits(Limits(requests=0.02))
+    keys = marked(bench, tree, 30)
+    threads = work(bench, keys)
+    wait_until(lambda: len(Counting.content) == 1, 10, "the first has gone")
+
+    bench.boxes[0].draining.set()
+
+    join(threads, 5)
+    bench.ledger.set_limits(Limits())
+    bench.work(keys)
+    assert len(Counting.content) == 30
+    assert bench.ledger.dirty() == 0
+
+
+def test_claims_are_kept_while_they_wait(make: Callable[..., Workbench], tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With leases of three seconds and a wait of four."""
+    for name in ("autosync.ledger", "autosync.tasks.box"):
+        monkeypatch.setattr(f"{name}.LEASE", 3.0)
+    monkeypatch.setattr("autosync.tasks.box._FENCE", 1.0)
+    bench = make()
+    bench.ledger.set_limits(Limits(requests=0.25))
+    keys = marked(bench, tree, 2)
+
+    threads = work(bench, keys)
+    while any(thread.is_alive() for thread in threads):
+        assert bench.ledger.sweep() == []
+        time.sleep(0.05)
+
+    assert len(Counting.began) == 2
+    assert Counting.began[1] - Counting.began[0] > 3.5
+    assert bench.ledger.dirty() == 0
+
+
+def test_a_target_that_is_overloaded_slows_all_boxes_down(make: Callable[..., Workbench], tree: Path) -> None:
+    bench = make(attempts=100)
+    keys = marked(bench, tree, 5)
+    other = bench.box()
+    other[1].pace.look()
+    assert not other[1].pace.is_on
+    Counting.overloaded = True
+
+    bench.work(keys)
+
+    assert len(Counting.began) == 5
+    other[1].pace.look()
+    assert other[1].pace.is_on, "one that was not refused knows too"
+    assert bench.ledger.gate.pace().requests > 0
+
+
+# A fleet of processes
+
+@pytest.fixture
+def proxy(bucket: Bucket) -> Iterator[Proxy]:
+    """Stands in front of the server of `bucket`."""
+    with Proxy(bucket.server.url) as standing:
+        yield standing
+
+
+@pytest.fixture
+def watch(bucket: Bucket, proxy: Proxy, tree: Path, broker: str) -> list[str]:
+    options = [f"--target-container={bucket.name}", f"--endpoint-url={proxy.url}", f"--source-prefix={tree}/", "--name=m", str(tree)]
+    return ["autosync-watch", f"--broker={broker}", *options]
+
+
+def boxes(programs: Programs, broker: str, tree: Path, count: int) -> None:
+    for number in range(count):
+        programs.worker("-n", f"box{number}@%h", broker=broker, AUTOSYNC_SOURCES=json.dumps([str(tree)]))
+
+
+def sent(proxy: Proxy) -> list[float]:
+    """When requests came that change something and were not refused."""
+    return sorted(one.began for one in proxy.requests if one.is_change and one.status // 100 == 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_fleet_keeps_to_its_limit(programs: Programs, broker: str, proxy: Proxy, tree: Path, watch: list[str], count: int) -> None:
+    for number in range(600):
+        (tree / str(number)).write_text(str(number))
+    boxes(programs, broker, tree, count)
+
+    programs.start(*watch, "--limit-requests=60/s")
+
+    wait_until(lambda: len(sent(proxy)) > 550, 60, "most are sent")
+    came = sent(proxy)[100:500]
+    assert len(came) / (came[-1] - came[0]) == pytest.approx(60, rel=0.05)
+
+
+@pytest.mark.slow
+def test_large_files_of_a_fleet_keep_to_its_bandwidth(
+    programs: Programs, broker: str, bucket: Bucket, proxy: Proxy, tree: Path, watch: list[str]
+) -> None:
+    """In parts (20 MiB) and in one request (5 MiB)."""
+    (tree / "large").write_bytes(bytes(20 * MEBI))
+    for number in range(4):
+        (tree / str(number)).write_bytes(bytes(5 * MEBI))
+    boxes(programs, broker, tree, 2)
+    watcher = programs.start(*watch, "--limit-bandwidth=4MB/s")
+    passed: list[tuple[float, int]] = []
+
+    def enough() -> bool:
+        puts = [one for one in list(proxy.requests) if one.method == "PUT"]
+        passed.append((time.monotonic(), sum(one.passed for one in puts)))
+        return passed[-1][1] > 28 * MEBI
+
+    wait_until(enough, 60, "most of it has passed", pause=0.05)
+    begin, end = (next(one for one in passed if one[1] >= mark * MEBI) for mark in (4, 28))
+    assert (end[1] - begin[1]) / (end[0] - begin[0]) == pytest.approx(4e6, rel=0.08)
+    rates = [(later[1] - one[1]) / (later[0] - one[0]) for one, later in zip(passed, passed[20:], strict=False)]
+    assert max(rates) < 8e6, "in no second twice as much"
+
+    Ledger(connect(broker), "m").set_limits(Limits())
+    wait_until(lambda: bucket.sizes() == on_disk(tree), 30, "all of it")
+    assert watcher.poll() is None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_a_fleet_slows_down_for_an_overloaded_server_and_speeds_up_again_by_itself(
+    programs: Programs, own_valkey: Valkey, bucket: Bucket, proxy: Proxy, tree: Path, watch: list[str]
+) -> None:
+    broker = own_valkey.url
+    watch[1] = f"--broker={broker}"
+    boxes(programs, broker, tree, 2)
+    watcher = programs.start(*watch, "--attempts=100")
+    ledger = Ledger(connect(broker), "m")
+    stop = threading.Event()
+
+    def write() -> None:
+        number = 0
+        while not stop.wait(0.01):
+            (tree / str(number)).write_text(str(number))
+            number += 1
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        wait_until(lambda: len(sent(proxy)) > 300, 60, "a stream of small files")
+        assert ledger.gate.pace().requests == 0
+        proxy.overloaded = True
+        wait_until(lambda: proxy.counts["503"] > 30, 30, "it refuses")
+        wait_until(lambda: 0 < ledger.gate.pace().requests < 60, 30, "the fleet knows")
+        begin = time.monotonic()
+        before = proxy.counts["503"]
+        time.sleep(4)
+        assert (proxy.counts["503"] - before) / (time.monotonic() - begin) < 60, "the whole fleet asks for less"
+        low = ledger.gate.pace().requests
+        proxy.overloaded = False
+        wait_until(lambda: ledger.gate.pace().requests > 2 * low, 60, "it goes faster")
+        wait_until(lambda: ledger.gate.pace().requests == 0, 90, "and in the end as fast as before")
+    finally:
+        stop.set()
+        writer.join()
+    wait_until(lambda: bucket.sizes() == on_disk(tree), 60, "nothing is lost")
+    assert watcher.poll() is None

@@ -1,0 +1,258 @@
+"""The rsync actor against a real rsync daemon."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from autosync.actor import Actor
+from autosync.actors import load
+from autosync.actors.rsync.listing import literal
+from autosync.errors import ConfigurationError, PermanentError, SlowDown, TargetError, TargetRefused
+from autosync.files import File
+from autosync.reading import SourceFile
+from autosync.testing import ActorContract, Content, listed
+from lab.buckets import on_disk
+from lab.parts import lacking
+from lab.programs import Programs
+from lab.rsync import Rsyncd
+from lab.servers import Missing, wait_until
+
+PASSWORD = "pass-word-of-the-module"
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., Rsyncd]]:
+    """Starts daemons."""
+    made: list[Rsyncd] = []
+
+    def start(*settings: str, password: str = "") -> Rsyncd:
+        try:
+            made.append(Rsyncd(tmp_path / f"rsyncd-{len(made)}", password, *settings))
+        except Missing as missing:
+            lacking(str(missing))
+        made[-1].start()
+        return made[-1]
+
+    yield start
+    for server in made:
+        server.stop()
+
+
+@pytest.fixture
+def server(serve: Callable[..., Rsyncd]) -> Rsyncd:
+    return serve()
+
+
+@pytest.fixture
+def actor(server: Rsyncd) -> Iterator[Actor]:
+    made = load("rsync")(target_container=server.container)
+    yield made
+    made.close()
+
+
+class TestRsync(ActorContract):
+    def spelt(self, key: str) -> str:
+        return re.sub("/+", "/", key).lstrip("/")
+
+    @pytest.fixture
+    def actor(self, serve: Callable[..., Rsyncd]) -> Iterator[Actor]:
+        made = load("rsync")(target_container=serve(password=PASSWORD).container, rsync_password=PASSWORD)
+        yield made
+        made.close()
+
+
+def old(content: Content, key: str, text: bytes) -> SourceFile:
+    """A file that was last modified long ago."""
+    path = content.path(content.file(key, text))
+    path.chmod(0o600)
+    os.utime(path, (1_000_000_000, 1_000_000_000))
+    return SourceFile(key, os.open(path, os.O_RDONLY))
+
+
+def test_times_are_kept_and_modes_are_the_servers(actor: Actor, server: Rsyncd, content: Content) -> None:
+    file = old(content, "d/a", b"x")
+    actor.upload(file)
+    file.close()
+
+    assert (server.module / "d/a").stat().st_mtime == 1_000_000_000
+    assert (server.module / "d/a").stat().st_mode & 0o777 == 0o644
+    assert (server.module / "d").stat().st_mode & 0o777 == 0o755
+
+
+def test_a_file_of_the_same_size_and_time_is_sent(actor: Actor, server: Rsyncd, content: Content) -> None:
+    for text in (b"one", b"two"):
+        file = old(content, "a", text)
+        actor.upload(file)
+        file.close()
+        assert (server.module / "a").read_bytes() == text
+
+
+def test_directories_that_a_deletion_empties_go_and_no_others(actor: Actor, server: Rsyncd, content: Content) -> None:
+    for key in ("a/b/c", "a/d", "e[1]*?/f", "e[1]*?/g", "back\\slash[/x"):
+        actor.upload(content.file(key, b"x"))
+    (server.module / "empty").mkdir()
+    (server.module / "a/b/.foreign").touch()
+
+    assert actor.delete_many([File(key) for key in ("a/b/c", "a/d", "e[1]*?/f", "back\\slash[/x", "e*/g", "*", "?")]) == [None] * 7
+
+    assert set(on_disk(server.module)) == {"a/b/.foreign", "e[1]*?/g"}
+    assert {path.name for path in server.module.iterdir()} == {"a", "e[1]*?", "empty"}
+
+
+def test_a_directory_where_a_file_must_go_is_an_error_until_it_is_empty(actor: Actor, server: Rsyncd, content: Content) -> None:
+    actor.upload(content.file("a/b", b"x"))
+    with pytest.raises(TargetError) as caught:
+        actor.upload(content.file("a", b"x"))
+    assert not isinstance(caught.value, PermanentError)
+    assert set(on_disk(server.module)) == {"a/b"}
+
+    actor.delete(File("a/b"))
+    actor.upload(content.file("a", b"x"))
+    assert listed(actor) == {"a": 1}
+
+
+def test_in_a_batch_that_fails_each_file_has_its_own_answer(actor: Actor, server: Rsyncd, content: Content) -> None:
+    (server.module / "way").mkdir()
+    (server.module / "way/in").touch()
+    names = ["one", "way", "two", "n" * 256]
+
+    answers = actor.upload_many([content.file(name, b"x") for name in names])
+
+    assert [type(answer) for answer in answers] == [type(None), TargetError, type(None), PermanentError]
+    assert listed(actor) == {"one": 1, "two": 1, "way/in": 0}
+
+
+def test_nothing_is_left_where_files_are_staged(server: Rsyncd, content: Content, tmp_path: Path) -> None:
+    staging = tmp_path / "staging"
+    staging.mkdir()
+    actor = load("rsync")(target_container=server.container, staging=str(staging))
+    torn = content.file("torn", b"old")
+    content.path(torn).write_bytes(b"new content")
+
+    actor.upload_many([content.file("a", b"x"), torn])
+    assert actor.matches(content.file("a", b"x"), "content")
+    assert not actor.matches(content.file("a", b"y"), "content")
+    actor.delete(File("a"))
+
+    assert list(staging.iterdir()) == []
+    assert listed(actor) == {}
+
+
+NAMES = st.binary(min_size=1, max_size=12).map(lambda name: name.replace(b"\0", b"0").replace(b"/", b"_")).filter(
+    lambda name: name not in (b".", b"..")
+)  # fmt: skip
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    names=st.lists(NAMES, min_size=1, max_size=20, unique=True),
+    special=st.sampled_from([b"\\#012", b"a\\", b"[*]?", b" x ", b"\n", b"\\*"]),
+)
+def test_any_name_is_listed_and_deleted_as_it_is(names: list[bytes], special: bytes, server: Rsyncd, actor: Actor) -> None:
+    keys = {os.fsdecode(b"dir" + special + b"/" + name) for name in names} | {os.fsdecode(special)}
+    for key in keys:
+        (server.module / key).parent.mkdir(exist_ok=True)
+        (server.module / key).write_bytes(b"")
+
+    assert set(listed(actor)) == keys
+    assert set(listed(actor, os.fsdecode(b"dir" + special + b"/"))) == keys - {os.fsdecode(special)}
+    half = sorted(keys)[::2]
+    assert actor.delete_many([File(key) for key in half]) == [None] * len(half)
+    assert set(listed(actor)) == keys - {*half}
+    actor.delete_many([File(key) for key in keys])
+    assert listed(actor) == {}
+
+
+@pytest.mark.parametrize(("path", "pattern"), [("/a\\b", "/a\\b"), ("/a*", "/a\\*"), ("/a\\*[?", "/a\\\\\\*\\[\\?"), ("/]", "/]")])
+def test_a_pattern_is_literal(path: str, pattern: str) -> None:
+    assert literal(path) == pattern
+
+
+def test_links_and_the_like_are_no_files_and_stay(actor: Actor, server: Rsyncd) -> None:
+    (server.module / "link").symlink_to("elsewhere")
+    os.mkfifo(server.module / "pipe")
+    (server.module / "file").touch()
+
+    assert listed(actor) == {"file": 0}
+    actor.delete(File("file"))
+    assert {path.name for path in server.module.iterdir()} == {"link", "pipe"}
+
+
+def test_what_is_wrong_at_the_server_is_said_in_one_line(serve: Callable[..., Rsyncd], content: Content) -> None:
+    locked = serve(password=PASSWORD)
+    cases: list[tuple[str, str, type[TargetError], str]] = [
+        (locked.container, "wrong", TargetRefused, "auth failed.*--rsync-password"),
+        (locked.container, "", TargetRefused, "auth failed"),
+        (locked.container.replace("/m", "/nope"), PASSWORD, TargetRefused, "Unknown module 'nope'.*--target-container"),
+        ("rsync://127.0.0.1:9/m", "", TargetError, "Connection refused"),
+        (serve("max connections = -1").container, "", SlowDown, "max connections"),
+        (serve("hosts deny = *").container, "", TargetRefused, "access denied.*rsyncd.conf"),
+    ]
+    for container, password, kind, said in cases:
+        actor = load("rsync")(target_container=container, rsync_password=password)
+        with pytest.raises(kind, match=said) as caught:
+            actor.check()
+        assert type(caught.value) is kind
+        assert "\n" not in str(caught.value)
+        assert PASSWORD not in str(caught.value)
+        with pytest.raises(kind):
+            list(actor.list())
+    readonly = load("rsync")(target_container=serve("read only = yes").container)
+    with pytest.raises(TargetRefused, match="read only"):
+        readonly.upload(content.file("a", b"x"))
+
+
+def test_a_listing_that_ends_too_soon_is_no_short_listing(actor: Actor, server: Rsyncd) -> None:
+    for number in range(400):
+        (server.module / f"d{number}").mkdir()
+        for name in range(50):
+            (server.module / f"d{number}" / f"a name that fills what stands between both sides {name}").touch()
+    assert server.process is not None
+    listing = iter(actor.list())
+    next(listing)
+    os.killpg(server.process.pid, signal.SIGKILL)
+    server.process.wait()
+
+    with pytest.raises(TargetError):
+        list(listing)
+
+
+@pytest.mark.parametrize("container", [None, "", "host", "host:module", "/a/directory", "rsync://host", "rsync://host/", "-e::m", "::m"])
+def test_what_is_no_module_is_refused(container: str | None) -> None:
+    with pytest.raises(ConfigurationError, match="--target-container"):
+        load("rsync")(target_container=container)
+
+
+@pytest.mark.slow
+def test_a_mirror_is_kept(programs: Programs, serve: Callable[..., Rsyncd], tree: Path, tmp_path: Path) -> None:
+    server = serve(password=PASSWORD)
+    for number in range(300):
+        (tree / f"d{number % 5}").mkdir(exist_ok=True)
+        (tree / f"d{number % 5}/{number}").write_text("x" * number)
+    (tmp_path / "secret").write_text(PASSWORD)
+    process = programs.start(
+        "autosync", "--actor=rsync", f"--target-container={server.container}", f"--rsync-password=@{tmp_path}/secret",
+        f"--source-prefix={tree}/", str(tree),
+    )  # fmt: skip
+    wait_until(lambda: "keeping" in process.said() and kept(server, tree), 60, "all is there")
+
+    (tree / "new").write_text("new")
+    os.rename(tree / "d0", tree / "renamed")
+    wait_until(lambda: kept(server, tree), 60, "it is kept so")
+    assert not (server.module / "d0").exists()
+    assert PASSWORD not in process.said()
+
+
+def kept(server: Rsyncd, tree: Path) -> bool:
+    try:
+        return on_disk(server.module) == on_disk(tree)
+    except FileNotFoundError:  # what is being written has another name until it is whole
+        return False

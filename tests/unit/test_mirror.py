@@ -1,0 +1,138 @@
+"""The definition of a mirror: the same value on every host, a version that tells any change, and no secret."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autosync.keys import Keys, Source
+from autosync.ledger import Ledger, connect
+from autosync.mirror import Identity, Mirror, version_of
+from lab.programs import Programs
+from lab.servers import Valkey
+
+PATHS = st.binary(min_size=1, max_size=6).map(lambda name: "/" + name.decode("utf-8", "surrogateescape"))
+TEXTS = st.one_of(st.text(max_size=5), PATHS)
+MIRRORS = st.builds(
+    Mirror,
+    name=TEXTS,
+    actor=st.sampled_from(["s3", "file", "module.Class"]),
+    sources=st.lists(st.builds(Source, PATHS, st.booleans()), min_size=1, max_size=3).map(tuple),
+    identities=st.dictionaries(PATHS, st.builds(Identity, st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1)), max_size=2),
+    source_prefix=TEXTS,
+    target_prefix=TEXTS,
+    source_filter=TEXTS,
+    source_exclude=st.lists(TEXTS, max_size=2).map(tuple),
+    settings=st.dictionaries(st.text(max_size=5), st.one_of(st.none(), st.booleans(), st.integers(), TEXTS), max_size=3),
+    delete=st.booleans(),
+    threads=st.integers(1, 1000),
+    attempts=st.integers(1, 100),
+    queue=TEXTS,
+    host=TEXTS,
+)
+
+
+@settings(deadline=None, max_examples=200)
+@given(MIRRORS)
+def test_a_definition_is_read_as_it_was_written(mirror: Mirror) -> None:
+    text = mirror.dumps()
+
+    assert Mirror.loads(text) == mirror
+    assert Mirror.loads(text).dumps() == text
+    assert text.isascii(), "it goes through Redis and through other programs"
+
+
+ONE = Mirror("m", "file", (Source("/s"),), {"/s": Identity(1, 2)}, settings={"target_container": "/t"})
+OTHER = {
+    "name": "other",
+    "actor": "s3",
+    "sources": (Source("/s", is_file=True),),
+    "identities": {"/s": Identity(1, 3)},
+    "source_prefix": "/s/",
+    "target_prefix": "t/",
+    "source_filter": "^.*x$",
+    "source_exclude": ("x",),
+    "temporary": (".*~",),
+    "done_marker": "{}.done",
+    "follow_links": False,
+    "settings": {"target_container": "/u"},
+    "secrets": ("password",),
+    "delete": False,
+    "threads": 1,
+    "attempts": 1,
+    "queue": "other",
+    "host": "other",
+}
+
+
+@pytest.mark.parametrize("field", [field.name for field in fields(Mirror)])
+def test_the_version_changes_with_any_field(field: str) -> None:
+    changed = replace(ONE, **{field: OTHER[field]})
+
+    assert version_of(changed.dumps()) != version_of(ONE.dumps())
+
+
+def test_the_version_stays_while_the_definition_does() -> None:
+    again = Mirror(**{field.name: getattr(ONE, field.name) for field in fields(Mirror)})
+    reordered = replace(ONE, settings={"b": 1, "a": 2})
+
+    assert version_of(again.dumps()) == version_of(ONE.dumps())
+    assert reordered.dumps() == replace(ONE, settings={"a": 2, "b": 1}).dumps()
+
+
+def test_the_naming_rule_is_that_of_the_definition() -> None:
+    mirror = replace(ONE, source_prefix="/s/", target_prefix="t/", source_filter="/s/[^x]", source_exclude=("/s/tmp",))
+
+    keys = mirror.keys()
+
+    assert isinstance(keys, Keys)
+    assert [keys.path(key) for key in ("t/a", "t/x", "t/tmp/a", "a")] == ["/s/a", None, None, None]
+
+
+DAMAGED = ["", "{}", "[]", "null", '{"name": 1}', ONE.dumps()[:-1], ONE.dumps()[:-1] + ', "x": 1}', ONE.dumps().replace('"path"', '"way"')]
+
+
+@pytest.mark.parametrize("text", DAMAGED)
+def test_a_text_that_is_no_definition_is_told_by_an_error(text: str) -> None:
+    with pytest.raises((ValueError, TypeError, KeyError)):
+        Mirror.loads(text)
+
+
+USER_PROGRAM = """
+import click
+from autosync import Actor, SecretOption
+from autosync.cli import watch
+
+class Mine(Actor):
+    options = [click.Option(["--place"]), SecretOption(["--token"])]
+    def list(self):
+        assert self.token, "the watcher itself has the secret"
+        return []
+
+if __name__ == "__main__":
+    watch(actor=Mine)
+"""
+
+
+def test_no_secret_reaches_the_broker(broker: str, valkey: Valkey, tree: Path, tmp_path: Path, programs: Programs) -> None:
+    program = tmp_path / "mine.py"
+    program.write_text(USER_PROGRAM)
+    options = ["--place=here", "--token=the-secret", "--name=m", f"--broker={broker}", "--once", "-vv"]
+
+    ended = programs.run(sys.executable, str(program), *options, str(tree))
+    found = Ledger(connect(broker), "m").definition()
+    # Valkey's append-only file holds every command that it was ever given.
+    received = b"".join(path.read_bytes() for path in valkey.directory.rglob("*.aof"))
+
+    assert ended.returncode == 0, ended.stderr
+    assert found is not None
+    assert json.loads(found[0])["settings"] == {"place": "here", "target_container": None}
+    assert b'"place": "here"' in received
+    assert b"the-secret" not in received
+    assert "the-secret" not in ended.stdout + ended.stderr
