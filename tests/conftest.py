@@ -16,10 +16,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from autosync.testing import Content
 from lab.buckets import Bucket
+from lab.kept import Kept
 from lab.parts import lacking, running
 from lab.programs import BIN, Programs
 from lab.refusing import Refusing
-from lab.servers import Moto, SeaweedFS, Valkey, wait_until
+from lab.rsync import Rsyncd
+from lab.servers import Missing, Moto, SeaweedFS, Valkey, wait_until
+from lab.swift import Swift
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -56,6 +59,20 @@ def broker(valkey: Valkey) -> str:
     return valkey.url
 
 
+@pytest.fixture
+def keep(tree: Path, broker: str) -> Iterator[Callable[..., Kept]]:
+    """Starts to keep the tree."""
+    started: list[Kept] = []
+
+    def start(quiet: float = 0.2, patience: float = 60.0, until_idle: bool = True, **options: object) -> Kept:
+        started.append(Kept(tree, broker, quiet, patience, until_idle, **options))
+        return started[-1]
+
+    yield start
+    for kept in started:
+        kept.close()
+
+
 @pytest.fixture(scope="session")
 def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
     """SeaweedFS for the whole session."""
@@ -66,6 +83,30 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
 def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moto]:
     """moto's server for the whole session."""
     yield from running(lambda: Moto(tmp_path_factory.mktemp("moto")))
+
+
+@pytest.fixture(scope="session")
+def swift(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swift]:
+    """Swift for the whole session."""
+    yield from running(lambda: Swift(tmp_path_factory.mktemp("swift")))
+
+
+@pytest.fixture
+def rsyncd(tmp_path: Path) -> Iterator[Callable[..., Rsyncd]]:
+    """Starts rsync daemons."""
+    made: list[Rsyncd] = []
+
+    def start(*settings: str, password: str = "") -> Rsyncd:
+        try:
+            made.append(Rsyncd(tmp_path / f"rsyncd-{len(made)}", password, *settings))
+        except Missing as missing:
+            lacking(str(missing))
+        made[-1].start()
+        return made[-1]
+
+    yield start
+    for server in made:
+        server.stop()
 
 
 @pytest.fixture

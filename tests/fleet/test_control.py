@@ -20,9 +20,6 @@ from lab.buckets import Bucket, equal_soon, on_disk
 from lab.programs import Program, Programs
 from lab.servers import Valkey, free_port, wait_until
 
-pytestmark = pytest.mark.slow
-
-
 
 class Operator:
     """Runs autosync-ctl."""

@@ -25,7 +25,7 @@ from lab.parts import lacking
 from lab.programs import BIN, Program, Programs
 from lab.servers import Valkey, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.timeout(240)
 
 MEBI = 1 << 20
 

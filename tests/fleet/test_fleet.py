@@ -17,8 +17,6 @@ from lab.buckets import Bucket, equal_soon, on_disk
 from lab.programs import Programs
 from lab.servers import Valkey, free_port, wait_until
 
-pytestmark = pytest.mark.slow
-
 
 def sources(*roots: Path) -> str:
     return json.dumps([str(root) for root in roots])

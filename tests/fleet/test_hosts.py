@@ -21,8 +21,6 @@ from lab.parts import lacking
 from lab.programs import Program, Programs
 from lab.servers import Missing, free_port, wait_until
 
-pytestmark = pytest.mark.slow
-
 #: So many transfers may be in flight, of all boxes together.
 INFLIGHT = 6
 #: A claim of a box that is cut off ends after so long, and then what another box has to do still takes a while, in seconds.

@@ -19,8 +19,6 @@ from lab.parts import lacking
 from lab.programs import Program, Programs
 from lab.servers import Valkey, wait_until
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture
 def live(programs: Programs, bucket: Bucket, tree: Path) -> Callable[..., Program]:

@@ -21,7 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from lab.chaos import ACCIDENTS, OPERATIONS, Autosync, Book, Chaos, Observer, World, content, digest, versioned_bucket
 from lab.servers import Moto, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 SEEDS = st.integers(0, 2**32 - 1)
 

@@ -32,8 +32,6 @@ from lab.parts import running
 from lab.programs import Program, Programs
 from lab.servers import Valkey, free_port, wait_until
 
-pytestmark = pytest.mark.slow
-
 RUNBOOK = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 PASSWORD = "pass-word-of-the-fleet"
 IN_OPEN = 0x20

@@ -20,7 +20,7 @@ from lab.servers import wait_until
 
 DEMO = ROOT / "lab" / "demo.py"
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture

@@ -68,7 +68,6 @@ def said(*words: str | Path, environ: Mapping[str, str] | None = None, cwd: Path
     return done.stdout
 
 
-@pytest.mark.slow
 def test_each_module_finds_what_it_imports(programs: Path, tmp_path: Path) -> None:
     count = len(list((ROOT / "autosync").rglob("*.py")))
 
@@ -78,7 +77,6 @@ def test_each_module_finds_what_it_imports(programs: Path, tmp_path: Path) -> No
     assert {name: what for name, what in lacking.items() if name.rpartition(".")[0] not in EXTRA} == EXTRA
 
 
-@pytest.mark.slow
 def test_a_tree_is_mirrored_from_there(programs: Path, bucket: Bucket, tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     shutil.copytree(ROOT / "autosync" / "ledger", tree)
@@ -89,7 +87,6 @@ def test_a_tree_is_mirrored_from_there(programs: Path, bucket: Bucket, tmp_path:
     assert bucket.sizes() == on_disk(tree)
 
 
-@pytest.mark.slow
 def test_an_extra_brings_what_it_is_named_for(programs: Path, tmp_path: Path) -> None:
     for extra in ("azure", "gcs", "http", "swift"):
         done = subprocess.run([programs / "autosync", f"--actor={extra}", tmp_path], capture_output=True, text=True, check=False)

@@ -15,12 +15,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from test_feed import Kept, keep
 
+from lab.kept import Kept
 from lab.parts import lacking
 from lab.servers import wait_until
-
-__all__ = ["keep"]  # the fixture
 
 
 class Row(NamedTuple):

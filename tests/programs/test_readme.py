@@ -208,7 +208,6 @@ def test_the_example_of_an_actor_mirrors(web: WebServer, programs: Programs, tmp
     assert web.held == {"may/größe 100%.txt": b"one", "empty": b""}
 
 
-@pytest.mark.slow
 def test_the_actor_of_the_docs_mirrors_and_is_held_to_the_contract(programs: Programs, tmp_path: Path) -> None:
     page = (ROOT / "docs" / "actors.md").read_text(encoding="utf-8")
     actor, contract = blocks(page, "python")

@@ -136,7 +136,6 @@ def test_a_slash_at_the_end_of_a_foreign_name_is_not_seen(azurite: Azurite, cont
 
 # Listing
 
-@pytest.mark.slow
 def test_a_listing_across_pages_of_5000_is_complete_and_in_order(azurite: Azurite, container: str, content: Content) -> None:
     one = content.file("shared", b"x")
     keys = sorted(f"{number % 13}/{number:05}" for number in range(5050))

@@ -5,15 +5,12 @@ from __future__ import annotations
 import datetime
 import io
 import os
-import re
-import signal
 import socket
 import ssl
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,54 +25,12 @@ from autosync.errors import ConfigurationError, Draining, PermanentError, SlowDo
 from autosync.files import File
 from autosync.restless import RestlessFile
 from autosync.testing import ActorContract, Content, listed
-from lab import ROOT
 from lab.buckets import on_disk
 from lab.faults import Proxy
 from lab.locks import Authority
-from lab.programs import BIN, Program, Programs
-from lab.servers import Valkey, free_port, wait_until
-
-EXAMPLES = ROOT / "examples"
-SECRET = "secret-of-the-station-that-is-long"
-
-
-class MediaServer:
-    """The reference server, as a process."""
-
-    def __init__(self, directory: Path, *options: str) -> None:
-        directory.mkdir(exist_ok=True)
-        (directory / "secret").write_text(SECRET + "\n")
-        self.directory = directory
-        self._options = options
-        self.port = "0"
-        self.start()
-
-    def start(self) -> None:
-        command = [sys.executable, str(EXAMPLES / "media_server.py"), "--port", self.port, "--directory", str(self.directory)]
-        self.process = subprocess.Popen(
-            [*command, "--secret", f"@{self.directory}/secret", *self._options], stdout=subprocess.PIPE, text=True
-        )
-        assert self.process.stdout is not None
-        self.url = self.process.stdout.readline().strip()
-        self.port = self.url.split(":")[2].partition("/")[0]
-
-    def stop(self, number: int = signal.SIGKILL) -> None:
-        self.process.send_signal(number)
-        self.process.wait()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-
-    def content(self) -> list[str]:
-        return [path.name for path in (self.directory / "content").iterdir()]
-
-
-@contextmanager
-def serving(directory: Path, *options: str) -> Iterator[MediaServer]:
-    server = MediaServer(directory, *options)
-    try:
-        yield server
-    finally:
-        server.stop()
+from lab.media import EXAMPLES, SECRET, MediaServer, serving
+from lab.programs import BIN
+from lab.servers import free_port, wait_until
 
 
 @pytest.fixture
@@ -720,30 +675,6 @@ def test_without_a_secret_nothing_is_sent() -> None:
         load("http")(url="http://h/api")
 
 
-@pytest.mark.slow
-def test_a_target_that_tells_neither_order_nor_times_nor_digests_is_not_sent_everything_at_each_look(
-    programs: Programs, tree: Path, tmp_path: Path
-) -> None:
-    for number in range(30):
-        (tree / f"{number}.mp3").write_text(str(number))
-    with serving(tmp_path / "media", "--plain", "--page=7") as server:
-        options = ["--actor=http", f"--url={server.url}", f"--secret=@{server.directory}/secret", f"--source-prefix={tree}/", str(tree)]
-
-        def uploaded() -> int:
-            done = programs.run("autosync", "--once", f"--state-dir={tmp_path}/state", *options)
-            assert done.returncode == 0, done.stderr
-            return int(re.search(r"uploaded (\d+) files", done.stderr)[1])  # type: ignore[index]
-
-        assert uploaded() == 30
-        # What changed within the last seconds before a look is sent once more.
-        wait_until(lambda: uploaded() == 0, 60, "it knows what it has sent")
-        (tree / "7.mp3").write_text("X")  # as large as before
-        assert uploaded() == 1
-        actor = load("http")(url=server.url, secret=SECRET)
-        assert listed(actor) == on_disk(tree)
-        actor.close()
-
-
 # The example of the mission
 
 
@@ -752,50 +683,6 @@ def station(tree: Path) -> dict[str, int]:
         (tree / name).parent.mkdir(exist_ok=True)
         (tree / name).write_text(name)
     return {key: size for key, size in on_disk(tree).items() if key.lower().endswith("mp3")}
-
-
-@pytest.mark.slow
-def test_the_example_of_the_mission_runs_on_one_host(server: MediaServer, programs: Programs, tree: Path, tmp_path: Path) -> None:
-    wanted = station(tree)
-    (tmp_path / "media_file_actor.py").write_text((EXAMPLES / "media_file_actor.py").read_text())
-    command = [
-        "python", "media_file_actor.py", f"--url={server.url}", f"--secret={SECRET}", f"--source_prefix={tree}/", "--threads=1",
-        "--source_filter=^.*[mM][pP]3$", f"{tree}/",
-    ]  # fmt: skip
-    process = programs.start(*command, cwd=tmp_path)
-    actor = load("http")(url=server.url, secret=SECRET)
-    wait_until(lambda: listed(actor) == wanted, 30, "all is there")
-
-    (tree / "more.mp3").write_text("more")
-    (tree / "jazz.mp3").unlink()
-    (tree / "more.txt").write_text("no")
-    wanted = {**{key: size for key, size in wanted.items() if key != "jazz.mp3"}, "more.mp3": 4}
-    wait_until(lambda: listed(actor) == wanted, 30, "it is kept so")
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 0
-    actor.close()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["media_file_actor.MediaFileActor", "http"])
-def test_it_runs_by_name_on_a_fleet(
-    name: str, server: MediaServer, programs: Programs, own_valkey: Valkey, tree: Path, tmp_path: Path
-) -> None:
-    wanted = station(tree)
-    (tmp_path / "media_file_actor.py").write_text((EXAMPLES / "media_file_actor.py").read_text())
-    (tmp_path / "secret").write_text(SECRET)
-    secret = {"AUTOSYNC_SECRET": f"@{tmp_path}/secret"}
-    programs.worker(broker=own_valkey.url, cwd=tmp_path, AUTOSYNC_SOURCES=str(tree), **secret)
-    watcher: Program = programs.start(
-        "autosync-watch", f"--actor={name}", f"--broker={own_valkey.url}", f"--url={server.url}", f"--source-prefix={tree}/", "--threads=1",
-        "--source-filter=^.*[mM][pP]3$", str(tree), cwd=tmp_path, **secret,
-    )  # fmt: skip
-    actor = load("http")(url=server.url, secret=SECRET)
-
-    wait_until(lambda: listed(actor) == wanted, 40, "all is there")
-
-    assert watcher.poll() is None
-    actor.close()
 
 
 def test_what_is_not_installed_is_said_with_the_command(tmp_path: Path) -> None:

@@ -15,12 +15,10 @@ from test_batch import Workbench
 from autosync.actor import Actor
 from autosync.errors import SlowDown
 from autosync.files import File
-from autosync.ledger import GONE, Hint, Ledger, connect
+from autosync.ledger import GONE, Hint, connect
 from autosync.rates import Limits
-from lab.buckets import Bucket, on_disk
-from lab.faults import Proxy
 from lab.programs import Programs
-from lab.servers import Valkey, wait_until
+from lab.servers import wait_until
 
 MEBI = 1 << 20
 
@@ -311,107 +309,7 @@ def test_a_target_that_is_overloaded_slows_all_boxes_down(make: Callable[..., Wo
 
 # A fleet of processes
 
-@pytest.fixture
-def proxy(bucket: Bucket) -> Iterator[Proxy]:
-    """Stands in front of the server of `bucket`."""
-    with Proxy(bucket.server.url) as standing:
-        yield standing
-
-
-@pytest.fixture
-def watch(bucket: Bucket, proxy: Proxy, tree: Path, broker: str) -> list[str]:
-    options = [f"--target-container={bucket.name}", f"--endpoint-url={proxy.url}", f"--source-prefix={tree}/", "--name=m", str(tree)]
-    return ["autosync-watch", f"--broker={broker}", *options]
-
 
 def boxes(programs: Programs, broker: str, tree: Path, count: int) -> None:
     for number in range(count):
         programs.worker("-n", f"box{number}@%h", broker=broker, AUTOSYNC_SOURCES=json.dumps([str(tree)]))
-
-
-def sent(proxy: Proxy) -> list[float]:
-    """When requests came that change something and were not refused."""
-    return sorted(one.began for one in proxy.requests if one.is_change and one.status // 100 == 2)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("count", [1, 3])
-def test_a_fleet_keeps_to_its_limit(programs: Programs, broker: str, proxy: Proxy, tree: Path, watch: list[str], count: int) -> None:
-    for number in range(600):
-        (tree / str(number)).write_text(str(number))
-    boxes(programs, broker, tree, count)
-
-    programs.start(*watch, "--limit-requests=60/s")
-
-    wait_until(lambda: len(sent(proxy)) > 550, 60, "most are sent")
-    came = sent(proxy)[100:500]
-    assert len(came) / (came[-1] - came[0]) == pytest.approx(60, rel=0.05)
-
-
-@pytest.mark.slow
-def test_large_files_of_a_fleet_keep_to_its_bandwidth(
-    programs: Programs, broker: str, bucket: Bucket, proxy: Proxy, tree: Path, watch: list[str]
-) -> None:
-    """In parts (20 MiB) and in one request (5 MiB)."""
-    (tree / "large").write_bytes(bytes(20 * MEBI))
-    for number in range(4):
-        (tree / str(number)).write_bytes(bytes(5 * MEBI))
-    boxes(programs, broker, tree, 2)
-    watcher = programs.start(*watch, "--limit-bandwidth=4MB/s")
-    passed: list[tuple[float, int]] = []
-
-    def enough() -> bool:
-        puts = [one for one in list(proxy.requests) if one.method == "PUT"]
-        passed.append((time.monotonic(), sum(one.passed for one in puts)))
-        return passed[-1][1] > 28 * MEBI
-
-    wait_until(enough, 60, "most of it has passed", pause=0.05)
-    begin, end = (next(one for one in passed if one[1] >= mark * MEBI) for mark in (4, 28))
-    assert (end[1] - begin[1]) / (end[0] - begin[0]) == pytest.approx(4e6, rel=0.08)
-    rates = [(later[1] - one[1]) / (later[0] - one[0]) for one, later in zip(passed, passed[20:], strict=False)]
-    assert max(rates) < 8e6, "in no second twice as much"
-
-    Ledger(connect(broker), "m").set_limits(Limits())
-    wait_until(lambda: bucket.sizes() == on_disk(tree), 30, "all of it")
-    assert watcher.poll() is None
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(240)
-def test_a_fleet_slows_down_for_an_overloaded_server_and_speeds_up_again_by_itself(
-    programs: Programs, own_valkey: Valkey, bucket: Bucket, proxy: Proxy, tree: Path, watch: list[str]
-) -> None:
-    broker = own_valkey.url
-    watch[1] = f"--broker={broker}"
-    boxes(programs, broker, tree, 2)
-    watcher = programs.start(*watch, "--attempts=100")
-    ledger = Ledger(connect(broker), "m")
-    stop = threading.Event()
-
-    def write() -> None:
-        number = 0
-        while not stop.wait(0.01):
-            (tree / str(number)).write_text(str(number))
-            number += 1
-
-    writer = threading.Thread(target=write)
-    writer.start()
-    try:
-        wait_until(lambda: len(sent(proxy)) > 300, 60, "a stream of small files")
-        assert ledger.gate.pace().requests == 0
-        proxy.overloaded = True
-        wait_until(lambda: proxy.counts["503"] > 30, 30, "it refuses")
-        wait_until(lambda: 0 < ledger.gate.pace().requests < 60, 30, "the fleet knows")
-        begin = time.monotonic()
-        before = proxy.counts["503"]
-        time.sleep(4)
-        assert (proxy.counts["503"] - before) / (time.monotonic() - begin) < 60, "the whole fleet asks for less"
-        low = ledger.gate.pace().requests
-        proxy.overloaded = False
-        wait_until(lambda: ledger.gate.pace().requests > 2 * low, 60, "it goes faster")
-        wait_until(lambda: ledger.gate.pace().requests == 0, 90, "and in the end as fast as before")
-    finally:
-        stop.set()
-        writer.join()
-    wait_until(lambda: bucket.sizes() == on_disk(tree), 60, "nothing is lost")
-    assert watcher.poll() is None

@@ -20,35 +20,14 @@ from autosync.files import File
 from autosync.reading import SourceFile
 from autosync.testing import ActorContract, Content, listed
 from lab.buckets import on_disk
-from lab.parts import lacking
-from lab.programs import Programs
 from lab.rsync import Rsyncd
-from lab.servers import Missing, wait_until
 
 PASSWORD = "pass-word-of-the-module"
 
 
 @pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[..., Rsyncd]]:
-    """Starts daemons."""
-    made: list[Rsyncd] = []
-
-    def start(*settings: str, password: str = "") -> Rsyncd:
-        try:
-            made.append(Rsyncd(tmp_path / f"rsyncd-{len(made)}", password, *settings))
-        except Missing as missing:
-            lacking(str(missing))
-        made[-1].start()
-        return made[-1]
-
-    yield start
-    for server in made:
-        server.stop()
-
-
-@pytest.fixture
-def server(serve: Callable[..., Rsyncd]) -> Rsyncd:
-    return serve()
+def server(rsyncd: Callable[..., Rsyncd]) -> Rsyncd:
+    return rsyncd()
 
 
 @pytest.fixture
@@ -63,8 +42,8 @@ class TestRsync(ActorContract):
         return re.sub("/+", "/", key).lstrip("/")
 
     @pytest.fixture
-    def actor(self, serve: Callable[..., Rsyncd]) -> Iterator[Actor]:
-        made = load("rsync")(target_container=serve(password=PASSWORD).container, rsync_password=PASSWORD)
+    def actor(self, rsyncd: Callable[..., Rsyncd]) -> Iterator[Actor]:
+        made = load("rsync")(target_container=rsyncd(password=PASSWORD).container, rsync_password=PASSWORD)
         yield made
         made.close()
 
@@ -186,15 +165,15 @@ def test_links_and_the_like_are_no_files_and_stay(actor: Actor, server: Rsyncd) 
     assert {path.name for path in server.module.iterdir()} == {"link", "pipe"}
 
 
-def test_what_is_wrong_at_the_server_is_said_in_one_line(serve: Callable[..., Rsyncd], content: Content) -> None:
-    locked = serve(password=PASSWORD)
+def test_what_is_wrong_at_the_server_is_said_in_one_line(rsyncd: Callable[..., Rsyncd], content: Content) -> None:
+    locked = rsyncd(password=PASSWORD)
     cases: list[tuple[str, str, type[TargetError], str]] = [
         (locked.container, "wrong", TargetRefused, "auth failed.*--rsync-password"),
         (locked.container, "", TargetRefused, "auth failed"),
         (locked.container.replace("/m", "/nope"), PASSWORD, TargetRefused, "Unknown module 'nope'.*--target-container"),
         ("rsync://127.0.0.1:9/m", "", TargetError, "Connection refused"),
-        (serve("max connections = -1").container, "", SlowDown, "max connections"),
-        (serve("hosts deny = *").container, "", TargetRefused, "access denied.*rsyncd.conf"),
+        (rsyncd("max connections = -1").container, "", SlowDown, "max connections"),
+        (rsyncd("hosts deny = *").container, "", TargetRefused, "access denied.*rsyncd.conf"),
     ]
     for container, password, kind, said in cases:
         actor = load("rsync")(target_container=container, rsync_password=password)
@@ -205,7 +184,7 @@ def test_what_is_wrong_at_the_server_is_said_in_one_line(serve: Callable[..., Rs
         assert PASSWORD not in str(caught.value)
         with pytest.raises(kind):
             list(actor.list())
-    readonly = load("rsync")(target_container=serve("read only = yes").container)
+    readonly = load("rsync")(target_container=rsyncd("read only = yes").container)
     with pytest.raises(TargetRefused, match="read only"):
         readonly.upload(content.file("a", b"x"))
 
@@ -229,30 +208,3 @@ def test_a_listing_that_ends_too_soon_is_no_short_listing(actor: Actor, server: 
 def test_what_is_no_module_is_refused(container: str | None) -> None:
     with pytest.raises(ConfigurationError, match="--target-container"):
         load("rsync")(target_container=container)
-
-
-@pytest.mark.slow
-def test_a_mirror_is_kept(programs: Programs, serve: Callable[..., Rsyncd], tree: Path, tmp_path: Path) -> None:
-    server = serve(password=PASSWORD)
-    for number in range(300):
-        (tree / f"d{number % 5}").mkdir(exist_ok=True)
-        (tree / f"d{number % 5}/{number}").write_text("x" * number)
-    (tmp_path / "secret").write_text(PASSWORD)
-    process = programs.start(
-        "autosync", "--actor=rsync", f"--target-container={server.container}", f"--rsync-password=@{tmp_path}/secret",
-        f"--source-prefix={tree}/", str(tree),
-    )  # fmt: skip
-    wait_until(lambda: "keeping" in process.said() and kept(server, tree), 60, "all is there")
-
-    (tree / "new").write_text("new")
-    os.rename(tree / "d0", tree / "renamed")
-    wait_until(lambda: kept(server, tree), 60, "it is kept so")
-    assert not (server.module / "d0").exists()
-    assert PASSWORD not in process.said()
-
-
-def kept(server: Rsyncd, tree: Path) -> bool:
-    try:
-        return on_disk(server.module) == on_disk(tree)
-    except FileNotFoundError:  # what is being written has another name until it is whole
-        return False

@@ -11,7 +11,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,24 +27,15 @@ from autosync.files import File
 from autosync.reading import SourceFile
 from autosync.restless import RestlessFile
 from autosync.testing import ActorContract, Content, listed
-from lab.buckets import on_disk
 from lab.faults import Proxy
 from lab.parts import running
-from lab.programs import Programs
 from lab.refusing import Refusing
-from lab.servers import Valkey, wait_until
 from lab.swift import Keystone, Swift
 from lab.swiftd import KEY, USER
 
 MIB = 1 << 20
 
 pytestmark = pytest.mark.usefixtures("no_proxies")
-
-
-@pytest.fixture(scope="session")
-def swift(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swift]:
-    """Swift for the whole session."""
-    yield from running(lambda: Swift(tmp_path_factory.mktemp("swift")))
 
 
 @pytest.fixture(scope="session")
@@ -877,36 +867,3 @@ def test_what_is_sent_again_counts_again(actor: Actor, content: Content) -> None
 
 
 # As a whole
-
-@pytest.mark.slow
-def test_a_fleet_keeps_a_tree_true_through_a_killed_worker(
-    programs: Programs, own_valkey: Valkey, swift: Swift, container: str, tree: Path, segments_of: Callable[[], list[str]]
-) -> None:
-    with Proxy(swift.login()[1].partition("/v1")[0]) as proxy:
-        for number in range(30):
-            (tree / f"d{number % 3}").mkdir(exist_ok=True)
-            (tree / f"d{number % 3}/{number}").write_text(str(number))
-        known = {"AUTOSYNC_SOURCES": str(tree), "AUTOSYNC_PASSWORD": KEY}
-        boxes = [programs.worker(broker=own_valkey.url, **known)]
-        words = [*swift.options(container), f"--storage-url={proxy.url}/v1/AUTH_lab", "--segment-size=1", f"--broker={own_valkey.url}"]
-        watching = programs.start("autosync-watch", *words, f"--source-prefix={tree}/", str(tree), AUTOSYNC_PASSWORD=KEY)
-        actor = made(swift, container)
-        wait_until(lambda: listed(actor) == on_disk(tree), 60, "all is there")
-
-        proxy.speed = MIB
-        (tree / "large").write_bytes(os.urandom(6 * MIB))
-        wait_until(lambda: len(segments_of()) >= 2, 60, "segments arrive")
-        boxes[0].kill()
-        assert "large" not in swift.names(container), "it was killed in the middle"
-        proxy.speed = None
-        boxes.append(programs.worker(broker=own_valkey.url, **known))
-        (tree / "d0").rename(tree / "moved")
-        wait_until(lambda: listed(actor) == on_disk(tree), 90, "all is there again")
-
-        assert swift.read(container, "large").content == (tree / "large").read_bytes()
-        wait_until(lambda: len(segments_of()) == 6, 30, "those of the killed worker are gone")
-        (tree / "large").unlink()
-        wait_until(lambda: "large" not in listed(actor) and segments_of() == [], 30, "and the others")
-        everything = "".join(one.said() for one in (watching, *boxes)) + str(own_valkey.client().keys("*"))
-        assert KEY not in everything
-        assert watching.poll() is None

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import fields, replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autosync.keys import Keys, Source
-from autosync.ledger import Ledger, connect
 from autosync.mirror import Identity, Mirror, version_of
-from lab.programs import Programs
-from lab.servers import Valkey
 
 PATHS = st.binary(min_size=1, max_size=6).map(lambda name: "/" + name.decode("utf-8", "surrogateescape"))
 TEXTS = st.one_of(st.text(max_size=5), PATHS)
@@ -102,37 +96,3 @@ DAMAGED = ["", "{}", "[]", "null", '{"name": 1}', ONE.dumps()[:-1], ONE.dumps()[
 def test_a_text_that_is_no_definition_is_told_by_an_error(text: str) -> None:
     with pytest.raises((ValueError, TypeError, KeyError)):
         Mirror.loads(text)
-
-
-USER_PROGRAM = """
-import click
-from autosync import Actor, SecretOption
-from autosync.cli import watch
-
-class Mine(Actor):
-    options = [click.Option(["--place"]), SecretOption(["--token"])]
-    def list(self):
-        assert self.token, "the watcher itself has the secret"
-        return []
-
-if __name__ == "__main__":
-    watch(actor=Mine)
-"""
-
-
-def test_no_secret_reaches_the_broker(broker: str, valkey: Valkey, tree: Path, tmp_path: Path, programs: Programs) -> None:
-    program = tmp_path / "mine.py"
-    program.write_text(USER_PROGRAM)
-    options = ["--place=here", "--token=the-secret", "--name=m", f"--broker={broker}", "--once", "-vv"]
-
-    ended = programs.run(sys.executable, str(program), *options, str(tree))
-    found = Ledger(connect(broker), "m").definition()
-    # Valkey's append-only file holds every command that it was ever given.
-    received = b"".join(path.read_bytes() for path in valkey.directory.rglob("*.aof"))
-
-    assert ended.returncode == 0, ended.stderr
-    assert found is not None
-    assert json.loads(found[0])["settings"] == {"place": "here", "target_container": None}
-    assert b'"place": "here"' in received
-    assert b"the-secret" not in received
-    assert "the-secret" not in ended.stdout + ended.stderr

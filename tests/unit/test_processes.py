@@ -15,9 +15,7 @@ import pytest
 
 from autosync import processes
 from autosync.errors import StartError
-from autosync.ledger import connect
 from autosync.processes import Child, has_one_thread
-from autosync.server import EmbeddedServer
 from lab.servers import wait_until
 
 LIMIT = 20.0
@@ -309,24 +307,3 @@ def test_a_fork_is_seen_under_its_own_name_and_dies_with_its_parent(tmp_path: Pa
             parent.send_signal(signal.SIGKILL)
 
     wait_until(lambda: not is_running(pid), LIMIT, "the grandchild has ended")
-
-
-def test_a_broker_that_is_killed_while_it_starts_is_started_again(tmp_path: Path) -> None:
-    server = EmbeddedServer(tmp_path)
-    killed: list[int] = []
-
-    def kill() -> None:
-        killed.append(wait_until(lambda: server.pid, LIMIT, "it is being started", pause=0.0001) or 0)
-        os.kill(killed[0], signal.SIGKILL)
-
-    killer = threading.Thread(target=kill)
-    killer.start()
-    try:
-        server.start()
-        server.wait()
-        killer.join(LIMIT)
-        assert server.pid != killed[0]
-        with connect(server.url) as client:
-            assert client.ping()
-    finally:
-        server.stop()

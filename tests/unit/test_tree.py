@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,36 +22,13 @@ from hypothesis import strategies as st
 from autosync import tree as module
 from autosync.tree import Walk, open_beneath, open_directory_beneath, open_root, resolve_beneath
 from lab.servers import wait_until
-from lab.slowdisk import slow_disk
+from lab.walking import descriptors, paths, plant
 
 NAMES = st.one_of(
     st.sampled_from([b"a", b"a-", b"a.", b"a0", b"a b", b"-", b".x", b"0", b"b", b"\n", b"a\n", b"\xff", b"\xc3\xa9", "😀".encode()]),
     st.binary(min_size=1, max_size=3).filter(lambda name: not set(b"/\0") & set(name) and name not in (b".", b"..")),
 )
 TREES = st.lists(st.lists(NAMES, min_size=1, max_size=4), max_size=25)
-
-
-def plant(top: Path, files: list[list[bytes]]) -> list[str]:
-    """Make files below a directory, as far as their names do not get in each other's way. Returns their paths."""
-    made = set()
-    for names in files:
-        path = b"/".join([os.fsencode(top), *names])
-        try:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            with open(path, "wb") as file:
-                file.write(names[-1])
-        except (FileExistsError, IsADirectoryError, NotADirectoryError):
-            continue
-        made.add(os.fsdecode(path))
-    return list(made)
-
-
-def paths(walk: Walk) -> list[str]:
-    return [found.path for found in walk]
-
-
-def descriptors() -> set[str]:
-    return set(os.listdir("/proc/self/fd"))
 
 
 @pytest.fixture(autouse=True, params=["alone", "with helpers"])
@@ -533,50 +510,6 @@ def test_a_walk_that_is_given_up_leaves_no_descriptor_behind(tree: Path) -> None
 
 
 # A slow disk
-
-@pytest.fixture
-def slow(tmp_path: Path) -> Iterator[Callable[[Path], Callable[[], dict[str, int]]]]:
-    """Shows a directory on a disk on which each call takes a millisecond. What it gives tells what the disk has seen."""
-    if not os.access("/dev/fuse", os.R_OK | os.W_OK) or shutil.which("fusermount") is None:
-        pytest.skip("there is no FUSE here")
-    with ExitStack() as ends:
-        yield lambda shown: ends.enter_context(slow_disk(shown, tmp_path / "slow", 0.001))
-
-
-@pytest.mark.parametrize("shape", ["one large directory", "many small ones", "deep ones"])
-def test_several_calls_are_in_flight_on_a_slow_disk(
-    tree: Path, slow: Callable[[Path], Callable[[], dict[str, int]]], shape: str, tmp_path: Path
-) -> None:
-    many = {
-        "one large directory": [[b"%d" % number] for number in range(400)],
-        "many small ones": [[b"%d" % number, name] for number in range(150) for name in (b"a", b"b")],
-        "deep ones": [[b"%d" % number, *[b"d"] * (number % 7), b"f"] for number in range(60)],
-    }
-    made = plant(tree, many[shape])
-    seen = slow(tree)
-    paths(Walk(str(tmp_path / "slow"), str(tmp_path / "slow")))  # names that it has not met yet, the kernel asks FUSE for one by one
-
-    walk = Walk(str(tmp_path / "slow"), str(tmp_path / "slow"))
-
-    assert paths(walk) == sorted(f"{tmp_path}/slow{path[len(str(tree)):]}" for path in made)
-    assert walk.errors == []
-    assert seen()["at once"] > 2
-
-
-def test_a_walk_of_a_slow_disk_that_is_given_up_leaves_nothing_behind(tree: Path, slow: Callable[[Path], object], tmp_path: Path) -> None:
-    plant(tree, [[b"%d" % number, b"%d" % name, b"f"] for number in range(20) for name in range(20)])
-    slow(tree)
-    before = descriptors()
-
-    walk = Walk(str(tmp_path / "slow"), str(tmp_path / "slow")).runs()
-    for _ in range(100):
-        next(walk)
-    helpers = [thread for thread in threading.enumerate() if thread.name == "autosync-walk"]
-    walk.close()
-
-    assert helpers
-    assert not any(thread.is_alive() for thread in helpers)
-    assert descriptors() == before
 
 
 def test_a_fast_disk_is_walked_alone(tree: Path, helpers: str) -> None:

@@ -1,0 +1,235 @@
+"""What must never be deleted: whole runs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from lab.buckets import Bucket
+from lab.comparing import fill
+from lab.programs import BIN, Programs
+from lab.servers import wait_until
+
+
+def test_one_empty_path_among_several_deletes_nothing(programs: Programs, bucket: Bucket, tree: Path, tmp_path: Path) -> None:
+    share = tmp_path / "share"
+    fill(tree, "a")
+    fill(share, "b", "c/d")
+    options = ["autosync", "--once", *bucket.options(), f"--source-prefix={tmp_path}/", str(tree), str(share)]
+    assert programs.run(*options).returncode == 0
+    before = bucket.sizes()
+    assert sorted(before) == ["share/b", "share/c/d", "source/a"]
+
+    shutil.rmtree(share)  # as it is when the share is not mounted
+    share.mkdir()
+    done = programs.run(*options)
+
+    assert done.returncode == 1
+    assert f"the source {share} holds no file while the target holds 'share/b'" in done.stderr
+    assert bucket.sizes() == before
+
+
+def run_bound(*command: str) -> subprocess.CompletedProcess[str]:
+    """Run one of the commands so that permissions bind it, also where root runs the tests."""
+    drop = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    return subprocess.run([*drop, str(BIN / command[0]), *command[1:]], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_an_unreadable_directory_keeps_what_is_behind_it_and_lets_the_rest_go(once: list[str], bucket: Bucket, tree: Path) -> None:
+    fill(tree, "a/1", "closed/2", "closed/deep/3", "z/4")
+    assert run_bound(*once).returncode == 0
+    (tree / "a/1").unlink()
+    (tree / "z/4").unlink()
+    (tree / "closed").chmod(0)
+    try:
+        done = run_bound(*once)
+    finally:
+        (tree / "closed").chmod(0o755)
+
+    assert done.returncode == 3
+    assert f"{tree}/closed" in done.stderr
+    assert "nothing behind it is deleted" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert sorted(bucket.sizes()) == ["closed/2", "closed/deep/3"]
+
+
+@pytest.mark.parametrize("what", ["renamed", "removed and made anew", "unmounted", "mounted over"])
+def test_a_root_that_goes_away_deletes_nothing_and_goes_on_when_it_is_back(
+    programs: Programs, bucket: Bucket, tree: Path, tmp_path: Path, what: str
+) -> None:
+    is_mount = "mounted" in what
+    if is_mount and os.geteuid() != 0:
+        pytest.skip("only root may mount")
+    if what == "unmounted":
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(tree)], check=True)
+    try:
+        fill(tree, "a", "d/b", "d/c")
+        process = programs.start("autosync", "--rescan=1", *bucket.options(), f"--source-prefix={tree}/", str(tree))
+        wait_until(lambda: len(bucket.sizes()) == 3, what="the first look is done")
+        _take_away(what, tree, tmp_path)
+        wait_until(lambda: "is another directory than before" in process.said() or "is gone" in process.said(), what="it is noticed")
+        # Whatever is done about it is done by the rescan after that.
+        wait_until(lambda: process.said().count("look at everything") >= 2, 60, "two looks at what is not there")
+        assert sorted(bucket.sizes()) == ["a", "d/b", "d/c"]
+        assert process.poll() is None
+
+        _bring_back(what, tree, tmp_path)
+        (tree / "d/c").unlink()
+        fill(tree, "new")
+        wait_until(lambda: sorted(bucket.sizes()) == ["a", "d/b", "new"], 60, "it goes on")
+        assert "Traceback" not in process.said()
+    finally:
+        programs.end()
+        if is_mount:
+            subprocess.run(["umount", "-l", str(tree)], check=False, capture_output=True)
+
+
+def _take_away(what: str, tree: Path, tmp_path: Path) -> None:
+    if what == "renamed":
+        tree.rename(tmp_path / "elsewhere")
+    elif what == "removed and made anew":
+        tree.rename(tmp_path / "elsewhere")
+        tree.mkdir()
+    elif what == "unmounted":
+        subprocess.run(["mount", "--bind", str(tree), _made(tmp_path / "elsewhere")], check=True)
+        subprocess.run(["umount", "-l", str(tree)], check=True)
+    else:
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(tree)], check=True)
+
+
+def _bring_back(what: str, tree: Path, tmp_path: Path) -> None:
+    if what == "renamed":
+        (tmp_path / "elsewhere").rename(tree)
+    elif what == "removed and made anew":
+        tree.rmdir()
+        (tmp_path / "elsewhere").rename(tree)
+    elif what == "unmounted":
+        subprocess.run(["mount", "--move", str(tmp_path / "elsewhere"), str(tree)], check=True)
+    else:
+        subprocess.run(["umount", str(tree)], check=True)
+
+
+def _made(directory: Path) -> str:
+    directory.mkdir()
+    return str(directory)
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [("news/", "news-archive/"), ("a-", "a/"), ("", "other/"), ("x/", "x/y/")])
+def test_the_keys_of_another_mirror_beside_ours_stay(
+    programs: Programs, bucket: Bucket, tree: Path, tmp_path: Path, ours: str, theirs: str
+) -> None:
+    """Where one prefix lies in the other, the filter keeps them apart; the keys of a mirror are those that its source can make."""
+    other = tmp_path / "other"
+    fill(tree, "one", "d/two")
+    fill(other, "three", "d/four")
+    exclude = [f"--source-exclude={tree}/other", f"--source-exclude={tree}/y"]
+
+    def run(source: Path, prefix: str, *more: str) -> None:
+        prefixes = [f"--source-prefix={source}/", f"--target-prefix={prefix}"]
+        done = programs.run("autosync", "--once", *bucket.options(), *prefixes, *more, str(source))
+        assert done.returncode == 0, done.stderr
+
+    nested = theirs.startswith(ours) and ours in ("", "x/")
+    run(tree, ours, *(exclude if nested else []))
+    run(other, theirs)
+    (tree / "one").unlink()
+    (other / "three").unlink()
+    run(tree, ours, *(exclude if nested else []))
+    assert sorted(bucket.sizes()) == sorted([f"{ours}d/two", f"{theirs}three", f"{theirs}d/four"])
+    run(other, theirs)
+    assert sorted(bucket.sizes()) == sorted([f"{ours}d/two", f"{theirs}d/four"])
+
+
+@pytest.mark.parametrize("narrowed", ["--source-filter=.*\\.mp3$", "--source-exclude=.*\\.txt$", "--temporary=.*\\.txt"])
+def test_what_a_filter_leaves_out_from_now_on_stays(programs: Programs, once: list[str], bucket: Bucket, tree: Path, narrowed: str) -> None:
+    fill(tree, "a.mp3", "b.mp3", "c.txt", "d/e.txt")
+    assert programs.run(*once).returncode == 0
+
+    for name in ("b.mp3", "c.txt"):
+        (tree / name).unlink()
+    assert programs.run(*once, narrowed).returncode == 0
+
+    assert sorted(bucket.sizes()) == ["a.mp3", "c.txt", "d/e.txt"]
+
+
+KEYS = [f"{number:04}" for number in range(40)]
+
+
+def test_the_limit_on_the_command_line_holds_tells_and_lets_through(
+    programs: Programs, once: list[str], bucket: Bucket, tree: Path
+) -> None:
+    fill(tree, *KEYS[:10])
+    assert programs.run(*once).returncode == 0
+    for key in KEYS[2:10]:
+        (tree / key).unlink()
+    fill(tree, "new")
+
+    first = programs.run(*once, "--max-delete=3")
+    assert first.returncode == 3
+    assert "start again with --max-delete=100%" in first.stderr
+    assert sorted(bucket.sizes()) == [*KEYS[:2], *KEYS[5:10], "new"], "uploads go on meanwhile"
+    second = programs.run(*once, "--max-delete=3")
+    assert second.returncode == 3
+    assert sorted(bucket.sizes()) == [*KEYS[:2], *KEYS[5:10], "new"], "a limit that holds once an hour would hold nothing"
+    third = programs.run(*once, "--max-delete=100%")
+    assert (third.returncode, sorted(bucket.sizes())) == (0, [*KEYS[:2], "new"])
+
+
+def test_what_the_kernel_tells_as_deleted_goes_whatever_the_limit(programs: Programs, bucket: Bucket, tree: Path, tmp_path: Path) -> None:
+    fill(tree, "one", *(f"moved/{key}" for key in KEYS), *(f"removed/{key}" for key in KEYS), *(f"out/{key}" for key in KEYS))
+    process = programs.start("autosync", "--max-delete=0", *bucket.options(), f"--source-prefix={tree}/", str(tree))
+    wait_until(lambda: len(bucket.sizes()) == 121, 60, "the first look is done")
+
+    (tree / "one").unlink()
+    (tree / "moved").rename(tree / "here")
+    shutil.rmtree(tree / "removed")
+    (tree / "out").rename(tmp_path / "out")
+
+    wait_until(lambda: sorted(bucket.sizes()) == [f"here/{key}" for key in KEYS], 60, "all that was deleted is gone")
+    assert "are held" not in process.said()
+
+
+def test_what_cannot_be_sent_is_told_and_a_link_that_leads_out_keeps_what_the_target_has(
+    programs: Programs, once: list[str], bucket: Bucket, tree: Path, tmp_path: Path
+) -> None:
+    fill(tmp_path, "archive/film")
+    fill(tree, "film", "folder/a", "rest", "pipe")
+    assert programs.run(*once).returncode == 0
+    for name in ("film", "pipe"):
+        (tree / name).unlink()
+    shutil.rmtree(tree / "folder")
+    (tree / "film").symlink_to(tmp_path / "archive/film")  # as a storage manager leaves it
+    (tree / "folder").symlink_to(tmp_path / "archive")
+    os.mkfifo(tree / "pipe")
+    (tree / "circle").symlink_to("circle")
+
+    done = programs.run(*once)
+
+    assert done.returncode == 0, done.stderr
+    # A pipe is certainly not the file; a link may stand for it.
+    assert sorted(bucket.sizes()) == ["film", "folder/a", "rest"]
+    leads_out = "is a link that leads out of the source"
+    for line in (f"film {leads_out}", f"folder {leads_out}", "pipe is a FIFO", "circle is a link that leads to itself"):
+        assert f"skipped: {tree}/{line}" in done.stderr
+    assert "skipped 4" in done.stderr
+    dry = programs.run(*once, "--dry-run")
+    assert [line.split()[0] for line in dry.stdout.splitlines()].count("skip") == 4
+
+
+def test_a_file_that_cannot_be_sent_is_in_the_failed_list_and_the_rest_goes_on(once: list[str], bucket: Bucket, tree: Path) -> None:
+    deep = "/".join(["x" * 250] * 4) + "/" + "y" * 50
+    fill(tree, deep, "closed", "rest", os.fsdecode(b"not utf-8 \xff"))
+    (tree / "closed").chmod(0)
+
+    done = run_bound(*once)
+
+    assert done.returncode == 3
+    assert sorted(bucket.sizes()) == ["rest"]
+    failed = [line for line in done.stderr.splitlines() if "failed: " in line and "uploaded" not in line]
+    assert len(failed) == 3, done.stderr
+    for what in ("S3 allows 1024", "closed may not be read", "is not UTF-8"):
+        assert sum(what in line for line in failed) == 1, what

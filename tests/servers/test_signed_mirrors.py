@@ -1,0 +1,61 @@
+"""Which definitions a worker takes from the broker."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from autosync.errors import PermanentError
+from autosync.keys import Source
+from autosync.ledger import Ledger, connect
+from autosync.mirror import Mirror, version_of
+from autosync.signing import SIGNING_KEY, sign
+from autosync.tasks.box import UploadBox
+from lab.programs import Programs
+
+KEY, OTHER = "k" * 32, "o" * 32
+
+
+@pytest.fixture
+def mirror(tmp_path: Path) -> Mirror:
+    return Mirror(name="m", actor="file", sources=(Source(str(tmp_path), False),), settings={"target_container": str(tmp_path / "copy")})
+
+
+def publish(broker: str, mirror: Mirror, signature: str) -> None:
+    definition = mirror.dumps()
+    Ledger(connect(broker), mirror.name).register(definition, version_of(definition), mirror.queue, signature)
+
+
+def test_a_box_with_a_key_takes_what_was_signed_with_it_and_nothing_else(broker: str, mirror: Mirror, tmp_path: Path) -> None:
+    box = UploadBox(broker, [str(tmp_path)], {SIGNING_KEY: KEY})
+    publish(broker, mirror, sign(KEY, "m", mirror.dumps()))
+    assert box.mirror("m").mirror == mirror
+
+    stolen = replace(mirror, settings={"target_container": "/elsewhere"})
+    for signature in ("", sign(OTHER, "m", stolen.dumps()), sign(KEY, "m", mirror.dumps())):
+        publish(broker, stolen, signature)
+        with pytest.raises(PermanentError, match="is not signed with this worker's key"):
+            box.mirror("m", fresh=True)
+        assert box.mirror("m").mirror == mirror, "what it knows is what was signed"
+    box.close()
+
+
+def test_a_box_without_a_key_takes_any(broker: str, mirror: Mirror, tmp_path: Path) -> None:
+    box = UploadBox(broker, [str(tmp_path)], {})
+    publish(broker, mirror, sign(OTHER, "m", mirror.dumps()))
+
+    assert box.mirror("m").mirror == mirror
+    box.close()
+
+
+@pytest.mark.parametrize("given", ["short", "@/does/not/exist"])
+def test_a_key_that_cannot_be_used_is_one_line(programs: Programs, broker: str, tree: Path, given: str) -> None:
+    target = ["--actor=file", f"--target-container={tree}-copy"]
+    done = programs.run("autosync-watch", *target, f"--broker={broker}", f"--signing-key={given}", str(tree))
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    done = programs.run("celery", "-A", "autosync", "worker", CELERY_BROKER_URL=broker, AUTOSYNC_SIGNING_KEY=given)
+    assert done.returncode == 1
+    assert "signing" in done.stderr
+    assert "Traceback" not in done.stderr
