@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from lab.servers import S3Server, SeaweedFS, free_port
+from lab.ports import free_port
+from lab.servers import S3Server, SeaweedFS
 
 from .measure import cpu_of
 

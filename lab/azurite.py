@@ -18,7 +18,8 @@ from xml.sax.saxutils import unescape
 
 import requests
 
-from .servers import Missing, Server, free_port
+from .ports import free_port
+from .servers import Missing, Server
 
 #: The account that every Azurite has, and its well-known key.
 ACCOUNT = "devstoreaccount1"

@@ -19,7 +19,7 @@ from itertools import accumulate
 from types import TracebackType
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from .servers import free_port
+from .ports import free_port
 
 _CHUNK = 1 << 16
 

@@ -22,7 +22,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from .servers import Server, free_port
+from .ports import free_port
+from .servers import Server
 
 #: What tests say in place of a token.
 _OURS = "Bearer lab"

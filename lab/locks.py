@@ -20,7 +20,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from .servers import Missing, Server, Valkey, free_port
+from .ports import free_port
+from .servers import Missing, Server, Valkey
 
 #: Of the user `default`, who may do everything.
 OPERATOR = "the-operators-own"

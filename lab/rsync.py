@@ -8,7 +8,8 @@ import shutil
 import socket
 from pathlib import Path
 
-from .servers import Missing, Server, free_port
+from .ports import free_port
+from .servers import Missing, Server
 
 
 class Rsyncd(Server):

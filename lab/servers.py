@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,8 @@ from typing import Any, TypeVar
 import boto3
 import redis
 from botocore.config import Config
+
+from .ports import TWIN, free_port
 
 ACCESS_KEY, SECRET_KEY, REGION = "lab-access", "lab-secret", "us-east-1"
 
@@ -62,22 +63,6 @@ def frozen(process: subprocess.Popen[bytes]) -> Iterator[None]:
         yield
     finally:
         process.send_signal(signal.SIGCONT)
-
-
-def free_port(twin: int = 0) -> int:
-    """A port that nobody listens on; with `twin`, the port so much higher is free too."""
-    for _ in range(200):
-        with socket.socket() as one, socket.socket() as other:
-            one.bind(("127.0.0.1", 0))
-            port: int = one.getsockname()[1]
-            if not twin:
-                return port
-            if port + twin > 65_535:
-                continue
-            with contextlib.suppress(OSError):
-                other.bind(("127.0.0.1", port + twin))
-                return port
-    raise RuntimeError("no free port was found")
 
 
 class Server:
@@ -186,8 +171,8 @@ class SeaweedFS(S3Server):
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
         self._binary = _program("weed")
-        # Each of its parts listens on a second port for gRPC, 10,000 higher.
-        self._ports = {part: free_port(10_000) for part in ("master", "volume", "filer", "s3")}
+        # Each of its parts listens on a second port for gRPC, `TWIN` higher.
+        self._ports = {part: free_port() for part in ("master", "volume", "filer", "s3")}
         self.url = f"http://127.0.0.1:{self._ports['s3']}"
         self._config = directory / "s3.json"
         identity = {
@@ -225,7 +210,7 @@ class SeaweedFS(S3Server):
         if self.process is not None and self.process.poll() is None:
             self.kill()
         for port in self._ports.values():
-            for number in (port, port + 10_000):
+            for number in (port, port + TWIN):
                 for socket_file in Path("/tmp").glob(f"seaweedfs-*-{number}.sock"):
                     socket_file.unlink(missing_ok=True)
 

@@ -12,7 +12,8 @@ from urllib.parse import quote
 
 import requests
 
-from .servers import Missing, Server, free_port
+from .ports import free_port
+from .servers import Missing, Server
 from .swiftd import KEY, USER
 
 _PARTS = ("account", "container", "object", "proxy")

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from autosync.testing import Content
+from lab import one_thread
 from lab.buckets import Bucket
 from lab.kept import Kept
 from lab.parts import lacking, running
@@ -24,10 +26,61 @@ from lab.rsync import Rsyncd
 from lab.servers import Missing, Moto, SeaweedFS, Valkey, wait_until
 from lab.swift import Swift
 
+FOLDERS = ("fleet", "programs", "servers", "unit")
+#: Files of which one worker of pytest-xdist runs all tests: their server takes seconds to start, or they share an interpreter.
+ONE_WORKER = frozenset(
+    f"test_{name}.py" for name in ("apart", "azure", "first_listing", "gcs", "machine", "processes", "swift", "swift_fleet")
+)  # fmt: skip
 
+
+def folder_of(path: Path) -> str:
+    """The folder of `tests` in which a test lies, which says what it needs."""
+    return path.relative_to(Path(__file__).parent).parts[0]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(one_thread.OPTION, action="store_true", help="run tests that need a process with one thread in this one")
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A process forks only as long as it has one thread; other tests leave some behind."""
-    items.sort(key=lambda item: item.path.name not in ("test_apart.py", "test_processes.py"))
+    """The marker comes from the folder. What takes longest is begun first, so that no worker is left with it in the end."""
+    items[:] = map(one_thread.replaced, items)
+    for item in items:
+        item.add_marker(folder_of(item.path))
+    items.sort(key=lambda item: FOLDERS.index(folder_of(item.path)))
+
+
+class Scheduling(LoadScopeScheduling):
+    """Gives tests to whichever worker is free, one by one, but those of a file in ONE_WORKER all to one.
+
+    What pytest-xdist has for that (`--dist=loadgroup`) does nothing with pytest 9.2 (pytest-xdist issue 1386).
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return file if file.rpartition("/")[2] in ONE_WORKER else nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    return Scheduling(config, log)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The seconds of each folder, as the sum of its tests; with several workers they ran side by side."""
+    seconds: dict[str, float] = dict.fromkeys(FOLDERS, 0.0)
+    tests: dict[str, set[str]] = {folder: set() for folder in FOLDERS}
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                folder = folder_of(terminalreporter.config.rootpath / report.location[0])
+                seconds[folder] += report.duration
+                tests[folder].add(report.nodeid)
+    terminalreporter.section("seconds of each folder")
+    for folder in FOLDERS:
+        if tests[folder]:
+            terminalreporter.write_line(f"{seconds[folder]:8.1f} s  {len(tests[folder]):5} tests  {folder}")
 
 
 @pytest.fixture(autouse=True)

@@ -17,8 +17,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from autosync.ledger import UNKNOWN, Deed, Ledger, Outcome, connect, mirror_names
 from lab import ROOT
 from lab.buckets import Bucket, equal_soon, on_disk
+from lab.ports import free_port
 from lab.programs import Program, Programs
-from lab.servers import Valkey, free_port, wait_until
+from lab.servers import Valkey, wait_until
 
 
 class Operator:

@@ -14,8 +14,9 @@ import pytest
 from autosync.ledger import Ledger, connect
 from autosync.tasks.messages import batch_line
 from lab.buckets import Bucket, equal_soon, on_disk
+from lab.ports import free_port
 from lab.programs import Programs
-from lab.servers import Valkey, free_port, wait_until
+from lab.servers import Valkey, wait_until
 
 
 def sources(*roots: Path) -> str:

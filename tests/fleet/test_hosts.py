@@ -18,8 +18,9 @@ from lab.buckets import Bucket, equal_soon
 from lab.faults import Proxy
 from lab.hosts import Switch, ValkeyOn, far_away
 from lab.parts import lacking
+from lab.ports import free_port
 from lab.programs import Program, Programs
-from lab.servers import Missing, free_port, wait_until
+from lab.servers import Missing, wait_until
 
 #: So many transfers may be in flight, of all boxes together.
 INFLIGHT = 6

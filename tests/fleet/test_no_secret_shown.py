@@ -18,8 +18,9 @@ from lab.buckets import Bucket
 from lab.faults import Proxy
 from lab.locks import OPERATOR, LockedValkey
 from lab.parts import running
+from lab.ports import free_port
 from lab.programs import BIN, Programs
-from lab.servers import Moto, free_port, wait_until
+from lab.servers import Moto, wait_until
 
 SECRETS = {
     "password of the broker": "pass-word-of-the-fleet",

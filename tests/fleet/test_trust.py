@@ -29,8 +29,9 @@ from autosync.tasks.messages import Priority, Publisher
 from lab import ROOT
 from lab.locks import OPERATOR, Authority, LockedValkey, RedisWithTls, TlsRelay
 from lab.parts import running
+from lab.ports import free_port
 from lab.programs import Program, Programs
-from lab.servers import Valkey, free_port, wait_until
+from lab.servers import Valkey, wait_until
 
 RUNBOOK = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 PASSWORD = "pass-word-of-the-fleet"

@@ -29,8 +29,9 @@ from lab.buckets import on_disk
 from lab.faults import Proxy
 from lab.locks import Authority
 from lab.media import EXAMPLES, SECRET, MediaServer, serving
+from lab.ports import free_port
 from lab.programs import BIN
-from lab.servers import free_port, wait_until
+from lab.servers import wait_until
 
 
 @pytest.fixture

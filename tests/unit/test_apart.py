@@ -17,10 +17,12 @@ from autosync.apart import Apart
 from autosync.processes import has_one_thread
 from lab.servers import wait_until
 
+pytestmark = pytest.mark.one_thread
+
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
-    wait_until(has_one_thread, 20, "these tests come first, while this process can be forked")
+    wait_until(has_one_thread, 20, "this process can be forked")
 
 
 def made(work: Any) -> tuple[Apart, int]:

@@ -18,6 +18,8 @@ from autosync.errors import StartError
 from autosync.processes import Child, has_one_thread
 from lab.servers import wait_until
 
+pytestmark = pytest.mark.one_thread
+
 LIMIT = 20.0
 
 

@@ -19,7 +19,7 @@ from autosync.keys import Keys, Source
 from autosync.limit import DeleteLimit
 from autosync.look import Comparison, LookReport
 from lab.comparing import Held, fill, looked
-from lab.servers import free_port
+from lab.ports import free_port
 
 # A source that lies
 
