@@ -1,95 +1,23 @@
-"""A file system that takes its time: a directory, shown again through FUSE, where each call needs so long. It runs in a process of its own.
-
-    python -m lab.slowdisk SHOWN MOUNTPOINT SECONDS
-
-What it has seen is told by reading `/.seen` in it: the calls, and how many of them were in flight at once at most.
-"""
+"""A disk that takes its time: a directory, shown again through FUSE, where each call needs so long. It is a process of its own."""
 
 from __future__ import annotations
 
-import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import mfusepy
+from . import ROOT
+from .servers import Missing, wait_until
 
-from .servers import wait_until
-
-#: The file that tells what was seen. It is not listed.
+#: The file in it that shows what was seen. It is not listed.
 SEEN = "/.seen"
-_ATTRIBUTES = ("st_gid", "st_ino", "st_mode", "st_nlink", "st_size", "st_uid")
-_TIMES = ("st_atime", "st_ctime", "st_mtime")
-
-
-class SlowDisk(mfusepy.Operations):  # type: ignore[misc]
-    """Shows a directory.
-
-    Args:
-        shown: the directory.
-        seconds: how long each call takes.
-    """
-
-    use_ns = True
-
-    def __init__(self, shown: str, seconds: float) -> None:
-        self._shown = shown
-        self._seconds = seconds
-        self._lock = threading.Lock()
-        self._calls = self._now = self._most = 0
-
-    def getattr(self, path: str, fh: int | None = None) -> dict[str, Any]:
-        """lstat(2)."""
-        if path == SEEN:
-            return self._attributes(self._shown) | {"st_mode": 0o100444, "st_size": len(self._seen())}
-        with self._call():
-            return self._attributes(self._shown + path)
-
-    def readdir(self, path: str, fh: int) -> Iterator[tuple[str, dict[str, Any], int]]:
-        """The names, with what they are."""
-        with self._call(), os.scandir(self._shown + path) as entries:
-            found = [(entry.name, {"st_mode": 0o040000 if entry.is_dir(follow_symlinks=False) else 0o100000}, 0) for entry in entries]
-        yield from found
-
-    def open(self, path: str, flags: int) -> int:
-        """Only what was seen can be read."""
-        if path != SEEN:
-            raise mfusepy.FuseOSError(errno.EACCES)
-        return 0
-
-    def read(self, path: str, size: int, offset: int, fh: int) -> bytes:
-        """What was seen."""
-        return self._seen()[offset : offset + size]
-
-    def _seen(self) -> bytes:
-        return f"{json.dumps({'calls': self._calls, 'at once': self._most}):<200}".encode()
-
-    def _attributes(self, path: str) -> dict[str, Any]:
-        try:
-            seen = os.lstat(path)
-        except OSError as error:
-            raise mfusepy.FuseOSError(error.errno) from error
-        return {key: getattr(seen, key) for key in _ATTRIBUTES} | {key: getattr(seen, f"{key}_ns") for key in _TIMES}
-
-    @contextmanager
-    def _call(self) -> Iterator[None]:
-        with self._lock:
-            self._calls += 1
-            self._now += 1
-            self._most = max(self._most, self._now)
-        try:
-            time.sleep(self._seconds)
-            yield
-        finally:
-            with self._lock:
-                self._now -= 1
+#: The exit code of the process where libfuse is missing.
+NO_FUSE = 77
 
 
 @contextmanager
@@ -97,22 +25,23 @@ def slow_disk(shown: Path, mountpoint: Path, seconds: float) -> Iterator[Callabl
     """Mount a slow disk for the length of a with-block.
 
     Yields:
-        What tells what it has seen: `calls`, and `at once`.
+        A function that returns what the disk has seen: `calls`, and `at once`.
+
+    Raises:
+        Missing: this machine has no FUSE.
     """
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK) or shutil.which("fusermount") is None:
+        raise Missing("FUSE")
     mountpoint.mkdir()
-    words = [sys.executable, "-m", "lab.slowdisk", str(shown), str(mountpoint), str(seconds)]
-    process = subprocess.Popen(words, cwd=Path(__file__).parent.parent, stderr=subprocess.PIPE, text=True)
+    words = [sys.executable, "-m", "lab.slowdisk_fuse", str(shown), str(mountpoint), str(seconds)]
+    process = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     try:
         wait_until(lambda: mountpoint.is_mount() or process.poll() is not None)
+        if process.poll() == NO_FUSE:
+            raise Missing("libfuse")
         if process.poll() is not None:
             raise RuntimeError(process.communicate()[1])
         yield lambda: json.loads((mountpoint / SEEN[1:]).read_text())
     finally:
         subprocess.run(["fusermount", "-u", str(mountpoint)], check=False, capture_output=True)
         process.communicate(timeout=10)
-
-
-if __name__ == "__main__":
-    mfusepy.FUSE(
-        SlowDisk(sys.argv[1], float(sys.argv[3])), sys.argv[2], foreground=True, attr_timeout=0, entry_timeout=0, negative_timeout=0
-    )

@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from autosync.testing import Content
 from lab import one_thread
+from lab.alone import room
 from lab.buckets import Bucket
 from lab.kept import Kept
 from lab.parts import lacking, running
@@ -44,11 +45,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The marker comes from the folder. What takes longest is begun first, so that no worker is left with it in the end."""
+    """The marker comes from the folder. What takes longest comes first, so that no worker is left with it; rates come last."""
     items[:] = map(one_thread.replaced, items)
     for item in items:
         item.add_marker(folder_of(item.path))
-    items.sort(key=lambda item: FOLDERS.index(folder_of(item.path)))
+        if item.get_closest_marker("alone"):
+            item.add_marker(pytest.mark.timeout(600))  # it waits for those that run
+    items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> tuple[bool, bool, int]:
+    return item.get_closest_marker("alone") is not None, item.path.name not in ONE_WORKER, FOLDERS.index(folder_of(item.path))
 
 
 class Scheduling(LoadScopeScheduling):
@@ -74,13 +81,20 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for reports in terminalreporter.stats.values():
         for report in reports:
             if isinstance(report, pytest.TestReport):
-                folder = folder_of(terminalreporter.config.rootpath / report.location[0])
+                folder = folder_of(terminalreporter.config.rootpath / report.nodeid.partition("::")[0])  # not where its function stands
                 seconds[folder] += report.duration
                 tests[folder].add(report.nodeid)
     terminalreporter.section("seconds of each folder")
     for folder in FOLDERS:
         if tests[folder]:
             terminalreporter.write_line(f"{seconds[folder]:8.1f} s  {len(tests[folder]):5} tests  {folder}")
+
+
+@pytest.fixture(autouse=True)
+def _room(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Nothing runs beside a test that measures rates."""
+    with room(alone=request.node.get_closest_marker("alone") is not None):
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,7 @@ import pytest
 
 from lab.buckets import Bucket
 from lab.comparing import fill
+from lab.parts import lacking
 from lab.programs import BIN, Programs
 from lab.servers import wait_until
 
@@ -63,7 +64,7 @@ def test_a_root_that_goes_away_deletes_nothing_and_goes_on_when_it_is_back(
 ) -> None:
     is_mount = "mounted" in what
     if is_mount and os.geteuid() != 0:
-        pytest.skip("only root may mount")
+        lacking("only root may mount")
     if what == "unmounted":
         subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(tree)], check=True)
     try:

@@ -18,6 +18,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+import yaml
 
 from autosync.actors import short_names
 from autosync.celery import Loader
@@ -298,7 +299,6 @@ def test_the_repositorys_celeryconfig_loads_and_repeats_the_defaults(monkeypatch
 
 
 def test_the_compose_file_is_a_fleet() -> None:
-    yaml = pytest.importorskip("yaml")
     fleet = yaml.safe_load((ROOT / "docker" / "compose.yml").read_text(encoding="utf-8"))
     services = fleet["services"]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -13,17 +11,23 @@ import pytest
 
 from autosync.tree import Walk
 from lab.parts import lacking
+from lab.servers import Missing
 from lab.slowdisk import slow_disk
 from lab.walking import descriptors, paths, plant
 
 
 @pytest.fixture
 def slow(tmp_path: Path) -> Iterator[Callable[[Path], Callable[[], dict[str, int]]]]:
-    """Shows a directory on a disk on which each call takes a millisecond. What it gives tells what the disk has seen."""
-    if not os.access("/dev/fuse", os.R_OK | os.W_OK) or shutil.which("fusermount") is None:
-        lacking("FUSE is not there")
+    """Shows a directory on a disk on which each call takes a millisecond. What it returns shows what the disk has seen."""
     with ExitStack() as ends:
-        yield lambda shown: ends.enter_context(slow_disk(shown, tmp_path / "slow", 0.001))
+
+        def show(shown: Path) -> Callable[[], dict[str, int]]:
+            try:
+                return ends.enter_context(slow_disk(shown, tmp_path / "slow", 0.001))
+            except Missing as missing:
+                lacking(f"{missing} is not there")
+
+        yield show
 
 
 @pytest.mark.parametrize("shape", ["one large directory", "many small ones", "deep ones"])
