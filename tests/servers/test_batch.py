@@ -640,6 +640,27 @@ def test_an_error_is_tried_again_later_and_a_permanent_one_is_not(bench: Workben
     assert STORE == {"a": b"a"}
 
 
+def test_the_tries_of_a_key_last_longer_than_a_minute_and_are_no_further_apart_than_half_a_minute(
+    make: Callable[..., Workbench], tree: Path
+) -> None:
+    """So a target that is away for a minute fails nothing, and one that was away for an hour is equal soon after."""
+    attempts = Mirror("m", "file", ()).attempts
+    bench = make(attempts=attempts + 10)
+    (tree / "a").write_text("a")
+    bench.ledger.mark([("a", UNKNOWN)])
+    delays: list[float] = []
+    for _ in range(attempts + 9):
+        Recording.errors.append(TargetError("away"))
+        bench.work(["a"])
+        facts = bench.ledger.facts("a")
+        delays.append((facts.due or 0) - facts.now)
+        connect(bench.broker).zadd("autosync:{m}:due", {"a": 0})  # as if that much later
+
+    assert sum(delays[: attempts - 1]) > 60
+    assert 30 * 1.25 > max(delays) > 20
+    assert list(bench.ledger.failures()) == []
+
+
 def test_what_fails_too_often_is_in_the_failed_list_and_leaves_it_when_it_succeeds(bench: Workbench, tree: Path) -> None:
     (tree / "a").write_text("a")
     Recording.errors.extend(ValueError("a bug of the user's") for _ in range(3))
