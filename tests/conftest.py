@@ -19,6 +19,7 @@ from autosync.testing import Content
 from lab import one_thread
 from lab.alone import room
 from lab.buckets import Bucket
+from lab.commands import Commands
 from lab.kept import Kept
 from lab.parts import lacking, running
 from lab.programs import BIN, Programs
@@ -231,6 +232,12 @@ def programs(tmp_path: Path) -> Iterator[Programs]:
         yield started
     finally:
         started.end()
+
+
+@pytest.fixture
+def commands(tmp_path: Path) -> Commands:
+    """The commands, in this process."""
+    return Commands(tmp_path)
 
 
 @pytest.fixture

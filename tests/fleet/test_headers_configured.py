@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
-
 from autosync.actors.s3 import SMALL
 from lab.buckets import Bucket, on_disk
 from lab.programs import Programs
@@ -30,14 +28,3 @@ def test_patterns_come_from_the_configuration_file(programs: Programs, exact_buc
         found = exact_bucket.client.head_object(Bucket=exact_bucket.name, Key=key)
         assert (found.get("CacheControl"), found["Metadata"]) == (control, {"by": "autosync"})
         assert len(exact_bucket.client.get_object_tagging(Bucket=exact_bucket.name, Key=key)["TagSet"]) == tags
-
-
-@pytest.mark.parametrize(("line", "said"), [("pattern = 1", "no list of tables"), ("[[pattern]]\nmatch = '('", "no regular expression")])
-def test_a_pattern_that_cannot_be_used_is_one_clear_line(line: str, said: str, programs: Programs, tree: Path) -> None:
-    config = tree.parent / "mirror.toml"
-    config.write_text(f'target-container = "x"\n{line}\n')
-
-    done = programs.run("autosync", f"--config={config}", str(tree))
-
-    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
-    assert said in done.stderr

@@ -126,23 +126,6 @@ def test_a_target_has_boxes_of_its_own(desk: Desk, bucket: Bucket, other: Bucket
     assert "bees" in desk.control("mirrors")
 
 
-def test_a_queue_that_no_mirror_has_is_refused_with_those_that_there_are(desk: Desk) -> None:
-    Ledger(connect(desk.broker), "a").register("{}", "v", "autosync.a")
-    for option in ("-Q", "-X"):
-        done = desk.programs.run("celery", "-A", "autosync", "worker", option, "typo,autosync.a", CELERY_BROKER_URL=desk.broker)
-
-        assert done.returncode == 1
-        assert "autosync: no mirror has the queue typo (known: autosync, autosync.a); start its autosync-watch first" in done.stderr
-        assert "Traceback" not in done.stderr
-
-
-@pytest.mark.parametrize("name", ["a:b", "a,b", ".x", "x" * 201])
-def test_a_queue_whose_name_celery_would_read_otherwise_is_refused(programs: Programs, tree: Path, name: str) -> None:
-    done = programs.run("autosync-watch", "--actor=file", f"--target-container={tree}-copy", f"--queue={name}", str(tree))
-    assert done.returncode == 2
-    assert done.stderr.startswith("autosync-watch: --queue")
-
-
 @pytest.fixture
 def two(desk: Desk, bucket: Bucket, other: Bucket) -> Iterator[tuple[Proxy, Program]]:
     """Two mirrors, a and b, of which a is reached through a proxy, and one box of four hands."""

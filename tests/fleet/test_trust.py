@@ -9,6 +9,7 @@ import os
 import pickle
 import re
 import signal
+import subprocess
 import threading
 import urllib.error
 import urllib.request
@@ -27,6 +28,7 @@ from autosync.ledger.connection import address
 from autosync.settings import UPLOAD
 from autosync.tasks.messages import Priority, Publisher
 from lab import ROOT
+from lab.commands import Commands
 from lab.locks import OPERATOR, Authority, LockedValkey, RedisWithTls, TlsRelay
 from lab.parts import running
 from lab.ports import free_port
@@ -465,41 +467,40 @@ REFUSED = {
 }  # fmt: skip
 
 
+def assert_refused(done: subprocess.CompletedProcess[str], code: int, said: str) -> None:
+    assert (done.returncode, done.stdout) == (code, "")
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert PASSWORD not in done.stderr
+    assert "wr-ong" not in done.stderr
+
+
+def watching_refused(tree: Path) -> list[str]:
+    target = Path(f"{tree}-target")
+    target.mkdir()
+    return ["autosync-watch", "--actor=file", f"--target-container={target}", str(tree)]
+
+
 @pytest.mark.parametrize("case", REFUSED)
-def test_a_broker_that_refuses_us_is_one_clear_line(case: str, programs: Programs, locked: LockedValkey, tls: Tls, tree: Path) -> None:
+def test_a_broker_that_refuses_us_is_one_clear_line(case: str, commands: Commands, locked: LockedValkey, tls: Tls, tree: Path) -> None:
     url, said = REFUSED[case]
     places = {"port": locked.port, "password": PASSWORD, "tls": tls.port, "another": tls.another, "ca": tls.authority.file}
     broker = url.format(**places)
-    target = Path(f"{tree}-target")
-    target.mkdir()
 
-    watch = programs.start("autosync-watch", "--actor=file", f"--target-container={target}", str(tree), AUTOSYNC_BROKER=broker)
-    worker = programs.start("celery", "-A", "autosync", "worker", CELERY_BROKER_URL=broker)
-
-    for program, code in ((watch, 2 if case == "no such file" else 1), (worker, 1)):
-        assert program.wait(30) == code, program.said()
-        assert said in program.said()
-        assert program.said().count("\n") == 1, program.said()
-        assert PASSWORD not in program.said()
-        assert "wr-ong" not in program.said()
+    assert_refused(commands.run(*watching_refused(tree), AUTOSYNC_BROKER=broker), 2 if case == "no such file" else 1, said)
+    assert_refused(commands.prepare_worker(CELERY_BROKER_URL=broker), 1, said)
 
 
-def test_a_worker_that_may_not_listen_is_one_clear_line(programs: Programs, locked: LockedValkey) -> None:
-    done = programs.run("celery", "-A", "autosync", "worker", CELERY_BROKER_URL=locked.address_for("deaf", PASSWORD))
+def test_real_programs_end_where_the_broker_refuses_them(programs: Programs, locked: LockedValkey, tree: Path) -> None:
+    broker = locked.address_for("autosync", "wr-ong")
 
-    assert done.returncode == 1
-    assert "user deaf lacks a permission" in done.stderr
-    assert done.stderr.count("\n") == 1, done.stderr
+    for command in (watching_refused(tree), ["celery", "-A", "autosync", "worker"]):
+        done = programs.run(*command, AUTOSYNC_BROKER=broker, CELERY_BROKER_URL=broker)
+        assert_refused(done, 1, "the password of user autosync is wrong")
 
 
-def test_tls_that_only_celery_would_read_is_refused(programs: Programs, tmp_path: Path) -> None:
-    (tmp_path / "celeryconfig.py").write_text("broker_use_ssl = {'ssl_cert_reqs': 'none'}\n")
-
-    done = programs.run("celery", "-A", "autosync", "worker", cwd=tmp_path)
-
-    assert done.returncode == 1
-    assert "write broker_url = 'rediss://" in done.stderr
-    assert done.stderr.count("\n") == 1, done.stderr
+def test_a_worker_that_may_not_listen_is_one_clear_line(commands: Commands, locked: LockedValkey) -> None:
+    assert_refused(commands.prepare_worker(CELERY_BROKER_URL=locked.address_for("deaf", PASSWORD)), 1, "user deaf lacks a permission")
 
 
 def test_celery_too_takes_only_a_certificate_that_fits(programs: Programs, locked: LockedValkey, tls: Tls) -> None:

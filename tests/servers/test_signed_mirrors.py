@@ -13,7 +13,6 @@ from autosync.ledger import Ledger, connect
 from autosync.mirror import Mirror, version_of
 from autosync.signing import SIGNING_KEY, sign
 from autosync.tasks.box import UploadBox
-from lab.programs import Programs
 
 KEY, OTHER = "k" * 32, "o" * 32
 
@@ -48,14 +47,3 @@ def test_a_box_without_a_key_takes_any(broker: str, mirror: Mirror, tmp_path: Pa
 
     assert box.mirror("m").mirror == mirror
     box.close()
-
-
-@pytest.mark.parametrize("given", ["short", "@/does/not/exist"])
-def test_a_key_that_cannot_be_used_is_one_line(programs: Programs, broker: str, tree: Path, given: str) -> None:
-    target = ["--actor=file", f"--target-container={tree}-copy"]
-    done = programs.run("autosync-watch", *target, f"--broker={broker}", f"--signing-key={given}", str(tree))
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    done = programs.run("celery", "-A", "autosync", "worker", CELERY_BROKER_URL=broker, AUTOSYNC_SIGNING_KEY=given)
-    assert done.returncode == 1
-    assert "signing" in done.stderr
-    assert "Traceback" not in done.stderr

@@ -1,0 +1,331 @@
+"""Command lines: options from everywhere, bad input, dry runs. The commands run in this process; tests/programs/test_doors.py starts real
+ones, for each exit code."""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab.commands import DOORS, Commands
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    directory = tmp_path / "target"
+    directory.mkdir()
+    return directory
+
+
+@pytest.fixture
+def tree(tree: Path) -> Path:
+    """With the example of README's key table."""
+    for name, content in {"1": "one", "a/2": "two", "a/b/3": "three", "c/4": "four"}.items():
+        path = tree / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    return tree
+
+
+def dry(commands: Commands, *options: str, **environ: str) -> list[str]:
+    done = commands.run("autosync", "--dry-run", *options, **environ)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def assert_one_line(done: subprocess.CompletedProcess[str], code: int, said: str) -> None:
+    assert (done.returncode, done.stdout) == (code, "")
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.endswith("\n")
+
+
+# Where options come from
+
+
+def test_options_may_be_spelled_with_underscores(commands: Commands, tree: Path, target: Path) -> None:
+    lines = dry(commands, "--actor=file", f"--target_container={target}", f"--source_prefix={tree}/", "--target_prefix=x/", str(tree))
+
+    assert lines == ["upload x/1", "upload x/a/2", "upload x/a/b/3", "upload x/c/4"]
+
+
+def test_options_come_from_the_environment(commands: Commands, tree: Path, target: Path) -> None:
+    lines = dry(
+        commands, str(tree),
+        AUTOSYNC_ACTOR="file", AUTOSYNC_TARGET_CONTAINER=str(target), AUTOSYNC_SOURCE_PREFIX=f"{tree}/", AUTOSYNC_SOURCE_FILTER="^.*/a/.*$",
+    )  # fmt: skip
+
+    assert lines == ["upload a/2", "upload a/b/3"]
+
+
+def test_options_come_from_a_file_and_the_command_line_wins(commands: Commands, tree: Path, target: Path, tmp_path: Path) -> None:
+    config = tmp_path / "mirror.toml"
+    config.write_text(f'''
+        actor = "file"
+        target-container = "{target}"
+        source_prefix = "{tree}/"
+        target-prefix = "from-file/"
+        source-exclude = ["^.*/b$", "^.*/c$"]
+        paths = ["{tree}"]
+    ''')
+
+    assert dry(commands, f"--config={config}") == ["upload from-file/1", "upload from-file/a/2"]
+    assert dry(commands, f"--config={config}", "--target-prefix=told/") == ["upload told/1", "upload told/a/2"]
+    assert dry(commands, f"--config={config}", AUTOSYNC_TARGET_PREFIX="env/") == ["upload env/1", "upload env/a/2"]
+
+
+def test_a_dry_run_touches_nothing(commands: Commands, tree: Path, target: Path, tmp_path: Path) -> None:
+    (target / "left").write_text("over")
+
+    lines = dry(commands, "--actor=file", f"--target-container={target}", f"--source-prefix={tree}/", str(tree))
+
+    assert lines == ["upload 1", "upload a/2", "upload a/b/3", "upload c/4", "delete left"]
+    assert [path.name for path in target.iterdir()] == ["left"]
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_dry_run_that_may_not_delete_all_of_it_is_incomplete(commands: Commands, tree: Path, target: Path) -> None:
+    (target / "left").write_text("over")
+
+    done = commands.run(
+        "autosync", "--dry-run", "--actor=file", f"--target-container={target}", f"--source-prefix={tree}/", "--max-delete=0", str(tree)
+    )
+
+    assert (done.returncode, done.stdout.splitlines()) == (3, ["upload 1", "upload a/2", "upload a/b/3", "upload c/4"])
+
+
+def test_help_version_and_completion(commands: Commands) -> None:
+    for command in ("autosync", "autosync-watch"):
+        shown = commands.run(command, "--help")
+        assert (shown.returncode, shown.stderr) == (0, "")
+        assert "--source-prefix" in shown.stdout
+        assert "--endpoint-url" in shown.stdout
+    for command in DOORS:
+        version = commands.run(command, "--version")
+        assert (version.returncode, version.stderr) == (0, "")
+        assert version.stdout.startswith(f"{command}, version ")
+    assert "--endpoint-url" not in commands.run("autosync", "--actor=file", "--help").stdout
+    completion = commands.run("autosync", _AUTOSYNC_COMPLETE="bash_source")
+    assert "_autosync_completion" in completion.stdout
+    suggested = commands.run("autosync", _AUTOSYNC_COMPLETE="bash_complete", COMP_WORDS="autosync --target-", COMP_CWORD="1").stdout
+    assert "--target-container" in suggested
+
+
+# Bad input
+
+BAD_INPUT = {
+    "no path": (["--actor=file", "--target-container={target}"], 2, "PATH is missing"),
+    "no such path": (["--actor=file", "--target-container={target}", "/no/such/path"], 2, "PATH /no/such/path does not exist"),
+    "neither file nor directory": (["--actor=file", "--target-container={target}", "/dev/null"], 2, "neither a directory nor a file"),
+    "filter does not compile": (["--actor=file", "--target-container={target}", "--source-filter=(", "{tree}"], 2, "--source-filter '('"),
+    "exclude does not compile": (["--actor=file", "--target-container={target}", "--source-exclude=[", "{tree}"], 2, "--source-exclude"),
+    "unknown actor": (["--actor=nope", "{tree}"], 2, "there is no actor 'nope'; known are azure, file, gcs, http, rsync, s3, swift"),
+    "unknown module": (["--actor=no.such.Actor", "{tree}"], 2, "there is no actor 'no.such.Actor'"),
+    "not an actor": (["--actor=os.path", "{tree}"], 2, "os.path is not a subclass of autosync.Actor"),
+    "unknown option": (["--nope", "{tree}"], 2, "No such option '--nope'"),
+    "not a number": (["--threads=many", "{tree}"], 2, "--threads"),
+    "no threads": (["--threads=0", "{tree}"], 2, "--threads"),
+    "no time": (["--actor=file", "--target-container={target}", "--limit-requests=9", "{tree}"], 2, "--limit-requests '9' cannot be used"),
+    "bits": (["--actor=file", "--target-container={target}", "--limit-bandwidth=2Mb/s", "{tree}"], 2, "--limit-bandwidth '2Mb/s'"),
+    "less than none": (["--actor=file", "--target-container={target}", "--limit-inflight=-1", "{tree}"], 2, "--limit-inflight '-1'"),
+    "container not named": (["--actor=file", "{tree}"], 2, "--target-container is missing"),
+    "bucket not named": (["{tree}"], 2, "--target-container is missing"),
+    "container missing": (["--actor=file", "--target-container=/no/such/target", "{tree}"], 1, "/no/such/target is not a directory"),
+    "into itself": (["--actor=file", "--target-container={tree}", "{tree}"], 2, "lie in one another"),
+    "bad name": (["--actor=file", "--target-container={target}", "--name=a b", "{tree}"], 2, "--name 'a b'"),
+    "no such file": (["--config=/no/such/file", "{tree}"], 2, "configuration file /no/such/file"),
+    "broker down": (
+        ["--actor=file", "--target-container={target}", "--broker=redis://127.0.0.1:1/0", "{tree}"], 1,
+        "broker redis://127.0.0.1:1/0 does not answer",
+    ),
+    "broker is none": (["--actor=file", "--target-container={target}", "--broker=http://x/", "{tree}"], 2, "broker http://x/"),
+    "state directory not writable": (
+        ["--actor=file", "--target-container={target}", "--state-dir=/proc/nowhere", "{tree}"], 1, "state directory /proc/nowhere",
+    ),
+    "prefix without a slash inside": (
+        ["--actor=file", "--target-container={target}", "--source-prefix={tree}/a", "{tree}"], 2, "ends inside",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_is_one_clear_line_and_the_documented_exit_code(case: str, commands: Commands, tree: Path, target: Path) -> None:
+    options, code, said = BAD_INPUT[case]
+
+    done = commands.run("autosync", *(option.format(tree=tree, target=target) for option in options))
+
+    assert_one_line(done, code, said)
+    assert list(target.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("actor = ", "mirror.toml"),
+        ("colour = 1", "no option 'colour'"),
+        ('threads = "many"', "--threads"),
+        ("name = '\udcff'", "mirror.toml"),
+    ],
+)
+def test_a_bad_configuration_file_is_one_clear_line(content: str, said: str, commands: Commands, tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "mirror.toml").write_text(content, encoding="utf-8", errors="surrogateescape")
+
+    done = commands.run("autosync", f"--config={tmp_path / 'mirror.toml'}", "--actor=file", f"--target-container={tmp_path}", str(tree))
+
+    assert_one_line(done, 2, said)
+
+
+@pytest.mark.parametrize("name", ["a:b", "a,b", ".x", "x" * 201])
+def test_a_queue_whose_name_celery_would_read_otherwise_is_refused(name: str, commands: Commands, tree: Path) -> None:
+    done = commands.run("autosync-watch", "--actor=file", f"--target-container={tree}-copy", f"--queue={name}", str(tree))
+
+    assert_one_line(done, 2, "autosync-watch: --queue")
+
+
+@pytest.mark.parametrize(("line", "said"), [("pattern = 1", "no list of tables"), ("[[pattern]]\nmatch = '('", "no regular expression")])
+def test_a_pattern_of_headers_that_cannot_be_used_is_one_clear_line(line: str, said: str, commands: Commands, tree: Path) -> None:
+    config = tree.parent / "mirror.toml"
+    config.write_text(f'target-container = "x"\n{line}\n')
+
+    assert_one_line(commands.run("autosync", f"--config={config}", str(tree)), 2, said)
+
+
+@pytest.mark.parametrize("given", ["short", "@/does/not/exist"])
+def test_a_signing_key_that_cannot_be_used_is_one_clear_line(given: str, commands: Commands, tree: Path) -> None:
+    target = ["--actor=file", f"--target-container={tree}-copy"]
+
+    assert_one_line(commands.run("autosync-watch", *target, f"--signing-key={given}", str(tree)), 2, "signing")
+    assert_one_line(commands.prepare_worker(AUTOSYNC_SIGNING_KEY=given), 1, "signing")
+
+
+# Several targets
+
+
+def written(tree: Path, *tables: str, **above: object) -> Path:
+    """A configuration file with these tables."""
+    lines = [f"paths = [{json.dumps(str(tree))}]", f"source-prefix = {json.dumps(f'{tree}/')}"]
+    lines += [f"{name.replace('_', '-')} = {json.dumps(value)}" for name, value in above.items()]
+    path = tree.parent / "targets.toml"
+    path.write_text("\n".join([*lines, *(f"[[target]]\n{table}" for table in tables)]))
+    return path
+
+
+def to_directory(path: Path, *more: str, name: str = "directory") -> str:
+    return "\n".join([f'name = "{name}"', 'actor = "file"', f"target-container = {json.dumps(str(path))}", *more])
+
+
+BAD_TABLES = {
+    "an option that there is not": (['actor = "file"\nnonsense = 1'], "target 1: there is no option 'nonsense'; see --help"),
+    "an option of another actor": (['actor = "file"\nregion = "x"'], "target 1: there is no option 'region'"),
+    "what holds for all": (['actor = "file"\nsettle = 1'], "target 1: 'settle' holds for all targets; write it above the tables"),
+    "no such actor": (['actor = "nope"'], "target 1: there is no actor 'nope'"),
+    "no container": (['name = "a"\nactor = "file"'], "target 1: --target-container is missing; name the directory to copy into"),
+    "a wrong value": (['actor = "file"\ntarget-container = "/tmp"\nthreads = "many"'], "target 1: Invalid value for '--threads'"),
+    "a wrong flag": (['actor = "file"\ntarget-container = "/tmp"\ndelete = "no"'], "target 1: 'delete' is true or false"),
+    "the second": (['actor = "file"\ntarget-container = "/usr"', 'actor = "file"\nx = 1'], "target 2: there is no option 'x'"),
+    "twins": (['actor = "file"\ntarget-container = "/usr"'] * 2, "two targets have the name file-usr-"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_TABLES)
+def test_a_table_that_cannot_be_used_is_one_clear_line(case: str, commands: Commands, tree: Path) -> None:
+    tables, said = BAD_TABLES[case]
+
+    assert_one_line(commands.run("autosync", f"--config={written(tree, *tables)}"), 2, said)
+
+
+def test_a_name_for_all_that_is_no_name_is_one_clear_line(commands: Commands, tree: Path, target: Path) -> None:
+    done = commands.run("autosync", f"--config={written(tree, to_directory(target), name='../up')}", "--once")
+
+    assert_one_line(done, 2, "--name '../up' cannot be used")
+
+
+def test_what_is_no_list_of_tables_is_one_clear_line(commands: Commands, tree: Path) -> None:
+    done = commands.run("autosync", f"--config={written(tree, target='x')}")
+
+    assert_one_line(done, 2, "'target' is not a list of tables; write [[target]]")
+
+
+def test_what_the_command_line_says_holds_for_all_targets_but_not_against_their_tables(
+    commands: Commands, tree: Path, target: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "second").mkdir()
+    config = written(tree, to_directory(target), to_directory(tmp_path / "second", 'target-prefix = "own/"', name="second"))
+
+    lines = dry(commands, f"--config={config}", "--target-prefix=given/", "--source-filter=.*/1$")
+
+    assert lines == ["directory:", "upload given/1", "second:", "upload own/1"]
+
+
+# Settings of workers
+
+BAD_SETTINGS = {
+    "broker_url = 1": "broker_url must be a string",
+    "1/0": "ZeroDivisionError",
+    "x = (": "celeryconfig.py, line 1",
+    "import no_such_module": "there is no module 'no_such_module'",
+    "autosync_sources = '/srv'": "autosync_sources must be a list",
+    "autosync_sources = ['srv']": "'srv' is not an absolute path",
+    "autosync_queues = [1]": "autosync_queues must be a list",
+    "broker_use_ssl = {'ssl_cert_reqs': 'none'}": "write broker_url = 'rediss://",
+}
+
+
+@pytest.mark.parametrize("content", BAD_SETTINGS)
+def test_a_broken_celeryconfig_is_one_clear_line(content: str, commands: Commands, tmp_path: Path) -> None:
+    (tmp_path / "celeryconfig.py").write_text(content)
+
+    assert_one_line(commands.prepare_worker(), 1, BAD_SETTINGS[content])
+
+
+# Commands in the process of a test
+
+
+def process_state() -> dict[str, object]:
+    root, ours = logging.getLogger(), logging.getLogger("autosync")
+    return {
+        "environment": dict(os.environ),
+        "current directory": os.getcwd(),
+        "words": sys.argv,
+        "search path": sys.path[:],
+        "streams": (sys.stdin, sys.stdout, sys.stderr),
+        "a user's module": "own" in sys.modules,
+        "logging": (root.level, root.handlers[:], ours.level, ours.handlers[:], logging.getLogger("boto3").level),
+        "signals": (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)),
+        "garbage": (gc.isenabled(), gc.get_freeze_count()),
+        "open files": resource.getrlimit(resource.RLIMIT_NOFILE),
+        "warnings": warnings.filters[:],
+        "threads": threading.enumerate(),
+    }
+
+
+@pytest.fixture
+def fewer_files() -> Iterator[None]:
+    """As in a shell: a command that begins raises this limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, hard - 1), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("fewer_files")
+def test_a_command_in_the_process_of_a_test_leaves_nothing_behind(commands: Commands, tree: Path, target: Path, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text("from autosync.actors.file import FileActor\n\nclass Own(FileActor):\n    pass\n")
+    options = ["--once", "-v", "--actor=own.Own", f"--target-container={target}", "--broker=redis://127.0.0.1:1/0", str(tree)]
+    before = process_state()
+
+    done = commands.run("autosync", *options, AUTOSYNC_LOG_FORMAT="json")
+
+    assert_one_line(done, 1, "does not answer")
+    assert process_state() == before
