@@ -9,6 +9,7 @@ import shlex
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from autosync.celery import Loader
 from autosync.errors import Exit
 from autosync.settings import DEFAULTS
 from lab import ROOT
+from lab.commands import Commands
 from lab.programs import BIN, Programs
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -34,13 +36,18 @@ COMMANDS = ("autosync", "autosync-watch")
 MYSTUFF = ("1", "a/2", "a/b/3", "c/4")
 
 
+def help_of(commands: Commands, *words: str) -> str:
+    done = commands.run(*words, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
 @pytest.fixture(scope="module")
-def helped() -> dict[str, set[str]]:
+def helped(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     """The long options of each command, as its --help lists them for each kind of target."""
-    found = {}
+    commands, found = Commands(tmp_path_factory.mktemp("help")), {}
     for command in COMMANDS:
-        words = [[str(BIN / command), f"--actor={name}", "--help"] for name in short_names()]
-        text = "".join(subprocess.run(one, capture_output=True, text=True, check=True).stdout for one in words)
+        text = "".join(help_of(commands, command, f"--actor={name}") for name in short_names())
         lines = [line for line in text.splitlines() if re.match(r"  (-\w, )?--", line)]
         found[command] = {option for line in lines for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", line.split("   ")[0])}
         assert {"--actor", "--once", "--help"} <= found[command]
@@ -73,21 +80,20 @@ def written_options(text: str) -> Iterator[tuple[str, str]]:
                 yield (program if program in COMMANDS else "autosync"), word.partition("=")[0].replace("_", "-")
 
 
-def test_each_command_of_the_control_and_its_options_are_on_its_page() -> None:
+def test_each_command_of_the_control_and_its_options_are_on_its_page(commands: Commands) -> None:
     page = (ROOT / "docs" / "control.md").read_text(encoding="utf-8")
-    listed = subprocess.run([str(BIN / "autosync-ctl"), "--help"], capture_output=True, text=True, check=True).stdout
-    commands = re.findall(r"^  ([a-z]+) ", listed.partition("Commands:")[2], re.MULTILINE)
-    assert len(commands) > 8
+    listed = help_of(commands, "autosync-ctl")
+    names = re.findall(r"^  ([a-z]+) ", listed.partition("Commands:")[2], re.MULTILINE)
+    assert len(names) > 8
     lines = re.findall(r"^\| (`.*)", page.partition("| command |")[2].partition("\n\n")[0], re.MULTILINE)
     rows = {command: line for line in lines for command in re.findall(r"`([a-z]+)[` ]", line.split(" | ")[0])}
 
-    assert sorted(rows) == sorted(commands)
+    assert sorted(rows) == sorted(names)
     for option in re.findall(r"^  (--[a-z-]+)", listed, re.MULTILINE):
         assert option in ("--version",) or f"`{option} " in page, option
-    for command in commands:
-        said = subprocess.run([str(BIN / "autosync-ctl"), command, "--help"], capture_output=True, text=True, check=True).stdout
-        for option in re.findall(r"^  (--[a-z-]+)", said, re.MULTILINE):
-            assert option in ("--json", "--all", "--help") or option in rows[command], (command, option)
+    for name in names:
+        for option in re.findall(r"^  (--[a-z-]+)", help_of(commands, "autosync-ctl", name), re.MULTILINE):
+            assert option in ("--json", "--all", "--help") or option in rows[name], (name, option)
 
 
 @pytest.mark.parametrize("text", [README, SETTINGS], ids=["README.md", "docs/settings.md"])
@@ -99,7 +105,7 @@ def test_every_option_that_is_shown_exists(text: str, helped: dict[str, set[str]
 
 
 @pytest.mark.parametrize(("command", "keys", "complete"), key_rows(), ids=[row[0] for row in key_rows()])
-def test_the_key_table_is_right(command: str, keys: list[str], complete: bool, programs: Programs, tmp_path: Path) -> None:
+def test_the_key_table_is_right(command: str, keys: list[str], complete: bool, commands: Commands, tmp_path: Path) -> None:
     here, target = tmp_path / "home" / "adeprince", tmp_path / "target"
     target.mkdir()
     for name in MYSTUFF:
@@ -107,9 +113,10 @@ def test_the_key_table_is_right(command: str, keys: list[str], complete: bool, p
         (here / "mystuff" / name).write_text(name)
     moved = command.replace("/home/", f"{tmp_path}/home/")
     expected = [key.replace("/home/", f"{tmp_path}/home/", 1) for key in keys]
-    script = f'cd "{here}" && exec "{BIN}/"{moved} --dry-run --actor=file --target-container="{target}"'
+    script = f'cd "{here}" && printf "%s\\0" "$PWD" {moved}'
+    here_as_shown, *words = subprocess.check_output(["sh", "-c", script], text=True).split("\0")[:-1]
 
-    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
+    done = commands.run(*words, "--dry-run", "--actor=file", f"--target-container={target}", cwd=here, PWD=here_as_shown)
 
     assert done.returncode == 0, done.stderr
     got = [line.removeprefix("upload ") for line in done.stdout.splitlines()]
@@ -214,6 +221,8 @@ def test_the_actor_of_the_docs_mirrors_and_is_held_to_the_contract(programs: Pro
     actor, contract = blocks(page, "python")
     (tmp_path / "database_actor.py").write_text(actor)
     (tmp_path / "test_database_actor.py").write_text(contract)
+    # A database gives all keys in one page.
+    (tmp_path / "conftest.py").write_text("from autosync.testing import ActorContract\n\nActorContract.many = 120\n")
     photos = tmp_path / "photos"
     (photos / "may").mkdir(parents=True)
     (photos / "may" / "größe 100%.txt").write_text("one")
@@ -224,12 +233,15 @@ def test_the_actor_of_the_docs_mirrors_and_is_held_to_the_contract(programs: Pro
     with closing(sqlite3.connect(tmp_path / "copy.sqlite")) as database:
         assert database.execute("SELECT key, content FROM kept").fetchall() == [("may/größe 100%.txt".encode(), b"one")]
 
-    held = programs.run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_database_actor.py", timeout=110)
+    # SQLite calls fsync for each key that is sent, which takes no time in memory.
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as memory:
+        command = ["-m", "pytest", "-q", "-p", "no:cacheprovider", f"--basetemp={memory}/tests", "test_database_actor.py"]
+        held = programs.run("python", *command, timeout=110)
     assert held.returncode == 0, held.stdout[-3000:]
     assert int(re.search(r"(\d+) passed", held.stdout)[1]) > 20  # type: ignore[index]
 
 
-def test_the_toml_example_is_accepted(programs: Programs, tmp_path: Path) -> None:
+def test_the_toml_example_is_accepted(commands: Commands, tmp_path: Path) -> None:
     for block in [*blocks(README, "toml"), *blocks(SETTINGS, "toml")]:
         (tmp_path / "mirror.toml").write_text(block.replace("/srv/photos", str(tmp_path)))
         (tmp_path / "my-bucket").mkdir(exist_ok=True)
@@ -238,7 +250,7 @@ def test_the_toml_example_is_accepted(programs: Programs, tmp_path: Path) -> Non
         is_s3 = "[[pattern]]" in block
         given = ["--endpoint-url=http://127.0.0.1:9"] if is_s3 else ["--actor=file"]
 
-        done = programs.run("autosync", "--config", "mirror.toml", *given, "--dry-run", *paths)
+        done = commands.run("autosync", "--config", "mirror.toml", *given, "--dry-run", *paths)
 
         # Each is said after all options were read and understood.
         assert ("bucket my-bucket at http://127.0.0.1:9" if is_s3 else "lie in one another") in done.stderr, done.stderr
@@ -298,7 +310,7 @@ def test_the_repositorys_celeryconfig_loads_and_repeats_the_defaults(monkeypatch
     assert set(settings) - set(DEFAULTS) == {"task_queues", "task_default_queue"}
 
 
-def test_the_compose_file_is_a_fleet() -> None:
+def test_the_compose_file_is_a_fleet(commands: Commands) -> None:
     fleet = yaml.safe_load((ROOT / "docker" / "compose.yml").read_text(encoding="utf-8"))
     services = fleet["services"]
 
@@ -311,9 +323,10 @@ def test_the_compose_file_is_a_fleet() -> None:
         mounted = [volume.partition(":")[0] for volume in service.get("volumes", ())]
         assert all(name in fleet["volumes"] or name.startswith("$") for name in mounted)
     watch = services["watch"]["entrypoint"] + services["watch"]["command"]
-    environ = {**os.environ, **services["watch"]["environment"]}
-    done = subprocess.run([str(BIN / watch[0]), *watch[1:-1], str(ROOT)], capture_output=True, text=True, check=False, env={
-        **environ, "AUTOSYNC_ENDPOINT_URL": "http://127.0.0.1:9", "AUTOSYNC_BROKER": "redis://127.0.0.1:9/0",
-    })  # fmt: skip
-    assert done.returncode == Exit.FAILED  # all options are understood; then the S3 server does not answer
+    environ = services["watch"]["environment"] | {
+        "AUTOSYNC_ENDPOINT_URL": "http://127.0.0.1:9", "AUTOSYNC_BROKER": "redis://127.0.0.1:9/0",
+    }  # fmt: skip
+    done = commands.run(*watch[:-1], "--dry-run", str(ROOT / "docs"), **environ)
+    # All options are understood; then the S3 server does not answer.
+    assert (done.returncode, "at http://127.0.0.1:9" in done.stderr) == (Exit.FAILED, True), done.stderr
     compile(services["bucket"]["command"][0], "bucket", "exec")
