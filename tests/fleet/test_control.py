@@ -17,21 +17,22 @@ from prometheus_client.parser import text_string_to_metric_families
 from autosync.ledger import UNKNOWN, Deed, Ledger, Outcome, connect, mirror_names
 from lab import ROOT
 from lab.buckets import Bucket, equal_soon, on_disk
+from lab.commands import Commands
 from lab.ports import free_port
 from lab.programs import Program, Programs
 from lab.servers import Valkey, wait_until
 
 
 class Operator:
-    """Runs autosync-ctl."""
+    """Runs autosync-ctl: in this process, or, with `Programs`, in one of its own, as one test of each exit code does."""
 
-    def __init__(self, programs: Programs, *options: str) -> None:
-        self._programs = programs
+    def __init__(self, commands: Commands | Programs, *options: str) -> None:
+        self._commands = commands
         self._options = options
 
     def runs(self, *words: str, code: int = 0, **environ: str) -> str:
         """What a command says; on stderr, if it is to fail."""
-        done = self._programs.run("autosync-ctl", *self._options, *words, **environ)
+        done = self._commands.run("autosync-ctl", *self._options, *words, **environ)
         assert "Traceback" not in done.stderr
         assert done.returncode == code, done.stderr + done.stdout
         return done.stdout if code in (0, 3) else done.stderr
@@ -58,15 +59,17 @@ def one_host(programs: Programs, bucket: Bucket, tree: Path, state: Path) -> Pro
 
 
 @pytest.fixture
-def operator(programs: Programs, state: Path) -> Operator:
-    return Operator(programs, f"--state-dir={state}")
+def operator(commands: Commands, state: Path) -> Operator:
+    return Operator(commands, f"--state-dir={state}")
 
 
-def test_what_an_autosync_with_a_broker_of_its_own_does_is_seen(one_host: Program, operator: Operator, bucket: Bucket, tree: Path) -> None:
+def test_what_an_autosync_with_a_broker_of_its_own_does_is_seen(
+    programs: Programs, state: Path, one_host: Program, operator: Operator, bucket: Bucket, tree: Path
+) -> None:
     wait_until(lambda: operator.status()["last_equal_look"], 30, "the first look is through", pause=0.2)
 
     found = operator.status()
-    told = operator.runs("status")
+    told = Operator(programs, f"--state-dir={state}").runs("status")
 
     assert (found["mirror"], found["files"], found["bytes"], found["dirty"], found["failed"]) == ("desk", 1, 5, 0, 0)
     assert found["kept_by"]["pid"] == one_host.pid
@@ -219,10 +222,10 @@ def test_why_tells_what_is_known_of_a_key(one_host: Program, operator: Operator,
     assert "seen as     5 B, changed " in said
 
 
-def test_failed_keys_are_shown_and_tried_again(programs: Programs, broker: str, bucket: Bucket, tree: Path) -> None:
+def test_failed_keys_are_shown_and_tried_again(programs: Programs, commands: Commands, broker: str, bucket: Bucket, tree: Path) -> None:
     (tree / "a").write_text("a")
     (tree / "b").write_text("b")
-    operator = Operator(programs, f"--broker={broker}")
+    operator = Operator(commands, f"--broker={broker}")
     options = [f"--broker={broker}", *bucket.options(), f"--source-prefix={tree}/", "--name=fleet", "--attempts=1", str(tree)]
     box = programs.worker(broker=broker, AUTOSYNC_SOURCES="[]")
     assert programs.run("autosync-watch", "--once", *options).returncode == 3
@@ -248,8 +251,8 @@ def test_failed_keys_are_shown_and_tried_again(programs: Programs, broker: str, 
     assert re.search(r"sent 1 B +\d{4}.* by \S+\n +try 1 failed ", operator.runs("why", "a"))
 
 
-def test_limits_are_shown_and_changed(programs: Programs, one_host: Program, state: Path, bucket: Bucket, tree: Path) -> None:
-    operator = Operator(programs, f"--state-dir={state}")
+def test_limits_are_shown_and_changed(commands: Commands, one_host: Program, state: Path, bucket: Bucket, tree: Path) -> None:
+    operator = Operator(commands, f"--state-dir={state}")
     assert operator.runs("limit") == "desk: requests none, bandwidth none, inflight none\n"
     assert "  limits " not in operator.runs("status")
 
@@ -266,8 +269,8 @@ def test_limits_are_shown_and_changed(programs: Programs, one_host: Program, sta
     equal_soon(bucket, tree, "nobody waits for the old limit", 10)
 
 
-def test_several_mirrors_are_told_apart_by_name(programs: Programs, broker: str, tmp_path: Path) -> None:
-    operator = Operator(programs, f"--broker={broker}")
+def test_several_mirrors_are_told_apart_by_name(programs: Programs, commands: Commands, broker: str, tmp_path: Path) -> None:
+    operator = Operator(commands, f"--broker={broker}")
     (tmp_path / "to").mkdir()
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
@@ -288,9 +291,9 @@ def test_a_mirror_that_is_kept_is_not_forgotten(one_host: Program, operator: Ope
     assert "mirror desk is kept by an autosync that runs" in operator.runs("--name=desk", "forget", code=1)
 
 
-def test_without_a_mirror_it_says_what_to_do(programs: Programs, operator: Operator, broker: str) -> None:
+def test_without_a_mirror_it_says_what_to_do(programs: Programs, commands: Commands, operator: Operator, broker: str) -> None:
     assert "see that its autosync runs, or name its broker with --broker" in operator.runs("status", code=1)
-    assert "no mirror was found at" in Operator(programs, f"--broker={broker}").runs("status", code=1)
+    assert "no mirror was found at" in Operator(commands, f"--broker={broker}").runs("status", code=1)
     gone = Operator(programs, "--broker=redis://:secret@127.0.0.1:1/0").runs("status", code=1)
     assert "broker at 127.0.0.1:1" in gone
     assert "secret" not in gone
@@ -387,8 +390,8 @@ def test_the_dashboard_shows_what_there_is(programs: Programs, broker: str) -> N
     assert {name for name in families if f"`{name}`" not in page} == set()
 
 
-def test_an_exporter_that_cannot_listen_says_so(programs: Programs, broker: str) -> None:
-    operator = Operator(programs, f"--broker={broker}")
+def test_an_exporter_that_cannot_listen_says_so(commands: Commands, broker: str) -> None:
+    operator = Operator(commands, f"--broker={broker}")
 
     assert "write HOST:PORT" in operator.runs("export", "--listen=here", code=2)
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -226,7 +226,7 @@ def test_no_secret_is_told_anywhere(
         wait_until(lambda: "more" in bucket.sizes(), 60, "all goes on", pause=0.1)
         told += [command_lines(), everything(locked.client())]
     assert [program.poll() for program in (*boxes, *watchers, flower)] == [None] * 5
-    programs.end()
+    programs.stop()
     said = [program.said() for program in (*boxes, *watchers, flower)]
     assert all(said[:4])
     assert "debug" in said[1]
