@@ -117,25 +117,39 @@ class Keeping:
 
     # Start
 
-    def begin(self, stop: threading.Event, ends: ExitStack) -> None:
-        """Take the mirror's place, and publish its definition.
+    def begin(self, stop: threading.Event) -> bool:
+        """Take the mirror's place, and publish its definition. Can be repeated after a BrokerError, as long as no worker has begun.
 
         Args:
             stop: ends the waiting for the place.
-            ends: is given what is to be done in the end.
+
+        Returns:
+            Whether the place was taken; False if `stop` was set first.
 
         Raises:
             StartError: another process keeps this mirror.
             BrokerError: the broker does not answer.
         """
-        self._place.take(stop)
-        ends.callback(self._publisher.close)
-        ends.callback(self._place.leave)
+        if not self._place.take(stop):
+            return False
         self._ledger.set_limits(self._run.limits)
         self._register(self._mirror)
         if self._host and self._host.is_alone:
             self._ledger.forfeit("")  # whoever held these died together with the autosync before this one
         self._before = self._place.look()
+        return True
+
+    def mark_unfinished(self) -> bool:
+        """Mark what the autosync before this one left failed or unfinished. Can be repeated after a BrokerError. Returns True.
+
+        Raises:
+            BrokerError: the broker does not answer.
+        """
+        if self._host:
+            self._feed.on_work = self._host.begin
+        self._again_failed()
+        self._again_unfinished()
+        return True
 
     def _register(self, mirror: Mirror) -> None:
         """Publish the definition. All or nothing: where the broker goes away in between, the next tick finds what is to be done undone."""
@@ -163,10 +177,6 @@ class Keeping:
             self._publisher.prepare()
             self._feed.on_link = watcher.look_into
         ends.callback(self._feed.close, 2.0)
-        if self._host:
-            self._feed.on_work = self._host.begin
-        self._again_failed()
-        self._again_unfinished()
         self._feed.start()
         if watcher:
             log.info("keeping %s equal to %s", self._mirror.name, ", ".join(source.path for source in self._keys.sources))
@@ -396,6 +406,11 @@ class Keeping:
             return False
 
     # End
+
+    def leave(self) -> None:
+        """Give the mirror's place up, and close the connections."""
+        self._place.leave()
+        self._publisher.close()
 
     def close(self, patience: float, *, finished: bool) -> None:
         """Send what was seen.

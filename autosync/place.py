@@ -32,11 +32,14 @@ class Place:
         self._boot = boot
         self._who = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "boot": boot, "started": time.time()})
 
-    def take(self, stop: threading.Event) -> None:
+    def take(self, stop: threading.Event) -> bool:
         """Take the place. One whose holder is dead on this host is free; elsewhere, one that is not renewed becomes free.
 
         Args:
             stop: ends the waiting.
+
+        Returns:
+            Whether the place was taken; False if `stop` was set first.
 
         Raises:
             StartError: another process holds it.
@@ -47,7 +50,7 @@ class Place:
         while True:
             holder = _told(self._ledger.guard(self._who).holder)
             if holder == _told(self._who):
-                return
+                return True
             if self._is_dead(holder):
                 self._ledger.leave(json.dumps(holder))
                 continue
@@ -60,7 +63,7 @@ class Place:
                 )
             left_before = place[1] if place else None
             if stop.wait(_PAUSE):
-                raise StartError("interrupted while waiting for the mirror to become free")
+                return False
 
     def keep(self, told: Mapping[str, int] | None = None) -> Standing:
         """Renew the place, and see how the mirror stands.

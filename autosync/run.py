@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from types import FrameType
 
@@ -27,6 +27,8 @@ _TICK = 1.0
 _SHORTEST_TICK, _ONCE_TICK, _ONCE_SHARE = 0.005, 0.05, 0.01
 #: How long the end waits until what was seen is in the target, in seconds.
 _DRAIN = 10.0
+#: How long the start waits for a broker that has answered before and went away, and how long between two tries, in seconds.
+_BROKER_PATIENCE, _BROKER_PAUSE = 30.0, 0.1
 
 
 class Signals:
@@ -87,7 +89,9 @@ class _Loop:
     def run(self) -> Exit:
         with ExitStack() as ends:
             for keeping in self._all:
-                keeping.begin(self._signals.stop, ends)
+                ends.callback(keeping.leave)
+                if not self._begin(keeping):
+                    return Exit.INTERRUPTED if self._once or self._signals.number == signal.SIGINT else Exit.DONE
             self._start(ends)
             finished = self._loop()
             self._status.clear()
@@ -98,6 +102,38 @@ class _Loop:
         for error in self._failed.values():
             raise error
         return max(codes)
+
+    def _begin(self, keeping: Keeping) -> bool:
+        """Whether it has begun; False if a signal came first."""
+        stop = self._signals.stop
+        return self._with_broker(lambda: keeping.begin(stop)) and self._with_broker(keeping.mark_unfinished)
+
+    def _with_broker(self, step: Callable[[], bool]) -> bool:
+        """Do a step of the start, again if the broker goes away during it. An embedded broker that has died is started by this thread only.
+
+        Returns:
+            What the step returns; False if a signal came first.
+
+        Raises:
+            BrokerRefused: the broker refuses this program.
+            BrokerError: the broker has not answered for `_BROKER_PATIENCE`.
+        """
+        until = time.monotonic() + _BROKER_PATIENCE
+        is_first = True
+        while True:
+            try:
+                return step()
+            except BrokerRefused:
+                raise
+            except BrokerError as error:
+                if time.monotonic() > until:
+                    raise
+                if is_first:
+                    log.warning("%s; it is tried again", error)
+                is_first = False
+            self._tend_children()
+            if self._signals.stop.wait(_BROKER_PAUSE):
+                return False
 
     def _start(self, ends: ExitStack) -> None:
         if not self._once:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from autosync.actor import Actor
-from autosync.errors import BrokerError
+from autosync.errors import BrokerError, StartError
 from autosync.feed import FinishedLook, Stopped
 from autosync.host import boot_id
 from autosync.keeping import Keeping, Run
@@ -149,6 +152,37 @@ def test_a_broker_that_goes_away_in_the_middle_of_a_tick_does_not_hold_the_main_
     assert ledger.claim("w", keeping._version, ["a"]) == [Claim("a", 0, UNKNOWN, ("token",) if what == "unfinished" else ())]
     assert keeping._settle.take_look() is not None, "the rescan was not left out"
     assert keeping._next_rescan > time.monotonic() + 3000
+
+
+def test_a_signal_ends_the_waiting_for_a_place_that_another_host_has(keep: Callable[..., Keeping], broker: str) -> None:
+    keeping = keep()
+    holder = {**json.loads(keeping._place._who), "host": "elsewhere"}
+    connect(broker).set("autosync:{m}:watcher", json.dumps(holder), px=15_000)
+    stop = threading.Event()
+    stop.set()
+
+    assert not keeping.begin(stop)
+
+
+@pytest.mark.parametrize("alive", [False, True])
+def test_a_place_that_a_dead_process_has_again_since_the_broker_forgot_the_end_is_taken_back(
+    keep: Callable[..., Keeping], ledger: Ledger, broker: str, alive: bool
+) -> None:
+    """A broker that is killed may come back with the memory of seconds ago, when the autosync before this one had the place."""
+    keeping = keep()
+    keeping.tick()
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    holder = {**json.loads(keeping._place._who), "pid": os.getppid() if alive else ended.pid}
+    connect(broker).set("autosync:{m}:watcher", json.dumps(holder), px=15_000)
+    assert json.loads((ledger.place() or ("{}",))[0]) == holder
+
+    if alive:
+        with pytest.raises(StartError, match="taken over"):
+            keeping.tick()
+    else:
+        keeping.tick()
+        assert (ledger.place() or ("",))[0] == keeping._place._who
 
 
 def gone(*_: object) -> None:
