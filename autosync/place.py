@@ -76,8 +76,12 @@ class Place:
             BrokerError: the broker does not answer.
         """
         standing = self._ledger.guard(self._who, told)
-        if standing.holder != self._who:
+        holder = _told(standing.holder)
+        if standing.holder != self._who and self._is_dead(holder):  # a broker that was killed has come back with older memory
+            self._ledger.leave(standing.holder)
+            standing = self._ledger.guard(self._who, told)
             holder = _told(standing.holder)
+        if standing.holder != self._who:
             raise StartError(f"mirror {self._mirror} was taken over by process {holder.get('pid')} on {holder.get('host')}")
         return standing
 
