@@ -12,20 +12,41 @@ BENCH := .venv-bench
 INSTALLED := .venv-installed
 # More words for pytest: `make test ARGS="-k keys -x"`.
 ARGS ?=
+# How many tests run side by side. Half of their time is waiting, so there are more than processors.
+WORKERS ?= $(shell echo $$((2 * $$(nproc 2>/dev/null || echo 1))))
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test soak bench lint check lock clean
+.PHONY: help set-up demo test test-unit test-smoke test-all coverage soak bench lint check lock clean
 
 help: ## List what can be made
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1#\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'#' '{ printf "%-14s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1#\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'#' '{ printf "%-18s %s\n", $$1, $$2 }'
+
+set-up: $(READY) ## Make the environment that the other targets use (they make it themselves)
 
 demo: $(READY) ## Mirror a sample tree into a local S3 server, live (ONCE=1: end by itself)
 	@$(BIN)/python lab/demo.py
 
-test: $(READY) ## Run all tests (ARGS="..." for pytest)
+test: $(READY) ## Run what every change must pass: no server or one, one live run, one fleet (ARGS="..." for pytest)
+	@$(PYTEST) -m "unit or (servers and not targets) or smoke" $(ARGS)
+
+test-unit: $(READY) ## Run only the tests that need no server
+	@$(PYTEST) -m unit $(ARGS)
+
+test-smoke: $(READY) ## Run what differs between versions of Python: unit tests, one live run, one fleet
+	@$(PYTEST) -m "unit or smoke" $(ARGS)
+
+test-all: $(READY) ## Run all tests: also real programs, features of the kernel, fleets and their accidents
 	@$(BIN)/python -m lab.azurite
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(PYTEST) $(ARGS)
+
+coverage: $(READY) ## Run all tests, and print the branches that they run, by folder and by promise
+	@$(BIN)/python -m lab.azurite
+	@$(BIN)/python -m coverage erase
+	@$(BIN)/python -m coverage run -m pytest -n $(WORKERS) $(ARGS)
+	@$(BIN)/python -m coverage combine --quiet
+	@$(BIN)/python -m lab.coverage
 
 soak: $(READY) ## Random operations and accidents for some minutes (SEED=7 OPERATIONS=4000)
 	@$(BIN)/python -W ignore lab/soak.py
@@ -42,37 +63,46 @@ lint: $(READY) ## Check the code: ruff, mypy
 
 check: lint test ## Run lint and test
 
+# $(call install,PYTHON,WORDS): install into the environment of a Python, by uv in its pinned version. It is five times as quick as pip and
+# shows how far it is, but reads none of pip's configuration; where it finds no packages, pip is asked.
+PIP := -m pip --disable-pip-version-check --quiet --no-input
+define install
+{ $(1) -m uv --version >/dev/null 2>&1 || $(1) $(PIP) install "$$(grep '^uv==' $(LOCK))"; } && \
+	{ $(1) -m uv pip install --python $(1) $(2) || $(1) $(PIP) install $(2); }
+endef
+
 # The environment is made anew when one of the two files changes; .ready is written last, so one that is half made does not count.
 $(READY): $(LOCK) pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo 'autosync needs Python 3.11 or later: there is no $(PYTHON); say make PYTHON=/path/to/python3' >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "autosync needs Python 3.11 or later: $(PYTHON) is $$($(PYTHON) -V 2>&1); say make PYTHON=/path/to/python3" >&2; exit 1; }
-	@echo 'Setting up $(VENV) with '"$$($(PYTHON) -V)"'; this takes a minute, once.'
+	@echo 'Setting up $(VENV) with '"$$($(PYTHON) -V)"'; this takes a minute at most, once.'
 	@$(PYTHON) -m venv --clear $(VENV)
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --requirement $(LOCK)
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@echo 'Installing packages: uv, and then what requirements-dev.txt lists.'
+	@$(call install,$(BIN)/python,--requirement $(LOCK))
+	@$(call install,$(BIN)/python,--no-deps --no-build-isolation --editable .)
 	@touch $@
 
 $(BENCH)/.ready: requirements-bench.txt
 	@echo 'Setting up $(BENCH) with the tools to compare with; this takes a minute, once.'
 	@$(PYTHON) -m venv --clear $(BENCH)
-	@$(BENCH)/bin/python -m pip install -qq --disable-pip-version-check --requirement requirements-bench.txt
+	@$(call install,$(BENCH)/bin/python,--requirement requirements-bench.txt)
 	@touch $@
 
 $(INSTALLED)/.ready: $(LOCK) pyproject.toml
 	@echo 'Setting up $(INSTALLED) with autosync as `pip install .` does it.'
 	@$(PYTHON) -m venv --clear $(INSTALLED)
 	@rm -rf build
-	@$(INSTALLED)/bin/python -m pip install -qq --disable-pip-version-check --constraint $(LOCK) .
+	@$(call install,$(INSTALLED)/bin/python,--constraint $(LOCK) .)
 	@touch $@
 
 lock: ## Choose the newest versions again and pin them in requirements-dev.txt
 	@$(PYTHON) -m venv .venv-lock
-	@.venv-lock/bin/python -m pip install -qq --disable-pip-version-check --upgrade uv
+	@.venv-lock/bin/python $(PIP) install --upgrade uv
 	@.venv-lock/bin/uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 --upgrade --quiet \
 		--no-config --no-header --no-annotate --no-emit-index-url --no-emit-find-links --output-file $(LOCK)
 	@echo 'Written: $(LOCK). Now: make check'
 
 clean: ## Remove what was made here
-	rm -rf .venv .venv-* .azurite .demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* .azurite .demo .coverage .coverage.* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
