@@ -31,7 +31,7 @@ from lab.swift import Swift
 FOLDERS = ("fleet", "programs", "servers", "unit")
 #: Files of which one worker of pytest-xdist runs all tests: their server takes seconds to start, or they share an interpreter.
 ONE_WORKER = frozenset(
-    f"test_{name}.py" for name in ("apart", "azure", "first_listing", "gcs", "machine", "processes", "swift", "swift_fleet")
+    f"test_{name}.py" for name in ("apart", "azure", "first_listing", "gcs", "installed", "machine", "processes", "swift", "swift_fleet")
 )  # fmt: skip
 
 

@@ -1,12 +1,11 @@
-"""`pip install .` into an empty environment brings all that autosync needs. In the environment of the tests there is more than that."""
+"""What `pip install .` brings is all that autosync needs. In the environment of the tests there is more than that."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
-import sys
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 
 from lab import ROOT
 from lab.buckets import Bucket, on_disk
+from lab.installed import Installed
 
 #: Every module of the package that is installed there: how many there are, and what those lack that cannot be imported.
 IMPORT_ALL = """
@@ -39,27 +39,24 @@ EXTRA = {
 }
 
 
+#: Why each actor of an extra cannot be loaded.
+LOAD_EXTRAS = """
+import json, sys
+from autosync.actors import load
+from autosync.errors import ConfigurationError
+said = {}
+for name in sys.argv[1:]:
+    try:
+        load(name)
+    except ConfigurationError as error:
+        said[name] = str(error)
+print(json.dumps(said))
+"""
+
+
 @pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the programs of an installed autosync are."""
-    above = tmp_path_factory.mktemp("installed")
-    copy = above / "copy"
-    copy.mkdir()
-    for name in ("pyproject.toml", "README.md"):
-        shutil.copy(ROOT / name, copy)
-    shutil.copytree(ROOT / "autosync", copy / "autosync", ignore=shutil.ignore_patterns("__pycache__"))
-    subprocess.run([sys.executable, "-m", "venv", above / "venv"], check=True, timeout=300)
-    pip = [above / "venv" / "bin" / "python", "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
-    subprocess.run([*pip, "--constraint", ROOT / "requirements-dev.txt", copy], check=True, timeout=900)
-    return above / "venv" / "bin"
-
-
-def with_extras(programs: Path) -> None:
-    """Install what the extras bring, beside it."""
-    named = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    wanted = f"{programs.parent.parent / 'copy'}[{','.join(named)}]"
-    pip = [programs / "python", "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
-    subprocess.run([*pip, "--constraint", ROOT / "requirements-dev.txt", wanted], check=True, timeout=900)
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    return Installed(tmp_path_factory.mktemp("installed"))
 
 
 def said(*words: str | Path, environ: Mapping[str, str] | None = None, cwd: Path) -> str:
@@ -68,31 +65,34 @@ def said(*words: str | Path, environ: Mapping[str, str] | None = None, cwd: Path
     return done.stdout
 
 
-def test_each_module_finds_what_it_imports(programs: Path, tmp_path: Path) -> None:
+def test_each_module_finds_what_it_imports(installed: Installed, tmp_path: Path) -> None:
     count = len(list((ROOT / "autosync").rglob("*.py")))
 
-    found, lacking = json.loads(said(programs / "python", "-c", IMPORT_ALL, cwd=tmp_path))
+    found, lacking = json.loads(said(installed.bin / "python", "-c", IMPORT_ALL, cwd=tmp_path))
 
     assert found == count
     assert {name: what for name, what in lacking.items() if name.rpartition(".")[0] not in EXTRA} == EXTRA
 
 
-def test_a_tree_is_mirrored_from_there(programs: Path, bucket: Bucket, tmp_path: Path) -> None:
+def test_a_tree_is_mirrored_from_there(installed: Installed, bucket: Bucket, tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     shutil.copytree(ROOT / "autosync" / "ledger", tree)
     environ = {**bucket.server.environment(), "HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
 
-    said(programs / "autosync", "--once", *bucket.options(), f"--source-prefix={tree}/", tree, environ=environ, cwd=tmp_path)
+    said(installed.bin / "autosync", "--once", *bucket.options(), f"--source-prefix={tree}/", tree, environ=environ, cwd=tmp_path)
 
     assert bucket.sizes() == on_disk(tree)
 
 
-def test_an_extra_brings_what_it_is_named_for(programs: Path, tmp_path: Path) -> None:
-    for extra in ("azure", "gcs", "http", "swift"):
-        done = subprocess.run([programs / "autosync", f"--actor={extra}", tmp_path], capture_output=True, text=True, check=False)
-        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-        assert done.stderr.endswith(f"install it with: pip install 'autosync[{extra}]'\n")
+def test_an_extra_brings_what_it_is_named_for(installed: Installed, tmp_path: Path) -> None:
+    extras = ("azure", "gcs", "http", "swift")
+    refused = json.loads(said(installed.bin / "python", "-c", LOAD_EXTRAS, *extras, cwd=tmp_path))
 
-    with_extras(programs)
+    assert sorted(refused) == sorted(extras)
+    for extra in extras:
+        assert refused[extra].endswith(f"install it with: pip install 'autosync[{extra}]'")
+    done = subprocess.run([installed.bin / "autosync", "--actor=swift", tmp_path], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, f"autosync: {refused['swift']}\n")
 
-    assert json.loads(said(programs / "python", "-c", IMPORT_ALL, cwd=tmp_path))[1] == {}
+    with_extras = {**os.environ, "PYTHONPATH": str(installed.extras)}
+    assert json.loads(said(installed.bin / "python", "-c", IMPORT_ALL, environ=with_extras, cwd=tmp_path))[1] == {}
