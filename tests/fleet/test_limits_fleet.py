@@ -15,6 +15,7 @@ from autosync.rates import Limits
 from lab.buckets import Bucket, on_disk
 from lab.faults import Proxy
 from lab.programs import Programs
+from lab.rates import age_last_cut, steady_rate, steady_rate_of
 from lab.servers import Valkey, wait_until
 
 MEBI = 1 << 20
@@ -43,19 +44,20 @@ def sent(proxy: Proxy) -> list[float]:
     return sorted(one.began for one in proxy.requests if one.is_change and one.status // 100 == 2)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_fleet_keeps_to_its_limit(programs: Programs, broker: str, proxy: Proxy, tree: Path, watch: list[str], count: int) -> None:
-    for number in range(600):
+    for number in range(330):
         (tree / str(number)).write_text(str(number))
     boxes(programs, broker, tree, count)
 
-    programs.start(*watch, "--limit-requests=60/s")
+    programs.start(*watch, "--limit-requests=80/s")
 
-    wait_until(lambda: len(sent(proxy)) > 550, 60, "most are sent")
-    came = sent(proxy)[100:500]
-    assert len(came) / (came[-1] - came[0]) == pytest.approx(60, rel=0.05)
+    wait_until(lambda: len(sent(proxy)) > 300, 60, "most are sent")
+    assert steady_rate(sent(proxy)[40:300]) == pytest.approx(80, rel=0.05)
 
 
+@pytest.mark.alone
 def test_large_files_of_a_fleet_keep_to_its_bandwidth(
     programs: Programs, broker: str, bucket: Bucket, proxy: Proxy, tree: Path, watch: list[str]
 ) -> None:
@@ -64,26 +66,25 @@ def test_large_files_of_a_fleet_keep_to_its_bandwidth(
     for number in range(4):
         (tree / str(number)).write_bytes(bytes(5 * MEBI))
     boxes(programs, broker, tree, 2)
-    watcher = programs.start(*watch, "--limit-bandwidth=4MB/s")
-    passed: list[tuple[float, int]] = []
+    watcher = programs.start(*watch, "--limit-bandwidth=8MB/s")
+    passed: list[tuple[float, float]] = []
 
     def enough() -> bool:
-        puts = [one for one in list(proxy.requests) if one.method == "PUT"]
-        passed.append((time.monotonic(), sum(one.passed for one in puts)))
-        return passed[-1][1] > 28 * MEBI
+        amount = sum(one.passed for one in list(proxy.requests) if one.method == "PUT")
+        passed.append((amount, time.monotonic()))
+        return amount > 28 * MEBI
 
-    wait_until(enough, 60, "most of it has passed", pause=0.05)
-    begin, end = (next(one for one in passed if one[1] >= mark * MEBI) for mark in (4, 28))
-    assert (end[1] - begin[1]) / (end[0] - begin[0]) == pytest.approx(4e6, rel=0.08)
-    rates = [(later[1] - one[1]) / (later[0] - one[0]) for one, later in zip(passed, passed[20:], strict=False)]
-    assert max(rates) < 8e6, "in no second twice as much"
+    wait_until(enough, 60, "most of it has passed", pause=0.02)
+    steady = [point for point in passed if point[0] > 4 * MEBI]
+    assert steady_rate_of(steady) == pytest.approx(8e6, rel=0.08)
+    seconds = [[later for later in steady[number:] if later[1] < one[1] + 1] for number, one in enumerate(steady)]
+    assert max(points[-1][0] - points[0][0] for points in seconds) < 16e6, "in no second twice as much"
 
     Ledger(connect(broker), "m").set_limits(Limits())
     wait_until(lambda: bucket.sizes() == on_disk(tree), 30, "all of it")
     assert watcher.poll() is None
 
 
-@pytest.mark.timeout(240)
 def test_a_fleet_slows_down_for_an_overloaded_server_and_speeds_up_again_by_itself(
     programs: Programs, own_valkey: Valkey, bucket: Bucket, proxy: Proxy, tree: Path, watch: list[str]
 ) -> None:
@@ -107,15 +108,15 @@ def test_a_fleet_slows_down_for_an_overloaded_server_and_speeds_up_again_by_itse
         assert ledger.gate.pace().requests == 0
         proxy.overloaded = True
         wait_until(lambda: proxy.counts["503"] > 30, 30, "it refuses")
-        wait_until(lambda: 0 < ledger.gate.pace().requests < 60, 30, "the fleet knows")
-        begin = time.monotonic()
-        before = proxy.counts["503"]
-        time.sleep(4)
-        assert (proxy.counts["503"] - before) / (time.monotonic() - begin) < 60, "the whole fleet asks for less"
+        wait_until(lambda: 0 < ledger.gate.pace().requests < 30, 30, "the fleet knows")
+        begin, before = time.monotonic(), proxy.counts["503"]
+        wait_until(lambda: proxy.counts["503"] >= before + 30, 30, "it still refuses")
+        assert 30 / (time.monotonic() - begin) < 60, "the whole fleet asks for less"
         low = ledger.gate.pace().requests
         proxy.overloaded = False
-        wait_until(lambda: ledger.gate.pace().requests > 2 * low, 60, "it goes faster")
-        wait_until(lambda: ledger.gate.pace().requests == 0, 90, "and in the end as fast as before")
+        wait_until(lambda: ledger.gate.pace().requests > 1.5 * low, 60, "it goes faster")
+        age_last_cut(own_valkey.client(), "m", 60)  # the half minute that it takes is held in `test_gate.py`
+        wait_until(lambda: ledger.gate.pace().requests == 0, 30, "and in the end as fast as before")
     finally:
         stop.set()
         writer.join()

@@ -11,8 +11,8 @@ import redis
 
 from autosync.errors import BrokerError
 from autosync.ledger import Gate, Ledger, connect
-from autosync.ledger import gate as module
 from autosync.rates import Limits
+from lab.rates import age_last_cut
 from lab.servers import Valkey, wait_until
 
 MIRROR = "autosync:{m}:mirror"
@@ -120,8 +120,7 @@ def test_a_claim_says_whether_there_are_limits(ledger: Ledger) -> None:
 
 def later(client: redis.Redis, seconds: float) -> None:
     """As if the last cut had been so much longer ago."""
-    slow, before, at = client.hget(MIRROR, "slow").decode().split(" ")  # type: ignore[union-attr]
-    client.hset(MIRROR, "slow", f"{slow} {before} {float(at) - seconds * 1e6:.0f}")
+    age_last_cut(client, "m", seconds)
 
 
 def test_a_target_that_asks_for_fewer_requests_gets_half_and_then_more_again_by_and_by(gate: Gate, client: redis.Redis) -> None:
@@ -214,10 +213,9 @@ def test_whoever_is_next_is_woken(gate: Gate) -> None:
     assert gate.take("two", ["b"]) == 1
 
 
-def test_places_of_a_process_that_was_killed_come_back(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_places_of_a_process_that_was_killed_come_back(gate: Gate) -> None:
     gate.set_limits(Limits(inflight=1))
-    monkeypatch.setattr(module, "_LEASE", 0.05)
-    gate.take("dead", ["a"])
+    gate.take("dead", ["a"], lease=0.05)
     wait_until(lambda: gate.take("two", ["b"]), 5, "its lease has ended")
 
 
@@ -232,11 +230,9 @@ def test_places_of_a_process_that_is_known_to_be_dead_are_free_at_once(ledger: L
     assert gate.take("box:3:x", ["box:3:x 1", "box:3:x 2"]) == 1
 
 
-def test_places_that_are_kept_stay(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_places_that_are_kept_stay(gate: Gate) -> None:
     gate.set_limits(Limits(inflight=2))
-    monkeypatch.setattr(module, "_LEASE", 0.2)
-    gate.take("one", ["a", "b"])
-    monkeypatch.setattr(module, "_LEASE", 30)
+    gate.take("one", ["a", "b"], lease=0.2)
     gate.keep("one", ["a", "never had"])
     assert wait_until(lambda: gate.take("two", ["c", "d"]), 5, "the lease of b has ended") == 1
 
