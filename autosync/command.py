@@ -28,7 +28,7 @@ from .host import boot_id
 from .keys import slashed
 from .limit import DeleteLimit
 from .look import Comparison, LookReport, Policy
-from .mirror import DEFAULT_QUEUE, Mirror
+from .mirror import DEFAULT_QUEUE, LONGEST_LEASE, SHORTEST_LEASE, Mirror, is_lease
 from .onehost import OneHost, lock, serving, state_directory
 from .options import actor_option, context_settings, parameters, sources_of, state_base
 from .processes import allow_many_open_files
@@ -260,6 +260,7 @@ def _mirror(actor_name: str, actor: Actor, settings: dict[str, Any], secrets: tu
         attempts=values["attempts"],
         queue=_queue(values["queue"] or f"{DEFAULT_QUEUE}.{name}"),
         host=boot_id(),
+        lease=_lease(values["lease"]),
     )
     mirror.keys()  # says what is wrong with prefixes and expressions
     for source in sources:
@@ -283,6 +284,12 @@ def _queue(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", name):
         raise ConfigurationError(f"--queue {name!r} cannot be used", "take up to 200 letters, digits, '.', '_' and '-'")
     return name
+
+
+def _lease(seconds: float) -> float:
+    if not is_lease(seconds):
+        raise ConfigurationError(f"--lease {seconds:g} cannot be used", f"take {SHORTEST_LEASE:g} to {LONGEST_LEASE:g} seconds")
+    return seconds
 
 
 def _default_name(actor_name: str, settings: dict[str, Any], prefix: str) -> str:

@@ -11,6 +11,17 @@ from .keys import Keys, Source
 
 #: The queue of mirrors that have none of their own, and how the names of the others begin.
 DEFAULT_QUEUE = "autosync"
+#: How long a worker's claim holds without a renewal, where the definition does not say it, in seconds.
+LEASE = 30.0
+#: The bounds of a lease, in seconds. A claim is renewed every third of its lease, and not used in the last `FENCE` of it, so a renewal may
+#: be late by 0.4 of the lease: with the shortest by 2.4 s. A broker that waits for its disk (`appendfsync everysec`) is up to 2 s late. The
+#: watcher's lock holds for half of the lease and is renewed at least every 1.5 s: with the shortest, one renewal may fail. With the
+#: longest, a dead worker keeps its keys from the others for an hour.
+SHORTEST_LEASE, LONGEST_LEASE = 6.0, 3600.0
+#: The part of a lease, at its end, in which a claim is not used any more: what was begun before has so long to arrive at the target.
+FENCE = 8 / 30
+#: How long the watcher's lock holds without a renewal, at most, in seconds.
+LONGEST_LOCK = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +54,7 @@ class Mirror:
         attempts: how often a key is tried before it goes to the failed list.
         queue: the Celery queue that carries its tasks.
         host: the boot id of the file host. A worker that runs there sees what the watcher saw, at once.
+        lease: how long a claim or a place in flight holds without a renewal, in seconds.
     """
 
     name: str
@@ -63,6 +75,12 @@ class Mirror:
     attempts: int = 10
     queue: str = DEFAULT_QUEUE
     host: str = ""
+    lease: float = LEASE
+
+    @property
+    def lock(self) -> float:
+        """How long the watcher's lock holds without a renewal, in seconds."""
+        return min(LONGEST_LOCK, self.lease / 2)
 
     def keys(self) -> Keys:
         """The naming rule and scope of this mirror.
@@ -81,8 +99,12 @@ class Mirror:
         )
 
     def dumps(self) -> str:
-        """The definition as JSON, the same text for the same definition."""
-        return json.dumps(asdict(self), sort_keys=True)
+        """The definition as JSON, the same text for the same definition. The default lease is left out: versions that do not know the field
+        refuse a definition that has it."""
+        fields = asdict(self)
+        if self.lease == LEASE:
+            del fields["lease"]
+        return json.dumps(fields, sort_keys=True)
 
     @classmethod
     def loads(cls, text: str) -> Mirror:
@@ -97,7 +119,15 @@ class Mirror:
         fields["source_exclude"] = tuple(fields["source_exclude"])
         fields["temporary"] = tuple(fields["temporary"])
         fields["secrets"] = tuple(fields["secrets"])
-        return cls(**fields)
+        mirror = cls(**fields)
+        if not is_lease(mirror.lease):
+            raise ValueError(f"its lease is {mirror.lease} s")
+        return mirror
+
+
+def is_lease(seconds: float) -> bool:
+    """Whether a mirror may have this lease, in seconds."""
+    return SHORTEST_LEASE <= seconds <= LONGEST_LEASE
 
 
 def version_of(definition: str) -> str:

@@ -13,6 +13,7 @@ from .actor import Actor
 from .config import config_option
 from .errors import ConfigurationError
 from .keys import TEMPORARY, Source
+from .mirror import LEASE
 from .reconciler import Compare
 
 ENVIRONMENT = "AUTOSYNC"
@@ -139,6 +140,10 @@ def _running_options(*, one_host: bool) -> list[click.Option]:
         click.Option(
             ["--attempts"], type=click.IntRange(min=1), default=10, show_default=True,
             help="How often a key is tried before it goes to the failed list.",
+        ),
+        click.Option(
+            ["--lease"], type=float, default=LEASE, show_default=True, metavar="SECONDS",
+            help="How long the claims of a worker that is dead or cut off hold, before another worker takes its keys.",
         ),
     ]  # fmt: skip
 

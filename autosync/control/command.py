@@ -316,6 +316,8 @@ def _forget(context: click.Context) -> None:
         raise ConfigurationError("forget takes no mirror by chance", "name it with --name")
     one = only(_reached(context))
     if one.ledger.standing().holder:
-        raise StartError(f"mirror {one.name} is kept by an autosync that runs", "stop that first; its place is free 15 s after it died")
+        raise StartError(
+            f"mirror {one.name} is kept by an autosync that runs", "stop that first; its place is free 15 s after it died, at the latest"
+        )
     one.ledger.forget()
     click.echo(f"{one.name} is forgotten")

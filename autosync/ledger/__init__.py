@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 
 import redis
 
-from ..mirror import DEFAULT_QUEUE
+from ..mirror import DEFAULT_QUEUE, LEASE, LONGEST_LOCK
 from ..rates import Limits
 from .connection import address, broker_errors, connect
 from .entries import (
@@ -40,18 +40,17 @@ from .gate import Gate, Paced
 from .scripts import Scripts
 
 __all__ = [
-    "GONE", "LEASE", "PLACE", "PREFIX", "UNKNOWN", "Claim", "Deed", "Facts", "Failure", "Gate", "Hint", "Ledger", "Marked", "Message",
+    "GONE", "PLACE", "PREFIX", "UNKNOWN", "Claim", "Deed", "Facts", "Failure", "Gate", "Hint", "Ledger", "Marked", "Message",
     "Outcome", "Paced", "Past", "Published", "Standing", "address", "connect", "mirror_names", "now", "owner_prefix", "queues_of_mirrors",
 ]  # fmt: skip
 
 #: Everything of ours in Redis begins with this, Celery's own keys included.
 PREFIX = "autosync:"
-#: How long a claim holds without being renewed, in seconds.
-LEASE = 30.0
 #: How long it is known that a barrier was reached, in seconds.
 _BARRIER_SECONDS = 3600
+
 #: How long a watcher keeps its place without renewing it, in seconds.
-PLACE = 15.0
+PLACE = LONGEST_LOCK
 
 _MIRRORS = PREFIX + "mirrors"
 _SCRIPTS = ("mark", "claim", "renew", "done", "sweep", "forfeit", "guard", "upload", "pace", "places", "rights")
@@ -193,21 +192,22 @@ class Ledger:
         """Limit what the fleet together may do to the target, from now on: every worker knows within a second."""
         self.gate.set_limits(limits)
 
-    def guard(self, who: str, told: Mapping[str, int] | None = None) -> Standing:
+    def guard(self, who: str, told: Mapping[str, int] | None = None, lock: float = LONGEST_LOCK) -> Standing:
         """Take or keep the watcher's place, and see how the mirror stands. `holder` is somebody else if the place was taken.
 
         Args:
             who: takes it.
             told: numbers for `counted`, from whoever has the place.
+            lock: how long the place is kept without a renewal, in seconds.
         """
-        standing = self._standing(who, told or {})
+        standing = self._standing(who, told or {}, lock)
         with broker_errors(self._client):
             run = self._run()
         return replace(standing, epoch=f"{standing.epoch} {run}")
 
     def standing(self) -> Standing:
         """How the mirror stands, for somebody who only looks. `holder` is "" if nobody has the watcher's place."""
-        return self._standing("", {})
+        return self._standing("", {}, LONGEST_LOCK)
 
     def counted(self) -> dict[str, int]:
         """What is counted since the mirror exists, by name: see mark.lua."""
@@ -215,10 +215,10 @@ class Ledger:
             found = cast(dict[bytes, bytes], self._client.hgetall(self._keys[5]))
         return {name.decode(): int(count) for name, count in found.items()}
 
-    def _standing(self, who: str, told: Mapping[str, int]) -> Standing:
+    def _standing(self, who: str, told: Mapping[str, int], lock: float) -> Standing:
         held, epoch, dirty, waiting, failed, files, size, deleted, lag, paused, asked = self._call(
             "guard",
-            [who, int(PLACE * 1000), *(word for pair in told.items() for word in pair)],
+            [who, int(lock * 1000), *(word for pair in told.items() for word in pair)],
             [self._place, *self._keys, self._asked],
         )
         return Standing(
@@ -289,31 +289,32 @@ class Ledger:
         with broker_errors(self._client):
             self._client.lpush(_list_of(message.queue, message.priority), message.text)
 
-    def claim(self, owner: str, version: str, keys: Sequence[str]) -> list[Claim] | None:
+    def claim(self, owner: str, version: str, keys: Sequence[str], lease: float = LEASE) -> list[Claim] | None:
         """Take those of the keys that are dirty and that nobody holds.
 
         Args:
             owner: who will hold them; no spaces.
             version: of the definition that the worker goes by.
             keys: the keys.
+            lease: how long the claims hold without a renewal, in seconds.
 
         Returns:
             What was taken, or None if the mirror has another definition by now; then nothing was.
         """
         claims: list[Claim] = []
         for page in _pages(keys):
-            answers = self._call("claim", [owner, int(LEASE * 1000), version, *map(_raw, page)])
+            answers = self._call("claim", [owner, int(lease * 1000), version, *map(_raw, page)])
             if answers is None:
                 return claims or None  # what was taken is worked on; the rest waits for who knows the new definition
             self.is_limited = bool(answers.pop(0))
             claims += [_claim(key, said) for key, said in zip(page, answers, strict=True) if not isinstance(said, int)]
         return claims
 
-    def renew(self, owner: str, keys: Sequence[str]) -> list[str]:
-        """Keep claims alive. Returns those that this owner does not hold any more."""
+    def renew(self, owner: str, keys: Sequence[str], lease: float = LEASE) -> list[str]:
+        """Keep claims alive for another lease. Returns those that this owner does not hold any more."""
         lost = []
         for page in _pages(keys):
-            lost += [page[index - 1] for index in self._call("renew", [owner, int(LEASE * 1000), *map(_raw, page)])]
+            lost += [page[index - 1] for index in self._call("renew", [owner, int(lease * 1000), *map(_raw, page)])]
         return lost
 
     def done(self, owner: str, outcomes: Sequence[Outcome]) -> tuple[list[Claim], list[str]]:

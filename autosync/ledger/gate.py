@@ -10,12 +10,10 @@ from typing import Any, NamedTuple
 
 import redis
 
+from ..mirror import LEASE
 from ..rates import Limits
 from .connection import broker_errors
 from .scripts import Scripts
-
-#: How long a place holds without being kept, in seconds.
-_LEASE = 30.0
 
 
 class Paced(NamedTuple):
@@ -85,26 +83,27 @@ class Gate:
             limits, allowed, wait = self._scripts.run("pace", self._pace, [made, requests, size, "" if slow is None else repr(slow)])
         return Paced(Limits.loads(limits.decode()), float(allowed), wait / 1e6)
 
-    def take(self, process: str, places: Sequence[str]) -> int:
+    def take(self, process: str, places: Sequence[str], lease: float = LEASE) -> int:
         """Take places for transfers.
 
         Args:
             process: its name, with which all names of its places begin. If there are none it stands in the queue until it gets some or
                 `leave`s; who does not ask for two seconds is passed over.
             places: names for them.
+            lease: how long they hold without being kept, in seconds.
 
         Returns:
             How many were taken, the first ones; 0: `wait`, and ask again.
         """
-        return int(self._ask("take", process, places))
+        return int(self._ask("take", process, places, lease))
 
     def give(self, process: str, places: Sequence[str]) -> None:
         """Give places up."""
         self._ask("give", process, places)
 
-    def keep(self, process: str, places: Sequence[str]) -> None:
-        """Keep places for another lease of 30 s. Those that have run out already stay lost."""
-        self._ask("keep", process, places)
+    def keep(self, process: str, places: Sequence[str], lease: float = LEASE) -> None:
+        """Keep places for another lease, in seconds. Those that have run out already stay lost."""
+        self._ask("keep", process, places, lease)
 
     def leave(self, process: str) -> None:
         """Wait no more."""
@@ -119,6 +118,6 @@ class Gate:
         with broker_errors(self._client):
             self._client.blpop([self._bell + process], timeout=seconds)
 
-    def _ask(self, what: str, process: str, places: Sequence[str]) -> Any:
+    def _ask(self, what: str, process: str, places: Sequence[str], lease: float = 0.0) -> Any:
         with broker_errors(self._client):
-            return self._scripts.run("places", self._places, [what, process, int(_LEASE * 1000), *places])
+            return self._scripts.run("places", self._places, [what, process, int(lease * 1000), *places])

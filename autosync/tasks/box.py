@@ -18,8 +18,8 @@ from ..actors import actor_of
 from ..errors import AutosyncError, LeaseLost, PermanentError
 from ..host import boot_id
 from ..keys import Keys
-from ..ledger import LEASE, Claim, Ledger, Published, connect, mirror_names, owner_prefix
-from ..mirror import Mirror, version_of
+from ..ledger import Claim, Ledger, Published, connect, mirror_names, owner_prefix
+from ..mirror import FENCE, LEASE, Mirror, version_of
 from ..signing import SIGNING_KEY, is_signed, read_key
 from .crew import Crew
 from .pace import Pace
@@ -29,17 +29,19 @@ log = logging.getLogger(__name__)
 
 #: How old what is known of a target's limits may be, in seconds.
 _LIMITS = 1.0
-#: A claim that could not be renewed is not used any more when this little of it is left, in seconds.
-_FENCE = 8.0
+#: Claims are renewed so many times in a lease; those that could not be are tried again so many times in a lease.
+_RENEWALS, _NEW_TRIES = 3, 10
 
 
 class _Hold(NamedTuple):
+    """A claim: when it was asked for, and until when it may be used without a renewal, both on the monotonic clock."""
+
     asked: float
-    end: float
+    fence: float
 
 
 class Held:
-    """The claims of one mirror in this process, each with the end of its lease on the monotonic clock.
+    """The claims of one mirror in this process.
 
     A batch that gives a key up and one that has claimed the same key since are told apart by the moment at which they asked for it.
     """
@@ -48,10 +50,10 @@ class Held:
         self._holds: dict[str, _Hold] = {}
         self._lock = threading.Lock()
 
-    def take(self, claims: list[Claim], asked: float) -> None:
-        """Note claims that were asked for at `asked`."""
+    def take(self, claims: list[Claim], asked: float, lease: float = LEASE) -> None:
+        """Note claims that were asked for at `asked`, for a lease in seconds."""
         with self._lock:
-            self._holds.update(dict.fromkeys([claim.key for claim in claims], _Hold(asked, asked + LEASE)))
+            self._holds.update(dict.fromkeys([claim.key for claim in claims], _Hold(asked, _fence(asked, lease))))
 
     def drop(self, keys: Iterable[str], asked: float) -> None:
         """Forget claims that are done or lost, unless they were asked for again since."""
@@ -69,12 +71,12 @@ class Held:
         with self._lock:
             return {key: hold.asked for key, hold in self._holds.items()}
 
-    def renewed(self, keys: list[str], asked: float) -> None:
-        """Note that claims were renewed."""
+    def renewed(self, keys: list[str], asked: float, lease: float = LEASE) -> None:
+        """Note that claims were renewed, for a lease in seconds."""
         with self._lock:
             for key in keys:
                 if key in self._holds:
-                    self._holds[key] = self._holds[key]._replace(end=asked + LEASE)
+                    self._holds[key] = self._holds[key]._replace(fence=_fence(asked, lease))
 
     def insist(self, key: str, asked: float) -> None:
         """Go on only with a claim that nobody else can have taken over.
@@ -83,8 +85,12 @@ class Held:
             LeaseLost: it may be somebody else's by now.
         """
         hold = self._holds.get(key)
-        if hold is None or hold.asked != asked or hold.end - _FENCE < time.monotonic():
+        if hold is None or hold.asked != asked or hold.fence < time.monotonic():
             raise LeaseLost(f"{key}: the claim could not be renewed in time")
+
+
+def _fence(asked: float, lease: float) -> float:
+    return asked + lease * (1 - FENCE)
 
 
 @dataclass
@@ -100,7 +106,11 @@ class Known:
     ledger: Ledger
     crew: Crew
     pace: Pace
+    #: When its claims and places are renewed next, on the monotonic clock.
+    next_renewal: float
     held: Held = field(default_factory=Held)
+    #: Whether the last renewal of its claims and places failed.
+    is_late: bool = False
 
     def source_of(self, path: str) -> MirrorSource:
         """The source that holds a path in scope."""
@@ -133,6 +143,8 @@ class UploadBox:
         self.draining = threading.Event()
         self._renewing: threading.Thread | None = None
         self._closed = threading.Event()
+        #: Set when there is a mirror that the renewing thread does not know.
+        self._learned = threading.Event()
 
     @property
     def owner(self) -> str:
@@ -170,8 +182,11 @@ class UploadBox:
             if known is not None:
                 # Batches that still run with the old definition keep their claims, and their actor.
                 made.held, made.pace = known.held, known.pace
+                made.pace.lease = made.mirror.lease
+                made.next_renewal = 0.0  # they have the old lease
             self._known[name] = made
             self._keep_claims()
+            self._learned.set()
             return made
 
     def warm_up(self) -> None:
@@ -185,6 +200,7 @@ class UploadBox:
     def close(self) -> None:
         """Let claims run out, and give connections and threads back."""
         self._closed.set()
+        self._learned.set()
         for known in self._known.values():
             known.crew.close()
             known.actor.close()
@@ -224,7 +240,8 @@ class UploadBox:
             same_host=same_host,
             ledger=ledger,
             crew=Crew(mirror.threads, name),
-            pace=Pace(ledger.gate, self._owner, self.draining),
+            pace=Pace(ledger.gate, self._owner, self.draining, mirror.lease),
+            next_renewal=time.monotonic() + mirror.lease / _RENEWALS,
         )
 
     def _keep_claims(self) -> None:
@@ -235,12 +252,26 @@ class UploadBox:
 
     def _renew_all(self) -> None:
         """Until the process ends; a claim must hold while its transfer is being drained too."""
-        while not self._closed.wait(LEASE / 3):
-            for known in list(self._known.values()):
-                try:
-                    self._renew(known)
-                except Exception as error:  # whatever it is, the next round may succeed, and without this thread no claim would hold
-                    log.warning("claims of %s could not be renewed: %s", known.mirror.name, error)
+        while not self._closed.is_set():
+            self._learned.clear()
+            for known in sorted(self._known.values(), key=lambda one: one.next_renewal):
+                if known.next_renewal <= time.monotonic():
+                    self._renew_in_time(known)
+            due = min(known.next_renewal for known in list(self._known.values()))
+            self._learned.wait(max(due - time.monotonic(), 0.0))
+
+    def _renew_in_time(self, known: Known) -> None:
+        """Renew what is held of one mirror, and set the time of the next renewal."""
+        began = time.monotonic()
+        try:
+            self._renew(known)
+            known.is_late = False
+            known.next_renewal = began + known.mirror.lease / _RENEWALS
+        except Exception as error:  # whatever it is, the next try may succeed, and without this thread no claim would hold
+            level = logging.DEBUG if known.is_late else logging.WARNING
+            log.log(level, "claims of %s could not be renewed: %s", known.mirror.name, error)
+            known.is_late = True
+            known.next_renewal = time.monotonic() + known.mirror.lease / _NEW_TRIES
 
     def _look_at_limits(self) -> None:
         """Limits may change while a large file is on its way. Where nothing is, nobody is asked."""
@@ -259,7 +290,7 @@ class UploadBox:
         for start in range(0, len(keys), 500):
             page = keys[start : start + 500]
             asked = time.monotonic()
-            lost = set(known.ledger.renew(self._owner, page))
+            lost = set(known.ledger.renew(self._owner, page, known.mirror.lease))
             for key in lost:
                 known.held.drop([key], held[key])
-            known.held.renewed([key for key in page if key not in lost], asked)
+            known.held.renewed([key for key in page if key not in lost], asked, known.mirror.lease)

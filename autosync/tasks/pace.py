@@ -18,6 +18,7 @@ from types import TracebackType
 
 from ..errors import BrokerError
 from ..ledger import Gate, Paced
+from ..mirror import LEASE
 from ..rates import Limits
 
 log = logging.getLogger("autosync.transfer")
@@ -76,12 +77,15 @@ class Pace:
         gate: what the fleet knows of them.
         process: its name, which no other has.
         draining: set when the process is to end.
+        lease: how long a place in flight holds without being kept, in seconds.
     """
 
-    def __init__(self, gate: Gate, process: str, draining: threading.Event) -> None:
+    def __init__(self, gate: Gate, process: str, draining: threading.Event, lease: float = LEASE) -> None:
         self._gate = gate
         self._process = process
         self._draining = draining
+        #: Of places that are taken or kept from now on.
+        self.lease = lease
         self.limits = Limits()
         #: Whether there is anything to keep to.
         self.is_on = False
@@ -201,7 +205,7 @@ class Pace:
         """
         places = list(self._places)
         if places:
-            self._gate.keep(self._process, places)
+            self._gate.keep(self._process, places, self.lease)
 
     @contextmanager
     def _stream(self, count: int, go_on: GoOn) -> Iterator[None]:
@@ -229,7 +233,7 @@ class Pace:
                 while self.limits.inflight:
                     go_on()
                     try:
-                        taken = self._gate.take(self._process, places)
+                        taken = self._gate.take(self._process, places, self.lease)
                         if taken:
                             self._places.update(places[:taken])
                             return places[:taken]

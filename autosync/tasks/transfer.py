@@ -134,9 +134,9 @@ def _claim(box: UploadBox, name: str, keys: Sequence[str]) -> tuple[Known, list[
         try:
             known = box.mirror(name, fresh=fresh)
             asked = time.monotonic()
-            claims = known.ledger.claim(box.owner, known.version, keys)
+            claims = known.ledger.claim(box.owner, known.version, keys, known.mirror.lease)
             if claims is not None:
-                known.held.take(claims, asked)
+                known.held.take(claims, asked, known.mirror.lease)
                 if known.ledger.is_limited and not known.pace.is_on:
                     known.pace.look()
                 return known, claims, asked

@@ -68,8 +68,8 @@ class Workbench:
         """What a task does with a message."""
         where, known = box or self.box()
         asked = time.monotonic()
-        claims = known.ledger.claim(where.owner, known.version, keys) or []
-        known.held.take(claims, asked)
+        claims = known.ledger.claim(where.owner, known.version, keys, known.mirror.lease) or []
+        known.held.take(claims, asked, known.mirror.lease)
         batch = Batch(where, known, Quiet(), asked)  # type: ignore[arg-type]
         batch.run(claims)
         return batch

@@ -33,6 +33,7 @@ from autosync.ledger import (
     owner_prefix,
     queues_of_mirrors,
 )
+from autosync.mirror import LEASE, LONGEST_LOCK
 from autosync.rates import Limits
 from autosync.server import EmbeddedServer
 from lab.servers import Valkey, wait_until
@@ -55,8 +56,8 @@ class Remembering(Ledger):
         super().__init__(client, mirror)
         self.claims: dict[tuple[str, str], Claim] = {}
 
-    def claim(self, owner: str, version: str, keys: Sequence[str]) -> list[Claim] | None:
-        claims = super().claim(owner, version, keys)
+    def claim(self, owner: str, version: str, keys: Sequence[str], lease: float = LEASE) -> list[Claim] | None:
+        claims = super().claim(owner, version, keys, lease)
         self.claims.update(((owner, claim.key), claim) for claim in claims or [])
         return claims
 
@@ -78,17 +79,16 @@ def ledger(client: redis.Redis) -> Remembering:
     return made
 
 
-@pytest.fixture
-def short_lease(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LEASE", 0.02)
+#: A lease, or a lock, that runs out at once.
+SHORT = 0.02
 
 
 def mark(ledger: Ledger, *keys: str, hint: Hint = HINT) -> Marked:
     return ledger.mark([(key, hint) for key in keys])
 
 
-def claimed(ledger: Ledger, owner: str, *keys: str) -> list[str]:
-    claims = ledger.claim(owner, "v", keys)
+def claimed(ledger: Ledger, owner: str, *keys: str, lease: float = LEASE) -> list[str]:
+    claims = ledger.claim(owner, "v", keys, lease)
     assert claims is not None
     return [claim.key for claim in claims]
 
@@ -159,12 +159,10 @@ def test_a_key_that_another_holds_is_not_claimed(ledger: Ledger) -> None:
     assert claimed(ledger, "one", "a", "b") == [], "not even by its owner: a message can come twice"
 
 
-def test_a_key_whose_lease_ran_out_is_taken_over(ledger: Remembering, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_whose_lease_ran_out_is_taken_over(ledger: Remembering) -> None:
     mark(ledger, "a", "b")
     claimed(ledger, "one", "a")
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "LEASE", 0.02)
-        claimed(ledger, "one", "b")
+    claimed(ledger, "one", "b", lease=SHORT)
 
     wait_until(lambda: claimed(ledger, "two", "a", "b") == ["b"], LIMIT)
     assert done(ledger, "one", "b") == ([], ["b"])
@@ -191,11 +189,24 @@ def test_nothing_is_claimed_of_a_mirror_that_nobody_registered(client: redis.Red
 
 # renew
 
-def test_a_claim_that_is_renewed_lasts(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("lease", [LEASE, 6.0, 3600.0])
+def test_a_claim_and_its_renewal_hold_for_the_lease(ledger: Ledger, lease: float) -> None:
+    mark(ledger, "a")
+
+    began = ledger.facts("a").now
+    claimed(ledger, "one", "a", lease=lease)
+    first = ledger.facts("a")
+    ledger.renew("one", ["a"], lease=2 * lease)
+    second = ledger.facts("a")
+
+    for facts, length, since in ((first, lease, began), (second, 2 * lease, first.now)):
+        assert facts.due is not None
+        assert since + length - 0.001 <= facts.due <= facts.now + length  # the server counts in milliseconds
+
+
+def test_a_claim_that_is_renewed_lasts(ledger: Ledger) -> None:
     mark(ledger, "kept", "left")
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "LEASE", 0.5)
-        claimed(ledger, "one", "kept", "left")
+    claimed(ledger, "one", "kept", "left", lease=0.5)
     assert ledger.renew("one", ["kept"]) == []
 
     wait_until(lambda: claimed(ledger, "two", "kept", "left") == ["left"], LIMIT)
@@ -405,9 +416,9 @@ def test_the_sweep_finds_strays_whose_message_seems_to_be_lost(ledger: Rememberi
     assert ledger.sweep(age=0.0) == []
 
 
-def test_the_sweep_brings_back_what_a_dead_worker_held(ledger: Remembering, short_lease: None) -> None:
+def test_the_sweep_brings_back_what_a_dead_worker_held(ledger: Remembering) -> None:
     mark(ledger, "a")
-    claimed(ledger, "dead", "a")
+    claimed(ledger, "dead", "a", lease=SHORT)
 
     wait_until(lambda: ledger.sweep() == ["a"], LIMIT)
 
@@ -466,10 +477,10 @@ def unfinished(ledger: Ledger, owner: str, key: str) -> tuple[str, ...]:
 
 @pytest.mark.parametrize("hint", [NEWER, GONE], ids=["a new content", "a deletion"])
 def test_an_upload_that_a_dead_worker_left_open_is_told_to_the_next_who_claims_the_key(
-    ledger: Ledger, short_lease: None, hint: Hint
+    ledger: Ledger, hint: Hint
 ) -> None:
     mark(ledger, "a", "b")
-    assert ledger.claim("dead", "v", ["a", "b"]) == [Claim("a", 0, HINT), Claim("b", 0, HINT)]
+    assert ledger.claim("dead", "v", ["a", "b"], SHORT) == [Claim("a", 0, HINT), Claim("b", 0, HINT)]
     ledger.begun("a", "token")
     mark(ledger, "a", hint=hint)
 
@@ -551,7 +562,7 @@ def test_a_mirror_has_one_watcher(ledger: Ledger) -> None:
 
     assert held is not None
     assert held[0] == "first"
-    assert 0 < held[1] <= module.PLACE
+    assert 0 < held[1] <= LONGEST_LOCK
 
 
 def test_only_the_holder_gives_the_place_up(ledger: Ledger) -> None:
@@ -564,9 +575,8 @@ def test_only_the_holder_gives_the_place_up(ledger: Ledger) -> None:
     assert ledger.guard("second").holder == "second"
 
 
-def test_a_place_that_is_not_renewed_becomes_free(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PLACE", 0.02)
-    ledger.guard("first")
+def test_a_place_that_is_not_renewed_becomes_free(ledger: Ledger) -> None:
+    ledger.guard("first", lock=SHORT)
 
     wait_until(lambda: ledger.guard("second").holder == "second", LIMIT)
 

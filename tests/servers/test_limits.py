@@ -274,10 +274,8 @@ def test_a_worker_that_is_stopped_puts_back_what_waits(make: Callable[..., Workb
 
 def test_claims_are_kept_while_they_wait(make: Callable[..., Workbench], tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With leases of three seconds and a wait of four."""
-    for name in ("autosync.ledger", "autosync.tasks.box"):
-        monkeypatch.setattr(f"{name}.LEASE", 3.0)
-    monkeypatch.setattr("autosync.tasks.box._FENCE", 1.0)
-    bench = make()
+    monkeypatch.setattr("autosync.mirror.SHORTEST_LEASE", 3.0)
+    bench = make(lease=3.0)
     bench.ledger.set_limits(Limits(requests=0.25))
     keys = marked(bench, tree, 2)
 

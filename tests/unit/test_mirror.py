@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autosync.keys import Keys, Source
-from autosync.mirror import Identity, Mirror, version_of
+from autosync.mirror import LEASE, LONGEST_LEASE, SHORTEST_LEASE, Identity, Mirror, version_of
 
 PATHS = st.binary(min_size=1, max_size=6).map(lambda name: "/" + name.decode("utf-8", "surrogateescape"))
 TEXTS = st.one_of(st.text(max_size=5), PATHS)
@@ -29,6 +31,7 @@ MIRRORS = st.builds(
     attempts=st.integers(1, 100),
     queue=TEXTS,
     host=TEXTS,
+    lease=st.one_of(st.just(LEASE), st.floats(SHORTEST_LEASE, LONGEST_LEASE)),
 )
 
 
@@ -62,6 +65,7 @@ OTHER = {
     "attempts": 1,
     "queue": "other",
     "host": "other",
+    "lease": 60.0,
 }
 
 
@@ -78,6 +82,31 @@ def test_the_version_stays_while_the_definition_does() -> None:
 
     assert version_of(again.dumps()) == version_of(ONE.dumps())
     assert reordered.dumps() == replace(ONE, settings={"a": 2, "b": 1}).dumps()
+
+
+def test_the_default_lease_is_30_s_and_changes_nothing_for_versions_that_do_not_know_it() -> None:
+    """An older worker refuses a definition with a field that it does not know; an older watcher's definition has none."""
+    text = ONE.dumps()
+
+    assert (ONE.lease, "lease" in json.loads(text)) == (30.0, False)
+    assert version_of(text) == "af4a721a7d7df93f", "what it was before there was a lease"
+    assert Mirror.loads(text).lease == 30.0
+    assert Mirror.loads(replace(ONE, lease=6.0).dumps()).lease == 6.0
+
+
+@pytest.mark.parametrize("lease", [0, 5.9, -30, 3601, 1e9, "NaN", "Infinity", "null", "true", '"30"'])
+def test_a_lease_out_of_its_bounds_is_no_definition(lease: Any) -> None:
+    """A worker would renew claims without a pause, or lose each of them."""
+    text = replace(ONE, lease=60.0).dumps().replace('"lease": 60.0', f'"lease": {lease}')
+    assert f'"lease": {lease}' in text
+
+    with pytest.raises((ValueError, TypeError)):
+        Mirror.loads(text)
+
+
+@pytest.mark.parametrize(("lease", "lock"), [(6.0, 3.0), (20.0, 10.0), (30.0, 15.0), (3600.0, 15.0)])
+def test_the_lock_of_the_watcher_is_half_of_the_lease_and_never_longer_than_15_s(lease: float, lock: float) -> None:
+    assert replace(ONE, lease=lease).lock == lock
 
 
 def test_the_naming_rule_is_that_of_the_definition() -> None:

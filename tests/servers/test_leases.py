@@ -1,0 +1,184 @@
+"""Leases that a mirror's definition sets: a worker renews the claims of each mirror in time, and stops using those that it cannot renew."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autosync import mirror as definitions
+from autosync.errors import BrokerError, LeaseLost, PermanentError
+from autosync.keys import Source
+from autosync.ledger import UNKNOWN, Claim, Facts, Ledger, connect
+from autosync.mirror import LEASE, LONGEST_LEASE, SHORTEST_LEASE, Mirror, version_of
+from autosync.rates import Limits
+from autosync.tasks.box import Held, Known, UploadBox
+from lab.servers import wait_until
+
+#: Shorter than an operator may set it.
+SHORT = 3.0
+
+
+class Fleet:
+    """A broker with mirrors, and one worker process of theirs, in this process."""
+
+    def __init__(self, broker: str, tree: Path, target: Path) -> None:
+        self._broker = broker
+        self._tree = tree
+        self._target = target
+        self.box = UploadBox(broker, [str(tree)], {})
+
+    def ledger(self, name: str) -> Ledger:
+        return Ledger(connect(self._broker), name)
+
+    def register(self, name: str, lease: float) -> None:
+        settings = {"target_container": str(self._target)}
+        text = Mirror(name, "file", (Source(str(self._tree)),), settings=settings, lease=lease).dumps()
+        self.ledger(name).register(text, version_of(text))
+
+    def learn(self, name: str) -> Known:
+        return self.box.mirror(name, fresh=True)
+
+    def claim(self, name: str, key: str = "a") -> Callable[[], None]:
+        """Claim a key, as a task does. Returns what raises if the claim may not be used."""
+        known = self.learn(name)
+        known.ledger.mark([(key, UNKNOWN)])
+        asked = time.monotonic()
+        claims = known.ledger.claim(self.box.owner, known.version, [key], known.mirror.lease)
+        assert claims
+        known.held.take(claims, asked, known.mirror.lease)
+        return lambda: known.held.insist(key, asked)
+
+    def facts(self, name: str, key: str = "a") -> Facts:
+        return self.ledger(name).facts(key)
+
+    def left(self, name: str) -> float:
+        """For how long a claim holds yet, in seconds."""
+        facts = self.facts(name)
+        assert facts.due is not None
+        return facts.due - facts.now
+
+
+@pytest.fixture
+def fleet(broker: str, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet]:
+    monkeypatch.setattr(definitions, "SHORTEST_LEASE", SHORT)
+    target = tmp_path / "target"
+    target.mkdir()
+    made = Fleet(broker, tree, target)
+    yield made
+    made.box.close()
+
+
+def renewals(fleet: Fleet, name: str, count: int, check: Callable[[], None]) -> None:
+    """Wait until a claim was renewed so many times; the check must hold all the time."""
+    ends: set[float] = set()
+
+    def seen() -> bool:
+        check()
+        due = fleet.facts(name).due
+        assert due is not None
+        ends.add(due)
+        return len(ends) > count
+
+    wait_until(seen, what=f"{count} renewals of {name}")
+
+
+def test_each_mirror_of_a_process_is_renewed_by_its_own_lease(fleet: Fleet) -> None:
+    fleet.register("long", LONGEST_LEASE)
+    fleet.register("short", SHORT)
+    long, short = fleet.claim("long"), fleet.claim("short")
+    first = fleet.facts("long").due
+
+    def usable() -> None:
+        long()
+        short()
+        assert fleet.ledger("short").sweep() == []
+
+    renewals(fleet, "short", 4, usable)
+
+    assert fleet.facts("long").due == first, "nothing is asked of the broker before it is time"
+
+
+def test_a_renewal_that_failed_is_tried_again_before_the_claim_is_lost(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet.register("m", SHORT)
+    usable = fleet.claim("m")
+    ledger = fleet.learn("m").ledger
+    renew, failed = ledger.renew, []
+
+    def renew_later(*args: Any) -> list[str]:
+        if len(failed) < 2:
+            failed.append(time.monotonic())
+            raise BrokerError("the connection broke")
+        return renew(*args)
+
+    monkeypatch.setattr(ledger, "renew", renew_later)
+
+    renewals(fleet, "m", 3, usable)
+
+    assert len(failed) == 2
+
+
+@pytest.mark.parametrize(("before", "after"), [(SHORT, LONGEST_LEASE), (LONGEST_LEASE, SHORTEST_LEASE)], ids=["longer", "shorter"])
+def test_claims_from_before_another_lease_was_set_are_renewed_at_once(fleet: Fleet, before: float, after: float) -> None:
+    fleet.register("m", before)
+    usable = fleet.claim("m")
+
+    fleet.register("m", after)
+    fleet.learn("m")
+
+    wait_until(lambda: after * 0.9 < fleet.left("m") <= after, what="the claim holds for the new lease")
+    usable()
+
+
+def test_places_in_flight_hold_for_the_lease(fleet: Fleet) -> None:
+    fleet.register("m", LONGEST_LEASE)
+    known = fleet.learn("m")
+    known.ledger.set_limits(Limits(inflight=1))
+    known.pace.look()
+    client = connect(fleet._broker)
+
+    def left() -> float:
+        ((_, end),) = client.zrange("autosync:{m}:places", 0, -1, withscores=True)
+        seconds, more = client.time()  # type: ignore[misc]
+        return float(end) / 1000 - seconds - more / 1e6
+
+    with known.pace.transfers(1, lambda: None, large=False):
+        assert LONGEST_LEASE * 0.9 < left() <= LONGEST_LEASE
+        fleet.register("m", SHORT)
+        fleet.learn("m")
+        wait_until(lambda: left() <= SHORT, what="the place is kept for the new lease")
+        seen = [left()]
+
+        def kept_again() -> bool:
+            seen.append(left())
+            return seen[-1] > min(seen) + SHORT / 6
+
+        wait_until(kept_again, what="and is kept again")
+
+
+@pytest.mark.parametrize("lease", [SHORTEST_LEASE, LEASE, LONGEST_LEASE])
+def test_a_claim_that_is_not_renewed_is_used_until_8_thirtieths_of_its_lease_are_left(lease: float) -> None:
+    held, fence, margin = Held(), lease * 22 / 30, lease / 10
+    claim = Claim("a", 0, UNKNOWN)
+
+    asked = time.monotonic() - fence + margin
+    held.take([claim], asked, lease)
+    held.insist("a", asked)
+
+    asked = time.monotonic() - fence
+    held.take([claim], asked, lease)
+    with pytest.raises(LeaseLost):
+        held.insist("a", asked)
+
+    held.renewed(["a"], time.monotonic(), lease)
+    held.insist("a", asked)
+
+
+def test_a_worker_refuses_a_definition_whose_lease_is_too_short(fleet: Fleet) -> None:
+    fleet.register("m", SHORT / 2)
+
+    with pytest.raises(PermanentError, match=r"the definition of mirror 'm' cannot be read: its lease is 1\.5 s"):
+        fleet.learn("m")
