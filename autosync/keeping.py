@@ -81,7 +81,7 @@ class Keeping:
         self._mirror = replace(run.mirror, identities=_identities(run.mirror))
         self._keys = run.mirror.keys()
         self._ledger = Ledger(connect(run.broker), run.mirror.name)
-        self._place = Place(self._ledger, run.mirror.name, run.mirror.host)
+        self._place = Place(self._ledger, run.mirror.name, run.mirror.host, run.mirror.lock)
         self._settle = Settle(run.settle)
         comparison = Comparison(self._keys, run.actor, run.policy, spill=str(run.spill))
         watched = not (host and host.is_alone)  # nobody looks into an embedded broker, and events cost as much as small transfers do

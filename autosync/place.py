@@ -12,7 +12,8 @@ from contextlib import suppress
 from typing import Any
 
 from .errors import BrokerError, StartError
-from .ledger import PLACE, Ledger, Standing
+from .ledger import Ledger, Standing
+from .mirror import LONGEST_LOCK
 
 _PAUSE = 0.5
 
@@ -24,12 +25,14 @@ class Place:
         ledger: of the mirror.
         mirror: its name, for messages.
         boot: the boot id of this host.
+        lock: how long the place is kept without a renewal, in seconds.
     """
 
-    def __init__(self, ledger: Ledger, mirror: str, boot: str) -> None:
+    def __init__(self, ledger: Ledger, mirror: str, boot: str, lock: float) -> None:
         self._ledger = ledger
         self._mirror = mirror
         self._boot = boot
+        self._lock = lock
         self._who = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "boot": boot, "started": time.time()})
 
     def take(self, stop: threading.Event) -> bool:
@@ -45,10 +48,10 @@ class Place:
             StartError: another process holds it.
             BrokerError: the broker does not answer.
         """
-        until = time.monotonic() + PLACE + 1
+        until = time.monotonic() + LONGEST_LOCK + 1  # the holder's lease may be longer than this one's
         left_before = None
         while True:
-            holder = _told(self._ledger.guard(self._who).holder)
+            holder = _told(self.look().holder)
             if holder == _told(self._who):
                 return True
             if self._is_dead(holder):
@@ -75,11 +78,11 @@ class Place:
             StartError: another process has taken it.
             BrokerError: the broker does not answer.
         """
-        standing = self._ledger.guard(self._who, told)
+        standing = self._ledger.guard(self._who, told, self._lock)
         holder = _told(standing.holder)
         if standing.holder != self._who and self._is_dead(holder):  # a broker that was killed has come back with older memory
             self._ledger.leave(standing.holder)
-            standing = self._ledger.guard(self._who, told)
+            standing = self._ledger.guard(self._who, told, self._lock)
             holder = _told(standing.holder)
         if standing.holder != self._who:
             raise StartError(f"mirror {self._mirror} was taken over by process {holder.get('pid')} on {holder.get('host')}")
@@ -87,7 +90,7 @@ class Place:
 
     def look(self) -> Standing:
         """How the mirror stands; renews the place if this process has it."""
-        return self._ledger.guard(self._who)
+        return self._ledger.guard(self._who, lock=self._lock)
 
     def leave(self) -> None:
         """Give the place up."""

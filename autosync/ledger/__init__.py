@@ -40,7 +40,7 @@ from .gate import Gate, Paced
 from .scripts import Scripts
 
 __all__ = [
-    "GONE", "PLACE", "PREFIX", "UNKNOWN", "Claim", "Deed", "Facts", "Failure", "Gate", "Hint", "Ledger", "Marked", "Message",
+    "GONE", "PREFIX", "UNKNOWN", "Claim", "Deed", "Facts", "Failure", "Gate", "Hint", "Ledger", "Marked", "Message",
     "Outcome", "Paced", "Past", "Published", "Standing", "address", "connect", "mirror_names", "now", "owner_prefix", "queues_of_mirrors",
 ]  # fmt: skip
 
@@ -48,9 +48,6 @@ __all__ = [
 PREFIX = "autosync:"
 #: How long it is known that a barrier was reached, in seconds.
 _BARRIER_SECONDS = 3600
-
-#: How long a watcher keeps its place without renewing it, in seconds.
-PLACE = LONGEST_LOCK
 
 _MIRRORS = PREFIX + "mirrors"
 _SCRIPTS = ("mark", "claim", "renew", "done", "sweep", "forfeit", "guard", "upload", "pace", "places", "rights")

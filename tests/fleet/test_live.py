@@ -13,7 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from autosync.ledger import PLACE, Ledger, connect
+from autosync.ledger import Ledger, connect
+from autosync.mirror import LONGEST_LOCK
 from lab.buckets import Bucket, equal_soon, on_disk
 from lab.parts import lacking
 from lab.programs import Program, Programs
@@ -507,8 +508,8 @@ def test_what_was_right_of_one_source_says_nothing_of_the_one_that_has_come_in_i
     before = wait_until(ledger.cleared, what="all was right of the one")
 
     def round_of_the_main_loop() -> None:
-        wait_until(lambda: ledger.place()[1] < PLACE - 0.5, what="the place grows old")  # type: ignore[index]
-        wait_until(lambda: ledger.place()[1] > PLACE - 0.5, what="the place is renewed")  # type: ignore[index]
+        wait_until(lambda: ledger.place()[1] < LONGEST_LOCK - 0.5, what="the place grows old")  # type: ignore[index]
+        wait_until(lambda: ledger.place()[1] > LONGEST_LOCK - 0.5, what="the place is renewed")  # type: ignore[index]
 
     replacement = tree.with_name("replacement")
     replacement.mkdir()

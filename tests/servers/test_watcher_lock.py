@@ -1,0 +1,62 @@
+"""The lock of a mirror's watcher: how long it holds, and who may take it."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import pytest
+
+from autosync.errors import StartError
+from autosync.ledger import Ledger, connect
+from autosync.mirror import LONGEST_LOCK
+from autosync.place import Place
+
+
+@pytest.fixture
+def ledger(broker: str) -> Ledger:
+    return Ledger(connect(broker), "m")
+
+
+def elsewhere(name: str) -> str:
+    """A watcher on another host, of which nobody here can tell whether it lives."""
+    return json.dumps({"host": name, "pid": 1, "boot": name, "started": 0.0})
+
+
+def test_a_watcher_holds_its_lock_for_as_long_as_its_mirror_says(ledger: Ledger) -> None:
+    place = Place(ledger, "m", "boot", 3.0)
+    place.take(threading.Event())
+
+    for renew in (place.keep, place.look, lambda: place.take(threading.Event())):
+        held = ledger.place()
+        assert held is not None
+        assert 0 < held[1] <= 3.0
+        renew()
+
+
+def test_a_watcher_with_a_short_lock_waits_for_a_long_one_of_a_dead_watcher(ledger: Ledger) -> None:
+    ledger.guard(elsewhere("dead"), lock=2.0)
+    place = Place(ledger, "m", "boot", 0.2)
+
+    place.take(threading.Event())
+
+    assert "dead" not in ledger.standing().holder
+
+
+def test_a_watcher_that_renews_a_short_lock_is_not_taken_for_dead(ledger: Ledger) -> None:
+    stop = threading.Event()
+    other = elsewhere("other")
+    ledger.guard(other, lock=LONGEST_LOCK)
+
+    def renew() -> None:
+        while not stop.wait(0.1):
+            ledger.guard(other, lock=LONGEST_LOCK)
+
+    thread = threading.Thread(target=renew)
+    thread.start()
+    try:
+        with pytest.raises(StartError, match="already kept by process 1 on other"):
+            Place(ledger, "m", "boot", 3.0).take(threading.Event())
+    finally:
+        stop.set()
+        thread.join()
