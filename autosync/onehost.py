@@ -9,6 +9,7 @@ import os
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -22,6 +23,8 @@ from .server import EmbeddedServer
 
 log = logging.getLogger(__name__)
 
+#: How long the children of a process that was killed may take to end, and how long between two looks, in seconds.
+_ORPHANS, _PAUSE = 20.0, 0.01
 #: How long workers may take to finish or put back what they have in hand, in seconds.
 _DRAIN = 30.0
 
@@ -43,21 +46,28 @@ def state_directory(base: Path, mirror: str) -> Path:
 
 
 def lock(directory: Path, mirror: str) -> IO[str]:
-    """Take the state directory for this process; the lock goes with it.
+    """Take the state directory for this process and its broker; the lock goes with the last of them. If the process that had the lock was
+    killed, its children are waited for.
 
     Raises:
         StartError: another autosync has it, or there is no room.
     """
     held = open(directory / "lock", "a+", encoding="utf-8")  # noqa: SIM115 - held until the end
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        held.seek(0)
-        owner = held.read().strip() or "unknown"
-        held.close()
-        raise StartError(
-            f"mirror {mirror} is already kept by another autosync (process {owner})", "stop that one, or give this one another --name"
-        ) from error
+    until = time.monotonic() + _ORPHANS
+    while True:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except OSError as error:
+            held.seek(0)
+            owner = held.read().strip() or "unknown"
+            if owner.isdecimal() and not os.path.exists(f"/proc/{owner}") and time.monotonic() < until:
+                time.sleep(_PAUSE)
+                continue
+            held.close()
+            raise StartError(
+                f"mirror {mirror} is already kept by another autosync (process {owner})", "stop that one, or give this one another --name"
+            ) from error
     try:
         held.truncate(0)
         held.write(str(os.getpid()))
@@ -95,7 +105,7 @@ class OneHost:
         verbosity: int,
         held: IO[str],
     ) -> None:
-        self._server = None if broker else EmbeddedServer(directory)
+        self._server = None if broker else EmbeddedServer(directory, held.fileno())
         self.broker = broker or (self._server.url if self._server else "")
         self._held = held
         environ = self._environ(mirrors, secrets, log_format, verbosity)

@@ -82,6 +82,7 @@ class Child:
         environ: its environment; None: this process's.
         directory: where it runs.
         at_death: the signal that it gets when this process dies.
+        inherits: file descriptors that the program has as well; all others are closed in it.
         inside: does the same as the command and returns the exit status; called the first time, in a fork of this process, where it can be
             forked. It has nothing to load, and shares its memory with this process. The directory is set, the environment its own business.
     """
@@ -94,6 +95,7 @@ class Child:
         environ: Mapping[str, str] | None = None,
         directory: str | None = None,
         at_death: signal.Signals = signal.SIGKILL,
+        inherits: Sequence[int] = (),
         inside: Callable[[], int] | None = None,
     ) -> None:
         self.name = name
@@ -101,6 +103,7 @@ class Child:
         self._environ = environ
         self._directory = directory
         self._at_death = at_death
+        self._inherits = inherits
         self._inside = inside or self._become_the_program
         self._process: _Process | None = None
         self._started = 0.0
@@ -170,6 +173,7 @@ class Child:
             cwd=self._directory,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
+            pass_fds=self._inherits,
             start_new_session=True,
         )
 
@@ -193,6 +197,8 @@ class Child:
     def _become_the_program(self) -> int:
         for number in (signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)  # Python ignores them, and what is ignored stays so
+        for descriptor in self._inherits:
+            os.set_inheritable(descriptor, True)
         try:
             if self._environ is None:
                 os.execv(self._command[0], list(self._command))  # noqa: S606 - as everywhere, without a shell

@@ -37,9 +37,11 @@ class EmbeddedServer:
 
     Args:
         directory: where its data and log stand; made if it is missing.
+        lock: a file descriptor that the server inherits, with a lock that nobody gets before the server has ended too. It outlives a
+            process that was killed for some milliseconds, and a second one would be given its file and lose its socket to it.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, lock: int | None = None) -> None:
         self._directory = directory
         self._short: tempfile.TemporaryDirectory[str] | None = None
         path = directory / "broker.sock"
@@ -48,7 +50,8 @@ class EmbeddedServer:
             path = Path(self._short.name) / "broker.sock"
         self._socket = path
         self._log = directory / "broker.log"
-        self._child = Child("the embedded broker", [_binary(), *self._options()], at_death=signal.SIGTERM)
+        inherits = () if lock is None else (lock,)
+        self._child = Child("the embedded broker", [_binary(), *self._options()], at_death=signal.SIGTERM, inherits=inherits)
 
     @property
     def url(self) -> str:
