@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-import pty
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -93,63 +96,73 @@ class Store(Actor):
     options = (SecretOption(["--password"]),)
 
     def list(self):
+        pathlib.Path(self.target_container, "listed with").write_text(self.password)
         return []
 
     def upload(self, file):
         file.open().read()
-        pathlib.Path(self.target_container, "by").write_text(self.password)
+        pathlib.Path(self.target_container, "sent with").write_text(self.password)
 
     def delete(self, file):
         pass
 """
 
 
-def at_a_prompt(command: list[str], cwd: Path, environ: dict[str, str], typed: str) -> str:
+#: Runs a command at a terminal of its own. A process with one thread does that, as only such a process may fork.
+AT_A_TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+
+
+def at_a_prompt(command: list[str], cwd: Path, typed: str) -> str:
     """Run a command at a terminal of its own, and type something when it asks. Returns what the terminal has shown."""
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.chdir(cwd)
-        os.execve(command[0], command, environ)
-    shown = b""
-    try:
+    words = [sys.executable, "-I", "-S", "-c", AT_A_TERMINAL, *command]
+    with subprocess.Popen(words, cwd=cwd, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as terminal:
+        assert terminal.stdin is not None
+        assert terminal.stdout is not None
+        shown = b""
         while b"assword" not in shown:
-            shown += os.read(terminal, 1000)
-        os.write(terminal, f"{typed}\n".encode())
-        while piece := os.read(terminal, 1000):
+            piece = terminal.stdout.read(1000)
+            assert piece, shown
             shown += piece
-    except OSError:  # the terminal ends with who uses it
-        pass
-    finally:
-        os.close(terminal)
-        assert os.waitpid(pid, 0)[1] == 0, shown
+        terminal.stdin.write(f"{typed}\n".encode())
+        while piece := terminal.stdout.read(1000):
+            shown += piece
+    assert terminal.returncode == 0, shown
     return shown.decode(errors="replace")
 
 
-@pytest.mark.parametrize("way", ["environment", "a file", "a file in the environment", "a prompt"])
-def test_a_secret_is_taken_from_where_nobody_sees_it(way: str, programs: Programs, tree: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def storing(tree: Path, tmp_path: Path) -> list[str]:
+    """Options to mirror a file through the actor above, whose secret is to be found in files of this directory."""
     (tmp_path / "store.py").write_text(STORE)
     (tmp_path / "secret").write_text(OPTION + "\n")
     (tree / "file").write_text("x")
-    target = tmp_path / "target"
-    target.mkdir()
-    options = ["--actor=store.Store", f"--target-container={target}", "--once", "--no-delete", str(tree)]
-    environ = {"environment": {"AUTOSYNC_PASSWORD": OPTION}, "a file in the environment": {"AUTOSYNC_PASSWORD": f"@{tmp_path}/secret"}}
-    if way == "a prompt":
-        shown = at_a_prompt(
-            [str(BIN / "autosync"), "--password", *options], tmp_path, {**os.environ, "AUTOSYNC_STATE_DIR": str(tmp_path / "state")}, OPTION
-        )
-        assert OPTION not in shown
-    else:
-        given = [f"--password=@{tmp_path}/secret"] if way == "a file" else []
-        process = programs.start("autosync", *given, *options, cwd=tmp_path, **environ.get(way, {}))
-        told = ""
-        while process.poll() is None:
-            told += command_lines()
-        assert "celery" in told, "its workers were seen"
-        assert OPTION not in told
-        assert process.returncode == 0, process.said()
+    return ["--actor=store.Store", f"--target-container={tmp_path}", "--no-delete", str(tree)]
 
-    assert (target / "by").read_text() == OPTION
+
+def test_a_secret_is_taken_from_a_prompt(programs: Programs, storing: list[str], tmp_path: Path) -> None:
+    shown = at_a_prompt([str(BIN / "autosync"), "--password", "--dry-run", *storing], tmp_path, OPTION)
+
+    assert OPTION not in shown
+    assert (tmp_path / "listed with").read_text() == OPTION
+
+
+@pytest.mark.parametrize("way", ["a file", "a file in the environment"])
+def test_workers_have_a_secret_and_no_command_line_shows_it(way: str, programs: Programs, storing: list[str], tmp_path: Path) -> None:
+    options = [f"--password=@{tmp_path}/secret"] if way == "a file" else []
+    environ = {"AUTOSYNC_PASSWORD": f"@{tmp_path}/secret"} if way == "a file in the environment" else {}
+
+    process = programs.start("autosync", *options, "--once", "--workers=1", *storing, cwd=tmp_path, **environ)
+    own, all_lines = "", ""
+    while process.poll() is None:
+        with suppress(psutil.NoSuchProcess):
+            own += "".join(" ".join(child.cmdline()) for child in psutil.Process(process.pid).children(recursive=True))
+        all_lines += command_lines()
+        time.sleep(0.02)
+
+    assert "celery" in own, "its worker was seen"
+    assert OPTION not in own + all_lines
+    assert process.returncode == 0, process.said()
+    assert (tmp_path / "sent with").read_text() == OPTION
 
 
 @pytest.fixture

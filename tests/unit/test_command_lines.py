@@ -85,6 +85,41 @@ def test_options_come_from_a_file_and_the_command_line_wins(commands: Commands, 
     assert dry(commands, f"--config={config}", AUTOSYNC_TARGET_PREFIX="env/") == ["upload env/1", "upload env/a/2"]
 
 
+STORE = """
+import pathlib
+from autosync import Actor, SecretOption
+
+class Store(Actor):
+    options = (SecretOption(["--password"]),)
+
+    def list(self):
+        pathlib.Path(self.target_container, "password").write_text(self.password)
+        return []
+"""
+PASSWORD = "Opt1on/of the+actor"
+
+
+@pytest.mark.parametrize(
+    ("options", "environ"),
+    [
+        ([], {"AUTOSYNC_PASSWORD": PASSWORD}),
+        (["--password=@secret"], {}),
+        ([], {"AUTOSYNC_PASSWORD": "@secret"}),
+    ],
+    ids=["environment", "file", "file in the environment"],
+)
+def test_a_secret_is_taken_from_where_nobody_sees_it(
+    options: list[str], environ: dict[str, str], commands: Commands, tree: Path, target: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "store.py").write_text(STORE)
+    (tmp_path / "secret").write_text(f"{PASSWORD}\n")
+
+    lines = dry(commands, *options, "--actor=store.Store", f"--target-container={target}", f"--source-prefix={tree}/", str(tree), **environ)
+
+    assert lines[0] == "upload 1"
+    assert (target / "password").read_text() == PASSWORD
+
+
 def test_a_dry_run_touches_nothing(commands: Commands, tree: Path, target: Path, tmp_path: Path) -> None:
     (target / "left").write_text("over")
 
