@@ -1,7 +1,8 @@
-"""One process of a fleet that does nothing but take what it may, for `test_pace.py`: each share that it got is a line on stdout."""
+"""Processes of a fleet that do nothing but take what they may, for `test_pace.py`: each share that one got is a line on stdout."""
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -10,25 +11,43 @@ from autosync.ledger import Ledger, connect
 from autosync.tasks.pace import Pace
 
 
-def main(broker: str, name: str, requests: int, size: int, threads: int) -> None:
-    stop = threading.Event()
-    pace = Pace(Ledger(connect(broker), "m").gate, name, stop)
+def work(broker: str, name: str, requests: int, size: int, threads: int) -> None:
+    """Take shares until stdin is closed, and print when each was got."""
+    instants: list[float] = []
+    pace = Pace(Ledger(connect(broker), "m").gate, name, threading.Event())
     pace.look()
     assert pace.is_on
 
-    def work() -> None:
-        while not stop.is_set():
+    def take() -> None:
+        while True:
             pace.take(requests, size, lambda: None)
-            sys.stdout.write(f"{time.clock_gettime(time.CLOCK_MONOTONIC)}\n")
+            instants.append(time.monotonic())
 
     pace.take(requests, size, lambda: None)
     with connect(broker) as client:
         client.sadd("came", name)
     for _ in range(threads):
-        threading.Thread(target=work, daemon=True).start()
+        threading.Thread(target=take, daemon=True).start()
     sys.stdin.read()  # until the test closes it
-    sys.stdout.flush()
+    for line in instants[:]:
+        os.write(1, f"{name} {line}\n".encode())  # whole, also where several processes write
+
+
+def main(broker: str, processes: int, requests: int, size: int, threads: int) -> None:
+    """Fork the processes, which have loaded everything by then, and wait for them."""
+    children = []
+    for number in range(processes):
+        child = os.fork()
+        if not child:
+            try:
+                work(broker, f"p{number}", requests, size, threads)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        children.append(child)
+    statuses = [os.waitpid(child, 0)[1] for child in children]
+    sys.exit(any(statuses))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], *map(int, sys.argv[3:]))
+    main(sys.argv[1], *map(int, sys.argv[2:]))
