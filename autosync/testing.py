@@ -8,6 +8,8 @@
             yield MyActor(url=...)      # with an empty target
 
 Every test begins with an empty target. What a kind of target cannot do is said by the class attributes below, not by leaving tests out.
+An actor that has settings is held to all of it once. With other settings the part that they change is enough: `ListingContract`,
+`UploadContract`, `DeletionContract`.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from .keys import Keys, Source
 from .look import Comparison, LookReport
 from .reading import SourceFile
 
-__all__ = ["ActorContract", "Content", "listed"]
+__all__ = ["ActorContract", "Content", "DeletionContract", "ListingContract", "UploadContract", "listed"]
 
 
 def listed(actor: Actor, prefix: str = "") -> dict[str, int]:
@@ -85,13 +87,13 @@ class Content:
             file.close()
 
 
-class ActorContract:
-    """The tests. A subclass brings the fixture `actor`.
+class _Contract:
+    """What the parts of the contract share. A subclass brings the fixture `actor`.
 
     Attributes:
         small: bytes of a file that goes in one request.
         large: bytes of one that does not, where the target takes files in parts.
-        many: more files than the target lists at once.
+        many: more files than the target lists at once. Targets that are made for tests can often list fewer, which costs less time.
         sorts: whether a listing that says that it is sorted really is. Where that depends on the server, looks find out.
         odd_keys: each is kept to the byte, or refused with `PermanentError`.
     """
@@ -126,61 +128,16 @@ class ActorContract:
         yield made
         made.close()
 
-    # The whole
+    def _compare(self, actor: Actor, found: File, same: SourceFile, other: SourceFile) -> None:
+        """`other` has the size of `same`, and other content."""
+        assert same.size == other.size
+        if found.etag is not None and actor.can_match(found):
+            assert actor.matches(same, found.etag), "it has this content"
+            assert not actor.matches(other, found.etag), "it has other content"
 
-    def test_it_can_be_made_again_from_what_a_worker_is_given(self, actor: Actor) -> None:
-        names = {str(option.name) for option in actor.options} | {"target_container"}
-        secrets = {name: getattr(actor, name) for name in secret_names(type(actor))}
-        public = json.loads(json.dumps({name: getattr(actor, name) for name in names - secrets.keys()}))
-        assert not [value for value in secrets.values() if value and value in json.dumps(public)], "a secret is published"
 
-        again = type(actor)(**public, **secrets)
-        try:
-            again.check()
-            assert listed(again) == {}
-        finally:
-            again.close()
-
-    def test_what_is_uploaded_is_listed_and_what_is_deleted_is_not(self, actor: Actor, content: Content) -> None:
-        actor.check()
-        assert listed(actor) == {}
-
-        actor.upload(content.file("a", b"1"))
-        actor.upload(content.file("d/e/f", b"22"))
-        actor.upload(content.file("d/empty", b""))
-        assert listed(actor) == {"a": 1, "d/e/f": 2, "d/empty": 0}
-        actor.upload(content.file("a", b"longer"))
-        assert listed(actor) == {"a": 6, "d/e/f": 2, "d/empty": 0}
-
-        actor.delete(File("a"))
-        actor.delete(File("d/e/f"))
-        assert listed(actor) == {"d/empty": 0}
-
-    def test_random_operations_end_as_they_do_in_a_dictionary(self, actor: Actor, content: Content) -> None:
-        dice = random.Random(7)  # noqa: S311
-        model: dict[str, int] = {}
-        keys = [f"{directory}{name}" for directory in ("", "d/", "d-/", "d/e/") for name in "xyz"]
-        for _ in range(60):
-            key = dice.choice(keys)
-            if dice.random() < 0.6:
-                size = dice.randrange(50)
-                actor.upload(content.file(key, bytes(size)))
-                model[key] = size
-            else:
-                actor.delete(File(key))
-                model.pop(key, None)
-
-        assert listed(actor) == model
-
-    def test_many_threads_use_it_at_once(self, actor: Actor, content: Content) -> None:
-        files = [content.file(f"t/{number:03}", bytes([number % 256]) * (number % 40)) for number in range(120)]
-
-        with ThreadPoolExecutor(16) as pool:
-            list(pool.map(actor.upload, files))
-            assert listed(actor) == {file.key: file.size for file in files}
-            list(pool.map(actor.delete, [File(file.key) for file in files[:60]]))
-
-        assert set(listed(actor)) == {file.key for file in files[60:]}
+class ListingContract(_Contract):
+    """What a target tells of what it has. A subclass brings the fixture `actor`."""
 
     def test_a_tree_that_was_sent_shows_no_difference(self, actor: Actor, tmp_path: Path) -> None:
         """However the target sorts, and whether or not it tells times and checksums: nothing is sent again."""
@@ -204,31 +161,6 @@ class ActorContract:
         (tree / "b").write_text("longer than before")
         (tree / "Z").unlink()
         assert [(one.key, one.found is None) for one in comparison.differences("", LookReport(), settled)] == [("b", False), ("Z", True)]
-
-    # Keys
-
-    def test_an_odd_key_is_kept_to_the_byte_or_refused_for_good(self, actor: Actor, content: Content) -> None:
-        expected = {"stays": 1}
-        actor.upload(content.file("stays", b"x"))
-        for number, key in enumerate(self.odd_keys):
-            try:
-                actor.upload(content.file(key, bytes(number)))
-            except PermanentError:
-                pass
-            else:
-                expected[key] = number
-                assert listed(actor, key).get(key) == number, f"{key!r} was taken, and is not listed"
-
-        for key in self.odd_keys:
-            assert listed(actor) == {self.spelt(kept): size for kept, size in expected.items()}
-            try:
-                actor.delete(File(key))
-            except PermanentError:
-                assert key not in expected, f"{key!r} was taken, and cannot be deleted"
-            expected.pop(key, None)
-        if can_delete_many(actor):
-            actor.delete_many([File(key) for key in self.odd_keys])
-        assert listed(actor) == {"stays": 1}
 
     def test_a_listing_gives_what_begins_with_the_prefix(self, actor: Actor, content: Content) -> None:
         keys = ("a/1", "a/b/2", "a-b/3", "ab/4", "b/5")
@@ -254,8 +186,6 @@ class ActorContract:
         assert sorted(found) == sorted(kept)
         if self.sorts and getattr(listing, "already_sorted", False):
             assert found == sorted(kept, key=lambda key: key.encode()), "it says that it is sorted, and is not"
-
-    # Listing
 
     def test_a_listing_of_many_pages_is_complete(self, actor: Actor, content: Content) -> None:
         one = content.file("shared", b"x")
@@ -289,17 +219,9 @@ class ActorContract:
         assert not found.mtime or abs(found.mtime - stamp.stat().st_mtime) < 60
         self._compare(actor, found, file, content.file("a", b"another"))
 
-    def _compare(self, actor: Actor, found: File, same: SourceFile, other: SourceFile) -> None:
-        """`other` has the size of `same`, and other content."""
-        assert same.size == other.size
-        if found.etag is not None and actor.can_match(found):
-            assert actor.matches(same, found.etag), "it has this content"
-            assert not actor.matches(other, found.etag), "it has other content"
 
-    def test_the_clock_is_told_or_taken_to_be_right(self, actor: Actor) -> None:
-        assert abs(actor.clock_ahead()) < 60
-
-    # Uploading
+class UploadContract(_Contract):
+    """What becomes of a file, be it small or large. A subclass brings the fixture `actor`."""
 
     def test_a_large_file_arrives_whole(self, actor: Actor, content: Content) -> None:
         data = random.Random(1).randbytes(self.large)  # noqa: S311
@@ -386,7 +308,17 @@ class ActorContract:
             return error
         return None
 
-    # Deleting
+    def test_to_abandon_what_is_complete_is_no_error_and_does_nothing(self, actor: Actor, content: Content) -> None:
+        actor.upload(content.file("large", bytes(self.large)))
+
+        for token in content.tokens:
+            actor.abandon("large", token)
+
+        assert listed(actor) == {"large": self.large}
+
+
+class DeletionContract(_Contract):
+    """Deletions, one by one and together. A subclass brings the fixture `actor`."""
 
     def test_deleting_what_is_not_there_is_no_error(self, actor: Actor, content: Content) -> None:
         actor.upload(content.file("d/stays", b"x"))
@@ -409,10 +341,86 @@ class ActorContract:
 
         assert set(listed(actor)) == set(keys[20:])
 
-    def test_to_abandon_what_is_complete_is_no_error_and_does_nothing(self, actor: Actor, content: Content) -> None:
-        actor.upload(content.file("large", bytes(self.large)))
 
-        for token in content.tokens:
-            actor.abandon("large", token)
+class ActorContract(ListingContract, UploadContract, DeletionContract):
+    """All tests. A subclass brings the fixture `actor`; what it may set is told by `many`, `large` and the other attributes above."""
 
-        assert listed(actor) == {"large": self.large}
+    def test_it_can_be_made_again_from_what_a_worker_is_given(self, actor: Actor) -> None:
+        names = {str(option.name) for option in actor.options} | {"target_container"}
+        secrets = {name: getattr(actor, name) for name in secret_names(type(actor))}
+        public = json.loads(json.dumps({name: getattr(actor, name) for name in names - secrets.keys()}))
+        assert not [value for value in secrets.values() if value and value in json.dumps(public)], "a secret is published"
+
+        again = type(actor)(**public, **secrets)
+        try:
+            again.check()
+            assert listed(again) == {}
+        finally:
+            again.close()
+
+    def test_what_is_uploaded_is_listed_and_what_is_deleted_is_not(self, actor: Actor, content: Content) -> None:
+        actor.check()
+        assert listed(actor) == {}
+
+        actor.upload(content.file("a", b"1"))
+        actor.upload(content.file("d/e/f", b"22"))
+        actor.upload(content.file("d/empty", b""))
+        assert listed(actor) == {"a": 1, "d/e/f": 2, "d/empty": 0}
+        actor.upload(content.file("a", b"longer"))
+        assert listed(actor) == {"a": 6, "d/e/f": 2, "d/empty": 0}
+
+        actor.delete(File("a"))
+        actor.delete(File("d/e/f"))
+        assert listed(actor) == {"d/empty": 0}
+
+    def test_random_operations_end_as_they_do_in_a_dictionary(self, actor: Actor, content: Content) -> None:
+        dice = random.Random(7)  # noqa: S311
+        model: dict[str, int] = {}
+        keys = [f"{directory}{name}" for directory in ("", "d/", "d-/", "d/e/") for name in "xyz"]
+        for _ in range(60):
+            key = dice.choice(keys)
+            if dice.random() < 0.6:
+                size = dice.randrange(50)
+                actor.upload(content.file(key, bytes(size)))
+                model[key] = size
+            else:
+                actor.delete(File(key))
+                model.pop(key, None)
+
+        assert listed(actor) == model
+
+    def test_many_threads_use_it_at_once(self, actor: Actor, content: Content) -> None:
+        files = [content.file(f"t/{number:03}", bytes([number % 256]) * (number % 40)) for number in range(120)]
+
+        with ThreadPoolExecutor(16) as pool:
+            list(pool.map(actor.upload, files))
+            assert listed(actor) == {file.key: file.size for file in files}
+            list(pool.map(actor.delete, [File(file.key) for file in files[:60]]))
+
+        assert set(listed(actor)) == {file.key for file in files[60:]}
+
+    def test_the_clock_is_told_or_taken_to_be_right(self, actor: Actor) -> None:
+        assert abs(actor.clock_ahead()) < 60
+
+    def test_an_odd_key_is_kept_to_the_byte_or_refused_for_good(self, actor: Actor, content: Content) -> None:
+        expected = {"stays": 1}
+        actor.upload(content.file("stays", b"x"))
+        for number, key in enumerate(self.odd_keys):
+            try:
+                actor.upload(content.file(key, bytes(number)))
+            except PermanentError:
+                pass
+            else:
+                expected[key] = number
+                assert listed(actor, key).get(key) == number, f"{key!r} was taken, and is not listed"
+
+        for key in self.odd_keys:
+            assert listed(actor) == {self.spelt(kept): size for kept, size in expected.items()}
+            try:
+                actor.delete(File(key))
+            except PermanentError:
+                assert key not in expected, f"{key!r} was taken, and cannot be deleted"
+            expected.pop(key, None)
+        if can_delete_many(actor):
+            actor.delete_many([File(key) for key in self.odd_keys])
+        assert listed(actor) == {"stays": 1}

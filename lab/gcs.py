@@ -27,7 +27,8 @@ from .servers import Server
 
 #: What tests say in place of a token.
 _OURS = "Bearer lab"
-_PAGE = 1000
+#: So many objects are on a page of a listing.
+PAGE = 100
 
 
 class Gcs(Server):
@@ -182,7 +183,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._say(200, json.dumps([one.key for one in _uploads.values() if one.bucket == bucket]))
         prefix, after = asked.get("prefix", ""), unquote(asked.get("continuation-token", ""))
         keys = sorted((key for key in _buckets[bucket] if key.startswith(prefix) and key > after), key=str.encode)
-        page = keys[:_PAGE]
+        page = keys[:PAGE]
         more = f"<NextContinuationToken>{quote(page[-1])}</NextContinuationToken>" if len(keys) > len(page) else ""
         found = "".join(_listed(key, _buckets[bucket][key]) for key in page)
         head = f"<?xml version='1.0' encoding='UTF-8'?><ListBucketResult><Name>{bucket}</Name>"

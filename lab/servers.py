@@ -216,7 +216,10 @@ class SeaweedFS(S3Server):
 
 
 class Moto(S3Server):
-    """moto's server: keeps keys exact to the byte and lists in byte order, as Amazon does. Does not check signatures."""
+    """moto's server: keeps keys exact to the byte and lists in byte order, as Amazon does. Does not check signatures; has `PAGE` objects on
+    a page of a listing."""
+
+    PAGE = 100
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
@@ -225,7 +228,7 @@ class Moto(S3Server):
         self.url = f"http://127.0.0.1:{self._port}"
 
     def command(self) -> list[str]:
-        return [self._binary, "-H", "127.0.0.1", "-p", str(self._port)]
+        return ["env", f"MOTO_S3_DEFAULT_MAX_KEYS={self.PAGE}", self._binary, "-H", "127.0.0.1", "-p", str(self._port)]
 
 
 def _program(name: str) -> str:
