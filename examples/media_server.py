@@ -156,6 +156,7 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: Server
     timeout = 60
+    disable_nagle_algorithm = True  # head and body of an answer are sent one by one, and the body would wait for 40 ms
 
     def do_GET(self) -> None:
         self.carry_out(self.list)

@@ -13,8 +13,9 @@ from typing import IO
 
 from ...errors import PermanentError, SlowDown, TargetError, TargetRefused
 
-#: For so long nothing may come from a server, and a connection may take, in seconds.
-_ALWAYS = ("--timeout=60", "--contimeout=10", "--no-motd")
+#: For so long nothing may come from a server, and a connection may take, in seconds. rsync writes many small pieces and waits for what is
+#: answered; with Nagle's algorithm each of them waits for 40 ms as well.
+_ALWAYS = ("--timeout=60", "--contimeout=10", "--no-motd", "--sockopts=TCP_NODELAY")
 #: What rsync says, and what that means.
 _SAID: tuple[tuple[re.Pattern[str], type[TargetError], str], ...] = (
     (re.compile(r"@ERROR: max connections"), SlowDown, ""),
