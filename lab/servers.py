@@ -183,10 +183,11 @@ class SeaweedFS(S3Server):
         self._config.write_text(json.dumps({"identities": [identity]}))
 
     def command(self) -> list[str]:
+        """Without peers nobody is elected: the volume server may ask before an election has ended, and asks again 5 to 15 s later."""
         ports = self._ports
         return [
             self._binary, "-logtostderr=false", f"-logdir={self.directory}", "server", f"-dir={self.directory}",
-            "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false", "-s3", "-s3.port.lance=0",
+            "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false", "-master.peers=none", "-s3", "-s3.port.lance=0",
             f"-s3.port={ports['s3']}", f"-s3.config={self._config}", "-s3.port.iceberg=0", f"-master.port={ports['master']}",
             f"-volume.port={ports['volume']}", f"-filer.port={ports['filer']}", "-volume.max=10000", "-master.volumeSizeLimitMB=64",
         ]  # fmt: skip
