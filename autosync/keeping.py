@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 _ONCE_LOOKS = 3
 #: A key is sent again if its message should have arrived this long ago: with an empty queue, and with one that is being worked off.
 _STRAY, _STRAY_BEHIND_OTHERS = 5.0, 600.0
+#: So many sweeps send all keys again that nobody has claimed, once messages may be lost: the first may find leases that have ended only.
+_SWEEPS_AFTER_LOSS = 2
 _SWEPT_AT_ONCE = 1000
 _SWEEPS = 20
 _FAILURES_SHOWN = 20
@@ -95,6 +97,8 @@ class Keeping:
         self._failed_told = 0
         self._next_strays = time.monotonic() + _STRAY_BEHIND_OTHERS
         self._next_new_tries = 0.0
+        #: How many sweeps from now on send keys again without a wait for their messages.
+        self._sweeps_after_loss = 0
         self._strange: set[str] = set()
         self._paused = False
         self._told: dict[str, int] = {}
@@ -201,6 +205,7 @@ class Keeping:
             BrokerError: the broker does not answer.
         """
         self._ledger.forfeit(owner_prefix(socket.gethostname(), pid))
+        self._sweeps_after_loss = _SWEEPS_AFTER_LOSS  # it may have had messages whose keys it had not claimed
 
     def stands(self) -> str:
         """How it stands, in a few words."""
@@ -248,6 +253,7 @@ class Keeping:
             self._again_unfinished()
             self._ledger.gate.set_limits(self._run.limits, if_lost=True)  # others may have been set since
             self._register(self._mirror)
+            self._sweeps_after_loss = _SWEEPS_AFTER_LOSS  # workers did not find the definition, or their messages are gone
             self._settle.say((LOOK_EVERYWHERE,))
         return standing
 
@@ -281,18 +287,24 @@ class Keeping:
         if not self._standing.dirty:
             return
         age = self._stray_age()
+        before: list[str] = []
         for _ in range(_SWEEPS):
             keys = self._ledger.sweep(_SWEPT_AT_ONCE, age)
-            if keys:
-                self._feed.send(keys, Priority.EVENT if len(keys) < _SWEPT_AT_ONCE else Priority.LOOK)
+            if keys == before:  # strays are found as long as nobody has claimed them
+                return
+            self._feed.send(keys, Priority.EVENT if len(keys) < _SWEPT_AT_ONCE else Priority.LOOK)
             if len(keys) < _SWEPT_AT_ONCE:
                 return
+            before = keys
 
     def _stray_age(self) -> float | None:
         """For how long a key must have waited to be taken for one whose message is lost. With messages in the queue its own may be among
         them, so that is asked rarely; sending it again does no harm, but sending thousands again each second would."""
         if self._ledger.waiting(self._mirror.queue) == 0:
-            return _STRAY
+            if not self._sweeps_after_loss:
+                return _STRAY
+            self._sweeps_after_loss -= 1
+            return 0.0
         if time.monotonic() < self._next_strays:
             return None
         self._next_strays = time.monotonic() + _STRAY_BEHIND_OTHERS

@@ -154,6 +154,37 @@ def test_a_broker_that_goes_away_in_the_middle_of_a_tick_does_not_hold_the_main_
     assert keeping._next_rescan > time.monotonic() + 3000
 
 
+@pytest.mark.parametrize("what", ["a worker has died", "the broker has forgotten", "nothing"])
+def test_a_key_whose_message_may_be_lost_is_sent_again_at_the_next_tick(
+    keep: Callable[..., Keeping], ledger: Ledger, broker: str, what: str
+) -> None:
+    """A dead worker may have had messages whose keys it had not claimed; so may one that did not find the definition."""
+    keeping = keep()
+    if what == "the broker has forgotten":
+        connect(broker).flushall()
+    ledger.mark([("a", UNKNOWN)])
+    if what == "a worker has died":
+        keeping.forfeit(1)
+
+    sent = []
+    for _ in range(3):
+        keeping.tick()
+        sent.append(ledger.waiting("q"))
+        connect(broker).delete("autosync:q")
+    # The first sweep may find leases that have ended, and nothing else.
+    assert sent == ([0, 0, 0] if what == "nothing" else [1, 1, 0])
+
+
+def test_keys_without_a_message_are_sent_once_a_tick(keep: Callable[..., Keeping], ledger: Ledger) -> None:
+    keeping = keep()
+    ledger.mark([(f"{number:04}", UNKNOWN) for number in range(1500)])
+    keeping.forfeit(1)
+
+    keeping.tick()
+
+    assert ledger.waiting("q") == 10, "a page of 1,000 keys, 100 to a message"
+
+
 def test_a_signal_ends_the_waiting_for_a_place_that_another_host_has(keep: Callable[..., Keeping], broker: str) -> None:
     keeping = keep()
     holder = {**json.loads(keeping._place._who), "host": "elsewhere"}
