@@ -58,11 +58,11 @@ def left(directory: Path) -> list[str]:
     return found
 
 
-def until_it_waits(process: subprocess.Popen[str]) -> str:
-    """What it says until it shows all and runs on."""
+def until(process: subprocess.Popen[str], last: str) -> str:
+    """What it says, up to the line in which this stands."""
     assert process.stdout is not None
     said = ""
-    while "Ctrl-C" not in said:
+    while last not in said:
         line = process.stdout.readline()
         assert line, said
         said += line
@@ -71,7 +71,8 @@ def until_it_waits(process: subprocess.Popen[str]) -> str:
 
 def test_it_proves_what_it_shows_and_ends_by_itself_also_where_one_was_killed(directory: Path) -> None:
     with demo(directory) as process:
-        until_it_waits(process)
+        until(process, "the bucket equals the folder")
+        assert any("celery" in words for words in left(directory))
         process.kill()
     wait_until(lambda: left(directory) == [], 60, "no process is left")
 
@@ -87,7 +88,7 @@ def test_it_proves_what_it_shows_and_ends_by_itself_also_where_one_was_killed(di
 
 def test_it_runs_until_ctrl_c_and_takes_everything_with_it(directory: Path) -> None:
     with demo(directory) as process:
-        said = until_it_waits(process)
+        said = until(process, "Ctrl-C")
         assert any("valkey" in words for words in left(directory))
 
         process.send_signal(signal.SIGINT)
