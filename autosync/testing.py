@@ -8,8 +8,8 @@
             yield MyActor(url=...)      # with an empty target
 
 Every test begins with an empty target. What a kind of target cannot do is said by the class attributes below, not by leaving tests out.
-An actor that has settings is held to all of it once. With other settings the part that they change is enough: `ListingContract`,
-`UploadContract`, `DeletionContract`.
+An actor that has settings is held to all of it once. With other settings the part that they change is enough: `KeyContract`,
+`ListingContract`, `UploadContract`, `DeletionContract`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .keys import Keys, Source
 from .look import Comparison, LookReport
 from .reading import SourceFile
 
-__all__ = ["ActorContract", "Content", "DeletionContract", "ListingContract", "UploadContract", "listed"]
+__all__ = ["ActorContract", "Content", "DeletionContract", "KeyContract", "ListingContract", "UploadContract", "listed"]
 
 
 def listed(actor: Actor, prefix: str = "") -> dict[str, int]:
@@ -134,6 +134,33 @@ class _Contract:
         if found.etag is not None and actor.can_match(found):
             assert actor.matches(same, found.etag), "it has this content"
             assert not actor.matches(other, found.etag), "it has other content"
+
+
+class KeyContract(_Contract):
+    """Keys that are hard to write down. A subclass brings the fixture `actor`."""
+
+    def test_an_odd_key_is_kept_to_the_byte_or_refused_for_good(self, actor: Actor, content: Content) -> None:
+        expected = {"stays": 1}
+        actor.upload(content.file("stays", b"x"))
+        for number, key in enumerate(self.odd_keys):
+            try:
+                actor.upload(content.file(key, bytes(number)))
+            except PermanentError:
+                pass
+            else:
+                expected[key] = number
+                assert listed(actor, key).get(key) == number, f"{key!r} was taken, and is not listed"
+
+        for key in self.odd_keys:
+            assert listed(actor) == {self.spelt(kept): size for kept, size in expected.items()}
+            try:
+                actor.delete(File(key))
+            except PermanentError:
+                assert key not in expected, f"{key!r} was taken, and cannot be deleted"
+            expected.pop(key, None)
+        if can_delete_many(actor):
+            actor.delete_many([File(key) for key in self.odd_keys])
+        assert listed(actor) == {"stays": 1}
 
 
 class ListingContract(_Contract):
@@ -342,7 +369,7 @@ class DeletionContract(_Contract):
         assert set(listed(actor)) == set(keys[20:])
 
 
-class ActorContract(ListingContract, UploadContract, DeletionContract):
+class ActorContract(KeyContract, ListingContract, UploadContract, DeletionContract):
     """All tests. A subclass brings the fixture `actor`; what it may set is told by `many`, `large` and the other attributes above."""
 
     def test_it_can_be_made_again_from_what_a_worker_is_given(self, actor: Actor) -> None:
@@ -401,26 +428,3 @@ class ActorContract(ListingContract, UploadContract, DeletionContract):
 
     def test_the_clock_is_told_or_taken_to_be_right(self, actor: Actor) -> None:
         assert abs(actor.clock_ahead()) < 60
-
-    def test_an_odd_key_is_kept_to_the_byte_or_refused_for_good(self, actor: Actor, content: Content) -> None:
-        expected = {"stays": 1}
-        actor.upload(content.file("stays", b"x"))
-        for number, key in enumerate(self.odd_keys):
-            try:
-                actor.upload(content.file(key, bytes(number)))
-            except PermanentError:
-                pass
-            else:
-                expected[key] = number
-                assert listed(actor, key).get(key) == number, f"{key!r} was taken, and is not listed"
-
-        for key in self.odd_keys:
-            assert listed(actor) == {self.spelt(kept): size for kept, size in expected.items()}
-            try:
-                actor.delete(File(key))
-            except PermanentError:
-                assert key not in expected, f"{key!r} was taken, and cannot be deleted"
-            expected.pop(key, None)
-        if can_delete_many(actor):
-            actor.delete_many([File(key) for key in self.odd_keys])
-        assert listed(actor) == {"stays": 1}

@@ -25,15 +25,17 @@ class Swift(Server):
     Args:
         directory: for what it stores.
         without: parts of it to leave out: "bulk", "slo".
+        page: so many objects are on a page of a listing.
     """
 
-    def __init__(self, directory: Path, *without: str) -> None:
+    def __init__(self, directory: Path, *without: str, page: int = 1000) -> None:
         super().__init__(directory)
         try:
             import swift  # noqa: F401
         except ImportError as error:
             raise Missing("OpenStack Swift") from error
         self._without = without
+        self._page = page
         self._ports = [free_port() for _ in _PARTS]
         self._server = f"http://127.0.0.1:{self._ports[-1]}"
         #: For --auth-url, of version 1.
@@ -41,7 +43,8 @@ class Swift(Server):
 
     def command(self) -> list[str]:
         program = str(Path(__file__).parent / "swiftd.py")
-        return [sys.executable, "-W", "ignore", program, str(self.directory), ",".join(map(str, self._ports)), *self._without]
+        ports = ",".join(map(str, self._ports))
+        return [sys.executable, "-W", "ignore", program, str(self.directory), ports, str(self._page), *self._without]
 
     def answers(self) -> bool:
         try:
@@ -86,11 +89,18 @@ class Swift(Server):
     def names(self, container: str) -> list[str]:
         """What a container has; [] if there is no such container."""
         try:
-            return [one["name"] for one in self.ask("GET", f"{container}?format=json").json()]
+            found: list[str] = []
+            while len(page := self.page(container, found[-1] if found else "")) == self._page:
+                found += page
+            return found + page
         except requests.HTTPError as error:
             if error.response.status_code == 404:
                 return []
             raise
+
+    def page(self, container: str, after: str = "") -> list[str]:
+        """The names on one page of a listing."""
+        return [one["name"] for one in self.ask("GET", f"{container}?format=json&marker={quote(after, safe='')}").json()]
 
 
 class Keystone:

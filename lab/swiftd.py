@@ -3,6 +3,7 @@ One copy of everything on one device. Run by lab/swift.py, as a program: eventle
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ swift_hash_path_prefix = lab
 swift_hash_path_suffix = lab
 
 [swift-constraints]
-container_listing_limit = 1000
+container_listing_limit = {page}
 
 [storage-policy:0]
 name = gold
@@ -122,27 +123,33 @@ def in_memory(_: Mapping[str, str], **__: str) -> Callable[[Any], Any]:
     return around
 
 
-def main(directory: str, ports: Mapping[str, int], without: Sequence[str]) -> None:
+def main(directory: str, ports: Mapping[str, int], page: int, without: Sequence[str]) -> None:
     """Serve until the process ends.
 
     Args:
         directory: for its configuration and for what it stores.
         ports: by `proxy`, `account`, `container` and `object`.
+        page: of a listing, in objects.
         without: filters to leave out.
     """
+    # What is stored is thrown away; nobody needs it after a power failure.
+    os.fsync = os.fdatasync = lambda fd: None
     import eventlet
     import eventlet.wsgi
 
     eventlet.monkey_patch()
-    from swift.common import constraints, ring, utils, wsgi
-    from swift.common.http_protocol import SwiftHttpProtocol
+    from swift.common import utils
 
     here = Path(directory)
     (here / "devices/one").mkdir(parents=True, exist_ok=True)
-    (here / "swift.conf").write_text(_SWIFT_CONF)
-    # Its own way to be told where that file is; it is read when a module of Swift's is imported.
+    (here / "swift.conf").write_text(_SWIFT_CONF.format(page=page))
+    # Its own way to be told where that file is; it is read when these modules are imported.
     utils.SWIFT_CONF_FILE = str(here / "swift.conf")
+    from swift.common import constraints, ring, wsgi
+    from swift.common.http_protocol import SwiftHttpProtocol
+
     utils.validate_hash_conf()
+    assert page == constraints.CONTAINER_LISTING_LIMIT
     from swift.common.storage_policy import reload_storage_policies
 
     reload_storage_policies()
@@ -168,6 +175,6 @@ def main(directory: str, ports: Mapping[str, int], without: Sequence[str]) -> No
 
 
 if __name__ == "__main__":
-    where, given, *left_out = sys.argv[1:]
+    where, given, listed, *left_out = sys.argv[1:]
     sys.path[0] = str(Path(__file__).parent.parent)  # instead of the directory of this file: modules there are called like others elsewhere
-    main(where, dict(zip(("account", "container", "object", "proxy"), map(int, given.split(",")), strict=True)), left_out)
+    main(where, dict(zip(("account", "container", "object", "proxy"), map(int, given.split(",")), strict=True)), int(listed), left_out)

@@ -26,7 +26,7 @@ from autosync.errors import ConfigurationError, PermanentError, SlowDown, Target
 from autosync.files import File
 from autosync.reading import SourceFile
 from autosync.restless import RestlessFile
-from autosync.testing import ActorContract, Content, listed
+from autosync.testing import ActorContract, Content, DeletionContract, KeyContract, ListingContract, UploadContract, listed
 from lab.faults import Proxy
 from lab.parts import running
 from lab.refusing import Refusing
@@ -34,14 +34,22 @@ from lab.swift import Keystone, Swift
 from lab.swiftd import KEY, USER
 
 MIB = 1 << 20
+#: So many objects are on a page of a listing of the old Swift.
+PAGE = 100
 
 pytestmark = pytest.mark.usefixtures("no_proxies")
 
 
 @pytest.fixture(scope="session")
-def old_swift(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swift]:
-    """One without bulk deletion and large objects."""
-    yield from running(lambda: Swift(tmp_path_factory.mktemp("old-swift"), "bulk", "slo"))
+def old_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swift]:
+    yield from running(lambda: Swift(tmp_path_factory.mktemp("old-swift"), "bulk", "slo", page=PAGE))
+
+
+@pytest.fixture
+def old_swift(old_server: Swift, monkeypatch: pytest.MonkeyPatch) -> Swift:
+    """One without bulk deletion and large objects, and with short pages."""
+    monkeypatch.setattr(segments, "_PAGE", PAGE)  # it refuses to list more at once
+    return old_server
 
 
 @pytest.fixture(scope="session")
@@ -82,9 +90,10 @@ def segments_of(swift: Swift, container: str) -> Callable[[], list[str]]:
 
 
 class TestSwift(ActorContract):
-    """What every actor must do, with segments of 1 MiB. This Swift lists 1,000 at once."""
+    """What every actor must do, with segments of 1 MiB. The other Swift has several pages of what is listed."""
 
     large = 3 * MIB + 7
+    many = 50
 
     @pytest.fixture
     def actor(self, swift: Swift, container: str) -> Iterator[Actor]:
@@ -93,10 +102,9 @@ class TestSwift(ActorContract):
         one.close()
 
 
-class TestSwiftWithoutSegments(ActorContract):
-    """The same where what is large is sent in one request."""
-
-    many = 50
+class TestSwiftWithoutSegments(UploadContract):
+    """The same where what is large is sent in one request. Listing, deleting and keys do not depend on the size of segments: the actor asks
+    for it in `upload` only."""
 
     @pytest.fixture
     def actor(self, swift: Swift, container: str) -> Iterator[Actor]:
@@ -105,10 +113,15 @@ class TestSwiftWithoutSegments(ActorContract):
         one.close()
 
 
-class TestOldSwift(ActorContract):
-    """The same with a Swift that can neither delete many at once nor make large objects."""
+class TestOldSwift(KeyContract, ListingContract, UploadContract, DeletionContract):
+    """The same with a Swift that can neither delete many at once nor make large objects, and has short pages. What is not in these parts
+    (many threads, operations in random order) asks nothing of it that they do not."""
 
-    many = 50
+    many = 2 * PAGE + 50
+
+    def test_a_listing_of_many_pages_is_complete(self, actor: Actor, content: Content, old_swift: Swift) -> None:
+        super().test_a_listing_of_many_pages_is_complete(actor, content)
+        assert len(old_swift.page(str(actor.target_container))) == PAGE, "there are several pages"
 
     @pytest.fixture
     def actor(self, old_swift: Swift) -> Iterator[Actor]:
