@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from autosync.ledger import Ledger, connect
+from autosync.mirror import SHORTEST_LEASE
 from autosync.tasks.messages import batch_line
 from lab.buckets import Bucket, equal_soon, on_disk
 from lab.ports import free_port
@@ -28,6 +29,7 @@ def options(bucket: Bucket, tree: Path) -> list[str]:
     return [*bucket.options(), f"--source-prefix={tree}/", "--name=fleet", str(tree)]
 
 
+@pytest.mark.smoke
 def test_two_workers_share_the_work_and_once_waits_for_them(
     programs: Programs, broker: str, bucket: Bucket, tree: Path, options: list[str]
 ) -> None:
@@ -95,16 +97,18 @@ def test_a_killed_worker_delays_and_loses_nothing(programs: Programs, broker: st
     for number in range(3000):
         (tree / str(number)).write_text(str(number))
     doomed = programs.worker("-n", "doomed@%h", broker=broker, AUTOSYNC_SOURCES=sources(tree))
-    watcher = programs.start("autosync-watch", f"--broker={broker}", *options)
+    watcher = programs.start("autosync-watch", f"--broker={broker}", f"--lease={SHORTEST_LEASE}", *options)
     ledger = Ledger(connect(broker), "fleet")
-    wait_until(lambda: 0 < len(bucket.sizes()) < 3000 and ledger.guard("test").held, what="it is in the middle of its work")
+    wait_until(lambda: 0 < len(bucket.sizes()) < 3000 and ledger.standing().held, what="it is in the middle of its work")
 
     doomed.kill()
     doomed.wait()
-    assert ledger.dirty() > 0
+    held = [ledger.facts(key) for keys in ledger.in_hand().values() for key in keys]
+    assert held, "it was killed in the middle of its work"
+    assert all(one.due is not None and one.due <= one.now + SHORTEST_LEASE for one in held)
     programs.worker("-n", "heir@%h", broker=broker, AUTOSYNC_SOURCES=sources(tree))
 
-    # What the dead one held comes back when its leases end, half a minute later at the most.
+    # What the dead one held comes back when its leases end.
     equal_soon(bucket, tree, "everything, in spite of it", 100)
     wait_until(lambda: ledger.dirty() == 0, 10, "the ledger is empty")
     assert watcher.poll() is None
