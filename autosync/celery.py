@@ -29,6 +29,8 @@ _CONFIG = "celeryconfig"
 #: Of a task Flower would show neither arguments nor result in its list, and those say what a transfer is. Its own settings win over this.
 _COLUMNS = "name,args,state,result,received,runtime,worker"
 
+#: Options of a broker's URL that are times, in seconds.
+_TIMEOUTS = ("socket_timeout", "socket_connect_timeout")
 _TASKS = ("autosync.tasks.transfer", "autosync.tasks.queues")
 #: What a worker loads at its start, or with its first message.
 _WORKER = (
@@ -70,6 +72,14 @@ class Secrets:
         return "***"
 
 
+class App(Celery):
+    """Takes time-outs from the broker's URL, as redis-py does; kombu fails over them."""
+
+    def _connection(self, url: str, *args: Any, transport_options: Mapping[str, Any] | None = None, **options: Any) -> Any:
+        plain, timeouts = _without_timeouts(url)
+        return super()._connection(plain, *args, transport_options={**timeouts, **(transport_options or {})}, **options)
+
+
 class Loader(BaseLoader):
     """Reads the settings when they are first needed. This, with the command line, is where the environment is read."""
 
@@ -106,7 +116,7 @@ def make_app(**settings: Any) -> Celery:
         settings: more of them, which no file changes.
     """
     os.environ.setdefault("FLOWER_TASKS_COLUMNS", _COLUMNS)
-    return Celery("autosync", loader=Loader, include=_TASKS, **{**NEEDED, **settings})
+    return App("autosync", loader=Loader, include=_TASKS, **{**NEEDED, **settings})
 
 
 def sending_app(broker: str, queue: str, *, events: bool = True) -> Celery:
@@ -118,7 +128,7 @@ def sending_app(broker: str, queue: str, *, events: bool = True) -> Celery:
         events: whether each message is told to whoever watches, such as Flower.
     """
     transport.install()
-    sender = Celery("autosync", set_as_current=False, **NEEDED)
+    sender = App("autosync", set_as_current=False, **NEEDED)
     sender.config_from_object(
         {
             "broker_url": _for_celery(broker),
@@ -164,6 +174,15 @@ def _for_celery(broker: str) -> str:
 def _verified(broker: str) -> dict[str, Any]:
     """Of a rediss:// broker kombu takes any certificate, unless it is told not to. What the URL itself says of TLS wins over this."""
     return {"broker_use_ssl": {"ssl_cert_reqs": ssl.CERT_REQUIRED}} if broker.startswith("rediss://") else {}
+
+
+def _without_timeouts(url: str) -> tuple[str, dict[str, float]]:
+    """A broker's URL without the time-outs in its query, and these by name, in seconds: redis-py reads them in the URL, kombu does not."""
+    head, mark, query = url.partition("?")
+    pairs = [pair for pair in query.split("&") if pair]
+    timeouts = [pair for pair in pairs if pair.partition("=")[0] in _TIMEOUTS]
+    rest = "&".join(pair for pair in pairs if pair not in timeouts)
+    return (f"{head}{mark}{rest}" if rest else head), {name: float(value) for name, _, value in (pair.partition("=") for pair in timeouts)}
 
 
 @signals.celeryd_init.connect

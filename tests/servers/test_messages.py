@@ -68,3 +68,13 @@ def test_a_message_goes_only_if_a_key_needs_it(queue: Queue) -> None:
     assert told(queue.messages()[0])["body"][0] == ["m", ["a", "b"]]
     queue.publisher.send(["a"], priority=Priority.LOOK)
     assert told(queue.messages(":5")[0])["body"][0] == ["m", ["a"]]
+
+
+def test_time_outs_in_the_brokers_url_hold_for_all_connections(broker: str) -> None:
+    url = f"{broker}?socket_timeout=7&socket_connect_timeout=3.5"
+    with sending_app(url, "q").connection() as connection:
+        channel = connection.default_channel
+        clients = channel.client, channel._create_client(asynchronous=True), connect(url)
+        found = [client.connection_pool.connection_kwargs for client in clients]
+
+    assert [(each["socket_timeout"], each["socket_connect_timeout"]) for each in found] == [(7, 3.5)] * 3
