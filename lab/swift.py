@@ -36,6 +36,7 @@ class Swift(Server):
             raise Missing("OpenStack Swift") from error
         self._without = without
         self._page = page
+        self._login: tuple[str, str] | None = None
         self._ports = [free_port() for _ in _PARTS]
         self._server = f"http://127.0.0.1:{self._ports[-1]}"
         #: For --auth-url, of version 1.
@@ -64,7 +65,7 @@ class Swift(Server):
 
     def ask(self, method: str, path: str, content: bytes = b"", **headers: str) -> requests.Response:
         """One request, as any client might make it; in the names of headers, _ stands for -."""
-        token, url = self.login()
+        token, url = self._login = self._login or self.login()
         request = requests.Request(method, url, data=content, headers={name.replace("_", "-"): value for name, value in headers.items()})
         prepared = request.prepare()
         prepared.headers["X-Auth-Token"] = token

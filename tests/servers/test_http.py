@@ -24,7 +24,7 @@ from autosync.actors import load
 from autosync.errors import ConfigurationError, Draining, PermanentError, SlowDown, TargetError, TargetRefused, Torn
 from autosync.files import File
 from autosync.restless import RestlessFile
-from autosync.testing import ActorContract, Content, listed
+from autosync.testing import ActorContract, Content, KeyContract, ListingContract, listed
 from lab.buckets import on_disk
 from lab.faults import Proxy
 from lab.locks import Authority
@@ -34,10 +34,17 @@ from lab.programs import BIN
 from lab.servers import wait_until
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[MediaServer]:
-    with serving(tmp_path / "media") as made:
+@pytest.fixture(scope="module")
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MediaServer]:
+    with serving(tmp_path_factory.mktemp("media")) as made:
         yield made
+
+
+@pytest.fixture
+def server(shared_server: MediaServer) -> MediaServer:
+    """A server that has nothing; a test may end it and start it again."""
+    shared_server.empty()
+    return shared_server
 
 
 @pytest.fixture
@@ -48,6 +55,8 @@ def actor(server: MediaServer) -> Iterator[Actor]:
 
 
 class TestHttp(ActorContract):
+    many = 120  # TestPlain has several pages
+
     @pytest.fixture
     def actor(self, server: MediaServer) -> Iterator[Actor]:
         made = load("http")(url=server.url, secret=SECRET)
@@ -55,17 +64,23 @@ class TestHttp(ActorContract):
         made.close()
 
 
-class TestPlain(ActorContract):
-    """A server that lists neither in order nor with times and digests, forty at a time."""
+@pytest.fixture(scope="module")
+def plain_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MediaServer]:
+    with serving(tmp_path_factory.mktemp("plain"), "--plain", "--page=40") as made:
+        yield made
+
+
+class TestPlain(KeyContract, ListingContract):
+    """A server that lists neither in order nor with times and digests, forty at a time. Uploads and deletions are the same."""
 
     many = 200
 
     @pytest.fixture
-    def actor(self, tmp_path: Path) -> Iterator[Actor]:
-        with serving(tmp_path / "media", "--plain", "--page=40") as server:
-            made = load("http")(url=server.url, secret=SECRET)
-            yield made
-            made.close()
+    def actor(self, plain_server: MediaServer) -> Iterator[Actor]:
+        plain_server.empty()
+        made = load("http")(url=plain_server.url, secret=SECRET)
+        yield made
+        made.close()
 
 
 # Signatures
@@ -375,7 +390,7 @@ def test_a_slow_line_has_time_for_each_block_and_not_for_the_whole(
 
 
 def test_a_large_file_takes_no_more_memory_than_a_small_one(server: MediaServer, tmp_path: Path) -> None:
-    size = 200 << 20
+    size = 80 << 20
     with open(tmp_path / "large", "wb") as file:
         file.truncate(size)
     program = f"""
@@ -539,7 +554,7 @@ def canned() -> Iterator[tuple[str, list[Any]]]:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as made:
-        thread = threading.Thread(target=made.serve_forever)
+        thread = threading.Thread(target=made.serve_forever, args=(0.01,))
         thread.start()
         yield f"http://127.0.0.1:{made.server_port}/api", answer
         made.shutdown()
@@ -630,7 +645,7 @@ def test_a_certificate_that_is_not_trusted_is_said_with_what_to_do(tmp_path: Pat
 
     with Server(("127.0.0.1", 0), Handler) as made:
         made.socket = context.wrap_socket(made.socket, server_side=True)
-        thread = threading.Thread(target=made.serve_forever)
+        thread = threading.Thread(target=made.serve_forever, args=(0.01,))
         thread.start()
         actor = load("http")(url=f"https://127.0.0.1:{made.server_port}/api", secret=SECRET)
         with pytest.raises(TargetError, match=r"CERTIFICATE_VERIFY_FAILED.*; .*REQUESTS_CA_BUNDLE"):
