@@ -329,19 +329,23 @@ def test_what_a_look_has_found_is_not_taken_for_done_because_the_broker_forgot_i
     assert ledger.cleared() is None
 
 
-def test_a_broker_stands_still_for_half_a_minute_during_an_upload_while_files_come_change_and_go(
+def test_a_broker_stands_still_for_longer_than_a_lease_during_an_upload_while_files_come_change_and_go(
     own_valkey: Valkey, ledger: Ledger, live: Callable, proxy: Proxy, bucket: Bucket, tree: Path
 ) -> None:
+    """And for longer than anybody waits for an answer."""
     write_many(tree, "old", 20)
-    process = live(f"--broker={own_valkey.url}")
+    process = live(f"--broker={own_valkey.url}?socket_timeout=2", "--lease=6")
     begin_slow_uploads(proxy, bucket, tree)
+    proxy.speed = 0.1 * MEBI
 
     with own_valkey.frozen():
-        until = time.monotonic() + 30
+        until = time.monotonic() + 6
         come_change_and_go(tree, 20, 20)
         write(tree / "large", version=2, size=20 * MEBI)
         wait_until(lambda: "what happens meanwhile is kept and sent later" in process.said(), 60, "the watcher has met it")
-        wait_until(lambda: time.monotonic() > until, 31, "half a minute is over")
+        wait_until(lambda: "claims of faulty could not be renewed" in process.said(), 60, "so has the worker")
+        wait_until(lambda: time.monotonic() > until, 7, "the leases are over, also if they were renewed just before")
+        assert proxy.in_flight("small")
         assert not any(key.startswith("new") for key in bucket.sizes())
     proxy.speed = None
 
