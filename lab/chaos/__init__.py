@@ -21,7 +21,7 @@ The bucket is versioned, so nothing that was visible for a moment escapes. What 
 - each object was, as a whole, the content of the file of that name at some moment;
 - a key of a file that never left since the last quiet point was never missing, not even between two operations.
 
-`tests/fleet/test_machine.py` lets Hypothesis choose, `lab/soak.py` a seeded generator.
+In `tests/fleet/test_machine.py` and `lab/soak.py` a seeded generator chooses.
 """
 
 from .accidents import ACCIDENTS

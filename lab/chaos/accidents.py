@@ -31,11 +31,12 @@ def restart(chaos: Chaos, chance: Random) -> None:
 
 
 def kill(chaos: Chaos, chance: Random) -> None:
-    """It is killed in the middle, much is done, and it is started again."""
+    """It is killed in the middle, and started again: at once, while its broker has not ended yet, or after much was done."""
     _operate(chaos, chance)
     chaos.world.note("killed")
     chaos.autosync.kill()
-    _operate(chaos, chance)
+    if chance.random() < 0.5:
+        _operate(chaos, chance)
     _start_again(chaos)
 
 
@@ -53,7 +54,7 @@ def overflow(chaos: Chaos, chance: Random) -> None:
     """More happens than the kernel keeps, and what happens last is not told."""
 
     def watches() -> bool:
-        chaos.autosync.insist()
+        chaos.insist()
         return chaos.autosync.watches(chaos.world.root)
 
     wait_until(watches, 60, "autosync watches the tree: it may only be being started")
@@ -70,7 +71,7 @@ def overflow(chaos: Chaos, chance: Random) -> None:
         chaos.world.note("while the kernel's queue was full")
 
     def overflowed() -> bool:
-        chaos.autosync.insist()
+        chaos.insist()
         return chaos.autosync.said().count(_OVERFLOWED) > before
 
     wait_until(overflowed, 60, "autosync says that the queue overflowed")
@@ -81,18 +82,23 @@ def freeze_target(chaos: Chaos, chance: Random) -> None:
     with chaos.autosync.server.frozen():
         chaos.world.note("the target stands still")
         _operate(chaos, chance, 30)
-        time.sleep(chance.uniform(0.1, 3.0))
+        time.sleep(chance.uniform(0.1, 1.5))  # half a second is how long transfers wait before others go on without them
     chaos.world.note("the target answers again")
 
 
 def empty_broker(chaos: Chaos, chance: Random) -> None:
     """The broker loses everything it knows."""
     _operate(chaos, chance)
-    broker = chaos.autosync.broker()
-    if broker is not None:
+
+    def is_emptied() -> bool:
+        chaos.insist()
+        broker = chaos.autosync.broker()
         with contextlib.suppress(redis.exceptions.RedisError):
-            broker.flushall()
-    chaos.world.note("the broker was emptied" if broker is not None else "no broker to empty")
+            return broker is not None and bool(broker.flushall())
+        return False
+
+    wait_until(is_emptied, 60, "the broker is emptied: it may only be being started")
+    chaos.world.note("the broker was emptied")
     _operate(chaos, chance)
 
 
@@ -109,11 +115,18 @@ def _start_again(chaos: Chaos) -> None:
 
 def _kill_child(chaos: Chaos, chance: Random, word: str) -> None:
     _operate(chaos, chance)
-    victims = chaos.autosync.children(word)
-    if victims:
+
+    def is_killed() -> bool:
+        chaos.insist()
+        victims = chaos.autosync.children(word)
         with contextlib.suppress(psutil.NoSuchProcess):
-            chance.choice(victims).kill()
-    chaos.world.note(f"{word} killed" if victims else f"no {word} to kill")
+            if victims:
+                chance.choice(victims).kill()
+                return True
+        return False
+
+    wait_until(is_killed, 60, f"{word} is killed: it may only be being started")
+    chaos.world.note(f"{word} killed")
     _operate(chaos, chance)
 
 

@@ -33,7 +33,7 @@ class Chaos:
         self.world.rest()
 
         def is_equal() -> bool:
-            self.autosync.insist()
+            self.insist()
             try:
                 return self.autosync.is_idle() and not self.observer.differences()
             except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError):
@@ -41,9 +41,11 @@ class Chaos:
 
         try:
             wait_until(is_equal, _PATIENCE, "the target equals the source", pause=0.05)
+        except Broken:
+            raise
         except AssertionError as error:
             left = self.observer.differences()
-            if not left and not isinstance(error, Broken):
+            if not left:
                 raise self.broken(f"{error}: it does, but the ledger is not empty") from error
             raise self.broken(f"{error}: {len(left)} keys differ: {left[:10]}") from error
         self.observer.look_back()
@@ -54,15 +56,16 @@ class Chaos:
         return took
 
     def insist(self) -> None:
-        """See that no promise was broken until now.
+        """See that autosync runs, and that no promise was broken until now.
 
         Raises:
-            Broken: one was.
+            Broken: it has ended, or one was broken.
         """
+        if not self.autosync.runs():
+            raise self.broken(self.autosync.end_status())
         if self.observer.violations:
             raise self.broken("; ".join(self.observer.violations[:5]))
 
     def broken(self, what: str) -> Broken:
         """What was broken, with all that led to it."""
-        operations, log = self.world.done[-60:], self.autosync.said().splitlines()[-40:]
-        return Broken("\n  ".join([what, "The last operations:", *operations, f"The end of {self.autosync.log}:", *log]))
+        return Broken("\n  ".join([what, "The last operations:", *self.world.done[-60:], *self.autosync.log_end()]))

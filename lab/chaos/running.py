@@ -16,7 +16,7 @@ import redis
 from autosync.errors import BrokerError
 from autosync.ledger import Ledger
 
-from ..servers import S3Server, frozen
+from ..servers import S3Server, frozen, wait_until
 
 #: The name that the mirror has at its broker.
 _NAME = "chaos"
@@ -71,17 +71,17 @@ class Autosync:
             raise Broken("autosync did not end within 60 s of SIGTERM") from None
 
     def kill(self) -> None:
-        """Kill it; its children end with it."""
+        """Kill it; its children end soon after it."""
         assert self.process is not None
-        children = self.children()
         self.process.kill()
         self.process.wait()
-        psutil.wait_procs(children, 30)
 
     def end(self) -> None:
-        """Kill it, if it runs."""
+        """Kill it, if it runs, and wait until its children have ended."""
         if self.runs():
+            children = self.children()
             self.kill()
+            wait_until(lambda: not any(map(_runs, children)), 60, "its children have ended")
 
     def runs(self) -> bool:
         """Whether it was started, and has not ended."""
@@ -102,6 +102,10 @@ class Autosync:
         """Its log."""
         return self.log.read_text(encoding="utf-8", errors="replace")
 
+    def log_end(self) -> list[str]:
+        """The end of its log, with a headline, as lines."""
+        return [f"The end of {self.log}:", *self.said().splitlines()[-40:]]
+
     def is_silent(self) -> bool:
         """Whether it has said nothing since it was started."""
         return self.log.stat().st_size == self._logged_before
@@ -113,7 +117,11 @@ class Autosync:
             Broken: it has ended.
         """
         if not self.runs():
-            raise Broken(f"autosync has ended with {self.process and self.process.returncode}")
+            raise Broken("\n  ".join([self.end_status(), *self.log_end()]))
+
+    def end_status(self) -> str:
+        """How it has ended, in words."""
+        return f"autosync has ended with {self.process and self.process.returncode}"
 
     def frozen(self) -> contextlib.AbstractContextManager[None]:
         """Let its main process stand still."""
@@ -144,3 +152,11 @@ class Autosync:
             return broker is not None and Ledger(broker, _NAME).dirty() == 0
         except (BrokerError, redis.exceptions.RedisError):
             return False
+
+
+def _runs(process: psutil.Process) -> bool:
+    """Whether a process has not ended; one that has may still be in the kernel's list."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

@@ -1,7 +1,7 @@
 """Whatever happens to a tree and to the programs that mirror it: once it is quiet, the target equals it, and nothing wrong was visible.
 
-Hypothesis chooses what happens; the real command, broker, workers and S3 server have to bear it. `lab/chaos` has the operations, the
-accidents and the observer; `make soak` does the same for thousands of operations, and worse.
+A seeded generator chooses what happens; the real command, broker, workers and S3 server have to bear it. `lab/chaos` has the operations,
+the accidents and the observer; `make soak` does the same for thousands of operations, and worse.
 """
 
 from __future__ import annotations
@@ -10,148 +10,191 @@ import itertools
 import os
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from random import Random
+from random import Random, SystemRandom
+from typing import NamedTuple
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from lab.chaos import ACCIDENTS, OPERATIONS, Autosync, Book, Chaos, Observer, World, content, digest, versioned_bucket
+from lab.chaos import ACCIDENTS, OPERATIONS, Autosync, Book, Broken, Chaos, Observer, World, content, digest, versioned_bucket
 from lab.servers import Moto, wait_until
 
 pytestmark = pytest.mark.timeout(300)
 
-SEEDS = st.integers(0, 2**32 - 1)
-
 
 class Running:
-    """One autosync for the whole module; each example has a directory of its own below the source."""
+    """One autosync that runs for several examples; each has a directory of its own below the source."""
 
     def __init__(self, directory: Path, moto: Moto) -> None:
-        self.source = directory / "source"
-        self.beside = directory / "beside"
-        self.moto = moto
-        self.bucket = versioned_bucket(moto, "machine")
-        self.names = (f"example-{number}" for number in itertools.count(1))
-        self.source.mkdir()
-        (self.source / "anchor").write_text("A source that holds no file at all deletes nothing.")
+        self._source = directory / "source"
+        self._beside = directory / "beside"
+        self._moto = moto
+        self._bucket = versioned_bucket(moto, f"machine-{uuid.uuid4().hex[:8]}")
+        self._names = (f"example-{number}" for number in itertools.count(1))
+        self._source.mkdir()
+        (self._source / "anchor").write_text("A source that holds no file at all deletes nothing.")
         options = ["--workers=1", "--threads=8", "--rescan=0", "--settle=0.1"]
-        self.autosync = Autosync(directory, self.source, moto, self.bucket, options)
+        self.autosync = Autosync(directory, self._source, moto, self._bucket, options)
+        #: Whether all examples until now ended well: then the next one can have it too.
+        self.is_sound = True
 
-    def begin(self) -> Chaos:
-        """A new example, with the observer at work."""
-        name = next(self.names)
-        world = World(self.source, name, self.beside / name)
-        chaos = Chaos(world, self.autosync, Observer(self.moto, self.bucket, f"{name}/", world.book))
+    @contextmanager
+    def example(self) -> Iterator[Chaos]:
+        """A new example, with the observer at work, that ends with a quiet point."""
+        name = next(self._names)
+        world = World(self._source, name, self._beside / name)
+        chaos = Chaos(world, self.autosync, Observer(self._moto, self._bucket, f"{name}/", world.book))
         chaos.observer.start()
-        return chaos
+        self.is_sound = False
+        try:
+            yield chaos
+            chaos.quiet()
+            self.is_sound = True
+        finally:
+            chaos.observer.stop()
+            world.clear()
 
-    def end(self, chaos: Chaos) -> None:
-        """The example is over."""
-        chaos.observer.stop()
-        chaos.world.clear()
+    def stop(self) -> None:
+        """End it in order, and see that it has met with nothing unexpected."""
+        code = self.autosync.stop()
+        log = self.autosync.said()
+        assert code == 0, log[-4000:]
+        assert [line for line in log.splitlines() if "Traceback" in line or " critical: " in line] == []
+
+
+class Shared:
+    """The autosync that the tests of this file share, until an example in it does not end well."""
+
+    def __init__(self, factory: pytest.TempPathFactory, moto: Moto) -> None:
+        self._factory = factory
+        self._moto = moto
+        self._running: Running | None = None
+
+    def get(self) -> Running:
+        """One that runs, and of which every example ended well."""
+        if self._running is None:
+            self._running = Running(self._factory.mktemp("machine"), self._moto)
+            self._running.autosync.start()
+        return self._running
+
+    def check(self) -> None:
+        """See that it still runs. If it does not, or an example did not end well, the next test has another."""
+        running = self._running
+        assert running is not None
+        if not (running.is_sound and running.autosync.runs()):
+            self._running = None
+            running.autosync.end()
+        if running.is_sound:
+            running.autosync.insist()
+
+    def stop(self) -> None:
+        """End it in order."""
+        if self._running is not None:
+            try:
+                self._running.stop()
+            finally:
+                self._running.autosync.end()
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory, moto: Moto) -> Iterator[Running]:
-    started = Running(tmp_path_factory.mktemp("machine"), moto)
-    started.autosync.start()
-    try:
-        yield started
-        assert started.autosync.stop() == 0
-        assert [line for line in started.autosync.said().splitlines() if "Traceback" in line or " critical: " in line] == []
-    finally:
-        started.autosync.end()
+def shared(tmp_path_factory: pytest.TempPathFactory, moto: Moto) -> Iterator[Shared]:
+    made = Shared(tmp_path_factory, moto)
+    yield made
+    made.stop()
 
 
 @pytest.fixture
-def chaos(running: Running) -> Iterator[Chaos]:
-    begun = running.begin()
-    yield begun
-    running.end(begun)
+def running(shared: Shared) -> Iterator[Running]:
+    yield shared.get()
+    shared.check()
 
 
-def test_random_operations_and_accidents_leave_the_target_equal_to_the_source(running: Running) -> None:
-    class Machine(RuleBasedStateMachine):
-        """What is chosen are the name of an operation or an accident, and the seed from which it takes its details."""
+class Step(NamedTuple):
+    """What is done in an example: operations and accidents by their names; none: wait for a quiet point."""
 
-        @initialize(seed=SEEDS)
-        def begin(self, seed: int) -> None:
-            self.chaos = running.begin()
-            chance = Random(seed)
-            for name in ("create with parents", "create with parents", "create many"):
-                self.chaos.world.do(name, chance)
+    names: tuple[str, ...]
+    seed: int
 
-        @rule(names=st.lists(st.sampled_from(sorted(OPERATIONS)), min_size=1, max_size=12), seed=SEEDS)
-        def operate(self, names: list[str], seed: int) -> None:
-            chance = Random(seed)
-            for name in names:
-                self.chaos.world.do(name, chance)
-            self.chaos.insist()
-
-        @rule()
-        def be_quiet(self) -> None:
-            self.chaos.quiet()
-
-        @rule(accident=st.sampled_from(sorted(ACCIDENTS)), seed=SEEDS)
-        def have_an_accident(self, accident: str, seed: int) -> None:
-            ACCIDENTS[accident](self.chaos, Random(seed))
-
-        def teardown(self) -> None:
-            if not hasattr(self, "chaos"):
-                return
-            try:
-                self.chaos.quiet()
-            finally:
-                running.end(self.chaos)
-
-    run_state_machine_as_test(
-        Machine,
-        settings=settings(
-            max_examples=4,  # some 30 s
-            stateful_step_count=10,
-            deadline=None,
-            database=None,
-            derandomize=os.environ.get("CI") == "true",
-            phases=[Phase.explicit, Phase.generate],  # to make a failing example smaller would take hours
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    def perform(self, chaos: Chaos) -> None:
+        """Do it."""
+        chance = Random(self.seed)
+        for name in self.names:
+            if name in ACCIDENTS:
+                ACCIDENTS[name](chaos, chance)
+            else:
+                chaos.world.do(name, chance)
+        if not self.names:
+            chaos.quiet()
+        chaos.insist()
 
 
-def test_every_accident_in_turn_is_borne(chaos: Chaos) -> None:
+def steps_of(chance: Random) -> list[Step]:
+    """An example. All of it is chosen before the first step is performed: how the world is then has no part in it."""
+    operations = [tuple(chance.choices(sorted(OPERATIONS), k=chance.randrange(1, 13))) for _ in range(4)]
+    accidents = [(name,) for name in chance.choices(sorted(ACCIDENTS), k=3)]
+    chosen: list[tuple[str, ...]] = [*operations, *accidents, ()]
+    chance.shuffle(chosen)
+    begin = ("create with parents", "create with parents", "create many")
+    return [Step(names, chance.randrange(2**32)) for names in (begin, *chosen)]
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_random_operations_and_accidents_leave_the_target_equal_to_the_source(running: Running, number: int) -> None:
+    """SEED=... repeats an example; with CI=true they are always the same."""
+    seed = os.environ.get("SEED") or (number if os.environ.get("CI") == "true" else SystemRandom().randrange(10**9))
+    steps = steps_of(Random(int(seed)))
+    print(f"SEED={seed}", *steps, sep="\n  ")  # shown if it fails
+    with running.example() as chaos:
+        for step in steps:
+            step.perform(chaos)
+
+
+def test_every_accident_in_turn_is_borne(running: Running) -> None:
     chance = Random(1)
-    chaos.world.do("create many", chance)
-    chaos.quiet()
+    with running.example() as chaos:
+        chaos.world.do("create many", chance)
+        chaos.quiet()
 
-    for accident in ACCIDENTS.values():
-        accident(chaos, chance)
-
-    chaos.quiet()
+        for accident in ACCIDENTS.values():
+            accident(chaos, chance)
 
 
-def test_every_operation_in_turn_is_mirrored(chaos: Chaos) -> None:
+def test_every_operation_in_turn_is_mirrored(running: Running) -> None:
     chance = Random(2)
-
-    for name in [*OPERATIONS, *OPERATIONS]:
-        chaos.world.do(name, chance)
-
-    chaos.quiet()
+    with running.example() as chaos:
+        for name in [*OPERATIONS, *OPERATIONS]:
+            chaos.world.do(name, chance)
 
 
 def test_the_queue_overflows_also_where_autosync_was_only_just_started(running: Running) -> None:
-    chaos = running.begin()
-    try:
+    with running.example() as chaos:
         ACCIDENTS["restart"](chaos, Random(3))
         before = running.autosync.said().count("event queue overflowed")
         ACCIDENTS["overflow"](chaos, Random(3))
         assert running.autosync.said().count("event queue overflowed") == before + 1
-        chaos.quiet()
+
+
+def test_an_autosync_that_ended_in_one_test_is_not_that_of_the_next(tmp_path_factory: pytest.TempPathFactory, moto: Moto) -> None:
+    shared = Shared(tmp_path_factory, moto)
+    try:
+        first = shared.get()
+        with pytest.raises(Broken, match=r"autosync has ended with -9(.|\n)*The end of .*autosync\.log"), first.example() as chaos:
+            chaos.autosync.kill()
+        shared.check()  # the example has failed, and not the one behind it
+
+        second = shared.get()
+        assert second is not first
+        second.autosync.kill()
+        with pytest.raises(Broken, match="autosync has ended with -9"):
+            shared.check()
+        third = shared.get()
+        assert third is not second
+        assert third.autosync.runs()
+        shared.check()
+        assert shared.get() is third
     finally:
-        chaos.observer.stop()
-        chaos.world.clear()
+        shared.get().autosync.end()
 
 
 # The observer itself: what it has to notice, it notices.
