@@ -34,6 +34,7 @@ from autosync.errors import BrokerError, ConfigurationError, PermanentError, Slo
 from autosync.files import File
 from autosync.reading import SourceFile
 from lab.buckets import Bucket
+from lab.servers import Moto
 
 
 class Content:
@@ -68,6 +69,12 @@ def content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Content
     made = Content(tmp_path)
     yield made
     made.close()
+
+
+@pytest.fixture
+def soon_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is tried again is tried at once."""
+    monkeypatch.setattr("autosync.actors._parts._PART_DELAY", 0.0)
 
 
 def listed(actor: Actor, prefix: str = "") -> dict[str, int]:
@@ -220,6 +227,7 @@ def by_proxy(actor: Actor, url: str) -> None:
         assert actor._objects is None  # type: ignore[attr-defined]
 
 
+@pytest.mark.usefixtures("soon_again")
 def test_an_upload_that_fails_leaves_no_open_parts(large: Actor, bucket: Bucket, content: Content) -> None:
     actor = large
     failed = []
@@ -416,6 +424,7 @@ def test_a_beginning_that_boto3_asked_for_twice_leaves_the_intention_noted(
     assert bucket.open_uploads() == []
 
 
+@pytest.mark.usefixtures("soon_again")
 def test_the_end_of_an_upload_is_tried_again(large: Actor, bucket: Bucket, content: Content, monkeypatch: pytest.MonkeyPatch) -> None:
     notes = Notes(bucket)
     requests = large._parts._requests  # type: ignore[attr-defined]
@@ -494,11 +503,14 @@ def test_an_upload_that_was_left_open_is_abandoned_and_no_other_is(server: str, 
 
 
 def test_a_listing_of_many_pages_is_complete_and_in_order_where_the_server_is(exact_bucket: Bucket) -> None:
-    keys = sorted(f"{number % 13}/{number:05}" for number in range(1100))
-    for key in keys:
-        requests.put(f"{exact_bucket.server.url}/{exact_bucket.name}/{key}", data=b"x", timeout=10)
+    keys = sorted(f"{number % 2}/{number:05}" for number in range(3 * Moto.PAGE - 50))
+    with requests.Session() as session:
+        for key in keys:
+            session.put(f"{exact_bucket.server.url}/{exact_bucket.name}/{key}", data=b"x", timeout=30).raise_for_status()
     actor = load("s3")(target_container=exact_bucket.name, endpoint_url=exact_bucket.server.url)
 
+    first = exact_bucket.client.list_objects_v2(Bucket=exact_bucket.name)
+    assert (first["KeyCount"], first["IsTruncated"]) == (Moto.PAGE, True), "there are several pages"
     assert [file.key for file in listing_of(actor, "")] == keys
     assert [file.key for file in listing_of(actor, "1")] == [key for key in keys if key.startswith("1")]
 
@@ -534,12 +546,37 @@ def test_errors_are_translated(change: dict[str, str], kind: type[Exception], sa
         actor.clock_ahead()
 
 
-def date_in(seconds: float) -> str:
-    return formatdate(time.time() + seconds, usegmt=True)
+class LateTime:
+    """Stands for the module `time` where answers seem to come late: while one is awaited, the clocks of both sides go on by so much."""
+
+    def __init__(self) -> None:
+        self.late = 0.0
+
+    def time(self) -> float:
+        return time.time() + self.late
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.late
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)
 
 
 @pytest.fixture
-def elsewhere(exact_bucket: Bucket) -> Iterator[Callable[..., Actor]]:
+def late_time(monkeypatch: pytest.MonkeyPatch) -> LateTime:
+    made = LateTime()
+    for module in ("autosync.actors.s3", "autosync.actors.s3.objects"):
+        monkeypatch.setattr(f"{module}.time", made)
+    return made
+
+
+@pytest.fixture
+def date_in(late_time: LateTime) -> Callable[[float], str]:
+    return lambda seconds: formatdate(late_time.time() + seconds, usegmt=True)
+
+
+@pytest.fixture
+def elsewhere(credentials: None, late_time: LateTime) -> Iterator[Callable[..., Actor]]:
     """Makes actors of a server that answers every request with the Date, and after the delay, that it is told."""
     servers: list[ThreadingHTTPServer] = []
 
@@ -557,7 +594,7 @@ def elsewhere(exact_bucket: Bucket) -> Iterator[Callable[..., Actor]]:
                     self.send_header("Date", said)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
-                time.sleep(left.pop(0) if left else 0.0)
+                late_time.late += left.pop(0) if left else 0.0
                 self.wfile.write(body)
 
             def log_message(self, *_: object) -> None:
@@ -704,20 +741,22 @@ def test_an_intention_is_found_however_long_the_target_takes_to_list_what_came_o
 
 
 @pytest.mark.parametrize("hours", [1, -1])
-def test_the_clock_of_a_target_that_is_wrong_is_found_to_be(hours: int, elsewhere: Callable[..., Actor]) -> None:
+def test_the_clock_of_a_target_that_is_wrong_is_found_to_be(
+    hours: int, elsewhere: Callable[..., Actor], date_in: Callable[[float], str]
+) -> None:
     ahead = elsewhere(lambda: date_in(3600 * hours)).clock_ahead()
 
     assert abs(ahead - 3600 * hours) < 1.5
 
 
-def test_an_answer_that_comes_late_does_not_spoil_the_clock(elsewhere: Callable[..., Actor]) -> None:
+def test_an_answer_that_comes_late_does_not_spoil_the_clock(elsewhere: Callable[..., Actor], date_in: Callable[[float], str]) -> None:
     ahead = elsewhere(lambda: date_in(3600), delays=[4.0]).clock_ahead()
 
     assert abs(ahead - 3600) < 1.5
 
 
 def test_the_clock_that_the_check_has_seen_counts_for_the_first_look_and_not_for_later_ones(
-    elsewhere: Callable[..., Actor], monkeypatch: pytest.MonkeyPatch
+    elsewhere: Callable[..., Actor], date_in: Callable[[float], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hours = 1
     actor = elsewhere(lambda: date_in(3600 * hours), delays=[0.0, 3.0])
