@@ -18,6 +18,8 @@ from .writers import is_being_written, is_shared
 
 #: A single write(2) has ended after this time, in seconds.
 _LONGEST_WRITE = 1.0
+#: Content that is in memory is given out in blocks of this size, in bytes, or smaller ones.
+_BLOCK = 256 << 10
 
 
 def _nothing(*_: object) -> None:
@@ -125,12 +127,15 @@ class SourceFile(File):
         return data
 
     def at_pace(self, content: bytes) -> Iterator[memoryview]:
-        """What `content` gave, in blocks, each when it may go."""
+        """What `content` gave, in blocks, each when it may go. Whether the transfer may go on is asked before each: on a slow line, much
+        time passes between the first and the last."""
         view = memoryview(content)
         while view:
-            count = len(view) if self.meter is None else self.meter.block(len(view))
+            count = min(len(view), _BLOCK)
             if self.meter is not None:
+                count = self.meter.block(count)
                 self.meter.give(count)
+            self.passing(0)
             yield view[:count]
             view = view[count:]
 

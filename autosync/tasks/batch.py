@@ -307,8 +307,8 @@ class Batch:
         descriptor, seen = source.open(path, self._root_of(source), way)
 
         def passing(count: int) -> None:
+            self._progress.add(count)  # may wait for the broker
             self._go_on(claim.key)
-            self._progress.add(count)
 
         def ended(token: str) -> None:
             with suppress(BrokerError):  # then it is abandoned with the next claim, which does no harm

@@ -432,6 +432,25 @@ def send(bench: Workbench, key: str) -> None:
         bench.work(wait_until(lambda: bench.ledger.sweep(age=0.0), 20, "the next try is due"))
 
 
+def test_a_claim_that_ends_while_progress_is_told_sends_nothing_more(bench: Workbench, tree: Path) -> None:
+    """Progress goes to the broker, and one that does not answer is waited for, for longer than a claim may hold."""
+    (tree / "a").write_text("a")
+    bench.ledger.mark([("a", UNKNOWN)])
+    box, known = bench.box()
+    asked = time.monotonic()
+    claims = known.ledger.claim(box.owner, known.version, ["a"]) or []
+    known.held.take(claims, asked)
+
+    class Slow:
+        def add(self, count: int) -> None:
+            known.held.drop(["a"], asked)
+
+    Batch(box, known, Slow(), asked).run(claims)  # type: ignore[arg-type]
+
+    assert Recording.operations == [("upload", "a")]
+    assert STORE == {}
+
+
 def test_a_batch_does_not_end_while_a_helper_has_the_last_of_it(bench: Workbench, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It comes late, when the batch's own thread has seen that all is done and is being told that one key has to be looked at again."""
     (tree / "a").write_text("a")

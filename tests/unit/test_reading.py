@@ -340,3 +340,25 @@ def test_whoever_counts_can_stop_the_transfer(path: Path, opened: Callable[..., 
 
     with pytest.raises(Draining):
         source.read(1000)
+
+
+def test_content_in_memory_is_given_out_only_as_long_as_the_transfer_may_go_on(path: Path, opened: Callable[..., SourceFile]) -> None:
+    """A line may be so slow that the claim ends meanwhile; whole, the content would be sent by two."""
+    fill(path, os.urandom(MIB))
+    asked: list[int] = []
+
+    def passing(count: int) -> None:
+        asked.append(count)
+        if len(asked) > 3:  # one read, two blocks
+            raise Draining("the worker is being stopped")
+
+    file = opened(path, passing=passing)
+    content = file.content()
+    assert asked == [MIB]
+
+    given: list[bytes] = []
+    with pytest.raises(Draining):
+        given.extend(map(bytes, file.at_pace(content)))
+
+    assert (len(given), b"".join(given)) == (2, content[: MIB // 2])
+    assert sum(asked) == MIB, "nothing is counted twice"

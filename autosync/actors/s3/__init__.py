@@ -352,7 +352,7 @@ class S3Actor(Actor):
     def _put(self, file: SourceFile) -> None:
         key, content, said = file.key, file.content(), self._headers.of(file.key)
         if self._objects is not None:
-            self._objects.end(self._objects.begin(key, content, said, file.at_pace if file.meter else None))
+            self._objects.end(self._objects.begin(key, content, said, file.at_pace))
         else:
             for _ in file.at_pace(content):
                 pass  # boto3 sends it as a whole
