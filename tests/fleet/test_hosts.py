@@ -4,16 +4,18 @@ hosts. After each: the target equals the source to the byte, no key was changed 
 from __future__ import annotations
 
 import json
+import math
 import random
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import combinations
 from pathlib import Path
 
 import pytest
 
-from autosync.ledger import LEASE, Ledger, connect
+from autosync.ledger import Ledger, connect
 from lab.buckets import Bucket, equal_soon
 from lab.faults import Proxy
 from lab.hosts import Switch, ValkeyOn, far_away
@@ -24,8 +26,10 @@ from lab.servers import Missing, wait_until
 
 #: So many transfers may be in flight, of all boxes together.
 INFLIGHT = 6
+#: Of the mirror, in seconds: a box that is cut off keeps its keys from the others for so long.
+LEASE = 6.0
 #: A claim of a box that is cut off ends after so long, and then what another box has to do still takes a while, in seconds.
-LONG = LEASE + 40
+LONG = LEASE + 60
 
 
 class Fleet:
@@ -42,10 +46,11 @@ class Fleet:
         self._share = directory / "mnt" / "share"
         self._share.mkdir(parents=True)
 
-    def watch(self, broker: str = "") -> Program:
+    def watch(self, broker: str = "", lease: float = LEASE) -> Program:
         """Start autosync-watch on the file host."""
         target = [f"--target-container={self.bucket.name}", f"--endpoint-url={self.proxy.url}", f"--limit-inflight={INFLIGHT}"]
-        options = [*target, "--name=fleet", f"--source-prefix={self.tree}/", f"--broker={broker or self.valkey.url}", str(self.tree)]
+        mirror = ["--name=fleet", f"--lease={lease}"]
+        options = [*target, *mirror, f"--source-prefix={self.tree}/", f"--broker={broker or self.valkey.url}", str(self.tree)]
         program = self._programs.start("autosync-watch", *options, host=self.files)
         wait_until(lambda: "keeping fleet" in program.said(), 30, "the file host watches")
         return program
@@ -63,6 +68,15 @@ class Fleet:
 
     def sent_by(self, program: Program) -> int:
         return program.said().count("uploaded ")
+
+    def taken_over_too_early(self) -> set[str]:
+        """The keys of which content was sent while that of another transfer was on its way, be it that this one never came to its end."""
+        sent = [one for one in self.proxy.requests if one.method == "PUT"]
+        return {
+            one.key
+            for one, other in combinations(sent, 2)
+            if one.key == other.key and one.transfer != other.transfer and (one.ended or math.inf) > other.began
+        }
 
     def is_right(self, what: str, seconds: float = 30) -> None:
         """See that it ends as it must."""
@@ -181,20 +195,23 @@ def test_a_cable_that_is_pulled_and_put_back(fleet: Fleet, who: str) -> None:
 
 def test_a_box_that_loses_the_broker_and_still_reaches_the_target(fleet: Fleet) -> None:
     """The worst of cuts: it holds claims that nobody sees it keep, and could go on sending what is another's by then."""
-    fleet.proxy.speed = 100_000
-    for number in range(2):  # in parts of which none fits into what the kernel takes from it at once
-        (fleet.tree / f"large-{number}").write_bytes(random.Random(number).randbytes(24 << 20))
+    fleet.proxy.speed = 400_000
+    for name, mebibytes in (("whole", 6), ("parts", 9)):  # together too little to have their progress shown, which waits for the broker
+        (fleet.tree / name).write_bytes(random.Random(name).randbytes(mebibytes << 20))
+    fleet.boxes["box1"].keep_little_on_the_line()  # what it has sent arrives, whatever becomes of its claims
     lost = fleet.box("box1")
-    fleet.watch()
-    wait_until(lambda: len(fleet.proxy.in_flight()) >= 2, 30, "it is sending, for more than a minute")
+    fleet.watch(lease=2 * LEASE)
+    sending = wait_until(lambda: fleet.proxy.in_flight()[1:] and fleet.proxy.in_flight(), 30, "it is sending, for longer than a lease")
 
     fleet.boxes["box1"].lose(fleet.here)
     box2 = fleet.box("box2")
-    wait_until(lambda: fleet.proxy.counts["gone"] >= 2, LEASE, "it gives up what may be another's soon")
+    wait_until(lambda: all(one.ended for one in sending), LONG, "it gives up what may be another's soon")
+    assert [one.status for one in sending] == [0, 0]
     fleet.proxy.speed = 20e6
     wait_until(lambda: fleet.sent_by(box2) > 0, LONG, "the other took over what it held")
     assert fleet.sent_by(lost) == 0
     fleet.is_right("by the other alone", LONG)
+    assert fleet.taken_over_too_early() == set()
 
     fleet.boxes["box1"].find(fleet.here)
     box2.send_signal(signal.SIGTERM)
