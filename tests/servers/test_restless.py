@@ -161,7 +161,7 @@ def test_it_is_read_from_the_start_to_the_end(path: Path, opened: Callable[..., 
 
 def test_a_write_that_is_under_way_is_waited_for(path: Path) -> None:
     """The kernel shows the beginning of what a long write(2) brings while the end is still to come."""
-    size = 256 * MIB
+    size = 64 * MIB
     path.write_bytes(bytes(size))
 
     def ends() -> bytes:
