@@ -128,7 +128,7 @@ def test_a_signal_ends_a_start_that_waits_for_its_broker(
 def test_a_start_whose_broker_does_not_come_back_ends_with_its_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     life = Life(tmp_path, once=False, at={1})
     monkeypatch.setattr(OneHost, "tend", lambda _: [])
-    monkeypatch.setattr("autosync.run._BROKER_PATIENCE", 0.3)
+    monkeypatch.setattr("autosync.run._BROKER_PATIENCE", 3.0)
 
     with pytest.raises(BrokerError, match="Connection refused"):
         life.run(monkeypatch)
