@@ -12,6 +12,7 @@ import pytest
 
 from autosync.actor import Actor
 from autosync.actors import load
+from autosync.mirror import SHORTEST_LEASE
 from autosync.testing import listed
 from lab.buckets import on_disk
 from lab.faults import Proxy
@@ -63,12 +64,13 @@ def test_a_fleet_keeps_a_tree_true_through_a_killed_worker(
         known = {"AUTOSYNC_SOURCES": str(tree), "AUTOSYNC_PASSWORD": KEY}
         boxes = [programs.worker(broker=own_valkey.url, **known)]
         words = [*swift.options(container), f"--storage-url={proxy.url}/v1/AUTH_lab", "--segment-size=1", f"--broker={own_valkey.url}"]
+        words.append(f"--lease={SHORTEST_LEASE:g}")  # so long the killed worker's claims last
         watching = programs.start("autosync-watch", *words, f"--source-prefix={tree}/", str(tree), AUTOSYNC_PASSWORD=KEY)
         actor = made(swift, container)
         wait_until(lambda: listed(actor) == on_disk(tree), 60, "all is there")
 
         proxy.speed = MIB
-        (tree / "large").write_bytes(os.urandom(6 * MIB))
+        (tree / "large").write_bytes(os.urandom(16 * MIB))  # four parts at once: when the first have come, it is at it for three seconds
         wait_until(lambda: len(segments_of()) >= 2, 60, "segments arrive")
         boxes[0].kill()
         assert "large" not in swift.names(container), "it was killed in the middle"
@@ -78,7 +80,7 @@ def test_a_fleet_keeps_a_tree_true_through_a_killed_worker(
         wait_until(lambda: listed(actor) == on_disk(tree), 90, "all is there again")
 
         assert swift.read(container, "large").content == (tree / "large").read_bytes()
-        wait_until(lambda: len(segments_of()) == 6, 30, "those of the killed worker are gone")
+        wait_until(lambda: len(segments_of()) == 16, 30, "those of the killed worker are gone")
         (tree / "large").unlink()
         wait_until(lambda: "large" not in listed(actor) and segments_of() == [], 30, "and the others")
         everything = "".join(one.said() for one in (watching, *boxes)) + str(own_valkey.client().keys("*"))
