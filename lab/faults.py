@@ -240,6 +240,8 @@ class Proxy:
                 first = False
                 while self.hold and self.hold in request.path:
                     time.sleep(0.01)
+                if b"\r\nconnection:" not in data.lower():  # not each server says so; a client that kept the connection would meet its end
+                    data = data.replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
             client.sendall(data)
 
     def _error(self) -> int:
