@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -51,6 +52,7 @@ class Programs:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._started: list[Program] = []
+        self._numbers = itertools.count()
 
     def _environment(self, more: Mapping[str, str]) -> dict[str, str]:
         return {**os.environ, "PYTHONWARNINGS": "ignore", **more, _MARK: str(self._directory)}
@@ -59,7 +61,7 @@ class Programs:
         self, *command: str, cwd: Path | None = None, host: Host | None = None, mounts: Mapping[Path, Path] | None = None, **environ: str
     ) -> Program:
         """Start one, maybe on another host, with directories mounted there."""
-        log = self._directory / f"said-{len(self._started)}.txt"
+        log = self._directory / f"said-{next(self._numbers)}.txt"
         full = [str(BIN / command[0]), *command[1:]]
         if host is not None:
             full = host.runs(full, mounts)

@@ -16,6 +16,7 @@ from autosync.ledger import UNKNOWN, Claim, Facts, Ledger, connect
 from autosync.mirror import LEASE, LONGEST_LEASE, SHORTEST_LEASE, Mirror, version_of
 from autosync.rates import Limits
 from autosync.tasks.box import Held, Known, UploadBox
+from autosync.tasks.transfer import _claim
 from lab.servers import wait_until
 
 #: Shorter than an operator may set it.
@@ -44,12 +45,11 @@ class Fleet:
 
     def claim(self, name: str, key: str = "a") -> Callable[[], None]:
         """Claim a key, as a task does. Returns what raises if the claim may not be used."""
-        known = self.learn(name)
-        known.ledger.mark([(key, UNKNOWN)])
-        asked = time.monotonic()
-        claims = known.ledger.claim(self.box.owner, known.version, [key], known.mirror.lease)
-        assert claims
-        known.held.take(claims, asked, known.mirror.lease)
+        self.ledger(name).mark([(key, UNKNOWN)])
+        claimed = _claim(self.box, name, [key])
+        assert claimed
+        known, claims, asked = claimed
+        assert [claim.key for claim in claims] == [key]
         return lambda: known.held.insist(key, asked)
 
     def facts(self, name: str, key: str = "a") -> Facts:
@@ -91,6 +91,8 @@ def test_each_mirror_of_a_process_is_renewed_by_its_own_lease(fleet: Fleet) -> N
     fleet.register("short", SHORT)
     long, short = fleet.claim("long"), fleet.claim("short")
     first = fleet.facts("long").due
+    assert SHORT < LONGEST_LEASE * 0.9 < fleet.left("long") <= LONGEST_LEASE
+    assert fleet.left("short") <= SHORT
 
     def usable() -> None:
         long()
