@@ -840,11 +840,11 @@ def test_a_slow_line_has_time_for_each_block_and_not_for_the_whole(
     url = swift.login()[1]
     with Proxy(url.partition("/v1")[0]) as proxy:
         actor = made(swift, container, segment_size=100, storage_url=f"{proxy.url}/v1/AUTH_lab")
-        proxy.speed = 2 * MIB
+        proxy.speed = 4 * MIB  # the kernel takes 2.7 MiB at once, and the rest 1.3 s
         actor.upload(content.file("a", bytes(8 * MIB)))
 
         (put,) = [one for one in proxy.requests if one.method == "PUT"]
-        assert put.ended - put.began > 2, "it took longer than a connection may"
+        assert put.ended - put.began > 1.5, "it took longer than a connection may"
     assert listed(made(swift, container)) == {"a": 8 * MIB}
 
 
