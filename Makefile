@@ -17,6 +17,8 @@ WORKERS ?= $(shell echo $$((2 * $$(nproc 2>/dev/null || echo 1))))
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 
 .DEFAULT_GOAL := help
+# Tests start hundreds of Pythons: what is compiled is kept.
+unexport PYTHONDONTWRITEBYTECODE
 .DELETE_ON_ERROR:
 .PHONY: help set-up demo test test-unit test-smoke test-all coverage soak bench lint check lock clean
 
@@ -68,7 +70,7 @@ check: lint test ## Run lint and test
 PIP := -m pip --disable-pip-version-check --quiet --no-input
 define install
 { $(1) -m uv --version >/dev/null 2>&1 || $(1) $(PIP) install "$$(grep '^uv==' $(LOCK))"; } && \
-	{ $(1) -m uv pip install --python $(1) $(2) || $(1) $(PIP) install $(2); }
+	{ $(1) -m uv pip install --compile-bytecode --python $(1) $(2) || $(1) $(PIP) install $(2); }
 endef
 
 # The environment is made anew when one of the two files changes; .ready is written last, so one that is half made does not count.

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,9 @@ ONE_WORKER = frozenset(
 )  # fmt: skip
 
 
-def folder_of(path: Path) -> str:
-    """The folder of `tests` in which a test lies, which says what it needs."""
-    return path.relative_to(Path(__file__).parent).parts[0]
+def folders_of(path: Path) -> tuple[str, ...]:
+    """The folders below `tests` in which a test lies, which say what it needs."""
+    return path.relative_to(Path(__file__).parent).parent.parts
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -46,17 +46,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The marker comes from the folder. What takes longest comes first, so that no worker is left with it; rates come last."""
+    """The markers come from the folders. What takes longest comes first, so that no worker is left with it; rates come last."""
     items[:] = map(one_thread.replaced, items)
     for item in items:
-        item.add_marker(folder_of(item.path))
-        if item.get_closest_marker("alone"):
-            item.add_marker(pytest.mark.timeout(600))  # it waits for those that run
+        for folder in folders_of(item.path):
+            item.add_marker(folder)
     items.sort(key=_turn)
 
 
 def _turn(item: pytest.Item) -> tuple[bool, bool, int]:
-    return item.get_closest_marker("alone") is not None, item.path.name not in ONE_WORKER, FOLDERS.index(folder_of(item.path))
+    return item.get_closest_marker("alone") is not None, item.path.name not in ONE_WORKER, FOLDERS.index(folders_of(item.path)[0])
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Nothing runs beside a test that measures rates. The wait for that is outside of what is timed and limited."""
+    if isinstance(item, one_thread.OneThreadItem):  # the other interpreter does it
+        return (yield)
+    with room(alone=item.get_closest_marker("alone") is not None):
+        return (yield)
 
 
 class Scheduling(LoadScopeScheduling):
@@ -82,20 +90,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for reports in terminalreporter.stats.values():
         for report in reports:
             if isinstance(report, pytest.TestReport):
-                folder = folder_of(terminalreporter.config.rootpath / report.nodeid.partition("::")[0])  # not where its function stands
+                folder = folders_of(terminalreporter.config.rootpath / report.nodeid.partition("::")[0])[0]  # not where its function stands
                 seconds[folder] += report.duration
                 tests[folder].add(report.nodeid)
+    if not any(tests.values()):
+        return
     terminalreporter.section("seconds of each folder")
     for folder in FOLDERS:
         if tests[folder]:
             terminalreporter.write_line(f"{seconds[folder]:8.1f} s  {len(tests[folder]):5} tests  {folder}")
-
-
-@pytest.fixture(autouse=True)
-def _room(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Nothing runs beside a test that measures rates."""
-    with room(alone=request.node.get_closest_marker("alone") is not None):
-        yield
 
 
 @pytest.fixture(autouse=True)
