@@ -351,7 +351,7 @@ def test_the_exporter_tells_how_mirrors_stand_and_that_the_broker_is_away(
 
     ours = (("mirror", "fleet"),)
     wait_until(lambda: told()["autosync_dirty_keys"][ours] == 0, 30, "it is in step", pause=0.2)
-    wait_until(lambda: ours in told().get("autosync_watches", {}), 30, "the watcher has told", pause=0.2)
+    wait_until(lambda: told().get("autosync_watches", {}).get(ours) == 2, 30, "the watcher has told of both directories", pause=0.2)
     found = told()
 
     expected = {
