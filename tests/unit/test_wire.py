@@ -111,7 +111,7 @@ def serve() -> Iterator[Callable[..., tuple[Server, Wire]]]:
     def start(script: Script, **more: Any) -> tuple[Server, Wire]:
         server = Server(script, more.pop("context", None))
         scheme = more.pop("scheme", "http")
-        wire = Wire(f"{scheme}://127.0.0.1:{server.port}", **{"cert_path": None, "connect_seconds": 5, "read_seconds": 1, **more})
+        wire = Wire(f"{scheme}://127.0.0.1:{server.port}", **{"cert_path": None, "connect_seconds": 5, "read_seconds": 20, **more})
         made.append((server, wire))
         return made[-1]
 
@@ -324,7 +324,7 @@ def test_a_request_that_a_kept_connection_swallows_is_sent_again(serve: Callable
 
 def test_a_server_that_does_not_answer_is_not_waited_for_any_longer_than_that(serve: Callable[..., tuple[Server, Wire]]) -> None:
     over = threading.Event()
-    server, wire = serve(lambda line, _: over.wait(LIMIT))  # type: ignore[arg-type, return-value]
+    server, wire = serve(lambda line, _: over.wait(LIMIT), read_seconds=1)  # type: ignore[arg-type, return-value]
     try:
         with pytest.raises(TimeoutError):
             put(wire)
@@ -513,7 +513,7 @@ def test_content_that_cannot_be_read_to_its_end_closes_the_connection(serve: Cal
 
 def test_a_server_that_takes_nothing_of_it_is_given_up(serve: Callable[..., tuple[Server, Wire]]) -> None:
     over = threading.Event()
-    _, wire = serve(lambda line, _: over.wait(LIMIT))  # type: ignore[arg-type, return-value]
+    _, wire = serve(lambda line, _: over.wait(LIMIT), read_seconds=1)  # type: ignore[arg-type, return-value]
     try:
         with pytest.raises(TimeoutError):
             streamed(wire, b"x" * (64 << 20))
@@ -568,7 +568,7 @@ def test_over_tls_too_a_server_that_does_not_answer_is_given_up(serve: Callable[
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(ours)
     over = threading.Event()
-    _, wire = serve(lambda line, _: over.wait(LIMIT), context=context, scheme="https", cert_path=str(ours))  # type: ignore[arg-type, return-value]
+    _, wire = serve(lambda line, _: over.wait(LIMIT), read_seconds=1, context=context, scheme="https", cert_path=str(ours))  # type: ignore[arg-type, return-value]
     try:
         with pytest.raises(TimeoutError):
             put(wire)
