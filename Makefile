@@ -48,7 +48,7 @@ coverage: $(READY) ## Run all tests, and print the branches that they run, by fo
 	@$(BIN)/python -m coverage erase
 	@$(BIN)/python -m coverage run -m pytest -n $(WORKERS) $(ARGS)
 	@$(BIN)/python -m coverage combine --quiet
-	@$(BIN)/python -m lab.coverage
+	@$(BIN)/python -m lab.coverage_report
 
 soak: $(READY) ## Random operations and accidents for some minutes (SEED=7 OPERATIONS=4000)
 	@$(BIN)/python -W ignore lab/soak.py

@@ -1,6 +1,6 @@
 """Prints what `coverage run` has measured: statements and branches by folder, and for each promise the lines that no test runs.
 
-    python -m lab.coverage
+    python -m lab.coverage_report
 
 A promise's modules are those that the table of promises in docs/design.md names as what keeps it.
 """
