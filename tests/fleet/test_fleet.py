@@ -211,7 +211,7 @@ def test_flower_shows_both_workers_and_readable_transfers(
 
     def ask(path: str) -> dict:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/{path}", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/{path}", timeout=30) as answer:
                 found: dict = json.load(answer)
                 return found
         except OSError:
@@ -235,7 +235,7 @@ def test_flower_shows_both_workers_and_readable_transfers(
     tasks = wait_until(lambda: len(finished()) >= 11 and finished(), 20, "Flower has seen the batches end")
     film = next(task for task in tasks if "film.mov" in task["args"])
     assert film["name"] == "autosync.upload"
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/tasks", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/tasks", timeout=30) as answer:
         columns = re.findall(r"<th[^>]*>\s*([\w ]+?)\s*</th>", answer.read().decode())
     assert [column.lower() for column in columns] == ["name", "args", "state", "result", "received", "runtime", "worker"]
     assert film["args"].startswith("fleet: film.mov")

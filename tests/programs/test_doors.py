@@ -124,7 +124,7 @@ def test_a_second_watcher_on_the_same_mirror_is_refused_and_a_dead_one_is_replac
     first.kill()
     first.wait()
     third = programs.start("autosync-watch", *options)
-    wait_until(lambda: "keeping one" in third.said(), 5, "the third takes the place of the dead one")
+    wait_until(lambda: "keeping one" in third.said(), 60, "the third takes the place of the dead one")
 
 
 def test_a_broken_celeryconfig_is_one_clear_line(programs: Programs, tmp_path: Path) -> None:

@@ -253,7 +253,7 @@ def test_a_file_that_is_being_written_is_not_sent_before_the_write_has_ended(ben
         bench.ledger.mark([("a", UNKNOWN)])
         bench.work(["a"])
         assert STORE == {}
-    bench.work(wait_until(bench.ledger.sweep, 5, "the next try is due"))
+    bench.work(wait_until(bench.ledger.sweep, 20, "the next try is due"))
 
     assert STORE == {"a": b"under way"}
     assert bench.ledger.dirty() == 0
@@ -266,7 +266,7 @@ def test_a_file_that_stays_open_for_writing_is_sent_all_the_same(bench: Workbenc
         bench.ledger.mark([("log", UNKNOWN)])
         bench.work(["log"])
         while bench.ledger.dirty():
-            bench.work(wait_until(bench.ledger.sweep, 5, "the next try is due"))
+            bench.work(wait_until(bench.ledger.sweep, 20, "the next try is due"))
 
         assert STORE == {"log": b"a line"}
 
@@ -511,7 +511,7 @@ def test_a_deletion_during_an_upload_leaves_nothing_behind(bench: Workbench, tre
     Recording.meanwhile = remove
     bench.work(["a"])
     while bench.ledger.dirty():
-        bench.work(wait_until(bench.ledger.sweep, 5, "the next try is due"))
+        bench.work(wait_until(bench.ledger.sweep, 20, "the next try is due"))
 
     assert STORE == {}
 
@@ -529,7 +529,7 @@ def test_a_directory_that_leaves_during_an_upload_leaves_nothing_behind(bench: W
     Recording.meanwhile = move
     bench.work(["d/a"])
     while bench.ledger.dirty():
-        bench.work(wait_until(bench.ledger.sweep, 5, "the next try is due"))
+        bench.work(wait_until(bench.ledger.sweep, 20, "the next try is due"))
 
     assert STORE == {}
 
@@ -557,7 +557,7 @@ def test_a_directory_that_comes_back_during_a_deletion_is_not_missing(
     monkeypatch.setattr(Recording, "delete_many" if len(keys) > 1 else "delete", delete_many if len(keys) > 1 else delete)
     bench.work(keys)
     while bench.ledger.dirty():
-        bench.work(wait_until(bench.ledger.sweep, 5, "the next try is due"))
+        bench.work(wait_until(bench.ledger.sweep, 20, "the next try is due"))
 
     assert dict.fromkeys(keys, b"back") == STORE
 
@@ -655,7 +655,7 @@ def test_an_error_is_tried_again_later_and_a_permanent_one_is_not(bench: Workben
 
     (failure,) = bench.ledger.failures()
     assert (failure.key, failure.reason, failure.attempts) == ("b", "never; give up", 1)
-    bench.work(wait_until(bench.ledger.sweep, 5, "the next try of a is due"))
+    bench.work(wait_until(bench.ledger.sweep, 20, "the next try of a is due"))
     assert STORE == {"a": b"a"}
 
 
@@ -686,7 +686,7 @@ def test_what_fails_too_often_is_in_the_failed_list_and_leaves_it_when_it_succee
     bench.ledger.mark([("a", UNKNOWN)])
     bench.work(["a"])
     for _ in range(2):
-        bench.work(wait_until(bench.ledger.sweep, 5, "the next try is due"))
+        bench.work(wait_until(bench.ledger.sweep, 20, "the next try is due"))
 
     (failure,) = bench.ledger.failures()
     assert (failure.key, failure.reason, failure.attempts) == ("a", "ValueError: a bug of the user's", 3)
@@ -750,7 +750,7 @@ def test_a_stale_share_neither_fails_nor_deletes(make: Callable[..., Workbench],
         (tree / name).write_text(content)
         os.utime(tree / name, ns=(0, newer.mtime_ns + 1_000_000_000))
     while bench.ledger.dirty():
-        bench.work(wait_until(bench.ledger.sweep, 10, "the next try is due"))
+        bench.work(wait_until(bench.ledger.sweep, 20, "the next try is due"))
     assert STORE == {"new": b"newer", "missing": b"there"}
 
 
@@ -921,7 +921,7 @@ def test_an_upload_that_failed_in_order_is_not_ended_twice(bench: Workbench, tre
     Recording.meanwhile = fail
     bench.work(["a"])
     assert Recording.open_uploads == set()
-    bench.work(wait_until(bench.ledger.sweep, 5, "the next try is due"))
+    bench.work(wait_until(bench.ledger.sweep, 20, "the next try is due"))
 
     assert (STORE, Recording.operations) == ({"a": b"content"}, [("upload", "a")] * 2)
 
@@ -943,7 +943,7 @@ def test_an_upload_that_the_broker_could_not_note_is_ended_and_tried_again_howev
         bench.work(["a"])
     assert (STORE, Recording.open_uploads, list(bench.ledger.failures())) == ({}, set(), [])
 
-    bench.work(wait_until(bench.ledger.sweep, 5, "the next try is due"))
+    bench.work(wait_until(bench.ledger.sweep, 20, "the next try is due"))
     assert (STORE, Recording.open_uploads, bench.ledger.dirty()) == ({"a": b"content"}, set(), 0)
 
 

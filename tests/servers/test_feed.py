@@ -123,7 +123,7 @@ def test_a_file_that_stays_open_is_sent_again_if_it_has_changed_and_waited_for_b
     with (tree / "log").open("wb", buffering=0) as file:
         file.write(b"x")
         kept.wait_for("log", 1)
-        wait_until(kept.feed.is_idle, 5, "nothing is pending")
+        wait_until(kept.feed.is_idle, 30, "nothing is pending")
         seen: list[str] = []
 
         def noted(one: Pending, *args: object, **more: object) -> object:
