@@ -143,7 +143,7 @@ def _process_state_restored(cwd: Path) -> Iterator[None]:
             yield
     finally:
         atexit.unregister(gc.freeze)
-        if not frozen:
+        if gc.get_freeze_count() > frozen:
             gc.unfreeze()
         if collects:
             gc.enable()

@@ -18,25 +18,30 @@ class Disk:
         image: the file that it lies in; made here.
 
     Raises:
-        Missing: there is no mkfs.ext4.
+        Missing: there is no mkfs.ext4, or no loop device can be had, which needs root.
     """
 
     def __init__(self, image: Path) -> None:
         self._image = image
         self._mounted: Path | None = None
+        self._device = ""
         image.touch()
         os.truncate(image, _SIZE)
         if not _done("/sbin/mkfs.ext4", "-q", "-E", "root_owner", str(image)):
             raise Missing("mkfs.ext4")
+        attached = subprocess.run(["losetup", "--find", "--show", str(image)], check=False, capture_output=True, text=True)
+        if attached.returncode:
+            raise Missing("a loop device, or root to attach it,")
+        self._device = attached.stdout.strip()  # the same for each mount: it is part of what a directory is known by
 
     def mount(self, at: Path) -> None:
         """Mount it.
 
         Raises:
-            Missing: loop devices cannot be had, or this is not root.
+            Missing: it may not be mounted here.
         """
-        if not _done("mount", "-o", "loop", str(self._image), str(at)):
-            raise Missing("a loop device, or root to mount it,")
+        if not _done("mount", self._device, str(at)):
+            raise Missing("a disk that may be mounted")
         self._mounted = at
 
     def unmount(self) -> None:
@@ -48,6 +53,7 @@ class Disk:
         """Take it away, whoever still uses it."""
         if self._mounted is not None:
             _done("umount", "--lazy", str(self._mounted))
+        _done("losetup", "--detach", self._device)  # with the last user, if there is one yet
 
 
 def _done(*command: str) -> bool:
