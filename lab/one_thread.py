@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 from xml.etree import ElementTree
 
 import pytest
@@ -20,20 +21,39 @@ from . import ROOT
 
 OPTION = "--one-thread"
 _LIMIT = 300.0
-_OUTCOMES = pytest.StashKey[dict[Path, dict[str, str]]]()
+
+
+class _Outcome(NamedTuple):
+    """`text` says why a test failed or was skipped; it is empty if the test passed."""
+
+    text: str
+    skipped: bool
+
+
+_OUTCOMES = pytest.StashKey[dict[Path, tuple[dict[str, _Outcome], str]]]()
 
 
 class OneThreadItem(pytest.Item):
     """Stands in the place of a test, and has its outcome in the other interpreter."""
 
     def runtest(self) -> None:
-        outcomes = self.config.stash.setdefault(_OUTCOMES, {})
-        if self.path not in outcomes:
-            chosen = [item.name for item in self.session.items if isinstance(item, OneThreadItem) and item.path == self.path]
-            outcomes[self.path] = _run(self.path, chosen)
-        failure = outcomes[self.path].get(self.name, "it was not run in the interpreter of its own")
-        if failure:
-            raise AssertionError(failure)
+        files = self.config.stash.setdefault(_OUTCOMES, {})
+        if self.path not in files:
+            chosen = [item for item in self.session.items if isinstance(item, OneThreadItem) and item.path == self.path]
+            files[self.path] = _run(self.path, [item.within for item in chosen])
+        outcomes, output = files[self.path]
+        outcome = outcomes.get(self.within)
+        if outcome is None:
+            raise AssertionError(f"it was not run in the interpreter of its own:\n{output}")
+        if outcome.skipped:
+            pytest.skip(outcome.text)
+        if outcome.text:
+            raise AssertionError(outcome.text)
+
+    @property
+    def within(self) -> str:
+        """Its name below the file, classes included."""
+        return self.nodeid.partition("::")[2]
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: object = None) -> str:
         return str(excinfo.value)
@@ -48,22 +68,29 @@ def replaced(item: pytest.Item) -> pytest.Item:
         return item
     assert item.parent is not None
     made: OneThreadItem = OneThreadItem.from_parent(item.parent, name=item.name)
-    made.add_marker(pytest.mark.timeout(_LIMIT))
+    made.add_marker(pytest.mark.timeout(2 * _LIMIT))
     return made
 
 
-def _run(file: Path, names: list[str]) -> dict[str, str]:
-    """How each test of a file ended: an empty text if it passed, else what is reported of it."""
+def _run(file: Path, names: list[str]) -> tuple[dict[str, _Outcome], str]:
+    """How each test of a file ended, by its name below the file, and all that was printed."""
     with tempfile.TemporaryDirectory() as directory:
         report = Path(directory) / "report.xml"
-        command = [sys.executable, "-m", "pytest", OPTION, "-n0", "-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
-        ended = subprocess.run(
-            [*command, *(f"{file}::{name}" for name in names)],
-            cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=_LIMIT, check=False,
-        )  # fmt: skip
+        command = [sys.executable, "-m", "pytest", OPTION, "-p", "no:xdist", "-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
+        try:
+            ended = subprocess.run(
+                [*command, *(f"{file}::{name}" for name in names)],
+                cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=_LIMIT,
+                check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as expired:
+            return {}, f"it has not ended within {_LIMIT:g} s:\n{(expired.stdout or b'').decode(errors='replace')}"
         if not report.exists():
-            return dict.fromkeys(names, ended.stdout)
-        return {
-            case.attrib["name"]: "\n".join(part.text or str(part.attrib) for part in case)
-            for case in ElementTree.parse(report).iter("testcase")
-        }
+            return {}, ended.stdout
+        module = ".".join(file.relative_to(ROOT).with_suffix("").parts)
+        outcomes = {}
+        for case in ElementTree.parse(report).iter("testcase"):
+            classes = case.attrib["classname"].removeprefix(module).lstrip(".").split(".")
+            text = "\n".join(part.text or str(part.attrib) for part in case)
+            outcomes["::".join(filter(None, [*classes, case.attrib["name"]]))] = _Outcome(text, case.find("skipped") is not None)
+        return outcomes, ended.stdout
