@@ -106,6 +106,7 @@ class Switch:
             _ip("addr", "add", f"{self.address}/24", "dev", self._bridge)
             _ip("link", "set", self._bridge, "up")
         except subprocess.CalledProcessError as error:
+            self.__exit__()
             raise Missing(f"network namespaces: {error.stderr}") from error
         return self
 
@@ -117,7 +118,17 @@ class Switch:
             _ip("link", "del", self._bridge)
 
     def host(self, name: str) -> Host:
-        """Plug one in."""
+        """Plug one in.
+
+        Raises:
+            Missing: there are no network namespaces here.
+        """
+        try:
+            return self._plugged_in(name)
+        except subprocess.CalledProcessError as error:
+            raise Missing(f"network namespaces: {error.stderr}") from error
+
+    def _plugged_in(self, name: str) -> Host:
         number = len(self._spaces) + 2
         space, port = f"{self._bridge}-{name}", f"as{self._tag}p{number}"
         address = f"{self._net}.{number}"

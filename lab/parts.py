@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from typing import NoReturn, TypeVar
 
@@ -26,8 +27,16 @@ def running(make: Callable[[], AnyServer]) -> Iterator[AnyServer]:
         server = make()
     except Missing as missing:
         lacking(f"{missing} is not installed")
-    server.start()
     try:
+        server.start()
         yield server
     finally:
         server.stop()
+
+
+def permitted(*command: str) -> None:
+    """Run a command that only root may run."""
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        lacking(f"{' '.join(command)}: {getattr(error, 'stderr', '') or error}")

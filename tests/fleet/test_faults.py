@@ -21,7 +21,7 @@ import requests
 from autosync.ledger import Ledger, connect
 from lab.buckets import Bucket, equal_soon, on_disk
 from lab.faults import Proxy
-from lab.parts import lacking
+from lab.parts import permitted
 from lab.programs import BIN, Program, Programs
 from lab.servers import Valkey, wait_until
 
@@ -113,14 +113,6 @@ def unharmed(process: Program) -> None:
     """See that it still runs, and met nothing that it did not expect."""
     assert process.poll() is None
     assert "Traceback" not in process.said()
-
-
-def permitted(*command: str) -> None:
-    """Run a command that only root may run."""
-    try:
-        subprocess.run(command, check=True, capture_output=True, text=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        lacking(f"{' '.join(command)}: {getattr(error, 'stderr', '') or error}")
 
 
 def begin_slow_uploads(proxy: Proxy, bucket: Bucket, tree: Path) -> None:

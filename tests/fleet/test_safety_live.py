@@ -11,7 +11,7 @@ import pytest
 
 from lab.buckets import Bucket
 from lab.comparing import fill
-from lab.parts import lacking
+from lab.parts import permitted
 from lab.programs import BIN, Programs
 from lab.servers import wait_until
 
@@ -63,10 +63,10 @@ def test_a_root_that_goes_away_deletes_nothing_and_goes_on_when_it_is_back(
     programs: Programs, bucket: Bucket, tree: Path, tmp_path: Path, what: str
 ) -> None:
     is_mount = "mounted" in what
-    if is_mount and os.geteuid() != 0:
-        lacking("only root may mount")
-    if what == "unmounted":
-        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(tree)], check=True)
+    if is_mount:
+        permitted("mount", "-t", "tmpfs", "tmpfs", str(tree))
+        if what == "mounted over":  # later
+            subprocess.run(["umount", str(tree)], check=True)
     try:
         fill(tree, "a", "d/b", "d/c")
         process = programs.start("autosync", "--rescan=1", *bucket.options(), f"--source-prefix={tree}/", str(tree))

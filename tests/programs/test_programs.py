@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -31,6 +32,8 @@ class Row(NamedTuple):
     also: frozenset[str] = frozenset()
 
 
+#: Where programs are searched.
+SEARCHED = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 #: In the shell, $T is the tree and $O a directory outside; `python` is this Python.
 ROWS = [
     Row("a shell writes a file", "echo x > $T/f", {"f"}),
@@ -126,11 +129,12 @@ def shell(tree: Path, tmp_path: Path) -> Iterator[Callable[[str], None]]:
     (outside / "big").write_bytes(os.urandom(3 << 20))
     (outside / "old").write_text("old!")
     os.utime(outside / "old", (1e9, 1e9))
-    elsewhere = Path("/dev/shm") / f"autosync-test-{os.getpid()}"
-    elsewhere.mkdir()
+    if not os.path.isdir("/dev/shm"):
+        lacking("/dev/shm, another file system, is not there")
+    elsewhere = tempfile.TemporaryDirectory(prefix="autosync-test-", dir="/dev/shm")
     environ = {
-        **os.environ, "T": str(tree), "O": str(outside), "E": str(elsewhere), "LC_ALL": "C.UTF-8", "HOME": str(tmp_path), "TERM": "dumb",
-        "G": "git -c user.name=x -c user.email=x@example.org", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        **os.environ, "T": str(tree), "O": str(outside), "E": elsewhere.name, "LC_ALL": "C.UTF-8", "HOME": str(tmp_path), "TERM": "dumb",
+        "G": "git -c user.name=x -c user.email=x@example.org", "PATH": SEARCHED,
     }  # fmt: skip
 
     def run(command: str) -> None:
@@ -139,16 +143,18 @@ def shell(tree: Path, tmp_path: Path) -> Iterator[Callable[[str], None]]:
         )
         assert ended.returncode == 0, (command, ended.stderr)
 
-    run("tar -cf $O/tree.tar -C $O tree; cd $O; zip -qr tree.zip tree")
-    yield run
-    shutil.rmtree(elsewhere)
+    for kind in ("tar", "zip"):
+        shutil.make_archive(str(outside / "tree"), kind, outside, "tree")
+    with elsewhere:
+        yield run
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_what_a_program_does_comes_out(row: Row, keep: Callable[..., Kept], tree: Path, shell: Callable[[str], None]) -> None:
-    program = row.command.split()[0]
-    if subprocess.run(["bash", "-c", f"command -v {program}"], stdout=subprocess.DEVNULL, check=False).returncode:
-        lacking(f"{program} is not installed")
+    for program in (row.command.split()[0], *row.before.split()[:1]):
+        found = subprocess.run(["bash", "-c", f"command -v {program}"], env={"PATH": SEARCHED}, stdout=subprocess.DEVNULL, check=False)
+        if found.returncode:
+            lacking(f"{program} is not installed")
     shell(row.before)
     for path in tree.rglob("*"):
         os.utime(path, (1e9, 1e9), follow_symlinks=False)

@@ -18,11 +18,14 @@ MADE = {"PKG-INFO", "setup.cfg", "autosync.egg-info"}
 
 
 def tracked() -> list[str]:
-    """The files of the project: those that git tracks or would, or, in an unpacked sdist, those that it holds."""
+    """The files of the project: those that git tracks, or, in an unpacked sdist, those that it holds."""
     if (ROOT / "autosync.egg-info/SOURCES.txt").exists() and not (ROOT / ".git").exists():
         return [name for name in (ROOT / "autosync.egg-info/SOURCES.txt").read_text().splitlines() if name.partition("/")[0] not in MADE]
-    words = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    words = ["git", "ls-files", "--cached"]
+    try:
+        listed = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        lacking("git, or a checkout of it that this user may read")
     return [name for name in listed if (ROOT / name).is_file()]
 
 
@@ -30,11 +33,7 @@ def tracked() -> list[str]:
 def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An sdist that is made of a copy of the project, unpacked."""
     above = tmp_path_factory.mktemp("sdist")
-    try:
-        names = tracked()
-    except FileNotFoundError:
-        lacking("git is not installed")
-    for name in names:
+    for name in tracked():
         copy = above / "copy" / name
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes((ROOT / name).read_bytes())
