@@ -12,8 +12,8 @@ BENCH := .venv-bench
 INSTALLED := .venv-installed
 # More words for pytest: `make test ARGS="-k keys -x"`.
 ARGS ?=
-# How many tests run side by side. Half of their time is waiting, so there are more than processors.
-WORKERS ?= $(shell echo $$((2 * $$(nproc 2>/dev/null || echo 1))))
+# How many tests run side by side. Half of their time is waiting, so there are more than processors; each has servers of its own.
+WORKERS ?= $(shell workers=$$((2 * $$(nproc 2>/dev/null || echo 1))); echo $$((workers < 8 ? workers : 8)))
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 
 .DEFAULT_GOAL := help
@@ -46,9 +46,8 @@ test-all: $(READY) ## Run all tests: also real programs, features of the kernel,
 coverage: $(READY) ## Run all tests, and print the branches that they run, by folder and by promise
 	@$(BIN)/python -m lab.azurite
 	@$(BIN)/python -m coverage erase
-	@$(BIN)/python -m coverage run -m pytest -n $(WORKERS) $(ARGS)
-	@$(BIN)/python -m coverage combine --quiet
-	@$(BIN)/python -m lab.coverage_report
+	@$(BIN)/python -m coverage run -m pytest -n $(WORKERS) $(ARGS); passed=$$?; \
+		$(BIN)/python -m coverage combine --quiet && $(BIN)/python -m lab.coverage_report && exit $$passed
 
 soak: $(READY) ## Random operations and accidents for some minutes (SEED=7 OPERATIONS=4000)
 	@$(BIN)/python -W ignore lab/soak.py
@@ -66,11 +65,11 @@ lint: $(READY) ## Check the code: ruff, mypy
 check: lint test ## Run lint and test
 
 # $(call install,PYTHON,WORDS): install into the environment of a Python, by uv in its pinned version. It is five times as quick as pip and
-# shows how far it is, but reads none of pip's configuration; where it finds no packages, pip is asked.
-PIP := -m pip --disable-pip-version-check --quiet --no-input
+# shows how far it is, but reads none of pip's configuration; where it is not to be had, or finds no packages, pip is asked.
+PIP := -m pip --disable-pip-version-check --no-input
 define install
-{ $(1) -m uv --version >/dev/null 2>&1 || $(1) $(PIP) install "$$(grep '^uv==' $(LOCK))"; } && \
-	{ $(1) -m uv pip install --compile-bytecode --python $(1) $(2) || $(1) $(PIP) install $(2); }
+$(1) -m uv --version >/dev/null 2>&1 || $(1) $(PIP) install --quiet "$$(grep '^uv==' $(LOCK))"; \
+	$(1) -m uv pip install --compile-bytecode --python $(1) $(2) || $(1) $(PIP) install $(2)
 endef
 
 # The environment is made anew when one of the two files changes; .ready is written last, so one that is half made does not count.
@@ -106,5 +105,5 @@ lock: ## Choose the newest versions again and pin them in requirements-dev.txt
 	@echo 'Written: $(LOCK). Now: make check'
 
 clean: ## Remove what was made here
-	rm -rf .venv .venv-* .azurite .demo .coverage .coverage.* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .set-up-*.log .venv .venv-* .azurite .demo .coverage .coverage.* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
