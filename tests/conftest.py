@@ -6,12 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from xdist.scheduler import LoadScopeScheduling
+from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -27,6 +29,10 @@ from lab.refusing import Refusing
 from lab.rsync import Rsyncd
 from lab.servers import Missing, Moto, SeaweedFS, Valkey, wait_until
 from lab.swift import Swift
+
+# On a busy machine an example may take any time.
+settings.register_profile("autosync", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("autosync")
 
 FOLDERS = ("fleet", "programs", "servers", "unit")
 #: Files of which one worker of pytest-xdist runs all tests: their server takes seconds to start, or they share an interpreter.
@@ -49,7 +55,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The markers come from the folders. What takes longest comes first, so that no worker is left with it; rates come last."""
     items[:] = map(one_thread.replaced, items)
     for item in items:
-        for folder in folders_of(item.path):
+        folders = folders_of(item.path)
+        if not folders or folders[0] not in FOLDERS:
+            raise pytest.UsageError(f"{item.path} lies in none of the folders of tests: {', '.join(FOLDERS)}; see CONTRIBUTING.md")
+        for folder in folders:
             item.add_marker(folder)
     items.sort(key=_turn)
 
@@ -67,45 +76,60 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         return (yield)
 
 
-class Scheduling(LoadScopeScheduling):
-    """Gives tests to whichever worker is free, one by one, but those of a file in ONE_WORKER all to one.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """Tests go to whichever worker is free, one by one and in order, but those of a file in ONE_WORKER all to one.
 
     What pytest-xdist has for that (`--dist=loadgroup`) does nothing with pytest 9.2 (pytest-xdist issue 1386).
     """
+    from xdist.scheduler import LoadScopeScheduling
 
-    def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        return file if file.rpartition("/")[2] in ONE_WORKER else nodeid
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return file if file.rpartition("/")[2] in ONE_WORKER else nodeid
 
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    config.option.loadscopereorder = False
     return Scheduling(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """The seconds of each folder, as the sum of its tests; with several workers they ran side by side."""
-    seconds: dict[str, float] = dict.fromkeys(FOLDERS, 0.0)
-    tests: dict[str, set[str]] = {folder: set() for folder in FOLDERS}
+    """The slowest thirty tests, set-up and teardown included, and the seconds of each folder, as if they had run one by one."""
+    seconds: dict[str, float] = defaultdict(float)
     for reports in terminalreporter.stats.values():
         for report in reports:
             if isinstance(report, pytest.TestReport):
-                folder = folders_of(terminalreporter.config.rootpath / report.nodeid.partition("::")[0])[0]  # not where its function stands
-                seconds[folder] += report.duration
-                tests[folder].add(report.nodeid)
-    if not any(tests.values()):
+                seconds[report.nodeid] += report.duration
+    if not seconds:
         return
+    terminalreporter.section("slowest thirty tests")
+    for nodeid in sorted(seconds, key=seconds.__getitem__, reverse=True)[:30]:
+        terminalreporter.write_line(f"{seconds[nodeid]:8.2f} s  {nodeid}")
     terminalreporter.section("seconds of each folder")
     for folder in FOLDERS:
-        if tests[folder]:
-            terminalreporter.write_line(f"{seconds[folder]:8.1f} s  {len(tests[folder]):5} tests  {folder}")
+        tests = [nodeid for nodeid in seconds if nodeid.startswith(f"tests/{folder}/")]
+        if tests:
+            terminalreporter.write_line(f"{sum(map(seconds.__getitem__, tests)):8.1f} s  {len(tests):5} tests  {folder}")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_temporary_directory() -> Iterator[None]:
+    """What processes leave behind that tests kill goes at the end. The path is short: sockets lie below it (unix(7), 107 bytes)."""
+    before = os.environ.get("TMPDIR")
+    with tempfile.TemporaryDirectory(prefix="t-", dir="/tmp", ignore_cleanup_errors=True) as directory:
+        os.environ["TMPDIR"] = directory
+        yield
+        if before is None:
+            del os.environ["TMPDIR"]
+        else:
+            os.environ["TMPDIR"] = before
 
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No test sees the settings, credentials or state of whoever runs it."""
+    """No test sees the settings, credentials, proxies or state of whoever runs it."""
     for name in list(os.environ):
-        if name.startswith(("AUTOSYNC_", "AWS_", "AZURE_", "BOTO_", "CELERY_", "GOOGLE_", "OS_", "ST_")):
+        if name.startswith(("AUTOSYNC_", "AWS_", "AZURE_", "BOTO_", "CELERY_", "GOOGLE_", "OS_", "ST_")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
@@ -205,14 +229,6 @@ def content(tmp_path: Path) -> Iterator[Content]:
 
 
 @pytest.fixture
-def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No proxy of whoever runs the test is used."""
-    for name in list(os.environ):
-        if name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
-
-
-@pytest.fixture
 def refusing() -> Iterator[Callable[..., Refusing]]:
     """Starts servers that answer everything alike: give a status, what they say, and headers."""
     servers: list[Refusing] = []
@@ -274,6 +290,7 @@ def bindfs() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
 
     yield mount
     for share, process in mounted:
-        subprocess.run(["umount", "--lazy", str(share)], check=False)
+        if subprocess.run(["umount", "--lazy", str(share)], check=False, capture_output=True).returncode:
+            subprocess.run(["fusermount", "-uz", str(share)], check=False)  # as who is not root
         process.kill()
         process.wait()

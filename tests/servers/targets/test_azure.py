@@ -23,8 +23,6 @@ from lab.parts import running
 from lab.refusing import Refusing
 from lab.servers import wait_until
 
-pytestmark = pytest.mark.usefixtures("no_proxies")
-
 
 @pytest.fixture
 def tried_twice(monkeypatch: pytest.MonkeyPatch) -> None:

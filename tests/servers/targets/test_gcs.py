@@ -25,8 +25,6 @@ from lab.gcs import PAGE, Gcs
 from lab.parts import running
 from lab.refusing import Refusing
 
-pytestmark = pytest.mark.usefixtures("no_proxies")
-
 
 @pytest.fixture(scope="session")
 def gcs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gcs]:

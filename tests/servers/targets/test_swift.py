@@ -37,7 +37,6 @@ MIB = 1 << 20
 #: So many objects are on a page of a listing of the old Swift.
 PAGE = 100
 
-pytestmark = pytest.mark.usefixtures("no_proxies")
 
 
 @pytest.fixture(scope="session")
