@@ -36,6 +36,36 @@ def gate(ledger: Ledger) -> Gate:
     return ledger.gate
 
 
+class Since:
+    """An instant on the broker's clock, from which waits and rates are counted: both change while a test waits for its processor."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+        self._began = self._now()
+
+    def _now(self) -> float:
+        seconds, more = self._client.time()  # type: ignore[misc]
+        return float(seconds + more / 1e6)
+
+    @property
+    def passed(self) -> float:
+        """Not less than what has passed, in seconds."""
+        return self._now() - self._began
+
+    def is_left(self, wait: float, of: float) -> bool:
+        """Whether a wait that has just been answered is what is left of so many seconds."""
+        return of - self.passed <= wait <= of + 1e-4
+
+    def has_grown(self, rate: float, of: float, by: float) -> bool:
+        """Whether a rate that has just been answered is what has become of another, which grows by so much in a second."""
+        return of - 1e-4 <= rate <= of + by * self.passed + 1e-4
+
+
+@pytest.fixture
+def since(gate: Gate, client: redis.Redis) -> Since:
+    return Since(client)
+
+
 # Requests and bytes
 
 def test_without_limits_nobody_waits(gate: Gate) -> None:
@@ -43,39 +73,42 @@ def test_without_limits_nobody_waits(gate: Gate) -> None:
     assert gate.pace().limits == Limits()
 
 
-def test_each_waits_for_those_who_asked_before(gate: Gate) -> None:
+def test_each_waits_for_those_who_asked_before(gate: Gate, since: Since) -> None:
     """5 MB each at 1 MB/s: 0, 5, 10 s, less what nobody had used before."""
     gate.set_limits(Limits(bandwidth=1e6))
 
     waits = [gate.pace(size=5_000_000).wait for _ in range(3)]
 
-    assert waits == [0, pytest.approx(4.9, abs=0.1), pytest.approx(9.9, abs=0.1)]
+    assert waits[0] == 0
+    assert since.is_left(waits[1], of=4.9)
+    assert since.is_left(waits[2], of=9.9)
 
 
-def test_the_longer_of_two_waits_counts(gate: Gate) -> None:
+def test_the_longer_of_two_waits_counts(gate: Gate, since: Since) -> None:
     gate.set_limits(Limits(requests=10, bandwidth=1e6))
     gate.pace(20, 1_000_000)
-    assert gate.pace(1, 1).wait == pytest.approx(1.9, abs=0.1)
+    assert since.is_left(gate.pace(1, 1).wait, of=1.9)
     gate.pace(0, 9_000_000)
-    assert gate.pace(1, 1).wait == pytest.approx(9.9, abs=0.1)
+    assert since.is_left(gate.pace(1, 1).wait, of=9.9)
 
 
-def test_what_is_given_back_goes_to_the_next(gate: Gate) -> None:
+def test_what_is_given_back_goes_to_the_next(gate: Gate, since: Since) -> None:
     gate.set_limits(Limits(requests=1))
     gate.pace(10)
-    assert gate.pace(10).wait > 9
+    assert since.is_left(gate.pace(10).wait, of=9.9)
     gate.pace(-10)
-    assert 9 < gate.pace(1).wait < 10
+    assert since.is_left(gate.pace(1).wait, of=9.9)
 
 
-def test_time_that_nobody_used_is_made_good_for_no_longer_than_a_tenth_of_a_second(gate: Gate) -> None:
-    gate.set_limits(Limits(requests=100))
+def test_time_that_nobody_used_is_made_good_for_no_longer_than_a_tenth_of_a_second(gate: Gate, client: redis.Redis) -> None:
+    gate.set_limits(Limits(requests=10))
     gate.pace(1)
-    time.sleep(0.5)
+    client.hincrby("autosync:{m}:pace", "requests", -60_000_000)  # as if nobody had come for a minute
 
-    at_once = next(count for count in range(1000) if gate.pace(1).wait > 0)
+    since = Since(client)
+    assert gate.pace(100).wait == 0
 
-    assert at_once <= 10 + 100 * 0.1, "not the fifty of the time in which nobody came"
+    assert since.is_left(gate.pace(1).wait, of=9.9), "a hundred at 10/s, but for one: not the six hundred of the time in which nobody came"
 
 
 def test_limits_are_changed_for_all_at_once_and_old_debts_are_forgotten(gate: Gate, broker: str) -> None:
@@ -123,27 +156,34 @@ def later(client: redis.Redis, seconds: float) -> None:
     age_last_cut(client, "m", seconds)
 
 
-def test_a_target_that_asks_for_fewer_requests_gets_half_and_then_more_again_by_and_by(gate: Gate, client: redis.Redis) -> None:
+def test_a_target_that_asks_for_fewer_requests_gets_half_and_then_more_again_by_and_by(
+    gate: Gate, client: redis.Redis, since: Since
+) -> None:
     first = gate.pace(slow=60.0)
     assert first.requests == 30
-    assert gate.pace(1).wait == pytest.approx(0.5, abs=0.1), "a pause for all at first"
+    assert since.is_left(gate.pace(1).wait, of=0.5), "a pause for all at first"
 
     later(client, 15)
-    assert gate.pace().requests == pytest.approx(60, rel=0.05)
+    assert since.has_grown(gate.pace().requests, of=60, by=2)
     later(client, 15)
-    assert gate.pace().requests == pytest.approx(90, rel=0.05)
+    assert since.has_grown(gate.pace().requests, of=90, by=2)
     later(client, 15.1)
     assert gate.pace(1).requests == 0, "it is without effect"
     assert client.hget(MIRROR, "slow") is None
 
 
 def test_many_refusals_in_one_second_are_one(gate: Gate, client: redis.Redis) -> None:
+    since, cuts = Since(client), set()
     for _ in range(20):
         answer = gate.pace(slow=60.0)
-    assert answer.requests == pytest.approx(30, rel=0.1)
+        cuts.add(client.hget(MIRROR, "slow"))
+    assert len(cuts) <= 1 + since.passed
+    (cut,) = {float(cut.split()[0]) for cut in cuts if cut == client.hget(MIRROR, "slow")}  # type: ignore[union-attr]
+    assert cut == 30 or since.passed > 1
+    assert since.has_grown(answer.requests, of=cut, by=2)
 
     later(client, 1)
-    assert gate.pace(slow=60.0).requests == pytest.approx(16, rel=0.1)
+    assert since.has_grown(gate.pace(slow=60.0).requests, of=(cut + 2) / 2, by=1)
 
 
 def test_a_target_that_refuses_everything_is_asked_now_and_then(gate: Gate, client: redis.Redis) -> None:
@@ -156,10 +196,11 @@ def test_a_target_that_refuses_everything_is_asked_now_and_then(gate: Gate, clie
     assert gate.pace().requests > 640, "what there was before is reached in half a minute"
 
 
-def test_it_is_the_rate_of_the_fleet_that_is_halved(gate: Gate) -> None:
+def test_it_is_the_rate_of_the_fleet_that_is_halved(gate: Gate, since: Since) -> None:
     gate.pace(made=300)
     gate.pace(made=500)
-    assert gate.pace(made=0, slow=100.0).requests == pytest.approx(400, rel=0.1)
+    requests = gate.pace(made=0, slow=100.0).requests
+    assert 400 / (1 + since.passed) <= requests <= 400, "800 in a second and what has passed since"
 
 
 def test_a_limit_holds_beside_it(gate: Gate, client: redis.Redis) -> None:
@@ -208,7 +249,7 @@ def test_whoever_is_next_is_woken(gate: Gate) -> None:
     thread = threading.Thread(target=wait)
     thread.start()
     gate.give("one", ["a"])
-    thread.join(10)
+    thread.join(30)
     assert woken
     assert gate.take("two", ["b"]) == 1
 
@@ -216,7 +257,7 @@ def test_whoever_is_next_is_woken(gate: Gate) -> None:
 def test_places_of_a_process_that_was_killed_come_back(gate: Gate) -> None:
     gate.set_limits(Limits(inflight=1))
     gate.take("dead", ["a"], lease=0.05)
-    wait_until(lambda: gate.take("two", ["b"]), 5, "its lease has ended")
+    wait_until(lambda: gate.take("two", ["b"]), 30, "its lease has ended")
 
 
 def test_places_of_a_process_that_is_known_to_be_dead_are_free_at_once(ledger: Ledger, gate: Gate) -> None:
@@ -230,25 +271,27 @@ def test_places_of_a_process_that_is_known_to_be_dead_are_free_at_once(ledger: L
     assert gate.take("box:3:x", ["box:3:x 1", "box:3:x 2"]) == 1
 
 
-def test_places_that_are_kept_stay(gate: Gate) -> None:
+def test_places_that_are_kept_stay(gate: Gate, client: redis.Redis) -> None:
     gate.set_limits(Limits(inflight=2))
-    gate.take("one", ["a", "b"], lease=0.2)
-    gate.keep("one", ["a", "never had"])
-    assert wait_until(lambda: gate.take("two", ["c", "d"]), 5, "the lease of b has ended") == 1
+    gate.take("one", ["a", "b"], lease=30)
+    gate.keep("one", ["a", "never had"], lease=60)
+    for place in client.zrange("autosync:{m}:places", 0, -1):
+        client.zincrby("autosync:{m}:places", -30_000, place)  # as if the lease of b had passed
+    assert gate.take("two", ["c", "d"]) == 1
 
 
 def test_whoever_waits_no_more_is_passed_over(gate: Gate) -> None:
     gate.set_limits(Limits(inflight=1))
     gate.take("one", ["a"])
     gate.take("gone", ["b"])
+    began = time.monotonic()
     gate.take("dead", ["c"])
     gate.take("last", ["d"])
     gate.leave("gone")
     gate.give("one", ["a"])
 
-    began = time.monotonic()
-    wait_until(lambda: gate.take("last", ["d"]), 10, "the dead one is not waited for")
-    assert time.monotonic() - began > 1, "one that only takes its time is"
+    wait_until(lambda: gate.take("last", ["d"]), what="the dead one is not waited for")
+    assert time.monotonic() - began > 2, "one that only takes its time is"
 
 
 def test_every_method_says_so_when_the_broker_is_gone(own_valkey: Valkey) -> None:

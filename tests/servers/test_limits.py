@@ -15,6 +15,7 @@ from autosync.actor import Actor
 from autosync.errors import SlowDown
 from autosync.files import File
 from autosync.ledger import GONE, Gate, Hint, Paced, connect
+from autosync.mirror import SHORTEST_LEASE
 from autosync.rates import Limits
 from lab.servers import wait_until
 
@@ -199,15 +200,17 @@ def test_requests_come_no_faster_than_they_may(
     assert bench.ledger.dirty() == 0
     came = sorted(Counting.began)
     assert len(came) == 100
-    assert came[-1] - came[0] > 0.8, "100 at 100/s, some of them at once in the beginning"
     assert used_before_they_were_due([(one, 1) for one in came], [(share.due, share.requests) for share in shares]) == []
     unused = sum(share.requests for share in shares) - 100
     assert 0 <= unused <= 2 * boxes, "each is paid for, and no more than the next few of each box"
 
 
-def test_deletions_are_requests_and_those_that_go_together_are_one(make: Callable[..., Workbench], tree: Path) -> None:
+def test_deletions_are_requests_and_those_that_go_together_are_one(
+    make: Callable[..., Workbench], tree: Path, shares: list[Share]
+) -> None:
     for actor, requests in (("Counting", 30), ("Together", 1)):
         Counting.reset()
+        shares.clear()
         bench = make(actor=f"test_limits.{actor}")
         bench.ledger.set_limits(Limits(requests=60))
         keys = [str(number) for number in range(30)]
@@ -216,7 +219,7 @@ def test_deletions_are_requests_and_those_that_go_together_are_one(make: Callabl
         came = Counting.began
         assert len(came) == requests
         assert bench.ledger.dirty() == 0
-        assert came[-1] - came[0] > (0.3 if requests > 1 else -1)
+        assert used_before_they_were_due([(one, 1) for one in came], [(share.due, share.requests) for share in shares]) == []
 
 
 def test_a_look_that_sends_nothing_costs_nothing(make: Callable[..., Workbench], tree: Path) -> None:
@@ -225,7 +228,7 @@ def test_a_look_that_sends_nothing_costs_nothing(make: Callable[..., Workbench],
     keys = [str(number) for number in range(30)]
     bench.ledger.mark([(key, GONE) for key in keys])
 
-    join(work(bench, keys), 10)
+    join(work(bench, keys))
 
     assert Counting.began == []
     assert bench.ledger.dirty() == 0
@@ -244,7 +247,6 @@ def test_content_of_large_files_is_given_out_at_the_pace_in_small_blocks(
     pieces = sorted(Counting.pieces)
     most = 200_000
     assert max(size for _, size in pieces) <= most, "a twentieth of a second's at most"
-    assert pieces[-1][0] - pieces[0][0] > 0.6, "3 MiB at 4 MB/s"
     assert used_before_they_were_due(pieces, [(share.due, share.size) for share in shares]) == []
     # All three move on all the time: nobody has more than one block that is not used yet.
     for share in shares:
@@ -252,7 +254,7 @@ def test_content_of_large_files_is_given_out_at_the_pace_in_small_blocks(
         assert sum(one.size for one in shares if one.asked < share.asked) - used <= 3 * most
 
 
-def test_small_files_go_no_faster_than_the_bandwidth_allows(make: Callable[..., Workbench], tree: Path) -> None:
+def test_small_files_go_no_faster_than_the_bandwidth_allows(make: Callable[..., Workbench], tree: Path, shares: list[Share]) -> None:
     bench = make(actor="test_limits.Together")
     bench.ledger.set_limits(Limits(bandwidth=1e6))
     keys = marked(bench, tree, 50, 20_000)
@@ -260,7 +262,8 @@ def test_small_files_go_no_faster_than_the_bandwidth_allows(make: Callable[..., 
     join(work(bench, keys, 2))
 
     assert bench.ledger.dirty() == 0
-    assert max(Counting.began) - min(Counting.began) > 0.8, "1 MB at 1 MB/s"
+    assert sum(size for _, size in Counting.pieces) == 1_000_000
+    assert used_before_they_were_due(Counting.pieces, [(share.due, share.size) for share in shares]) == []
 
 
 @pytest.mark.parametrize("actor", ["Counting", "Together"])
@@ -286,11 +289,11 @@ def test_limits_are_changed_while_a_large_file_is_on_its_way(make: Callable[...,
     bench.ledger.set_limits(Limits(bandwidth=200e3))
     keys = marked(bench, tree, 1, 8 * MEBI)
     threads = work(bench, keys)
-    wait_until(lambda: len(Counting.pieces) > 2, 10, "it is on its way")
+    wait_until(lambda: len(Counting.pieces) > 2, 30, "it is on its way")
 
     bench.ledger.set_limits(Limits())
 
-    join(threads, 10)
+    join(threads, 30)
     assert len(Counting.content["0"]) == 8 * MEBI
 
 
@@ -299,31 +302,37 @@ def test_a_worker_that_is_stopped_puts_back_what_waits(make: Callable[..., Workb
     bench.ledger.set_limits(Limits(requests=0.02))
     keys = marked(bench, tree, 30)
     threads = work(bench, keys)
-    wait_until(lambda: len(Counting.content) == 1, 10, "the first has gone")
+    wait_until(lambda: len(Counting.content) == 1, 30, "the first has gone")
 
     bench.boxes[0].draining.set()
 
-    join(threads, 5)
+    join(threads, 30)
     bench.ledger.set_limits(Limits())
     bench.work(keys)
     assert len(Counting.content) == 30
     assert bench.ledger.dirty() == 0
 
 
-def test_claims_are_kept_while_they_wait(make: Callable[..., Workbench], tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With leases of three seconds and a wait of four."""
-    monkeypatch.setattr("autosync.mirror.SHORTEST_LEASE", 3.0)
-    bench = make(lease=3.0)
-    bench.ledger.set_limits(Limits(requests=0.25))
+def test_claims_are_kept_while_they_wait(make: Callable[..., Workbench], tree: Path) -> None:
+    bench = make(lease=SHORTEST_LEASE)
+    bench.ledger.set_limits(Limits(requests=0.01))
     keys = marked(bench, tree, 2)
-
     threads = work(bench, keys)
-    while any(thread.is_alive() for thread in threads):
-        assert bench.ledger.sweep() == []
-        time.sleep(0.05)
+    wait_until(lambda: Counting.content, what="the first has gone, and the other has to wait for long")
+    (key,) = set(keys) - set(Counting.content)
+    ends: set[float | None] = set()
 
+    def is_kept() -> bool:
+        assert bench.ledger.sweep() == []
+        ends.add(bench.ledger.facts(key).due)
+        return len(ends) > 3
+
+    wait_until(is_kept, what="three renewals, and so the end of the first lease")
+    assert None not in ends
+    bench.ledger.set_limits(Limits())
+
+    join(threads)
     assert len(Counting.began) == 2
-    assert Counting.began[1] - Counting.began[0] > 3.5
     assert bench.ledger.dirty() == 0
 
 

@@ -103,19 +103,19 @@ def test_whoever_waits_hears_within_a_second_that_there_is_no_limit_any_more(bro
     threads = [threading.Thread(target=pace.take, args=(1, 0, lambda: None)) for _ in range(5)]
     for thread in threads:
         thread.start()
-    wait_until(lambda: sum(thread.is_alive() for thread in threads) == 4, 10, "the first has what it wants")
+    wait_until(lambda: sum(thread.is_alive() for thread in threads) == 4, 30, "the first has what it wants")
 
     ledger.set_limits(Limits())
     pace.look()
 
     for thread in threads:
-        thread.join(3)
+        thread.join(30)
     assert not any(thread.is_alive() for thread in threads)
 
 
 def test_a_process_that_is_to_end_waits_no_more_and_its_share_goes_to_the_next(broker: str) -> None:
     ledger = Ledger(connect(broker), "m")
-    ledger.set_limits(Limits(requests=0.05))
+    ledger.set_limits(Limits(requests=0.01))
     draining = threading.Event()
     pace = Pace(ledger.gate, "one", draining)
     pace.look()
@@ -141,13 +141,13 @@ def test_a_process_that_is_to_end_waits_no_more_and_its_share_goes_to_the_next(b
         seconds, more = client.time()
         return float(client.hget("autosync:{m}:pace", "requests")) / 1e6 - seconds - more / 1e6  # type: ignore[arg-type]
 
-    wait_until(lambda: debt() > 30, 10, "one of them stands in line")
-    assert debt() < 41, "and no more than one"
+    wait_until(lambda: debt() > 100, 30, "one of them stands in line")
+    assert debt() <= 200, "and no more than one"
     draining.set()
     for thread in threads:
-        thread.join(5)
-    assert len(ended) == 20
-    assert debt() < 21
+        thread.join(30)
+    assert len(ended) == 20, "and none has waited for the hundred seconds of its share"
+    assert debt() <= 100
 
 
 def test_a_broker_that_goes_away_is_waited_for(own_valkey: Valkey) -> None:
@@ -188,7 +188,7 @@ def test_places_are_had_for_as_long_as_a_transfer_takes(broker: str) -> None:
         assert most == 2
         thread = threading.Thread(target=transfer)
         thread.start()
-        wait_until(lambda: connect(broker).zcard("autosync:{m}:queue") == 1, 10, "the other waits")
+        wait_until(lambda: connect(broker).zcard("autosync:{m}:queue") == 1, 30, "the other waits")
         assert not began
     thread.join(10)
     assert began
