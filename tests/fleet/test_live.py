@@ -75,7 +75,7 @@ def test_a_file_whose_writer_thinks_is_not_sent_before_it_is_closed(
     live: Callable, bucket: Bucket, tree: Path, tmp_path: Path
 ) -> None:
     (tree / "first").write_text("1")
-    live("--settle=0.2")
+    process = live("--settle=0.2")
 
     with (tree / "slow").open("w") as slow:
         slow.write("begin")
@@ -88,6 +88,7 @@ def test_a_file_whose_writer_thinks_is_not_sent_before_it_is_closed(
             os.link(tmp_path / name, tree / name)
             wait_until(lambda name=name: name in bucket.sizes(), what="a file that has settled later")  # type: ignore[misc]
         assert "slow" not in bucket.sizes()
+        assert "slow" not in process.said(), "nor has a worker been asked to, which would have found the writer itself"
         slow.write(" end")
     equal_soon(bucket, tree, "the file when it is closed")
 
