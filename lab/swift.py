@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import sys
 import threading
+import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import requests
+
+from autosync.actor import Actor
+from autosync.actors import load
 
 from .ports import free_port
 from .servers import Missing, Server
@@ -178,3 +182,21 @@ class Keystone:
     def _token(self) -> tuple[str, str]:
         self.given += 1
         return self._swift.login()
+
+
+def new_container(server: Swift) -> str:
+    """Make an empty container. Returns its name."""
+    name = f"t{uuid.uuid4().hex[:16]}"
+    server.create(name)
+    return name
+
+
+def swift_actor(server: Swift, container: str, **change: Any) -> Actor:
+    """An actor for a container, with segments of 1 MiB.
+
+    Args:
+        server, container: its target.
+        change: other settings, or others for these.
+    """
+    settings = {"target_container": container, "auth_url": server.url, "user": USER, "password": KEY, "segment_size": 1}
+    return load("swift")(**{**settings, **change})

@@ -3,49 +3,27 @@
 from __future__ import annotations
 
 import os
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from autosync.actor import Actor
-from autosync.actors import load
 from autosync.mirror import SHORTEST_LEASE
 from autosync.testing import listed
 from lab.buckets import on_disk
 from lab.faults import Proxy
 from lab.programs import Programs
 from lab.servers import Valkey, wait_until
-from lab.swift import Swift
-from lab.swiftd import KEY, USER
+from lab.swift import Swift, new_container, swift_actor
+from lab.swiftd import KEY
 
 MIB = 1 << 20
-
-
-def new_container(server: Swift) -> str:
-    name = f"t{uuid.uuid4().hex[:16]}"
-    server.create(name)
-    return name
 
 
 @pytest.fixture
 def container(swift: Swift) -> str:
     """An empty container."""
     return new_container(swift)
-
-
-def made(server: Swift, container: str, **change: Any) -> Actor:
-    settings = {"target_container": container, "auth_url": server.url, "user": USER, "password": KEY, "segment_size": 1}
-    return load("swift")(**{**settings, **change})
-
-
-@pytest.fixture
-def actor(swift: Swift, container: str) -> Iterator[Actor]:
-    one = made(swift, container)
-    yield one
-    one.close()
 
 
 @pytest.fixture
@@ -66,7 +44,7 @@ def test_a_fleet_keeps_a_tree_true_through_a_killed_worker(
         words = [*swift.options(container), f"--storage-url={proxy.url}/v1/AUTH_lab", "--segment-size=1", f"--broker={own_valkey.url}"]
         words.append(f"--lease={SHORTEST_LEASE:g}")  # so long the killed worker's claims last
         watching = programs.start("autosync-watch", *words, f"--source-prefix={tree}/", str(tree), AUTOSYNC_PASSWORD=KEY)
-        actor = made(swift, container)
+        actor = swift_actor(swift, container)
         wait_until(lambda: listed(actor) == on_disk(tree), 60, "all is there")
 
         proxy.speed = MIB

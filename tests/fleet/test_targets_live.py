@@ -14,6 +14,7 @@ from lab.buckets import Bucket, equal_soon, on_disk
 from lab.faults import Proxy
 from lab.programs import Program, Programs
 from lab.servers import Valkey, wait_until
+from lab.target_tables import to_directory, with_targets
 
 
 @pytest.fixture
@@ -21,19 +22,6 @@ def copy(tmp_path: Path) -> Path:
     made = tmp_path / "copy"
     made.mkdir()
     return made
-
-
-def written(tree: Path, *tables: str, **above: object) -> Path:
-    """A configuration file with these tables."""
-    lines = [f"paths = [{json.dumps(str(tree))}]", f"source-prefix = {json.dumps(f'{tree}/')}"]
-    lines += [f"{name.replace('_', '-')} = {json.dumps(value)}" for name, value in above.items()]
-    path = tree.parent / "targets.toml"
-    path.write_text("\n".join([*lines, *(f"[[target]]\n{table}" for table in tables)]))
-    return path
-
-
-def to_directory(path: Path, *more: str, name: str = "directory") -> str:
-    return "\n".join([f'name = "{name}"', 'actor = "file"', f"target-container = {json.dumps(str(path))}", *more])
 
 
 def to_bucket(bucket: Bucket, url: str = "", *more: str) -> str:
@@ -65,7 +53,7 @@ def test_each_target_has_what_its_table_says(programs: Programs, bucket: Bucket,
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).write_text(name)
     only_mp3 = ['source-filter = ".*mp3$"', 'target-prefix = "radio/"', 'limit-requests = "100/s"', "delete = false"]
-    config = written(tree, to_bucket(bucket), to_directory(copy, *only_mp3))
+    config = with_targets(tree, to_bucket(bucket), to_directory(copy, *only_mp3))
 
     done = programs.run("autosync", f"--config={config}", "--once")
 
@@ -85,7 +73,7 @@ def test_one_watch_serves_all_and_each_has_its_queue_and_its_limits(
     for number in range(20):
         (tree / f"d{number}").mkdir()
     tables = to_bucket(bucket, "", "threads = 1"), to_directory(copy, 'limit-requests = "50/s"')
-    config = written(tree, *tables, state_dir=str(tmp_path / "state"))
+    config = with_targets(tree, *tables, state_dir=str(tmp_path / "state"))
     process = programs.start("autosync", f"--config={config}")
     wait_until(lambda: process.said().count("keeping ") == 2 and "watches are placed: 21" in process.said(), 30, "both are kept")
 
@@ -109,7 +97,7 @@ def test_a_target_that_does_not_answer_holds_no_other_up(
 ) -> None:
     with Proxy(bucket.server.url) as proxy:
         state = tmp_path / "state"
-        config = written(tree, to_bucket(bucket, proxy.url), to_directory(copy), state_dir=str(state))
+        config = with_targets(tree, to_bucket(bucket, proxy.url), to_directory(copy), state_dir=str(state))
         process = programs.start("autosync", f"--config={config}")
         wait_until(lambda: process.said().count("keeping ") == 2, 30, "both are kept")
         (tree / "first").write_text("first")
@@ -134,7 +122,7 @@ def test_a_target_that_is_away_at_the_start_holds_no_other_up(programs: Programs
     (tree / "file").write_text("x")
     with Proxy(bucket.server.url) as proxy:
         proxy.refuse()
-        config = written(tree, to_bucket(bucket, proxy.url), to_directory(copy))
+        config = with_targets(tree, to_bucket(bucket, proxy.url), to_directory(copy))
         once = programs.run("autosync", f"--config={config}", "--once", timeout=110)
         assert once.returncode == 1
         assert "bucket: " in once.stderr
@@ -154,7 +142,7 @@ def test_a_target_that_is_away_at_the_start_holds_no_other_up(programs: Programs
 
 
 def test_where_no_target_can_be_used_it_ends(programs: Programs, tree: Path, tmp_path: Path) -> None:
-    config = written(tree, to_directory(tmp_path / "nope"), to_directory(tmp_path / "neither", name="other"))
+    config = with_targets(tree, to_directory(tmp_path / "nope"), to_directory(tmp_path / "neither", name="other"))
 
     done = programs.run("autosync", f"--config={config}", "--once")
 
@@ -163,7 +151,7 @@ def test_where_no_target_can_be_used_it_ends(programs: Programs, tree: Path, tmp
 
 
 def test_a_fleet_has_a_queue_for_each_target(programs: Programs, own_valkey: Valkey, bucket: Bucket, tree: Path, copy: Path) -> None:
-    config = written(tree, to_bucket(bucket), to_directory(copy, 'queue = "near"'), broker=own_valkey.url)
+    config = with_targets(tree, to_bucket(bucket), to_directory(copy, 'queue = "near"'), broker=own_valkey.url)
     watcher = programs.start("autosync-watch", f"--config={config}")
     wait_until(lambda: watcher.said().count("keeping ") == 2, 30, "both are kept")
     assert queues_of_mirrors(connect(own_valkey.url)) == ["autosync.bucket", "near"]
@@ -208,7 +196,7 @@ def test_each_target_has_its_own_secret(where: str, programs: Programs, own_valk
         (tmp_path / name).mkdir()
         lines = [f'name = "{name}"', 'actor = "store.Store"', f'target-container = "{tmp_path / name}"', f'password = "{secret}"']
         tables.append("\n".join([*lines, "delete = false"]))
-    config = written(tree, *tables)
+    config = with_targets(tree, *tables)
 
     if where == "one host":
         process = programs.start("autosync", f"--config={config}", AUTOSYNC_PASSWORD="of-nobody")

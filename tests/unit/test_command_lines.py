@@ -4,7 +4,6 @@ ones, for each exit code."""
 from __future__ import annotations
 
 import gc
-import json
 import logging
 import os
 import resource
@@ -19,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from lab.commands import DOORS, Commands
+from lab.target_tables import to_directory, with_targets
 
 
 @pytest.fixture
@@ -250,19 +250,6 @@ def test_a_signing_key_that_cannot_be_used_is_one_clear_line(given: str, command
 # Several targets
 
 
-def written(tree: Path, *tables: str, **above: object) -> Path:
-    """A configuration file with these tables."""
-    lines = [f"paths = [{json.dumps(str(tree))}]", f"source-prefix = {json.dumps(f'{tree}/')}"]
-    lines += [f"{name.replace('_', '-')} = {json.dumps(value)}" for name, value in above.items()]
-    path = tree.parent / "targets.toml"
-    path.write_text("\n".join([*lines, *(f"[[target]]\n{table}" for table in tables)]))
-    return path
-
-
-def to_directory(path: Path, *more: str, name: str = "directory") -> str:
-    return "\n".join([f'name = "{name}"', 'actor = "file"', f"target-container = {json.dumps(str(path))}", *more])
-
-
 BAD_TABLES = {
     "an option that there is not": (['actor = "file"\nnonsense = 1'], "target 1: there is no option 'nonsense'; see --help"),
     "an option of another actor": (['actor = "file"\nregion = "x"'], "target 1: there is no option 'region'"),
@@ -280,17 +267,17 @@ BAD_TABLES = {
 def test_a_table_that_cannot_be_used_is_one_clear_line(case: str, commands: Commands, tree: Path) -> None:
     tables, said = BAD_TABLES[case]
 
-    assert_one_line(commands.run("autosync", f"--config={written(tree, *tables)}"), 2, said)
+    assert_one_line(commands.run("autosync", f"--config={with_targets(tree, *tables)}"), 2, said)
 
 
 def test_a_name_for_all_that_is_no_name_is_one_clear_line(commands: Commands, tree: Path, target: Path) -> None:
-    done = commands.run("autosync", f"--config={written(tree, to_directory(target), name='../up')}", "--once")
+    done = commands.run("autosync", f"--config={with_targets(tree, to_directory(target), name='../up')}", "--once")
 
     assert_one_line(done, 2, "--name '../up' cannot be used")
 
 
 def test_what_is_no_list_of_tables_is_one_clear_line(commands: Commands, tree: Path) -> None:
-    done = commands.run("autosync", f"--config={written(tree, target='x')}")
+    done = commands.run("autosync", f"--config={with_targets(tree, target='x')}")
 
     assert_one_line(done, 2, "'target' is not a list of tables; write [[target]]")
 
@@ -299,7 +286,7 @@ def test_what_the_command_line_says_holds_for_all_targets_but_not_against_their_
     commands: Commands, tree: Path, target: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "second").mkdir()
-    config = written(tree, to_directory(target), to_directory(tmp_path / "second", 'target-prefix = "own/"', name="second"))
+    config = with_targets(tree, to_directory(target), to_directory(tmp_path / "second", 'target-prefix = "own/"', name="second"))
 
     lines = dry(commands, f"--config={config}", "--target-prefix=given/", "--source-filter=.*/1$")
 

@@ -30,7 +30,7 @@ from autosync.testing import ActorContract, Content, DeletionContract, KeyContra
 from lab.faults import Proxy
 from lab.parts import running
 from lab.refusing import Refusing
-from lab.swift import Keystone, Swift
+from lab.swift import Keystone, Swift, new_container, swift_actor
 from lab.swiftd import KEY, USER
 
 MIB = 1 << 20
@@ -58,26 +58,15 @@ def keystone(swift: Swift) -> Iterator[Keystone]:
     service.close()
 
 
-def new_container(server: Swift) -> str:
-    name = f"t{uuid.uuid4().hex[:16]}"
-    server.create(name)
-    return name
-
-
 @pytest.fixture
 def container(swift: Swift) -> str:
     """An empty container."""
     return new_container(swift)
 
 
-def made(server: Swift, container: str, **change: Any) -> Actor:
-    settings = {"target_container": container, "auth_url": server.url, "user": USER, "password": KEY, "segment_size": 1}
-    return load("swift")(**{**settings, **change})
-
-
 @pytest.fixture
 def actor(swift: Swift, container: str) -> Iterator[Actor]:
-    one = made(swift, container)
+    one = swift_actor(swift, container)
     yield one
     one.close()
 
@@ -96,7 +85,7 @@ class TestSwift(ActorContract):
 
     @pytest.fixture
     def actor(self, swift: Swift, container: str) -> Iterator[Actor]:
-        one = made(swift, container)
+        one = swift_actor(swift, container)
         yield one
         one.close()
 
@@ -107,7 +96,7 @@ class TestSwiftWithoutSegments(UploadContract):
 
     @pytest.fixture
     def actor(self, swift: Swift, container: str) -> Iterator[Actor]:
-        one = made(swift, container, segment_size=None)
+        one = swift_actor(swift, container, segment_size=None)
         yield one
         one.close()
 
@@ -124,7 +113,7 @@ class TestOldSwift(KeyContract, ListingContract, UploadContract, DeletionContrac
 
     @pytest.fixture
     def actor(self, old_swift: Swift) -> Iterator[Actor]:
-        one = made(old_swift, new_container(old_swift), segment_size=None)
+        one = swift_actor(old_swift, new_container(old_swift), segment_size=None)
         yield one
         one.close()
 
@@ -249,7 +238,7 @@ def test_a_token_that_is_refused_is_made_anew_once_for_all_threads(
 def test_what_is_wrong_is_said_in_one_clear_line(
     change: dict[str, str], kind: type[TargetError], said: str, swift: Swift, container: str, content: Content
 ) -> None:
-    actor = made(swift, container, **change)
+    actor = swift_actor(swift, container, **change)
 
     for do in (actor.check, lambda: listed(actor), lambda: actor.upload(content.file("a", b"x")),
                lambda: actor.upload(content.file("a", bytes(MIB + 1)))):  # fmt: skip
@@ -358,7 +347,7 @@ def test_an_object_tells_type_and_times(
 
 
 def test_etags_compare_content_also_of_large_objects(swift: Swift, container: str, content: Content) -> None:
-    actor = made(swift, container)
+    actor = swift_actor(swift, container)
     small, large = content.file("a", b"content"), content.file("b", os.urandom(2 * MIB + 9))
     actor.upload(small)
     actor.upload(large)
@@ -373,7 +362,7 @@ def test_etags_compare_content_also_of_large_objects(swift: Swift, container: st
     assert actor.can_match(second)
     assert actor.matches(large, second.etag)
     assert not actor.matches(content.file("b", os.urandom(2 * MIB + 9)), second.etag)
-    assert not made(swift, container, segment_size=2).matches(large, second.etag), "it cannot be told"
+    assert not swift_actor(swift, container, segment_size=2).matches(large, second.etag), "it cannot be told"
 
 
 # Large objects
@@ -405,13 +394,13 @@ def test_a_large_file_is_made_of_segments_which_go_with_it(
 def test_a_file_that_is_streamed_in_one_request_removes_the_segments_of_what_it_replaces(
     swift: Swift, container: str, content: Content, segments_of: Callable[[], list[str]]
 ) -> None:
-    made(swift, container).upload(content.file("a", bytes(9 * MIB)))
+    swift_actor(swift, container).upload(content.file("a", bytes(9 * MIB)))
     assert len(segments_of()) == 9
 
-    made(swift, container, segment_size=100).upload(content.file("a", bytes(9 * MIB + 1)))
+    swift_actor(swift, container, segment_size=100).upload(content.file("a", bytes(9 * MIB + 1)))
 
     assert segments_of() == []
-    assert listed(made(swift, container)) == {"a": 9 * MIB + 1}
+    assert listed(swift_actor(swift, container)) == {"a": 9 * MIB + 1}
 
 
 def test_segments_of_keys_that_are_alike_are_told_apart(
@@ -480,7 +469,7 @@ def test_segments_of_a_key_and_of_one_below_it_are_both_found(
 def test_a_container_for_segments_is_made_with_the_policy_of_the_other(swift: Swift, content: Content) -> None:
     name = f"t{uuid.uuid4().hex[:16]}"
     swift.create(name, X_Storage_Policy="silver")
-    actor = made(swift, name)
+    actor = swift_actor(swift, name)
     actor.upload(content.file("small", b"x"))
     assert swift.names(f"{name}_segments") == []
     with pytest.raises(requests.HTTPError):
@@ -578,7 +567,7 @@ def test_a_file_has_no_more_segments_than_swift_allows(size: int, step: int, cou
 
 def test_a_swift_without_large_objects_says_so_before_anything_is_sent(old_swift: Swift, content: Content) -> None:
     name = new_container(old_swift)
-    actor = made(old_swift, name)
+    actor = swift_actor(old_swift, name)
     actor.upload(content.file("a", b"old"))
 
     with pytest.raises(PermanentError, match=r"this Swift has no large objects.*--segment-size"):
@@ -590,7 +579,7 @@ def test_a_swift_without_large_objects_says_so_before_anything_is_sent(old_swift
 
 def test_one_that_does_not_tell_what_it_can_is_found_out(old_swift: Swift, content: Content, monkeypatch: pytest.MonkeyPatch) -> None:
     name = new_container(old_swift)
-    actor = made(old_swift, name)
+    actor = swift_actor(old_swift, name)
     monkeypatch.setattr(actor._access, "can", lambda _: True)  # type: ignore[attr-defined]
 
     with pytest.raises(PermanentError, match="this Swift has no large objects"):
@@ -607,7 +596,7 @@ def test_a_target_that_asks_for_fewer_requests_is_heard_at_once(
     status: int, refusing: Callable[..., Refusing], swift: Swift, content: Content
 ) -> None:
     server = refusing(status, b"slow down")
-    actor = made(swift, "container", storage_url=f"{server.url}/v1/AUTH_lab")
+    actor = swift_actor(swift, "container", storage_url=f"{server.url}/v1/AUTH_lab")
 
     with pytest.raises(SlowDown, match=f"{status} slow down"):
         actor.upload(content.file("a", b"x"))
@@ -621,7 +610,7 @@ def test_a_target_that_asks_for_fewer_requests_is_heard_at_once(
 def test_a_login_that_may_use_the_container_only_can_do_what_needs_no_segments(swift: Swift, content: Content) -> None:
     name = f"t{uuid.uuid4().hex[:16]}"
     swift.create(name, X_Container_Write="lab:reader", X_Container_Read="lab:reader,.rlistings")
-    actor = made(swift, name, user="lab:reader")
+    actor = swift_actor(swift, name, user="lab:reader")
     actor.check()
     for text in (b"x", b"new", bytes(200_000)):
         actor.upload(content.file("a", text))
@@ -644,7 +633,7 @@ def test_other_answers_are_tried_again_or_not(
     status: int, kind: type[TargetError], refusing: Callable[..., Refusing], swift: Swift, content: Content
 ) -> None:
     server = refusing(status, b"<html>Not for you</html>")
-    actor = made(swift, "container", storage_url=f"{server.url}/v1/AUTH_lab")
+    actor = swift_actor(swift, "container", storage_url=f"{server.url}/v1/AUTH_lab")
 
     with pytest.raises(TargetError, match=f"a at {server.url}/v1/AUTH_lab: {status}") as refused:
         actor.upload(content.file("a", b"x"))
@@ -706,7 +695,7 @@ def test_a_token_that_ends_in_the_middle_of_a_deletion_makes_no_key_fail_for_goo
 def test_without_bulk_deletion_a_login_that_may_use_the_container_only_deletes_one_by_one(old_swift: Swift, content: Content) -> None:
     name = f"t{uuid.uuid4().hex[:16]}"
     old_swift.create(name, X_Container_Write="lab:reader", X_Container_Read="lab:reader,.rlistings")
-    actor = made(old_swift, name, user="lab:reader")
+    actor = swift_actor(old_swift, name, user="lab:reader")
     actor.upload(content.file("a", b"x"))
 
     assert actor.delete_many([File("a"), File("b")]) == [None, None]
@@ -726,7 +715,7 @@ def test_what_arrives_as_something_else_is_an_error(
     monkeypatch.setattr(swiftclient.client, "put_object", spoiled)
 
     with pytest.raises(TargetError, match="something else has arrived") as refused:
-        made(swift, container, segment_size=100).upload(content.file("a", b"x" * size))
+        swift_actor(swift, container, segment_size=100).upload(content.file("a", b"x" * size))
     assert type(refused.value) is TargetError, "it is tried again"
 
 
@@ -781,7 +770,7 @@ def test_a_container_of_segments_that_somebody_removed_is_made_again(
 
 def test_nothing_is_redirected(refusing: Callable[..., Refusing], swift: Swift, content: Content) -> None:
     server = refusing(302, b"", Location="/v1/AUTH_lab/page")
-    actor = made(swift, "container", storage_url=f"{server.url}/v1/AUTH_lab")
+    actor = swift_actor(swift, "container", storage_url=f"{server.url}/v1/AUTH_lab")
 
     for do in (lambda: actor.upload(content.file("a", b"x")), lambda: actor.delete(File("a")), lambda: listed(actor)):
         server.asked.clear()
@@ -792,7 +781,7 @@ def test_nothing_is_redirected(refusing: Callable[..., Refusing], swift: Swift, 
 
 def test_an_answer_that_is_none_is_tried_again(refusing: Callable[..., Refusing], swift: Swift, content: Content) -> None:
     server = refusing(200, b"<html>Welcome</html>")
-    actor = made(swift, "container", storage_url=f"{server.url}/v1/AUTH_lab/")
+    actor = swift_actor(swift, "container", storage_url=f"{server.url}/v1/AUTH_lab/")
 
     for do in (actor.check, lambda: listed(actor), lambda: actor.upload(content.file("a", b"x"))):
         with pytest.raises(TargetError) as refused:
@@ -805,7 +794,7 @@ def test_a_quota_is_no_fault_of_the_key(refusing: Callable[..., Refusing], swift
     server = refusing(413, b"Upload exceeds quota.")
 
     with pytest.raises(TargetError, match="413 Upload exceeds quota") as refused:
-        made(swift, "container", storage_url=f"{server.url}/v1/AUTH_lab").upload(content.file("a", b"x"))
+        swift_actor(swift, "container", storage_url=f"{server.url}/v1/AUTH_lab").upload(content.file("a", b"x"))
     assert type(refused.value) is TargetError
 
 
@@ -824,7 +813,7 @@ def test_an_identity_service_with_troubles_is_asked_again(version: str, status: 
 
 
 def test_a_slash_behind_the_storage_url_does_no_harm(swift: Swift, container: str, content: Content) -> None:
-    actor = made(swift, container, storage_url=swift.login()[1] + "/")
+    actor = swift_actor(swift, container, storage_url=swift.login()[1] + "/")
     actor.upload(content.file("a", b"x"))
 
     assert listed(actor) == {"a": 1}
@@ -838,13 +827,13 @@ def test_a_slow_line_has_time_for_each_block_and_not_for_the_whole(
     monkeypatch.setattr("autosync.actors.swift.access._TIMEOUT", (1, 60))
     url = swift.login()[1]
     with Proxy(url.partition("/v1")[0]) as proxy:
-        actor = made(swift, container, segment_size=100, storage_url=f"{proxy.url}/v1/AUTH_lab")
+        actor = swift_actor(swift, container, segment_size=100, storage_url=f"{proxy.url}/v1/AUTH_lab")
         proxy.speed = 4 * MIB  # the kernel takes 2.7 MiB at once, and the rest 1.3 s
         actor.upload(content.file("a", bytes(8 * MIB)))
 
         (put,) = [one for one in proxy.requests if one.method == "PUT"]
         assert put.ended - put.began > 1.5, "it took longer than a connection may"
-    assert listed(made(swift, container)) == {"a": 8 * MIB}
+    assert listed(swift_actor(swift, container)) == {"a": 8 * MIB}
 
 
 class Counting:
