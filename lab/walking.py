@@ -1,4 +1,4 @@
-"""Trees for walks, and what a walk finds and leaves open."""
+"""Trees for walks, and what a walk finds."""
 
 from __future__ import annotations
 
@@ -25,7 +25,3 @@ def plant(top: Path, files: list[list[bytes]]) -> list[str]:
 
 def paths(walk: Walk) -> list[str]:
     return [found.path for found in walk]
-
-
-def descriptors() -> set[str]:
-    return set(os.listdir("/proc/self/fd"))

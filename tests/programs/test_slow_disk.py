@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from autosync.tree import Walk
+from lab.descriptors import descriptors, opened_since
 from lab.parts import lacking
 from lab.servers import Missing
 from lab.slowdisk import slow_disk
-from lab.walking import descriptors, paths, plant
+from lab.walking import paths, plant
 
 
 @pytest.fixture
@@ -63,4 +64,4 @@ def test_a_walk_of_a_slow_disk_that_is_given_up_leaves_nothing_behind(tree: Path
 
     assert helpers
     assert not any(thread.is_alive() for thread in helpers)
-    assert descriptors() == before
+    assert opened_since(before) == set()

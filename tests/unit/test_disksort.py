@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import tracemalloc
 from collections.abc import Iterator
-from contextlib import closing
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autosync import disksort as module
-from autosync.disksort import Spool, disksort
+from autosync.disksort import disksort
+from lab.descriptors import Descriptor, descriptors, opened_since
 
 KEYS = st.one_of(st.sampled_from(["a", "a/b", "a-b", "a0", "", "\udcff", "é", "😀", "\n"]), st.binary(max_size=3).map(os.fsdecode))
 VALUES = st.one_of(st.none(), st.integers(-(2**70), 2**70), st.floats(allow_nan=False), st.text(max_size=3), st.binary(max_size=3))
@@ -82,42 +82,42 @@ class TestWhatIsLeft:
     """Runs have no name while they are there, and are gone afterwards."""
 
     @pytest.fixture
-    def begun(self, tmp_path: Path) -> tuple[Path, set[str], Iterator[Any]]:
+    def begun(self, tmp_path: Path) -> tuple[Path, set[Descriptor], Iterator[Any]]:
         before = descriptors()
         spill = tmp_path / "spill"
         spill.mkdir()
         return spill, before, disksort(((number % 97, number) for number in range(500)), str(spill), 20)
 
-    def test_the_runs_stand_in_the_directory_without_a_name(self, begun: tuple[Path, set[str], Iterator[Any]]) -> None:
+    def test_the_runs_stand_in_the_directory_without_a_name(self, begun: tuple[Path, set[Descriptor], Iterator[Any]]) -> None:
         spill, before, rows = begun
 
         next(rows)
 
-        assert any(read_link(fd).startswith(str(spill)) for fd in descriptors() - before)
+        assert any(one.what.startswith(str(spill)) for one in opened_since(before))
         assert list(spill.iterdir()) == []
 
-    def test_no_more_runs_are_open_than_are_merged_at_a_time(self, begun: tuple[Path, set[str], Iterator[Any]]) -> None:
+    def test_no_more_runs_are_open_than_are_merged_at_a_time(self, begun: tuple[Path, set[Descriptor], Iterator[Any]]) -> None:
         _, before, rows = begun
 
         next(rows)
 
-        assert 1 <= len(descriptors() - before) <= 4
+        assert 1 <= len(opened_since(before)) <= 4
 
-    def test_nothing_is_left_when_all_was_read(self, begun: tuple[Path, set[str], Iterator[Any]]) -> None:
+    def test_nothing_is_left_when_all_was_read(self, begun: tuple[Path, set[Descriptor], Iterator[Any]]) -> None:
         spill, before, rows = begun
 
         assert len(list(rows)) == 500
 
-        assert descriptors() == before
+        assert opened_since(before) == set()
         assert list(spill.iterdir()) == []
 
-    def test_nothing_is_left_when_the_reader_gives_up(self, begun: tuple[Path, set[str], Iterator[Any]]) -> None:
+    def test_nothing_is_left_when_the_reader_gives_up(self, begun: tuple[Path, set[Descriptor], Iterator[Any]]) -> None:
         spill, before, rows = begun
         next(rows)
 
         rows.close()  # type: ignore[attr-defined]
 
-        assert descriptors() == before
+        assert opened_since(before) == set()
         assert list(spill.iterdir()) == []
 
 
@@ -132,7 +132,7 @@ def test_nothing_is_left_when_the_rows_fail(tmp_path: Path) -> None:
     with pytest.raises(LookupError):
         list(disksort(rows(), str(tmp_path), 10))
 
-    assert descriptors() == before
+    assert opened_since(before) == set()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -143,32 +143,3 @@ def test_what_fits_into_memory_needs_no_disk(tmp_path: Path) -> None:
 def test_a_directory_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         list(disksort([(2,), (1,)], str(tmp_path / "missing"), 2))
-
-
-def descriptors() -> set[str]:
-    return set(os.listdir("/proc/self/fd"))
-
-
-def read_link(fd: str) -> str:
-    try:
-        return os.readlink(f"/proc/self/fd/{fd}")
-    except OSError:
-        return ""
-
-
-@settings(deadline=None, max_examples=100)
-@given(there=st.lists(KEYS, max_size=9), come=st.lists(KEYS, max_size=9), later=st.lists(KEYS, max_size=9), in_memory=st.integers(1, 5))
-def test_a_spool_takes_what_another_one_holds(there: list[str], come: list[str], later: list[str], in_memory: int) -> None:
-    with closing(Spool(None, in_memory)) as one, closing(Spool(None, in_memory)) as other:
-        for key in there:
-            one.add((key,))
-        for key in come:
-            other.add((key,))
-
-        one.take(other)
-        other.close()
-        for key in later:
-            one.add((key,))
-
-        assert [key for (key,) in one] == there + come + later
-        assert (len(one), len(other), list(other)) == (len(there + come + later), 0, [])

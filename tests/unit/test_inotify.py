@@ -24,6 +24,7 @@ from autosync.inotify import (
     Event,
     Inotify,
 )
+from lab.descriptors import descriptors, opened_since
 from lab.parts import lacking
 
 MASK = IN_CLOSE_WRITE | IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO
@@ -201,14 +202,14 @@ def test_a_descriptor_that_is_closed_is_an_error(inotify: Inotify) -> None:
 
 
 def test_closing_gives_the_descriptor_back() -> None:
-    before = set(os.listdir("/proc/self/fd"))
+    before = descriptors()
 
     inotify = Inotify()
     inherited = os.get_inheritable(inotify.fileno())
     inotify.close()
 
     assert not inherited
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert opened_since(before) == set()
 
 
 # Limits: lowered in a user namespace of its own, so that nobody else on this host feels it

@@ -23,6 +23,7 @@ from autosync.keys import Keys, Source, slashed
 from autosync.tree import open_directory_beneath, resolve_beneath
 from autosync.watcher import Watcher, identity_of
 from lab import ROOT
+from lab.descriptors import descriptors, opened_since
 from lab.parts import lacking
 from lab.servers import wait_until
 
@@ -778,7 +779,7 @@ def threads_of_ours() -> list[str]:
 def test_closing_leaves_no_thread_and_no_descriptor_behind(tree: Path) -> None:
     for number in range(50):
         (tree / str(number) / "deep").mkdir(parents=True)
-    before = set(os.listdir("/proc/self/fd"))
+    before = descriptors()
     heard = Heard()
 
     watcher = Watcher(Keys([Source(str(tree))]), heard)
@@ -789,13 +790,13 @@ def test_closing_leaves_no_thread_and_no_descriptor_behind(tree: Path) -> None:
 
     assert len(during) == 2
     assert threads_of_ours() == []
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert opened_since(before) == set()
 
 
 def test_a_watcher_may_be_closed_before_its_watches_stand_or_before_it_began(tree: Path) -> None:
     for number in range(200):
         (tree / str(number)).mkdir()
-    before = set(os.listdir("/proc/self/fd"))
+    before = descriptors()
 
     for begins in (True, False):
         watcher = Watcher(Keys([Source(str(tree))]), Heard())
@@ -804,7 +805,7 @@ def test_a_watcher_may_be_closed_before_its_watches_stand_or_before_it_began(tre
         watcher.close()
 
     assert threads_of_ours() == []
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert opened_since(before) == set()
 
 
 def test_what_was_said_before_reading_stops_stands_and_nothing_is_said_after(tree: Path, watch: Watch) -> None:
