@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tracemalloc
 from collections.abc import Iterator
+from contextlib import closing
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autosync import disksort as module
-from autosync.disksort import disksort
+from autosync.disksort import Spool, disksort
 from lab.descriptors import Descriptor, descriptors, opened_since
 
 KEYS = st.one_of(st.sampled_from(["a", "a/b", "a-b", "a0", "", "\udcff", "é", "😀", "\n"]), st.binary(max_size=3).map(os.fsdecode))
