@@ -13,6 +13,7 @@ import ssl
 import sys
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from celery import Celery, signals
@@ -32,9 +33,9 @@ _COLUMNS = "name,args,state,result,received,runtime,worker"
 #: Options of a broker's URL that are times, in seconds.
 _TIMEOUTS = ("socket_timeout", "socket_connect_timeout")
 _TASKS = ("autosync.tasks.transfer", "autosync.tasks.queues")
-#: What a worker loads at its start, or with its first message.
-_WORKER = (
-    *_TASKS,
+#: What a worker of Celery loads at its start, or with its first message. Inner modules of Celery may get other names in any version, so these
+#: are hints: a worker loads by itself what it needs.
+_PRELOADED = (
     "billiard.pool",
     "celery.app.amqp",
     "celery.app.control",
@@ -143,8 +144,11 @@ def sending_app(broker: str, queue: str, *, events: bool = True) -> Celery:
 
 def load_worker() -> None:
     """Load what `work` needs and has not loaded yet: a process that is to be forked into workers does it once for all of them."""
-    for name in _WORKER:
+    for name in _TASKS:
         importlib.import_module(name)
+    for name in _PRELOADED:
+        with suppress(Exception):  # what a worker needs of it fails there
+            importlib.import_module(name)
 
 
 def work(name: str, *, heartbeat: bool) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from autosync.celery import sending_app
+from autosync.celery import _PRELOADED, sending_app
 from autosync.ledger import GONE, Ledger, connect
 from autosync.server import EmbeddedServer
 from autosync.settings import DELETE
@@ -17,6 +17,7 @@ from lab.programs import Programs
 
 HOST = """
 import pathlib, sys, threading
+import autosync.celery
 from autosync.keys import Source
 from autosync.ledger import connect
 from autosync.mirror import Mirror
@@ -24,6 +25,8 @@ from autosync.onehost import OneHost, lock, serving, state_directory
 from lab.servers import wait_until
 
 state, more_threads = pathlib.Path(sys.argv[1]), sys.argv[2] == "more threads"
+if len(sys.argv) > 3:
+    autosync.celery._PRELOADED = tuple(filter(None, sys.argv[3].split(",")))
 settings = {"target_container": str(state)}
 mirror = Mirror("one", "file", (Source("/nowhere"),), settings=settings, queue="autosync.one")
 
@@ -40,6 +43,7 @@ directory = state_directory(state, "one")
 with lock(directory, "one") as held:
     host = OneHost("one", [mirror], directory, broker=None, workers=2, secrets={}, log_format="text", verbosity=0, held=held)
     with serving(host):
+        host.load()
         host.stand_by()
         host.tend()
         waiting = [worker.pid() for worker in host._workers]
@@ -64,6 +68,40 @@ def test_workers_wait_as_forks_or_are_not_there_until_there_is_work(threads: str
 
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.split() == [before, "idle", "gone"]
+
+
+@pytest.mark.parametrize("preloaded", ["", "celery.worker.no_such_module,no_such_package.inner"], ids=["nothing", "names that are none"])
+def test_workers_need_nothing_of_celery_that_was_loaded_before(preloaded: str, tmp_path: Path) -> None:
+    words = [str(tmp_path), "one thread", preloaded]
+    ended = subprocess.run([sys.executable, "-c", HOST, *words], capture_output=True, text=True, timeout=100, check=False)
+
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.split() == ["forked", "idle", "gone"]
+
+
+#: Makes a worker in a fork for each of the modules, with all of them preloaded but this one; tells for which it could.
+ONE_LESS = """
+import os, warnings
+from autosync import celery
+
+warnings.simplefilter("ignore")
+for name in celery._PRELOADED:
+    child = os.fork()
+    if not child:
+        celery._PRELOADED = tuple(other for other in celery._PRELOADED if other != name)
+        celery.load_worker()
+        celery.app.Worker(hostname="one@here", loglevel="WARNING", quiet=True)
+        os._exit(0)
+    if os.waitpid(child, 0)[1] == 0:
+        print(name)
+"""
+
+
+def test_workers_need_none_of_what_is_loaded_before() -> None:
+    """In no order either: a module that is imported before or after another one may meet with a circle."""
+    ended = subprocess.run([sys.executable, "-c", ONE_LESS], capture_output=True, text=True, timeout=100, check=False)
+
+    assert ended.stdout.split() == list(_PRELOADED), ended.stderr
 
 
 def test_what_was_left_to_do_is_done_even_if_nothing_differs(programs: Programs, tree: Path, tmp_path: Path) -> None:
