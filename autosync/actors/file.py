@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -17,13 +18,16 @@ from ..errors import PermanentError, TargetError, TargetRefused
 from ..files import File, Listing
 from ..tree import Walk, open_beneath, open_directory_beneath, open_root
 
-_TEMPORARY = ".autosync-"
+#: What an upload writes has a name of its own until it is whole. Workers of all versions know each other's by this pattern.
+_TEMPORARY = re.compile(r"\.autosync-[0-9a-f]{16}")
 #: Listed in place of a checksum: whoever holds it can ask `matches`.
 _COMPARABLE = "content"
 #: Bytes compared at a time.
 _PIECE = 1 << 20
 #: A temporary file older than this was left by a worker that was killed, in seconds.
-_STALE = 86_400
+_STALE = 86_400.0
+#: How often a directory is searched for such files, in seconds, and how many directories are remembered until then: others wait.
+_SWEEP_AGAIN, _MOST_SWEPT = 86_400.0, 10_000
 #: How often a directory that another transfer empties and removes at the same moment is made again.
 _MAKE_AGAIN = 5
 
@@ -37,6 +41,8 @@ class FileActor(Actor):
         super().__init__(**settings)
         self.target_container = os.path.abspath(str(self.target_container))
         self.directory = os.path.realpath(self.target_container)
+        self._swept: set[str] = set()
+        self._swept_since = time.monotonic()
 
     def check(self) -> None:
         """See that the container is there and may be written to."""
@@ -62,9 +68,8 @@ class FileActor(Actor):
         for found in walk:
             if found.skipped:
                 continue
-            if _is_temporary(found.path):
-                _remove_stale(found.path, found.changed)
-                continue
+            if _is_temporary(found.path.rpartition("/")[2]):
+                continue  # the upload of somebody else, maybe
             key = written + slash + found.path[len(top.rstrip("/")) + 1 :]
             if key.startswith(prefix):
                 yield File(key, found.size, found.changed, _COMPARABLE)
@@ -92,11 +97,13 @@ class FileActor(Actor):
     def upload(self, file: File) -> None:
         """Write a temporary file beside the name, bring it to the disk, rename it."""
         parents, name = _split(file.key)
+        if _is_temporary(name):
+            raise PermanentError(f"{file.key}: autosync's own temporary files have such names", "rename the file")
         for attempt in range(_MAKE_AGAIN):
             with _translated(file.key), self._container() as container:
                 directory = _make(container, parents)
                 try:
-                    _write(file, directory, name)
+                    _write(file, directory, name, sweeps=self._begins_sweep("/".join(parents)))
                     return
                 except FileNotFoundError:
                     if attempt == _MAKE_AGAIN - 1:
@@ -107,6 +114,8 @@ class FileActor(Actor):
     def delete(self, file: File) -> None:
         """Remove the file, then the directories that are empty without it."""
         parents, name = _split(file.key)
+        if _is_temporary(name):
+            return  # no upload makes such an object, and the file may be the upload of another
         with _translated(file.key), self._container() as container:
             try:
                 directory = open_directory_beneath(container, "/".join(parents))
@@ -121,6 +130,16 @@ class FileActor(Actor):
             finally:
                 os.close(directory)
             _remove_empty(container, parents)
+
+    def _begins_sweep(self, directory: str) -> bool:
+        """Whether a directory is to be searched for stale temporary files now. From now on it is not, for a while."""
+        now = time.monotonic()
+        if now - self._swept_since > _SWEEP_AGAIN:
+            self._swept, self._swept_since = set(), now
+        if directory in self._swept or len(self._swept) >= _MOST_SWEPT:
+            return False
+        self._swept.add(directory)
+        return True
 
     @contextmanager
     def _container(self) -> Iterator[int]:
@@ -154,10 +173,12 @@ def _make(container: int, parents: list[str]) -> int:
     return here
 
 
-def _write(file: File, directory: int, name: str) -> None:
-    temporary = f"{_TEMPORARY}{secrets.token_hex(8)}"
+def _write(file: File, directory: int, name: str, *, sweeps: bool) -> None:
+    temporary = f".autosync-{secrets.token_hex(8)}"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666, dir_fd=directory)
     try:
+        if sweeps:
+            _remove_stale(directory, os.fstat(descriptor).st_ctime)
         with os.fdopen(descriptor, "wb", buffering=0) as target, file.open() as source:
             shutil.copyfileobj(source, target, 1 << 20)
             os.utime(descriptor, (file.mtime, file.mtime))
@@ -183,14 +204,23 @@ def _remove_empty(container: int, parents: list[str]) -> None:
             os.close(above)
 
 
-def _is_temporary(path: str) -> bool:
-    return path.rpartition("/")[2].startswith(_TEMPORARY)
+def _is_temporary(name: str) -> bool:
+    return _TEMPORARY.fullmatch(name) is not None
 
 
-def _remove_stale(path: str, changed: float) -> None:
-    if time.time() - changed > _STALE:
-        with suppress(OSError):
-            os.unlink(path)
+def _remove_stale(directory: int, now: float) -> None:
+    """Remove temporary files that were left in a directory. Their ctime counts: their mtime becomes that of the file that is copied.
+
+    Args:
+        directory: descriptor of the directory.
+        now: the time on the clock of its file system, which may be that of a server, in seconds since the epoch.
+    """
+    with suppress(OSError), os.scandir(directory) as entries:
+        for name in [entry.name for entry in entries if _is_temporary(entry.name)]:
+            with suppress(OSError):
+                seen = os.stat(name, dir_fd=directory, follow_symlinks=False)
+                if stat.S_ISREG(seen.st_mode) and now - seen.st_ctime > _STALE:
+                    os.unlink(name, dir_fd=directory)
 
 
 @contextmanager

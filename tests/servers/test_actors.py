@@ -23,6 +23,7 @@ import pytest
 import requests
 
 from autosync.actor import Actor, can_delete_many, listing_of
+from autosync.actors import file as file_actor
 from autosync.actors import load, short_names
 from autosync.actors._memory import TINY, Memory
 from autosync.actors.s3 import SMALL, clients
@@ -34,7 +35,7 @@ from autosync.errors import BrokerError, ConfigurationError, PermanentError, Slo
 from autosync.files import File
 from autosync.reading import SourceFile
 from lab.buckets import Bucket
-from lab.servers import Moto
+from lab.servers import Moto, wait_until
 
 
 class Content:
@@ -172,6 +173,128 @@ def test_a_file_target_keeps_the_modification_time(tmp_path: Path, content: Cont
     assert (tmp_path / "target/a").stat().st_mtime == 1_000_000_000
     (found,) = listing_of(actor, "")
     assert found.mtime > 1_500_000_000, "a listing tells when the target changed, not what the source said"
+
+
+OURS = ".autosync-0123456789abcdef"
+#: Names that only resemble those of temporary files.
+NOT_OURS = [
+    ".autosync-notes", ".autosync-0123456789ABCDEF", ".autosync-0123456789abcdef0", ".autosync-0123456789abcde",
+    "x.autosync-0123456789abcdef",
+]  # fmt: skip
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], None]:
+    """A temporary file is stale as soon as another is younger. The function waits until what is made from then on is younger than all."""
+    monkeypatch.setattr(file_actor, "_STALE", 0.0)
+
+    def wait() -> None:
+        (tmp_path / "before").write_text("x")
+
+        def is_later() -> bool:
+            (tmp_path / "now").write_text("x")
+            return (tmp_path / "now").stat().st_ctime > (tmp_path / "before").stat().st_ctime
+
+        wait_until(is_later, 20, "the clock of the disk goes on")
+
+    return wait
+
+
+def test_a_file_target_has_names_that_resemble_those_of_its_temporary_files(
+    tmp_path: Path, content: Content, at_once: Callable[[], None]
+) -> None:
+    container = tmp_path / "target"
+    container.mkdir()
+    actor = load("file")(target_container=str(container))
+    for name in NOT_OURS:
+        actor.upload(content.file(name, b"x"))
+    at_once()
+
+    actor.upload(content.file("another", b"x"))
+
+    assert {file.key for file in listing_of(actor, "")} == {*NOT_OURS, "another"}
+    for name in NOT_OURS:
+        actor.delete(File(name))
+    assert [path.name for path in container.iterdir()] == ["another"]
+
+
+def test_a_file_target_that_is_listed_stays_as_it_is(tmp_path: Path, at_once: Callable[[], None]) -> None:
+    container = tmp_path / "target"
+    container.mkdir()
+    (container / ".autosync-notes").touch()
+    (container / OURS).touch()
+    at_once()
+    actor = load("file")(target_container=str(container))
+
+    assert [file.key for file in listing_of(actor, "")] == [".autosync-notes"]
+    assert sorted(path.name for path in container.iterdir()) == [OURS, ".autosync-notes"]
+
+
+def test_what_a_killed_worker_left_goes_with_an_upload_into_the_same_directory(
+    tmp_path: Path, content: Content, at_once: Callable[[], None]
+) -> None:
+    for name in ("here", "there"):
+        (tmp_path / "target" / name / f"{OURS[:-1]}0").mkdir(parents=True)
+        (tmp_path / "target" / name / OURS).touch()
+    at_once()
+    actor = load("file")(target_container=str(tmp_path / "target"))
+
+    actor.upload(content.file("here/a", b"x"))
+
+    assert sorted(os.listdir(tmp_path / "target/here")) == [f"{OURS[:-1]}0", "a"], "a directory is none"
+    assert sorted(os.listdir(tmp_path / "target/there")) == [f"{OURS[:-1]}0", OURS]
+
+
+def test_an_upload_of_less_than_a_day_is_left_alone(tmp_path: Path, content: Content) -> None:
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target" / OURS).touch()
+    os.utime(tmp_path / "target" / OURS, (1, 1))  # the time of the file that is being copied
+    actor = load("file")(target_container=str(tmp_path / "target"))
+
+    actor.upload(content.file("a", b"x"))
+
+    assert sorted(os.listdir(tmp_path / "target")) == [OURS, "a"]
+
+
+def test_a_directory_is_gone_through_once_for_many_uploads(
+    tmp_path: Path, content: Content, at_once: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_actor, "_MOST_SWEPT", 2)
+    target = tmp_path / "target"
+    for name in ("one", "two", "three"):
+        (target / name).mkdir(parents=True)
+    actor = load("file")(target_container=str(target))
+
+    def left_after(number: int) -> list[str]:
+        for name in ("one", "two", "three"):
+            (target / name / OURS).touch()
+        at_once()
+        for name in ("one", "two", "three"):
+            actor.upload(content.file(f"{name}/{number}", b"x"))
+        return [name for name in ("one", "two", "three") if (target / name / OURS).exists()]
+
+    assert left_after(1) == ["three"], "two are remembered"
+    assert left_after(2) == ["one", "two", "three"]
+
+    monkeypatch.setattr(file_actor, "_SWEEP_AGAIN", -1.0)
+    actor.upload(content.file("three/c", b"x"))
+
+    assert not (target / "three" / OURS).exists(), "after a day, all are gone through again"
+
+
+def test_a_file_with_the_name_of_a_temporary_file_is_refused_for_good(tmp_path: Path, content: Content) -> None:
+    container = tmp_path / "target"
+    (container / "d").mkdir(parents=True)
+    (container / "d" / OURS).touch()
+    actor = load("file")(target_container=str(container))
+
+    with pytest.raises(PermanentError, match="temporary files"):
+        actor.upload(content.file(f"d/{OURS}", b"x"))
+    actor.delete(File(f"d/{OURS}"))  # it cannot be there; what is, may be the upload of another file
+
+    assert os.listdir(container / "d") == [OURS]
+    actor.upload(content.file(f"{OURS}/a", b"x"))
+    assert [file.key for file in listing_of(actor, "")] == [f"{OURS}/a"]
 
 
 def test_keys_are_exact_to_the_byte_where_the_server_keeps_them(exact_bucket: Bucket, content: Content) -> None:
