@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import ssl
 import sys
 import warnings
 from collections.abc import Mapping
@@ -22,9 +21,11 @@ from celery.loaders.base import BaseLoader
 from kombu.entity import Exchange, Queue
 
 from . import transport
+from .errors import ConfigurationError
 from .logs import configure, keep_secrets
 from .mirror import DEFAULT_QUEUE
 from .settings import DEFAULTS, NEEDED
+from .tls import certificate_checks, with_certificate_checks
 
 _CONFIG = "celeryconfig"
 #: Of a task Flower would show neither arguments nor result in its list, and those say what a transfer is. Its own settings win over this.
@@ -33,8 +34,8 @@ _COLUMNS = "name,args,state,result,received,runtime,worker"
 #: Options of a broker's URL that are times, in seconds.
 _TIMEOUTS = ("socket_timeout", "socket_connect_timeout")
 _TASKS = ("autosync.tasks.transfer", "autosync.tasks.queues")
-#: What a worker of Celery loads at its start, or with its first message. Inner modules of Celery may get other names in any version, so these
-#: are hints: a worker loads by itself what it needs.
+#: What a worker of Celery loads at its start, or with its first message. Inner modules may get other names in any version of Celery, so
+#: these are hints: a worker loads by itself what it needs.
 _PRELOADED = (
     "billiard.pool",
     "celery.app.amqp",
@@ -74,10 +75,10 @@ class Secrets:
 
 
 class App(Celery):
-    """Takes time-outs from the broker's URL, as redis-py does; kombu fails over them."""
+    """Takes time-outs from the broker's URL, as redis-py does (kombu fails over them), and checks certificates as `ledger.connect` does."""
 
     def _connection(self, url: str, *args: Any, transport_options: Mapping[str, Any] | None = None, **options: Any) -> Any:
-        plain, timeouts = _without_timeouts(url)
+        plain, timeouts = _without_timeouts(with_certificate_checks(url))
         return super()._connection(plain, *args, transport_options={**timeouts, **(transport_options or {})}, **options)
 
 
@@ -98,7 +99,10 @@ class Loader(BaseLoader):
         problem = _problem(settings)
         if problem:
             _give_up(f"{name}: {problem}")
-        settings |= _verified(os.environ.get("CELERY_BROKER_URL") or settings["broker_url"])
+        try:
+            settings |= _verified(os.environ.get("CELERY_BROKER_URL") or settings["broker_url"])
+        except ConfigurationError as error:
+            _give_up(str(error))
         queues = [queue_called(name) for name in settings["autosync_queues"] or [DEFAULT_QUEUE]]
         settings.setdefault("task_queues", queues)
         settings.setdefault("task_default_queue", settings["task_queues"][0].name)
@@ -176,8 +180,9 @@ def _for_celery(broker: str) -> str:
 
 
 def _verified(broker: str) -> dict[str, Any]:
-    """Of a rediss:// broker kombu takes any certificate, unless it is told not to. What the URL itself says of TLS wins over this."""
-    return {"broker_use_ssl": {"ssl_cert_reqs": ssl.CERT_REQUIRED}} if broker.startswith("rediss://") else {}
+    """The setting for a rediss:// broker. It is for Flower, which reads no options of TLS in the URL; kombu goes by the URL."""
+    checks = certificate_checks(broker)
+    return {"broker_use_ssl": checks} if checks else {}
 
 
 def _without_timeouts(url: str) -> tuple[str, dict[str, float]]:

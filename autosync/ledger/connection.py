@@ -15,6 +15,7 @@ from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
 from ..errors import BrokerError, BrokerRefused, ConfigurationError
+from ..tls import with_certificate_checks
 
 #: Which of our commands met with the error: redis-py and Valkey put it around what happened.
 _ABOUT_US = re.compile(r"^Command # \d+ \(.*?\) of pipeline caused error: | script: \S*,? ?on @user_script.*$", re.DOTALL)
@@ -40,10 +41,10 @@ def connect(url: str) -> redis.Redis:
     """A client for a broker's URL, in the spellings that Celery takes: redis://, rediss://, redis+socket:///path, unix:///path.
 
     With rediss:// the server's certificate must fit its name and come from an authority that this host trusts, or from one in the file
-    that ?ssl_ca_certs= names.
+    that ?ssl_ca_certs= names; see `tls` for a URL that wants less.
 
     Raises:
-        ConfigurationError: the URL is none of these, or names a file that cannot be read.
+        ConfigurationError: the URL is none of these, has an unknown value, or names a file that cannot be read.
     """
     try:
         parts = urlsplit(url)
@@ -52,7 +53,9 @@ def connect(url: str) -> redis.Redis:
         if parts.scheme == "redis+socket":
             query = parse_qs(parts.query)
             url = f"unix://{parts.path}?db={query.get('virtual_host', ['0'])[0]}"
-        client = redis.Redis.from_url(url, socket_timeout=15, socket_connect_timeout=5, retry=Retry(ConstantBackoff(0.1), 1), **options)
+        client = redis.Redis.from_url(
+            with_certificate_checks(url), socket_timeout=15, socket_connect_timeout=5, retry=Retry(ConstantBackoff(0.1), 1), **options
+        )
     except (ValueError, TypeError):
         # Their texts may quote a part of the password.
         raise ConfigurationError(

@@ -15,6 +15,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -466,6 +467,7 @@ REFUSED = {
     "another host": ("rediss://autosync:{password}@127.0.0.1:{another}/0?ssl_ca_certs={ca}", "does not fit: IP address mismatch"),
     "wrong password over TLS": ("rediss://autosync:wr-ong@127.0.0.1:{tls}/0?ssl_ca_certs={ca}", "the password of user autosync is wrong"),
     "no such file": ("rediss://autosync:{password}@127.0.0.1:{tls}/0?ssl_ca_certs=/no/such.pem", "/no/such.pem cannot be read"),
+    "no such value": ("rediss://autosync:{password}@127.0.0.1:{tls}/0?ssl_check_hostname=never", "ssl_check_hostname cannot be 'never'; write one of"),
 }  # fmt: skip
 
 
@@ -489,7 +491,7 @@ def test_a_broker_that_refuses_us_is_one_clear_line(case: str, commands: Command
     places = {"port": locked.port, "password": PASSWORD, "tls": tls.port, "another": tls.another, "ca": tls.authority.file}
     broker = url.format(**places)
 
-    assert_refused(commands.run(*watching_refused(tree), AUTOSYNC_BROKER=broker), 2 if case == "no such file" else 1, said)
+    assert_refused(commands.run(*watching_refused(tree), AUTOSYNC_BROKER=broker), 2 if case.startswith("no such ") and case != "no such user" else 1, said)
     assert_refused(commands.prepare_worker(CELERY_BROKER_URL=broker), 1, said)
 
 
@@ -505,25 +507,35 @@ def test_a_worker_that_may_not_listen_is_one_clear_line(commands: Commands, lock
     assert_refused(commands.prepare_worker(CELERY_BROKER_URL=locked.address_for("deaf", PASSWORD)), 1, "user deaf lacks a permission")
 
 
-@pytest.mark.parametrize("which", ["sends", "of celery -A autosync"])
-def test_celery_too_takes_only_a_certificate_that_fits(
-    which: str, locked: LockedValkey, tls: Tls, monkeypatch: pytest.MonkeyPatch
+#: The relay before the broker, options of the URL, and what the client says; None if it connects.
+CERTIFICATES = {
+    "unknown authority": ("port", "", "self-signed certificate in certificate chain|unable to get local issuer certificate"),
+    "all fits": ("port", "?ssl_ca_certs={ca}", None),
+    "another host": ("another", "?ssl_ca_certs={ca}", "IP address mismatch"),
+    "any host will do": ("another", "?ssl_ca_certs={ca}&ssl_check_hostname=false", None),
+    "unknown authority, any host will do": ("another", "?ssl_check_hostname=false", "CERTIFICATE_VERIFY_FAILED"),
+    "anything will do": ("another", "?ssl_cert_reqs=none", None),
+}
+
+
+@pytest.mark.smoke  # what the clients do by themselves differs between their versions
+@pytest.mark.parametrize("which", ["the ledger", "sends", "of celery -A autosync"])
+@pytest.mark.parametrize("case", CERTIFICATES)
+def test_each_client_takes_only_a_certificate_that_fits(
+    which: str, case: str, locked: LockedValkey, tls: Tls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """kombu would take any."""
-    broker = f"rediss://autosync:{PASSWORD}@127.0.0.1:{tls.port}/0"
+    relay, options, refusal = CERTIFICATES[case]
+    url = f"rediss://autosync:{PASSWORD}@127.0.0.1:{getattr(tls, relay)}/0{options.format(ca=tls.authority.file)}"
     monkeypatch.setitem(sys.modules, "celeryconfig", ModuleType("celeryconfig"))  # an empty one
-    for url, fits in ((broker, False), (f"{broker}?ssl_ca_certs={tls.authority.file}", True)):
-        monkeypatch.setenv("CELERY_BROKER_URL", url)
-        app = sending_app(url, "q") if which == "sends" else make_app(set_as_current=False)
-        try:
-            with app.connection_for_write() as connection:
-                if fits:
-                    connection.ensure_connection(max_retries=1)
-                else:
-                    with pytest.raises(OperationalError, match="CERTIFICATE_VERIFY_FAILED"):
-                        connection.ensure_connection(max_retries=1, interval_start=0)
-        finally:
-            app.close()
+    monkeypatch.setenv("CELERY_BROKER_URL", url)
+
+    with pytest.raises((OperationalError, redis.exceptions.ConnectionError), match=refusal) if refusal else nullcontext():
+        if which == "the ledger":
+            with connect(url) as client:
+                client.ping()
+            return
+        with sending_app(url, "q") if which == "sends" else make_app(set_as_current=False) as app, app.connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1, interval_start=0)
 
 
 def a_box_and_a_watcher(programs: Programs, broker: str, tree: Path, desk: Path, tmp_path: Path) -> tuple[Program, Program]:

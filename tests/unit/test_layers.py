@@ -38,7 +38,7 @@ FLOORS = [
     "settle reconciler links watches restless actors",
     "inotify tree ledger server celery reading apart",
     "config disksort processes transport writers",
-    "actor ahead change errors files host keys limit logs mirror rates secret settings signing wording",
+    "actor ahead change errors files host keys limit logs mirror rates secret settings signing tls wording",
 ]
 GROUND = frozenset(FLOORS[-1].split())
 WATCHING = {"inotify", "tree", "watcher", "reconciler", "settle", "look", "glance", "links", "watches"}
