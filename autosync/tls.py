@@ -1,7 +1,7 @@
 """How the certificate of a broker is checked, said to redis-py and to kombu in the same words.
 
-Both have defaults of their own, which differ between their versions. redis-py compares the name of the host since version 6 only. kombu takes
-any certificate where the URL says nothing of TLS; where the URL says something, kombu ignores `broker_use_ssl`.
+Both have defaults of their own, which differ between their versions. redis-py compares the name of the host since version 6 only. kombu
+takes any certificate where the URL says nothing of TLS; where the URL says something, kombu ignores `broker_use_ssl`.
 """
 
 from __future__ import annotations
