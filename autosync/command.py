@@ -29,7 +29,7 @@ from .keys import slashed
 from .limit import DeleteLimit
 from .look import Comparison, LookReport, Policy
 from .mirror import DEFAULT_QUEUE, LONGEST_LEASE, SHORTEST_LEASE, Mirror, is_lease
-from .onehost import OneHost, lock, serving, state_directory
+from .onehost import OneHost, lock, serving, state_directory, state_within
 from .options import actor_option, context_settings, parameters, sources_of, state_base
 from .processes import allow_many_open_files
 from .rates import Limits
@@ -102,9 +102,10 @@ def run(name: str, args: list[str], actor: type[Actor] | None, *, one_host: bool
             return found
         plans, values = [found[0]], found[1]
     _refuse_twins(plans)
+    together = _sound(values["name"] or (_name_of_file(config) if len(plans) > 1 else plans[0].mirror.name))
+    plans = _without_state(plans, state_base(values["state_dir"]), together)
     if values["dry_run"]:
         return _dry_run(plans)
-    together = _sound(values["name"] or (_name_of_file(config) if len(plans) > 1 else plans[0].mirror.name))
     return _keep(plans, together, values, one_host=one_host)
 
 
@@ -199,6 +200,18 @@ def _refuse_twins(plans: Sequence[Plan]) -> None:
     for name in names:
         if names.count(name) > 1:
             raise ConfigurationError(f"two targets have the name {name}", "give each a name of its own, or another target")
+
+
+def _without_state(plans: Sequence[Plan], base: Path, name: str) -> list[Plan]:
+    """The same plans, which leave out the state of autosync's own that their sources hold. Told once for all.
+
+    Raises:
+        ConfigurationError: see `onehost.state_within`.
+    """
+    within = [state_within(plan.mirror.sources, base, name) for plan in plans]
+    for directory in dict.fromkeys(one for some in within for one in some):
+        log.info("%s is left out: autosync keeps its own state there", shown(directory))
+    return [replace(plan, mirror=replace(plan.mirror, state_directories=some)) for plan, some in zip(plans, within, strict=True)]
 
 
 def _name_of_file(config: str | None) -> str:

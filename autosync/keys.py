@@ -99,6 +99,7 @@ class Keys:
             it is renamed.
         done_marker: name of the file that says that a file is complete. "{}" in it stands for the file's name; without it, it says so of
             all files of its directory. "" is none. Markers are not mirrored.
+        state_directories: directories in which autosync keeps its own state; they are left out, with all that is below them.
 
     Raises:
         ConfigurationError: an expression does not compile, or two files of the sources could get the same key.
@@ -113,6 +114,7 @@ class Keys:
         source_exclude: Sequence[str] = (),
         temporary: Sequence[str] = (),
         done_marker: str = "",
+        state_directories: Sequence[str] = (),
     ) -> None:
         self.sources = _outermost(sources)
         self._strip = source_prefix
@@ -123,6 +125,7 @@ class Keys:
         self._excluded = lru_cache(maxsize=4096)(self._is_excluded)
         self._temporary = _compiled("--temporary", "|".join(f"(?:{_checked(one)})" for one in temporary)) if temporary else None
         self._marker = _marker_parts(done_marker)
+        self.state_directories = tuple(state_directories)
         # Whether what is decided about a file, besides its name, is the same for all files of its directory.
         self._is_simple = (
             self._takes_all
@@ -153,7 +156,9 @@ class Keys:
         rest = above[len(self._prepend) :]
         for path in (f"{self._strip}{rest}x", f"{rest}x"):
             source = self.source_of(path)
-            if source is not None and is_plain(path) and self.key(path) == f"{above}x" and not self._is_below_temporary(path, source):
+            if source is None or not is_plain(path) or self.key(path) != f"{above}x" or self.is_state(path):
+                continue
+            if not self._is_below_temporary(path, source):
                 return path[:-1]
         return None
 
@@ -169,7 +174,22 @@ class Keys:
     def covers(self, path: str) -> bool:
         """Whether a file of this path belongs to the mirror."""
         source = self.source_of(path)
-        return source is not None and self.accepts(path, source) and not self._is_below_temporary(path, source)
+        if source is None or self.is_state(path):
+            return False
+        return self.accepts(path, source) and not self._is_below_temporary(path, source)
+
+    def is_state(self, path: str) -> bool:
+        """Whether a path is, or lies below, a directory in which autosync keeps its own state."""
+        return any(path == one or path.startswith(slashed(one)) for one in self.state_directories)
+
+    def state_directory_of(self, key: str) -> str:
+        """The directory with autosync's own state in which a file of this key would lie; "" if there is none."""
+        return next((one for one in self.state_directories if key.startswith(self.key(slashed(one)))), "")
+
+    def state_beneath(self, root: str) -> frozenset[str]:
+        """The directories with autosync's own state below a source root, relative to it."""
+        top = slashed(root)
+        return frozenset(one[len(top) :] for one in self.state_directories if one.startswith(top))
 
     def source_of(self, path: str) -> Source | None:
         """The source that holds `path`."""
@@ -192,6 +212,8 @@ class Keys:
 
     def enters(self, directory: str) -> bool:
         """Whether a directory is visited at all; the caller has asked the same of those above it."""
+        if self.state_directories and self.is_state(directory):
+            return False
         return not (self._unwanted and self._excluded(directory)) and not self._is_temporary(directory)
 
     def is_marker(self, path: str) -> bool:
@@ -223,6 +245,8 @@ class Keys:
         """The stretches that hold every key at or below a directory; "" stands for all sources."""
         if not path:
             return [span for source in self.sources for span in self._spans_of(source)]
+        if self.is_state(path):
+            return []
         spans = []
         for source in self.sources:
             if path == source.path or source.holds(path):

@@ -207,7 +207,10 @@ class Comparison:
                 names = [name for name in names if directory + name == span.only]
             return self._keys.accepted(directory, names, source)
 
-        return Walk(source.root, span.directory, enters, accepts, self._spill, follow=self._policy.follow, in_order=in_order)
+        state = self._keys.state_beneath(source.root)
+        return Walk(
+            source.root, span.directory, enters, accepts, self._spill, follow=self._policy.follow, in_order=in_order, state=state
+        )  # fmt: skip
 
     def _named(self, walk: Walk, span: Span, report: LookReport) -> Iterator[Ours]:
         cut = len(span.directory.rstrip("/")) + 1

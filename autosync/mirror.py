@@ -55,6 +55,7 @@ class Mirror:
         queue: the Celery queue that carries its tasks.
         host: the boot id of the file host. A worker that runs there sees what the watcher saw, at once.
         lease: how long a claim or a place in flight holds without a renewal, in seconds.
+        state_directories: directories in the sources in which autosync keeps its own state; they are left out.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Mirror:
     queue: str = DEFAULT_QUEUE
     host: str = ""
     lease: float = LEASE
+    state_directories: tuple[str, ...] = ()
 
     @property
     def lock(self) -> float:
@@ -96,14 +98,17 @@ class Mirror:
             self.source_exclude,
             self.temporary,
             self.done_marker,
+            self.state_directories,
         )
 
     def dumps(self) -> str:
-        """The definition as JSON, the same text for the same definition. The default lease is left out: versions that do not know the field
-        refuse a definition that has it."""
+        """The definition as JSON, the same text for the same definition. The default lease and an empty list of state directories are left
+        out: versions that do not know these fields refuse a definition that has them."""
         fields = asdict(self)
         if self.lease == LEASE:
             del fields["lease"]
+        if not self.state_directories:
+            del fields["state_directories"]
         return json.dumps(fields, sort_keys=True)
 
     @classmethod
@@ -119,6 +124,7 @@ class Mirror:
         fields["source_exclude"] = tuple(fields["source_exclude"])
         fields["temporary"] = tuple(fields["temporary"])
         fields["secrets"] = tuple(fields["secrets"])
+        fields["state_directories"] = tuple(fields.get("state_directories", ()))
         mirror = cls(**fields)
         if not is_lease(mirror.lease):
             raise ValueError(f"its lease is {mirror.lease} s")

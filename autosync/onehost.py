@@ -16,7 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from .errors import StartError
+from .errors import ConfigurationError, StartError
+from .keys import Source, slashed
 from .mirror import Mirror
 from .processes import Child, call_itself, has_one_thread
 from .server import EmbeddedServer
@@ -43,6 +44,56 @@ def state_directory(base: Path, mirror: str) -> Path:
     except OSError as error:
         raise StartError(f"state directory {directory} cannot be written: {error.strerror}", "give another with --state-dir") from error
     return directory
+
+
+def state_within(sources: Sequence[Source], base: Path, mirror: str) -> tuple[str, ...]:
+    """The directories in the sources that hold autosync's own state: `base` as a whole, where other mirrors may have theirs. None is made.
+
+    Args:
+        sources: of the mirror.
+        base: the directory that holds a state directory for each mirror; may be missing.
+        mirror: name of the mirror.
+
+    Raises:
+        ConfigurationError: what would be left out holds other things too.
+    """
+    found: list[str] = []
+    real_base, own = os.path.realpath(base), os.path.realpath(base / mirror)
+    for source in sources:
+        real = os.path.realpath(source.path)
+        if real_base != real and _is_within(real_base, real):
+            found += [slashed(source.path) + real_base[len(slashed(real)) :]]
+            if _is_within(str(base), source.path):  # the way to it may go through a link
+                found += [str(base)]
+        elif _is_within(own, real) or _is_within(real, own):
+            raise ConfigurationError(
+                f"the state directory {base / mirror} and the source {source.path} lie in one another", "give another with --state-dir"
+            )
+    if found:
+        _refuse_other_things(base)
+    return tuple(dict.fromkeys(found))
+
+
+def _is_within(path: str, directory: str) -> bool:
+    return slashed(path).startswith(slashed(directory))
+
+
+def _refuse_other_things(base: Path) -> None:
+    """Nothing may be left out that is not state: a directory with the lock of a mirror, or one that was to become that."""
+    try:
+        with os.scandir(base) as entries:
+            for entry in entries:
+                if not entry.is_dir() or (os.listdir(entry) and not os.path.isfile(f"{entry.path}/lock")):
+                    raise ConfigurationError(
+                        f"the state directory {base} lies in the source and would be left out, but {entry.path} is no state of autosync's",
+                        "give a directory of its own with --state-dir",
+                    )
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ConfigurationError(
+            f"state directory {error.filename or base} cannot be read: {error.strerror}", "give another with --state-dir"
+        ) from error
 
 
 def lock(directory: Path, mirror: str) -> IO[str]:

@@ -8,7 +8,7 @@ import os
 import stat
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
@@ -348,6 +348,7 @@ class Walk:
         spill: where very large directories are sorted; None for the system's temporary directory.
         follow: whether links are followed to files and directories beneath the root; if not, they are passed over.
         in_order: False if any order will do, to see whether there is anything.
+        state: directories in which autosync keeps its own state, relative to the root; a way into them through a link is `skipped` too.
     """
 
     def __init__(
@@ -360,6 +361,7 @@ class Walk:
         *,
         follow: bool = False,
         in_order: bool = True,
+        state: Collection[str] = (),
     ) -> None:
         self.errors: list[OSError] = []
         self._root = root
@@ -368,6 +370,7 @@ class Walk:
         self._accepts = accepts
         self._spill = spill
         self._in_order = in_order
+        self._state = state
         self._tops = tops_of(root) if follow else ()
         self._files_at_once = _FILES_AT_FIRST if in_order else 1
         self._pace = _Pace()
@@ -515,11 +518,13 @@ class Walk:
         placed = parent.placed
         try:
             try:
+                self._refuse_state(real)
                 descriptor = open_directory_beneath(parent.descriptor, name)
             except OSError as error:
                 if error.errno not in (errno.ELOOP, errno.ENOTDIR) or not self._tops:
                     raise
                 real, passed = resolve_beneath(root, self._tops, real)
+                self._refuse_state(real)
                 if passed and (real in above or _lies_in(parent, real)):
                     raise Withheld("is a link to a directory that it lies in") from error
                 placed = max(placed, _made(root, passed))
@@ -539,6 +544,10 @@ class Walk:
             os.close(descriptor)
             raise
         return _Done([], level, [], _CALLS_TO_OPEN + names // _NAMES_PER_CALL)
+
+    def _refuse_state(self, real: str) -> None:
+        if any(real == one or real.startswith(f"{one}/") for one in self._state):
+            raise Withheld("holds autosync's own state")
 
     def _read_names(self, level: _Level) -> int:
         """Read the names of a directory, as far as they are few; the rest follows when the walk is there. Returns how many were read."""

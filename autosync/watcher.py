@@ -430,6 +430,8 @@ class Watcher:
                 where directories are not watched, of which nobody hears.
         """
         try:
+            if self._keys.is_state(slashed(source.root) + here.real):
+                return None  # reached through a link
             self._add(descriptor, here.path)
             is_certain = departures == self._departures and not self.unwatched
             if not is_certain and not _stands_at(descriptor, root, here.real):

@@ -172,8 +172,12 @@ def _retry(context: click.Context, keys: tuple[str, ...], everything: bool) -> N
 @click.pass_context
 def _why(context: click.Context, key: str) -> None:
     one = only(_reached(context))
-    for line in why(key, one.ledger.facts(key), one.mirror().keys().path(key), one.ledger.recent(key)):
+    keys = one.mirror().keys()
+    for line in why(key, one.ledger.facts(key), keys.path(key), one.ledger.recent(key)):
         click.echo(line)
+    directory = keys.state_directory_of(key)
+    if directory:
+        click.echo(f"  left out    autosync keeps its own state in {shown(directory)}")
 
 
 @click.command("pause", help=f"Send and delete nothing, for {_ALL}. What is in hand is finished; what changes is remembered.")

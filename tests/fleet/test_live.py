@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -57,6 +58,35 @@ def test_files_come_change_move_and_go(live: Callable, bucket: Bucket, tree: Pat
     equal_soon(bucket, tree, "a deleted file")
     shutil.rmtree(tree / "elsewhere")
     equal_soon(bucket, tree, "a deleted directory")
+
+
+def test_the_own_state_in_the_source_is_never_sent(programs: Programs, bucket: Bucket, tree: Path) -> None:
+    state = tree / ".local/state/autosync"
+    files = {".local/share": 1, "letter": 5}
+    for name, size in files.items():
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text("x" * size)
+    command = ("autosync", "--name=m", "--settle=0", *bucket.options(), f"--source-prefix={tree}/", str(tree))
+    process = programs.start(*command, XDG_STATE_HOME=str(tree / ".local/state"))
+    wait_until(lambda: bucket.sizes().keys() >= files.keys(), 30, f"the files are sent: {process.said()}")
+    log = next(state.glob("m/appendonlydir/*.aof"))
+    before = log.stat().st_size
+
+    (tree / "letter").write_text("longer")
+    (state / "other").mkdir()
+    (state / "other/lock").write_text("another mirror")
+    wait_until(lambda: log.stat().st_size > before, 30, "the broker has written")
+    for words in (("look", str(state)), ("look",), ("flush", "--timeout=60")):
+        done = programs.run("autosync-ctl", f"--state-dir={state}", *words)
+        assert done.returncode == 0, done.stderr
+
+    wait_until(lambda: bucket.sizes()["letter"] == 6, 30, "the change is sent")
+    (status,) = json.loads(programs.run("autosync-ctl", f"--state-dir={state}", "status", "--json").stdout)
+    assert bucket.sizes() == {**files, "letter": 6}
+    assert (status["dirty"], status["failed"], status["files"]) == (0, 0, 3), "three transfers of two files, and no more"
+    why = programs.run("autosync-ctl", f"--state-dir={state}", "why", ".local/state/autosync/m/lock").stdout
+    assert f"autosync keeps its own state in {state}\n" in why
+    assert process.said().count(f"{state} is left out: autosync keeps its own state there") == 1
 
 
 def test_a_name_that_is_made_as_a_hard_link_is_there_in_a_moment(live: Callable, bucket: Bucket, tree: Path, tmp_path: Path) -> None:

@@ -140,6 +140,101 @@ def test_a_dry_run_that_may_not_delete_all_of_it_is_incomplete(commands: Command
     assert (done.returncode, done.stdout.splitlines()) == (3, ["upload 1", "upload a/2", "upload a/b/3", "upload c/4"])
 
 
+# autosync's own state in the source
+
+def with_state(base: Path) -> Path:
+    """A directory with the state of two mirrors; that of the second is about to be made."""
+    for name in ("one/lock", "one/broker.log", "one/appendonlydir/appendonly.aof"):
+        (base / name).parent.mkdir(parents=True, exist_ok=True)
+        (base / name).write_text("x")
+    (base / "two").mkdir()
+    return base
+
+
+@pytest.mark.parametrize("given", ["variable", "option", "link to the source", "link on the way"])
+def test_the_own_state_in_the_source_is_left_out_and_told(given: str, commands: Commands, tree: Path, target: Path, tmp_path: Path) -> None:
+    base = with_state(tree / "c/state/autosync")
+    options, source, environ = [f"--state-dir={base}"], tree, {}
+    if given == "variable":
+        options, environ = [], {"XDG_STATE_HOME": str(tree / "c/state")}
+    if given == "link to the source":
+        source = tmp_path / "other"
+        source.symlink_to(tree)
+    if given == "link on the way":
+        (tree / "state").symlink_to("c/state")
+        options = [f"--state-dir={tree}/state/autosync"]
+
+    done = commands.run(
+        "autosync", "--dry-run", *options, "--actor=file", f"--target-container={target}", f"--source-prefix={source}/", str(source),
+        **environ,
+    )  # fmt: skip
+
+    assert (done.returncode, done.stdout.splitlines()) == (0, ["upload 1", "upload a/2", "upload a/b/3", "upload c/4"])
+    left_out = [f"{source}/c/state/autosync"] + ([f"{tree}/state/autosync"] if given == "link on the way" else [])
+    told = [line.partition(" ")[2] for line in done.stderr.splitlines()]
+    assert told == [f"{directory} is left out: autosync keeps its own state there" for directory in left_out]
+
+
+def test_state_that_is_yet_to_be_made_is_left_out_and_a_dry_run_does_not_make_it(commands: Commands, tree: Path, target: Path) -> None:
+    done = commands.run("autosync", "--dry-run", f"--state-dir={tree}/new/state", "--actor=file", f"--target-container={target}", str(tree))
+
+    assert done.returncode == 0
+    assert f"{tree}/new/state is left out" in done.stderr
+    assert not (tree / "new").exists()
+
+
+def test_what_was_sent_of_the_own_state_before_is_not_deleted(commands: Commands, tree: Path, target: Path) -> None:
+    with_state(tree / "state")
+    (target / "state/one").mkdir(parents=True)
+    (target / "state/one/gone").touch()
+
+    lines = dry(
+        commands, f"--state-dir={tree}/state", "--actor=file", f"--target-container={target}", f"--source-prefix={tree}/", str(tree)
+    )
+
+    assert lines == ["upload 1", "upload a/2", "upload a/b/3", "upload c/4"]
+
+
+def test_state_elsewhere_leaves_nothing_out(commands: Commands, tree: Path, target: Path, tmp_path: Path) -> None:
+    with_state(tmp_path)  # the source is beside the state of mirrors
+    for state in (tmp_path, tmp_path / "source-2"):
+        done = commands.run(
+            "autosync", "--dry-run", f"--state-dir={state}", "--name=one", "--actor=file", f"--target-container={target}",
+            f"--source-prefix={tree}/", str(tree),
+        )  # fmt: skip
+        assert (done.stderr, done.stdout.splitlines()) == ("", ["upload 1", "upload a/2", "upload a/b/3", "upload c/4"])
+
+
+OWN_STATE = {
+    "the source itself": (["--state-dir={tree}", "--name=m"], "{tree}/m and the source {tree} lie in one another"),
+    "the source is the mirror's": (["--state-dir={tree}/..", "--name=source"], "source and the source {tree} lie in one another"),
+    "the source lies in the mirror's": (["--state-dir={tree}/../..", "--name={above}"], "and the source {tree} lie in one another"),
+    "beside files": (["--state-dir={tree}/a"], "state directory {tree}/a lies in the source and would be left out, but {tree}/a/"),
+    "beside a directory": (["--state-dir={tree}/d"], "{tree}/d/letters is no state of autosync's"),
+    "a file": (["--state-dir={tree}/1"], "state directory {tree}/1 cannot be read: Not a directory"),
+}
+
+
+@pytest.mark.parametrize("case", OWN_STATE)
+@pytest.mark.parametrize("dry", [["--dry-run"], []], ids=["dry run", "live"])
+def test_nothing_of_the_users_is_left_out_with_the_own_state(
+    case: str, dry: list[str], commands: Commands, tree: Path, target: Path
+) -> None:
+    with_state(tree / "d")
+    (tree / "d/letters").mkdir()
+    (tree / "d/letters/one").touch()
+    options, said = OWN_STATE[case]
+    names = {"tree": tree, "above": tree.parent.name}
+
+    done = commands.run(
+        "autosync", *dry, "--actor=file", f"--target-container={target}", *(option.format(**names) for option in options), str(tree)
+    )
+
+    assert_one_line(done, 2, said.format(**names))
+    assert "--state-dir" in done.stderr
+    assert list(target.iterdir()) == []
+
+
 def test_help_version_and_completion(commands: Commands) -> None:
     for command in ("autosync", "autosync-watch"):
         shown = commands.run(command, "--help")

@@ -425,3 +425,28 @@ def test_a_done_marker_that_can_mark_nothing_is_refused(marker: str) -> None:
 def test_without_a_marker_nothing_waits() -> None:
     assert Keys([Source("/s")]).marker_of("/s/f") == ""
     assert not Keys([Source("/s")]).is_marker("/s/f.done")
+
+
+# autosync's own state
+
+STATE = "/s/.state"
+
+
+@pytest.mark.parametrize("more", [{}, {"source_filter": "/"}], ids=["by directories", "one by one"])
+def test_the_own_state_is_out_of_the_scope_with_all_below_it(more: dict[str, str]) -> None:
+    keys = Keys([Source("/s"), Source("/t")], "/s/", state_directories=(STATE,), **more)  # type: ignore[arg-type]
+
+    assert not keys.enters(STATE)
+    for path in (STATE, f"{STATE}/m", f"{STATE}/m/lock"):
+        assert not keys.covers(path)
+        assert keys.path(path.removeprefix("/s/")) is None, "a key that an older version has sent, or a forged one"
+        assert keys.spans(path) == []
+    for path in ("/s/.states", "/s/.state-2/m/lock", "/s/a/.state/x", "/t/.state/x"):
+        assert keys.covers(path)
+        assert keys.path(keys.key(path)) == path
+    assert keys.enters("/s/.states")
+    assert [span.directory for span in keys.spans("")] == ["/s", "/t"]
+    assert keys.state_directory_of(".state/m/lock") == STATE
+    assert [keys.state_directory_of(key) for key in (".states", "/t/.state/x")] == ["", ""]
+    assert keys.state_beneath("/s") == {".state"}
+    assert keys.state_beneath("/t") == set()

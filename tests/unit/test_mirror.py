@@ -32,6 +32,7 @@ MIRRORS = st.builds(
     queue=TEXTS,
     host=TEXTS,
     lease=st.one_of(st.just(LEASE), st.floats(SHORTEST_LEASE, LONGEST_LEASE)),
+    state_directories=st.lists(TEXTS, max_size=2).map(tuple),
 )
 
 
@@ -66,6 +67,7 @@ OTHER = {
     "queue": "other",
     "host": "other",
     "lease": 60.0,
+    "state_directories": ("/s/state",),
 }
 
 
@@ -92,6 +94,12 @@ def test_the_default_lease_is_30_s_and_changes_nothing_for_versions_that_do_not_
     assert version_of(text) == "af4a721a7d7df93f", "what it was before there was a lease"
     assert Mirror.loads(text).lease == 30.0
     assert Mirror.loads(replace(ONE, lease=6.0).dumps()).lease == 6.0
+
+
+def test_a_source_without_state_changes_nothing_for_versions_that_do_not_know_of_it() -> None:
+    assert "state_directories" not in json.loads(ONE.dumps())
+    assert Mirror.loads(ONE.dumps()).state_directories == ()
+    assert replace(ONE, state_directories=("/s/state",)).keys().path("/s/state/m/lock") is None
 
 
 @pytest.mark.parametrize("lease", [0, 5.9, -30, 3601, 1e9, "NaN", "Infinity", "null", "true", '"30"'])

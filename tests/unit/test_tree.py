@@ -212,6 +212,24 @@ def test_a_link_that_leads_out_is_kept_with_its_reason(tree: Path, tmp_path: Pat
     assert walked(tree) == [(f"link{slash}", "is a link that leads out of the source")]
 
 
+@pytest.mark.parametrize("start", ["", "way"])
+def test_a_way_into_the_own_state_through_a_link_is_not_gone(tree: Path, start: str, kernel: str) -> None:
+    plant(tree, [[b"d", b"state", b"m", b"lock"], [b"d", b"states", b"f"], [b"way", b"f"]])
+    (tree / "way" / "deep").symlink_to("../d/state/m")
+    (tree / "way" / "above").symlink_to(tree / "d")
+    (tree / "way" / "state").symlink_to("above/state")
+
+    walk = Walk(str(tree), str(tree / start), follow=True, enters=lambda path: path != f"{tree}/d/state", state=("d/state",))
+    found = [(found.path[len(str(tree)) + 1 :], found.skipped) for found in walk]
+
+    own = "holds autosync's own state"
+    assert found[-5:] == [
+        ("way/above/state/", own), ("way/above/states/f", ""), ("way/deep/", own), ("way/f", ""), ("way/state/", own),
+    ]  # fmt: skip
+    assert found[:-5] == ([] if start else [("d/states/f", "")])
+    assert walk.errors == []
+
+
 def test_links_that_go_round_end(tree: Path, kernel: str) -> None:
     plant(tree, [[b"a", b"f"], [b"b", b"g"]])
     (tree / "a" / "up").symlink_to("..")

@@ -95,8 +95,9 @@ def watch() -> Iterator[Watch]:
     """Starts watchers, and waits until all their watches stand."""
     started: list[tuple[Watcher, Heard]] = []
 
-    def start(*sources: Source | Path, excludes: tuple[str, ...] = ()) -> tuple[Watcher, Heard]:
-        keys = Keys([one if isinstance(one, Source) else Source(str(one)) for one in sources], source_exclude=excludes)
+    def start(*sources: Source | Path, excludes: tuple[str, ...] = (), state: tuple[str, ...] = ()) -> tuple[Watcher, Heard]:
+        given = [one if isinstance(one, Source) else Source(str(one)) for one in sources]
+        keys = Keys(given, source_exclude=excludes, state_directories=state)
         heard = Heard()
         heard.roots = [source.root for source in keys.sources]
         watcher = Watcher(keys, heard)
@@ -452,6 +453,25 @@ def test_an_excluded_directory_is_not_watched(tree: Path, watch: Watch) -> None:
 
     assert heard.paths() == {f"{tree}/kept/f"}
     assert watcher.watches() == 2
+
+
+def test_the_own_state_is_not_watched_by_any_way(tree: Path, watch: Watch) -> None:
+    (tree / "d" / "state" / "m").mkdir(parents=True)
+    (tree / "way").symlink_to("d")
+    (tree / "deep").symlink_to("way/state/m")
+    watcher, heard = watch(tree, state=(f"{tree}/d/state",))
+
+    (tree / "d" / "state" / "m" / "log").touch()
+    (tree / "d" / "state" / "n").mkdir()
+    (tree / "d" / "state" / "n" / "lock").touch()
+    (tree / "into").symlink_to("d/state")
+    watcher.look_into(f"{tree}/into")
+    heard.wait_for(Kind.SAVED, tree / "into")
+    (tree / "d" / "state" / "m" / "log").write_text("more")
+    bell(tree, heard)
+
+    assert not {path for path in heard.paths() if "/m/" in path or "/n" in path}
+    assert watcher.watches() == 2, "the root and d"
 
 
 def test_several_sources_are_watched_side_by_side(tmp_path: Path, watch: Watch) -> None:
