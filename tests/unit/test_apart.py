@@ -89,7 +89,7 @@ def test_it_waits_until_it_is_asked(tmp_path: Path) -> None:
     assert begun.exists()
 
 
-@pytest.mark.parametrize("found", ["a text", {"of": [1, None, 2.5]}, "x" * 300_000])
+@pytest.mark.parametrize("found", ["a text", {"of": [1, None, 2.5]}, "x" * 300_000], ids=["a text", "a dict", "a long text"])
 def test_what_it_finds_out_is_told_before_the_items_are(found: Any) -> None:
     before = descriptors()
     apart = Apart.stands_by("autosync-test", lambda argument: iter([argument, "end"]), lambda: found)

@@ -263,7 +263,7 @@ BAD_INPUT = {
     "unknown actor": (["--actor=nope", "{tree}"], 2, "there is no actor 'nope'; known are azure, file, gcs, http, rsync, s3, swift"),
     "unknown module": (["--actor=no.such.Actor", "{tree}"], 2, "there is no actor 'no.such.Actor'"),
     "not an actor": (["--actor=os.path", "{tree}"], 2, "os.path is not a subclass of autosync.Actor"),
-    "unknown option": (["--nope", "{tree}"], 2, "No such option '--nope'"),
+    "unknown option": (["--nope", "{tree}"], 2, "No such option"),
     "not a number": (["--threads=many", "{tree}"], 2, "--threads"),
     "no threads": (["--threads=0", "{tree}"], 2, "--threads"),
     "no time": (["--actor=file", "--target-container={target}", "--limit-requests=9", "{tree}"], 2, "--limit-requests '9' cannot be used"),
