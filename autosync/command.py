@@ -56,13 +56,14 @@ Watches PATH and compares it with the target, and puts what differs into the que
 
 @dataclass(frozen=True)
 class Plan:
-    """One mirror, as the options describe it; `secrets`: values of secret options by name."""
+    """One mirror, as the options describe it; `secrets`: values of secret options by name; `accept_existing`: see `keeping.Run`."""
 
     mirror: Mirror
     policy: Policy
     limits: Limits
     actor: Actor
     secrets: dict[str, str]
+    accept_existing: bool
 
 
 def run(name: str, args: list[str], actor: type[Actor] | None, *, one_host: bool) -> int:
@@ -192,7 +193,7 @@ def _plan(actor_class: type[Actor], actor_name: str, values: dict[str, Any], nam
     if mirror.threads == 1 and values["limit_inflight"] is None:
         limits = replace(limits, inflight=1)  # one at a time, however many processes there are
     policy = Policy(mirror.delete, _limit(values["max_delete"]), Compare(values["compare"]), mirror.follow_links)
-    return Plan(mirror, policy, limits, actor, known)
+    return Plan(mirror, policy, limits, actor, known, values["accept_existing"])
 
 
 def _refuse_twins(plans: Sequence[Plan]) -> None:
@@ -347,7 +348,7 @@ def _keep(plans: Sequence[Plan], name: str, values: dict[str, Any], *, one_host:
         return [
             Run(
                 plan.mirror, plan.policy, plan.actor, at, directory, values["once"], values["settle"], values["rescan"], plan.limits,
-                signing_key, f"{plan.mirror.name}: " if len(plans) > 1 else "",
+                signing_key, f"{plan.mirror.name}: " if len(plans) > 1 else "", plan.accept_existing,
             )
             for plan in plans
         ]  # fmt: skip

@@ -158,6 +158,8 @@ class Feed:
         self.on_work: Callable[[], None] = lambda: None
         #: How many deletions the last look everywhere held back.
         self.holding = 0
+        #: Whether the mirror is accepted. As long as it is not, no look deletes anything.
+        self.accepted = False
         #: When the last look everywhere began after which nothing was left to do, in seconds since the epoch; 0: none yet.
         self.cleared = 0.0
         #: The last look everywhere, once it has ended.
@@ -321,6 +323,9 @@ class Feed:
         self.finished_look = FinishedLook(began, time.monotonic(), era) if report.complete else None
         self._insist(lambda: self._ledger.set_holding(report.held))
         self.holding = report.held
+        if not self.accepted and report.complete and not report.extra:
+            self.accepted = True
+            self._insist(lambda: self._ledger.set_accepted(True))
         log.info(
             "%scompared %d files in %.1f s: %d to upload, %d to check, %d to delete",
             self._about, report.seen, seconds, report.uploads, report.checks, report.deletes,
@@ -329,7 +334,7 @@ class Feed:
     def _look_batches(self, wanted: Look, report: LookReport) -> Iterator[Batch]:
         saved, gone, pace = Batch(), Batch(gone=True), self._pace
         found_keys = self._comparison.differences(
-            wanted.path, report, self.cleared, seen_leaving=wanted.seen_leaving, holding=self.holding > 0
+            wanted.path, report, self.cleared, seen_leaving=wanted.seen_leaving, holding=self.holding > 0, accepted=self.accepted
         )
         for key, found, etag, _ in found_keys:
             if self._stop.is_set():

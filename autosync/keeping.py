@@ -54,7 +54,7 @@ _NEW_TRIES = 30.0
 @dataclass(frozen=True)
 class Run:
     """How a mirror is kept: `settle` and `rescan` in seconds (0: no rescans); `signing_key`: what its definition is signed with; `about`:
-    put in front of what is said to people, where there are several."""
+    put in front of what is said to people, where there are several; `accept_existing`: the mirror is accepted, whatever its target has."""
 
     mirror: Mirror
     policy: Policy
@@ -67,6 +67,7 @@ class Run:
     limits: Limits = field(default_factory=Limits)
     signing_key: str = field(default="", repr=False)
     about: str = ""
+    accept_existing: bool = False
 
 
 class Keeping:
@@ -85,7 +86,7 @@ class Keeping:
         self._ledger = Ledger(connect(run.broker), run.mirror.name)
         self._place = Place(self._ledger, run.mirror.name, run.mirror.host, run.mirror.lock)
         self._settle = Settle(run.settle)
-        comparison = Comparison(self._keys, run.actor, run.policy, spill=str(run.spill))
+        comparison = Comparison(self._keys, run.actor, run.policy, spill=str(run.spill), about=run.about)
         watched = not (host and host.is_alone)  # nobody looks into an embedded broker, and events cost as much as small transfers do
         sender = sending_app(run.broker, run.mirror.queue, events=watched)
         self._publisher = Publisher(sender, run.mirror.name, run.mirror.queue, self._ledger)
@@ -165,6 +166,10 @@ class Keeping:
             self._publisher.announce()
         cleared = self._ledger.cleared()
         holding = self._ledger.holding()
+        # A broker that lost its memory takes no acceptance back, and gives none.
+        accepted = self._run.accept_existing or self._feed.accepted or self._ledger.accepted()
+        self._ledger.set_accepted(accepted)
+        self._feed.accepted = accepted
         self._mirror, self._version, self._epoch = mirror, version, epoch
         self._feed.cleared = cleared[1] if cleared and cleared[0] == version else 0.0
         self._feed.holding = self._feed.holding or holding  # a broker that lost its memory lets nothing go
@@ -322,7 +327,7 @@ class Keeping:
         if look is None or look.era != self._feed.era or look.began <= self._feed.cleared:
             return
         if standing.dirty == 0 or asked - standing.lag - _LAG_UNIT > look.ended:
-            self._ledger.set_cleared(self._version, look.began)
+            self._ledger.set_cleared(self._version, look.began, accepted=self._feed.accepted)
             self._feed.cleared = look.began
 
     def _tell_of_failures(self) -> None:

@@ -1,7 +1,7 @@
 """A look: walk a part of the source, list the same part of the target, and give the differences that are in scope.
 
 What a look may not conclude is decided here. Deletions come last, when the walk and the listing have ended: none where a part of the source
-could not be read, none of a source that is empty as a whole, and no more than the mirror's limit allows.
+could not be read, none of a source that is empty as a whole, none as long as the mirror is not accepted, and no more than its limit allows.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import errno
 import logging
 import math
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -23,11 +24,14 @@ from .keys import Keys, Source, Span, slashed
 from .limit import DeleteLimit
 from .reconciler import Compare, Comparing, Difference, Ours, Rule, in_order
 from .tree import Run, Walk
+from .wording import shown
 
 log = logging.getLogger(__name__)
 
 #: A clock difference that is worth a line in the log, in seconds.
 _CLOCK_WORTH_A_LINE = 5.0
+#: So many of the keys are named that are withheld.
+_EXAMPLES = 3
 #: So many skipped paths are kept with their reasons.
 MOST_SKIPPED = 1000
 
@@ -40,7 +44,8 @@ class LookReport:
         uploads: keys that differ.
         checks: those of them of which only the times differ.
         deletes: keys to be deleted.
-        held: keys that are gone from the source and are not deleted, since they are more than the limit allows.
+        held: keys that the source lacks and that are not deleted, since they are more than the limit allows or the mirror is not accepted.
+        extra: keys in scope that the target has and the source lacks, whether they are deleted or not.
         seen: files of the source.
         equal: keys that the target has and that stay.
         busy_since: when the first of the files changed that were left to settle, in seconds since the epoch.
@@ -52,6 +57,7 @@ class LookReport:
     checks: int = 0
     deletes: int = 0
     held: int = 0
+    extra: int = 0
     seen: int = 0
     equal: int = 0
     skipped: dict[str, str] = field(default_factory=dict)
@@ -88,9 +94,13 @@ class Comparison:
         spill: directory for what is sorted on disk; None for the system's temporary directory.
         exact: every listing is sorted on disk. Else one is only once it has turned out not to be in order, and until then some keys seem to
             differ that do not: who acts on differences finds nothing to do, but who tells of them would tell what is not so.
+        about: put in front of what is logged about deletions, where there are several mirrors.
     """
 
-    def __init__(self, keys: Keys, actor: Actor, policy: Policy | None = None, *, spill: str | None = None, exact: bool = False) -> None:
+    def __init__(
+        self, keys: Keys, actor: Actor, policy: Policy | None = None, *, spill: str | None = None, exact: bool = False, about: str = ""
+    ) -> None:
+        self._about = about
         self._keys = keys
         self._actor = actor
         self._policy = policy or Policy()
@@ -98,7 +108,14 @@ class Comparison:
         self._unsorted = exact
 
     def differences(
-        self, path: str, report: LookReport, cleared: float = 0.0, *, seen_leaving: bool = False, holding: bool = False
+        self,
+        path: str,
+        report: LookReport,
+        cleared: float = 0.0,
+        *,
+        seen_leaving: bool = False,
+        holding: bool = False,
+        accepted: bool = True,
     ) -> Iterator[Difference]:
         """The differences at or below a path: first what is to be sent, then what is to be deleted.
 
@@ -106,9 +123,10 @@ class Comparison:
             path: a directory; "" is everything.
             report: is filled in on the way.
             cleared: see `autosync.reconciler.Rule`.
-            seen_leaving: the kernel told that this directory left; then the limit of deletions does not hold.
+            seen_leaving: the kernel told that this directory left; then neither the limit of deletions nor the next two hold.
             holding: an earlier look held deletions back; then this one lets none go unless it is one at everything and finds all of them
                 within the limit.
+            accepted: whether the mirror is; one that is not lets none go, and withholds what the target held before it.
 
         Raises:
             TargetError: the target's listing failed.
@@ -123,23 +141,65 @@ class Comparison:
             for span in spans:
                 yield from self._at(span, report, rule, gone)
             most = len(gone) if seen_leaving else self._policy.limit.of(report.equal + len(gone))
+            if not accepted and not seen_leaving:
+                self._withhold(gone, report, most)
+                return
             if holding and not seen_leaving and (path or len(gone) > most):
                 most = 0
             yield from self._let_go(gone, report, most)
+
+    def _withhold(self, gone: Spool, report: LookReport, most: int) -> None:
+        """Delete nothing, since nobody has said that what the target held before this mirror may go, and say so. A file that was made and
+        sent while its directory was being walked is none of that.
+
+        Args:
+            gone: the keys that would be deleted.
+            report: is told how many are withheld.
+            most: how many could be deleted if the mirror were accepted.
+        """
+        examples: list[str] = []
+        for (key,) in gone:
+            if self._is_file(str(self._keys.path(key))):
+                report.extra -= 1
+                continue
+            report.held += 1
+            if len(examples) < _EXAMPLES:
+                examples.append(shown(key))
+        if report.held:
+            more = f" and {report.held - len(examples)} more" if report.held > len(examples) else ""
+            options = "--accept-existing --max-delete=100%" if report.held > most else "--accept-existing"
+            log.error(
+                "%sthe target holds %d keys in scope that the source lacks (%s%s). This mirror is not accepted yet, so none is deleted. "
+                "To delete them, start again with %s; to keep them, with --no-delete or another --target-prefix",
+                self._about, report.held, ", ".join(examples), more, options,
+            )  # fmt: skip
 
     def _let_go(self, gone: Spool, report: LookReport, most: int) -> Iterator[Difference]:
         if len(gone) > most:
             report.held = len(gone) - most
             log.error(
-                "%d of %d keys in scope are gone from the source, and --max-delete (%s) lets %d go: %d are held and stay in the target. "
+                "%s%d of %d keys in scope are gone from the source, and --max-delete (%s) lets %d go: %d are held and stay in the target. "
                 "If the source is as it should be, start again with --max-delete=100%%",
-                len(gone), report.equal + len(gone), self._policy.limit, most, report.held,
+                self._about, len(gone), report.equal + len(gone), self._policy.limit, most, report.held,
             )  # fmt: skip
         report.deletes = len(gone) - report.held
         for number, row in enumerate(gone):
             if number == report.deletes:
                 return
             yield Difference(row[0], None, listed=True)
+
+    def _is_file(self, path: str) -> bool:
+        """Whether a regular file has this path, with no link below the root of its source."""
+        try:
+            if not stat.S_ISREG(os.lstat(path).st_mode):
+                return False
+        except (OSError, ValueError):  # ValueError: no file can have this name
+            return False
+        source = self._keys.source_of(path)
+        if source is None:
+            return False
+        root = source.root.rstrip("/")
+        return os.path.realpath(path) == os.path.realpath(source.root).rstrip("/") + path[len(root) :]
 
     def _clock_ahead(self) -> float:
         try:
@@ -167,16 +227,20 @@ class Comparison:
     def _merge(self, span: Span, report: LookReport, listed: Iterator[Page], rule: Rule, gone: Spool) -> Iterator[Difference]:
         walk = self._walk(span)
         comparing = Comparing(self._named(walk, span, report), in_order(listed), rule)
-        missing = 0
+        missing = extra = 0
         with closing(Spool(self._spill)) as here:
             for difference in comparing:
                 if difference.found is None:
                     missing += 1
-                    if self._policy.delete and self._keys.path(difference.key) is not None:
+                    if self._keys.path(difference.key) is None:
+                        continue
+                    extra += 1
+                    if self._policy.delete:
                         report.noticed()
                         here.add((difference.key,))
                     continue
                 yield difference
+            report.extra += extra
             self._judge(span, walk.errors, report)
             report.equal += comparing.listed - missing
             if walk.errors:

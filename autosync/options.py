@@ -103,6 +103,11 @@ def _source_options() -> list[click.Option]:
             ["--max-delete"], metavar="N|P%", show_default="50%, or 1000 where that is more",
             help="How many keys in scope one comparison may delete; what is more is held. What is seen to be deleted does not count.",
         ),
+        click.Option(
+            ["--accept-existing/--no-accept-existing"], default=False,
+            help="Accept what a first scan finds in the target that the source lacks: it is deleted, within --max-delete. "
+            "Without it, all of that is kept.",
+        ),
     ]  # fmt: skip
 
 

@@ -115,7 +115,7 @@ def _delete(scene: Scene) -> Tools:
         return lambda: scene.delete(make, before, gone, left, left * _KIB)
 
     return {
-        "autosync": deletes(lambda place: peers.autosync(place, after, "--once", "--max-delete", "100%")),
+        "autosync": deletes(lambda place: peers.autosync(place, after, "--once", "--accept-existing", "--max-delete", "100%")),
         "s5cmd rm": deletes(lambda place: peers.s5cmd_rm(place, "gone/*")),
         "s5cmd sync --delete": deletes(lambda place: peers.s5cmd_sync(place, after, "--delete")),
     }

@@ -23,12 +23,22 @@ class Held(Actor):
 
 
 def looked(
-    tree: Path, actor: Actor, path: str = "", *, limit: DeleteLimit | None = None, seen_leaving: bool = False, holding: bool = False
+    tree: Path,
+    actor: Actor,
+    path: str = "",
+    *,
+    limit: DeleteLimit | None = None,
+    seen_leaving: bool = False,
+    holding: bool = False,
+    accepted: bool = True,
+    delete: bool = True,
+    follow: bool = True,
 ) -> tuple[list[str], LookReport]:
     """Which keys a look would delete, and its report."""
-    comparison = Comparison(Keys([Source(str(tree))], source_prefix=f"{tree}/"), actor, Policy(limit=limit or DeleteLimit()))
+    policy = Policy(delete, limit or DeleteLimit(), follow=follow)
+    comparison = Comparison(Keys([Source(str(tree))], source_prefix=f"{tree}/"), actor, policy)
     report = LookReport()
-    found = list(comparison.differences(path, report, seen_leaving=seen_leaving, holding=holding))
+    found = list(comparison.differences(path, report, seen_leaving=seen_leaving, holding=holding, accepted=accepted))
     return [one.key for one in found if one.found is None], report
 
 

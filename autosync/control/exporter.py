@@ -25,7 +25,11 @@ _GAUGES: tuple[tuple[str, str, Callable[[dict[str, Any]], Any]], ...] = (
     ("autosync_dirty_keys", "Keys that are not known to be right in the target.", lambda found: found["dirty"]),
     ("autosync_in_hand_keys", "Keys that workers hold, or that wait for their next try.", lambda found: found["in_hand"]),
     ("autosync_failed_keys", "Keys that were given up.", lambda found: found["failed"]),
-    ("autosync_held_deletions", "Deletions that --max-delete holds back.", lambda found: found["deletions_held"]),
+    (
+        "autosync_held_deletions",
+        "Deletions that are held back: beyond --max-delete, or of a mirror that is not accepted.",
+        lambda found: found["deletions_held"],
+    ),
     ("autosync_skipped_paths", "What is not sent, by its nature.", lambda found: found["skipped"]),
     ("autosync_queued_messages", "Messages that wait for workers.", lambda found: found["messages"]),
     ("autosync_kept", "Whether a watcher keeps the mirror.", lambda found: int(found["kept_by"] is not None)),

@@ -45,6 +45,7 @@ def standing(one: Reached) -> dict[str, Any]:
         "lag": now.lag if now.dirty else 0.0,
         "failed": now.failed,
         "limits": {"requests": limits.requests, "bandwidth": limits.bandwidth, "inflight": limits.inflight},
+        "accepted": one.ledger.accepted(),
         "deletions_held": one.ledger.holding(),
         "skipped": len(one.ledger.skipped()),
         "files": now.files,
@@ -107,6 +108,8 @@ def lines(found: dict[str, Any], before: dict[str, Any] | None = None, seconds: 
     if kept:
         told.append(f"  watches     {found['watches']} directories; {found['looks']} looks since it was started")
     wrong = [(found[name], words) for name, words in _WRONG.items()]
+    if found["deletions_held"] and not found["accepted"]:
+        told.append("  accepted    no: what the target held before this mirror is kept; autosync's option --accept-existing lets it go")
     if any(count for count, _ in wrong):
         told.append(f"  attention   {', '.join(f'{count} {what}' for count, what in wrong if count)}")
     told.append(f"  last look   {_moment(found['last_equal_look'])} that found all equal, or that all is made equal of")

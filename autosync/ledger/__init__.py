@@ -176,10 +176,28 @@ class Ledger:
         version, began = text.decode().split(" ")
         return version, float(began)
 
-    def set_cleared(self, version: str, began: float) -> None:
-        """Note that all differences which the look that began then had found are made right."""
+    def set_cleared(self, version: str, began: float, *, accepted: bool) -> None:
+        """Note that all differences which the look that began then had found are made right.
+
+        Args:
+            version: of the definition.
+            began: when the look began, in seconds since the epoch.
+            accepted: whether the mirror is accepted. Written at the same moment: `cleared` alone would accept it.
+        """
         with broker_errors(self._client):
-            self._client.hset(self._keys[0], "cleared", f"{version} {began!r}")
+            self._client.hset(self._keys[0], mapping={"cleared": f"{version} {began!r}", "accepted": int(accepted)})
+
+    def accepted(self) -> bool:
+        """Whether the mirror is accepted: comparisons may delete in its target. Versions that did not write this down left `cleared` behind
+        once the mirror was in sync."""
+        with broker_errors(self._client):
+            accepted, cleared = cast(list[bytes | None], self._client.hmget(self._keys[0], ["accepted", "cleared"]))
+        return accepted == b"1" if accepted is not None else cleared is not None
+
+    def set_accepted(self, accepted: bool) -> None:
+        """Note whether the mirror is accepted."""
+        with broker_errors(self._client):
+            self._client.hset(self._keys[0], "accepted", int(accepted))
 
     def limits(self) -> Limits:
         """What the fleet together may do to the target."""
@@ -238,7 +256,7 @@ class Ledger:
                 self._client.delete(self._place)
 
     def holding(self) -> int:
-        """How many deletions the last look everywhere held back."""
+        """How many deletions the last look everywhere held back, since they were too many or the mirror is not accepted."""
         with broker_errors(self._client):
             return int(cast(bytes | None, self._client.hget(self._keys[0], "holding")) or 0)
 

@@ -41,7 +41,9 @@ class Autosync:
         self.server = server
         self.log = directory / "autosync.log"
         program = str(Path(sys.executable).parent / "autosync")
-        own = [f"--source-prefix={tree}/", f"--name={_NAME}", f"--state-dir={directory / 'state'}", str(tree)]
+        # The broker may be emptied and autosync be killed in one second: then nobody knows that the mirror was accepted.
+        known = ["--accept-existing", f"--name={_NAME}", f"--state-dir={directory / 'state'}"]
+        own = [f"--source-prefix={tree}/", *known, str(tree)]
         self._command = [program, "-v", f"--target-container={bucket}", f"--endpoint-url={server.url}", *options, *own]
         plain = {name: value for name, value in os.environ.items() if not name.startswith(("AUTOSYNC_", "AWS_", "CELERY_", "BOTO_"))}
         self._environ = plain | server.environment() | {"HOME": str(directory), "PYTHONWARNINGS": "ignore"}

@@ -218,7 +218,7 @@ def test_keys_outside_the_scope_are_never_touched(programs: Programs, bucket: Bu
 
     done = programs.run(
         "autosync", "--once", *bucket.options(),
-        f"--source-prefix={tree}/", "--target-prefix=mine/", r"--source-filter=^.*\.txt$", str(tree),
+        f"--source-prefix={tree}/", "--target-prefix=mine/", r"--source-filter=^.*\.txt$", "--accept-existing", str(tree),
     )  # fmt: skip
 
     assert done.returncode == 0, done.stderr

@@ -160,6 +160,100 @@ def test_what_a_filter_leaves_out_from_now_on_stays(programs: Programs, once: li
 KEYS = [f"{number:04}" for number in range(40)]
 
 
+def test_what_a_target_held_before_its_first_sync_is_kept_until_it_is_accepted(
+    programs: Programs, once: list[str], bucket: Bucket, tree: Path
+) -> None:
+    fill(tree, "a", "d/b")
+    for key in ("a", "foreign", "d/foreign", "other/foreign", "z"):
+        bucket.client.put_object(Bucket=bucket.name, Key=key, Body=b"foreign")
+    both = ["a", "d/b", "d/foreign", "foreign", "other/foreign", "z"]
+
+    for _ in range(2):
+        done = programs.run(*once)
+        assert done.returncode == 3, done.stderr
+        assert "the target holds 4 keys in scope that the source lacks (d/foreign, foreign, other/foreign and 1 more)" in done.stderr
+        assert "start again with --accept-existing;" in done.stderr
+        assert sorted(bucket.sizes()) == both
+        assert bucket.read("a") == b"", "uploads go on"
+    changed = programs.run(*once, "--compare=size", "--max-delete=100%", "--attempts=3")
+    assert (changed.returncode, sorted(bucket.sizes())) == (3, both), "with another definition too"
+    keeping = programs.run(*once, "--no-delete")
+    assert (keeping.returncode, sorted(bucket.sizes())) == (0, both)
+    assert "foreign" not in keeping.stderr, "where nothing is to be deleted, nothing is withheld"
+    assert programs.run(*once).returncode == 3, "that has accepted nothing"
+
+    accepted = programs.run(*once, AUTOSYNC_ACCEPT_EXISTING="1")
+    assert (accepted.returncode, sorted(bucket.sizes())) == (0, ["a", "d/b"]), accepted.stderr
+
+    (tree / "d/b").unlink()
+    later = programs.run(*once)
+    assert (later.returncode, sorted(bucket.sizes())) == (0, ["a"]), later.stderr
+
+
+def test_a_mirror_whose_first_scan_finds_nothing_to_delete_is_accepted(
+    programs: Programs, once: list[str], bucket: Bucket, tree: Path
+) -> None:
+    fill(tree, "a", "b")
+    bucket.client.put_object(Bucket=bucket.name, Key="a", Body=b"older")
+    assert programs.run(*once).returncode == 0
+
+    (tree / "b").unlink()
+    bucket.client.put_object(Bucket=bucket.name, Key="foreign", Body=b"x")
+    done = programs.run(*once)
+
+    assert (done.returncode, sorted(bucket.sizes())) == (0, ["a"]), done.stderr
+
+
+def test_before_a_mirror_is_accepted_what_is_seen_to_be_deleted_goes_and_what_rescans_find_stays(
+    programs: Programs, bucket: Bucket, tree: Path, tmp_path: Path
+) -> None:
+    fill(tree, "a", "b", "d/c")
+    fill(tmp_path, "outside/new")
+    for key in ("foreign", "outside/foreign"):
+        bucket.client.put_object(Bucket=bucket.name, Key=key, Body=b"x")
+    process = programs.start("autosync", "--rescan=1", *bucket.options(), f"--source-prefix={tree}/", str(tree))
+    wait_until(lambda: len(bucket.sizes()) == 5, 60, "the source is sent")
+
+    (tree / "a").unlink()
+    (tree / "d").rename(tmp_path / "d")
+    (tmp_path / "outside").rename(tree / "outside")  # a look at this directory alone
+
+    wait_until(lambda: sorted(bucket.sizes()) == ["b", "foreign", "outside/foreign", "outside/new"], 60, "what was done live is done")
+    looks = process.said().count("This mirror is not accepted yet")
+    wait_until(lambda: process.said().count("This mirror is not accepted yet") >= looks + 2, 60, "rescans find it again")
+    assert sorted(bucket.sizes()) == ["b", "foreign", "outside/foreign", "outside/new"]
+    found = programs.run("autosync-ctl", "status", "--json")
+    assert '"accepted": false, "deletions_held": 2' in found.stdout, found
+    found = programs.run("autosync-ctl", "status")
+    assert "  attention   2 deletions held\n" in found.stdout
+    assert "--accept-existing lets it go\n" in found.stdout
+    process.terminate()
+    process.wait()
+
+    done = programs.run("autosync", "--once", "--accept-existing", *bucket.options(), f"--source-prefix={tree}/", str(tree))
+    assert (done.returncode, sorted(bucket.sizes())) == (0, ["b", "outside/new"]), done.stderr
+
+
+def test_each_of_several_targets_is_accepted_by_itself(programs: Programs, tree: Path, tmp_path: Path) -> None:
+    fill(tree, "a")
+    for name in ("one", "two", "three"):
+        fill(tmp_path, f"{name}/foreign")
+    fill(tmp_path, "empty/a")
+    config = tmp_path / "targets.toml"
+    tables = [(name, "accept-existing = true" if name == "two" else "accept-existing = false") for name in ("one", "two", "three", "empty")]
+    config.write_text(
+        f"paths = ['{tree}']\nsource-prefix = '{tree}/'\nactor = 'file'\n"
+        + "".join(f"[[target]]\nname = '{name}'\ntarget-container = '{tmp_path}/{name}'\n{more}\n" for name, more in tables)
+    )
+
+    done = programs.run("autosync", "--once", f"--config={config}", "--accept-existing")
+
+    assert done.returncode == 3, done.stderr
+    assert [name for name in ("one", "two", "three", "empty") if f"{name}: the target holds 1 keys" in done.stderr] == ["one", "three"]
+    found = {name: sorted(path.name for path in (tmp_path / name).iterdir()) for name, _ in tables}
+    assert found == {"one": ["a", "foreign"], "two": ["a"], "three": ["a", "foreign"], "empty": ["a"]}
+
+
 def test_the_limit_on_the_command_line_holds_tells_and_lets_through(
     programs: Programs, once: list[str], bucket: Bucket, tree: Path
 ) -> None:

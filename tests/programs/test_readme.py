@@ -209,6 +209,7 @@ def test_the_example_of_an_actor_mirrors(web: WebServer, programs: Programs, tmp
     (photos / "empty").write_text("")
     web.held["gone"] = b"x"
     options = ["--target-container", f"http://127.0.0.1:{web.server_port}/", "--source-prefix", f"{photos}/", "--workers=1", "--once"]
+    options.append("--accept-existing")
 
     done = programs.run("python", "web.py", *options, str(photos))
 
@@ -265,7 +266,7 @@ def test_every_exit_code_is_told(page: str) -> None:
 def test_the_settings_page_names_every_option_with_its_variable(helped: dict[str, set[str]]) -> None:
     for option in helped["autosync"] | helped["autosync-watch"]:
         assert re.search(rf"^\|.*`{option}[ `]", SETTINGS, re.MULTILINE), option
-        if option not in ("--version", "--help", "--no-delete"):
+        if option not in ("--version", "--help", "--no-delete", "--no-accept-existing"):
             variable = "AUTOSYNC_" + option[2:].upper().replace("-", "_")
             row = re.search(rf"^\|.*`{option}[ `].*$", SETTINGS, re.MULTILINE)
             assert row is not None

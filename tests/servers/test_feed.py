@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from autosync import tree as tree_module
 from autosync.feed import Feed, Pace
 from autosync.files import Listing
 from autosync.glance import glance
@@ -18,6 +20,7 @@ from autosync.keys import Keys, Source
 from autosync.ledger import Ledger, connect
 from autosync.look import Comparison
 from autosync.settle import Look, Pending, Settle
+from lab.comparing import Held, fill
 from lab.kept import Empty, Kept, Sent
 from lab.servers import wait_until
 
@@ -41,6 +44,40 @@ def test_a_look_is_of_the_era_in_which_it_began(tree: Path, broker: str) -> None
 
     assert feed.finished_look is not None
     assert (feed.finished_look.era, feed.era) == (0, 1)
+
+
+# Acceptance
+
+
+@pytest.mark.parametrize("what", ["nothing to delete", "a key too many", "an unreadable part", "a part"])
+def test_a_complete_look_at_everything_that_finds_nothing_to_delete_accepts_the_mirror(
+    tree: Path, broker: str, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    fill(tree, "d/a")
+    keys = Keys([Source(str(tree))], source_prefix=f"{tree}/")
+    ledger = Ledger(connect(broker), "m")
+    target = Held("d/a", "d/b") if what == "a key too many" else Held("d/a")
+    feed = Feed("m", keys, Comparison(keys, target), ledger, Sent(ledger, str), Settle(0.0))  # type: ignore[arg-type]
+    if what == "an unreadable part":
+        scandir, closed = os.scandir, os.stat(tree / "d").st_ino
+
+        def refuse(directory: int) -> object:
+            if os.fstat(directory).st_ino == closed:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return scandir(directory)
+
+        monkeypatch.setattr(tree_module.os, "scandir", refuse)
+
+    report = feed.look(Look(f"{tree}/d" if what == "a part" else ""))
+
+    assert (report.error, report.complete) == (None, what != "an unreadable part")
+    assert feed.accepted == ledger.accepted() == (what == "nothing to delete")
+    assert ledger.holding() == (what == "a key too many")
+    if what == "a key too many":
+        assert feed.look(Look("")).held == 1, "nor does the next one"
+        target.keys = ("d/a",)
+        assert feed.look(Look("")).held == 0
+        assert (feed.accepted, ledger.accepted(), ledger.holding()) == (True, True, 0)
 
 
 # Batches

@@ -629,10 +629,30 @@ def test_a_broker_that_does_not_let_us_ask_which_run_it_is_will_do(own_valkey: V
 def test_the_last_clear_look_is_kept_with_its_version(ledger: Ledger) -> None:
     assert ledger.cleared() is None
 
-    ledger.set_cleared("v", 1234567890.123456)
+    ledger.set_cleared("v", 1234567890.123456, accepted=True)
     ledger.register("{}", "v2")
 
     assert ledger.cleared() == ("v", 1234567890.123456)
+
+
+def test_a_mirror_is_accepted_once_it_is_noted_or_an_older_version_has_seen_it_in_sync(ledger: Ledger, client: redis.Redis) -> None:
+    ledger.register("{}", "v")
+    assert not ledger.accepted()
+
+    client.hset("autosync:{m}:mirror", "cleared", "another-version 1.0")
+    assert ledger.accepted()
+
+    ledger.set_accepted(False)
+    assert not ledger.accepted()
+    ledger.set_cleared("v", 1.0, accepted=False)
+    assert not ledger.accepted()
+    ledger.set_accepted(True)
+    ledger.register("{}", "v2")
+    assert ledger.accepted()
+
+    client.delete("autosync:{m}:mirror")
+    ledger.set_cleared("v", 1.0, accepted=False)
+    assert not ledger.accepted(), "also if the broker has forgotten since that it was not"
 
 
 def test_mirrors_are_known_by_name_and_kept_apart(ledger: Ledger, client: redis.Redis) -> None:
@@ -1052,7 +1072,9 @@ def calls(ledger: Remembering) -> dict[str, Callable[[], object]]:
         "register": lambda: ledger.register("{}", "v"),
         "definition": ledger.definition,
         "cleared": ledger.cleared,
-        "set_cleared": lambda: ledger.set_cleared("v", 1.0),
+        "set_cleared": lambda: ledger.set_cleared("v", 1.0, accepted=True),
+        "accepted": ledger.accepted,
+        "set_accepted": lambda: ledger.set_accepted(True),
         "guard": lambda: ledger.guard("me"),
         "place": ledger.place,
         "leave": lambda: ledger.leave("me"),

@@ -78,6 +78,50 @@ def test_what_a_look_found_is_right_once_nothing_is_dirty(keep: Callable[..., Ke
     assert ledger.cleared() == (keeping._version, began)
 
 
+@pytest.mark.parametrize("accepted", [False, True])
+def test_a_broker_that_forgets_takes_no_acceptance_back_and_gives_none(
+    keep: Callable[..., Keeping], ledger: Ledger, broker: str, accepted: bool
+) -> None:
+    keeping = keep()
+    keeping._feed.accepted = accepted
+    ledger.set_accepted(accepted)
+
+    connect(broker).flushall()
+    ledger.set_cleared("v", 1.0, accepted=accepted)  # by the watcher, before it knows
+    keeping.tick()
+
+    assert keeping._feed.accepted == ledger.accepted() == accepted
+
+
+@pytest.mark.parametrize(
+    ("before", "options", "accepted"),
+    [
+        ({}, {}, False),
+        ({}, {"accept_existing": True}, True),
+        ({"cleared": "older-version 1.0"}, {}, True),
+        ({"cleared": "older-version 1.0", "accepted": 0}, {}, False),
+        ({"accepted": 0}, {"accept_existing": True}, True),
+        ({"accepted": 1}, {}, True),
+    ],
+)
+def test_whether_a_mirror_is_accepted_is_known_at_its_start_and_kept(
+    keep: Callable[..., Keeping], ledger: Ledger, broker: str, before: dict[str, str | int], options: dict[str, bool], accepted: bool
+) -> None:
+    if before:
+        connect(broker).hset("autosync:{m}:mirror", mapping=before)
+
+    keeping = keep(**options)
+    assert keeping._feed.accepted == ledger.accepted() == accepted
+
+    found(keeping, time.time(), keeping._feed.era)
+    keeping.tick()
+    assert ledger.cleared() is not None
+    assert keeping._feed.accepted == ledger.accepted() == accepted
+    if not accepted:
+        keeping._place.leave()
+        assert not keep()._feed.accepted, "the start after that knows no better"
+
+
 @pytest.mark.parametrize("ended", ["before", "after"])
 def test_that_nothing_is_dirty_since_the_broker_forgot_it_makes_nothing_right(
     keep: Callable[..., Keeping], ledger: Ledger, broker: str, ended: str
@@ -220,7 +264,7 @@ def gone(*_: object) -> None:
     raise BrokerError("the broker has gone away")
 
 
-@pytest.mark.parametrize("call", ["register", "cleared", "holding"])
+@pytest.mark.parametrize("call", ["register", "cleared", "holding", "accepted", "set_accepted"])
 def test_a_broker_that_lost_its_memory_and_goes_away_again_is_told_everything_once_it_stays(
     keep: Callable[..., Keeping], broker: str, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
@@ -237,7 +281,7 @@ def test_a_broker_that_lost_its_memory_and_goes_away_again_is_told_everything_on
     assert keeping._settle.take_look() == ("", False)
 
 
-@pytest.mark.parametrize("call", ["register", "cleared", "holding"])
+@pytest.mark.parametrize("call", ["register", "cleared", "holding", "accepted", "set_accepted"])
 def test_another_root_is_the_source_also_if_the_broker_goes_away_while_it_is_told(
     keep: Callable[..., Keeping], tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:

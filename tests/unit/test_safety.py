@@ -196,4 +196,81 @@ def test_a_directory_that_was_seen_leaving_is_not_limited(tree: Path) -> None:
     assert len(looked(tree, held, f"{tree}/d", limit=DeleteLimit(count=5))[0]) == 5
 
 
+# A mirror that is not accepted
+
+
+@pytest.mark.parametrize("path", ["", "{tree}/d"])
+def test_a_mirror_that_is_not_accepted_deletes_nothing_and_says_what_it_withholds(
+    tree: Path, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    fill(tree, "a", "d/b")
+    held = Held("a", "d/b", "d/new\nline", "d/x", "d/y", "d/z")
+
+    deleted, report = looked(tree, held, path.format(tree=tree), accepted=False)
+
+    assert deleted == []
+    assert (report.deletes, report.held, report.extra) == (0, 4, 4)
+    (line,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert line == (
+        "the target holds 4 keys in scope that the source lacks (d/new\\nline, d/x, d/y and 1 more). This mirror is not accepted yet, so "
+        "none is deleted. To delete them, start again with --accept-existing; to keep them, with --no-delete or another --target-prefix"
+    )
+
+
+def test_the_options_that_are_named_suffice_to_delete_what_is_withheld(tree: Path, caplog: pytest.LogCaptureFixture) -> None:
+    fill(tree, *KEYS[:10])
+    limit = DeleteLimit(count=29)
+
+    assert looked(tree, Held(*KEYS), limit=limit, accepted=False)[0] == []
+    assert "start again with --accept-existing --max-delete=100%;" in caplog.text
+    assert looked(tree, Held(*KEYS), limit=limit, holding=True)[0] == [], "--accept-existing alone lifts no limit"
+    assert looked(tree, Held(*KEYS), limit=DeleteLimit.parse("100%"), holding=True)[0] == KEYS[10:]
+
+
+def test_a_directory_that_was_seen_leaving_goes_also_before_the_mirror_is_accepted(tree: Path) -> None:
+    fill(tree, "x")
+
+    assert looked(tree, Held("d/a", "x"), f"{tree}/d", seen_leaving=True, accepted=False)[0] == ["d/a"]
+
+
+@pytest.mark.parametrize("names", [["a"], ["a", "b"]], ids=["nothing", "a key"])
+def test_without_deletions_nothing_is_withheld_and_what_the_source_lacks_is_known(
+    tree: Path, caplog: pytest.LogCaptureFixture, names: list[str]
+) -> None:
+    fill(tree, "a")
+
+    deleted, report = looked(tree, Held(*names), accepted=False, delete=False)
+
+    assert (deleted, report.held, report.extra) == ([], 0, len(names) - 1)
+    assert not caplog.records
+
+
+def test_a_file_that_was_made_and_sent_while_its_directory_was_walked_is_not_withheld(tree: Path) -> None:
+    class Later(Held):
+        def list(self, prefix: str = "") -> Listing:
+            def files() -> Iterator[File]:
+                yield File("a")
+                fill(tree, "b")
+                yield File("b")
+
+            return Listing(files(), already_sorted=True)
+
+    fill(tree, "a")
+
+    deleted, report = looked(tree, Later(), accepted=False)
+
+    assert report.seen == 1, "the walk must have been past it, or this test shows nothing"
+    assert (deleted, report.held, report.extra) == ([], 0, 0)
+
+
+def test_what_stands_behind_a_link_that_is_not_followed_is_withheld(tree: Path) -> None:
+    fill(tree, "d/f")
+    (tree / "link").symlink_to("d/f")
+    (tree / "way").symlink_to("d")
+    held = Held("d/f", "link", "way/f")
+
+    assert looked(tree, held, accepted=False, follow=False)[1].held == 2
+    assert looked(tree, held, follow=False)[0] == ["link", "way/f"]
+
+
 # What stands there and is not sent
