@@ -18,10 +18,12 @@ from typing import NamedTuple, TypeVar
 
 from .change import LOOK_EVERYWHERE, Change, Kind
 from .errors import BrokerError, SourceUnsure, StartError, TargetError
-from .glance import glance, is_busy
+from .glance import Glance, glance
 from .keys import Keys
 from .ledger import GONE, UNKNOWN, Hint, Ledger
 from .look import MOST_SKIPPED, Comparison, LookReport
+from .reconciler import Difference
+from .resting import MOST_WAITING, Resting
 from .settings import DELETE, UPLOAD
 from .settle import Look, Pending, Settle
 from .tasks.messages import Priority, Publisher
@@ -226,16 +228,18 @@ class Feed:
                 if os.path.islink(one.path):
                     self.on_link(one.path)  # to a directory, maybe, and what is below that may be in scope
                 continue
-            judged = self._hint(one)
-            if judged is None or (not judged[0].gone and self._lacks_marker(one.path)):
+            seen = self._seen_at(one)
+            if seen is None:
                 continue
-            hint, busy_until = judged
-            if time.time() < busy_until:
-                if time.monotonic() < one.since + self.settle.patience:
-                    self.settle.postpone(one)
+            hint = _hint_of(seen, one)
+            if not hint.gone and self._lacks_marker(one.path):
+                continue
+            if not seen.rests:
+                if not seen.is_idle and time.monotonic() < one.since + self.settle.patience:
+                    self.settle.postpone(one, seen.sight)
                     continue
-                self.settle.come_back(one.path, hint)
-            if hint == one.sent:
+                self.settle.come_back(one.path, hint[:2], seen.sight)
+            if hint[:2] == one.sent:
                 continue
             batch = gone if hint.gone else saved
             batch.add(self._keys.key(one.path), hint)
@@ -254,8 +258,8 @@ class Feed:
         marker = self._keys.marker_of(path)
         return bool(marker) and not os.path.lexists(marker)
 
-    def _hint(self, one: Pending) -> tuple[Hint, float] | None:
-        """What a worker is told of a path, and until when somebody is taken to be writing to it. None: it is left alone."""
+    def _seen_at(self, one: Pending) -> Glance | None:
+        """What stands at the path of a change. None: it is left alone."""
         source = self._keys.source_of(one.path)
         assert source is not None
         seen = glance(one, source, quiet=self.settle.quiet, follow=self._follow)
@@ -264,10 +268,8 @@ class Feed:
         found = seen.found
         if found is not None and found.skipped:
             self._note_skipped({found.path: found.skipped})
-            return None if found.stays else (GONE, 0.0)
-        if found is None:
-            return (GONE if seen.known else UNKNOWN), 0.0
-        return Hint(found.size, found.mtime_ns), seen.busy_until
+            return None if found.stays else Glance(None)
+        return seen
 
     # Looks
 
@@ -336,24 +338,45 @@ class Feed:
         found_keys = self._comparison.differences(
             wanted.path, report, self.cleared, seen_leaving=wanted.seen_leaving, holding=self.holding > 0, accepted=self.accepted
         )
-        for key, found, etag, _ in found_keys:
-            if self._stop.is_set():
-                raise Stopped
-            if found is not None and is_busy(found, self.settle.quiet):
-                report.busy_since = min(report.busy_since, found.changed)
-                self.settle.say((Change(Kind.APPEARED, found.path),))
-                continue
+        for key, found, etag, _ in self._rested(found_keys, report):
             batch = saved if found else gone
             if found is not None:
                 report.checks += etag is not None
                 report.uploads += etag is None
-                batch.add(key, Hint(found.size, found.mtime_ns, etag or ""))
+                batch.add(key, Hint(found.size, found.mtime_ns, etag or "", rested=True))
             else:
                 batch.add(key, GONE)
             if batch.is_full(_DELETES if batch.gone else pace.batch):
                 yield batch
                 saved, gone = (saved, Batch(gone=True)) if batch.gone else (Batch(), gone)
         yield from (batch for batch in (saved, gone) if batch.keys)
+
+    def _rested(self, differences: Iterable[Difference], report: LookReport) -> Iterator[Difference]:
+        """The differences, files once they rest; one that does not is left to the thread of events."""
+        resting = Resting(self.settle.quiet)
+        for difference in differences:
+            if self._stop.is_set():
+                raise Stopped
+            if difference.found is None:
+                yield from self._take_rested(resting, report, most=0)  # a renamed file is sent before its old key is deleted
+                yield difference
+                continue
+            resting.add(difference, difference.found)
+            yield from self._take_rested(resting, report, most=MOST_WAITING)
+        yield from self._take_rested(resting, report, most=0)
+
+    def _take_rested(self, resting: Resting, report: LookReport, *, most: int) -> Iterator[Difference]:
+        """What is due now; waits until no more than `most` are left."""
+        while True:
+            for difference, sight, rests in resting.due():
+                if rests:
+                    yield difference
+                elif difference.found is not None:
+                    report.busy_since = min(report.busy_since, difference.found.changed)
+                    self.settle.wait_for_rest(difference.found.path, sight, difference.etag or "")
+            if len(resting) <= most:
+                return
+            self._pause(resting.seconds())
 
     def _note_skipped(self, skipped: dict[str, str], *, everything: bool = False) -> None:
         """Say what is not sent, once, and keep the list for whoever asks."""
@@ -422,3 +445,11 @@ class Feed:
     def _pause(self, seconds: float) -> None:
         if self._stop.wait(seconds):
             raise Stopped
+
+
+def _hint_of(seen: Glance, one: Pending) -> Hint:
+    """What workers need to know of a path."""
+    found = seen.found
+    if found is None:
+        return GONE if seen.known else UNKNOWN
+    return Hint(found.size, found.mtime_ns, one.etag, rested=seen.rests and not one.is_closed)

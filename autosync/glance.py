@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import stat
 import time
@@ -10,14 +9,14 @@ from typing import NamedTuple
 
 from .change import Kind
 from .keys import Source
+from .resting import QUIET_UNASKED
 from .settle import Pending
+from .sight import Sight
 from .tree import Found, Withheld, found_at, open_root, resolve_beneath, tops_of
 from .writers import has_writer
 
-#: How long a file that was not closed must be quiet where the kernel does not tell whether somebody writes to it, in seconds.
-_QUIET_UNASKED = 2.0
-#: A file that changed within so many seconds may have a writer; the kernel is asked before a look sends it.
-_LATELY = 600.0
+#: Who has a file open for writing and has changed nothing for this long is not waited for, in seconds.
+_IDLE = 10.0
 
 
 class Glance(NamedTuple):
@@ -25,13 +24,17 @@ class Glance(NamedTuple):
 
     Attributes:
         found: a file, or something that is skipped; None: neither does.
-        busy_until: until when somebody is taken to be writing to it, in seconds since the epoch.
+        rests: whether it is fit to be sent: it was closed, or has been seen unchanged for the quiet time and nobody writes to it.
+        sight: what was seen of a file that does not rest, and since when.
+        is_idle: whether somebody has it open for writing, and has written nothing for a while.
         is_link: whether it is a link; `found` is then what it leads to.
         known: False if the disk does not tell.
     """
 
     found: Found | None
-    busy_until: float = 0.0
+    rests: bool = True
+    sight: Sight | None = None
+    is_idle: bool = False
     is_link: bool = False
     known: bool = True
 
@@ -42,7 +45,7 @@ def glance(one: Pending, source: Source, *, quiet: float, follow: bool) -> Glanc
     Args:
         one: the change.
         source: that holds the path.
-        quiet: how long a file that was not closed must be quiet, in seconds.
+        quiet: for how long a file that was not closed must be seen unchanged, in seconds.
         follow: whether links are followed.
     """
     try:
@@ -56,22 +59,26 @@ def glance(one: Pending, source: Source, *, quiet: float, follow: bool) -> Glanc
     found = found_at(one.path, seen)
     if found is None or found.skipped or one.is_closed:
         return Glance(found)
-    return Glance(found, _busy_until(one, seen.st_mtime, quiet))
+    return _seen(one, found, quiet)
 
 
-def is_busy(found: Found, quiet: float) -> bool:
-    """Whether a file that a look found may still be written to; then it has to settle first, as one of which the kernel has told."""
-    age = time.time() - found.changed
-    return age < quiet or (age < _LATELY and has_writer(found.path) is True)
-
-
-def _busy_until(one: Pending, modified: float, quiet: float) -> float:
+def _seen(one: Pending, found: Found, quiet: float) -> Glance:
+    sight = _sight(one, found)
+    unchanged = time.monotonic() - sight.since if sight is one.sight else 0.0
     written = has_writer(one.path)
     if written:
-        return math.inf  # it will be closed some day, and that will be seen
+        return Glance(found, rests=False, sight=sight, is_idle=unchanged >= _IDLE)  # it will be closed some day, and that will be seen
     if one.kind is Kind.CREATED and written is False:
-        return 0.0  # a hard link, say: complete as it was made
-    return modified + max(quiet, _QUIET_UNASKED if written is None else 0.0)
+        return Glance(found)  # a hard link, say: complete as it was made
+    rests = sight is one.sight and unchanged >= max(quiet, QUIET_UNASKED if written is None else 0.0)
+    return Glance(found, rests=rests, sight=sight)
+
+
+def _sight(one: Pending, found: Found) -> Sight:
+    """What is seen now, since it was seen first."""
+    now = Sight(found.size, found.mtime_ns, found.changed, time.monotonic())
+    before = one.sight
+    return before if before is not None and before.is_like(now) else now
 
 
 def _behind_link(path: str, source: Source) -> Glance:

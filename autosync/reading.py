@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import os
-import time
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, Protocol, cast
 
@@ -16,8 +15,6 @@ from .errors import SourceUnsure, Torn
 from .files import File
 from .writers import is_being_written, is_shared
 
-#: A single write(2) has ended after this time, in seconds.
-_LONGEST_WRITE = 1.0
 #: Content that is in memory is given out in blocks of this size, in bytes, or smaller ones.
 _BLOCK = 256 << 10
 
@@ -103,10 +100,6 @@ class SourceFile(File):
             shared: what `writers.is_shared` says, if that is known already.
         """
         return is_being_written(self.descriptor, is_shared(self.descriptor) if shared is None else shared)
-
-    def has_rested(self) -> bool:
-        """Whether no write(2) can be under way that began before this file was first looked at: it changed longer ago than any takes."""
-        return time.time() - self._before.st_ctime > _LONGEST_WRITE
 
     def open(self) -> BinaryIO:
         """The content from the start. Its last byte is given out only after `verify`.

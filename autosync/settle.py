@@ -1,8 +1,8 @@
 """Quiet time and folding: many events become few changes, and a file that is still being written has to wait.
 
 A file that was closed or moved into place goes at once if it has been quiet before; saved again within the quiet time, it goes when the
-quiet time is over, however often it was saved. A file that was only made waits for its close; one that was found waits until it has not
-changed for the quiet time. Looks fold into the look at a directory above them.
+quiet time is over, however often it was saved. A file that was only made waits for its close; one that was found waits until it has been
+seen unchanged for the quiet time. Looks fold into the look at a directory above them.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os.path import commonpath
 from typing import NamedTuple
 
 from .change import LOOK_EVERYWHERE, Change, Kind
 from .keys import slashed
+from .sight import Sight
 
 #: A file that never rests is sent this often all the same, in seconds.
 MOST_PATIENCE = 60.0
@@ -51,6 +52,10 @@ class Pending:
     kind: Kind
     #: What was seen of it when it was sent last, of a file that did not rest then.
     sent: object = None
+    #: What was seen of it before, of a file that did not rest then.
+    sight: Sight | None = None
+    #: The etag that the target listed, of a file that a look found to differ by its times only.
+    etag: str = ""
     #: When its entry in the heap comes up; not later than `due`.
     heaped: float = field(default=_AT_ONCE, compare=False, repr=False)
 
@@ -111,25 +116,45 @@ class Settle:
             if self._next_file() < before:  # else nobody waits for longer than that
                 self._file_came.notify_all()
 
-    def postpone(self, pending: Pending) -> None:
-        """Put back a file that was taken and turned out to be changing still."""
+    def postpone(self, pending: Pending, sight: Sight | None = None) -> None:
+        """Put back a file that was taken and does not rest yet.
+
+        Args:
+            pending: as it was taken.
+            sight: what was seen of it; comes back with it.
+        """
         now = self._clock()
         with self._file_came:
             if pending.path not in self._pending and not self._closed:
-                self._wait(Pending(pending.path, pending.since, now + max(self.quiet, _MAKING), pending.kind), None, now)
+                due = now + max(self.quiet, _MAKING)
+                self._wait(replace(pending, due=due, sight=sight, heaped=_AT_ONCE), None, now)
 
-    def come_back(self, path: str, seen: object) -> None:
+    def wait_for_rest(self, path: str, sight: Sight, etag: str) -> None:
+        """Have a file taken after the quiet time that a look found and that does not rest yet.
+
+        Args:
+            path: of the file.
+            sight: what was seen of it.
+            etag: what the target listed, if only the times differ; else "".
+        """
+        with self._file_came:
+            self.postpone(Pending(path, self._clock(), 0.0, Kind.APPEARED, etag=etag), sight)
+            self._fold_if_many()
+            self._file_came.notify_all()
+
+    def come_back(self, path: str, seen: object, sight: Sight | None = None) -> None:
         """Have a file that was sent though it never rests taken again after as long as it was waited for. Nobody waits for that.
 
         Args:
             path: of the file.
             seen: comes back as `sent`.
+            sight: comes back with it.
         """
         now = self._clock()
         with self._file_came:
             if path not in self._pending and not self._closed and len(self._back) < MOST_PENDING:
                 self._back.pop(path, None)
-                self._back[path] = Pending(path, now, now + self.patience, Kind.APPEARED, seen)
+                self._back[path] = Pending(path, now, now + self.patience, Kind.APPEARED, seen, sight)
 
     def take(self, most: int = 10_000) -> list[Pending]:
         """The files that are due, at most so many; waits until there are some. An empty list means that `close` was called."""
@@ -231,11 +256,14 @@ class Settle:
         else:
             due = now + max(self.quiet, _MAKING)
         self._wait(Pending(path, since, due, kind), known, now)
+        self._fold_if_many()
+
+    def _fold_if_many(self) -> None:
         if len(self._pending) > MOST_PENDING:
             self._pending.clear()
             self._heap.clear()
             self._at_once.clear()
-            self._add_look(Look(LOOK_EVERYWHERE.path), now)
+            self._add_look(Look(LOOK_EVERYWHERE.path), self._clock())
 
     def _wait(self, pending: Pending, known: Pending | None, now: float) -> None:
         """One entry a path, in the queue or the heap, however often it is said: an entry that comes up too early is put back."""

@@ -78,6 +78,18 @@ def is_shared(descriptor: int) -> bool:
     return _file_system(descriptor) in _SHARED
 
 
+def lies_on_share(path: str) -> bool:
+    """The same by path. False if the file cannot be opened."""
+    try:
+        descriptor = os.open(path, _READ)
+    except OSError:
+        return False
+    try:
+        return is_shared(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def let_writes_end(descriptor: int) -> None:
     """Return when no write(2) is under way any more that was when this was called; others may have begun since.
 

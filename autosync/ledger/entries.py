@@ -7,16 +7,21 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
+#: Behind the modification time of a file that has rested.
+_RESTED = "r"
+
 
 class Hint(NamedTuple):
     """What the file host saw when it marked a key: `size` in bytes and `mtime_ns`. (-1, 0): no such file. (-2, 0): not known.
 
-    `etag` is set where everything but the times is equal: if the content still has it, nothing needs to be sent.
+    `etag` is set where everything but the times is equal: if the content still has it, nothing needs to be sent. `rested` says that the
+    file host saw it unchanged for as long as a write may take, or that its kernel knows of nobody who writes to it.
     """
 
     size: int
     mtime_ns: int
     etag: str = ""
+    rested: bool = False
 
     @property
     def gone(self) -> bool:
@@ -30,13 +35,13 @@ class Hint(NamedTuple):
 
     def dumps(self) -> str:
         """One line of text for the ledger."""
-        return f"{self.size} {self.mtime_ns} {self.etag}"
+        return f"{self.size} {self.mtime_ns}{_RESTED if self.rested else ''} {self.etag}"
 
     @classmethod
     def loads(cls, text: str) -> Hint:
         """The hint that `dumps` wrote."""
         size, mtime_ns, etag = text.split(" ", 2)
-        return cls(int(size), int(mtime_ns), etag)
+        return cls(int(size), int(mtime_ns.removesuffix(_RESTED)), etag, mtime_ns.endswith(_RESTED))
 
 
 GONE = Hint(-1, 0)

@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeVar
 from ..actor import Actor, can_delete_many, without_secrets
 from ..errors import AutosyncError, BrokerError, Draining, LeaseLost, PermanentError, SlowDown, Torn
 from ..files import File
-from ..ledger import UNKNOWN, Claim, Deed, Failure, Outcome, now
+from ..ledger import UNKNOWN, Claim, Deed, Failure, Hint, Outcome, now
 from ..reading import SourceFile
 from ..restless import RestlessFile
 from ..tree import Withheld
@@ -347,7 +347,7 @@ class Batch:
         if file.device not in self._shared:
             self._shared[file.device] = is_shared(file.descriptor)
         writer = file.has_writer(self._shared[file.device])
-        rested = writer is False or file.has_rested()
+        rested = writer is False or _is_known_to_rest(claim, file) or self._known.sightings.has_rested(claim.key, file.signature)
         if not rested and claim.attempts < _WRITTEN_LOOKS:
             if paid:
                 purse.put_back(_at_once(file.size))
@@ -373,7 +373,7 @@ class Batch:
             return False
         if hint.gone:
             return True
-        if any(file.mtime_ns == hint.mtime_ns - hint.mtime_ns % unit for unit in _UNITS_OF_TIME):
+        if _has_time_of(hint, file):
             return file.size != hint.size
         return file.mtime_ns < hint.mtime_ns
 
@@ -573,6 +573,16 @@ class Batch:
 
 def _is_small(claim: Claim) -> bool:
     return 0 <= claim.hint.size <= _SMALL
+
+
+def _has_time_of(hint: Hint, file: SourceFile) -> bool:
+    """Whether a file has the modification time that the file host saw, as far as this host's share tells it."""
+    return any(file.mtime_ns == hint.mtime_ns - hint.mtime_ns % unit for unit in _UNITS_OF_TIME)
+
+
+def _is_known_to_rest(claim: Claim, file: SourceFile) -> bool:
+    """Whether the file host saw it rest, as it still is."""
+    return claim.hint.rested and claim.hint.size == file.size and _has_time_of(claim.hint, file)
 
 
 def _at_once(size: int) -> int:

@@ -23,6 +23,7 @@ from ..mirror import FENCE, LEASE, Mirror, version_of
 from ..signing import SIGNING_KEY, is_signed, read_key
 from .crew import Crew
 from .pace import Pace
+from .sightings import Sightings
 from .sources import AllowedSources, MirrorSource
 
 log = logging.getLogger(__name__)
@@ -109,6 +110,8 @@ class Known:
     #: When its claims and places are renewed next, on the monotonic clock.
     next_renewal: float
     held: Held = field(default_factory=Held)
+    #: Files of which it is not known yet whether they rest.
+    sightings: Sightings = field(default_factory=Sightings)
     #: Whether the last renewal of its claims and places failed.
     is_late: bool = False
 
@@ -181,7 +184,7 @@ class UploadBox:
             made = self._learn(name, found, ledger)
             if known is not None:
                 # Batches that still run with the old definition keep their claims, and their actor.
-                made.held, made.pace = known.held, known.pace
+                made.held, made.pace, made.sightings = known.held, known.pace, known.sightings
                 made.pace.lease = made.mirror.lease
                 made.next_renewal = 0.0  # they have the old lease
             self._known[name] = made

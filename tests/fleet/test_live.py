@@ -209,6 +209,24 @@ def test_what_another_client_of_a_share_does_is_found_by_a_rescan(
     assert "compared" in process.said()
 
 
+def test_a_file_from_the_future_is_sent_once(programs: Programs, bucket: Bucket, tree: Path, tmp_path: Path) -> None:
+    for name in ("a", "large"):
+        (tree / name).write_bytes(name.encode() * (1 if name == "a" else 2_000_000))
+        os.utime(tree / name, (4e9, 4e9))
+    (tree / "d").mkdir()
+    options = [*bucket.options(), f"--source-prefix={tree}/", f"--state-dir={tmp_path}/state", str(tree)]
+
+    sent = []
+    for again in range(3):
+        if again == 2:
+            shutil.rmtree(tmp_path / "state")  # nothing is remembered
+        done = programs.run("autosync", "--once", "-v", *options)
+        assert done.returncode == 0, done.stderr
+        sent.append({name for name in ("a", "large") if f"uploaded {name}" in done.stderr})
+
+    assert sent == [{"a", "large"}, set(), set()]
+
+
 def test_keys_outside_the_scope_are_never_touched(programs: Programs, bucket: Bucket, tree: Path) -> None:
     (tree / "a.txt").write_text("a")
     (tree / "b.bin").write_text("b")

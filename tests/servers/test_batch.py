@@ -29,9 +29,11 @@ from autosync.host import boot_id
 from autosync.keys import Source
 from autosync.ledger import GONE, UNKNOWN, Hint, Ledger, connect
 from autosync.mirror import Mirror, version_of
+from autosync.reading import SourceFile
 from autosync.tasks import transfer
 from autosync.tasks.batch import Batch
 from autosync.tasks.box import Known, UploadBox
+from autosync.tasks.sightings import Sightings
 from autosync.watcher import identity_of
 from lab.servers import wait_until
 
@@ -257,6 +259,46 @@ def test_a_file_that_is_being_written_is_not_sent_before_the_write_has_ended(ben
 
     assert STORE == {"a": b"under way"}
     assert bench.ledger.dirty() == 0
+
+
+@pytest.fixture(params=[-86_400.0, 0.0, 86_400.0], ids=["a clock behind", "the same clock", "a clock ahead"])
+def share(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Times of files come from another clock, and the kernel knows nothing of who writes."""
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() - request.param)
+    monkeypatch.setattr(SourceFile, "has_writer", lambda *_: None)
+
+
+@pytest.mark.usefixtures("share")
+def test_a_file_that_the_file_host_saw_rest_is_sent_at_the_first_try(bench: Workbench, tree: Path) -> None:
+    for name in "ab":
+        (tree / name).write_text(name)
+    bench.ledger.mark([(name, hint(tree / name)._replace(rested=True)) for name in "ab"])
+    (tree / "b").write_text("changed since")
+
+    bench.work(["a", "b"])
+
+    assert STORE == {"a": b"a"}
+
+
+@pytest.mark.usefixtures("share")
+def test_a_file_of_which_nobody_knows_whether_it_rests_is_sent_once_it_was_seen_unchanged(
+    bench: Workbench, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tree / "a").write_text("a")
+    bench.ledger.mark([("a", hint(tree / "a"))])
+    box, known = bench.box()
+    now = 0.0
+    known.sightings = Sightings(lambda: now)
+    for seconds, change in ((0.0, ""), (0.9, "changed"), (0.9, ""), (0.1, "")):
+        now += seconds
+        if change:
+            (tree / "a").write_text(change)
+        assert STORE == {}
+        bench.ledger.mark([("a", hint(tree / "a"))])  # it need not wait for its next try
+        bench.work(["a"], (box, known))
+
+    assert STORE == {"a": b"changed"}
 
 
 def test_a_file_that_stays_open_for_writing_is_sent_all_the_same(bench: Workbench, tree: Path) -> None:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from autosync import tree as tree_module
+from autosync.change import LOOK_EVERYWHERE
 from autosync.feed import Feed, Pace
-from autosync.files import Listing
+from autosync.files import File, Listing
 from autosync.glance import glance
 from autosync.keys import Keys, Source
-from autosync.ledger import Ledger, connect
+from autosync.ledger import Hint, Ledger, Marked, connect
 from autosync.look import Comparison
 from autosync.settle import Look, Pending, Settle
 from lab.comparing import Held, fill
@@ -219,6 +221,86 @@ def test_a_file_waits_for_its_done_marker(keep: Callable[..., Kept], tree: Path,
 
 
 # Looks
+
+@pytest.fixture(params=["a camera's clock is ahead", "the server's clock is ahead", "the server's clock is behind"])
+def stamp(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Gives a file the times that it has under a clock that is not this host's."""
+    real = time.time
+    ahead = {"a camera's": 0.0, "the server's": 86_400.0}[request.param.partition(" clock")[0]]
+    ahead = -ahead if "behind" in request.param else ahead
+    monkeypatch.setattr(time, "time", lambda: real() - ahead)
+
+    def stamp(file: Path) -> None:
+        moment = real() + (0.0 if ahead else 86_400.0)
+        os.utime(file, (moment, moment))
+
+    return stamp
+
+
+def test_a_file_is_sent_soon_whatever_its_times_say(
+    keep: Callable[..., Kept], tree: Path, tmp_path: Path, stamp: Callable[[Path], None]
+) -> None:
+    (tree / "found").write_text("x")
+    stamp(tree / "found")
+    (tmp_path / "card").mkdir()
+    (tmp_path / "card/film").write_text("x")
+    stamp(tmp_path / "card/film")
+    (tmp_path / "card").rename(tmp_path / "here")
+
+    kept = keep(until_idle=False)
+    kept.wait_for("found")
+    (tmp_path / "here").rename(tree / "moved")
+    kept.wait_for("moved/film")
+    shutil.copytree(tree / "moved", tree / "copied")
+    kept.wait_for("copied/film")
+
+    wait_until(kept.feed.is_idle, 20, "nothing is pending")
+
+
+def test_a_file_that_is_held_open_comes_to_rest_whatever_its_times_say(
+    keep: Callable[..., Kept], tree: Path, stamp: Callable[[Path], None]
+) -> None:
+    with (tree / "recording").open("w") as recording:
+        recording.write("x")
+        recording.flush()
+        stamp(tree / "recording")
+        (tree / "other").touch()
+        kept = keep(quiet=0.05, until_idle=False)
+        kept.wait_for("other")
+        assert kept.sent.keys["recording"] == 0
+    kept.wait_for("recording")
+
+
+def test_what_only_differs_by_its_times_keeps_its_etag_while_it_comes_to_rest(tree: Path, broker: str) -> None:
+    (tree / "f").write_text("x")
+    os.utime(tree / "f", (4e9, 4e9))
+    keys = Keys([Source(str(tree))], source_prefix=f"{tree}/")
+
+    class Holder(Empty):
+        def list(self, prefix: str = "") -> Listing:
+            (tree / "f").touch()  # so that it does not rest yet
+            return Listing([File("f", 1, 1e9, "etag")], already_sorted=True)
+
+    ledger = Ledger(connect(broker), "m")
+    marked: list[tuple[str, Hint]] = []
+
+    class Noting(Sent):
+        def mark(self, found: Sequence[tuple[str, Hint]], **more: object) -> Marked:
+            marked.extend(found)
+            return super().mark(found, **more)
+
+    settle = Settle(0.05)
+    feed = Feed("m", keys, Comparison(keys, Holder()), ledger, Noting(ledger, str), settle)  # type: ignore[arg-type]
+    feed.start()
+    with (tree / "f").open("a"):
+        settle.say([LOOK_EVERYWHERE])
+        wait_until(lambda: feed.last_look is not None, 20, "the look has ended")
+        assert marked == []
+    wait_until(lambda: marked, 20, "it rests")
+    feed.close()
+
+    assert [(key, hint.etag, hint.rested) for key, hint in marked] == [("f", "etag", True)]
+
 
 def test_a_look_leaves_a_file_alone_that_somebody_writes_to(keep: Callable[..., Kept], tree: Path) -> None:
     with (tree / "recording").open("w") as recording:

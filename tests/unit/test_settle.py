@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from autosync import settle as module
 from autosync.change import LOOK_EVERYWHERE, Change, Kind
 from autosync.settle import LOOK_DELAY, MOST_LOOKS, MOST_PATIENCE, Look, Pending, Settle
+from autosync.sight import Sight
 
 QUIET = 1.0
 NUMBERS = itertools.count()
@@ -204,6 +205,38 @@ def test_a_change_that_came_meanwhile_is_stronger_than_a_postponed_file(settle: 
 
     assert [(one.path, one.kind) for one in settle.take()] == [("/f", Kind.DELETED)]
     assert settle.is_idle()
+
+
+def test_a_file_that_a_look_found_comes_after_the_quiet_time_with_what_was_seen_of_it(settle: Settle, clock: Clock) -> None:
+    sight = Sight(1, 2, 3.0, clock.now)
+    settle.wait_for_rest("/f", sight, "etag")
+    early = taken(settle)
+    clock.now += QUIET
+    (first,) = settle.take()
+    settle.postpone(first, sight)
+    clock.now += QUIET
+
+    assert early == []
+    assert [(one.path, one.kind, one.sight, one.etag, one.since) for one in (first, *settle.take())] == [
+        ("/f", Kind.APPEARED, sight, "etag", 1000.0)
+    ] * 2
+
+
+def test_a_change_is_stronger_than_what_a_look_found(settle: Settle, clock: Clock) -> None:
+    settle.say([Change(Kind.SAVED, "/f")])
+    settle.wait_for_rest("/f", Sight(1, 2, 3.0, clock.now), "etag")
+
+    assert settle.take() == [Pending("/f", clock.now, clock.now, Kind.SAVED)]
+
+
+def test_too_many_files_that_a_look_found_become_a_look(settle: Settle, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_PENDING", 10)
+    for number in range(11):
+        settle.wait_for_rest(f"/f{number}", Sight(1, 2, 3.0, clock.now), "")
+
+    assert settle.take_look() == Look("")
+    clock.now += QUIET
+    assert taken(settle) == []
 
 
 def test_at_most_as_many_are_taken_as_asked_for_and_the_oldest_first(settle: Settle, clock: Clock) -> None:

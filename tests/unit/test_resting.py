@@ -1,0 +1,213 @@
+"""Whether a file rests: what is seen of it twice, and who writes to it. Its times may be a camera's, or another host's."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from autosync import glance as glance_module
+from autosync import resting as resting_module
+from autosync.change import Kind
+from autosync.glance import Glance, glance
+from autosync.keys import Source
+from autosync.reconciler import Difference
+from autosync.resting import QUIET_UNASKED, Resting
+from autosync.settle import Pending
+from autosync.sight import Sight
+from autosync.tasks import sightings as sightings_module
+from autosync.tasks.sightings import LONGEST_WRITE, Sightings
+from autosync.tree import Found, found_at
+
+QUIET = 1.0
+#: A camera's clock, and that of a server: ahead, and behind.
+TIMES = pytest.mark.parametrize("changed", [4e9, 1e9, 1.0], ids=["in the future", "long ago", "1970"])
+
+
+class Clock:
+    """Stands still unless it is wound."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("time.monotonic", clock)
+    return clock
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "film"
+    path.write_text("x")
+    return path
+
+
+def found(path: Path) -> Found:
+    seen = found_at(str(path), path.stat())
+    assert seen is not None
+    return seen
+
+
+# Files that a scan found
+
+def waiting(path: Path, clock: Clock) -> Resting:
+    resting = Resting(QUIET, clock)
+    resting.add(Difference("film", found(path)), found(path))
+    return resting
+
+
+@TIMES
+def test_a_file_rests_that_is_seen_unchanged_whatever_its_times_say(file: Path, clock: Clock, changed: float) -> None:
+    os.utime(file, (changed, changed))
+    resting = waiting(file, clock)
+    clock.now += QUIET / 2
+    assert (list(resting.due()), resting.seconds()) == ([], QUIET / 2)
+
+    clock.now += QUIET / 2
+
+    assert [(seen.difference.key, seen.rests) for seen in resting.due()] == [("film", True)]
+    assert (len(resting), resting.seconds()) == (0, 0.0)
+
+
+@TIMES
+@pytest.mark.parametrize("change", ["written", "touched", "renamed over", "gone"])
+def test_a_file_that_has_changed_does_not_rest(file: Path, clock: Clock, changed: float, change: str) -> None:
+    os.utime(file, (changed, changed))
+    resting = waiting(file, clock)
+    if change == "written":
+        file.write_text("y")
+        os.utime(file, (changed + 1, changed + 1))
+    elif change == "touched":
+        os.utime(file)
+    elif change == "renamed over":
+        other = file.with_name("other")
+        other.write_text("longer")
+        other.rename(file)
+    else:
+        file.unlink()
+    clock.now += QUIET
+
+    assert [seen.rests for seen in resting.due()] == [False]
+
+
+def test_a_file_that_somebody_has_open_for_writing_does_not_rest(file: Path, clock: Clock) -> None:
+    with file.open("a"):
+        os.utime(file, (1.0, 1.0))
+        resting = waiting(file, clock)
+        clock.now += 100 * QUIET
+
+        assert [(seen.rests, seen.sight.since) for seen in resting.due()] == [(False, 1000.0)]
+
+
+@pytest.mark.parametrize("why", ["a share", "another user's"])
+def test_where_the_kernel_does_not_say_who_writes_a_file_is_watched_for_longer(
+    file: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    opened: list[str] = []
+
+    def unknown(path: str) -> None:
+        opened.append(path)
+
+    monkeypatch.setattr(resting_module, "lies_on_share", lambda path: why == "a share")
+    monkeypatch.setattr(resting_module, "has_writer", unknown)
+    resting = waiting(file, clock)
+    clock.now += QUIET
+    assert list(resting.due()) == []
+    assert resting.seconds() == QUIET_UNASKED - QUIET
+
+    clock.now += QUIET_UNASKED - QUIET
+
+    assert [seen.rests for seen in resting.due()] == [True]
+    assert bool(opened) == (why != "a share"), "to open a file on a share is a request to its server"
+
+
+# Files of which the kernel told
+
+def seen_at(path: Path, kind: Kind, sight: Sight | None = None) -> Glance:
+    one = Pending(str(path), 0.0, 0.0, kind, sight=sight)
+    return glance(one, Source(str(path.parent)), quiet=QUIET, follow=True)
+
+
+@TIMES
+def test_a_file_that_appeared_rests_once_it_was_seen_unchanged(file: Path, clock: Clock, changed: float) -> None:
+    os.utime(file, (changed, changed))
+    first = seen_at(file, Kind.APPEARED)
+    clock.now += QUIET
+    second = seen_at(file, Kind.APPEARED, first.sight)
+    os.utime(file, (changed + 1, changed + 1))
+    third = seen_at(file, Kind.APPEARED, second.sight)
+    clock.now += QUIET / 2
+    fourth = seen_at(file, Kind.APPEARED, third.sight)
+    clock.now += QUIET / 2
+    fifth = seen_at(file, Kind.APPEARED, fourth.sight)
+
+    assert [one.rests for one in (first, second, third, fourth, fifth)] == [False, True, False, False, True]
+
+
+@TIMES
+def test_a_file_that_is_held_open_is_waited_for_until_its_writer_is_idle(file: Path, clock: Clock, changed: float) -> None:
+    with file.open("a"):
+        os.utime(file, (changed, changed))
+        first = seen_at(file, Kind.APPEARED)
+        clock.now += 9.9
+        second = seen_at(file, Kind.APPEARED, first.sight)
+        clock.now += 0.1
+        third = seen_at(file, Kind.APPEARED, second.sight)
+
+    assert [(one.rests, one.is_idle) for one in (first, second, third)] == [(False, False), (False, False), (False, True)]
+
+
+@pytest.mark.parametrize("kind", [Kind.SAVED, Kind.DELETED])
+def test_a_file_that_was_closed_rests_at_once(file: Path, clock: Clock, kind: Kind) -> None:
+    os.utime(file, (4e9, 4e9))
+
+    assert seen_at(file, kind).rests
+
+
+@pytest.mark.parametrize("unknown", [False, True])
+def test_a_file_that_was_made_complete_rests_at_once_where_the_kernel_knows_that_nobody_writes(
+    file: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, unknown: bool
+) -> None:
+    if unknown:
+        monkeypatch.setattr(glance_module, "has_writer", lambda path: None)
+
+    first = seen_at(file, Kind.CREATED)
+    clock.now += QUIET_UNASKED
+    second = seen_at(file, Kind.CREATED, first.sight)
+
+    assert (first.rests, second.rests) == (not unknown, True)
+
+
+# On an upload box
+
+def test_a_worker_knows_that_a_file_rests_once_it_has_seen_it_unchanged_for_as_long_as_a_write_takes(clock: Clock) -> None:
+    sightings = Sightings(clock)
+    one, other = (1, 2, 3, 4), (1, 2, 3, 5)
+    answers = [sightings.has_rested("film", one)]
+    clock.now += LONGEST_WRITE / 2
+    answers.append(sightings.has_rested("film", one))
+    clock.now += LONGEST_WRITE / 2
+    answers += [sightings.has_rested("film", other), sightings.has_rested("another", one)]
+    clock.now += LONGEST_WRITE
+    answers.append(sightings.has_rested("film", other))
+
+    assert answers == [False, False, False, False, True]
+    assert not sightings.has_rested("film", other), "what was answered is forgotten"
+
+
+def test_a_worker_remembers_a_bounded_number_of_files(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sightings_module, "_MOST", 2)
+    sightings = Sightings(clock)
+    for key in "abc":
+        sightings.has_rested(key, (1, 2, 3, 4))
+    clock.now += LONGEST_WRITE
+
+    assert [sightings.has_rested(key, (1, 2, 3, 4)) for key in "cba"] == [True, True, False]
+
