@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autosync.actors._responses import BODY_BYTES, ResponseError
 from autosync.actors.s3.headers import Said
 from autosync.actors.s3.objects import Objects
 from autosync.actors.s3.wire import Answer, Wire
@@ -212,7 +213,7 @@ def test_a_part_is_sent_to_a_url_that_is_signed_as_boto3_signs_it(key: str, uplo
 
     first, *rows = wire.heads[0].decode().removesuffix("\r\n\r\n").split("\r\n")
     fields = dict(row.split(":", 1) for row in rows)
-    assert fields.keys() == {"host", "content-length", "user-agent"}
+    assert fields.keys() == {"host", "content-length", "accept-encoding", "user-agent"}
     path, _, query = first.split(" ")[1].partition("?")
     asked = dict(parse_qsl(query))
     assert (asked["partNumber"], asked["uploadId"]) == ("3", upload)
@@ -300,6 +301,35 @@ def test_any_answer_is_understood(
     server, wire = serve(script)
     assert [put(wire)[:2], put(wire)[:2]] == [(status, text)] * 2
     assert server.connections == (1 if stays else 2)
+
+
+def test_what_an_error_says_is_cut_and_the_rest_is_not_waited_for(serve: Callable[..., tuple[Server, Wire]]) -> None:
+    """Behind what was read of the first answer a second one on the same connection would begin in its middle."""
+    text = b"<Code>SlowDown</Code>" + b" " * 4 * BODY_BYTES
+    _, wire = serve(always(b"HTTP/1.1 503 Slow\r\nContent-Length: %d\r\n\r\n" % len(text) + text))
+
+    assert [put(wire)[:2], put(wire)[:2]] == [(503, text[:BODY_BYTES].decode())] * 2
+
+
+@pytest.mark.parametrize("status", [b"200 OK", b"500 Oops"])
+def test_an_answer_that_is_broken_off_is_none(serve: Callable[..., tuple[Server, Wire]], status: bytes) -> None:
+    def script(line: socket.socket, _: int) -> None:
+        request(line)
+        line.sendall(b"HTTP/1.1 " + status + b"\r\nContent-Length: 30\r\n\r\n<DeleteResult></DeleteResult")
+
+    _, wire = serve(script)
+    with pytest.raises(http.client.IncompleteRead):
+        put(wire)
+
+
+def test_of_an_answer_as_much_is_read_as_it_may_have(serve: Callable[..., tuple[Server, Wire]]) -> None:
+    _, wire = serve(always(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n0123456789"))
+    ask = b"GET /a HTTP/1.1\r\ncontent-length:0\r\n\r\n"
+
+    assert wire.answer(wire.send(ask), 10).text == "0123456789"
+    with pytest.raises(ResponseError, match="is longer than"):
+        wire.answer(wire.send(ask), 9)
+    assert wire.answer(wire.send(ask), 10).text == "0123456789"
 
 
 def test_a_request_that_a_kept_connection_swallows_is_sent_again(serve: Callable[..., tuple[Server, Wire]]) -> None:
@@ -422,6 +452,16 @@ def test_of_many_deletes_those_that_failed_are_told(serve: Callable[..., tuple[S
     assert asked[0].startswith(b"POST /bucket?delete= HTTP/1.1\r\n")
     assert b"\r\ncontent-md5:" in asked[0]
     assert b"<Key>a&amp;&lt;b</Key>" in asked[0]
+
+
+def test_of_a_thousand_deletes_of_the_longest_keys_all_may_fail(serve: Callable[..., tuple[Server, Wire]]) -> None:
+    keys = [f"{number:04}".ljust(1024, "&") for number in range(1000)]
+    rows = "".join(f"<Error><Key>{key.replace('&', '&amp;')}</Key><Code>InternalError</Code></Error>" for key in keys)
+    said = f"<DeleteResult>{rows}</DeleteResult>".encode()
+    assert len(said) > BODY_BYTES
+    _, wire = serve(always(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(said) + said))
+
+    assert objects_on(wire).delete_many(keys).keys() == {*keys}
 
 
 def test_an_answer_that_is_none_is_no_success(serve: Callable[..., tuple[Server, Wire]]) -> None:

@@ -22,6 +22,7 @@ from ...reading import SourceFile
 from .._clock import seconds_ahead
 from .._content import type_of
 from .._memory import Memory
+from .._responses import AS_IT_IS
 from .answers import Unidentified, translated
 from .keys import keeps
 
@@ -185,7 +186,9 @@ class ObstoreActor(Actor):
         before = time.time()
         try:
             # Signed with nothing, so that what ~/.netrc has for the server is not sent.
-            answer = requests.head(about, timeout=_CONNECT.total_seconds(), allow_redirects=False, auth=lambda request: request)
+            answer = requests.head(
+                about, timeout=_CONNECT.total_seconds(), allow_redirects=False, auth=lambda request: request, headers=AS_IT_IS
+            )
         except requests.RequestException as error:
             raise TargetError(f"{about} cannot be reached ({type(error).__name__})") from None
         return seconds_ahead(answer.headers.get("Date", ""), before, time.time())
@@ -200,7 +203,8 @@ class ObstoreActor(Actor):
         """obstore's, which asks again so many times. Made when it is first needed: in a fork of its process it never answers."""
         with self._lock:
             if retries not in self._stores:
-                options = {"timeout": _REQUEST, "connect_timeout": _CONNECT, "allow_http": self.base_url.startswith("http://")}
+                allow_http = self.base_url.startswith("http://")
+                options = {"timeout": _REQUEST, "connect_timeout": _CONNECT, "allow_http": allow_http, "default_headers": AS_IT_IS}
                 self._stores[retries] = self._open(client_options=options, retry_config={"max_retries": retries})
             return self._stores[retries]
 

@@ -44,6 +44,8 @@ _REASON = re.compile(r'\b(?:message|error): "([^"]*)"')
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _URL = re.compile(r"\b(https?://[^\s?#\"]*)[?#]\S*")
 _FOREIGN = re.compile(r'path: "((?:[^"\\]|\\.)*)"|[Pp]ath "((?:[^"\\]|\\.)*)"')
+#: So much of what a server says is shown.
+_SHOWN = 300
 #: No other try makes these right. The codes: learn.microsoft.com, Blob service error codes; cloud.google.com, XML API error codes.
 _WRONG_CODES = {
     "BlobImmutableDueToPolicy", "EntityTooLarge", "InvalidBlobType", "InvalidResourceName", "InvalidUri", "KeyTooLongError",
@@ -132,11 +134,11 @@ def _told(status: str, code: str, said: str, inside: str) -> str:
     """The same in few words."""
     message = _MESSAGE.search(said) or _TOKEN_ERROR.search(said)
     if status:
-        return ": ".join(filter(None, (f"{status} {code}".strip(), message[1].strip() if message else "")))
+        return ": ".join(filter(None, (f"{status} {code}".strip(), message[1].strip()[:_SHOWN] if message else "")))
     reason = _REASON.search(inside)
     if "kind: Timeout" in inside:
         return "it did not answer in time"
     if "kind: Connect" in inside:
         return f"it cannot be reached ({reason[1]})" if reason else "it cannot be reached"
     first = _QUOTED.sub('"..."', _URL.sub(r"\1", " ".join(said.split())))
-    return first.removeprefix("Generic MicrosoftAzure error: ").removeprefix("Generic GCS error: ")[:300]
+    return first.removeprefix("Generic MicrosoftAzure error: ").removeprefix("Generic GCS error: ")[:_SHOWN]

@@ -162,7 +162,7 @@ class HttpActor(Actor):
         try:
             session = self._idle.pop()
         except IndexError:
-            session = new_session(1)
+            session = new_session(1, has_pages=True)
             session.auth = self._signed
         try:
             yield session

@@ -25,6 +25,7 @@ from botocore.utils import get_environ_proxies
 
 from ...errors import TargetRefused
 from .._clock import seconds_ahead
+from .._responses import BODY_BYTES, PAGE_BYTES, BoundedBody, ResponseError, encoding_of
 from .access import Access
 from .parts import Begun
 from .wire import CONNECT_SECONDS, READ_SECONDS
@@ -56,6 +57,38 @@ class _PlainFiles(botocore.loaders.JSONFileLoader):  # type: ignore[misc]
             return None
         with open_method(full_path, "rb") as file:
             return json.loads(file.read())
+
+
+class _BoundedSession:
+    """Sends what botocore asks for, and reads the responses, which botocore itself would read to their ends.
+
+    Args:
+        session: botocore's, for HTTP.
+    """
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    def send(self, request: Any) -> Any:
+        """A response that has been read, up to its bound."""
+        request.stream_output = True  # so that nothing of it has been read yet
+        response = self._session.send(request)
+        is_error = not 200 <= response.status_code < 300
+        is_large = request.method == "GET" or "delete" in urlsplit(request.url).query  # a page, or a report on many keys
+        most = PAGE_BYTES if is_large and not is_error else BODY_BYTES
+        encoding = encoding_of(response.headers.get("Content-Encoding"))
+        response.raw = BoundedBody(response.raw, most, is_error=is_error, encoding=encoding)
+        try:
+            _ = response.content
+        except ResponseError:
+            raise
+        except Exception as error:  # botocore does the same with all that urllib3 may raise
+            raise botocore.exceptions.HTTPClientError(error=error) from error
+        return response
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._session.close()
 
 
 @cache
@@ -98,16 +131,25 @@ def client(of: boto3.Session, bucket: str, endpoint_url: str | None) -> Any:
         with _one_at_a_time:  # sessions are not made for threads
             made = of.client("s3", endpoint_url=endpoint_url, config=config)
             if endpoint_url is None:
+                _bound(made)
                 made = _in_its_region(of, made, bucket, config)
                 region = made.meta.region_name
                 if made.meta.endpoint_url == f"https://s3.{region}.amazonaws.com":
                     # For its URLs boto3 would take Amazon's global endpoint, which does not lead to younger regions, nor at once to new
                     # buckets in others; it takes the region's own if it is told how the bucket is addressed.
                     made = of.client("s3", region_name=region, config=config.merge(Config(s3={"addressing_style": "virtual"})))
+        _bound(made)
         made.meta.events.register("before-sign.s3.DeleteObjects", _add_md5)
         return made
     except (ValueError, botocore.exceptions.BotoCoreError) as error:
         raise TargetRefused(f"S3 cannot be set up: {error}", "check --endpoint-url, --region and the AWS configuration") from error
+
+
+def _bound(made: Any) -> None:
+    """Bound what a client reads of responses. botocore has no public way to replace its HTTP session."""
+    endpoint = made._endpoint
+    if not isinstance(endpoint.http_session, _BoundedSession):
+        endpoint.http_session = _BoundedSession(endpoint.http_session)
 
 
 def access(of: boto3.Session, by: Any, bucket: str) -> Access:

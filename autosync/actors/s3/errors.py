@@ -30,6 +30,8 @@ _WRONG = {
     "InvalidStorageClass",
     "AccessControlListNotSupported",
 }
+#: So much of what a server says is shown.
+_SHOWN = 300
 _SLOW = {"SlowDown", "503", "429", "TooManyRequests", "RequestLimitExceeded", "Throttling"}
 
 
@@ -89,6 +91,7 @@ def _meaning(error: BaseException, about: str, where: str) -> TargetError | None
 
 def answered(about: str, code: str, message: str, where: str = "S3") -> TargetError:
     """What an error code of S3's, or an HTTP status, means."""
+    code, message = code[:_SHOWN], " ".join(message.split())[:_SHOWN]
     if code == "NoSuchBucket":
         return TargetRefused(f"{about} at {where}: there is no such bucket", "create it, or correct --target-container")
     if code in _REFUSED:

@@ -21,6 +21,7 @@ from zlib import crc32
 
 from ...errors import TargetError
 from .._clock import seconds_ahead
+from .._responses import PAGE_BYTES
 from .errors import NothingSent, answered, no_credentials, translated
 from .headers import Said
 from .wire import Answer, Paced, Sent, Wire
@@ -34,6 +35,8 @@ _OK, _NOT_FOUND = range(200, 300), 404
 _DELETE = "delete="
 #: For how long a signed URL may be used, in seconds: as long as a part may take.
 _URL_SECONDS = 3600
+#: What every request says besides.
+_OURSELVES = "accept-encoding:identity\r\nuser-agent:autosync\r\n"
 #: What is always asked of a listing; names in the order in which they are signed.
 _LISTING = {"encoding-type": "url", "list-type": "2"}
 
@@ -113,7 +116,7 @@ class Objects:
         content = f'<Delete xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Quiet>true</Quiet>{rows}</Delete>'.encode()
         with translated(keys[0], self._where):
             head = self.head("POST", "", content, "application/xml", time.time(), query=_DELETE)
-            answer = self._wire.answer(self._wire.send(head, content))
+            answer = self._wire.answer(self._wire.send(head, content), PAGE_BYTES)
         self.insist(keys[0], answer)
         if "DeleteResult" not in answer.text:
             raise self.error(keys[0], answer)
@@ -149,7 +152,7 @@ class Objects:
             TargetError: the server gives none.
             OSError, http.client.HTTPException: it does not answer.
         """
-        answer = self._wire.answer(sent)
+        answer = self._wire.answer(sent, PAGE_BYTES)
         self.insist(about, answer)
         return answer.text
 
@@ -194,7 +197,7 @@ class Objects:
         """
         with translated(key, self._where):
             path = self._signed_path("PUT", key, query, time.time())
-            head = f"PUT {path} HTTP/1.1\r\nhost:{self._host}\r\ncontent-length:{size}\r\nuser-agent:autosync\r\n\r\n"
+            head = f"PUT {path} HTTP/1.1\r\nhost:{self._host}\r\ncontent-length:{size}\r\n{_OURSELVES}\r\n"
             return self._wire.stream(head.encode(), content)
 
     def ask_the_time(self, about: str) -> tuple[float, float]:
@@ -211,7 +214,8 @@ class Objects:
         """
         with translated(about, self._where):
             before = time.time()
-            answer = self._wire.answer(self._wire.send(self.head("GET", "", b"", "", before, query="list-type=2&max-keys=1")))
+            sent = self._wire.send(self.head("GET", "", b"", "", before, query="list-type=2&max-keys=1"))
+            answer = self._wire.answer(sent, PAGE_BYTES)  # a server may take no notice of the number
             after = time.time()
         self.insist(about, answer)
         return after - before, seconds_ahead(answer.date, before, after)
@@ -279,7 +283,7 @@ class Objects:
         if query == _DELETE:  # many servers insist on this checksum, which Amazon once asked for, and others on the newer one
             lines += f"content-md5:{base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode()}\r\n"
         return (
-            f"{method} {path}{query and '?'}{query} HTTP/1.1\r\n{lines}content-length:{len(content)}\r\nuser-agent:autosync\r\n"
+            f"{method} {path}{query and '?'}{query} HTTP/1.1\r\n{lines}content-length:{len(content)}\r\n{_OURSELVES}"
             f"authorization:AWS4-HMAC-SHA256 Credential={who.access_key}/{scope}, SignedHeaders={names}, Signature={signature}\r\n\r\n"
         ).encode()
 

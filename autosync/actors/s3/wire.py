@@ -23,6 +23,8 @@ from types import TracebackType
 from typing import Any, BinaryIO, NamedTuple, cast
 from urllib.parse import urlsplit
 
+from .._responses import BODY_BYTES, BODY_SECONDS, compressed, encoding_of, too_long, too_slow
+
 #: Content that does not fit in memory is read, and given to the socket, in so many bytes; 16 KiB, as others do, cost three times the CPU.
 BLOCK = 256 << 10
 #: How long a connection, and each part of an answer, is waited for, in seconds.
@@ -116,10 +118,10 @@ class Wire:
                 data = line.recv(_READ_AT_ONCE)  # a server may refuse before it has all, and say why
                 if not data:
                     raise
-                answer, _ = _read(line, data)
+                answer, _ = _read(line, data, BODY_BYTES)
                 line.close()
                 return answer
-        return self._heard(Sent(line, head, b"", False, time.monotonic()), plain=False)
+        return self._heard(Sent(line, head, b"", False, time.monotonic()), BODY_BYTES, plain=False)
 
     def send(self, head: bytes, content: bytes = b"", paced: Paced | None = None) -> Sent:
         """Send one request. Others may be sent before its answer is asked for; each has a connection of its own.
@@ -137,19 +139,19 @@ class Wire:
                 return Sent(_sent(kept, head, content, paced), head, content, True, time.monotonic())
         return Sent(_sent(self.connect(), head, content, paced), head, content, False, time.monotonic())
 
-    def answer(self, sent: Sent) -> Answer:
-        """The answer to a request. One that a kept connection swallowed is sent again on another, so it must do no harm twice. Bytes that
-        are no text (UTF-8) become surrogates, as in names of files.
+    def answer(self, sent: Sent, most: int = BODY_BYTES) -> Answer:
+        """The answer to a request, of which so many bytes are read. One that a kept connection swallowed is sent again on another, so it
+        must do no harm twice. Bytes that are no text (UTF-8) become surrogates, as in names of files.
 
         Raises:
-            OSError: the server could not be reached, or the connection broke.
+            OSError: the server could not be reached, or the connection broke, or the answer is not read to its end (`ResponseError`).
             http.client.HTTPException: the answer is none.
         """
         while sent.is_kept:
             with suppress(*_CLOSED_MEANWHILE):
-                return self._heard(sent)
+                return self._heard(sent, most)
             sent = self.send(sent.head, sent.content)
-        return self._heard(sent)
+        return self._heard(sent, most)
 
     def close(self) -> None:
         """Close the connections that are not in use."""
@@ -200,7 +202,7 @@ class Wire:
             raise
         return line
 
-    def _heard(self, sent: Sent, *, plain: bool = True) -> Answer:
+    def _heard(self, sent: Sent, most: int, *, plain: bool = True) -> Answer:
         """The answer on this connection; `plain`: its head is of no interest."""
         line, late = sent.line, time.monotonic() - sent.when
         with _closed_on_error(line):
@@ -209,7 +211,7 @@ class Wire:
             data = line.recv(_READ_AT_ONCE)
             if not data:
                 raise http.client.RemoteDisconnected("the server closed the connection without an answer")
-            answer, stays = (_plain(data) if plain else None) or _read(line, data)
+            answer, stays = (_plain(data) if plain else None) or _read(line, data, most)
         if stays and late <= _SOON:
             self._idle.append((time.monotonic(), line))
         else:
@@ -268,13 +270,25 @@ def _plain(data: bytes) -> tuple[Answer, bool] | None:
     return (Answer(status, ""), True) if status == http.client.NO_CONTENT or _EMPTY.search(head) else None
 
 
-def _read(line: socket.socket, data: bytes) -> tuple[Answer, bool]:
-    """What any answer says, and whether the connection stays."""
+def _read(line: socket.socket, data: bytes, most: int) -> tuple[Answer, bool]:
+    """What any answer says, and whether the connection stays. What an error says is cut behind so many bytes (see `_responses`)."""
     answer = http.client.HTTPResponse(cast(socket.socket, _Begun(line, data)))
     try:
         answer.begin()
-        text = answer.read().decode("utf-8", "surrogateescape")
-        return Answer(answer.status, text, answer.headers.get("Date", ""), answer.headers.get("ETag", "")), not answer.will_close
+        is_error = not http.client.OK <= answer.status < http.client.MULTIPLE_CHOICES
+        most = min(most, BODY_BYTES) if is_error else most
+        content = answer.read(most + 1)
+        is_whole = len(content) <= most
+        encoding = encoding_of(answer.headers.get("Content-Encoding")) if content else ""
+        if encoding and not is_error:
+            raise compressed(encoding)
+        if not is_whole and not is_error:
+            raise too_long(most)
+        if is_whole and answer.length:  # read with a number of bytes, http.client does not mind that some are missing
+            raise http.client.IncompleteRead(content, answer.length)
+        text = "" if encoding else content[:most].decode("utf-8", "surrogateescape")
+        stays = is_whole and not answer.will_close
+        return Answer(answer.status, text, answer.headers.get("Date", ""), answer.headers.get("ETag", "")), stays
     finally:
         answer.close()
 
@@ -285,6 +299,7 @@ class _Begun(io.RawIOBase):
     def __init__(self, line: socket.socket, data: bytes) -> None:
         self._line = line
         self._data = data
+        self._until = time.monotonic() + BODY_SECONDS
 
     def makefile(self, mode: str) -> io.BufferedReader:
         return io.BufferedReader(self, _READ_MORE)
@@ -294,6 +309,8 @@ class _Begun(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         data = self._data[: len(buffer)] or self._line.recv(len(buffer))
+        if time.monotonic() > self._until:
+            raise too_slow()
         self._data = self._data[len(data) :]
         buffer[: len(data)] = data
         return len(data)

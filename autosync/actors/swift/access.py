@@ -205,7 +205,7 @@ class Access:
         # It writes a part of each token into its log otherwise.
         swiftclient.client.logger_settings["reveal_sensitive_prefix"] = 0
         made = swiftclient.client.http_connection(self._url, timeout=_TIMEOUT)
-        made[1].request_session = session(1)
+        made[1].request_session = session(1, has_pages=True, stored="multipart-manifest=get")
         # Redirected, a DELETE would become a GET, and the token would go to whoever is named.
         made[1].requests_args["allow_redirects"] = False
         return (made[0], made[1])

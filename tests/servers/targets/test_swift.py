@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import logging
 import os
 import time
@@ -499,6 +500,21 @@ def test_what_was_begun_by_a_killed_process_is_abandoned_and_what_is_complete_is
     assert {name.split("/")[2] for name in segments_of()} == {live}, "it was complete, and what it had replaced was left"
     assert swift.read(container, "a").content == bytes(2 * MIB)
     actor.abandon("never", dead)
+
+
+def test_a_large_object_whose_content_is_compressed_is_no_obstacle(
+    actor: Actor, swift: Swift, container: str, content: Content, segments_of: Callable[[], list[str]]
+) -> None:
+    """Somebody else's: its manifest comes with the Content-Encoding of its content."""
+    actor.upload(content.file("a", bytes(2 * MIB)))
+    (token,) = {name.split("/")[2] for name in segments_of()}
+    there = [{"path": f"/{container}_segments/{name}"} for name in segments_of()]
+    swift.ask("PUT", f"{container}/a?multipart-manifest=put", json.dumps(there).encode(), Content_Encoding="gzip")
+
+    actor.abandon("a", token)
+    assert len(segments_of()) == 2
+    actor.abandon("a", "1-2-0123456789abcdef")
+    assert len(segments_of()) == 2
 
 
 def test_a_torn_or_stopped_large_upload_leaves_no_segments(

@@ -1,0 +1,227 @@
+"""Servers whose responses have no end, become a thousand times as large, or take for ever: no actor reads more of them than its bound.
+
+What obstore reads is its own business (docs/targets/azure.md says so), but it is asked for content as it is, and decodes none.
+"""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from autosync.actor import Actor, listing_of
+from autosync.actors import load
+from autosync.errors import SlowDown, TargetError, TargetRefused
+from autosync.files import File
+from autosync.testing import Content
+from lab.azurite import ACCOUNT_KEY
+from lab.endless import Endless
+from lab.gcs import Gcs
+from lab.servers import wait_until
+
+#: Beside what is read, what the two kernels' buffers take.
+_BUFFERS = 12 << 20
+_BODY, _PAGE = (1 << 20) + _BUFFERS, (64 << 20) + _BUFFERS
+READING = ["s3", "s3 by boto3", "http", "swift"]
+ENDLESS = ["chunked", "long", "until closed"]
+
+
+@pytest.fixture
+def endless() -> Iterator[Callable[[int, str], Endless]]:
+    """Starts servers: give a status and a shape."""
+    servers: list[Endless] = []
+
+    def start(status: int, shape: str) -> Endless:
+        servers.append(Endless(status, shape))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture
+def actor_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[str, Endless], Actor]]:
+    """Makes actors: give the name and the server."""
+    made: list[Actor] = []
+    for name, value in {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "s", "AWS_DEFAULT_REGION": "us-east-1"}.items():
+        monkeypatch.setenv(name, value)
+
+    def make(name: str, server: Endless) -> Actor:
+        settings = {
+            "s3": {"target_container": "bucket", "endpoint_url": server.url},
+            "s3 by boto3": {"target_container": "bucket", "endpoint_url": "http://s3.example.org"},
+            "http": {"url": f"{server.url}/api", "secret": "secret"},
+            "swift": {"target_container": "container", "auth_url": f"{server.url}/auth/v1.0", "user": "a:b", "password": "p"},
+            "azure": {"target_container": "container", "endpoint_url": server.url, "account": "a", "account_key": ACCOUNT_KEY},
+            "gcs": {"target_container": "bucket", "endpoint_url": server.url, "service_account": str(Gcs(tmp_path).service_account)},
+        }[name]
+        if name == "s3 by boto3":  # through a proxy, which is this server
+            monkeypatch.setenv("http_proxy", server.url)
+            monkeypatch.setenv("no_proxy", "")
+        made.append(load(name.partition(" ")[0])(**settings))
+        return made[-1]
+
+    yield make
+    for actor in made:
+        actor.close()
+
+
+def read_of(server: Endless) -> int:
+    """The most that was sent of one body, once nothing is sent any more; none was read to its end."""
+    wait_until(server.is_quiet, 60, "the server to see that nobody reads")
+    assert server.sent, "it was asked"
+    assert not server.ended
+    return max(server.sent)
+
+
+def line_of(caught: pytest.ExceptionInfo[TargetError]) -> str:
+    """The error, which is one line."""
+    said = str(caught.value)
+    assert "\n" not in said
+    assert len(said) < 500
+    return said
+
+
+@pytest.mark.parametrize("shape", ENDLESS)
+@pytest.mark.parametrize("name", READING)
+def test_of_a_listing_no_more_than_64_MiB_are_read(  # noqa: N802
+    name: str, shape: str, endless: Callable[[int, str], Endless], actor_for: Callable[[str, Endless], Actor]
+) -> None:
+    server = endless(200, shape)
+
+    with pytest.raises(TargetError) as caught:
+        list(listing_of(actor_for(name, server), ""))
+
+    assert "the response is longer than 64 MiB" in line_of(caught)
+    assert (64 << 20) <= read_of(server) < _PAGE
+
+
+@pytest.mark.parametrize("shape", ENDLESS)
+@pytest.mark.parametrize("name", READING)
+def test_of_the_response_to_an_upload_no_more_than_1_MiB_is_read(  # noqa: N802
+    name: str, shape: str, endless: Callable[[int, str], Endless], actor_for: Callable[[str, Endless], Actor], content: Content
+) -> None:
+    server = endless(200, shape)
+
+    with pytest.raises(TargetError) as caught:
+        actor_for(name, server).upload(content.file("a", b"x"))
+
+    assert "the response is longer than 1 MiB" in line_of(caught)
+    assert "PUT" in server.asked
+    assert read_of(server) < _BODY
+
+
+@pytest.mark.parametrize("shape", ENDLESS)
+@pytest.mark.parametrize(("status", "kind"), [(403, TargetRefused), (503, SlowDown), (500, TargetError)])
+@pytest.mark.parametrize("name", READING)
+def test_an_error_without_an_end_is_told_by_its_status(
+    name: str, status: int, kind: type[TargetError], shape: str, endless: Callable[[int, str], Endless],
+    actor_for: Callable[[str, Endless], Actor], content: Content,
+) -> None:  # fmt: skip
+    server = endless(status, shape)
+    actor = actor_for(name, server)
+
+    for ask in (
+        lambda: actor.upload(content.file("a", b"x")),
+        lambda: actor.delete(File("a")),
+        lambda: list(listing_of(actor, "")),
+        actor.check,
+    ):
+        with pytest.raises(TargetError) as caught:
+            ask()
+        assert type(caught.value) is kind, line_of(caught)
+        line_of(caught)
+
+    assert read_of(server) < _BODY
+
+
+@pytest.mark.parametrize("name", [*READING, "azure", "gcs"])
+def test_nothing_is_asked_for_compressed_and_what_comes_so_is_not_decoded(
+    name: str, endless: Callable[[int, str], Endless], actor_for: Callable[[str, Endless], Actor]
+) -> None:
+    server = endless(200, "gzip")
+    actor = actor_for(name, server)
+
+    tracemalloc.start()
+    try:
+        with pytest.raises(TargetError) as caught:
+            list(listing_of(actor, ""))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    line_of(caught)
+    if name in READING:
+        assert "the response is compressed (gzip)" in line_of(caught)
+    assert peak < 32 << 20
+    assert server.asked
+    assert server.accepted == {"identity"}
+
+
+@pytest.mark.parametrize("name", READING)
+def test_an_error_that_is_compressed_is_told_by_its_status(
+    name: str, endless: Callable[[int, str], Endless], actor_for: Callable[[str, Endless], Actor], content: Content
+) -> None:
+    server = endless(403, "gzip")
+    actor = actor_for(name, server)
+
+    tracemalloc.start()
+    try:
+        with pytest.raises(TargetRefused):
+            list(listing_of(actor, ""))
+        with pytest.raises(TargetRefused):
+            actor.upload(content.file("a", b"x"))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 32 << 20
+    assert server.asked
+
+
+@pytest.mark.parametrize("name", READING)
+def test_a_response_that_never_comes_to_its_end_is_given_up(
+    name: str, endless: Callable[[int, str], Endless], actor_for: Callable[[str, Endless], Actor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("_responses", "s3.wire"):
+        monkeypatch.setattr(f"autosync.actors.{module}.BODY_SECONDS", 0.2)
+    server = endless(200, "slow")
+
+    with pytest.raises(TargetError, match="does not come to its end"):
+        list(listing_of(actor_for(name, server), ""))
+
+    assert read_of(server) > 1
+
+
+@pytest.mark.parametrize("shape", ENDLESS)
+@pytest.mark.parametrize("version", ["1", "2", "3"])
+def test_an_identity_service_is_not_read_to_its_end(version: str, shape: str, endless: Callable[[int, str], Endless]) -> None:
+    server = endless(200, shape)
+    settings = {"auth_url": f"{server.url}/identity", "auth_version": version, "user": "a:b", "password": "p", "project": "p"}
+    actor = load("swift")(target_container="container", **settings)
+
+    with pytest.raises(TargetError) as caught:
+        actor.check()
+
+    assert "the response is longer than 1 MiB" in line_of(caught)
+    assert read_of(server) < _BODY
+    assert server.accepted == {"identity"}
+
+
+@pytest.mark.parametrize("shape", ["chunked", "long"])
+@pytest.mark.parametrize("name", READING)
+def test_a_listing_that_is_broken_off_is_an_error(
+    name: str, shape: str, endless: Callable[[int, str], Endless], actor_for: Callable[[str, Endless], Actor],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("lab.endless._GIVES_UP", 1 << 18)
+    server = endless(200, shape)
+
+    with pytest.raises(TargetError) as caught:
+        list(listing_of(actor_for(name, server), ""))
+
+    line_of(caught)
+    assert server.ended, "it was sent as far as it goes"
