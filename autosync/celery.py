@@ -20,7 +20,7 @@ from celery.exceptions import CPendingDeprecationWarning
 from celery.loaders.base import BaseLoader
 from kombu.entity import Exchange, Queue
 
-from . import transport
+from . import search_path, transport
 from .errors import ConfigurationError
 from .logs import configure, keep_secrets
 from .mirror import DEFAULT_QUEUE
@@ -85,6 +85,9 @@ class App(Celery):
 class Loader(BaseLoader):
     """Reads the settings when they are first needed. This, with the command line, is where the environment is read."""
 
+    #: Whether modules may lie in the current directory.
+    searches_here = True
+
     def read_configuration(self, fail_silently: bool = True) -> dict[str, Any]:
         """The environment over the operator's file over the package's defaults.
 
@@ -92,13 +95,16 @@ class Loader(BaseLoader):
             SystemExit: with one line that says what is wrong with the file.
         """
         name = os.environ.get("CELERY_CONFIG_MODULE", _CONFIG)
-        if os.getcwd() not in sys.path:
-            sys.path.append(os.getcwd())  # here stands celeryconfig.py, and maybe an actor of the user's own
-        settings = {**DEFAULTS, **_from_module(name), **_from_environment()}
+        from_environment = _from_environment()
+        if self.searches_here:
+            _search_current_directory(from_environment.get("autosync_sources", ()))
+        settings = {**DEFAULTS, **_from_module(name), **from_environment}
         settings["autosync_secrets"] = Secrets({**_named(settings["autosync_secrets"]), **options_in_environment()})
         problem = _problem(settings)
         if problem:
             _give_up(f"{name}: {problem}")
+        if self.searches_here:
+            _refuse_to_run_uploads(settings["autosync_sources"])
         try:
             settings |= _verified(os.environ.get("CELERY_BROKER_URL") or settings["broker_url"])
         except ConfigurationError as error:
@@ -167,6 +173,7 @@ def work(name: str, *, heartbeat: bool) -> int:
     """
     # Celery warns of root at each start; who runs autosync as root has decided so.
     warnings.filterwarnings("ignore", message="You're running the worker")
+    app.loader.searches_here = False
     worker = app.Worker(
         hostname=name, loglevel="WARNING", quiet=True, without_gossip=True, without_mingle=True, without_heartbeat=not heartbeat
     )
@@ -212,6 +219,26 @@ def _log_in_our_format(conf: Any, **_: Any) -> None:
     """Where a log format was chosen, Celery's own logging is not set up at all: that is what a receiver of this signal means."""
     if conf.autosync_log_format:
         signals.setup_logging.connect(lambda **_: configure(conf.autosync_log_format, conf.autosync_verbosity), weak=False)
+
+
+def _search_current_directory(sources: Any) -> None:
+    """Have the current directory searched last: there may be celeryconfig.py, and an actor of the user's own."""
+    _refuse_to_run_uploads(sources)
+    here = os.getcwd()
+    sys.path[:] = [entry for entry in sys.path if entry not in ("", here)]
+    search_path.append(here)
+
+
+def _refuse_to_run_uploads(sources: Any) -> None:
+    """Celery imports from the current directory before anything else, and so what others have put there. The root of the file system as a
+    source names no directory into which somebody uploads."""
+    paths = sources.values() if isinstance(sources, dict) else sources
+    around = search_path.source_around(os.getcwd(), [path for path in paths if isinstance(path, str) and path != "/"])
+    if around is not None:
+        _give_up(
+            f"Celery was started in {os.getcwd()}, where it would run what others put there, since autosync_sources has {around}: "
+            "start it in another directory"
+        )
 
 
 def _from_module(name: str) -> dict[str, Any]:

@@ -14,12 +14,13 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import logs
+from . import logs, search_path
 from .actor import Actor, as_actor, secret_names, without_secrets
 from .actors import load
 from .config import config_option, read_targets, words
@@ -82,11 +83,10 @@ def run(name: str, args: list[str], actor: type[Actor] | None, *, one_host: bool
         click.ClickException: the arguments are wrong.
         AutosyncError: it cannot start, or cannot go on.
     """
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # a user's module may stand in the current directory
     given = as_actor(actor) if actor is not None else None
-    config, wanted = _scouted(args)
+    config, wanted, paths = _scouted(args)
     tables = read_targets(config)
+    _search_for_modules(given, [wanted, *(str(table.get("actor")) for table in tables)], paths)
     plans: list[Plan] = []
     values: dict[str, Any] = {}
     for number, table in enumerate(tables, 1):
@@ -107,7 +107,7 @@ def run(name: str, args: list[str], actor: type[Actor] | None, *, one_host: bool
     plans = _without_state(plans, state_base(values["state_dir"]), together)
     if values["dry_run"]:
         return _dry_run(plans)
-    return _keep(plans, together, values, one_host=one_host)
+    return _keep(plans, together, values, _file_of(given), one_host=one_host)
 
 
 def _of_table(
@@ -154,23 +154,64 @@ def _command(name: str, given: type[Actor] | None, wanted: str, mirror: str | No
     return command
 
 
-def _scouted(args: list[str]) -> tuple[str | None, str]:
-    """The configuration file and the actor that are asked for; they have to be known before an actor's own options can be read."""
+def _scouted(args: list[str]) -> tuple[str | None, str, tuple[str, ...]]:
+    """The configuration file, the actor and the PATHs that are asked for. They have to be known before a module of a user's is loaded, and
+    so before an actor's own options can be read; the value of such an option may be taken for a PATH here."""
+    options: dict[str, Any] = {**context_settings(), "ignore_unknown_options": True, "allow_extra_args": True}
     scout = click.Command(
         "scout", params=[config_option(), actor_option()], add_help_option=False, callback=lambda actor, config: (config, actor),
-        context_settings={**context_settings(), "ignore_unknown_options": True, "allow_extra_args": True},
+        context_settings=options,
     )  # fmt: skip
     with scout.make_context("scout", list(args), resilient_parsing=False) as context:
         config, actor = scout.invoke(context)
-        return config, str(actor)
+    everything = click.Command("scout", params=parameters(Actor, fixed_actor=False, one_host=True), add_help_option=False)
+    with everything.make_context("scout", list(args), resilient_parsing=True, **options) as context:
+        return config, str(actor), tuple(map(os.path.abspath, context.params["paths"] or ()))
+
+
+def _search_for_modules(given: type[Actor] | None, wanted: Sequence[str], paths: Sequence[str]) -> None:
+    """Have modules of a user's found, but none in a directory that is mirrored.
+
+    Args:
+        given: a class of the caller's.
+        wanted: the actors that are named.
+        paths: what is mirrored.
+
+    Raises:
+        ConfigurationError: an actor's module lies there, or nowhere.
+    """
+    script = _file_of(given)
+    modules = [name for name in wanted if "." in name]
+    search_path.leave_out(paths)
+    directories = [os.path.dirname(script)] if script else []
+    directories += [os.getcwd()] if given or modules else []
+    for directory in directories:
+        around = search_path.source_around(directory, paths)
+        if around is None:
+            search_path.append(directory)
+            continue
+        if script and directory == directories[0]:
+            log.warning("of %s only %s itself is loaded, since %s is mirrored", directory, os.path.basename(script), around)
+        for name in modules if given is None else ():
+            if find_spec(name.partition(".")[0]) is None:
+                raise ConfigurationError(
+                    f"actor {name!r}: no module is loaded from {directory}, since {around} is mirrored",
+                    "start in another directory, or have PYTHONPATH name one outside",
+                )
+
+
+def _file_of(actor: type[Actor] | None) -> str | None:
+    """The file of the module that defines a class, if there is one and it is no part of a package."""
+    file = getattr(sys.modules.get(actor.__module__), "__file__", None) if actor else None
+    return os.path.abspath(file) if actor and file and "." not in actor.__module__ else None
 
 
 def _importable_name(actor: type[Actor]) -> str:
     """`module.Class` under which a worker process finds a class that was defined in the program's main file."""
     module = actor.__module__
     if module == "__main__":
-        file = getattr(sys.modules["__main__"], "__file__", None)
-        if not file:
+        file = _file_of(actor)
+        if file is None:
             raise ConfigurationError(
                 f"{actor.__name__} is defined in an interactive session", "put it into a file: worker processes import it"
             )
@@ -336,7 +377,7 @@ def _limit(text: str | None) -> DeleteLimit:
     return DeleteLimit() if text is None else DeleteLimit.parse(text)
 
 
-def _keep(plans: Sequence[Plan], name: str, values: dict[str, Any], *, one_host: bool) -> int:
+def _keep(plans: Sequence[Plan], name: str, values: dict[str, Any], script: str | None, *, one_host: bool) -> int:
     allow_many_open_files()
     directory = state_directory(state_base(values["state_dir"]), name)
     broker = values["broker"]
@@ -373,6 +414,7 @@ def _keep(plans: Sequence[Plan], name: str, values: dict[str, Any], *, one_host:
             log_format=values["log_format"],
             verbosity=-1 if values["quiet"] else values["verbose"],
             held=held,
+            script=script,
         )
         with serving(host):
             _stand_by(plans)

