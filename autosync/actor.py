@@ -26,9 +26,11 @@ class SecretOption(click.Option):
         """The secret itself.
 
         Raises:
-            ConfigurationError: the file that was named cannot be read.
+            ConfigurationError: it is empty, or the file that was named cannot be read.
         """
         found = super().process_value(context, value)
+        if found == "":
+            raise ConfigurationError(f"{self.opts[0]} is empty", "give a value, or leave the option out")
         return read_secret(found, self.opts[0]) if isinstance(found, str) else found
 
 

@@ -31,7 +31,7 @@ from .limit import DeleteLimit
 from .look import Comparison, LookReport, Policy
 from .mirror import DEFAULT_QUEUE, LONGEST_LEASE, SHORTEST_LEASE, Mirror, is_lease
 from .onehost import OneHost, lock, serving, state_directory, state_within
-from .options import actor_option, context_settings, parameters, sources_of, state_base
+from .options import actor_option, context_settings, parameters, refuse_empty_secrets, sources_of, state_base
 from .processes import allow_many_open_files
 from .rates import Limits
 from .reconciler import Compare
@@ -140,9 +140,11 @@ def _command(name: str, given: type[Actor] | None, wanted: str, mirror: str | No
     """
     actor_class = given or load(wanted)
     actor_name = _importable_name(given) if given else wanted
+    options = parameters(actor_class, fixed_actor=given is not None, one_host=one_host)
+    refuse_empty_secrets(options)
     command = click.Command(
         name,
-        params=parameters(actor_class, fixed_actor=given is not None, one_host=one_host),
+        params=options,
         callback=lambda **values: (_plan(actor_class, actor_name, values, mirror), values),
         help=_ONE_HOST if one_host else _WATCH,
         epilog="Every option may also be given as an environment variable (AUTOSYNC_TARGET_PREFIX for --target-prefix) or in --config.",

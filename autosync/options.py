@@ -9,12 +9,13 @@ from typing import Any
 
 import click
 
-from .actor import Actor
+from .actor import Actor, SecretOption
 from .config import config_option
 from .errors import ConfigurationError
 from .keys import TEMPORARY, Source
 from .mirror import LEASE
 from .reconciler import Compare
+from .signing import SIGNING_KEY
 
 ENVIRONMENT = "AUTOSYNC"
 
@@ -59,6 +60,19 @@ def parameters(actor_class: type[Actor], *, fixed_actor: bool, one_host: bool) -
         *_running_options(one_host=one_host),
         *_output_options(),
     ]
+
+
+def refuse_empty_secrets(options: Sequence[click.Parameter]) -> None:
+    """See that no secret's variable is set and empty, as `AUTOSYNC_PASSWORD="$(cat missing)"` leaves it; click takes it for one that is not
+    set.
+
+    Raises:
+        ConfigurationError: one is.
+    """
+    for option in options:
+        variable = f"{ENVIRONMENT}_{str(option.name).upper()}"
+        if (isinstance(option, SecretOption) or option.name == SIGNING_KEY) and os.environ.get(variable) == "":
+            raise ConfigurationError(f"{variable} is set and empty", "give it a value (or @FILE), or unset it")
 
 
 def _target_options() -> list[click.Option]:

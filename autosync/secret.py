@@ -51,8 +51,10 @@ def secret_of(secrets: Mapping[str, Any], mirror: str, option: str) -> str | Non
         The secret; None if there is none.
 
     Raises:
-        ConfigurationError: it stands in a file that cannot be read.
+        ConfigurationError: it is empty, or stands in a file that cannot be read.
     """
     own = secrets.get(mirror)
     given = own[option] if isinstance(own, Mapping) and option in own else secrets.get(option)
+    if given == "":
+        raise ConfigurationError(f"the secret {option} is empty", f"set AUTOSYNC_{option.upper()}, or unset it")
     return read_secret(given, f"secret {option}") if isinstance(given, str) else None

@@ -7,6 +7,8 @@ takes only what was signed with it. Messages need no signature: they name keys, 
 from __future__ import annotations
 
 import hmac
+from collections.abc import Mapping
+from typing import Any
 
 from .errors import ConfigurationError
 from .secret import read_secret
@@ -21,14 +23,29 @@ def read_key(given: str | None) -> str:
     """The key as it was given, see `read_secret`; "" if there is none.
 
     Raises:
-        ConfigurationError: the file cannot be read, or it is too short to be a key.
+        ConfigurationError: the file cannot be read, or it is too short to be a key. So is an empty one: it comes from a file that is
+            missing, and nobody wants to go without a key for that.
     """
-    if not given:
+    if given is None:
         return ""
     key = read_secret(given, "--signing-key").strip()
+    if not key:
+        raise ConfigurationError("the signing key is empty", "give it as @FILE, or unset AUTOSYNC_SIGNING_KEY to go without one")
     if len(key.encode("utf-8", "surrogateescape")) < _SHORTEST:
         raise ConfigurationError(f"the signing key has fewer than {_SHORTEST} bytes", "make one with: openssl rand -hex 32")
     return key
+
+
+def key_among(secrets: Mapping[str, Any]) -> str:
+    """The key that a box has among its secrets; "" if there is none.
+
+    Raises:
+        ConfigurationError: there is one that cannot be used, see `read_key`.
+    """
+    given = secrets.get(SIGNING_KEY, "")
+    if SIGNING_KEY in secrets and not isinstance(given, str):
+        raise ConfigurationError(f"autosync_secrets: {SIGNING_KEY!r} is no text", "give the key, or '@' and the path of its file")
+    return read_key(given) if SIGNING_KEY in secrets else ""
 
 
 def sign(key: str, mirror: str, definition: str) -> str:

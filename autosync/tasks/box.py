@@ -20,7 +20,7 @@ from ..host import boot_id
 from ..keys import Keys
 from ..ledger import Claim, Ledger, Published, connect, mirror_names, owner_prefix
 from ..mirror import FENCE, LEASE, Mirror, version_of
-from ..signing import SIGNING_KEY, is_signed, read_key
+from ..signing import is_signed, key_among
 from .crew import Crew
 from .pace import Pace
 from .sightings import Sightings
@@ -140,7 +140,7 @@ class UploadBox:
         self._client = connect(broker)
         self._allowed = AllowedSources(allowed)
         self._secrets = secrets
-        self._signing_key = read_key(secrets.get(SIGNING_KEY))
+        self._signing_key = key_among(secrets)
         self._known: dict[str, Known] = {}
         self._lock = threading.Lock()
         self.draining = threading.Event()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import reprlib
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from ..errors import AutosyncError, BrokerError, BrokerRefused, ConfigurationErr
 from ..ledger import Claim, Deed, Failure, Ledger, Outcome, connect, now
 from ..processes import allow_many_open_files
 from ..settings import DELETE, UPLOAD
-from ..signing import SIGNING_KEY, read_key
+from ..signing import key_among
 from .batch import Batch
 from .box import Known, UploadBox
 from .progress import Progress
@@ -54,12 +55,28 @@ def _insist(conf: Any, **_: Any) -> None:
     """A broker that is away is waited for. One that refuses this box would be asked for ever, and a key that cannot be used refuses every
     mirror, so the program ends with one line instead."""
     try:
-        read_key(conf.autosync_secrets.by_name().get(SIGNING_KEY))
+        key_among(conf.autosync_secrets.by_name())
         Ledger(connect(conf.broker_url), "-").insist(listening="celery.pidbox")
     except (BrokerRefused, ConfigurationError) as error:
         raise SystemExit(f"autosync: {error}") from error
     except BrokerError as error:
         log.debug("%s", error)
+
+
+@signals.celeryd_after_setup.connect
+def _report_signatures(instance: Any, conf: Any, **_: Any) -> None:
+    """An operator must see at the start whether this box takes any definition. Celery's own log would not show it at its default level."""
+    if not instance.app.loader.searches_here:
+        return  # autosync has started it, for a mirror of its own
+    line = (
+        "definitions of mirrors are checked: only those that are signed with this box's signing key are taken"
+        if key_among(conf.autosync_secrets.by_name())
+        else "definitions of mirrors are not checked: this box has no signing key, and takes what anybody writes to the broker"
+    )
+    if conf.autosync_log_format:
+        log.info(line)
+    else:
+        print(f"autosync: {line}", file=sys.stderr)
 
 
 @signals.worker_ready.connect

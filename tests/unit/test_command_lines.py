@@ -334,12 +334,39 @@ def test_a_pattern_of_headers_that_cannot_be_used_is_one_clear_line(line: str, s
     assert_one_line(commands.run("autosync", f"--config={config}", str(tree)), 2, said)
 
 
-@pytest.mark.parametrize("given", ["short", "@/does/not/exist"])
+@pytest.mark.parametrize("given", ["", "short", "@/does/not/exist"])
 def test_a_signing_key_that_cannot_be_used_is_one_clear_line(given: str, commands: Commands, tree: Path) -> None:
     target = ["--actor=file", f"--target-container={tree}-copy"]
 
     assert_one_line(commands.run("autosync-watch", *target, f"--signing-key={given}", str(tree)), 2, "signing")
+    by_variable = commands.run("autosync-watch", *target, str(tree), AUTOSYNC_SIGNING_KEY=given)
+    assert_one_line(by_variable, 2, "signing" if given else "AUTOSYNC_SIGNING_KEY is set and empty")
     assert_one_line(commands.prepare_worker(AUTOSYNC_SIGNING_KEY=given), 1, "signing")
+
+
+def test_an_empty_variable_does_not_take_the_key_of_celeryconfig_away(commands: Commands, tmp_path: Path) -> None:
+    (tmp_path / "celeryconfig.py").write_text(f"autosync_secrets = {{'signing_key': {'k' * 32!r}}}\n")
+
+    assert commands.prepare_worker().returncode == 0
+    assert_one_line(commands.prepare_worker(AUTOSYNC_SIGNING_KEY=""), 1, "the signing key is empty; give it as @FILE, or unset")
+
+
+@pytest.mark.parametrize("value", ["''", "None", "b'" + "k" * 32 + "'"])
+def test_a_key_in_celeryconfig_that_is_none_is_one_clear_line(commands: Commands, tmp_path: Path, value: str) -> None:
+    (tmp_path / "celeryconfig.py").write_text(f"autosync_secrets = {{'signing_key': {value}}}\n")
+
+    assert_one_line(commands.prepare_worker(), 1, "signing")
+
+
+@pytest.mark.parametrize("way", ["an option", "a variable", "a file of options"])
+def test_an_empty_secret_is_one_clear_line(commands: Commands, tree: Path, tmp_path: Path, way: str) -> None:
+    (tmp_path / "mirror.toml").write_text("password = ''\n" if way == "a file of options" else "")
+    options = ["--actor=swift", "--auth-url=http://127.0.0.1:1", "--user=u", "--target-container=c", f"--config={tmp_path}/mirror.toml"]
+    options += ["--password="] if way == "an option" else []
+
+    done = commands.run("autosync", *options, str(tree), **({"AUTOSYNC_PASSWORD": ""} if way == "a variable" else {}))
+
+    assert_one_line(done, 2, "AUTOSYNC_PASSWORD is set and empty" if way == "a variable" else "--password is empty")
 
 
 # Several targets

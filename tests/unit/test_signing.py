@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from autosync.errors import ConfigurationError
-from autosync.signing import is_signed, read_key, sign
+from autosync.signing import SIGNING_KEY, is_signed, key_among, read_key, sign
 
 KEY, OTHER = "k" * 32, "o" * 32
 
@@ -33,10 +33,17 @@ def test_a_key_is_read_from_where_it_is(tmp_path: Path) -> None:
     file.write_text(f"{KEY}\n")
 
     assert read_key(f"@{file}") == read_key(KEY) == KEY
-    assert read_key(None) == read_key("") == ""
+    assert read_key(None) == key_among({}) == ""
+    assert key_among({SIGNING_KEY: f"@{file}", "password": ""}) == KEY
 
 
-@pytest.mark.parametrize("given", ["short", "@/does/not/exist", "@/"])
+@pytest.mark.parametrize("given", ["", " ", "short", "@/does/not/exist", "@/"])
 def test_what_is_no_key_is_refused(given: str) -> None:
     with pytest.raises(ConfigurationError, match=r"signing.key"):
         read_key(given)
+
+
+@pytest.mark.parametrize("given", ["", None, KEY.encode(), 7, [KEY]])
+def test_a_box_whose_key_is_nothing_does_not_go_without_one(given: object) -> None:
+    with pytest.raises(ConfigurationError, match=r"signing.key"):
+        key_among({SIGNING_KEY: given})
