@@ -11,7 +11,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import ClassVar, cast
 
 import click
@@ -69,8 +69,9 @@ class RsyncActor(Actor):
             return
         before, cut = written + slash, len("/".join(parts)) + bool(parts)
         words = [*LIST, *only_below(parts), self._url]
-        for page in pages(lines(words, self.rsync_password or "", f"module {self.target_container}"), "", _COMPARABLE):
-            yield Page([before + key[cut:] for key in page.keys], page.sizes, page.times, page.etags)
+        with closing(lines(words, self.rsync_password or "", f"module {self.target_container}")) as rows:
+            for page in pages(rows, "", _COMPARABLE):
+                yield Page([before + key[cut:] for key in page.keys], page.sizes, page.times, page.etags)
 
     def upload(self, file: File) -> None:
         """Send one file."""

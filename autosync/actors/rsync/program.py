@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import IO
 
 from ...errors import PermanentError, SlowDown, TargetError, TargetRefused
+from .._responses import BODY_BYTES
 
 #: For so long nothing may come from a server, and a connection may take, in seconds. rsync writes many small pieces and waits for what is
 #: answered; with Nagle's algorithm each of them waits for 40 ms as well.
@@ -28,6 +32,8 @@ _SAID: tuple[tuple[re.Pattern[str], type[TargetError], str], ...] = (
 #: Wrong usage, an older protocol, an option that one side does not know.
 _NEVER = (1, 2, 4)
 _SHOWN = 300
+#: A row of a listing: a path has up to 4,096 bytes, each of which may stand as five.
+_LONGEST_LINE = 64 << 10
 
 
 def run(words: Sequence[str], password: str, about: str, stdin: bytes = b"") -> bytes:
@@ -45,40 +51,85 @@ def run(words: Sequence[str], password: str, about: str, stdin: bytes = b"") -> 
     Raises:
         TargetError: it failed.
     """
-    done = subprocess.run(
-        [_program(), *_ALWAYS, *words], input=stdin, capture_output=True, check=False, env=_environment(password), start_new_session=True
-    )
-    if done.returncode:
-        raise _meaning(done.returncode, done.stderr, about)
-    return done.stdout
+    with _given(stdin) as given, _started(words, password, given) as (process, errors):
+        assert process.stdout is not None
+        written = process.stdout.read(BODY_BYTES + 1)
+        if len(written) > BODY_BYTES:
+            raise TargetError(f"{about}: rsync: it writes more than {BODY_BYTES >> 20} MiB, which is the most that is read of it")
+        code = process.wait()
+    if code:
+        raise _meaning(code, errors.text, about)
+    return written
 
 
-def lines(words: Sequence[str], password: str, about: str) -> Iterator[bytes]:
-    """Run rsync, and give out the lines that it writes while it does.
+def lines(words: Sequence[str], password: str, about: str) -> Generator[bytes, None, None]:
+    """Run rsync, and give out the lines that it writes while it does. It is killed where they are closed before their end.
 
     Raises:
         TargetError: it failed; also behind lines that were given out.
     """
-    with (
-        tempfile.TemporaryFile() as errors,
-        subprocess.Popen(
-            [_program(), *_ALWAYS, *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, env=_environment(password),
-            start_new_session=True,
-        ) as process,
-    ):  # fmt: skip
+    with _started(words, password, subprocess.DEVNULL) as (process, errors):
+        assert process.stdout is not None
+        while line := process.stdout.readline(_LONGEST_LINE + 1):
+            if len(line) > _LONGEST_LINE:
+                raise TargetError(f"{about}: a row of rsync's listing is longer than {_LONGEST_LINE >> 10} KiB")
+            yield line.rstrip(b"\n")
+        code = process.wait()
+    if code:
+        raise _meaning(code, errors.text, about)
+
+
+class _Errors(threading.Thread):
+    """Reads what a program says is wrong. A server may have it say so without an end, so it is killed when that is too much.
+
+    Args:
+        process: the program, the first of a session of its own.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        super().__init__(name="autosync-rsync", daemon=True)
+        self._process = process
+        #: The beginning of it; the whole, if that is not too much, once the thread has ended.
+        self.text = b""
+
+    def run(self) -> None:
+        """Read it to its end, or up to the bound."""
+        assert self._process.stderr is not None
+        self.text = self._process.stderr.read(BODY_BYTES)
+        if self._process.stderr.read(1):
+            _kill(self._process)
+
+
+@contextmanager
+def _started(words: Sequence[str], password: str, stdin: IO[bytes] | int) -> Iterator[tuple[subprocess.Popen[bytes], _Errors]]:
+    """A running rsync, and what it says is wrong. Both have ended behind the with-block."""
+    with subprocess.Popen(
+        [_program(), *_ALWAYS, *words], stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=_environment(password),
+        start_new_session=True,
+    ) as process:  # fmt: skip
+        errors = _Errors(process)
+        errors.start()
         try:
-            assert process.stdout is not None
-            yield from (line.rstrip(b"\n") for line in process.stdout)
-            code = process.wait()
+            yield process, errors
         finally:
-            process.kill()
-        if code:
-            raise _meaning(code, _read(errors), about)
+            _kill(process)
+            errors.join()
 
 
-def _read(errors: IO[bytes]) -> bytes:
-    errors.seek(0)
-    return errors.read(1 << 16)
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """End a program that has not ended, with its children, which write to the same pipes."""
+    with suppress(ProcessLookupError):
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+@contextmanager
+def _given(content: bytes) -> Iterator[IO[bytes]]:
+    """Content as a file that a program can read."""
+    with tempfile.TemporaryFile() as file:
+        file.write(content)
+        file.seek(0)
+        yield file
 
 
 @cache

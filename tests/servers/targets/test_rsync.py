@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socketserver
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -48,6 +51,83 @@ class TestRsync(ActorContract):
         made = load("rsync")(target_container=rsyncd(password=PASSWORD).container, rsync_password=PASSWORD)
         yield made
         made.close()
+
+
+class Talking:
+    """An rsync server of protocol 29 that answers every request with messages, and never comes to an end; see rsync's io.c.
+
+    Args:
+        code: of the messages: 1 is an error, which rsync writes to its standard error, 2 goes to its standard output.
+        text: of each of them.
+    """
+
+    def __init__(self, code: int, text: bytes) -> None:
+        self.sent: list[int] = []
+        #: More than this is never sent: whoever has read it has read all.
+        self.most = 256 << 20
+        server = self
+
+        class Handler(socketserver.StreamRequestHandler):
+            def handle(self) -> None:
+                self.wfile.write(b"@RSYNCD: 29\n")
+                self.rfile.readline()
+                self.rfile.readline()
+                self.wfile.write(b"@RSYNCD: OK\n" + bytes(4))
+                message = ((7 + code) << 24 | len(text)).to_bytes(4, "little") + text
+                number = len(server.sent)
+                server.sent.append(0)
+                with suppress(OSError):
+                    while server.sent[number] < server.most:
+                        self.wfile.write(message * 64)
+                        server.sent[number] += len(message) * 64
+
+        self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
+        self.container = f"rsync://127.0.0.1:{self._server.server_address[1]}/module"
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def close(self) -> None:
+        """End it."""
+        self.most = 0
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def talking() -> Iterator[Callable[[int, bytes], Talking]]:
+    """Starts such servers."""
+    servers: list[Talking] = []
+
+    def start(code: int, text: bytes) -> Talking:
+        servers.append(Talking(code, text))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+@pytest.mark.parametrize("code", [1, 2])
+@pytest.mark.parametrize("end", [b"\n", b""])
+@pytest.mark.parametrize("asked", ["list", "check", "upload", "delete"])
+def test_what_a_server_says_without_an_end_is_not_read_to_its_end(
+    asked: str, end: bytes, code: int, talking: Callable[[int, bytes], Talking], content: Content
+) -> None:
+    server = talking(code, b"x" * 500 + end)
+    actor = load("rsync")(target_container=server.container)
+    do: dict[str, Callable[[], object]] = {
+        "list": lambda: listed(actor),
+        "check": actor.check,
+        "upload": lambda: actor.upload(content.file("a", b"x")),
+        "delete": lambda: actor.delete(File("a")),
+    }
+
+    with pytest.raises(TargetError) as caught:
+        do[asked]()
+
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+    assert server.sent, "it was asked"
+    assert max(server.sent) < 32 << 20
 
 
 def old(content: Content, key: str, text: bytes) -> SourceFile:
