@@ -100,6 +100,21 @@ def test_of_a_listing_no_more_than_64_MiB_are_read(  # noqa: N802
 
 
 @pytest.mark.parametrize("shape", ENDLESS)
+@pytest.mark.parametrize("name", ["s3", "s3 by boto3"])
+def test_a_report_on_many_deletions_may_be_as_long_as_a_page(
+    name: str, shape: str, endless: Callable[[int, str], Endless], actor_for: Callable[[str, Endless], Actor]
+) -> None:
+    server = endless(200, shape)
+
+    with pytest.raises(TargetError) as caught:
+        actor_for(name, server).delete_many([File("a"), File("b")])
+
+    assert "the response is longer than 64 MiB" in line_of(caught)
+    assert server.asked == ["POST"]
+    assert (64 << 20) <= read_of(server) < _PAGE
+
+
+@pytest.mark.parametrize("shape", ENDLESS)
 @pytest.mark.parametrize("name", READING)
 def test_of_the_response_to_an_upload_no_more_than_1_MiB_is_read(  # noqa: N802
     name: str, shape: str, endless: Callable[[int, str], Endless], actor_for: Callable[[str, Endless], Actor], content: Content
