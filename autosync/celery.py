@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, NoReturn
 
 from celery import Celery, signals
@@ -20,7 +21,7 @@ from celery.exceptions import CPendingDeprecationWarning
 from celery.loaders.base import BaseLoader
 from kombu.entity import Exchange, Queue
 
-from . import search_path, transport
+from . import search_path, streams, transport, utf8
 from .errors import ConfigurationError
 from .logs import configure, keep_secrets
 from .mirror import DEFAULT_QUEUE
@@ -94,6 +95,8 @@ class Loader(BaseLoader):
         Raises:
             SystemExit: with one line that says what is wrong with the file.
         """
+        streams.ensure_open()
+        _ensure_utf8()
         name = os.environ.get("CELERY_CONFIG_MODULE", _CONFIG)
         from_environment = _from_environment()
         if self.searches_here:
@@ -109,9 +112,9 @@ class Loader(BaseLoader):
             settings |= _verified(os.environ.get("CELERY_BROKER_URL") or settings["broker_url"])
         except ConfigurationError as error:
             _give_up(str(error))
-        queues = [queue_called(name) for name in settings["autosync_queues"] or [DEFAULT_QUEUE]]
-        settings.setdefault("task_queues", queues)
-        settings.setdefault("task_default_queue", settings["task_queues"][0].name)
+        queues = settings.get("task_queues") or [queue_called(name) for name in settings["autosync_queues"] or [DEFAULT_QUEUE]]
+        settings["task_queues"] = queues
+        settings.setdefault("task_default_queue", next(iter(queues)) if isinstance(queues, dict) else queues[0].name)
         return settings
 
 
@@ -221,6 +224,13 @@ def _log_in_our_format(conf: Any, **_: Any) -> None:
         signals.setup_logging.connect(lambda **_: configure(conf.autosync_log_format, conf.autosync_verbosity), weak=False)
 
 
+def _ensure_utf8() -> None:
+    try:
+        utf8.ensure(restarts="celery" in Path(sys.argv[0]).parts)
+    except ConfigurationError as error:
+        _give_up(str(error))
+
+
 def _search_current_directory(sources: Any) -> None:
     """Have the current directory searched last: there may be celeryconfig.py, and an actor of the user's own."""
     _refuse_to_run_uploads(sources)
@@ -303,6 +313,11 @@ def _problem(settings: Mapping[str, Any]) -> str:
     queues = settings["autosync_queues"]
     if not isinstance(queues, list | tuple) or not all(isinstance(queue, str) and queue for queue in queues):
         return "autosync_queues must be a list of queue names"
+    queues = settings.get("task_queues") or []
+    if not isinstance(queues, dict) and not (isinstance(queues, list | tuple) and all(isinstance(queue, Queue) for queue in queues)):
+        return "task_queues must be a list of kombu.Queue; autosync_queues takes names"
+    if not isinstance(settings["autosync_verbosity"], int):
+        return "autosync_verbosity must be a number from -1 to 2"
     if settings["autosync_log_format"] not in (None, "text", "json"):
         return "autosync_log_format must be 'text', 'json' or None"
     if not isinstance(settings["broker_url"], str):

@@ -11,6 +11,7 @@ from typing import NoReturn
 
 import click
 
+from . import streams, utf8
 from .actor import Actor
 from .errors import AutosyncError, ConfigurationError, Exit
 
@@ -53,10 +54,12 @@ def _keep(name: str, args: Sequence[str] | None, actor: type[Actor] | None, *, o
 
 def _door(name: str, args: Sequence[str] | None, run: Callable[[list[str]], int]) -> NoReturn:
     """Run a command, and end with its exit code; every error is one line."""
+    streams.ensure_open()
     arguments = list(sys.argv[1:] if args is None else args)
     atexit.register(gc.freeze)  # else Python looks through every object once more at its end, which takes it nearly as long as to start
     gc.disable()  # what is loaded is no garbage; `run` enables it again once all is there
     try:
+        utf8.ensure(restarts=args is None)
         code = run(arguments)
     except click.exceptions.Exit as asked:
         code = asked.exit_code

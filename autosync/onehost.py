@@ -279,6 +279,7 @@ class OneHost:
             "AUTOSYNC_LOG_FORMAT": log_format,
             "AUTOSYNC_VERBOSITY": str(verbosity),
             "AUTOSYNC_EVENTS": "0" if self.is_alone else "1",
+            "PYTHONUTF8": "1",  # as this process, see `utf8`
             # Where a user's own actor was found, it must be found again; an empty entry would mean the child's directory.
             "PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in sys.path if os.path.isdir(path or ".")),
         }

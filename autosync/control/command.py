@@ -49,8 +49,8 @@ def run(name: str, args: list[str]) -> int:
         click.ClickException: the arguments are wrong.
         AutosyncError: it cannot be done.
     """
-    code = _group().main(args, prog_name=name, standalone_mode=False)
-    return int(code or 0)
+    code = _group().main(args or ["--help"], prog_name=name, standalone_mode=False)
+    return int(code or 0) if args else Exit.USAGE
 
 
 def _group() -> click.Group:

@@ -13,7 +13,7 @@ import pytest
 
 from autosync.ledger import Ledger, connect, queues_of_mirrors
 from lab.buckets import Bucket
-from lab.programs import Programs
+from lab.programs import BIN, Programs
 from lab.servers import wait_until
 
 
@@ -213,3 +213,36 @@ def test_a_relative_target_is_the_same_directory_for_every_process(programs: Pro
 
     assert done.returncode == 0, done.stderr
     assert (target / "a/b/3").read_text() == "three"
+
+
+# Streams that are closed
+
+
+CLOSED = ["2>&-", ">&- 2>&-", "<&- 2>&-", "<&- >&- 2>&-"]
+
+
+def _closed(streams: str, command: str, *words: str) -> list[str]:
+    """A shell that becomes the command without these streams."""
+    return ["/bin/sh", "-c", f'exec "$0" "$@" {streams}', str(BIN / command), *words]
+
+
+@pytest.mark.parametrize("closed", CLOSED)
+def test_closed_streams_stop_nothing(closed: str, programs: Programs, broker: str, tree: Path, target: Path, tmp_path: Path) -> None:
+    fill(tree)
+    options = ["--actor=file", f"--target-container={target}", f"--source-prefix={tree}/", f"--state-dir={tmp_path}/state", str(tree)]
+    once = programs.run(*_closed(closed, "autosync", "--once", "-vv", *options))
+    assert once.returncode == 0
+    assert (target / "a/2").read_text() == "two"
+    assert not [path for path in (tmp_path / "state").rglob("lock") if not path.read_text().isdecimal()], "nothing went into another file"
+
+    (tree / "late").write_text("late")
+    box = programs.start(*_closed(closed, "celery", "-A", "autosync", "worker"), CELERY_BROKER_URL=broker, AUTOSYNC_SOURCES=str(tree))
+    fleet = programs.run(*_closed(closed, "autosync-watch", "--once", f"--broker={broker}", *options))
+    assert (fleet.returncode, (target / "late").read_text(), box.poll()) == (0, "late", None)
+    assert programs.run(*_closed(closed, "autosync-ctl", f"--broker={broker}", "status")).returncode == 0
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("closed", CLOSED)
+def test_an_error_that_nobody_reads_has_its_exit_code(command: str, closed: str, programs: Programs) -> None:
+    assert programs.run(*_closed(closed, command, "--nope")).returncode == 2

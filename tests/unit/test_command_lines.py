@@ -425,6 +425,9 @@ BAD_SETTINGS = {
     "autosync_sources = '/srv'": "autosync_sources must be a list",
     "autosync_sources = ['srv']": "'srv' is not an absolute path",
     "autosync_queues = [1]": "autosync_queues must be a list",
+    "task_queues = ['a']": "task_queues must be a list of kombu.Queue; autosync_queues takes names",
+    "task_queues = 'a'": "task_queues must be a list of kombu.Queue; autosync_queues takes names",
+    "autosync_verbosity = 'all'": "autosync_verbosity must be a number",
     "broker_use_ssl = {'ssl_cert_reqs': 'none'}": "write broker_url = 'rediss://",
 }
 
@@ -434,6 +437,23 @@ def test_a_broken_celeryconfig_is_one_clear_line(content: str, commands: Command
     (tmp_path / "celeryconfig.py").write_text(content)
 
     assert_one_line(commands.prepare_worker(), 1, BAD_SETTINGS[content])
+
+
+@pytest.mark.parametrize("queues", ["[]", "()", "None", "{}", "[kombu.Queue('a')]", "{'a': {'exchange': 'a'}}"])
+def test_the_queues_of_celeryconfig_are_celerys_own(queues: str, commands: Commands, tmp_path: Path) -> None:
+    (tmp_path / "celeryconfig.py").write_text(f"import kombu\ntask_queues = {queues}\n")
+
+    done = commands.prepare_worker()
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_control_without_a_command_is_its_help(commands: Commands) -> None:
+    done = commands.run("autosync-ctl")
+
+    assert (done.returncode, done.stderr) == (2, "")
+    assert done.stdout == commands.run("autosync-ctl", "--help").stdout
+    assert len(done.stdout.splitlines()) > 20
 
 
 # Commands in the process of a test

@@ -39,7 +39,7 @@ FLOORS = [
     "settle reconciler links watches restless actors",
     "inotify tree ledger server celery reading apart",
     "config disksort processes transport writers",
-    "actor ahead change errors files host keys limit logs mirror rates search_path secret settings sight signing tls wording",
+    "actor ahead change errors files host keys limit logs mirror rates search_path secret settings sight signing streams tls utf8 wording",
 ]
 GROUND = frozenset(FLOORS[-1].split())
 WATCHING = {"inotify", "tree", "watcher", "reconciler", "settle", "look", "glance", "resting", "links", "watches"}
