@@ -706,7 +706,7 @@ def test_what_is_not_installed_is_said_with_the_command(tmp_path: Path) -> None:
     (tmp_path / "http_message_signatures.py").write_text("raise ModuleNotFoundError('no', name='http_message_signatures')")
     environ = {**os.environ, "PYTHONPATH": str(tmp_path)}
 
-    command = [str(BIN / "autosync"), "--actor=http", "/tmp"]
+    command = [str(BIN / "autosync"), "--actor=http", "/usr/share"]
     done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=60)
 
     assert done.returncode == 2
