@@ -9,9 +9,10 @@ import sys
 import sysconfig
 from collections.abc import Iterable, Sequence
 from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 
 def source_around(directory: str, sources: Iterable[str]) -> str | None:
@@ -63,7 +64,18 @@ class _ScriptFinder(MetaPathFinder):
 
     def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         """See `importlib.abc.MetaPathFinder`."""
-        return importlib.util.spec_from_file_location(fullname, self._script) if fullname == self._name else None
+        if fullname != self._name:
+            return None
+        return importlib.util.spec_from_file_location(fullname, self._script, loader=_SourceLoader(fullname, self._script))
+
+
+class _SourceLoader(SourceFileLoader):
+    """Compiles a file each time, as Python does with a program's main file: what others put into its __pycache__ is not read, and nothing
+    is written there."""
+
+    def path_stats(self, path: str) -> Any:
+        """See `importlib.abc.SourceLoader`: a file of unknown age has no bytecode."""
+        raise OSError("bytecode is not used")
 
 
 def _identity(path: str | Path) -> tuple[int, int] | None:

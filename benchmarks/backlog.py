@@ -30,6 +30,7 @@ from autosync.files import File
 from autosync.keys import Keys, Source
 from autosync.ledger import PREFIX, Deed, Ledger, Outcome, connect
 from autosync.look import Comparison
+from autosync.resting import Resting
 from autosync.settle import Look, Settle
 from autosync.tasks.messages import Publisher
 from autosync.tree import Found
@@ -58,7 +59,7 @@ class Walk:
 
     def runs(self) -> Iterator[Found]:
         """See the real one."""
-        changed = time.time() - _OLD  # nobody is asked whether somebody writes to it
+        changed = time.time() - _OLD
         tenth = max(self.count // 10, 1)
         for number in range(self.count):
             path = f"{_ROOT}/{number // _IN_A_FOLDER:07}/file-{number:09}.dat"
@@ -123,7 +124,7 @@ def look(broker: str, count: int) -> None:
     Walk.count, Walk.sampled = count, staticmethod(sample)
     keys = Keys([Source(_ROOT)], source_prefix=_ROOT + "/")
     feed = Feed(_MIRROR, keys, Comparison(keys, Nothing()), ledger, publisher, Settle(0.0))
-    with patch.object(looks, "Walk", Walk):
+    with patch.object(looks, "Walk", Walk), patch.object(Resting, "_rests", lambda *_: True):  # no disk is asked about them
         feed.look(Look(""))
     while ledger.dirty():
         time.sleep(0.1)

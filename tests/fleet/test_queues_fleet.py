@@ -40,7 +40,7 @@ class Desk:
 
     def box(self, *options: str) -> Program:
         sources = json.dumps([str(self.directory)])
-        return self.programs.worker(*options, broker=self.broker, AUTOSYNC_SOURCES=sources)
+        return self.programs.worker(*options, broker=self.broker, cwd=Path("/"), AUTOSYNC_SOURCES=sources)
 
     def control(self, *words: str) -> str:
         done = self.programs.run("autosync-ctl", f"--broker={self.broker}", *words)

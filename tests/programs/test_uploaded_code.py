@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import signal
 import sys
+from importlib._bootstrap_external import _code_to_timestamp_pyc  # type: ignore[import-not-found]
 from pathlib import Path
 
 import pytest
@@ -128,6 +130,11 @@ def test_a_script_in_the_watched_directory_is_loaded_by_its_file_alone(
     for name in ("socket", "multiprocessing", "zlib", "typing_extensions"):  # Python loads these for the script itself
         (tree / f"{name}.py").unlink()
     (tree / "my_actor.py").write_text(SCRIPT)
+    cached = Path(importlib.util.cache_from_source(str(tree / "my_actor.py")))
+    cached.parent.mkdir()
+    seen = (tree / "my_actor.py").stat()
+    code = compile(NOTES.format(str(noted)), "my_actor.py", "exec")
+    cached.write_bytes(_code_to_timestamp_pyc(code, int(seen.st_mtime), seen.st_size))  # it looks like the compiled script
 
     done = programs.run(
         "python", "my_actor.py", f"--target-container={target}", f"--source-prefix={tree}/", f"--state-dir={tmp_path}/state", "--once", ".",
