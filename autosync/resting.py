@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections import deque
@@ -78,16 +79,15 @@ class Resting:
     def _rests(self, sight: Sight, found: Found | None, quiet: float) -> bool | None:
         """Whether a file has rested for `quiet` seconds; None if it has to be seen unchanged for longer."""
         assert found is not None
+        is_patient = quiet >= QUIET_UNASKED
         try:
             seen = os.stat(found.path)
-        except OSError:
-            return False
+        except OSError as error:  # the walk knows longer paths than may be named
+            return (is_patient or None) if error.errno == errno.ENAMETOOLONG else False
         if not sight.is_like(Sight(seen.st_size, seen.st_mtime_ns, max(seen.st_mtime, seen.st_ctime), 0.0)):
             return False
         written = self._has_writer(found.path, seen.st_dev)
-        if written is None:
-            return True if quiet >= QUIET_UNASKED else None
-        return not written
+        return (is_patient or None) if written is None else not written
 
     def _has_writer(self, path: str, device: int) -> bool | None:
         """As `has_writer`; a file on a share is not opened for that, which would be a request to its server."""

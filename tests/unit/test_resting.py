@@ -128,6 +128,18 @@ def test_where_the_kernel_does_not_say_who_writes_a_file_is_watched_for_longer(
     assert bool(opened) == (why != "a share"), "to open a file on a share is a request to its server"
 
 
+def test_a_file_whose_path_is_too_long_to_be_named_is_waited_for(file: Path, clock: Clock) -> None:
+    deep = found(file)._replace(path=f"{file.parent}/{'d/' * 2100}f")
+    resting = Resting(QUIET, clock)
+    resting.add(Difference("d", deep), deep)
+    clock.now += QUIET
+    assert list(resting.due()) == []
+
+    clock.now += QUIET_UNASKED
+
+    assert [seen.rests for seen in resting.due()] == [True]
+
+
 # Files of which the kernel told
 
 def seen_at(path: Path, kind: Kind, sight: Sight | None = None) -> Glance:
