@@ -70,7 +70,7 @@ OUTSIDE = {
 
 
 #: What comes with a package that is named in pyproject.toml, by that package's own promise.
-COMES_WITH = {"botocore": "boto3", "swiftclient": "python_swiftclient", "urllib3": "requests"}
+COMES_WITH = {"botocore": "boto3", "swiftclient": "python_swiftclient"}
 PROJECT = PACKAGE.parent / "pyproject.toml"
 
 
