@@ -60,8 +60,8 @@ class BoundedBody:
 
     def __init__(self, raw: Any, most: int, *, is_error: bool, encoding: str) -> None:
         self._raw = raw
-        #: As much as has arrived, at least a byte. urllib3 1 can only wait for a whole block.
-        self._read = getattr(raw, "read1", None) or raw.read
+        #: As much as has arrived, at least a byte.
+        self._read = raw.read1
         self._most = most
         self._left = most
         self._is_error = is_error
