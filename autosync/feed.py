@@ -162,6 +162,8 @@ class Feed:
         self.holding = 0
         #: Whether the mirror is accepted. As long as it is not, no look deletes anything.
         self.accepted = False
+        #: Whether a look at a part of the source has withheld deletions since the last look everywhere began.
+        self._has_withheld = False
         #: When the last look everywhere began after which nothing was left to do, in seconds since the epoch; 0: none yet.
         self.cleared = 0.0
         #: The last look everywhere, once it has ended.
@@ -317,6 +319,7 @@ class Feed:
             )
         if report.error is None:
             self._note_skipped(report.skipped, everything=everywhere)
+            self._has_withheld = self._has_withheld or (report.held > 0 and not self.accepted)
             if everywhere:
                 self._note_look(report, min(began, report.busy_since), time.time() - began, era)
         return report
@@ -328,6 +331,8 @@ class Feed:
         if not self.accepted and report.complete and not report.extra:
             self.accepted = True
             self._insist(lambda: self._ledger.set_accepted(True))
+            if self._has_withheld:  # what left the source during this look may go now
+                self.settle.say((LOOK_EVERYWHERE,))
         log.info(
             "%scompared %d files in %.1f s: %d to upload, %d to check, %d to delete",
             self._about, report.seen, seconds, report.uploads, report.checks, report.deletes,

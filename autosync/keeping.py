@@ -161,18 +161,31 @@ class Keeping:
         self._feed.era += 1
         definition = mirror.dumps()
         version = version_of(definition)
+        accepted = self._is_accepted(mirror)
+        if not accepted:  # before the definition, which says of what the mirror was accepted
+            self._ledger.set_accepted(False)
         epoch = self._ledger.register(definition, version, mirror.queue, sign(self._run.signing_key, mirror.name, definition))
         if not (self._host and self._host.is_alone):
             self._publisher.announce()
         cleared = self._ledger.cleared()
         holding = self._ledger.holding()
-        # A broker that lost its memory takes no acceptance back, and gives none.
-        accepted = self._run.accept_existing or self._feed.accepted or self._ledger.accepted()
-        self._ledger.set_accepted(accepted)
+        if accepted:
+            self._ledger.set_accepted(True)
         self._feed.accepted = accepted
         self._mirror, self._version, self._epoch = mirror, version, epoch
         self._feed.cleared = cleared[1] if cleared and cleared[0] == version else 0.0
         self._feed.holding = self._feed.holding or holding  # a broker that lost its memory lets nothing go
+
+    def _is_accepted(self, mirror: Mirror) -> bool:
+        """Whether comparisons of a definition may delete: it was accepted with this target, and with all that is in its scope. A broker
+        that lost its memory takes no acceptance back, and gives none."""
+        if self._feed.accepted or (self._run.accept_existing and mirror.delete):
+            return True
+        before = self._ledger.definition()
+        try:
+            return before is not None and self._ledger.accepted() and mirror.is_within_scope_of(Mirror.loads(before.definition))
+        except (ValueError, TypeError, KeyError):  # another version wrote it
+            return False
 
     def start(self, watcher: Watcher | None, ends: ExitStack) -> None:
         """Begin to feed what `say` is told; without a watcher, what one look finds.

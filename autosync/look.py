@@ -123,10 +123,11 @@ class Comparison:
             path: a directory; "" is everything.
             report: is filled in on the way.
             cleared: see `autosync.reconciler.Rule`.
-            seen_leaving: the kernel told that this directory left; then neither the limit of deletions nor the next two hold.
+            seen_leaving: the kernel told that this directory left; then neither the limit of deletions nor the next one holds.
             holding: an earlier look held deletions back; then this one lets none go unless it is one at everything and finds all of them
                 within the limit.
-            accepted: whether the mirror is; one that is not lets none go, and withholds what the target held before it.
+            accepted: whether the mirror is; one that is not lets none go, and withholds what the target held before it. That a directory
+                left says nothing about keys below it which it never held.
 
         Raises:
             TargetError: the target's listing failed.
@@ -141,7 +142,7 @@ class Comparison:
             for span in spans:
                 yield from self._at(span, report, rule, gone)
             most = len(gone) if seen_leaving else self._policy.limit.of(report.equal + len(gone))
-            if not accepted and not seen_leaving:
+            if not accepted:
                 self._withhold(gone, report, most)
                 return
             if holding and not seen_leaving and (path or len(gone) > most):

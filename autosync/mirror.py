@@ -37,6 +37,10 @@ class Identity:
     inode: int
 
 
+#: The filter that leaves nothing out.
+_EVERYTHING = "^.*$"
+
+
 @dataclass(frozen=True, slots=True)
 class Mirror:
     """The definition of a mirror, as the file host publishes it and every worker reads it. It holds no secret.
@@ -64,7 +68,7 @@ class Mirror:
     identities: dict[str, Identity] = field(default_factory=dict)
     source_prefix: str = ""
     target_prefix: str = ""
-    source_filter: str = "^.*$"
+    source_filter: str = _EVERYTHING
     source_exclude: tuple[str, ...] = ()
     temporary: tuple[str, ...] = ()
     done_marker: str = ""
@@ -101,6 +105,21 @@ class Mirror:
             self.state_directories,
         )
 
+    def is_within_scope_of(self, other: Mirror) -> bool:
+        """Whether every key in scope is known to be one of another definition's too, in the same target. A setting that only one of them
+        knows does not count: an actor of another version may have more of them."""
+        mine, theirs = (_plain(one.settings) for one in (self, other))
+        same = ("actor", "source_prefix", "target_prefix", "done_marker")
+        return (
+            all(getattr(self, name) == getattr(other, name) for name in same)
+            and all(mine[name] == theirs[name] for name in mine.keys() & theirs.keys())
+            and {source.path for source in self.sources} <= {source.path for source in other.sources}
+            and other.source_filter in (self.source_filter, _EVERYTHING)
+            and {*self.source_exclude} >= {*other.source_exclude}
+            and {*self.temporary} >= {*other.temporary}
+            and self.follow_links <= other.follow_links
+        )
+
     def dumps(self) -> str:
         """The definition as JSON, the same text for the same definition. The default lease and an empty list of state directories are left
         out: versions that do not know these fields refuse a definition that has them."""
@@ -129,6 +148,11 @@ class Mirror:
         if not is_lease(mirror.lease):
             raise ValueError(f"its lease is {mirror.lease} s")
         return mirror
+
+
+def _plain(settings: dict[str, Any]) -> dict[str, Any]:
+    """As they come out of JSON."""
+    return dict(json.loads(json.dumps(settings)))
 
 
 def is_lease(seconds: float) -> bool:

@@ -152,7 +152,9 @@ def test_what_a_filter_leaves_out_from_now_on_stays(programs: Programs, once: li
 
     for name in ("b.mp3", "c.txt"):
         (tree / name).unlink()
-    assert programs.run(*once, narrowed).returncode == 0
+    # Other temporary names than before may bring some of those into the scope.
+    accepting = ["--accept-existing"] if "temporary" in narrowed else []
+    assert programs.run(*once, narrowed, *accepting).returncode == 0
 
     assert sorted(bucket.sizes()) == ["a.mp3", "c.txt", "d/e.txt"]
 
@@ -215,7 +217,9 @@ def test_before_a_mirror_is_accepted_what_is_seen_to_be_deleted_goes_and_what_re
     wait_until(lambda: len(bucket.sizes()) == 5, 60, "the source is sent")
 
     (tree / "a").unlink()
-    (tree / "d").rename(tmp_path / "d")
+    shutil.rmtree(tree / "d")
+    (tree / "outside").mkdir()
+    (tree / "outside").rmdir()
     (tmp_path / "outside").rename(tree / "outside")  # a look at this directory alone
 
     wait_until(lambda: sorted(bucket.sizes()) == ["b", "foreign", "outside/foreign", "outside/new"], 60, "what was done live is done")

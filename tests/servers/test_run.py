@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,8 +33,9 @@ def keep(broker: str, tree: Path, tmp_path: Path) -> Iterator[Callable[..., Keep
     """Makes a mirror that is kept by hand: it has its place, and is registered; ticks are the test's."""
     made: list[Keeping] = []
 
-    def make(**options: object) -> Keeping:
+    def make(defined: dict[str, object] | None = None, **options: object) -> Keeping:
         mirror = Mirror("m", "file", (Source(str(tree)),), {str(tree): identity_of(str(tree))}, queue="q", host=boot_id())
+        mirror = replace(mirror, **(defined or {}))  # type: ignore[arg-type]
         policy = Policy(True, DeleteLimit(), Compare.TIME, True)
         fields = {"once": False, "settle": 0.0, "rescan": 0.0, **options}
         made.append(Keeping(Run(mirror, policy, Actor(), broker, tmp_path, **fields), None))  # type: ignore[arg-type]
@@ -108,6 +110,8 @@ def test_whether_a_mirror_is_accepted_is_known_at_its_start_and_kept(
     keep: Callable[..., Keeping], ledger: Ledger, broker: str, before: dict[str, str | int], options: dict[str, bool], accepted: bool
 ) -> None:
     if before:
+        keep()._place.leave()
+        connect(broker).hdel("autosync:{m}:mirror", "accepted")
         connect(broker).hset("autosync:{m}:mirror", mapping=before)
 
     keeping = keep(**options)
@@ -120,6 +124,46 @@ def test_whether_a_mirror_is_accepted_is_known_at_its_start_and_kept(
     if not accepted:
         keeping._place.leave()
         assert not keep()._feed.accepted, "the start after that knows no better"
+
+
+@pytest.mark.parametrize(
+    ("defined", "accepted"),
+    [
+        ({"threads": 7, "lease": 60.0, "host": "another boot", "settings": {"target_container": "/t", "new": 1}}, True),
+        ({"settings": {"target_container": "/another"}}, False),
+        ({"target_prefix": "p/"}, False),
+        ({"source_prefix": "/"}, False),
+        ({"sources": (Source("/another"),)}, False),
+        ({"source_filter": "x"}, True),
+        ({"source_exclude": ("x", "y")}, True),
+        ({"source_exclude": ("y",)}, False),
+        ({"temporary": ("x",)}, True),
+        ({"follow_links": False}, True),
+        ({"done_marker": "x"}, False),
+        ({"actor": "rsync"}, False),
+    ],
+    ids=str,
+)
+def test_a_mirror_is_accepted_with_its_target_sources_and_filters(
+    keep: Callable[..., Keeping], ledger: Ledger, defined: dict[str, object], accepted: bool
+) -> None:
+    first: dict[str, object] = {"settings": {"target_container": "/t"}, "source_exclude": ("x",)}
+    keep(first, accept_existing=True)._place.leave()
+
+    other = keep({**first, **defined})
+    other._place.leave()
+    again = keep({**first, **defined})
+    again._place.leave()
+
+    assert other._feed.accepted == again._feed.accepted == ledger.accepted() == accepted
+    if not accepted:
+        assert not keep(first)._feed.accepted, "it was accepted once, and is another since"
+    elif "source_filter" in defined:
+        assert not keep(first)._feed.accepted, "more is in scope again"
+
+
+def test_nobody_accepts_deletions_where_there_are_none(keep: Callable[..., Keeping]) -> None:
+    assert not keep({"delete": False}, accept_existing=True)._feed.accepted
 
 
 @pytest.mark.parametrize("ended", ["before", "after"])
