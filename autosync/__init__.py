@@ -11,9 +11,7 @@ if __name__ == "__main__":
     main(actor=MyActor)
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False  # nothing is imported here: with `python -m autosync`, it would come from the current directory
 
 if TYPE_CHECKING:
     from .actor import Actor, SecretOption
@@ -48,7 +46,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Load a public name when it is first used, so that importing the package loads neither Celery nor boto3."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,19 +9,22 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import sys
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, NoReturn
+
+from . import search_path
+
+if search_path.is_celery():  # -A puts the current directory first, and what follows here would be imported from there
+    search_path.search_current_directory_last()
 
 from celery import Celery, signals
 from celery.exceptions import CPendingDeprecationWarning
 from celery.loaders.base import BaseLoader
 from kombu.entity import Exchange, Queue
 
-from . import search_path, streams, transport, utf8
+from . import streams, transport, utf8
 from .errors import ConfigurationError
 from .logs import configure, keep_secrets
 from .mirror import DEFAULT_QUEUE
@@ -226,7 +229,7 @@ def _log_in_our_format(conf: Any, **_: Any) -> None:
 
 def _ensure_utf8() -> None:
     try:
-        utf8.ensure(restarts="celery" in Path(sys.argv[0]).parts)
+        utf8.ensure(restarts=search_path.is_celery())
     except ConfigurationError as error:
         _give_up(str(error))
 
@@ -234,9 +237,8 @@ def _ensure_utf8() -> None:
 def _search_current_directory(sources: Any) -> None:
     """Have the current directory searched last: there may be celeryconfig.py, and an actor of the user's own."""
     _refuse_to_run_uploads(sources)
-    here = os.getcwd()
-    sys.path[:] = [entry for entry in sys.path if entry not in ("", here)]
-    search_path.append(here)
+    search_path.search_current_directory_last()
+    search_path.append(os.getcwd())
 
 
 def _refuse_to_run_uploads(sources: Any) -> None:

@@ -187,7 +187,7 @@ def _search_for_modules(given: type[Actor] | None, wanted: Sequence[str], paths:
     search_path.leave_out(paths)
     directories = [os.path.dirname(script)] if script else []
     directories += [os.getcwd()] if given or modules else []
-    for directory in directories:
+    for directory in dict.fromkeys(directories):
         around = search_path.source_around(directory, paths)
         if around is None:
             search_path.append(directory)

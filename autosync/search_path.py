@@ -48,6 +48,19 @@ def append(directory: str) -> None:
         sys.path.append(directory)
 
 
+def is_celery() -> bool:
+    """Whether this process runs Celery's own command."""
+    program = Path(sys.argv[0])
+    return program.name == "celery" or program.parts[-2:] == ("celery", "__main__.py")
+
+
+def search_current_directory_last() -> None:
+    """Have the current directory searched last, where it is searched at all."""
+    here = os.getcwd()
+    others = [entry for entry in sys.path if entry not in ("", here)]
+    sys.path[:] = [*others, here] if len(others) < len(sys.path) else others
+
+
 def add_script(script: str) -> None:
     """Have a program's main file found as the module of its name, wherever it lies, and without the directory in which it lies.
 

@@ -23,6 +23,10 @@ def ensure(*, restarts: bool) -> None:
     encoding = sys.getfilesystemencoding()
     if encoding == "utf-8":
         return
-    if not restarts or sys.orig_argv[1:3] == _MODE:
-        raise ConfigurationError(f"names of files are read as {encoding} here, which makes other keys of them", "set PYTHONUTF8=1")
+    is_again = sys.orig_argv[1:3] == _MODE
+    has_read_its_script = sys.argv[:1] in (["-"], [""])  # from stdin, which is used up
+    if not restarts or is_again or has_read_its_script:
+        raise ConfigurationError(
+            f"names of files are read as {encoding} here, which makes other keys of them", "set PYTHONUTF8=1, without -X utf8=0"
+        )
     os.execv(sys.executable, [sys.executable, *_MODE, *sys.orig_argv[1:]])  # noqa: S606 - the same program, without a shell

@@ -139,5 +139,5 @@ def test_what_is_a_part_of_another_program_is_refused(programs: Programs, enviro
     assert (command.returncode, app.returncode) == (2, 1)
     for done in (command, app):
         assert done.stderr.startswith("autosync: names of files are read as "), done.stderr
-        assert done.stderr.endswith("set PYTHONUTF8=1\n")
+        assert done.stderr.endswith("set PYTHONUTF8=1, without -X utf8=0\n")
         assert (done.stdout, len(done.stderr.splitlines())) == ("", 1)

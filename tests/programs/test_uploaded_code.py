@@ -96,6 +96,9 @@ def test_nor_is_it_by_other_commands(
     programs: Programs, tree: Path, target: Path, tmp_path: Path, noted: Path, broker: str, command: str
 ) -> None:
     options = ["--actor=file", f"--target-container={target}", f"--source-prefix={tree}/", f"--broker={broker}", "--once", "."]
+    if command == "python -m autosync":
+        for name in ("typing", "click", "logging", "__future__"):
+            shutil.copy(tree / "redis.py", tree / f"{name}.py")
     if command == "autosync-watch":
         programs.worker(broker=broker, cwd=tmp_path, AUTOSYNC_SOURCES=str(tree))
 
@@ -191,6 +194,16 @@ def test_celery_is_not_started_in_a_source(
     assert done.returncode == 1
     assert f"since autosync_sources has {tree}: start it in another directory" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("words", [["worker"], ["inspect", "ping"], ["report"]], ids=" ".join)
+def test_celery_does_not_run_what_it_finds_in_a_source(programs: Programs, tree: Path, broker: str, noted: Path, words: list[str]) -> None:
+    shutil.copy(tree / "redis.py", tree / "packaging.py")
+
+    done = programs.run("celery", "-A", "autosync", *words, cwd=tree, CELERY_BROKER_URL=broker, AUTOSYNC_SOURCES=str(tree))
+
+    assert (done.returncode, noted.exists()) == (1, False)
+    assert f"since autosync_sources has {tree}" in done.stderr
 
 
 def test_python_and_its_packages_may_lie_in_the_watched_directory(programs: Programs, target: Path, tmp_path: Path) -> None:
