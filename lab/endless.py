@@ -10,6 +10,7 @@ _BLOCK = bytes(1 << 16)
 #: So many bytes a body without an end has after all: whoever reads them all has read it to its end.
 _GIVES_UP = 256 << 20
 _BOMB_BLOCKS, _BOMB_BLOCK = 256, 1 << 20
+_CRUMBS = 512 << 10
 #: Every so many seconds a byte, so many times.
 _PAUSE, _BYTES = 0.05, 600
 
@@ -34,7 +35,8 @@ class Endless:
 
     Args:
         status: of every response.
-        shape: of its body: `chunked`, `long` (it has a length), `until closed` (it has none), `gzip`, or `slow`.
+        shape: of its body: `chunked`, `crumbs` (half a MiB in chunks of two bytes each), `long` (it has a length), `until closed` (it has
+            none), `gzip`, or `slow`.
     """
 
     def __init__(self, status: int, shape: str) -> None:
@@ -78,6 +80,7 @@ class Endless:
             def _send(self) -> None:
                 head = {
                     "chunked": {"Transfer-Encoding": "chunked"},
+                    "crumbs": {"Transfer-Encoding": "chunked"},
                     "long": {"Content-Length": str(1 << 40)},
                     "slow": {"Content-Length": str(1 << 40)},
                     "until closed": {"Connection": "close"},
@@ -95,6 +98,12 @@ class Endless:
                     self.wfile.write(content)
                     return
                 self.close_connection = True
+                if shape == "crumbs":
+                    for _ in range(_CRUMBS // 1024):
+                        self.wfile.write(b"2\r\n\0\0\r\n" * 512)
+                        server.sent[number] += 1024
+                    self.wfile.write(b"0\r\n\r\n")
+                    return
                 for _ in range(_BYTES if shape == "slow" else _GIVES_UP // len(_BLOCK)):
                     if server._closing.wait(_PAUSE if shape == "slow" else 0):
                         return

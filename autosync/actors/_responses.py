@@ -77,11 +77,11 @@ class BoundedBody:
         Raises:
             ResponseError: there are too many, or they are compressed, or too slow.
         """
-        return b"".join(self.stream()) if amt is None else self._next(amt)
+        return b"".join(self.stream()) if amt is None else self._gathered(amt)
 
     def stream(self, amt: int = _BLOCK, **_: object) -> Iterator[bytes]:
-        """What is left, in pieces of up to so many bytes. Raises what `read` does."""
-        while data := self._next(amt):
+        """What is left, in pieces of so many bytes. Raises what `read` does."""
+        while data := self._gathered(amt):
             yield data
 
     def close(self) -> None:
@@ -91,6 +91,14 @@ class BoundedBody:
     def release_conn(self) -> None:
         """Give the connection back."""
         self._raw.release_conn()
+
+    def _gathered(self, amt: int) -> bytes:
+        """So many bytes, fewer only at the end: the caller keeps each piece, and of a server that sends single bytes there would be as many
+        pieces, each of which takes fifty times its size."""
+        gathered = bytearray()
+        while len(gathered) < amt and (data := self._next(amt - len(gathered))):
+            gathered += data
+        return bytes(gathered)
 
     def _next(self, amt: int) -> bytes:
         if self._is_cut:

@@ -277,7 +277,7 @@ def _read(line: socket.socket, data: bytes, most: int) -> tuple[Answer, bool]:
         answer.begin()
         is_error = not http.client.OK <= answer.status < http.client.MULTIPLE_CHOICES
         most = min(most, BODY_BYTES) if is_error else most
-        content = answer.read(most + 1)
+        content = _content(answer, most)
         is_whole = len(content) <= most
         encoding = encoding_of(answer.headers.get("Content-Encoding")) if content else ""
         if encoding and not is_error:
@@ -285,12 +285,24 @@ def _read(line: socket.socket, data: bytes, most: int) -> tuple[Answer, bool]:
         if not is_whole and not is_error:
             raise too_long(most)
         if is_whole and answer.length:  # read with a number of bytes, http.client does not mind that some are missing
-            raise http.client.IncompleteRead(content, answer.length)
+            raise http.client.IncompleteRead(bytes(content), answer.length)
         text = "" if encoding else content[:most].decode("utf-8", "surrogateescape")
         stays = is_whole and not answer.will_close
         return Answer(answer.status, text, answer.headers.get("Date", ""), answer.headers.get("ETag", "")), stays
     finally:
         answer.close()
+
+
+def _content(answer: http.client.HTTPResponse, most: int) -> bytes | bytearray:
+    """The body, of which up to one byte more is read than `most`. Of each chunk that it reads, http.client would keep an object of its own;
+    a server may send as many as there are bytes."""
+    if answer.length is not None and answer.length <= most:
+        return answer.read(most + 1)
+    content = bytearray()
+    block = memoryview(bytearray(min(_READ_MORE, most + 1)))
+    while len(content) <= most and (count := answer.readinto(block[: most + 1 - len(content)])):
+        content += block[:count]
+    return content
 
 
 class _Begun(io.RawIOBase):

@@ -99,6 +99,25 @@ def test_of_a_listing_no_more_than_64_MiB_are_read(  # noqa: N802
     assert (63 << 20) <= read_of(server) < _PAGE  # the block that the client broke off does not count
 
 
+@pytest.mark.parametrize("name", READING)
+def test_a_page_in_crumbs_takes_no_more_memory_than_a_whole_one(
+    name: str, endless: Callable[[int, str], Endless], actor_for: Callable[[str, Endless], Actor]
+) -> None:
+    """Of each chunk an object of its own would be made, which takes twenty times as much as its two bytes."""
+    server = endless(200, "crumbs")
+    actor = actor_for(name, server)
+    tracemalloc.start()
+    try:
+        with pytest.raises(TargetError):
+            list(listing_of(actor, ""))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert read_of(server) == 512 << 10
+    assert peak < 7 << 20
+
+
 @pytest.mark.parametrize("shape", ENDLESS)
 @pytest.mark.parametrize("name", ["s3", "s3 by boto3"])
 def test_a_report_on_many_deletions_may_be_as_long_as_a_page(
