@@ -299,9 +299,15 @@ def options_in_environment() -> dict[str, str]:
 
 
 def _named(secrets: Any) -> dict[str, Any]:
-    if not isinstance(secrets, dict):
+    """The secrets by the names of their options, which may be written with dashes as on a command line."""
+    if not isinstance(secrets, dict) or not all(isinstance(name, str) for name in secrets):
         _give_up("autosync_secrets must be a dict from option names to values")
-    return secrets
+    # The names of mirrors stand in it, too; those are dicts.
+    return {name if isinstance(value, dict) else name.replace("-", "_"): _dashed(value) for name, value in secrets.items()}
+
+
+def _dashed(value: Any) -> Any:
+    return {str(name).replace("-", "_"): one for name, one in value.items()} if isinstance(value, dict) else value
 
 
 def _problem(settings: Mapping[str, Any]) -> str:
@@ -316,7 +322,9 @@ def _problem(settings: Mapping[str, Any]) -> str:
     if not isinstance(queues, list | tuple) or not all(isinstance(queue, str) and queue for queue in queues):
         return "autosync_queues must be a list of queue names"
     queues = settings.get("task_queues") or []
-    if not isinstance(queues, dict) and not (isinstance(queues, list | tuple) and all(isinstance(queue, Queue) for queue in queues)):
+    names = queues if isinstance(queues, dict) else []
+    is_list = isinstance(queues, list | tuple) and all(isinstance(queue, Queue) for queue in queues)
+    if not (is_list or isinstance(queues, dict)) or not all(isinstance(name, str) for name in names):
         return "task_queues must be a list of kombu.Queue; autosync_queues takes names"
     if not isinstance(settings["autosync_verbosity"], int):
         return "autosync_verbosity must be a number from -1 to 2"

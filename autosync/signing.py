@@ -42,6 +42,8 @@ def key_among(secrets: Mapping[str, Any]) -> str:
     Raises:
         ConfigurationError: there is one that cannot be used, see `read_key`.
     """
+    if any(isinstance(value, Mapping) and SIGNING_KEY in value for value in secrets.values()):
+        raise ConfigurationError(f"autosync_secrets: {SIGNING_KEY!r} holds for all mirrors of a box", "write it beside their names")
     given = secrets.get(SIGNING_KEY, "")
     if SIGNING_KEY in secrets and not isinstance(given, str):
         raise ConfigurationError(f"autosync_secrets: {SIGNING_KEY!r} is no text", "give the key, or '@' and the path of its file")

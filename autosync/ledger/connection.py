@@ -48,6 +48,8 @@ def connect(url: str) -> redis.Redis:
     """
     try:
         parts = urlsplit(url)
+        if parts.scheme in ("redis", "rediss") and not re.fullmatch(r"/?|/\d+", parts.path):
+            raise ValueError("the path is no number of a database")  # redis-py would take the first, and kombu fail
         # A unix socket has no keep-alive.
         options: dict[str, Any] = {} if parts.scheme in ("redis+socket", "unix") else {"socket_keepalive": True}
         if parts.scheme == "redis+socket":
