@@ -1,6 +1,7 @@
 """What an operator sets for an upload box. `celery -A autosync worker` reads this file when it is started in this directory.
 
-Every lower-case name here is a setting; what is not here keeps the value from autosync/settings.py. docs/settings.md explains them all.
+Every lower-case name here is a setting; what is not here keeps the value from autosync/broker/celery_settings.py. docs/settings.md explains
+them all.
 """
 
 # The Redis or Valkey that all hosts of the fleet use. The environment variable CELERY_BROKER_URL, where it is set, wins over this line.

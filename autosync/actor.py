@@ -11,7 +11,7 @@ import click
 
 from .errors import ConfigurationError
 from .files import File
-from .secret import read_secret
+from .model.secrets import read_secret
 
 
 class SecretOption(click.Option):

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from . import search_path
+from .process import search_path
 
 if search_path.is_celery():  # -A puts the current directory first, and what follows here would be imported from there
     search_path.search_current_directory_last()
@@ -24,12 +24,14 @@ from celery.exceptions import CPendingDeprecationWarning
 from celery.loaders.base import BaseLoader
 from kombu.entity import Exchange, Queue
 
-from . import streams, transport, utf8
+from .broker import kombu_transport as transport
+from .broker.celery_settings import DEFAULTS, NEEDED
 from .errors import ConfigurationError
 from .logs import configure, keep_secrets
-from .mirror import DEFAULT_QUEUE
-from .settings import DEFAULTS, NEEDED
-from .tls import certificate_checks, with_certificate_checks
+from .model.broker_tls import certificate_checks, with_certificate_checks
+from .model.mirror import DEFAULT_QUEUE
+from .process import standard_streams as streams
+from .process import utf8_mode as utf8
 
 _CONFIG = "celeryconfig"
 #: Of a task Flower would show neither arguments nor result in its list, and those say what a transfer is. Its own settings win over this.
@@ -71,7 +73,7 @@ class Secrets:
         self._by_name = by_name
 
     def by_name(self) -> Mapping[str, Any]:
-        """The values, see `secret.secret_of`."""
+        """The values, see `model.secrets.secret_of`."""
         return self._by_name
 
     def __repr__(self) -> str:

@@ -26,11 +26,11 @@ from typing import ClassVar
 import pytest
 
 from .actor import Actor, can_delete_many, listing_of, secret_names
+from .compare.scan import Comparison, LookReport
 from .errors import Draining, PermanentError, Torn
 from .files import File
-from .keys import Keys, Source
-from .look import Comparison, LookReport
-from .reading import SourceFile
+from .model.keys import Keys, Source
+from .source.source_file import SourceFile
 
 __all__ = ["ActorContract", "Content", "DeletionContract", "KeyContract", "ListingContract", "UploadContract", "listed"]
 

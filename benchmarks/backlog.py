@@ -22,18 +22,18 @@ from pathlib import Path
 from typing import Any, cast
 from unittest.mock import patch
 
-from autosync import look as looks
 from autosync.actor import Actor
 from autosync.celery import sending_app
-from autosync.feed import HIGH_WATER, Feed
+from autosync.compare import scan as looks
+from autosync.compare.scan import Comparison
+from autosync.feed.feed import HIGH_WATER, Feed
+from autosync.feed.publisher import Publisher
+from autosync.feed.resting_files import Resting
 from autosync.files import File
-from autosync.keys import Keys, Source
 from autosync.ledger import PREFIX, Deed, Ledger, Outcome, connect
-from autosync.look import Comparison
-from autosync.resting import Resting
-from autosync.settle import Look, Settle
-from autosync.tasks.messages import Publisher
-from autosync.tree import Found
+from autosync.model.keys import Keys, Source
+from autosync.source.walk import Found
+from autosync.watch.debounce import Look, Settle
 
 _MIRROR, _QUEUE, _VERSION = "backlog", "backlog", "1"
 _ROOT = "/invented"
@@ -44,7 +44,7 @@ _LONGER = 1.0
 
 
 class Walk:
-    """Stands in for `autosync.tree.Walk`: `count` files, a thousand to a directory, in order, and none of them on a disk.
+    """Stands in for `autosync.source.walk.Walk`: `count` files, a thousand to a directory, in order, and none of them on a disk.
 
     Args:
         count: how many.

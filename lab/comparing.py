@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from autosync.actor import Actor
+from autosync.compare.delete_limit import DeleteLimit
+from autosync.compare.scan import Comparison, LookReport, Policy
 from autosync.files import File, Listing
-from autosync.keys import Keys, Source
-from autosync.limit import DeleteLimit
-from autosync.look import Comparison, LookReport, Policy
+from autosync.model.keys import Keys, Source
 
 
 class Held(Actor):

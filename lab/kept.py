@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from autosync.actor import Actor
-from autosync.change import Change, Kind
-from autosync.feed import Feed
+from autosync.compare.scan import Comparison
+from autosync.feed.feed import Feed
 from autosync.files import Listing
-from autosync.keys import TEMPORARY, Keys, Source
 from autosync.ledger import Deed, Hint, Ledger, Marked, Outcome, connect
-from autosync.look import Comparison
-from autosync.settle import Settle
-from autosync.watcher import Watcher
+from autosync.model.change import Change, Kind
+from autosync.model.keys import TEMPORARY, Keys, Source
+from autosync.watch.debounce import Settle
+from autosync.watch.watcher import Watcher
 
 from .servers import wait_until
 

@@ -1,8 +1,8 @@
 """Tests that need a process with one thread, in an interpreter of their own.
 
-A process may be forked only as long as it has one thread (autosync.processes). A worker of pytest-xdist always has more, as has a process
-in which other tests have run. So another pytest runs the tests of a file with the marker `one_thread`, all that were chosen of the file
-together, and each has the outcome that it had there. With pytest-xdist such a file belongs to one worker (tests/conftest.py).
+A process may be forked only as long as it has one thread (autosync.process.child). A worker of pytest-xdist always has more, as has a
+process in which other tests have run. So another pytest runs the tests of a file with the marker `one_thread`, all that were chosen of the
+file together, and each has the outcome that it had there. With pytest-xdist such a file belongs to one worker (tests/conftest.py).
 `pytest --one-thread FILE` runs them in place, for a debugger.
 """
 

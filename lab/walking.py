@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from autosync.tree import Walk
+from autosync.source.walk import Walk
 
 
 def plant(top: Path, files: list[list[bytes]]) -> list[str]:

@@ -9,8 +9,8 @@ from typing import Any
 
 from ..actor import Actor, as_actor, secret_names
 from ..errors import ConfigurationError
-from ..mirror import Mirror
-from ..secret import secret_of
+from ..model.mirror import Mirror
+from ..model.secrets import secret_of
 
 
 def short_names() -> list[str]:

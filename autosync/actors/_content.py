@@ -6,7 +6,7 @@ import hashlib
 import mimetypes
 from collections.abc import Iterator
 
-from ..reading import SourceFile
+from ..source.source_file import SourceFile
 
 _UNKNOWN_TYPE = "application/octet-stream"
 _PIECE = 1 << 20

@@ -9,7 +9,7 @@ from functools import partial
 from typing import BinaryIO, TypeVar
 
 from ..errors import PermanentError, SlowDown, TargetError, Torn
-from ..reading import SourceFile
+from ..source.source_file import SourceFile
 
 T = TypeVar("T")
 

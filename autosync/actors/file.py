@@ -16,7 +16,7 @@ from typing import ClassVar
 from ..actor import Actor
 from ..errors import PermanentError, TargetError, TargetRefused
 from ..files import File, Listing
-from ..tree import Walk, open_beneath, open_directory_beneath, open_root
+from ..source.walk import Walk, open_beneath, open_directory_beneath, open_root
 
 #: What an upload writes has a name of its own until it is whole. Workers of all versions know each other's by this pattern.
 _TEMPORARY = re.compile(r"\.autosync-[0-9a-f]{16}")

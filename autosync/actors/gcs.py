@@ -11,7 +11,7 @@ import click
 from obstore.store import GCSStore, ObjectStore
 
 from ..files import File
-from ..reading import SourceFile
+from ..source.source_file import SourceFile
 from ._content import md5_of
 from ._obstore import ObstoreActor
 

@@ -2,7 +2,7 @@
 
 Celery's messages are hints; this is the truth. A key is dirty from `mark` until a worker's `done`. At most one worker holds it at a
 time; a change that arrives meanwhile raises its generation, and then `done` answers "look again". What nobody holds any more is
-found by `sweep`. The scripts beside this file do each step at once; mark.lua describes the shapes.
+found by `sweep`. The scripts in `scripts/` do each step at once; mark.lua describes the shapes.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any, TypeVar, cast
 
 import redis
 
-from ..mirror import DEFAULT_QUEUE, LEASE, LONGEST_LOCK
-from ..rates import Limits
+from ..model.limits import Limits
+from ..model.mirror import DEFAULT_QUEUE, LEASE, LONGEST_LOCK
 from .connection import address, broker_errors, connect
-from .entries import (
+from .entries import (  # fmt: skip
     GONE,
     UNKNOWN,
     Claim,
@@ -35,8 +35,8 @@ from .entries import (
     Standing,
     now,
     owner_prefix,
-)  # fmt: skip
-from .gate import Gate, Paced
+)
+from .rate_limits import Gate, Paced
 from .scripts import Scripts
 
 __all__ = [
@@ -54,7 +54,7 @@ _SCRIPTS = ("mark", "claim", "renew", "done", "sweep", "forfeit", "guard", "uplo
 
 T = TypeVar("T")
 
-#: Of messages; `priority_steps` in settings.py.
+#: Of messages; `priority_steps` in broker/celery_settings.py.
 _PRIORITIES = (0, 5, 9)
 #: Keys in one call of a script: Lua cannot unpack more than some thousand values.
 _AT_ONCE = 1000
@@ -104,7 +104,9 @@ class Ledger:
         self._skipped = base + "skipped"
         self._asked = base + "asked"
         self._barrier = base + "barrier:"
-        self._scripts = Scripts(client, {name: resources.files(__package__).joinpath(f"{name}.lua").read_text() for name in _SCRIPTS})
+        self._scripts = Scripts(
+            client, {name: resources.files(__package__).joinpath("scripts", f"{name}.lua").read_text() for name in _SCRIPTS}
+        )
         #: What this mirror's transfers pass through where they are limited.
         self.gate = Gate(client, self._scripts, base)
         #: Whether there was a limit, or a target that had asked for fewer requests, when keys were claimed last.
@@ -544,7 +546,7 @@ def _base(mirror: str) -> str:
 
 
 def _list_of(queue: str, priority: int) -> str:
-    """The list in which kombu keeps the messages of one priority (`priority_steps` and `sep` in settings.py)."""
+    """The list in which kombu keeps the messages of one priority (`priority_steps` and `sep` in broker/celery_settings.py)."""
     return f"{PREFIX}{queue}:{priority}" if priority else PREFIX + queue
 
 

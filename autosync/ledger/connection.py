@@ -15,7 +15,7 @@ from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
 from ..errors import BrokerError, BrokerRefused, ConfigurationError
-from ..tls import with_certificate_checks
+from ..model.broker_tls import with_certificate_checks
 
 #: Which of our commands met with the error: redis-py and Valkey put it around what happened.
 _ABOUT_US = re.compile(r"^Command # \d+ \(.*?\) of pipeline caused error: | script: \S*,? ?on @user_script.*$", re.DOTALL)
@@ -41,7 +41,7 @@ def connect(url: str) -> redis.Redis:
     """A client for a broker's URL, in the spellings that Celery takes: redis://, rediss://, redis+socket:///path, unix:///path.
 
     With rediss:// the server's certificate must fit its name and come from an authority that this host trusts, or from one in the file
-    that ?ssl_ca_certs= names; see `tls` for a URL that wants less.
+    that ?ssl_ca_certs= names; see `model.broker_tls` for a URL that wants less.
 
     Raises:
         ConfigurationError: the URL is none of these, has an unknown value, or names a file that cannot be read.

@@ -17,15 +17,15 @@ from ..actor import Actor, can_delete_many, without_secrets
 from ..errors import AutosyncError, BrokerError, Draining, LeaseLost, PermanentError, SlowDown, Torn
 from ..files import File
 from ..ledger import UNKNOWN, Claim, Deed, Failure, Hint, Outcome, now
-from ..reading import SourceFile
-from ..restless import RestlessFile
-from ..tree import Withheld
-from ..wording import human_size, shown
-from ..writers import is_shared
-from .box import Known, UploadBox
-from .pace import Meter, Purse
+from ..model.text import human_size, shown
+from ..source.open_writers import is_shared
+from ..source.source_file import SourceFile
+from ..source.stable_read import RestlessFile
+from ..source.walk import Withheld
 from .progress import Progress
 from .sources import Absent, MirrorSource, Way
+from .throttle import Meter, Purse
+from .worker_state import Known, UploadBox
 
 log = logging.getLogger("autosync.transfer")
 

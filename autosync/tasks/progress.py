@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from celery import Task
 
-from ..wording import human_size
+from ..model.text import human_size
 
 #: Batches smaller than this are over before anybody could read their progress, in bytes.
 _WORTH_SHOWING = 16 << 20

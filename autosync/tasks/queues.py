@@ -13,11 +13,11 @@ from celery import signals
 from celery.app.amqp import Queues
 from celery.worker.control import control_command
 
+from ..broker.celery_settings import SERVE
 from ..celery import queue_called
 from ..errors import AutosyncError, BrokerError
 from ..ledger import connect, queues_of_mirrors
-from ..mirror import DEFAULT_QUEUE
-from ..settings import SERVE
+from ..model.mirror import DEFAULT_QUEUE
 
 log = logging.getLogger(__name__)
 

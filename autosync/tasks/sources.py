@@ -13,9 +13,9 @@ from contextlib import closing
 from typing import NamedTuple
 
 from ..errors import PermanentError, SourceRefused, SourceUnsure
-from ..keys import Source, is_plain, slashed
-from ..mirror import Identity
-from ..tree import FILE, Withheld, open_beneath, open_directory_beneath, open_root, resolve_beneath, tops_of
+from ..model.keys import Source, is_plain, slashed
+from ..model.mirror import Identity
+from ..source.walk import FILE, Withheld, open_beneath, open_directory_beneath, open_root, resolve_beneath, tops_of
 
 #: A file that is not there, and a way to it that is none; anything else is no proof.
 _GONE = (errno.ENOENT, errno.ENOTDIR)

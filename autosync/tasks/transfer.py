@@ -17,14 +17,14 @@ from typing import Any
 
 from celery import Celery, Task, shared_task, signals
 
+from ..broker.celery_settings import DELETE, UPLOAD
 from ..errors import AutosyncError, BrokerError, BrokerRefused, ConfigurationError
 from ..ledger import Claim, Deed, Failure, Ledger, Outcome, connect, now
-from ..processes import allow_many_open_files
-from ..settings import DELETE, UPLOAD
-from ..signing import key_among
+from ..model.definition_signature import key_among
+from ..process.child import allow_many_open_files
 from .batch import Batch
-from .box import Known, UploadBox
 from .progress import Progress
+from .worker_state import Known, UploadBox
 
 log = logging.getLogger("autosync.transfer")
 

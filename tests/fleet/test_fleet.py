@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from autosync.feed.publisher import batch_line
 from autosync.ledger import Ledger, connect
-from autosync.mirror import SHORTEST_LEASE
-from autosync.tasks.messages import batch_line
+from autosync.model.mirror import SHORTEST_LEASE
 from lab.buckets import Bucket, equal_soon, on_disk
 from lab.ports import free_port
 from lab.programs import Programs

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from autosync.ledger import Ledger, connect
-from autosync.rates import Limits
+from autosync.model.limits import Limits
 from lab.buckets import Bucket, on_disk
 from lab.faults import Proxy
 from lab.programs import Programs

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from autosync.ledger import Ledger, connect
-from autosync.mirror import LONGEST_LOCK
+from autosync.model.mirror import LONGEST_LOCK
 from lab.buckets import Bucket, equal_soon, on_disk
 from lab.disks import Disk
 from lab.parts import lacking

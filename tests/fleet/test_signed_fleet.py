@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from autosync.ledger import Ledger, connect
-from autosync.mirror import version_of
+from autosync.model.mirror import version_of
 from lab.buckets import Bucket, equal_soon
 from lab.programs import Programs
 from lab.servers import wait_until

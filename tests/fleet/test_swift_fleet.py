@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from autosync.mirror import SHORTEST_LEASE
+from autosync.model.mirror import SHORTEST_LEASE
 from autosync.testing import listed
 from lab.buckets import on_disk
 from lab.faults import Proxy

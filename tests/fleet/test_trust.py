@@ -24,12 +24,12 @@ import pytest
 import redis
 from kombu.exceptions import OperationalError
 
+from autosync.broker.celery_settings import UPLOAD
 from autosync.celery import make_app, sending_app
-from autosync.inotify import Inotify
+from autosync.feed.publisher import Priority, Publisher
 from autosync.ledger import UNKNOWN, Ledger, connect
 from autosync.ledger.connection import address
-from autosync.settings import UPLOAD
-from autosync.tasks.messages import Priority, Publisher
+from autosync.watch.inotify import Inotify
 from lab import ROOT
 from lab.commands import Commands
 from lab.locks import OPERATOR, Authority, LockedValkey, RedisWithTls, TlsRelay

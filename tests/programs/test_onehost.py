@@ -8,20 +8,20 @@ from pathlib import Path
 
 import pytest
 
+from autosync.broker.celery_settings import DELETE
+from autosync.broker.embedded import EmbeddedServer
 from autosync.celery import _PRELOADED, sending_app
+from autosync.feed.publisher import Priority, Publisher
 from autosync.ledger import GONE, Ledger, connect
-from autosync.server import EmbeddedServer
-from autosync.settings import DELETE
-from autosync.tasks.messages import Priority, Publisher
 from lab.programs import Programs
 
 HOST = """
 import pathlib, sys, threading
 import autosync.celery
-from autosync.keys import Source
+from autosync.model.keys import Source
 from autosync.ledger import connect
-from autosync.mirror import Mirror
-from autosync.onehost import OneHost, lock, serving, state_directory
+from autosync.model.mirror import Mirror
+from autosync.daemon.one_host import OneHost, lock, serving, state_directory
 from lab.servers import wait_until
 
 state, more_threads = pathlib.Path(sys.argv[1]), sys.argv[2] == "more threads"

@@ -22,9 +22,9 @@ import pytest
 import yaml
 
 from autosync.actors import short_names
+from autosync.broker.celery_settings import DEFAULTS
 from autosync.celery import Loader
 from autosync.errors import Exit
-from autosync.settings import DEFAULTS
 from lab import ROOT
 from lab.commands import Commands
 from lab.programs import BIN, Programs

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from autosync.tree import Walk
+from autosync.source.walk import Walk
 from lab.descriptors import descriptors, opened_since
 from lab.parts import lacking
 from lab.servers import Missing

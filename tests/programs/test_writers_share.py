@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from autosync.writers import has_writer
+from autosync.source.open_writers import has_writer
 
 
 def test_a_share_does_not_tell(bindfs: Callable, tmp_path: Path) -> None:

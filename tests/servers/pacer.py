@@ -8,7 +8,7 @@ import threading
 import time
 
 from autosync.ledger import Ledger, connect
-from autosync.tasks.pace import Pace
+from autosync.tasks.throttle import Pace
 
 
 def work(broker: str, name: str, requests: int, size: int, threads: int) -> None:

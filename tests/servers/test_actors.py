@@ -27,13 +27,13 @@ from autosync.actors import file as file_actor
 from autosync.actors import load, short_names
 from autosync.actors._memory import TINY, Memory
 from autosync.actors.s3 import SMALL, clients
+from autosync.actors.s3.fast.http import Answer, Sent
+from autosync.actors.s3.fast.multipart import Uploads
 from autosync.actors.s3.parts import PartsUpload
 from autosync.actors.s3.proxied import ProxiedUploads
-from autosync.actors.s3.uploads import Uploads
-from autosync.actors.s3.wire import Answer, Sent
 from autosync.errors import BrokerError, ConfigurationError, PermanentError, SlowDown, TargetError, TargetRefused, Torn
 from autosync.files import File
-from autosync.reading import SourceFile
+from autosync.source.source_file import SourceFile
 from lab.buckets import Bucket
 from lab.servers import Moto, wait_until
 
@@ -688,7 +688,7 @@ class LateTime:
 @pytest.fixture
 def late_time(monkeypatch: pytest.MonkeyPatch) -> LateTime:
     made = LateTime()
-    for module in ("autosync.actors.s3", "autosync.actors.s3.objects"):
+    for module in ("autosync.actors.s3", "autosync.actors.s3.fast.requests"):
         monkeypatch.setattr(f"{module}.time", made)
     return made
 

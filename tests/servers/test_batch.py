@@ -25,16 +25,16 @@ from autosync.actor import Actor
 from autosync.celery import Secrets
 from autosync.errors import BrokerError, PermanentError, TargetError
 from autosync.files import File
-from autosync.host import boot_id
-from autosync.keys import Source
 from autosync.ledger import GONE, UNKNOWN, Hint, Ledger, connect
-from autosync.mirror import Mirror, version_of
-from autosync.reading import SourceFile
+from autosync.model.keys import Source
+from autosync.model.mirror import Mirror, version_of
+from autosync.process.host import boot_id
+from autosync.source.source_file import SourceFile
 from autosync.tasks import transfer
 from autosync.tasks.batch import Batch
-from autosync.tasks.box import Known, UploadBox
 from autosync.tasks.sightings import Sightings
-from autosync.watcher import identity_of
+from autosync.tasks.worker_state import Known, UploadBox
+from autosync.watch.watcher import identity_of
 from lab.servers import wait_until
 
 STORE: dict[str, bytes] = {}

@@ -14,10 +14,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from autosync import onehost
+from autosync.broker.embedded import EmbeddedServer
+from autosync.daemon import one_host as onehost
 from autosync.errors import StartError
 from autosync.ledger import connect
-from autosync.server import EmbeddedServer
 from lab.servers import wait_until
 
 LIMIT = 20.0
@@ -46,8 +46,8 @@ def test_a_broker_that_is_killed_while_it_starts_is_started_again(tmp_path: Path
 
 HOST = """
 import pathlib, sys, time
-from autosync.onehost import lock
-from autosync.server import EmbeddedServer
+from autosync.daemon.one_host import lock
+from autosync.broker.embedded import EmbeddedServer
 
 directory = pathlib.Path(sys.argv[1])
 with lock(directory, "m") as held:

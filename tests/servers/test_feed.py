@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from autosync import tree as tree_module
-from autosync.change import LOOK_EVERYWHERE
-from autosync.feed import Feed, Pace
+from autosync.compare.scan import Comparison
+from autosync.feed.feed import Feed, Pace
 from autosync.files import File, Listing
-from autosync.glance import glance
-from autosync.keys import Keys, Source
 from autosync.ledger import Hint, Ledger, Marked, connect
-from autosync.look import Comparison
-from autosync.settle import Look, Pending, Settle
+from autosync.model.change import LOOK_EVERYWHERE
+from autosync.model.keys import Keys, Source
+from autosync.source import walk as tree_module
+from autosync.watch.debounce import Look, Pending, Settle
+from autosync.watch.recheck import glance
 from lab.comparing import Held, fill
 from lab.kept import Empty, Kept, Sent
 from lab.servers import wait_until
@@ -169,7 +169,7 @@ def test_a_file_that_stays_open_is_sent_again_if_it_has_changed_and_waited_for_b
             seen.append(one.path)
             return glance(one, *args, **more)  # type: ignore[arg-type]
 
-        monkeypatch.setattr("autosync.feed.glance", noted)
+        monkeypatch.setattr("autosync.feed.feed.glance", noted)
         wait_until(lambda: seen.count(str(tree / "log")) >= 3, 20, "it is looked at again and again")
         assert kept.sent.keys["log"] == 1, "but it did not change"
 

@@ -21,7 +21,7 @@ LISTED_TWICE = """
 import json, os, signal, sys
 from autosync.actors import load
 from autosync.actors.s3 import listing
-from autosync.apart import Apart
+from autosync.process.forked import Apart
 
 url, bucket, trouble = sys.argv[1:]
 actor = load("s3")(target_container=bucket, endpoint_url=url)

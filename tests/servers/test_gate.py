@@ -11,7 +11,7 @@ import redis
 
 from autosync.errors import BrokerError
 from autosync.ledger import Gate, Ledger, connect
-from autosync.rates import Limits
+from autosync.model.limits import Limits
 from lab.rates import age_last_cut
 from lab.servers import Valkey, wait_until
 

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from autosync.errors import BrokerError, LeaseLost, PermanentError
-from autosync.keys import Source
 from autosync.ledger import UNKNOWN, Claim, Facts, Ledger, connect
-from autosync.mirror import LEASE, LONGEST_LEASE, SHORTEST_LEASE, Mirror, version_of
-from autosync.rates import Limits
-from autosync.tasks import box
-from autosync.tasks.box import Held, Known, UploadBox
+from autosync.model.keys import Source
+from autosync.model.limits import Limits
+from autosync.model.mirror import LEASE, LONGEST_LEASE, SHORTEST_LEASE, Mirror, version_of
+from autosync.tasks import worker_state as box
 from autosync.tasks.transfer import _claim
+from autosync.tasks.worker_state import Held, Known, UploadBox
 from lab.servers import wait_until
 
 #: The renewals of one that is shorter would have to be so punctual that a busy machine could miss one.

@@ -14,6 +14,7 @@ import pytest
 import redis
 
 from autosync import ledger as module
+from autosync.broker.embedded import EmbeddedServer
 from autosync.errors import BrokerError, ConfigurationError
 from autosync.ledger import (
     GONE,
@@ -33,9 +34,8 @@ from autosync.ledger import (
     owner_prefix,
     queues_of_mirrors,
 )
-from autosync.mirror import LEASE, LONGEST_LOCK
-from autosync.rates import Limits
-from autosync.server import EmbeddedServer
+from autosync.model.limits import Limits
+from autosync.model.mirror import LEASE, LONGEST_LOCK
 from lab.servers import Valkey, wait_until
 
 HINT = Hint(5, 1_000_000_007)

@@ -15,8 +15,8 @@ from autosync.actor import Actor
 from autosync.errors import SlowDown
 from autosync.files import File
 from autosync.ledger import GONE, Gate, Hint, Paced, connect
-from autosync.mirror import SHORTEST_LEASE
-from autosync.rates import Limits
+from autosync.model.limits import Limits
+from autosync.model.mirror import SHORTEST_LEASE
 from lab.servers import wait_until
 
 MEBI = 1 << 20

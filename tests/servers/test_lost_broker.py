@@ -11,18 +11,18 @@ from typing import Any
 import pytest
 
 from autosync.actors.file import FileActor
+from autosync.compare.delete_limit import DeleteLimit
+from autosync.compare.diff import Compare
+from autosync.compare.scan import Policy
+from autosync.daemon.main_loop import Signals, keep
+from autosync.daemon.mirror_runner import Keeping, Run
+from autosync.daemon.one_host import OneHost, lock, serving, state_directory
 from autosync.errors import BrokerError, Exit
-from autosync.host import boot_id
-from autosync.keeping import Keeping, Run
-from autosync.keys import Source
 from autosync.ledger import Ledger
-from autosync.limit import DeleteLimit
-from autosync.look import Policy
-from autosync.mirror import Mirror
-from autosync.onehost import OneHost, lock, serving, state_directory
-from autosync.reconciler import Compare
-from autosync.run import Signals, keep
-from autosync.watcher import identity_of
+from autosync.model.keys import Source
+from autosync.model.mirror import Mirror
+from autosync.process.host import boot_id
+from autosync.watch.watcher import identity_of
 from lab.servers import wait_until
 
 LIMIT = 20.0
@@ -128,7 +128,7 @@ def test_a_signal_ends_a_start_that_waits_for_its_broker(
 def test_a_start_whose_broker_does_not_come_back_ends_with_its_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     life = Life(tmp_path, once=False, at={1})
     monkeypatch.setattr(OneHost, "tend", lambda _: [])
-    monkeypatch.setattr("autosync.run._BROKER_PATIENCE", 3.0)
+    monkeypatch.setattr("autosync.daemon.main_loop._BROKER_PATIENCE", 3.0)
 
     with pytest.raises(BrokerError, match="Connection refused"):
         life.run(monkeypatch)

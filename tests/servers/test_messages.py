@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from autosync.broker.celery_settings import DELETE
 from autosync.celery import sending_app
+from autosync.feed.publisher import Priority, Publisher
 from autosync.ledger import UNKNOWN, Ledger, connect
-from autosync.settings import DELETE
-from autosync.tasks.messages import Priority, Publisher
 
 #: Drawn by chance each time; or the line for people once more, which Celery repeats where nobody reads it.
 _PASSED_OVER = ("id", "root_id", "origin", "correlation_id", "delivery_tag", "reply_to")

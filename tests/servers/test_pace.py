@@ -13,8 +13,8 @@ import pytest
 
 from autosync.errors import Draining
 from autosync.ledger import Ledger, connect
-from autosync.rates import Limits
-from autosync.tasks.pace import Pace, Purse
+from autosync.model.limits import Limits
+from autosync.tasks.throttle import Pace, Purse
 from lab.rates import steady_rate
 from lab.servers import Valkey, wait_until
 

@@ -12,11 +12,11 @@ import pytest
 
 from autosync.actors import load
 from autosync.actors._parts import ROUNDS
-from autosync.actors.s3.pieces import PART
+from autosync.actors.s3.fast.pieces import PART
 from autosync.errors import Torn
-from autosync.reading import SourceFile
-from autosync.restless import RestlessFile
-from autosync.writers import let_writes_end
+from autosync.source.open_writers import let_writes_end
+from autosync.source.source_file import SourceFile
+from autosync.source.stable_read import RestlessFile
 from lab.buckets import Bucket
 from lab.faults import Proxy
 from lab.servers import wait_until

@@ -15,17 +15,17 @@ from pathlib import Path
 import pytest
 
 from autosync.actor import Actor
+from autosync.compare.delete_limit import DeleteLimit
+from autosync.compare.diff import Compare
+from autosync.compare.scan import LookReport, Policy
+from autosync.daemon.mirror_runner import Keeping, Run
 from autosync.errors import BrokerError, StartError
-from autosync.feed import FinishedLook, Stopped
-from autosync.host import boot_id
-from autosync.keeping import Keeping, Run
-from autosync.keys import Source
+from autosync.feed.feed import FinishedLook, Stopped
 from autosync.ledger import UNKNOWN, Claim, Deed, Failure, Ledger, Outcome, connect
-from autosync.limit import DeleteLimit
-from autosync.look import LookReport, Policy
-from autosync.mirror import Mirror
-from autosync.reconciler import Compare
-from autosync.watcher import identity_of
+from autosync.model.keys import Source
+from autosync.model.mirror import Mirror
+from autosync.process.host import boot_id
+from autosync.watch.watcher import identity_of
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from autosync.errors import PermanentError
-from autosync.keys import Source
 from autosync.ledger import Ledger, connect
-from autosync.mirror import Mirror, version_of
-from autosync.signing import SIGNING_KEY, sign
-from autosync.tasks.box import UploadBox
+from autosync.model.definition_signature import SIGNING_KEY, sign
+from autosync.model.keys import Source
+from autosync.model.mirror import Mirror, version_of
+from autosync.tasks.worker_state import UploadBox
 
 KEY, OTHER = "k" * 32, "o" * 32
 

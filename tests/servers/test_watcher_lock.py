@@ -9,8 +9,8 @@ import pytest
 
 from autosync.errors import StartError
 from autosync.ledger import Ledger, connect
-from autosync.mirror import LONGEST_LOCK
-from autosync.place import Place
+from autosync.ledger.watcher_lock import Place
+from autosync.model.mirror import LONGEST_LOCK
 
 
 @pytest.fixture

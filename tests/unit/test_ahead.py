@@ -7,7 +7,7 @@ from concurrent.futures import CancelledError
 
 import pytest
 
-from autosync.ahead import Ahead
+from autosync.process.prefetch import Ahead
 
 
 def test_what_is_asked_for_is_done_by_several_at_once_and_errors_come_to_who_asked() -> None:

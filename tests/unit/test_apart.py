@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from autosync.apart import Apart
-from autosync.processes import has_one_thread
+from autosync.process.child import has_one_thread
+from autosync.process.forked import Apart
 from lab.servers import wait_until
 
 pytestmark = pytest.mark.one_thread
@@ -176,7 +176,7 @@ def test_a_process_that_is_killed_ends_what_arrives(when: str) -> None:
 
 def test_it_ends_with_the_process_that_made_it() -> None:
     code = (
-        "import os, signal\nfrom autosync.apart import Apart\napart = Apart.stands_by('autosync-test', lambda _: iter([]))\n"
+        "import os, signal\nfrom autosync.process.forked import Apart\napart = Apart.stands_by('autosync-test', lambda _: iter([]))\n"
         "print(apart._child.pid(), flush=True)\nos.kill(os.getpid(), signal.SIGKILL)\n"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60).stdout

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 
-from autosync.barriers import Barriers
-from autosync.change import Change, Kind
-from autosync.settle import Settle
+from autosync.model.change import Change, Kind
+from autosync.watch.debounce import Settle
+from autosync.watch.flush import Barriers
 from lab.servers import wait_until
 
 

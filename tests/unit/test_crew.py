@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from autosync.tasks.crew import Crew
+from autosync.tasks.thread_pool import Crew
 from lab.servers import wait_until
 
 LIMIT = 20.0
@@ -76,7 +76,7 @@ def test_a_target_that_answers_at_once_is_given_few_at_once_and_a_slow_one_many(
 
 def test_what_was_quick_long_ago_counts_no_more(crew: Callable[[int], Crew], monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr("autosync.tasks.crew.time.monotonic", lambda: now)
+    monkeypatch.setattr("autosync.tasks.thread_pool.time.monotonic", lambda: now)
     one = crew(100)
     one.took(0.0003)
     for now in (102.0, 104.0, 108.0):  # noqa: B007 - the clock's

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autosync import disksort as module
-from autosync.disksort import Spool, disksort
+from autosync.source import external_sort as module
+from autosync.source.external_sort import Spool, disksort
 from lab.descriptors import Descriptor, descriptors, opened_since
 
 KEYS = st.one_of(st.sampled_from(["a", "a/b", "a-b", "a0", "", "\udcff", "é", "😀", "\n"]), st.binary(max_size=3).map(os.fsdecode))

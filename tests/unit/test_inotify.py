@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from autosync.inotify import (
+from autosync.watch.inotify import (
     IN_CLOSE_WRITE,
     IN_CREATE,
     IN_DELETE,
@@ -223,7 +223,7 @@ for name, value in (word.split("=") for word in sys.argv[1:]):
     with open(f"/proc/sys/user/max_inotify_{name}", "w") as file:
         file.write(value)
 
-from autosync.inotify import IN_CREATE, Inotify
+from autosync.watch.inotify import IN_CREATE, Inotify
 """
 
 

@@ -14,10 +14,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from autosync.actor import Actor
+from autosync.cli.options import context_settings, parameters
 from autosync.errors import ConfigurationError
-from autosync.keys import TEMPORARY, Keys, Source, Span, is_plain, slashed
-from autosync.options import context_settings, parameters
-from autosync.tree import Walk
+from autosync.model.keys import TEMPORARY, Keys, Source, Span, is_plain, slashed
+from autosync.source.walk import Walk
 
 HERE = "/home/adeprince"
 FILES = ("1", "a/2", "a/b/3", "c/4")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from autosync.compare.delete_limit import DeleteLimit
 from autosync.errors import ConfigurationError
-from autosync.limit import DeleteLimit
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from autosync.actor import Actor
+from autosync.compare.diff import Compare
+from autosync.compare.scan import Comparison, LookReport, Policy
 from autosync.errors import TargetError
 from autosync.files import File, Listing
-from autosync.keys import Keys, Source
-from autosync.look import Comparison, LookReport, Policy
-from autosync.reconciler import Compare
+from autosync.model.keys import Keys, Source
 
 
 class Target(Actor):

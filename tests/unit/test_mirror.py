@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autosync.keys import Keys, Source
-from autosync.mirror import LEASE, LONGEST_LEASE, SHORTEST_LEASE, Identity, Mirror, version_of
+from autosync.model.keys import Keys, Source
+from autosync.model.mirror import LEASE, LONGEST_LEASE, SHORTEST_LEASE, Identity, Mirror, version_of
 
 PATHS = st.binary(min_size=1, max_size=6).map(lambda name: "/" + name.decode("utf-8", "surrogateescape"))
 TEXTS = st.one_of(st.text(max_size=5), PATHS)

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from autosync import processes
 from autosync.errors import StartError
-from autosync.processes import Child, has_one_thread
+from autosync.process import child as processes
+from autosync.process.child import Child, has_one_thread
 from lab.servers import wait_until
 
 pytestmark = pytest.mark.one_thread
@@ -96,8 +96,8 @@ def test_a_child_gets_its_arguments_environment_and_directory_as_they_are(child:
 PARENT = """
 import signal, sys, threading
 from autosync.ledger import connect
-from autosync.processes import Child, has_one_thread
-from autosync.server import EmbeddedServer
+from autosync.process.child import Child, has_one_thread
+from autosync.broker.embedded import EmbeddedServer
 
 child = Child("grandchild", sys.argv[2:], at_death=signal.Signals[sys.argv[1]])
 child.start()
@@ -138,7 +138,7 @@ def test_a_child_may_be_told_of_the_death_with_a_signal_that_it_can_answer(tmp_p
 
 def test_the_soft_limit_of_open_files_is_raised_to_the_hard_one() -> None:
     code = (
-        "import resource as r; from autosync.processes import allow_many_open_files;"
+        "import resource as r; from autosync.process.child import allow_many_open_files;"
         "r.setrlimit(r.RLIMIT_NOFILE, (64, 512)); allow_many_open_files(); print(r.getrlimit(r.RLIMIT_NOFILE))"
     )
 
@@ -245,7 +245,7 @@ def test_stopping_what_was_never_started_or_has_ended_is_nothing(child: Callable
 
 FORKING = """
 import os, pathlib, signal, sys, threading
-from autosync.processes import Child, call_itself
+from autosync.process.child import Child, call_itself
 
 def work():
     {}

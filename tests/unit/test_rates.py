@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autosync.errors import ConfigurationError
-from autosync.rates import Limits
+from autosync.model.limits import Limits
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from autosync.errors import Draining, SourceUnsure, Torn
-from autosync.reading import SourceFile
+from autosync.source.source_file import SourceFile
 from lab.servers import wait_until
 
 MIB = 1 << 20

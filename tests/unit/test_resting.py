@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from autosync import glance as glance_module
-from autosync import resting as resting_module
-from autosync.change import Kind
-from autosync.glance import Glance, glance
-from autosync.keys import Source
-from autosync.reconciler import Difference
-from autosync.resting import QUIET_UNASKED, Resting
-from autosync.settle import Pending
-from autosync.sight import Sight
+from autosync.compare.diff import Difference
+from autosync.feed import resting_files as resting_module
+from autosync.feed.resting_files import Resting
+from autosync.model.change import Kind
+from autosync.model.file_state import QUIET_UNASKED, Sight
+from autosync.model.keys import Source
+from autosync.source.walk import Found, found_at
 from autosync.tasks import sightings as sightings_module
 from autosync.tasks.sightings import LONGEST_WRITE, Sightings
-from autosync.tree import Found, found_at
+from autosync.watch import recheck as glance_module
+from autosync.watch.debounce import Pending
+from autosync.watch.recheck import Glance, glance
 
 QUIET = 1.0
 #: A camera's clock, and that of a server: ahead, and behind.

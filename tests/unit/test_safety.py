@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from autosync import tree as tree_module
 from autosync.actors.s3 import S3Actor
+from autosync.compare.delete_limit import DeleteLimit
+from autosync.compare.scan import Comparison, LookReport
 from autosync.errors import SourceUnsure, TargetError
 from autosync.files import File, Listing
-from autosync.keys import Keys, Source
-from autosync.limit import DeleteLimit
-from autosync.look import Comparison, LookReport
+from autosync.model.keys import Keys, Source
+from autosync.source import walk as tree_module
 from lab.comparing import Held, fill, looked
 from lab.ports import free_port
 

@@ -12,7 +12,7 @@ from celery.app.utils import filter_hidden_settings
 from autosync.actor import Actor, SecretOption, without_secrets
 from autosync.celery import Secrets
 from autosync.errors import ConfigurationError
-from autosync.secret import read_secret, secret_of, written
+from autosync.model.secrets import read_secret, secret_of, written
 
 OPTION = "Opt1on/of the+actor"
 

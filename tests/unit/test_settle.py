@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from autosync import settle as module
-from autosync.change import LOOK_EVERYWHERE, Change, Kind
-from autosync.settle import LOOK_DELAY, MOST_LOOKS, MOST_PATIENCE, Look, Pending, Settle
-from autosync.sight import Sight
+from autosync.model.change import LOOK_EVERYWHERE, Change, Kind
+from autosync.model.file_state import Sight
+from autosync.watch import debounce as module
+from autosync.watch.debounce import LOOK_DELAY, MOST_LOOKS, MOST_PATIENCE, Look, Pending, Settle
 
 QUIET = 1.0
 NUMBERS = itertools.count()

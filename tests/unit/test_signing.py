@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from autosync.errors import ConfigurationError
-from autosync.signing import SIGNING_KEY, is_signed, key_among, read_key, sign
+from autosync.model.definition_signature import SIGNING_KEY, is_signed, key_among, read_key, sign
 
 KEY, OTHER = "k" * 32, "o" * 32
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from autosync.errors import PermanentError, SourceRefused, SourceUnsure
-from autosync.keys import Source
-from autosync.mirror import Identity
+from autosync.model.keys import Source
+from autosync.model.mirror import Identity
+from autosync.source.walk import Resolved, Withheld, resolve_beneath
 from autosync.tasks import sources as module
 from autosync.tasks.sources import Absent, AllowedSources, MirrorSource, Opened, Way
-from autosync.tree import Resolved, Withheld, resolve_beneath
-from autosync.watcher import identity_of
+from autosync.watch.watcher import identity_of
 
 
 def seen_from(tree: Path, *, same_host: bool = True, identity: Identity | None = None) -> MirrorSource:

@@ -14,7 +14,7 @@ import redis
 from autosync.celery import make_app, sending_app
 from autosync.errors import ConfigurationError
 from autosync.ledger import connect
-from autosync.tls import with_certificate_checks
+from autosync.model.broker_tls import with_certificate_checks
 
 #: Options in the URL; whether the certificate must come from an authority that is trusted, and whether it must be valid for the host.
 OPTIONS = {

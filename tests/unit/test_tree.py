@@ -19,8 +19,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autosync import tree as module
-from autosync.tree import Walk, open_beneath, open_directory_beneath, open_root, resolve_beneath
+from autosync.source import walk as module
+from autosync.source.walk import Walk, open_beneath, open_directory_beneath, open_root, resolve_beneath
 from lab.descriptors import descriptors, opened_since
 from lab.servers import wait_until
 from lab.walking import paths, plant

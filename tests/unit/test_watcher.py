@@ -16,12 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from autosync import links
-from autosync import watcher as module
-from autosync.change import LOOK_EVERYWHERE, Change, Kind
-from autosync.keys import Keys, Source, slashed
-from autosync.tree import open_directory_beneath, resolve_beneath
-from autosync.watcher import Watcher, identity_of
+from autosync.model.change import LOOK_EVERYWHERE, Change, Kind
+from autosync.model.keys import Keys, Source, slashed
+from autosync.source.walk import open_directory_beneath, resolve_beneath
+from autosync.watch import symlinks as links
+from autosync.watch import watcher as module
+from autosync.watch.watcher import Watcher, identity_of
 from lab import ROOT
 from lab.descriptors import descriptors, opened_since
 from lab.parts import lacking
@@ -749,9 +749,9 @@ if ctypes.CDLL(None, use_errno=True).unshare(0x10000000):  # CLONE_NEWUSER: nobo
     sys.exit(77)
 Path("/proc/sys/user/max_inotify_watches").write_text("3")
 
-from autosync.change import Kind
-from autosync.keys import Keys, Source
-from autosync.watcher import Watcher
+from autosync.model.change import Kind
+from autosync.model.keys import Keys, Source
+from autosync.watch.watcher import Watcher
 from lab.servers import wait_until
 
 tree = Path(sys.argv[1])

@@ -28,9 +28,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autosync.actors._responses import BODY_BYTES, ResponseError
+from autosync.actors.s3.fast.http import Answer, Wire
+from autosync.actors.s3.fast.requests import Objects
 from autosync.actors.s3.headers import Said
-from autosync.actors.s3.objects import Objects
-from autosync.actors.s3.wire import Answer, Wire
 from autosync.errors import SlowDown, TargetError, TargetRefused
 
 OK = b'HTTP/1.1 200 OK\r\nETag: "x"\r\nContent-Length: 0\r\n\r\n'

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from autosync.writers import has_writer
+from autosync.source.open_writers import has_writer
 
 
 def test_a_file_that_this_process_or_another_has_open_for_writing_has_a_writer(tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_asking_harms_nobody_who_begins_to_write_at_that_moment(tmp_path: Path) 
     path.touch()
     code = f"""
 import threading, time
-from autosync.writers import has_writer
+from autosync.source.open_writers import has_writer
 stop = threading.Event()
 def write():
     while not stop.is_set():

@@ -18,7 +18,7 @@ from obstore.store import ObjectStore
 from ...actor import Actor
 from ...errors import ConfigurationError, PermanentError, TargetError, TargetRefused
 from ...files import File, Listing, Page, PagedListing
-from ...reading import SourceFile
+from ...source.source_file import SourceFile
 from .._clock import seconds_ahead
 from .._content import type_of
 from .._memory import Memory

@@ -19,7 +19,7 @@ import requests
 from ...actor import Actor, SecretOption
 from ...errors import ConfigurationError, PermanentError, TargetError
 from ...files import File, Listing, Page, PagedListing
-from ...reading import SourceFile
+from ...source.source_file import SourceFile
 from .._clock import seconds_ahead
 from .._content import pieces, type_of
 from .._memory import Memory

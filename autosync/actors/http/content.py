@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator
 
 from ...errors import Torn
-from ...reading import SourceFile
+from ...source.source_file import SourceFile
 from .signing import as_field
 
 _PIECE = 1 << 20

@@ -19,7 +19,7 @@ import click
 from ...actor import Actor, SecretOption
 from ...errors import ConfigurationError, PermanentError, TargetError
 from ...files import File, Listing, Page, PagedListing
-from ...reading import SourceFile
+from ...source.source_file import SourceFile
 from .listing import LIST, only_below, only_these, pages
 from .program import lines, run
 

@@ -18,22 +18,22 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import click
 
 from ...actor import Actor
-from ...apart import Apart
 from ...errors import PermanentError, TargetError, TargetRefused
 from ...files import File, Listing, PagedListing
-from ...reading import SourceFile
+from ...process.forked import Apart
+from ...source.source_file import SourceFile
 from .._clock import seconds_ahead
 from .._memory import TINY, Memory
 from .._names import is_text
 from .access import Access
 from .errors import answered, translated
+from .fast.multipart import Uploads
+from .fast.pieces import pieces_of
+from .fast.requests import Objects, Put
 from .headers import Headers
 from .headers import options as _header_options
 from .listing import Listings
-from .objects import Objects, Put
 from .parts import PartsUpload
-from .pieces import pieces_of
-from .uploads import Uploads
 
 if TYPE_CHECKING:
     import boto3

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
-from .objects import Objects
-from .wire import CONNECT_SECONDS, READ_SECONDS, Wire
+from .fast.http import CONNECT_SECONDS, READ_SECONDS, Wire
+from .fast.requests import Objects
 
 
 class Credentials(NamedTuple):

@@ -27,8 +27,8 @@ from ...errors import TargetRefused
 from .._clock import seconds_ahead
 from .._responses import BODY_BYTES, PAGE_BYTES, BoundedBody, ResponseError, encoding_of
 from .access import Access
+from .fast.http import CONNECT_SECONDS, READ_SECONDS
 from .parts import Begun
-from .wire import CONNECT_SECONDS, READ_SECONDS
 
 _one_at_a_time = threading.Lock()
 

@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote_plus
 from xml.sax.saxutils import unescape
 
-from ...ahead import Ahead
-from ...apart import Apart
 from ...errors import PermanentError, TargetError
 from ...files import Page
+from ...process.forked import Apart
+from ...process.prefetch import Ahead
 from .errors import translated
-from .objects import Objects
+from .fast.requests import Objects
 
 #: Pages that are there before they are compared; each has 1,000 objects, about 250 kB.
 _PAGES_AHEAD = 4

@@ -13,12 +13,12 @@ from functools import partial
 from typing import BinaryIO, NamedTuple, Protocol
 
 from ...errors import PermanentError, SlowDown
-from ...reading import SourceFile
+from ...source.source_file import SourceFile
 from .._parts import send_one_version, tried
 from .errors import NothingSent
+from .fast.http import CONNECT_SECONDS, READ_SECONDS
+from .fast.pieces import pieces_of
 from .headers import Said
-from .pieces import pieces_of
-from .wire import CONNECT_SECONDS, READ_SECONDS
 
 #: How the note of an intention begins; behind it stands when, in seconds since the epoch.
 _INTENTION = "begins "

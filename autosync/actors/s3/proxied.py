@@ -14,9 +14,9 @@ from ...errors import TargetError
 from .._sessions import session
 from .clients import uploads_of
 from .errors import NothingSent, answered, translated
+from .fast.http import CONNECT_SECONDS, READ_SECONDS
 from .headers import Said
 from .parts import Begun
-from .wire import CONNECT_SECONDS, READ_SECONDS
 
 #: With these, nothing has reached the server.
 _NOT_SENT = (EndpointConnectionError, ConnectTimeoutError)

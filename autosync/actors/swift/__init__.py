@@ -18,7 +18,7 @@ import swiftclient.client
 from ...actor import Actor, SecretOption
 from ...errors import ConfigurationError, PermanentError, TargetError
 from ...files import File, Listing, Page, PagedListing
-from ...reading import SourceFile
+from ...source.source_file import SourceFile
 from .._clock import seconds_ahead
 from .._content import md5_of, type_of
 from .._memory import Memory

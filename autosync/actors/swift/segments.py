@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, NamedTuple
 import swiftclient.client
 
 from ...errors import PermanentError, TargetError, TargetRefused
-from ...reading import SourceFile
+from ...source.source_file import SourceFile
 from .._parts import Piece
 from .access import Access
 from .answers import answered_with

@@ -16,7 +16,7 @@ from autosync.actors._obstore import SMALL
 from autosync.actors._parts import tried
 from autosync.errors import ConfigurationError, PermanentError, SlowDown, TargetError, TargetRefused, Torn
 from autosync.files import File
-from autosync.reading import SourceFile
+from autosync.source.source_file import SourceFile
 from autosync.testing import ActorContract, Content, listed
 from lab.azurite import ACCOUNT, ACCOUNT_KEY, Azurite
 from lab.parts import running

@@ -19,7 +19,7 @@ from autosync.actors._obstore import SMALL
 from autosync.actors._parts import tried
 from autosync.errors import ConfigurationError, PermanentError, SlowDown, TargetError, TargetRefused, Torn
 from autosync.files import File
-from autosync.reading import SourceFile
+from autosync.source.source_file import SourceFile
 from autosync.testing import ActorContract, Content, listed
 from lab.gcs import PAGE, Gcs
 from lab.parts import running

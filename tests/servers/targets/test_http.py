@@ -23,7 +23,7 @@ from autosync.actor import Actor
 from autosync.actors import load
 from autosync.errors import ConfigurationError, Draining, PermanentError, SlowDown, TargetError, TargetRefused, Torn
 from autosync.files import File
-from autosync.restless import RestlessFile
+from autosync.source.stable_read import RestlessFile
 from autosync.testing import ActorContract, Content, KeyContract, ListingContract, listed
 from lab.buckets import on_disk
 from lab.faults import Proxy
@@ -318,7 +318,7 @@ logging.basicConfig(level=1)
 http.client.HTTPConnection.debuglevel = 1
 from autosync.actors import load
 from autosync.files import File
-from autosync.reading import SourceFile
+from autosync.source.source_file import SourceFile
 for url in ({server.url!r}, {server.url + "/none"!r}, "http://127.0.0.1:9/"):
     actor = load("http")(url=url, secret=sys.stdin.readline().strip())
     for act in (actor.check, lambda: actor.upload(SourceFile("a", os.open({str(tmp_path / "a")!r}, os.O_RDONLY)))):
@@ -397,7 +397,7 @@ def test_a_large_file_takes_no_more_memory_than_a_small_one(server: MediaServer,
 import os, resource, sys
 sys.path.insert(0, {str(EXAMPLES.parent)!r})
 from autosync.actors import load
-from autosync.reading import SourceFile
+from autosync.source.source_file import SourceFile
 actor = load("http")(url={server.url!r}, secret={SECRET!r})
 actor.check()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -20,7 +20,7 @@ from autosync.actors import load
 from autosync.actors.rsync.listing import literal
 from autosync.errors import ConfigurationError, PermanentError, SlowDown, TargetError, TargetRefused
 from autosync.files import File
-from autosync.reading import SourceFile
+from autosync.source.source_file import SourceFile
 from autosync.testing import ActorContract, Content, listed
 from lab.buckets import on_disk
 from lab.rsync import Rsyncd

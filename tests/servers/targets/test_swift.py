@@ -25,8 +25,8 @@ from autosync.actors.swift.deletions import _understood
 from autosync.actors.swift.segments import pieces_of
 from autosync.errors import ConfigurationError, PermanentError, SlowDown, TargetError, TargetRefused, Torn
 from autosync.files import File
-from autosync.reading import SourceFile
-from autosync.restless import RestlessFile
+from autosync.source.source_file import SourceFile
+from autosync.source.stable_read import RestlessFile
 from autosync.testing import ActorContract, Content, DeletionContract, KeyContract, ListingContract, UploadContract, listed
 from lab.faults import Proxy
 from lab.parts import running

@@ -1,0 +1,114 @@
+"""The configuration file: values for options, and tables that each stand for one target of several."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import click
+
+from ..errors import ConfigurationError
+
+#: The name of the tables for several targets.
+TARGET = "target"
+#: What holds for all targets of one watch, and so cannot stand in the table of one.
+_SHARED = frozenset({
+    "broker", "config", "done_marker", "dry_run", "links", "log_format", "once", "paths", "quiet", "rescan", "settle", "signing_key",
+    "source_exclude", "state_dir", "temporary", "verbose", "workers",
+})  # fmt: skip
+
+
+def config_option() -> click.Option:
+    """--config; eager, so that its values are there before the other options look for their defaults."""
+    return click.Option(
+        ["--config"],
+        type=click.Path(),
+        is_eager=True,
+        callback=_take_values,
+        metavar="FILE",
+        help="TOML file with values for these options, and for several targets.",
+    )
+
+
+def read_targets(path: str | None) -> list[dict[str, Any]]:
+    """The tables of targets, with underscores in the names of options. None at all: there is one target, named by the options.
+
+    Raises:
+        ConfigurationError: the file cannot be read, or holds something else under that name.
+    """
+    found = _read(path).get(TARGET, []) if path is not None else []
+    if not isinstance(found, list) or not all(isinstance(table, dict) for table in found):
+        raise ConfigurationError(f"configuration file {path}: {TARGET!r} is not a list of tables", f"write [[{TARGET}]]")
+    return [_plain(table) for table in found]
+
+
+def words(table: Mapping[str, Any], parameters: Sequence[click.Parameter], about: str) -> list[str]:
+    """What a table says, as words of a command line.
+
+    Args:
+        table: values by the name of the option.
+        parameters: those of the command.
+        about: the table, for people.
+
+    Raises:
+        ConfigurationError: there is no such option, or it does not belong into a table.
+    """
+    known = {str(one.name): one for one in parameters if isinstance(one, click.Option)}
+    found: list[str] = []
+    for name, value in table.items():
+        if name in _SHARED:
+            raise ConfigurationError(f"{about}: {name!r} holds for all targets", "write it above the tables")
+        if name not in known:
+            raise ConfigurationError(f"{about}: there is no option {name!r}", "see --help")
+        found += _words_of(known[name], value, about)
+    return found
+
+
+def _words_of(option: click.Option, value: Any, about: str) -> Iterator[str]:
+    name = option.opts[0]
+    if option.is_flag:
+        if not isinstance(value, bool):
+            raise ConfigurationError(f"{about}: {option.name!r} is true or false")
+        if value or option.secondary_opts:
+            yield name if value else option.secondary_opts[0]
+    elif option.multiple:
+        yield from (f"{name}={_text(one)}" for one in (value if isinstance(value, list) else [value]))
+    else:
+        yield f"{name}={_text(value)}"
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _take_values(context: click.Context, parameter: click.Parameter, path: str | None) -> str | None:
+    """Callback of --config: what the file says becomes the default of the options."""
+    if path is None:
+        return None
+    values = _plain(_read(path))
+    values.pop(TARGET, None)
+    known = {str(option.name): option for option in context.command.params if option.name not in ("config", "version", "help")}
+    for name, value in values.items():
+        if name not in known and not context.ignore_unknown_options:
+            raise ConfigurationError(f"configuration file {path}: there is no option {name!r}", "see --help")
+        takes_many = name in known and (known[name].multiple or known[name].nargs != 1)
+        if takes_many and not isinstance(value, list):
+            values[name] = [value]
+    context.default_map = {**(context.default_map or {}), **values}
+    return path
+
+
+def _read(path: str) -> dict[str, Any]:
+    try:
+        with open(path, "rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise ConfigurationError(f"configuration file {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"configuration file {path}: {error}", "see https://toml.io") from error
+
+
+def _plain(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.replace("-", "_"): value for name, value in table.items()}

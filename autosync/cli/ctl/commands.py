@@ -1,0 +1,327 @@
+"""The commands of `autosync-ctl`. Each reads its options, asks the ledger, and prints."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+import uuid
+from dataclasses import replace
+from types import FrameType
+from typing import Any
+
+import click
+
+from ...celery import options_in_environment, sending_app
+from ...errors import ConfigurationError, Exit, StartError
+from ...feed.publisher import Priority, Publisher
+from ...ledger import UNKNOWN
+from ...model.keys import slashed
+from ...model.limits import Limits
+from ...model.mirror import Mirror
+from ...model.text import shown
+from ..options import context_settings, state_base, state_directory_option
+from .doctor import Verdict, findings
+from .mirrors import Reached, only, reach, seek
+from .prometheus import Mirrors
+from .status import lines, standing, table, target_of, why
+from .verify import Proof
+
+_WATCH_SECONDS = 1.0
+_FLUSH_SECONDS = 0.05
+_MARKED_AT_ONCE = 500
+_ALL = "every mirror that is reached, unless one is named"
+
+
+def run(name: str, args: list[str]) -> int:
+    """Run a command.
+
+    Args:
+        name: of the program.
+        args: its arguments.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        click.ClickException: the arguments are wrong.
+        AutosyncError: it cannot be done.
+    """
+    code = _group().main(args or ["--help"], prog_name=name, standalone_mode=False)
+    return int(code or 0) if args else Exit.USAGE
+
+
+def _group() -> click.Group:
+    group = click.Group(
+        "autosync-ctl",
+        help="See how mirrors stand, and steer them: those of --broker, or of every `autosync` that runs on this host.",
+        params=[
+            click.Option(["--broker"], metavar="URL", help="Redis or Valkey of the mirrors.  [default: the embedded ones here]"),
+            state_directory_option(),
+            click.Option(["--name"], metavar="TEXT", help="Only the mirror of this name."),
+        ],
+        callback=_reach,
+        context_settings=context_settings(),
+    )
+    click.version_option(package_name="autosync", prog_name="autosync-ctl", allow_from_autoenv=False)(group)
+    click.help_option("-h", "--help", allow_from_autoenv=False)(group)
+    for command in (_status, _mirrors, _failed, _retry, _why, _pause, _resume, _limit, _look, _flush, _verify, _doctor, _export, _forget):
+        group.add_command(command)
+    return group
+
+
+@click.pass_context
+def _reach(context: click.Context, broker: str | None, state_dir: str, name: str | None) -> None:
+    context.obj = (broker, state_base(state_dir), name)
+
+
+def _reached(context: click.Context) -> list[Reached]:
+    return reach(*context.obj)
+
+
+@click.command("status", help=f"How {_ALL}, stands.")
+@click.option("--watch", is_flag=True, help="Again each second, until Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help="For programs: one JSON list (with --watch: one a line).")
+@click.pass_context
+def _status(context: click.Context, watch: bool, as_json: bool) -> None:
+    stop = _first_interrupt() if watch else threading.Event()
+    before: dict[str, dict[str, Any]] = {}
+    asked = time.monotonic()
+    while True:
+        found = [standing(one) for one in _reached(context)]
+        seconds, asked = time.monotonic() - asked, time.monotonic()
+        if as_json:
+            click.echo(json.dumps(found))
+        else:
+            told = [line for one in found for line in lines(one, before.get(one["mirror"]), seconds)]
+            click.echo(("\x1b[H\x1b[2J" if watch else "") + "\n".join(map(shown, told)))
+        if not watch:
+            return
+        before = {one["mirror"]: one for one in found}
+        if stop.wait(_WATCH_SECONDS):
+            raise KeyboardInterrupt
+
+
+def _first_interrupt() -> threading.Event:
+    """Is set by Ctrl-C. The exception that Python makes of it is lost where it comes while an object is being cleared away, which what runs
+    for ever must not miss. The second Ctrl-C is such an exception again."""
+    met = threading.Event()
+
+    def meet(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        met.set()
+
+    signal.signal(signal.SIGINT, meet)
+    return met
+
+
+@click.command("mirrors", help="The mirrors that there are, with their targets and sources.")
+@click.option("--json", "as_json", is_flag=True, help="For programs: one JSON list.")
+@click.pass_context
+def _mirrors(context: click.Context, as_json: bool) -> None:
+    found = [standing(one) for one in _reached(context)]
+    wanted = ("mirror", "target", "sources", "queue", "kept_by")
+    if as_json:
+        click.echo(json.dumps([{name: one[name] for name in wanted} for one in found]))
+        return
+    for line in table([[one["mirror"], one["target"], one["queue"], ", ".join(map(shown, one["sources"]))] for one in found]):
+        click.echo(line)
+
+
+@click.command("failed", help="The keys that were given up, with the reasons. They are tried again by themselves; see `retry`.")
+@click.option("--json", "as_json", is_flag=True, help="For programs: one JSON object a line.")
+@click.pass_context
+def _failed(context: click.Context, as_json: bool) -> None:
+    for one in _reached(context):
+        for failure in one.ledger.failures():
+            if as_json:
+                click.echo(json.dumps({"mirror": one.name, **failure._asdict()}))
+            else:
+                when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(failure.time))
+                click.echo(f"{one.name}  {shown(failure.key)}  {when}, {failure.attempts} tries, {failure.worker}: {shown(failure.reason)}")
+
+
+@click.command("retry", help="Try keys of the failed list again now.")
+@click.argument("keys", metavar="[KEY]...", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="All of them.")
+@click.pass_context
+def _retry(context: click.Context, keys: tuple[str, ...], everything: bool) -> None:
+    if bool(keys) == everything:
+        raise ConfigurationError("retry takes keys, or --all")
+    one = only(_reached(context))
+    if everything:
+        keys = tuple(failure.key for failure in one.ledger.failures())
+    for key in keys if not everything else ():
+        if one.ledger.failure(key) is None:
+            raise StartError(f"{shown(key)} is not in the failed list of mirror {one.name}", "see autosync-ctl failed")
+    queue = one.mirror().queue
+    publisher = Publisher(sending_app(one.broker, queue, events=False), one.name, queue, one.ledger)
+    try:
+        for start in range(0, len(keys), _MARKED_AT_ONCE):
+            page = keys[start : start + _MARKED_AT_ONCE]
+            publisher.mark([(key, UNKNOWN) for key in page], size=0, priority=Priority.LOOK)
+    finally:
+        publisher.close()
+    click.echo(f"{len(keys)} keys are tried again")
+
+
+@click.command("why", help="What is known about a key.")
+@click.argument("key")
+@click.pass_context
+def _why(context: click.Context, key: str) -> None:
+    one = only(_reached(context))
+    keys = one.mirror().keys()
+    for line in why(key, one.ledger.facts(key), keys.path(key), one.ledger.recent(key)):
+        click.echo(line)
+    directory = keys.state_directory_of(key)
+    if directory:
+        click.echo(f"  left out    autosync keeps its own state in {shown(directory)}")
+
+
+@click.command("pause", help=f"Send and delete nothing, for {_ALL}. What is in hand is finished; what changes is remembered.")
+@click.pass_context
+def _pause(context: click.Context) -> None:
+    for one in _reached(context):
+        one.ledger.pause()
+        click.echo(f"{one.name} is paused; {one.ledger.standing().dirty} keys wait")
+
+
+@click.command("resume", help=f"Go on, for {_ALL}.")
+@click.pass_context
+def _resume(context: click.Context) -> None:
+    for one in _reached(context):
+        one.ledger.resume()
+        click.echo(f"{one.name} goes on; {one.ledger.standing().dirty} keys wait")
+
+
+@click.command(
+    "limit",
+    help="Show or change what the whole fleet may do to the target. A change holds until the mirror's autosync is started again: that sets "
+    "the limits of its own options.",
+)
+@click.option("--requests", metavar="RATE", help="So many uploads and deletes: 100/s, 6/m, 500/h, or none.")
+@click.option("--bandwidth", metavar="RATE", help="So many bytes: 512kB/s, 20MB/s, 1GiB/s, or none.")
+@click.option("--inflight", metavar="COUNT", help="So many transfers at once, or none.")
+@click.pass_context
+def _limit(context: click.Context, /, **asked: str | None) -> None:
+    given = Limits.parse(**asked)
+    one = only(_reached(context))
+    limits = replace(one.ledger.limits(), **{name: getattr(given, name) for name, text in asked.items() if text is not None})
+    if any(text is not None for text in asked.values()):
+        one.ledger.set_limits(limits)
+    click.echo(f"{one.name}: {limits.words()}")
+
+
+@click.command("look", help="Compare source and target now: everything, or what is at or below a directory or file of the source.")
+@click.argument("path", required=False, default="")
+@click.pass_context
+def _look(context: click.Context, path: str) -> None:
+    one = only(_reached(context))
+    if not one.ledger.standing().holder:
+        raise StartError(f"nobody keeps mirror {one.name}", "start its autosync; it looks at everything then")
+    if path:
+        path = os.path.abspath(path)
+        roots = [source.root for source in one.mirror().sources]
+        if not any(slashed(path).startswith(slashed(root)) for root in roots):
+            raise ConfigurationError(f"{path} is not in the source of mirror {one.name}", f"which is {', '.join(roots)}")
+    one.ledger.ask_for_look(path)
+    click.echo(f"{one.name} compares {shown(path) or 'everything'} within a second")
+
+
+@click.command("flush", help="Wait until all that has happened in the source by now is in the target.")
+@click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait no longer; exit code 1.  [default: no limit]")
+@click.pass_context
+def _flush(context: click.Context, timeout: float | None) -> int:
+    until = time.monotonic() + timeout if timeout is not None else float("inf")
+    asked = [(one, uuid.uuid4().hex) for one in _reached(context)]
+    for one, name in asked:
+        _insist_on_work(one)
+        one.ledger.ask_for_barrier(name)
+    failed = 0
+    for one, name in asked:
+        while (left := one.ledger.before_barrier(name)) != 0:
+            if time.monotonic() > until:
+                waits = "not everything is seen yet" if left is None else f"{left} keys still wait"
+                raise StartError(f"mirror {one.name}: {waits} after {timeout:g} s", "see autosync-ctl status")
+            _insist_on_work(one)
+            time.sleep(_FLUSH_SECONDS)
+        failed += one.ledger.standing().failed
+        click.echo(f"{one.name} is flushed")
+    if failed:
+        click.echo(f"{failed} keys are in the failed list", err=True)
+    return Exit.INCOMPLETE if failed else Exit.DONE
+
+
+def _insist_on_work(one: Reached) -> None:
+    standing = one.ledger.standing()
+    if not standing.holder:
+        raise StartError(f"nobody keeps mirror {one.name}", "start its autosync")
+    if standing.paused:
+        raise StartError(f"mirror {one.name} is paused", "autosync-ctl resume")
+
+
+@click.command("verify", help="Compare source and target, on the file host. Exit code 0: they are equal; 3: they are not.")
+@click.option("--checksum", is_flag=True, help="Compare the content, where the target can tell it.")
+@click.pass_context
+def _verify(context: click.Context, checksum: bool) -> int:
+    one = only(_reached(context))
+    mirror: Mirror = one.mirror()
+    proof = Proof(mirror, checksum=checksum, secrets=options_in_environment(), spill=context.obj[1])
+    for what, key in proof.differences():
+        waits = ", which waits to be sent" if one.ledger.facts(key).dirty is not None else ""
+        click.echo(f"{what:<8} {shown(key)}{waits}")
+    for path, reason in proof.report.skipped.items():
+        click.echo(f"skipped  {shown(path)}: {reason}")
+    seen = "" if proof.report.complete else "; a part of the source could not be read"
+    click.echo(f"{target_of(mirror)}: {proof.report.seen} files in the source, {proof.found} differences{seen}")
+    return Exit.INCOMPLETE if proof.found or not proof.report.complete else Exit.DONE
+
+
+@click.command("doctor", help="What may be wrong with broker, file host, sources, workers and target.")
+@click.pass_context
+def _doctor(context: click.Context) -> int:
+    code = Exit.DONE
+    for one in _reached(context):
+        click.echo(f"{one.name}:")
+        for about, verdict, told, cure in findings(one, options_in_environment()):
+            code = Exit.INCOMPLETE if verdict is Verdict.WRONG else code
+            click.echo(f"  {verdict.value:<6} {shown(about)}: {shown(told)}{f'; {shown(cure)}' if cure else ''}")
+    return code
+
+
+@click.command("export", help="Serve metrics for Prometheus, until it is stopped.")
+@click.option("--listen", default="127.0.0.1:9808", show_default=True, metavar="HOST:PORT", help="Where.")
+@click.pass_context
+def _export(context: click.Context, listen: str) -> None:
+    from prometheus_client import CollectorRegistry, start_http_server
+
+    host, _, port = listen.rpartition(":")
+    if not port.isdigit():
+        raise ConfigurationError(f"--listen {listen!r} cannot be used", "write HOST:PORT")
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Mirrors(lambda: seek(*context.obj)))
+    try:
+        server, thread = start_http_server(int(port), host.strip("[]"), registry)
+    except (OSError, OverflowError) as error:
+        raise StartError(f"--listen {listen}: {error}", "give another port") from error
+    click.echo(f"metrics are at http://{listen}/metrics", err=True)
+    try:
+        thread.join()
+    finally:
+        server.shutdown()
+
+
+@click.command("forget", help="Remove all that the broker knows of a mirror that nobody keeps any more. Its target stays as it is.")
+@click.pass_context
+def _forget(context: click.Context) -> None:
+    if context.obj[2] is None:
+        raise ConfigurationError("forget takes no mirror by chance", "name it with --name")
+    one = only(_reached(context))
+    if one.ledger.standing().holder:
+        raise StartError(
+            f"mirror {one.name} is kept by an autosync that runs", "stop that first; its place is free 15 s after it died, at the latest"
+        )
+    one.ledger.forget()
+    click.echo(f"{one.name} is forgotten")

@@ -1,0 +1,187 @@
+"""What may be wrong with a mirror and all that it stands on, each with its cure."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from enum import Enum
+from typing import Any, NamedTuple
+
+import redis
+
+from ...celery import sending_app
+from ...compare.diff import MARGIN
+from ...errors import AutosyncError, StartError
+from ...ledger import address, connect
+from ...model.mirror import Mirror
+from ...process.host import boot_id
+from .mirrors import Reached
+from .status import keeper
+from .verify import made
+
+#: How long workers are waited for, in seconds.
+_WORKER_SECONDS = 2.0
+#: A round trip to the broker that slows everything, in seconds.
+_FAR = 0.02
+#: The shortest of so many is the distance; the others waited for a processor of one of the hosts.
+_ROUND_TRIPS = 10
+#: inotify is nearly used up from this share on.
+_NEARLY = 0.9
+_WATCHES = "/proc/sys/fs/inotify/max_user_watches"
+
+
+class Verdict(Enum):
+    """What is said of one thing."""
+
+    GOOD = "ok"
+    #: It works, and may not always.
+    DOUBT = "note"
+    WRONG = "wrong"
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at; `cure`: what to do about it."""
+
+    about: str
+    verdict: Verdict
+    told: str
+    cure: str = ""
+
+
+def findings(one: Reached, secrets: dict[str, str]) -> Iterator[Finding]:
+    """Everything that can be seen from this host.
+
+    Args:
+        one: the mirror.
+        secrets: values of secret options of its actor.
+    """
+    yield from _broker(one.broker)
+    try:
+        mirror = one.mirror()
+    except StartError as error:
+        yield Finding("definition", Verdict.WRONG, error.what, error.cure)
+        return
+    yield from _watcher(one, mirror)
+    yield from _sources(mirror)
+    yield from _workers(one, mirror)
+    yield from _target(mirror, secrets)
+
+
+def _broker(url: str) -> Iterator[Finding]:
+    client = connect(url)
+    try:
+        client.ping()  # connects
+        took, ahead = min(_round_trip(client) for _ in range(_ROUND_TRIPS))
+        told = f"{address(url)} answers in {took * 1000:.1f} ms"
+        far = "put it nearer: each batch waits for it several times" if took > _FAR else ""
+        yield Finding("broker", Verdict.DOUBT if far else Verdict.GOOD, told, far)
+        if abs(ahead) > MARGIN:
+            yield Finding("broker's clock", Verdict.DOUBT, f"is {ahead:+.0f} s from this host's", "let both hosts follow a time server")
+    except redis.exceptions.RedisError as error:
+        yield Finding("broker", Verdict.WRONG, f"{address(url)}: {error}", "start it, or correct --broker")
+        return
+    try:
+        settings = client.config_get("maxmemory", "maxmemory-policy", "appendonly", "save")
+    except redis.exceptions.RedisError:
+        yield Finding("broker's settings", Verdict.DOUBT, "may not be read", "see that it never evicts, and that it writes what it knows")
+        return
+    if settings.get("maxmemory", "0") != "0" and settings.get("maxmemory-policy") != "noeviction":
+        policy = settings.get("maxmemory-policy")
+        yield Finding("broker's memory", Verdict.WRONG, f"when it is full, keys are lost ({policy})", "set maxmemory-policy noeviction")
+    if settings.get("appendonly") != "yes":
+        kept = "only snapshots are kept" if settings.get("save") else "nothing is kept"
+        cure = "set appendonly yes; without it everything is compared again after each"
+        yield Finding("broker's memory", Verdict.DOUBT, f"{kept} of what it knows when it restarts", cure)
+
+
+def _round_trip(client: redis.Redis) -> tuple[float, float]:
+    """How long the broker takes to answer, and how far its clock is ahead of this host's; both in seconds."""
+    began = time.time()
+    seconds, more = client.time()
+    took = time.time() - began
+    return took, seconds + more / 1e6 - began - took / 2
+
+
+def _watcher(one: Reached, mirror: Mirror) -> Iterator[Finding]:
+    standing = one.ledger.standing()
+    held = keeper(standing.holder)
+    if held is None:
+        yield Finding("file host", Verdict.WRONG, "nobody keeps this mirror", "start its autosync or autosync-watch")
+        return
+    yield Finding("file host", Verdict.GOOD, f"kept by process {held.get('pid')} on {held.get('host')}")
+    if standing.paused:
+        yield Finding("file host", Verdict.DOUBT, "the mirror is paused", "autosync-ctl resume")
+    if mirror.host != boot_id():
+        return
+    with suppress(OSError, ValueError, TypeError):
+        used = _watches_of(int(held["pid"]))
+        with open(_WATCHES, encoding="ascii") as file:
+            most = int(file.read())
+        full = used > most * _NEARLY
+        cure = f"sysctl fs.inotify.max_user_watches={most * 2}" if full else ""
+        yield Finding("watches", Verdict.DOUBT if full else Verdict.GOOD, f"{used} directories of at most {most}", cure)
+
+
+def _watches_of(pid: int) -> int:
+    """How many inotify watches a process holds: proc_pid_fdinfo(5) has a line for each."""
+    count = 0
+    for number in os.listdir(f"/proc/{pid}/fdinfo"):
+        with open(f"/proc/{pid}/fdinfo/{number}", encoding="ascii") as file:
+            count += sum(line.startswith("inotify wd:") for line in file)
+    return count
+
+
+def _sources(mirror: Mirror) -> Iterator[Finding]:
+    for source in mirror.sources:
+        about = f"source {source.root}"
+        try:
+            seen = os.stat(source.root)
+        except OSError as error:
+            if mirror.host == boot_id():
+                yield Finding(about, Verdict.WRONG, f"{error.strerror} here, on the file host", "mount it; nothing is deleted meanwhile")
+            else:
+                yield Finding(about, Verdict.DOUBT, "is not on this host", "ask on the file host, or on an upload box")
+            continue
+        known = mirror.identities.get(source.root)
+        same_device = mirror.host != boot_id() or (known is not None and seen.st_dev == known.device)
+        if known is not None and (seen.st_ino != known.inode or not same_device):
+            yield Finding(about, Verdict.WRONG, "is another directory than the one that is mirrored", "mount the right one")
+        else:
+            yield Finding(about, Verdict.GOOD, "is the directory that is mirrored")
+
+
+def _workers(one: Reached, mirror: Mirror) -> Iterator[Finding]:
+    app = sending_app(one.broker, mirror.queue, events=False)
+    try:
+        found: dict[str, list[dict[str, Any]]] = app.control.inspect(timeout=_WORKER_SECONDS).active_queues() or {}
+    except Exception as error:  # of kombu, redis-py or the socket
+        yield Finding("workers", Verdict.WRONG, f"cannot be asked: {type(error).__name__}: {error}")
+        return
+    finally:
+        app.close()
+    serving = sorted(name for name, queues in found.items() if any(queue.get("name") == mirror.queue for queue in queues))
+    if serving:
+        yield Finding("workers", Verdict.GOOD, f"{len(serving)} serve the queue {mirror.queue}: {', '.join(serving)}")
+        return
+    others = f", {len(found)} serve others" if found else ""
+    cure = f"start celery -A autosync worker, with {mirror.queue} among its queues"
+    yield Finding("workers", Verdict.WRONG, f"none serves the queue {mirror.queue}{others}", cure)
+
+
+def _target(mirror: Mirror, secrets: dict[str, str]) -> Iterator[Finding]:
+    try:
+        actor = made(mirror, secrets)
+        actor.check()
+        ahead = actor.clock_ahead()
+        actor.close()
+    except AutosyncError as error:
+        yield Finding("target", Verdict.WRONG, error.what, error.cure)
+        return
+    except Exception as error:  # a user's actor may fail in any way
+        yield Finding("target", Verdict.WRONG, f"{type(error).__name__}: {error}")
+        return
+    yield Finding("target", Verdict.GOOD, "is there, and may be listed with the credentials of this shell")
+    if abs(ahead) > MARGIN:
+        yield Finding("target's clock", Verdict.DOUBT, f"is {ahead:+.0f} s from this host's, which is allowed for")

@@ -1,0 +1,92 @@
+"""Which mirrors can be reached: those of a broker that is named, or of every autosync that runs on this host with a broker of its own."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...broker.embedded import embedded_brokers
+from ...errors import BrokerError, ConfigurationError, StartError
+from ...ledger import Ledger, address, connect, mirror_names
+from ...model.mirror import Mirror
+
+
+@dataclass(frozen=True)
+class Reached:
+    """A mirror at a broker.
+
+    Attributes:
+        name: of the mirror.
+        broker: URL.
+        ledger: of the mirror.
+    """
+
+    name: str
+    broker: str
+    ledger: Ledger
+
+    def mirror(self) -> Mirror:
+        """Its definition.
+
+        Raises:
+            StartError: there is none any more, or another version of autosync wrote it.
+        """
+        found = self.ledger.definition()
+        if found is None:
+            raise StartError(f"mirror {self.name} has no definition at {address(self.broker)}", "start its autosync-watch again")
+        try:
+            return Mirror.loads(found[0])
+        except (ValueError, TypeError, KeyError) as error:
+            raise StartError(
+                f"the definition of mirror {self.name} cannot be read: {error}", "use the same version of autosync on all hosts"
+            ) from error
+
+
+def seek(broker: str | None, state: Path, name: str | None) -> list[Reached]:
+    """As `reach`, but that there is none is no error."""
+    found = _at(broker) if broker else [one for url in embedded_brokers(state) for one in _quietly_at(url)]
+    return sorted((one for one in found if name in (None, one.name)), key=lambda one: one.name)
+
+
+def reach(broker: str | None, state: Path, name: str | None) -> list[Reached]:
+    """All mirrors that can be reached, by name.
+
+    Args:
+        broker: URL of one broker; None: the embedded ones below `state`.
+        state: the state directory of this host.
+        name: only the mirror of this name.
+
+    Raises:
+        StartError: there is none, or none of that name.
+        BrokerError: the broker that is named does not answer.
+        ConfigurationError: its URL is none.
+    """
+    found = seek(broker, state, name)
+    if not found:
+        where = address(broker) if broker else f"below {state}"
+        what = f"no mirror is called {name!r}" if name is not None else "no mirror was found"
+        raise StartError(f"{what} {'at ' if broker else ''}{where}", "see that its autosync runs, or name its broker with --broker")
+    return found
+
+
+def only(found: list[Reached]) -> Reached:
+    """The one mirror that a command is for.
+
+    Raises:
+        ConfigurationError: there are several.
+    """
+    if len(found) > 1:
+        raise ConfigurationError(f"there are {len(found)} mirrors: {', '.join(one.name for one in found)}", "name one with --name")
+    return found[0]
+
+
+def _at(url: str) -> list[Reached]:
+    client = connect(url)
+    return [Reached(name, url, Ledger(client, name)) for name in mirror_names(client)]
+
+
+def _quietly_at(url: str) -> list[Reached]:
+    with suppress(BrokerError):  # what a broker that was killed has left
+        return _at(url)
+    return []

@@ -1,0 +1,174 @@
+"""How mirrors stand, for people and for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+
+from ...errors import StartError
+from ...ledger import Facts, Past
+from ...model.limits import Limits
+from ...model.mirror import Mirror
+from ...model.text import human_size, shown
+from .mirrors import Reached
+
+#: What needs attention where it is not 0.
+_WRONG = {"failed": "failed", "deletions_held": "deletions held", "skipped": "skipped", "unwatched": "unwatched"}
+#: So much of what became of a key is shown.
+_PAST_SHOWN = 10
+#: From how many seconds on a time is told in minutes, and in hours.
+_MINUTES_FROM, _HOURS_FROM = 120.0, 7200.0
+
+
+def standing(one: Reached) -> dict[str, Any]:
+    """What is known of a mirror as a whole, in plain values. Times are in seconds since the epoch, `lag` in seconds."""
+    now = one.ledger.standing()
+    cleared = one.ledger.cleared()
+    limits = one.ledger.limits()
+    counted = one.ledger.counted()
+    mirror: Mirror | None = None
+    with suppress(StartError):
+        mirror = one.mirror()
+    return {
+        "mirror": one.name,
+        "target": target_of(mirror) if mirror else None,
+        "sources": [source.root for source in mirror.sources] if mirror else [],
+        "queue": mirror.queue if mirror else None,
+        "kept_by": keeper(now.holder),
+        "paused": now.paused,
+        "dirty": now.dirty,
+        "in_hand": now.held,
+        "messages": one.ledger.waiting(mirror.queue) if mirror else None,
+        "lag": now.lag if now.dirty else 0.0,
+        "failed": now.failed,
+        "limits": {"requests": limits.requests, "bandwidth": limits.bandwidth, "inflight": limits.inflight},
+        "accepted": one.ledger.accepted(),
+        "deletions_held": one.ledger.holding(),
+        "skipped": len(one.ledger.skipped()),
+        "files": now.files,
+        "bytes": now.bytes,
+        "deleted": now.deleted,
+        "watches": counted.get("watches", 0),
+        "unwatched": counted.get("unwatched", 0),
+        "looks": counted.get("looks", 0),
+        "last_equal_look": cleared[1] if cleared else None,
+        "workers": [
+            {"worker": owner.rpartition(":")[0], "keys": len(keys), "one_of_them": keys[0]}
+            for owner, keys in sorted(one.ledger.in_hand().items())
+        ],
+    }
+
+
+def keeper(holder: str) -> dict[str, Any] | None:
+    """Who has the watcher's place: `host`, `pid`, `started` and the like; None if nobody has."""
+    try:
+        found = json.loads(holder) if holder else None
+    except ValueError:
+        found = None
+    return found if isinstance(found, dict) else None
+
+
+def target_of(mirror: Mirror) -> str:
+    """Actor, container and prefix, as people write a target."""
+    return f"{mirror.actor}:{mirror.settings.get('target_container') or ''}/{mirror.target_prefix}"
+
+
+def state_of(found: dict[str, Any]) -> str:
+    """In a word or two."""
+    if found["kept_by"] is None:
+        return "nobody keeps it"
+    if found["paused"]:
+        return "paused"
+    return "transferring" if found["dirty"] else "in step"
+
+
+def lines(found: dict[str, Any], before: dict[str, Any] | None = None, seconds: float = 0.0) -> list[str]:
+    """What people read of `standing`.
+
+    Args:
+        found: as of now.
+        before: as of `seconds` ago, for the speed.
+        seconds: between the two.
+    """
+    kept = found["kept_by"]
+    speed = f", {human_size((found['bytes'] - before['bytes']) / seconds)}/s" if before and seconds else ""
+    told = [
+        f"{found['mirror']}: {state_of(found)}",
+        f"  {', '.join(map(shown, found['sources'])) or '?'} -> {found['target'] or '?'}",
+        f"  kept by     {'process {} on {}'.format(kept.get('pid'), kept.get('host')) if kept else 'nobody'}",
+        f"  waiting     {found['dirty']} keys, {found['in_hand']} of them in hand or waiting for their next try; lag {found['lag']:.1f} s",
+        f"  done        {found['files']} files ({human_size(found['bytes'])}{speed}), {found['deleted']} deleted",
+    ]
+    limits = Limits(**found["limits"])
+    if limits != Limits():
+        told.append(f"  limits      {limits.words()}")
+    if kept:
+        told.append(f"  watches     {found['watches']} directories; {found['looks']} looks since it was started")
+    wrong = [(found[name], words) for name, words in _WRONG.items()]
+    if found["deletions_held"] and not found["accepted"]:
+        told.append("  accepted    no: what the target held before this mirror is kept; autosync's option --accept-existing lets it go")
+    if any(count for count, _ in wrong):
+        told.append(f"  attention   {', '.join(f'{count} {what}' for count, what in wrong if count)}")
+    told.append(f"  last look   {_moment(found['last_equal_look'])} that found all equal, or that all is made equal of")
+    told += [f"  {one['worker']:<11} {one['keys']} keys, {shown(one['one_of_them'])} is one" for one in found["workers"]]
+    return told
+
+
+def why(key: str, facts: Facts, path: str | None, recent: Sequence[Past]) -> list[str]:
+    """What is known of a key, line by line; `recent`: what became of it lately, the last first."""
+    told = [shown(key), f"  file        {shown(path) if path else 'none: no path in scope has this key'}"]
+    if facts.dirty is None:
+        told.append("  state       right, as far as is known" if facts.failure is None else "  state       given up")
+    else:
+        told.append(f"  changed     {_ago(facts.now - facts.dirty)} ago, and not in the target yet")
+        if facts.owner:
+            worker = facts.owner.rpartition(":")[0]
+            told.append(f"  state       in hand of {worker}, for {_ago((facts.due or facts.now) - facts.now)} without a word from it")
+        elif facts.due is not None:
+            told.append(f"  state       waits for its next try, in {_ago(facts.due - facts.now)}")
+        else:
+            told.append("  state       waits in the queue")
+        if facts.attempts:
+            told.append(f"  tries       {facts.attempts} have failed")
+        told.append(f"  seen as     {_seen(facts)}")
+    if facts.uploads:
+        told.append(f"  uploads     {facts.uploads} in parts may be open in the target")
+    if facts.failure:
+        failure = facts.failure
+        told.append(f"  failed      {_moment(failure.time)} after {failure.attempts} tries, at {failure.worker}: {failure.reason}")
+    told += [f"  {_happened(one):<11} {_moment(one.time)} by {one.worker}" for one in recent[:_PAST_SHOWN]]
+    return told
+
+
+def _happened(one: Past) -> str:
+    if one.what == "sent":
+        return f"sent {human_size(one.number)}"
+    return f"try {one.number} failed" if one.what in ("retry", "failed") else one.what
+
+
+def table(rows: Sequence[Sequence[object]]) -> list[str]:
+    """Rows as columns; the last one is as long as it likes."""
+    texts = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)] if texts else []
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False)) + "  " + row[-1] for row in texts]
+
+
+def _seen(facts: Facts) -> str:
+    hint = facts.hint
+    if hint is None or not hint.known:
+        return "something that is to be looked at"
+    return "gone" if hint.gone else f"{human_size(hint.size)}, changed {_moment(hint.mtime_ns / 1e9)}"
+
+
+def _moment(seconds: float | None) -> str:
+    return "none yet" if seconds is None else datetime.fromtimestamp(seconds).astimezone().isoformat(" ", "seconds")
+
+
+def _ago(seconds: float) -> str:
+    seconds = max(seconds, 0.0)
+    if seconds < _MINUTES_FROM:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < _HOURS_FROM else f"{seconds / 3600:.1f} h"

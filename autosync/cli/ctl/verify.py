@@ -1,0 +1,98 @@
+"""Proof that a target equals its source: a comparison of its own, which changes nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+from ...actor import Actor
+from ...actors import actor_of
+from ...compare.delete_limit import DeleteLimit
+from ...compare.diff import Compare, Difference
+from ...compare.scan import Comparison, LookReport, Policy
+from ...errors import AutosyncError, StartError
+from ...model.keys import Keys
+from ...model.mirror import Mirror
+from ...source.source_file import SourceFile
+
+
+class Proof:
+    """One comparison of a mirror.
+
+    Args:
+        mirror: the mirror; its sources are on this host.
+        checksum: whether the content is compared, where the target can tell it, and not the times.
+        secrets: values of secret options, by name.
+        spill: directory for what is sorted on disk.
+
+    Attributes:
+        report: what was met, once `differences` is through.
+        equal: files that are equal.
+
+    Raises:
+        AutosyncError: the target cannot be used.
+    """
+
+    def __init__(self, mirror: Mirror, *, checksum: bool, secrets: dict[str, str], spill: Path) -> None:
+        self._mirror = mirror
+        self._keys: Keys = mirror.keys()
+        self._actor = made(mirror, secrets)
+        self._by = Compare.CHECKSUM if checksum else Compare.TIME
+        self._spill = spill
+        self.report = LookReport()
+        self.found = 0
+
+    def differences(self) -> Iterator[tuple[str, str]]:
+        """What differs: "missing", "differs" or "extra", and the key.
+
+        Raises:
+            AutosyncError: the target cannot be listed, or the source not be believed.
+        """
+        with closing(self._actor):
+            self._actor.check()
+            policy = Policy(self._mirror.delete, DeleteLimit.parse("100%"), self._by, self._mirror.follow_links)
+            comparison = Comparison(self._keys, self._actor, policy, spill=str(self._spill), exact=True)
+            for difference in comparison.differences("", self.report):
+                what = self._what(difference)
+                if what:
+                    self.found += 1
+                    yield what, difference.key
+
+    def _what(self, difference: Difference) -> str:
+        if difference.found is None:
+            return "extra"
+        if not difference.listed:
+            return "missing"
+        if difference.etag is None:
+            return "differs"
+        return "" if self._holds_the_same(difference, difference.etag) else "differs"
+
+    def _holds_the_same(self, difference: Difference, etag: str) -> bool:
+        """Whether the content is what the object's etag says. Of a file that cannot be read, or changes meanwhile, that is not known."""
+        path = self._keys.path(difference.key)
+        if path is None:
+            return False
+        with suppress(OSError, AutosyncError):
+            file = SourceFile(difference.key, os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+            try:
+                return self._actor.matches(file, etag)
+            finally:
+                file.close()
+        return False
+
+
+def made(mirror: Mirror, secrets: Mapping[str, Any]) -> Actor:
+    """The actor of a mirror, as a worker would make it.
+
+    Raises:
+        AutosyncError: it cannot be made.
+    """
+    try:
+        return actor_of(mirror, secrets, "set AUTOSYNC_{} in the environment")
+    except AutosyncError:
+        raise
+    except Exception as error:  # a user's actor may fail in any way
+        raise StartError(f"the actor {mirror.actor} cannot be made: {type(error).__name__}: {error}") from error

@@ -1,0 +1,450 @@
+"""What the commands do: they read options, make the mirror that these describe, and keep it.
+
+What takes long to load (Celery with all that it needs, in `run`) is loaded while the broker comes up and the actor's scout looks at the
+target: together that takes half of the time of a short run.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import logging
+import os
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .. import logs
+from ..actor import Actor, as_actor, secret_names, without_secrets
+from ..actors import load
+from ..compare.delete_limit import DeleteLimit
+from ..compare.diff import Compare
+from ..compare.scan import Comparison, LookReport, Policy
+from ..daemon.one_host import OneHost, lock, serving, state_directory, state_within
+from ..errors import AutosyncError, ConfigurationError, Exit, StartError
+from ..model.definition_signature import SIGNING_KEY, read_key
+from ..model.keys import slashed
+from ..model.limits import Limits
+from ..model.mirror import DEFAULT_QUEUE, LONGEST_LEASE, SHORTEST_LEASE, Mirror, is_lease
+from ..model.secrets import written
+from ..model.text import shown
+from ..process import search_path
+from ..process.child import allow_many_open_files
+from ..process.host import boot_id
+from .config_file import config_option, read_targets, words
+from .options import actor_option, context_settings, parameters, refuse_empty_secrets, sources_of, state_base
+
+if TYPE_CHECKING:
+    from ..daemon.main_loop import Signals
+    from ..daemon.mirror_runner import Run
+
+log = logging.getLogger(__name__)
+
+_ONE_HOST = """Keep the copy of PATH in a target equal to PATH, all the time, on this host alone.
+
+Watches PATH, compares it with the target, and transfers what differs, with a broker and workers of its own, until Ctrl-C or SIGTERM.
+"""
+_WATCH = """Keep the copy of PATH in a target equal to PATH, with upload boxes that do the transfers.
+
+Watches PATH and compares it with the target, and puts what differs into the queue. Start `celery -A autosync worker` on the upload boxes.
+"""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One mirror, as the options describe it; `secrets`: values of secret options by name; `accept_existing`: see `mirror_runner.Run`."""
+
+    mirror: Mirror
+    policy: Policy
+    limits: Limits
+    actor: Actor
+    secrets: dict[str, str]
+    accept_existing: bool
+
+
+def run(name: str, args: list[str], actor: type[Actor] | None, *, one_host: bool) -> int:
+    """Run a command.
+
+    Args:
+        name: of the command.
+        args: its arguments.
+        actor: a class of the caller's; None: the one that the arguments name.
+        one_host: `autosync`; else `autosync-watch`.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        click.ClickException: the arguments are wrong.
+        AutosyncError: it cannot start, or cannot go on.
+    """
+    given = as_actor(actor) if actor is not None else None
+    config, wanted, paths = _scouted(args)
+    tables = read_targets(config)
+    _search_for_modules(given, [wanted, *(str(table.get("actor")) for table in tables)], paths)
+    plans: list[Plan] = []
+    values: dict[str, Any] = {}
+    for number, table in enumerate(tables, 1):
+        about = f"configuration file {config}, target {number}"
+        found = _of_table(name, args, given, table, about, one_host=one_host)
+        if isinstance(found, int):
+            return found
+        plans.append(found[0])
+        values = found[1]
+    if not tables:
+        command = _command(name, given, wanted, one_host=one_host)
+        found = command.main(args, prog_name=name, standalone_mode=False)
+        if isinstance(found, int):  # --help and --version have said it
+            return found
+        plans, values = [found[0]], found[1]
+    _refuse_twins(plans)
+    together = _sound(values["name"] or (_name_of_file(config) if len(plans) > 1 else plans[0].mirror.name))
+    plans = _without_state(plans, state_base(values["state_dir"]), together)
+    if values["dry_run"]:
+        return _dry_run(plans)
+    return _keep(plans, together, values, _file_of(given), one_host=one_host)
+
+
+def _of_table(
+    name: str, args: list[str], given: type[Actor] | None, table: dict[str, Any], about: str, *, one_host: bool
+) -> tuple[Plan, dict[str, Any]] | int:
+    """The plan of one of several targets. What its table says counts more than what is said of all."""
+    own = {option: value for option, value in table.items() if option != "name" and (option != "actor" or given is not None)}
+    try:
+        wanted = table["actor"] if "actor" in table else _scouted(args)[1]
+        command = _command(name, given, str(wanted), str(table.get("name") or ""), one_host=one_host)
+        found: tuple[Plan, dict[str, Any]] | int = command.main(
+            [*args, *words(own, command.params, about)], prog_name=name, standalone_mode=False
+        )
+    except click.UsageError as error:
+        raise ConfigurationError(f"{about}: {' '.join(error.format_message().split()).rstrip('.')}", "see --help") from error
+    except ConfigurationError as error:
+        raise error if error.what.startswith(about) else ConfigurationError(f"{about}: {error.what}", error.cure) from error
+    return found
+
+
+def _command(name: str, given: type[Actor] | None, wanted: str, mirror: str | None = None, *, one_host: bool) -> click.Command:
+    """The command with the options of one kind of target. It makes a plan, and gives it back with the values.
+
+    Args:
+        name: of the command.
+        given: a class of the caller's.
+        wanted: the actor that is named otherwise.
+        mirror: the name of the mirror where no option says it: of one target of several, "" if it has none.
+        one_host: see `run`.
+    """
+    actor_class = given or load(wanted)
+    actor_name = _importable_name(given) if given else wanted
+    options = parameters(actor_class, fixed_actor=given is not None, one_host=one_host)
+    refuse_empty_secrets(options)
+    command = click.Command(
+        name,
+        params=options,
+        callback=lambda **values: (_plan(actor_class, actor_name, values, mirror), values),
+        help=_ONE_HOST if one_host else _WATCH,
+        epilog="Every option may also be given as an environment variable (AUTOSYNC_TARGET_PREFIX for --target-prefix) or in --config.",
+        context_settings=context_settings(),
+    )
+    # These two are questions, not settings: AUTOSYNC_VERSION may mean something else to whoever set it.
+    click.version_option(package_name="autosync", prog_name=name, allow_from_autoenv=False)(command)
+    click.help_option("-h", "--help", allow_from_autoenv=False)(command)
+    return command
+
+
+def _scouted(args: list[str]) -> tuple[str | None, str, tuple[str, ...]]:
+    """The configuration file, the actor and the PATHs that are asked for. They have to be known before a module of a user's is loaded, and
+    so before an actor's own options can be read; the value of such an option may be taken for a PATH here."""
+    options: dict[str, Any] = {**context_settings(), "ignore_unknown_options": True, "allow_extra_args": True}
+    scout = click.Command(
+        "scout", params=[config_option(), actor_option()], add_help_option=False, callback=lambda actor, config: (config, actor),
+        context_settings=options,
+    )  # fmt: skip
+    with scout.make_context("scout", list(args), resilient_parsing=False) as context:
+        config, actor = scout.invoke(context)
+    everything = click.Command("scout", params=parameters(Actor, fixed_actor=False, one_host=True), add_help_option=False)
+    with everything.make_context("scout", list(args), resilient_parsing=True, **options) as context:
+        return config, str(actor), tuple(map(os.path.abspath, context.params["paths"] or ()))
+
+
+def _search_for_modules(given: type[Actor] | None, wanted: Sequence[str], paths: Sequence[str]) -> None:
+    """Have modules of a user's found, but none in a directory that is mirrored.
+
+    Args:
+        given: a class of the caller's.
+        wanted: the actors that are named.
+        paths: what is mirrored.
+
+    Raises:
+        ConfigurationError: an actor's module lies there, or nowhere.
+    """
+    script = _file_of(given)
+    modules = [name for name in wanted if "." in name]
+    search_path.leave_out(paths)
+    directories = [os.path.dirname(script)] if script else []
+    directories += [os.getcwd()] if given or modules else []
+    for directory in dict.fromkeys(directories):
+        around = search_path.source_around(directory, paths)
+        if around is None:
+            search_path.append(directory)
+            continue
+        if script and directory == directories[0]:
+            log.warning("of %s only %s itself is loaded, since %s is mirrored", directory, os.path.basename(script), around)
+        for name in modules if given is None else ():
+            if find_spec(name.partition(".")[0]) is None:
+                raise ConfigurationError(
+                    f"actor {name!r}: no module is loaded from {directory}, since {around} is mirrored",
+                    "start in another directory, or have PYTHONPATH name one outside",
+                )
+
+
+def _file_of(actor: type[Actor] | None) -> str | None:
+    """The file of the module that defines a class, if there is one and it is no part of a package."""
+    file = getattr(sys.modules.get(actor.__module__), "__file__", None) if actor else None
+    return os.path.abspath(file) if actor and file and "." not in actor.__module__ else None
+
+
+def _importable_name(actor: type[Actor]) -> str:
+    """`module.Class` under which a worker process finds a class that was defined in the program's main file."""
+    module = actor.__module__
+    if module == "__main__":
+        file = _file_of(actor)
+        if file is None:
+            raise ConfigurationError(
+                f"{actor.__name__} is defined in an interactive session", "put it into a file: worker processes import it"
+            )
+        module = Path(file).stem
+    return f"{module}.{actor.__name__}"
+
+
+def _plan(actor_class: type[Actor], actor_name: str, values: dict[str, Any], name: str | None) -> Plan:
+    verbosity = -1 if values["quiet"] else values["verbose"]
+    logs.configure(values["log_format"], verbosity)
+    settings = {str(option.name): values[str(option.name)] for option in actor_class.options}
+    settings["target_container"] = values["target_container"]
+    secrets = {option: values[option] for option in secret_names(actor_class)}
+    actor = actor_class(**settings)
+    # As the actor has understood them: a relative path means nothing to a worker in another directory.
+    public = {option: getattr(actor, option) for option in settings if option not in secrets}
+    known = {option: value for option, value in secrets.items() if value is not None}
+    mirror = _mirror(actor_name, actor, public, tuple(sorted(known)), {**values, "name": values["name"] if name is None else name})
+    limits = Limits.parse(values["limit_requests"], values["limit_bandwidth"], values["limit_inflight"])
+    if mirror.threads == 1 and values["limit_inflight"] is None:
+        limits = replace(limits, inflight=1)  # one at a time, however many processes there are
+    policy = Policy(mirror.delete, _limit(values["max_delete"]), Compare(values["compare"]), mirror.follow_links)
+    return Plan(mirror, policy, limits, actor, known, values["accept_existing"])
+
+
+def _refuse_twins(plans: Sequence[Plan]) -> None:
+    names = [plan.mirror.name for plan in plans]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigurationError(f"two targets have the name {name}", "give each a name of its own, or another target")
+
+
+def _without_state(plans: Sequence[Plan], base: Path, name: str) -> list[Plan]:
+    """The same plans, which leave out the state of autosync's own that their sources hold. Told once for all.
+
+    Raises:
+        ConfigurationError: see `one_host.state_within`.
+    """
+    within = [state_within(plan.mirror.sources, base, name) for plan in plans]
+    for directory in dict.fromkeys(one for some in within for one in some):
+        log.info("%s is left out: autosync keeps its own state there", shown(directory))
+    return [replace(plan, mirror=replace(plan.mirror, state_directories=some)) for plan, some in zip(plans, within, strict=True)]
+
+
+def _name_of_file(config: str | None) -> str:
+    """What several mirrors that one file describes are called together on this host."""
+    path = os.path.abspath(config or "")
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", Path(path).stem).strip("-")[:60]
+    return f"{readable or 'targets'}-{hashlib.sha256(path.encode('utf-8', 'surrogateescape')).hexdigest()[:6]}"
+
+
+def _check_all(plans: Sequence[Plan]) -> None:
+    """See that targets can be used. Of several, those that cannot be hold no other up; they are looked at again and again.
+
+    With this, all is loaded: the garbage collector need not look there any more, and a fork of this process needs little.
+
+    Raises:
+        StartError: none of them can be used.
+    """
+    errors: dict[str, StartError] = {}
+    for plan in plans:
+        try:
+            _check(plan.actor)
+        except StartError as error:
+            errors[plan.mirror.name] = error
+    for name, met in errors.items():
+        if len(errors) == len(plans):
+            raise met
+        log.error("%s: %s; it is tried again", name, met)
+    gc.freeze()
+    gc.enable()
+
+
+def _check(actor: Actor) -> None:
+    try:
+        actor.check()
+    except AutosyncError as error:
+        raise StartError(without_secrets(actor, str(error))) from error
+    except Exception as error:  # a user's actor may fail in any way
+        raise StartError(without_secrets(actor, f"the target cannot be used: {type(error).__name__}: {error}")) from error
+
+
+def _mirror(actor_name: str, actor: Actor, settings: dict[str, Any], secrets: tuple[str, ...], values: dict[str, Any]) -> Mirror:
+    sources = sources_of(values["paths"])
+    name = _sound(values["name"] or _default_name(actor_name, settings, values["target_prefix"]))
+    mirror = Mirror(
+        name=name,
+        actor=actor_name,
+        sources=sources,
+        source_prefix=values["source_prefix"],
+        target_prefix=values["target_prefix"],
+        source_filter=values["source_filter"],
+        source_exclude=tuple(values["source_exclude"]),
+        temporary=tuple(filter(None, values["temporary"])),
+        done_marker=values["done_marker"],
+        follow_links=values["links"] == "follow",
+        settings=settings,
+        secrets=secrets,
+        delete=values["delete"],
+        threads=values["threads"],
+        attempts=values["attempts"],
+        queue=_queue(values["queue"] or f"{DEFAULT_QUEUE}.{name}"),
+        host=boot_id(),
+        lease=_lease(values["lease"]),
+    )
+    mirror.keys()  # says what is wrong with prefixes and expressions
+    for source in sources:
+        target = actor.directory
+        if target and (slashed(target).startswith(slashed(source.path)) or slashed(source.path).startswith(slashed(target))):
+            raise ConfigurationError(
+                f"the target {target} and the source {source.path} lie in one another", "mirror to a directory outside"
+            )
+    return mirror
+
+
+def _sound(name: str) -> str:
+    """A name that may stand in names of files and workers."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        raise ConfigurationError(f"--name {name!r} cannot be used", "take up to 100 letters, digits, '.', '_' and '-'")
+    return name
+
+
+def _queue(name: str) -> str:
+    """The name of a queue; Celery and kombu read commas and colons in it in ways of their own."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", name):
+        raise ConfigurationError(f"--queue {name!r} cannot be used", "take up to 200 letters, digits, '.', '_' and '-'")
+    return name
+
+
+def _lease(seconds: float) -> float:
+    if not is_lease(seconds):
+        raise ConfigurationError(f"--lease {seconds:g} cannot be used", f"take {SHORTEST_LEASE:g} to {LONGEST_LEASE:g} seconds")
+    return seconds
+
+
+def _default_name(actor_name: str, settings: dict[str, Any], prefix: str) -> str:
+    """A readable name from the target, with a hash where reading alone would not tell two targets apart."""
+    told = [actor_name.rpartition(".")[2], settings.get("target_container") or settings.get("url") or "", prefix]
+    exact = "\0".join([*map(str, told), str(settings.get("endpoint_url") or "")])
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", "-".join(filter(None, map(str, told)))).strip("-")[:60]
+    return f"{readable}-{hashlib.sha256(exact.encode('utf-8', 'surrogateescape')).hexdigest()[:6]}"
+
+
+def _dry_run(plans: Sequence[Plan]) -> int:
+    code = Exit.DONE
+    for plan in plans:
+        _check(plan.actor)
+        if len(plans) > 1:
+            print(f"{plan.mirror.name}:")
+        report = LookReport()
+        comparison = Comparison(plan.mirror.keys(), plan.actor, plan.policy, exact=True)
+        for difference in comparison.differences("", report):
+            verb = "delete" if difference.found is None else "check" if difference.etag else "upload"
+            print(verb, shown(difference.key))
+        for path, reason in report.skipped.items():
+            print("skip", shown(path), reason)
+        if not report.complete or report.held:
+            code = Exit.INCOMPLETE
+    return code
+
+
+def _limit(text: str | None) -> DeleteLimit:
+    return DeleteLimit() if text is None else DeleteLimit.parse(text)
+
+
+def _keep(plans: Sequence[Plan], name: str, values: dict[str, Any], script: str | None, *, one_host: bool) -> int:
+    allow_many_open_files()
+    directory = state_directory(state_base(values["state_dir"]), name)
+    broker = values["broker"]
+    signing_key = read_key(values["signing_key"])
+
+    def runs(at: str) -> list[Run]:
+        from ..daemon.mirror_runner import Run
+
+        return [
+            Run(
+                plan.mirror, plan.policy, plan.actor, at, directory, values["once"], values["settle"], values["rescan"], plan.limits,
+                signing_key, f"{plan.mirror.name}: " if len(plans) > 1 else "", plan.accept_existing,
+            )
+            for plan in plans
+        ]  # fmt: skip
+
+    if not one_host:
+        _stand_by(plans)
+        from ..daemon.main_loop import keep
+
+        signals = _checked(plans, broker)
+        return keep(runs(broker), signals)
+    with lock(directory, name) as held:
+        host = OneHost(
+            name,
+            [plan.mirror for plan in plans],
+            directory,
+            broker=broker,
+            workers=values["workers"],
+            secrets={
+                **{plan.mirror.name: {option: written(value) for option, value in plan.secrets.items()} for plan in plans},
+                **({SIGNING_KEY: written(signing_key)} if signing_key else {}),
+            },
+            log_format=values["log_format"],
+            verbosity=-1 if values["quiet"] else values["verbose"],
+            held=held,
+            script=script,
+        )
+        with serving(host):
+            _stand_by(plans)
+            from ..daemon.main_loop import keep
+
+            host.load()
+            signals = _checked(plans, broker)
+            host.stand_by()
+            return keep(runs(host.broker), signals, host)
+
+
+def _stand_by(plans: Sequence[Plan]) -> None:
+    for plan in plans:
+        plan.actor.stand_by()
+
+
+def _checked(plans: Sequence[Plan], broker: str | None) -> Signals:
+    """See that targets and broker can be used, and listen to signals from then on: until then, one ends it at once.
+
+    Raises:
+        StartError: they cannot.
+    """
+    from ..daemon.main_loop import Signals, insist_on_broker
+
+    _check_all(plans)
+    if broker:
+        insist_on_broker(broker)
+    signals = Signals()
+    signals.install()
+    return signals

@@ -1,0 +1,249 @@
+"""The main loop of `autosync` and `autosync-watch`: one watcher for all mirrors of the same sources, and child processes to tend."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack, suppress
+from types import FrameType
+
+from ..errors import AutosyncError, BrokerError, BrokerRefused, Exit, StartError
+from ..ledger import Ledger, address, connect
+from ..model.change import Change
+from ..watch.watcher import Say, Watcher
+from .mirror_runner import Keeping, Run
+from .one_host import OneHost
+from .status_line import StatusLine
+
+log = logging.getLogger(__name__)
+
+_TICK = 1.0
+#: `--once` ends as soon as it is through, so it looks more often: between these, and after this share of the time that it has taken yet.
+_SHORTEST_TICK, _ONCE_TICK, _ONCE_SHARE = 0.005, 0.05, 0.01
+#: How long the end waits until what was seen is in the target, in seconds.
+_DRAIN = 10.0
+#: How long the start waits for a broker that has answered before and went away, and how long between two tries, in seconds.
+_BROKER_PATIENCE, _BROKER_PAUSE = 30.0, 0.1
+
+
+class Signals:
+    """SIGINT and SIGTERM. The first asks for an end in order, the second for one at once."""
+
+    def __init__(self) -> None:
+        self.stop = threading.Event()
+        self.hurry = threading.Event()
+        self.number: int | None = None
+
+    def install(self) -> None:
+        """Receive the signals from now on."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._receive)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.stop.is_set():
+            self.hurry.set()
+        self.number = self.number or number
+        self.stop.set()
+
+
+def keep(runs: Sequence[Run], signals: Signals, host: OneHost | None = None) -> Exit:
+    """Keep mirrors until a signal comes, or with `once` until each target equals the source.
+
+    Args:
+        runs: what and how; all have the same sources.
+        signals: installed before.
+        host: broker and workers as children, already started; None on a file host.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        AutosyncError: it cannot start, or cannot go on.
+    """
+    return _Loop(runs, signals, host).run()
+
+
+class _Loop:
+    def __init__(self, runs: Sequence[Run], signals: Signals, host: OneHost | None) -> None:
+        self._runs = runs
+        self._signals = signals
+        self._host = host
+        self._all = [Keeping(run, host) for run in runs]
+        #: For `once`: those that are not through, and those that cannot get through.
+        self._open = list(self._all)
+        self._failed: dict[Keeping, AutosyncError] = {}
+        self._watcher: Watcher | None = None
+        self._dead: list[tuple[Keeping, int]] = []
+        self._status = StatusLine(sys.stderr)
+        self._began = time.monotonic()
+
+    @property
+    def _once(self) -> bool:
+        return self._runs[0].once
+
+    def run(self) -> Exit:
+        with ExitStack() as ends:
+            for keeping in self._all:
+                ends.callback(keeping.leave)
+                if not self._begin(keeping):
+                    return Exit.INTERRUPTED if self._once or self._signals.number == signal.SIGINT else Exit.DONE
+            self._start(ends)
+            finished = self._loop()
+            self._status.clear()
+            self._drain(finished)
+        codes = [keeping.end(finished=finished) for keeping in self._all]
+        if self._signals.number == signal.SIGINT or (self._once and not finished):
+            return Exit.INTERRUPTED
+        for error in self._failed.values():
+            raise error
+        return max(codes)
+
+    def _begin(self, keeping: Keeping) -> bool:
+        """Whether it has begun; False if a signal came first."""
+        stop = self._signals.stop
+        return self._with_broker(lambda: keeping.begin(stop)) and self._with_broker(keeping.mark_unfinished)
+
+    def _with_broker(self, step: Callable[[], bool]) -> bool:
+        """Do a step of the start, again if the broker goes away during it. An embedded broker that has died is started by this thread only.
+
+        Returns:
+            What the step returns; False if a signal came first.
+
+        Raises:
+            BrokerRefused: the broker refuses this program.
+            BrokerError: the broker has not answered for `_BROKER_PATIENCE`.
+        """
+        until = time.monotonic() + _BROKER_PATIENCE
+        is_first = True
+        while True:
+            try:
+                return step()
+            except BrokerRefused:
+                raise
+            except BrokerError as error:
+                if time.monotonic() > until:
+                    raise
+                if is_first:
+                    log.warning("%s; it is tried again", error)
+                is_first = False
+            self._tend_children()
+            if self._signals.stop.wait(_BROKER_PAUSE):
+                return False
+
+    def _start(self, ends: ExitStack) -> None:
+        if not self._once:
+            run = self._runs[0]
+            self._watcher = _watcher(run, self._all[0].say if len(self._all) == 1 else self._say_to_all)
+            ends.callback(self._watcher.close)
+        for keeping in self._all:
+            keeping.start(self._watcher, ends)
+        if self._watcher:
+            self._watcher.start()
+            if self._host:
+                self._host.begin()  # so that the first change does not wait for them
+
+    def _say_to_all(self, changes: Iterable[Change]) -> None:
+        said = tuple(changes)
+        for keeping in self._all:
+            keeping.say(said)
+
+    def _loop(self) -> bool:
+        """Until a signal comes (False) or `once` is through (True)."""
+        next_tick = 0.0
+        while not self._signals.stop.is_set():
+            self._tend_children()
+            self._see_that_threads_live()
+            if time.monotonic() >= next_tick:
+                next_tick = time.monotonic() + _TICK
+                for keeping in self._all:
+                    keeping.tick()
+                self._status.show([(keeping.name, keeping.stands()) for keeping in self._all])
+            if self._once and self._is_through():
+                return True
+            self._signals.stop.wait(self._pause())
+        return False
+
+    def _pause(self) -> float:
+        if not self._once:
+            return _TICK / 2
+        return min(max(_SHORTEST_TICK, _ONCE_SHARE * (time.monotonic() - self._began)), _ONCE_TICK)
+
+    def _is_through(self) -> bool:
+        """Whether all are. One whose target cannot be listed holds no other up."""
+        for keeping in list(self._open):
+            try:
+                if not keeping.is_through():
+                    continue
+            except AutosyncError as error:
+                if len(self._all) == 1:
+                    raise
+                log.error("%s: %s", keeping.name, error)
+                self._failed[keeping] = error
+            self._open.remove(keeping)
+        return not self._open
+
+    def _tend_children(self) -> None:
+        """Start dead children again."""
+        if self._host is None:
+            return
+        self._dead += [(keeping, dead) for dead in self._host.tend() for keeping in self._all]
+        with suppress(BrokerError):
+            while self._dead:
+                keeping, dead = self._dead[-1]
+                keeping.forfeit(dead)
+                self._dead.pop()
+
+    def _see_that_threads_live(self) -> None:
+        """A thread that has died takes the program with it: going on without would lose events in silence."""
+        found = [keeping.broken for keeping in self._all] + ([self._watcher.broken] if self._watcher else [])
+        broken = next((error for error in found if error is not None), None)
+        if broken is not None:
+            raise StartError(f"cannot go on: {type(broken).__name__}: {broken}", "start it again; everything is compared then") from broken
+
+    def _drain(self, finished: bool) -> None:
+        """Send what was seen and, on one host, wait a little until it is in the target."""
+        if not finished:
+            log.info("stopping")
+        if self._watcher:
+            self._watcher.stop_reading()
+        for keeping in self._all:
+            keeping.close(1.0 if self._signals.hurry.is_set() else _DRAIN, finished=finished)
+        until = time.monotonic() + (_DRAIN if self._host else 0.0)
+        while (
+            self._host
+            and time.monotonic() < until
+            and not self._signals.hurry.is_set()
+            and not all(keeping.is_empty() for keeping in self._all if keeping not in self._failed)
+        ):
+            self._tend_children()
+            self._signals.hurry.wait(0.05)
+        idle = [keeping.look_back() for keeping in self._all]
+        if self._host:
+            self._host.is_idle = all(idle)
+
+
+def _watcher(run: Run, say: Say) -> Watcher:
+    try:
+        return Watcher(run.mirror.keys(), say, follow=run.mirror.follow_links)
+    except OSError as error:
+        cure = "raise it with: sysctl fs.inotify.max_user_instances=1024" if error.errno == errno.EMFILE else ""
+        raise StartError(f"the kernel gives no inotify instance: {error.strerror}", cure) from error
+
+
+def insist_on_broker(url: str) -> None:
+    """See that a broker answers, before anything else is begun.
+
+    Raises:
+        StartError: it does not.
+    """
+    try:
+        Ledger(connect(url), "-").insist()
+    except BrokerRefused as error:
+        raise StartError(str(error)) from error
+    except BrokerError as error:
+        raise StartError(f"broker {address(url)} does not answer: {error.what}", "start it, or correct --broker") from error
