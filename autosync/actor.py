@@ -98,7 +98,7 @@ class Actor:
     def upload(self, file: File) -> None:
         """Make the object `file.key` hold exactly what `file.open()` gives; until that is complete, leave what was there.
 
-        `file.open()` raises `Torn` before its last byte if the file changed meanwhile; let that through, with nothing made visible.
+        `file.open()` raises `FileChanged` before its last byte if the file changed meanwhile; let that through, with nothing made visible.
         """
         raise NotImplementedError
 

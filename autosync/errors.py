@@ -86,7 +86,7 @@ class SourceUnsure(AutosyncError):
     """The source cannot be believed at this moment: another directory in its place, a stale or failing share."""
 
 
-class Torn(AutosyncError):
+class FileChanged(AutosyncError):
     """The file changed while it was being read; what was read is not a version that ever stood on the disk.
 
     Args:
@@ -96,6 +96,10 @@ class Torn(AutosyncError):
     def __init__(self, what: str, *, pieces: Sequence[tuple[int, int]] = ()) -> None:
         super().__init__(what)
         self.pieces = pieces
+
+
+#: Its name until 0.1; actors of users may catch it.
+Torn = FileChanged
 
 
 class LeaseLost(AutosyncError):

@@ -26,8 +26,8 @@ from typing import ClassVar
 import pytest
 
 from .actor import Actor, can_delete_many, listing_of, secret_names
-from .compare.scan import Comparison, LookReport
-from .errors import Draining, PermanentError, Torn
+from .compare.scan import Comparison, ScanReport
+from .errors import Draining, FileChanged, PermanentError
 from .files import File
 from .model.keys import Keys, Source
 from .source.source_file import SourceFile
@@ -175,7 +175,7 @@ class ListingContract(_Contract):
         keys = Keys((Source(str(tree)),), source_prefix=f"{tree}/")
         comparison = Comparison(keys, actor, exact=True)
 
-        differences = list(comparison.differences("", LookReport()))
+        differences = list(comparison.differences("", ScanReport()))
         assert sorted(one.key for one in differences) == sorted(["a/b", "a-b", "a/c/d", "b", "Z", "é"])
         for one in differences:
             assert one.found is not None
@@ -184,10 +184,10 @@ class ListingContract(_Contract):
             file.close()
         settled = time.time() + 60  # as it is said by a mirror whose last look left nothing to do
 
-        assert list(comparison.differences("", LookReport(), settled)) == []
+        assert list(comparison.differences("", ScanReport(), settled)) == []
         (tree / "b").write_text("longer than before")
         (tree / "Z").unlink()
-        assert [(one.key, one.found is None) for one in comparison.differences("", LookReport(), settled)] == [("b", False), ("Z", True)]
+        assert [(one.key, one.found is None) for one in comparison.differences("", ScanReport(), settled)] == [("b", False), ("Z", True)]
 
     def test_a_listing_gives_what_begins_with_the_prefix(self, actor: Actor, content: Content) -> None:
         keys = ("a/1", "a/b/2", "a-b/3", "ab/4", "b/5")
@@ -277,7 +277,7 @@ class UploadContract(_Contract):
             read.append(count)
 
         file = content.file("a", b"x" * getattr(self, which), meanwhile)
-        with pytest.raises(Torn):
+        with pytest.raises(FileChanged):
             actor.upload(file)
 
         assert read, "the file changed while it was read"
@@ -289,7 +289,7 @@ class UploadContract(_Contract):
         file = content.file("a", b"x" * getattr(self, which))
         os.truncate(content.path(file), 50)
 
-        with pytest.raises(Torn):
+        with pytest.raises(FileChanged):
             actor.upload(file)
 
         self._is_as_it_was(actor, content)
@@ -325,7 +325,7 @@ class UploadContract(_Contract):
 
         answers = actor.upload_many(files) if actor.sends_together else [self._answer(actor, file) for file in files]
 
-        assert [type(answer) for answer in answers] == [type(None)] * 20 + [Torn, type(None)]
+        assert [type(answer) for answer in answers] == [type(None)] * 20 + [FileChanged, type(None)]
         assert listed(actor) == {**{f"d/{number:02}": number for number in range(20)}, "medium": 200_000}
 
     def _answer(self, actor: Actor, file: File) -> Exception | None:

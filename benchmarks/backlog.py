@@ -28,12 +28,12 @@ from autosync.compare import scan as looks
 from autosync.compare.scan import Comparison
 from autosync.feed.feed import HIGH_WATER, Feed
 from autosync.feed.publisher import Publisher
-from autosync.feed.resting_files import Resting
+from autosync.feed.resting_files import RestQueue
 from autosync.files import File
-from autosync.ledger import PREFIX, Deed, Ledger, Outcome, connect
+from autosync.ledger import PREFIX, Action, Ledger, Result, connect
 from autosync.model.keys import Keys, Source
 from autosync.source.walk import Found
-from autosync.watch.debounce import Look, Settle
+from autosync.watch.debounce import Debouncer, ScanRequest
 
 _MIRROR, _QUEUE, _VERSION = "backlog", "backlog", "1"
 _ROOT = "/invented"
@@ -123,9 +123,9 @@ def look(broker: str, count: int) -> None:
 
     Walk.count, Walk.sampled = count, staticmethod(sample)
     keys = Keys([Source(_ROOT)], source_prefix=_ROOT + "/")
-    feed = Feed(_MIRROR, keys, Comparison(keys, Nothing()), ledger, publisher, Settle(0.0))
-    with patch.object(looks, "Walk", Walk), patch.object(Resting, "_rests", lambda *_: True):  # no disk is asked about them
-        feed.look(Look(""))
+    feed = Feed(_MIRROR, keys, Comparison(keys, Nothing()), ledger, publisher, Debouncer(0.0))
+    with patch.object(looks, "Walk", Walk), patch.object(RestQueue, "_rests", lambda *_: True):  # no disk is asked about them
+        feed.look(ScanRequest(""))
     while ledger.dirty():
         time.sleep(0.1)
     print(json.dumps({"sent": ledger.guard("benchmark").files, "seconds": time.monotonic() - began}), flush=True)
@@ -144,7 +144,7 @@ def work(broker: str) -> None:
             continue
         (_, keys), *_ = json.loads(base64.b64decode(json.loads(taken[1])["body"]))
         claims = ledger.claim("benchmark:1:1", _VERSION, keys) or []
-        ledger.done("benchmark:1:1", [Outcome(claim, Deed.UPLOADED, claim.hint.size) for claim in claims])
+        ledger.done("benchmark:1:1", [Result(claim, Action.UPLOADED, claim.hint.size) for claim in claims])
 
 
 def _resident(pid: int) -> int:

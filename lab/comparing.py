@@ -6,7 +6,7 @@ from pathlib import Path
 
 from autosync.actor import Actor
 from autosync.compare.delete_limit import DeleteLimit
-from autosync.compare.scan import Comparison, LookReport, Policy
+from autosync.compare.scan import Comparison, Policy, ScanReport
 from autosync.files import File, Listing
 from autosync.model.keys import Keys, Source
 
@@ -33,11 +33,11 @@ def looked(
     accepted: bool = True,
     delete: bool = True,
     follow: bool = True,
-) -> tuple[list[str], LookReport]:
+) -> tuple[list[str], ScanReport]:
     """Which keys a look would delete, and its report."""
     policy = Policy(delete, limit or DeleteLimit(), follow=follow)
     comparison = Comparison(Keys([Source(str(tree))], source_prefix=f"{tree}/"), actor, policy)
-    report = LookReport()
+    report = ScanReport()
     found = list(comparison.differences(path, report, seen_leaving=seen_leaving, holding=holding, accepted=accepted))
     return [one.key for one in found if one.found is None], report
 

@@ -11,10 +11,10 @@ from autosync.actor import Actor
 from autosync.compare.scan import Comparison
 from autosync.feed.feed import Feed
 from autosync.files import Listing
-from autosync.ledger import Deed, Hint, Ledger, Marked, Outcome, connect
+from autosync.ledger import Action, Hint, Ledger, Marked, Result, connect
 from autosync.model.change import Change, Kind
 from autosync.model.keys import TEMPORARY, Keys, Source
-from autosync.watch.debounce import Settle
+from autosync.watch.debounce import Debouncer
 from autosync.watch.watcher import Watcher
 
 from .servers import wait_until
@@ -47,7 +47,7 @@ class Sent:
         self.states.update((key, self._state(key)) for key in keys)
         claims = self._ledger.claim("w", "v", keys) or []
         while claims:
-            claims, _lost = self._ledger.done("w", [Outcome(claim, Deed.UPLOADED) for claim in claims])
+            claims, _lost = self._ledger.done("w", [Result(claim, Action.UPLOADED) for claim in claims])
 
 
 class Kept:
@@ -60,7 +60,7 @@ class Kept:
         self.sent = Sent(self.ledger, self.state)
         #: Directories that were looked at.
         self.looked: list[str] = []
-        self.settle = Settle(quiet, patience=patience)
+        self.settle = Debouncer(quiet, patience=patience)
         self.feed = Feed("m", self.keys, Comparison(self.keys, Empty()), self.ledger, self.sent, self.settle)  # type: ignore[arg-type]
         self.watcher = Watcher(self.keys, self._hear)
         self.feed.on_link = self.watcher.look_into

@@ -27,7 +27,7 @@ def pieces(file: SourceFile, offset: int = 0, length: int | None = None) -> Iter
         length: how much of it; None: all.
 
     Raises:
-        Torn: the file has become shorter.
+        FileChanged: the file has become shorter.
         SourceUnsure: the share failed.
     """
     end = file.size if length is None else offset + length

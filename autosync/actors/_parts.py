@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
 from typing import BinaryIO, TypeVar
 
-from ..errors import PermanentError, SlowDown, TargetError, Torn
+from ..errors import FileChanged, PermanentError, SlowDown, TargetError
 from ..source.source_file import SourceFile
 
 T = TypeVar("T")
@@ -40,7 +40,7 @@ def send_one_version(file: SourceFile, pieces: Iterable[Piece], send: Send) -> d
 
     Raises:
         TargetError: the target did not take one.
-        Torn: the file changed.
+        FileChanged: the file changed.
     """
     numbers = {piece: number for number, piece in enumerate(pieces, 1)}
     etags = _send_parts(file, numbers, numbers, send)
@@ -48,7 +48,7 @@ def send_one_version(file: SourceFile, pieces: Iterable[Piece], send: Send) -> d
         try:
             file.verify()
             break
-        except Torn as torn:
+        except FileChanged as torn:
             if not torn.pieces or not rounds_left:
                 raise
             etags |= _send_parts(file, numbers, torn.pieces, send)

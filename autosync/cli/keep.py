@@ -25,7 +25,7 @@ from ..actor import Actor, as_actor, secret_names, without_secrets
 from ..actors import load
 from ..compare.delete_limit import DeleteLimit
 from ..compare.diff import Compare
-from ..compare.scan import Comparison, LookReport, Policy
+from ..compare.scan import Comparison, Policy, ScanReport
 from ..daemon.one_host import OneHost, lock, serving, state_directory, state_within
 from ..errors import AutosyncError, ConfigurationError, Exit, StartError
 from ..model.definition_signature import SIGNING_KEY, read_key
@@ -42,7 +42,7 @@ from .options import actor_option, context_settings, parameters, refuse_empty_se
 
 if TYPE_CHECKING:
     from ..daemon.main_loop import Signals
-    from ..daemon.mirror_runner import Run
+    from ..daemon.mirror_runner import RunSettings
 
 log = logging.getLogger(__name__)
 
@@ -364,7 +364,7 @@ def _dry_run(plans: Sequence[Plan]) -> int:
         _check(plan.actor)
         if len(plans) > 1:
             print(f"{plan.mirror.name}:")
-        report = LookReport()
+        report = ScanReport()
         comparison = Comparison(plan.mirror.keys(), plan.actor, plan.policy, exact=True)
         for difference in comparison.differences("", report):
             verb = "delete" if difference.found is None else "check" if difference.etag else "upload"
@@ -386,11 +386,11 @@ def _keep(plans: Sequence[Plan], name: str, values: dict[str, Any], script: str 
     broker = values["broker"]
     signing_key = read_key(values["signing_key"])
 
-    def runs(at: str) -> list[Run]:
-        from ..daemon.mirror_runner import Run
+    def runs(at: str) -> list[RunSettings]:
+        from ..daemon.mirror_runner import RunSettings
 
         return [
-            Run(
+            RunSettings(
                 plan.mirror, plan.policy, plan.actor, at, directory, values["once"], values["settle"], values["rescan"], plan.limits,
                 signing_key, f"{plan.mirror.name}: " if len(plans) > 1 else "", plan.accept_existing,
             )

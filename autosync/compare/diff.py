@@ -135,7 +135,7 @@ class _Listed:
 Ours = tuple[list[str], Run] | tuple[str, Found]
 
 
-class Comparing:
+class Merge:
     """One comparison. Iterating over it merges the two sides, once.
 
     Args:

@@ -24,7 +24,7 @@ from ..model.text import shown
 from ..source.external_sort import Spool, disksort
 from ..source.walk import Run, Walk
 from .delete_limit import DeleteLimit
-from .diff import Compare, Comparing, Difference, Ours, Rule, in_order
+from .diff import Compare, Difference, Merge, Ours, Rule, in_order
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ MOST_SKIPPED = 1000
 
 
 @dataclass
-class LookReport:
+class ScanReport:
     """What a look found. `complete` is False if part of the source could not be seen; then nothing was deleted behind that part.
 
     Attributes:
@@ -110,7 +110,7 @@ class Comparison:
     def differences(
         self,
         path: str,
-        report: LookReport,
+        report: ScanReport,
         cleared: float = 0.0,
         *,
         seen_leaving: bool = False,
@@ -149,7 +149,7 @@ class Comparison:
                 most = 0
             yield from self._let_go(gone, report, most)
 
-    def _withhold(self, gone: Spool, report: LookReport, most: int) -> None:
+    def _withhold(self, gone: Spool, report: ScanReport, most: int) -> None:
         """Delete nothing, since nobody has said that what the target held before this mirror may go, and say so. A file that was made and
         sent while its directory was being walked is none of that.
 
@@ -175,7 +175,7 @@ class Comparison:
                 self._about, report.held, ", ".join(examples), more, options,
             )  # fmt: skip
 
-    def _let_go(self, gone: Spool, report: LookReport, most: int) -> Iterator[Difference]:
+    def _let_go(self, gone: Spool, report: ScanReport, most: int) -> Iterator[Difference]:
         if len(gone) > most:
             report.held = len(gone) - most
             log.error(
@@ -214,7 +214,7 @@ class Comparison:
             log.info("the target's clock is %.0f s %s this host's; that is allowed for", abs(ahead), "ahead of" if ahead > 0 else "behind")
         return ahead
 
-    def _at(self, span: Span, report: LookReport, rule: Rule, gone: Spool) -> Iterator[Difference]:
+    def _at(self, span: Span, report: ScanReport, rule: Rule, gone: Spool) -> Iterator[Difference]:
         """One stretch. A listing that turns out not to be sorted is asked for again and sorted on disk."""
         if not self._unsorted:
             try:
@@ -225,9 +225,9 @@ class Comparison:
                 self._unsorted = True
         yield from self._merge(span, report, self._listed(span), rule, gone)
 
-    def _merge(self, span: Span, report: LookReport, listed: Iterator[Page], rule: Rule, gone: Spool) -> Iterator[Difference]:
+    def _merge(self, span: Span, report: ScanReport, listed: Iterator[Page], rule: Rule, gone: Spool) -> Iterator[Difference]:
         walk = self._walk(span)
-        comparing = Comparing(self._named(walk, span, report), in_order(listed), rule)
+        comparing = Merge(self._named(walk, span, report), in_order(listed), rule)
         missing = extra = 0
         with closing(Spool(self._spill)) as here:
             for difference in comparing:
@@ -252,7 +252,7 @@ class Comparison:
             else:
                 gone.take(here)
 
-    def _judge(self, span: Span, errors: Sequence[OSError], report: LookReport) -> None:
+    def _judge(self, span: Span, errors: Sequence[OSError], report: ScanReport) -> None:
         root = self._source_at(span).root
         for error in errors:
             if error.filename == root:
@@ -277,7 +277,7 @@ class Comparison:
             source.root, span.directory, enters, accepts, self._spill, follow=self._policy.follow, in_order=in_order, state=state
         )  # fmt: skip
 
-    def _named(self, walk: Walk, span: Span, report: LookReport) -> Iterator[Ours]:
+    def _named(self, walk: Walk, span: Span, report: ScanReport) -> Iterator[Ours]:
         cut = len(span.directory.rstrip("/")) + 1
         # A file that waits for its marker stays as it is, so there each has to be asked for by itself.
         for found in walk if self._keys.marker_of(slashed(span.directory)) else walk.runs():

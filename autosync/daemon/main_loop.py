@@ -16,7 +16,7 @@ from ..errors import AutosyncError, BrokerError, BrokerRefused, Exit, StartError
 from ..ledger import Ledger, address, connect
 from ..model.change import Change
 from ..watch.watcher import Say, Watcher
-from .mirror_runner import Keeping, Run
+from .mirror_runner import MirrorRunner, RunSettings
 from .one_host import OneHost
 from .status_line import StatusLine
 
@@ -51,7 +51,7 @@ class Signals:
         self.stop.set()
 
 
-def keep(runs: Sequence[Run], signals: Signals, host: OneHost | None = None) -> Exit:
+def keep(runs: Sequence[RunSettings], signals: Signals, host: OneHost | None = None) -> Exit:
     """Keep mirrors until a signal comes, or with `once` until each target equals the source.
 
     Args:
@@ -69,16 +69,16 @@ def keep(runs: Sequence[Run], signals: Signals, host: OneHost | None = None) -> 
 
 
 class _Loop:
-    def __init__(self, runs: Sequence[Run], signals: Signals, host: OneHost | None) -> None:
+    def __init__(self, runs: Sequence[RunSettings], signals: Signals, host: OneHost | None) -> None:
         self._runs = runs
         self._signals = signals
         self._host = host
-        self._all = [Keeping(run, host) for run in runs]
+        self._all = [MirrorRunner(run, host) for run in runs]
         #: For `once`: those that are not through, and those that cannot get through.
         self._open = list(self._all)
-        self._failed: dict[Keeping, AutosyncError] = {}
+        self._failed: dict[MirrorRunner, AutosyncError] = {}
         self._watcher: Watcher | None = None
-        self._dead: list[tuple[Keeping, int]] = []
+        self._dead: list[tuple[MirrorRunner, int]] = []
         self._status = StatusLine(sys.stderr)
         self._began = time.monotonic()
 
@@ -103,7 +103,7 @@ class _Loop:
             raise error
         return max(codes)
 
-    def _begin(self, keeping: Keeping) -> bool:
+    def _begin(self, keeping: MirrorRunner) -> bool:
         """Whether it has begun; False if a signal came first."""
         stop = self._signals.stop
         return self._with_broker(lambda: keeping.begin(stop)) and self._with_broker(keeping.mark_unfinished)
@@ -227,7 +227,7 @@ class _Loop:
             self._host.is_idle = all(idle)
 
 
-def _watcher(run: Run, say: Say) -> Watcher:
+def _watcher(run: RunSettings, say: Say) -> Watcher:
     try:
         return Watcher(run.mirror.keys(), say, follow=run.mirror.follow_links)
     except OSError as error:

@@ -19,17 +19,17 @@ from ..actor import Actor
 from ..celery import sending_app
 from ..compare.scan import Comparison, Policy
 from ..errors import BrokerError, Exit, SourceUnsure
-from ..feed.feed import Feed, FinishedLook
+from ..feed.feed import Feed, FinishedScan
 from ..feed.publisher import Priority, Publisher
-from ..ledger import Ledger, Standing, connect, owner_prefix
-from ..ledger.watcher_lock import Place
+from ..ledger import Ledger, MirrorStats, connect, owner_prefix
+from ..ledger.watcher_lock import WatcherLock
 from ..model.change import LOOK_EVERYWHERE, Change, Kind
 from ..model.definition_signature import sign
 from ..model.limits import Limits
 from ..model.mirror import Identity, Mirror, version_of
 from ..model.text import shown
-from ..watch.debounce import Settle
-from ..watch.flush import Barriers
+from ..watch.debounce import Debouncer
+from ..watch.flush import FlushPoints
 from ..watch.watcher import Watcher, identity_of
 from .one_host import OneHost
 from .status_line import Stands, summary
@@ -52,7 +52,7 @@ _NEW_TRIES = 30.0
 
 
 @dataclass(frozen=True)
-class Run:
+class RunSettings:
     """How a mirror is kept: `settle` and `rescan` in seconds (0: no rescans); `signing_key`: what its definition is signed with; `about`:
     put in front of what is said to people, where there are several; `accept_existing`: the mirror is accepted, whatever its target has."""
 
@@ -70,7 +70,7 @@ class Run:
     accept_existing: bool = False
 
 
-class Keeping:
+class MirrorRunner:
     """One mirror.
 
     Args:
@@ -78,14 +78,14 @@ class Keeping:
         host: broker and workers as children; None on a file host.
     """
 
-    def __init__(self, run: Run, host: OneHost | None) -> None:
+    def __init__(self, run: RunSettings, host: OneHost | None) -> None:
         self._run = run
         self._host = host
         self._mirror = replace(run.mirror, identities=_identities(run.mirror))
         self._keys = run.mirror.keys()
         self._ledger = Ledger(connect(run.broker), run.mirror.name)
-        self._place = Place(self._ledger, run.mirror.name, run.mirror.host, run.mirror.lock)
-        self._settle = Settle(run.settle)
+        self._place = WatcherLock(self._ledger, run.mirror.name, run.mirror.host, run.mirror.lock)
+        self._settle = Debouncer(run.settle)
         comparison = Comparison(self._keys, run.actor, run.policy, spill=str(run.spill), about=run.about)
         watched = not (host and host.is_alone)  # nobody looks into an embedded broker, and events cost as much as small transfers do
         sender = sending_app(run.broker, run.mirror.queue, events=watched)
@@ -103,17 +103,17 @@ class Keeping:
         self._strange: set[str] = set()
         self._paused = False
         self._told: dict[str, int] = {}
-        self._barriers = Barriers(self._settle)
+        self._barriers = FlushPoints(self._settle)
         #: The uploads in parts that are open, as of the last tick: a broker that loses its memory is told of them again.
         self._uploads: dict[str, list[str]] = {}
         self._epoch = ""
         self._version = ""
-        self._standing: Standing | None = None
+        self._standing: MirrorStats | None = None
         self._next_rescan = time.monotonic() + run.rescan if run.rescan else float("inf")
         self._stands = Stands()
         self._began = time.monotonic()
-        self._before: Standing | None = None
-        self._after: Standing | None = None
+        self._before: MirrorStats | None = None
+        self._after: MirrorStats | None = None
 
     @property
     def name(self) -> str:
@@ -206,7 +206,7 @@ class Keeping:
             self.say((LOOK_EVERYWHERE,))
 
     def say(self, changes: Iterable[Change]) -> None:
-        """What has changed in the sources; see `Settle.say`."""
+        """What has changed in the sources; see `Debouncer.say`."""
         self._settle.say(changes)
 
     # The main loop
@@ -258,7 +258,7 @@ class Keeping:
         except BrokerError as error:
             log.debug("%s", error)
 
-    def _guard(self) -> Standing:
+    def _guard(self) -> MirrorStats:
         standing = self._place.keep(self._news())
         if standing.dirty and self._host:
             self._host.begin()  # there may be messages from before, which nobody sends again so soon
@@ -284,7 +284,7 @@ class Keeping:
         self._told = now
         return news
 
-    def _hear(self, standing: Standing) -> None:
+    def _hear(self, standing: MirrorStats) -> None:
         """What an operator asks for; see `autosync-ctl`."""
         if standing.paused != self._paused:
             self._paused = standing.paused
@@ -328,7 +328,7 @@ class Keeping:
         self._next_strays = time.monotonic() + _STRAY_BEHIND_OTHERS
         return _STRAY_BEHIND_OTHERS
 
-    def _note_cleared(self, look: FinishedLook | None, standing: Standing, asked: float) -> None:
+    def _note_cleared(self, look: FinishedScan | None, standing: MirrorStats, asked: float) -> None:
         """All that a look found is made right once nothing is dirty that was dirty when it ended. A broker that has lost what was dirty
         says nothing about it, nor does a look about a source that has come since.
 
@@ -381,7 +381,7 @@ class Keeping:
         else:
             self._settle.say((LOOK_EVERYWHERE,))
 
-    def _give_new_tries(self, standing: Standing) -> None:
+    def _give_new_tries(self, standing: MirrorStats) -> None:
         """What failed because it ran out of tries is not left to the next rescan, which may be never; what was refused for good is."""
         if self._run.once or not standing.failed or standing.held or time.monotonic() < self._next_new_tries:
             return

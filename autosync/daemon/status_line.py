@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import TextIO
 
-from ..ledger import Standing
+from ..ledger import MirrorStats
 from ..model.text import human_size
 
 
@@ -17,7 +17,7 @@ class Stands:
     def __init__(self) -> None:
         self._last: tuple[float, int] | None = None
 
-    def line(self, standing: Standing, *, looking: bool, held: int = 0, unwatched: int = 0) -> str:
+    def line(self, standing: MirrorStats, *, looking: bool, held: int = 0, unwatched: int = 0) -> str:
         """How things stand now: whether a look is running, how many deletions are held back, how many directories are not watched."""
         moment = time.monotonic()
         rate = ""
@@ -61,7 +61,7 @@ class StatusLine:
             self._shown = False
 
 
-def summary(before: Standing, after: Standing, seconds: float, *, skipped: int = 0) -> str:
+def summary(before: MirrorStats, after: MirrorStats, seconds: float, *, skipped: int = 0) -> str:
     """What was done between two moments."""
     files, size, deleted = after.files - before.files, after.bytes - before.bytes, after.deleted - before.deleted
     left = f", {after.dirty} left for the next start" if after.dirty else ""

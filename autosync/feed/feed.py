@@ -1,9 +1,9 @@
 """The feed joins the halves: changes come from the watcher, differences from looks; keys go out, marked in the ledger and sent in batches.
 
-    watcher -> settle -> feed -> ledger + queue          (events: one thread)
-    timer, watcher -> settle -> look -> ledger + queue   (looks: another, so that a long look never holds up an event)
+    watcher -> debouncer -> feed -> ledger + queue          (events: one thread)
+    timer, watcher -> debouncer -> scan -> ledger + queue   (scans: another, so that a long scan never delays an event)
 
-A broker that is away delays and loses nothing: both threads wait for it, and the kernel's queue and `Settle` hold what happens meanwhile.
+A broker that is away delays and loses nothing: both threads wait for it; the kernel's queue and the debouncer keep what happens meanwhile.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from typing import NamedTuple, TypeVar
 
 from ..broker.celery_settings import DELETE, UPLOAD
 from ..compare.diff import Difference
-from ..compare.scan import MOST_SKIPPED, Comparison, LookReport
+from ..compare.scan import MOST_SKIPPED, Comparison, ScanReport
 from ..errors import BrokerError, SourceUnsure, StartError, TargetError
 from ..ledger import GONE, UNKNOWN, Hint, Ledger
 from ..model.change import LOOK_EVERYWHERE, Change, Kind
 from ..model.keys import Keys
 from ..model.text import shown
-from ..watch.debounce import Look, Pending, Settle
-from ..watch.recheck import Glance, glance
+from ..watch.debounce import Debouncer, Pending, ScanRequest
+from ..watch.recheck import PathState, glance
 from .publisher import Priority, Publisher
-from .resting_files import MOST_WAITING, Resting
+from .resting_files import MOST_WAITING, RestQueue
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class Batch:
         return len(self.keys) >= most or self.size >= BATCH_BYTES
 
 
-class Pace:
+class BatchSizer:
     """How fast all workers together make keys right, which says how many go into one message, and for how long to gather them.
 
     Args:
@@ -104,7 +104,7 @@ class Pace:
         return min(behind / max(self._rate, 1.0) * _REST, _LONGEST_REST)
 
 
-class FinishedLook(NamedTuple):
+class FinishedScan(NamedTuple):
     """When a look began, in seconds since the epoch, and when it ended, on the monotonic clock; `era`: the feed's when it began."""
 
     began: float
@@ -137,7 +137,7 @@ class Feed:
         comparison: Comparison,
         ledger: Ledger,
         publisher: Publisher,
-        settle: Settle,
+        settle: Debouncer,
         *,
         follow: bool = True,
         about: str = "",
@@ -150,7 +150,7 @@ class Feed:
         self._ledger = ledger
         self._publisher = publisher
         self._follow = follow
-        self._pace = Pace()
+        self._pace = BatchSizer()
         self._stop = threading.Event()
         #: What is not sent, by path, with the reason.
         self.skipped: dict[str, str] = {}
@@ -167,9 +167,9 @@ class Feed:
         #: When the last look everywhere began after which nothing was left to do, in seconds since the epoch; 0: none yet.
         self.cleared = 0.0
         #: The last look everywhere, once it has ended.
-        self.last_look: LookReport | None = None
+        self.last_look: ScanReport | None = None
         #: The last complete look everywhere; its beginning becomes `cleared` once all that it found is made right.
-        self.finished_look: FinishedLook | None = None
+        self.finished_look: FinishedScan | None = None
         #: Grows when looks that have begun prove nothing any more: the broker may have lost what they found, or the source is another.
         self.era = 0
         self.looking = threading.Event()
@@ -260,7 +260,7 @@ class Feed:
         marker = self._keys.marker_of(path)
         return bool(marker) and not os.path.lexists(marker)
 
-    def _seen_at(self, one: Pending) -> Glance | None:
+    def _seen_at(self, one: Pending) -> PathState | None:
         """What stands at the path of a change. None: it is left alone."""
         source = self._keys.source_of(one.path)
         assert source is not None
@@ -270,7 +270,7 @@ class Feed:
         found = seen.found
         if found is not None and found.skipped:
             self._note_skipped({found.path: found.skipped})
-            return None if found.stays else Glance(None)
+            return None if found.stays else PathState(None)
         return seen
 
     # Looks
@@ -293,7 +293,7 @@ class Feed:
             self._pause(_LOOK_PAUSES[min(self.failed_looks, len(_LOOK_PAUSES)) - 1])
             self.settle.say((Change(Kind.LEFT if wanted.seen_leaving else Kind.LOOK, wanted.path),))
 
-    def look(self, wanted: Look) -> LookReport:
+    def look(self, wanted: ScanRequest) -> ScanReport:
         """Compare a part of the source with the target and feed the differences.
 
         Args:
@@ -305,7 +305,7 @@ class Feed:
         Raises:
             Stopped: the feed was closed meanwhile.
         """
-        report = LookReport(noticed=lambda: self.on_work())
+        report = ScanReport(noticed=lambda: self.on_work())
         began, era = time.time(), self.era
         everywhere = not wanted.path
         priority = Priority.FIRST_LOOK if everywhere and self.cleared == 0.0 else Priority.LOOK
@@ -324,8 +324,8 @@ class Feed:
                 self._note_look(report, min(began, report.busy_since), time.time() - began, era)
         return report
 
-    def _note_look(self, report: LookReport, began: float, seconds: float, era: int) -> None:
-        self.finished_look = FinishedLook(began, time.monotonic(), era) if report.complete else None
+    def _note_look(self, report: ScanReport, began: float, seconds: float, era: int) -> None:
+        self.finished_look = FinishedScan(began, time.monotonic(), era) if report.complete else None
         self._insist(lambda: self._ledger.set_holding(report.held))
         self.holding = report.held
         if not self.accepted and report.complete and not report.extra:
@@ -338,7 +338,7 @@ class Feed:
             self._about, report.seen, seconds, report.uploads, report.checks, report.deletes,
         )  # fmt: skip
 
-    def _look_batches(self, wanted: Look, report: LookReport) -> Iterator[Batch]:
+    def _look_batches(self, wanted: ScanRequest, report: ScanReport) -> Iterator[Batch]:
         saved, gone, pace = Batch(), Batch(gone=True), self._pace
         found_keys = self._comparison.differences(
             wanted.path, report, self.cleared, seen_leaving=wanted.seen_leaving, holding=self.holding > 0, accepted=self.accepted
@@ -356,9 +356,9 @@ class Feed:
                 saved, gone = (saved, Batch(gone=True)) if batch.gone else (Batch(), gone)
         yield from (batch for batch in (saved, gone) if batch.keys)
 
-    def _rested(self, differences: Iterable[Difference], report: LookReport) -> Iterator[Difference]:
+    def _rested(self, differences: Iterable[Difference], report: ScanReport) -> Iterator[Difference]:
         """The differences, files once they rest; one that does not is left to the thread of events."""
-        resting = Resting(self.settle.quiet)
+        resting = RestQueue(self.settle.quiet)
         for difference in differences:
             if self._stop.is_set():
                 raise Stopped
@@ -370,7 +370,7 @@ class Feed:
             yield from self._take_rested(resting, report, most=MOST_WAITING)
         yield from self._take_rested(resting, report, most=0)
 
-    def _take_rested(self, resting: Resting, report: LookReport, *, most: int) -> Iterator[Difference]:
+    def _take_rested(self, resting: RestQueue, report: ScanReport, *, most: int) -> Iterator[Difference]:
         """What is due now; waits until no more than `most` are left."""
         while True:
             for difference, sight, rests in resting.due():
@@ -452,7 +452,7 @@ class Feed:
             raise Stopped
 
 
-def _hint_of(seen: Glance, one: Pending) -> Hint:
+def _hint_of(seen: PathState, one: Pending) -> Hint:
     """What workers need to know of a path."""
     found = seen.found
     if found is None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from ..compare.diff import Difference
-from ..model.file_state import QUIET_UNASKED, Sight
+from ..model.file_state import QUIET_UNASKED, FileState
 from ..source.open_writers import has_writer, lies_on_share
 from ..source.walk import Found
 
@@ -18,7 +18,7 @@ from ..source.walk import Found
 MOST_WAITING = 20_000
 
 
-class Seen(NamedTuple):
+class Rested(NamedTuple):
     """What became of a file that has waited.
 
     Attributes:
@@ -28,11 +28,11 @@ class Seen(NamedTuple):
     """
 
     difference: Difference
-    sight: Sight
+    sight: FileState
     rests: bool
 
 
-class Resting:
+class RestQueue:
     """Files in the order in which they were found.
 
     Args:
@@ -43,9 +43,9 @@ class Resting:
     def __init__(self, quiet: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._quiet = quiet
         self._clock = clock
-        self._waiting: deque[tuple[Difference, Sight]] = deque()
+        self._waiting: deque[tuple[Difference, FileState]] = deque()
         #: Of these the kernel does not say whether somebody writes to them.
-        self._unasked: deque[tuple[Difference, Sight]] = deque()
+        self._unasked: deque[tuple[Difference, FileState]] = deque()
         self._is_share: dict[int, bool] = {}
 
     def __len__(self) -> int:
@@ -53,14 +53,14 @@ class Resting:
 
     def add(self, difference: Difference, found: Found) -> None:
         """Have a file wait that was found just now."""
-        self._waiting.append((difference, Sight(found.size, found.mtime_ns, found.changed, self._clock())))
+        self._waiting.append((difference, FileState(found.size, found.mtime_ns, found.changed, self._clock())))
 
     def seconds(self) -> float:
         """For how long none of them can have rested; 0.0 if there is none."""
         due = [waiting[0][1].since + quiet for waiting, quiet in self._queues() if waiting]
         return max(min(due) - self._clock(), 0.0) if due else 0.0
 
-    def due(self) -> Iterator[Seen]:
+    def due(self) -> Iterator[Rested]:
         """Those that have waited for long enough; they are looked at once more."""
         for waiting, quiet in self._queues():
             while waiting and waiting[0][1].since + quiet <= self._clock():
@@ -69,12 +69,12 @@ class Resting:
                 if rests is None:
                     self._unasked.append((difference, sight))
                 else:
-                    yield Seen(difference, sight, rests)
+                    yield Rested(difference, sight, rests)
 
-    def _queues(self) -> tuple[tuple[deque[tuple[Difference, Sight]], float], ...]:
+    def _queues(self) -> tuple[tuple[deque[tuple[Difference, FileState]], float], ...]:
         return (self._waiting, self._quiet), (self._unasked, max(self._quiet, QUIET_UNASKED))
 
-    def _rests(self, sight: Sight, found: Found | None, quiet: float) -> bool | None:
+    def _rests(self, sight: FileState, found: Found | None, quiet: float) -> bool | None:
         """Whether a file has rested for `quiet` seconds; None if it has to be seen unchanged for longer."""
         assert found is not None
         is_patient = quiet >= QUIET_UNASKED
@@ -82,7 +82,7 @@ class Resting:
             seen = os.stat(found.path)
         except OSError as error:  # the walk knows longer paths than may be named
             return (is_patient or None) if error.errno == errno.ENAMETOOLONG else False
-        if not sight.is_like(Sight(seen.st_size, seen.st_mtime_ns, max(seen.st_mtime, seen.st_ctime), 0.0)):
+        if not sight.is_like(FileState(seen.st_size, seen.st_mtime_ns, max(seen.st_mtime, seen.st_ctime), 0.0)):
             return False
         written = self._has_writer(found.path, seen.st_dev)
         return (is_patient or None) if written is None else not written

@@ -22,26 +22,47 @@ from .connection import address, broker_errors, connect
 from .entries import (  # fmt: skip
     GONE,
     UNKNOWN,
+    Action,
     Claim,
-    Deed,
     Facts,
     Failure,
     Hint,
+    HistoryEntry,
     Marked,
     Message,
-    Outcome,
-    Past,
+    MirrorStats,
     Published,
-    Standing,
+    Result,
     now,
     owner_prefix,
 )
-from .rate_limits import Gate, Paced
+from .rate_limits import FleetLimits, Paced
 from .scripts import Scripts
 
 __all__ = [
-    "GONE", "PREFIX", "UNKNOWN", "Claim", "Deed", "Facts", "Failure", "Gate", "Hint", "Ledger", "Marked", "Message",
-    "Outcome", "Paced", "Past", "Published", "Standing", "address", "connect", "mirror_names", "now", "owner_prefix", "queues_of_mirrors",
+    "GONE",
+    "PREFIX",
+    "UNKNOWN",
+    "Action",
+    "Claim",
+    "Facts",
+    "Failure",
+    "FleetLimits",
+    "Hint",
+    "HistoryEntry",
+    "Ledger",
+    "Marked",
+    "Message",
+    "MirrorStats",
+    "Paced",
+    "Published",
+    "Result",
+    "address",
+    "connect",
+    "mirror_names",
+    "now",
+    "owner_prefix",
+    "queues_of_mirrors",
 ]  # fmt: skip
 
 #: Everything of ours in Redis begins with this, Celery's own keys included.
@@ -108,7 +129,7 @@ class Ledger:
             client, {name: resources.files(__package__).joinpath("scripts", f"{name}.lua").read_text() for name in _SCRIPTS}
         )
         #: What this mirror's transfers pass through where they are limited.
-        self.gate = Gate(client, self._scripts, base)
+        self.gate = FleetLimits(client, self._scripts, base)
         #: Whether there was a limit, or a target that had asked for fewer requests, when keys were claimed last.
         self.is_limited = False
 
@@ -209,7 +230,7 @@ class Ledger:
         """Limit what the fleet together may do to the target, from now on: every worker knows within a second."""
         self.gate.set_limits(limits)
 
-    def guard(self, who: str, told: Mapping[str, int] | None = None, lock: float = LONGEST_LOCK) -> Standing:
+    def guard(self, who: str, told: Mapping[str, int] | None = None, lock: float = LONGEST_LOCK) -> MirrorStats:
         """Take or keep the watcher's place, and see how the mirror stands. `holder` is somebody else if the place was taken.
 
         Args:
@@ -222,7 +243,7 @@ class Ledger:
             run = self._run()
         return replace(standing, epoch=f"{standing.epoch} {run}")
 
-    def standing(self) -> Standing:
+    def standing(self) -> MirrorStats:
         """How the mirror stands, for somebody who only looks. `holder` is "" if nobody has the watcher's place."""
         return self._standing("", {}, LONGEST_LOCK)
 
@@ -232,13 +253,13 @@ class Ledger:
             found = cast(dict[bytes, bytes], self._client.hgetall(self._keys[5]))
         return {name.decode(): int(count) for name, count in found.items()}
 
-    def _standing(self, who: str, told: Mapping[str, int], lock: float) -> Standing:
+    def _standing(self, who: str, told: Mapping[str, int], lock: float) -> MirrorStats:
         held, epoch, dirty, waiting, failed, files, size, deleted, lag, paused, asked = self._call(
             "guard",
             [who, int(lock * 1000), *(word for pair in told.items() for word in pair)],
             [self._place, *self._keys, self._asked],
         )
-        return Standing(
+        return MirrorStats(
             held.decode(), epoch.decode(), dirty, waiting, failed, files, size, deleted, lag / 1000, paused=bool(paused), asked=asked
         )
 
@@ -334,7 +355,7 @@ class Ledger:
             lost += [page[index - 1] for index in self._call("renew", [owner, int(lease * 1000), *map(_raw, page)])]
         return lost
 
-    def done(self, owner: str, outcomes: Sequence[Outcome]) -> tuple[list[Claim], list[str]]:
+    def done(self, owner: str, outcomes: Sequence[Result]) -> tuple[list[Claim], list[str]]:
         """Say what became of claimed keys.
 
         Returns:
@@ -344,8 +365,8 @@ class Ledger:
         again: list[Claim] = []
         lost: list[str] = []
         for page in _pages(outcomes):
-            uploaded = [one.size for one in page if one.deed is Deed.UPLOADED]
-            deleted = sum(one.deed is Deed.DELETED for one in page)
+            uploaded = [one.size for one in page if one.deed is Action.UPLOADED]
+            deleted = sum(one.deed is Action.DELETED for one in page)
             args: list[Any] = [owner, len(uploaded), sum(uploaded), deleted]
             for one in page:
                 args += (_raw(one.claim.key), one.claim.ticket, _told(one))
@@ -443,14 +464,14 @@ class Ledger:
             now=seconds + more / 1e6,
         )
 
-    def recent(self, key: str) -> list[Past]:
+    def recent(self, key: str) -> list[HistoryEntry]:
         """What became of a key lately, the last first; of the last 10,000 outcomes of the mirror."""
         with broker_errors(self._client):
             rows = cast(list[bytes], self._client.lrange(self._recent, 0, -1))
         told = b" " + _raw(key)
         split = (row.split(b" ", 4) for row in rows if row.endswith(told))
         return [
-            Past(int(when) / 1000, owner.decode().rpartition(":")[0], what.decode(), int(number))
+            HistoryEntry(int(when) / 1000, owner.decode().rpartition(":")[0], what.decode(), int(number))
             for when, owner, what, number, found in split
             if found == told[1:]
         ]
@@ -563,16 +584,16 @@ def _pages(items: Sequence[T]) -> list[Sequence[T]]:
 
 
 #: As done.lua reads outcomes that have no more to say.
-_WORDS = {Deed.DELETED: "deleted", Deed.NOTHING: "equal", Deed.BACK: "back"}
+_WORDS = {Action.DELETED: "deleted", Action.NOTHING: "equal", Action.BACK: "back"}
 
 
-def _told(outcome: Outcome) -> str:
+def _told(outcome: Result) -> str:
     """An outcome as done.lua reads it."""
-    if outcome.deed is Deed.RETRY:
+    if outcome.deed is Action.RETRY:
         return f"retry {int(outcome.delay * 1000)}"
-    if outcome.deed is Deed.FAILED:
+    if outcome.deed is Action.FAILED:
         return f"failed {json.dumps(outcome.failure[1:]) if outcome.failure else ''}"
-    return f"sent {outcome.size}" if outcome.deed is Deed.UPLOADED else _WORDS[outcome.deed]
+    return f"sent {outcome.size}" if outcome.deed is Action.UPLOADED else _WORDS[outcome.deed]
 
 
 def _claim(key: str, said: bytes | list[bytes]) -> Claim:

@@ -68,7 +68,7 @@ class Claim:
     ticket: str = field(default="", compare=False)
 
 
-class Deed(Enum):
+class Action(Enum):
     """What a worker did about a key."""
 
     UPLOADED = "uploaded"
@@ -81,11 +81,11 @@ class Deed(Enum):
     BACK = "back"
 
 
-class Outcome(NamedTuple):
+class Result(NamedTuple):
     """What became of one claimed key: `delay` in seconds for RETRY, `failure` for FAILED, `size` in bytes for UPLOADED."""
 
     claim: Claim
-    deed: Deed
+    deed: Action
     size: int = 0
     delay: float = 0.0
     failure: Failure | None = None
@@ -131,7 +131,7 @@ class Facts:
     now: float
 
 
-class Past(NamedTuple):
+class HistoryEntry(NamedTuple):
     """What once became of a key: `time` in seconds since the epoch, `what` ("sent", "deleted", "equal", "retry", "failed"), and `number`:
     the bytes that were sent, or how many tries had failed then."""
 
@@ -157,7 +157,7 @@ class Marked(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class MirrorStats:
     """How a mirror stands: `dirty` keys, of which `held` are claimed or wait for their next try; `failed` keys; what has been done
     since the mirror exists; `lag` in seconds, the age of the oldest dirty key; whether it is `paused`; how many
     looks and barriers are `asked` for."""

@@ -17,15 +17,15 @@ from .scripts import Scripts
 
 
 class Paced(NamedTuple):
-    """Answer to `Gate.pace`: the limits, how many requests a second are allowed now (0: as many as you like), and for how many seconds to
-    wait before what was taken may be used."""
+    """What `FleetLimits.pace` returns: the limits, how many requests a second are allowed now (0: any number), and how many seconds to wait
+    before what was taken may be used."""
 
     limits: Limits
     requests: float
     wait: float
 
 
-class Gate:
+class FleetLimits:
     """What the worker processes of the fleet pass through on their way to one target. Safe to use from many threads.
 
     Every method raises `BrokerError` when Redis does not answer or answers with an error.

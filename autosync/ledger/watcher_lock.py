@@ -13,12 +13,12 @@ from typing import Any
 
 from ..errors import BrokerError, StartError
 from ..model.mirror import LONGEST_LOCK
-from . import Ledger, Standing
+from . import Ledger, MirrorStats
 
 _PAUSE = 0.5
 
 
-class Place:
+class WatcherLock:
     """The watcher's place at one mirror.
 
     Args:
@@ -68,7 +68,7 @@ class Place:
             if stop.wait(_PAUSE):
                 return False
 
-    def keep(self, told: Mapping[str, int] | None = None) -> Standing:
+    def keep(self, told: Mapping[str, int] | None = None) -> MirrorStats:
         """Renew the place, and see how the mirror stands.
 
         Args:
@@ -88,7 +88,7 @@ class Place:
             raise StartError(f"mirror {self._mirror} was taken over by process {holder.get('pid')} on {holder.get('host')}")
         return standing
 
-    def look(self) -> Standing:
+    def look(self) -> MirrorStats:
         """How the mirror stands; renews the place if this process has it."""
         return self._ledger.guard(self._who, lock=self._lock)
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 QUIET_UNASKED = 2.0
 
 
-class Sight(NamedTuple):
+class FileState(NamedTuple):
     """What lstat(2) saw of a file.
 
     Attributes:
@@ -27,7 +27,7 @@ class Sight(NamedTuple):
     changed: float
     since: float
 
-    def is_like(self, later: Sight) -> bool:
+    def is_like(self, later: FileState) -> bool:
         """Whether a later sight shows no change. `changed` of the earlier one may be later than any time of the file: it counts what was
         renamed above it, too."""
         return (self.size, self.mtime_ns) == (later.size, later.mtime_ns) and later.changed <= self.changed

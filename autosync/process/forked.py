@@ -19,7 +19,7 @@ _ROOM = 1 << 20
 _LENGTH = 4
 
 
-class Apart:
+class ForkedGenerator:
     """A fork of this process, made at once. It finds something out, if it is to, and then waits until the items of its generator are asked
     for.
 
@@ -48,7 +48,7 @@ class Apart:
             os.close(self._tell)
 
     @classmethod
-    def stands_by(cls, name: str, work: Callable[[str], Iterator[Any]], find: Callable[[], Any] | None = None) -> Apart | None:
+    def stands_by(cls, name: str, work: Callable[[str], Iterator[Any]], find: Callable[[], Any] | None = None) -> ForkedGenerator | None:
         """One of these, or None where this process cannot be forked any more, or has no room for it."""
         if not has_one_thread():
             return None

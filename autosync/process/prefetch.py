@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-class Ahead:
+class Prefetcher:
     """Does what it is asked for, in that order, with several threads at once. They are started when they are first needed.
 
     Args:

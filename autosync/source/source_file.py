@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, Protocol, cast
 
-from ..errors import SourceUnsure, Torn
+from ..errors import FileChanged, SourceUnsure
 from ..files import File
 from .open_writers import is_being_written, is_shared
 
@@ -105,7 +105,7 @@ class SourceFile(File):
         """The content from the start. Its last byte is given out only after `verify`.
 
         Raises:
-            Torn: (from reads) the file changed.
+            FileChanged: (from reads) the file changed.
             SourceUnsure: (from reads) the share failed.
         """
         return self.part(0, self.size)
@@ -162,7 +162,7 @@ class SourceFile(File):
         """Say that what was read until now is one version of the file.
 
         Raises:
-            Torn: it is not.
+            FileChanged: it is not.
             SourceUnsure: the share cannot tell.
         """
         try:
@@ -174,7 +174,7 @@ class SourceFile(File):
             return
         # Losing its name changes the ctime alone: what is read is still one version, and the loss of the name is an event of its own.
         if after.st_nlink >= self._before.st_nlink or signature[:3] != self.signature[:3]:
-            raise Torn(f"{self.key} changed while it was read")
+            raise FileChanged(f"{self.key} changed while it was read")
 
     def forget(self, offset: int, length: int) -> None:
         """Say that what was read of this part was not sent, and that it is read anew. All of this file is held to one version anyhow."""
@@ -183,7 +183,7 @@ class SourceFile(File):
         """Up to `count` bytes from `offset`, which pass.
 
         Raises:
-            Torn: there are none, so the file has become shorter.
+            FileChanged: there are none, so the file has become shorter.
             SourceUnsure: the share failed.
         """
         data = self.look_at(offset, count)
@@ -197,7 +197,7 @@ class SourceFile(File):
         except OSError as error:
             raise SourceUnsure(f"{self.key}: cannot be read: {error.strerror}") from error
         if not data and count:
-            raise Torn(f"{self.key} became shorter while it was read")
+            raise FileChanged(f"{self.key} became shorter while it was read")
         return data
 
     def close(self) -> None:

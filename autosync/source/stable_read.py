@@ -12,14 +12,14 @@ import hashlib
 from collections.abc import Iterator
 from typing import BinaryIO, cast
 
-from ..errors import Torn
+from ..errors import FileChanged
 from .open_writers import let_writes_end
 from .source_file import Part, SourceFile
 
 _CHUNK = 1 << 20
 
 
-class RestlessFile(SourceFile):
+class StableReader(SourceFile):
     """A file that is being written to, opened anew as it is now. The last byte of the whole is given out only after it was read a second
     time; the parts are given out as they are, and are one version together once `verify` has said so.
 
@@ -48,7 +48,8 @@ class RestlessFile(SourceFile):
         """Read what was read until now once more.
 
         Raises:
-            Torn: some of it is not the same any more; `pieces` says which. They are forgotten, so that they can be read and sent again.
+            FileChanged: some of it is not the same any more; `pieces` says which. They are forgotten, so that they can be read and
+                sent again.
             SourceUnsure: the share failed.
         """
         if self._noted == self._proved:
@@ -59,17 +60,17 @@ class RestlessFile(SourceFile):
         if changed:
             for piece in changed:
                 del self._noted[piece]
-            raise Torn(f"{self.key} changed while it was read", pieces=changed)
+            raise FileChanged(f"{self.key} changed while it was read", pieces=changed)
         self._proved = noted
 
     def note(self, offset: int, length: int, digest: bytes) -> None:
         """Take down what was read there.
 
         Raises:
-            Torn: it is not what was read there before, and nobody can say which of the two was sent.
+            FileChanged: it is not what was read there before, and nobody can say which of the two was sent.
         """
         if self._noted.setdefault((offset, length), digest) != digest:
-            raise Torn(f"{self.key} changed while it was read")
+            raise FileChanged(f"{self.key} changed while it was read")
 
     def forget(self, offset: int, length: int) -> None:
         """Say that what was read of this part does not count: it was not sent, or whoever puts the parts together knows it from what
@@ -94,9 +95,9 @@ class RestlessFile(SourceFile):
 class _NotedPart(Part):
     """Takes the digest of what it gives out."""
 
-    _file: RestlessFile
+    _file: StableReader
 
-    def __init__(self, file: RestlessFile, offset: int, length: int, *, is_metered: bool = True) -> None:
+    def __init__(self, file: StableReader, offset: int, length: int, *, is_metered: bool = True) -> None:
         super().__init__(file, offset, length, is_metered=is_metered)
         self._digest = hashlib.blake2b()
         self._digested = offset
@@ -105,7 +106,7 @@ class _NotedPart(Part):
         if self._at == self._start:
             self._digest, self._digested = hashlib.blake2b(), self._start
         if self._at != self._digested:
-            raise Torn(f"{self._file.key} is being written, and cannot be read out of turn")
+            raise FileChanged(f"{self._file.key} is being written, and cannot be read out of turn")
         data = super()._next(count)
         self._digest.update(data)
         self._digested = self._at

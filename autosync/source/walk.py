@@ -16,7 +16,7 @@ from functools import cache, partial
 from itertools import chain, islice
 from typing import NamedTuple
 
-from ..process.prefetch import Ahead
+from ..process.prefetch import Prefetcher
 from .external_sort import disksort
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -68,7 +68,7 @@ class Found(NamedTuple):
     stays: bool = False
 
 
-class Withheld(Exception):  # noqa: N818 - a finding, not an error
+class NotMirrored(Exception):  # noqa: N818 - a finding, not an error
     """There is something at this path that autosync does not send, and what the target has under its name stays.
 
     Args:
@@ -148,7 +148,7 @@ def resolve_beneath(root: int, tops: Sequence[str], relative: str) -> Resolved:
         relative: path below the root.
 
     Raises:
-        Withheld: a link leads out of the root, in a circle, or to a directory that it lies in.
+        NotMirrored: a link leads out of the root, in a circle, or to a directory that it lies in.
         OSError: a directory on the way cannot be searched.
     """
     done: list[str] = []
@@ -159,7 +159,7 @@ def resolve_beneath(root: int, tops: Sequence[str], relative: str) -> Resolved:
         before = len(passed)
         done = _followed(root, tops, done, component, passed)
         if len(passed) > before and "/".join(done) in above:
-            raise Withheld("is a link to a directory that it lies in", passed)
+            raise NotMirrored("is a link to a directory that it lies in", passed)
     return Resolved("/".join(done), tuple(passed))
 
 
@@ -172,7 +172,7 @@ def _followed(root: int, tops: Sequence[str], done: list[str], component: str, p
             continue
         if name == "..":
             if not done:
-                raise Withheld(_LEADS_OUT, passed)
+                raise NotMirrored(_LEADS_OUT, passed)
             done.pop()
             continue
         done.append(name)
@@ -181,12 +181,12 @@ def _followed(root: int, tops: Sequence[str], done: list[str], component: str, p
             continue
         passed.append("/".join(done))
         if len(passed) > _MOST_LINKS:
-            raise Withheld("is a link that leads to itself", passed)
+            raise NotMirrored("is a link that leads to itself", passed)
         done.pop()
         if link.startswith("/"):
             inside = _inside(tops, link)
             if inside is None:
-                raise Withheld(_LEADS_OUT, passed)
+                raise NotMirrored(_LEADS_OUT, passed)
             link, done = inside, []
         rest += link.split("/")[::-1]
     return done
@@ -373,8 +373,8 @@ class Walk:
         self._state = state
         self._tops = tops_of(root) if follow else ()
         self._files_at_once = _FILES_AT_FIRST if in_order else 1
-        self._pace = _Pace()
-        self._helpers: Ahead | None = None
+        self._pace = _SlowDiskDetector()
+        self._helpers: Prefetcher | None = None
         self._directories_ahead = self._files_ahead = 0
 
     def __iter__(self) -> Iterator[Found]:
@@ -408,7 +408,7 @@ class Walk:
         parts = start.split("/") if start and self._tops else []
         above = set()
         for count in range(len(parts)):
-            with suppress(Withheld, OSError):
+            with suppress(NotMirrored, OSError):
                 above.add(resolve_beneath(root, self._tops, "/".join(parts[:count])).real)
         return above
 
@@ -463,7 +463,7 @@ class Walk:
             return
         self._pace.add(calls, seconds)
         if self._pace.is_slow:
-            self._helpers = Ahead(_HELPERS, "autosync-walk")
+            self._helpers = Prefetcher(_HELPERS, "autosync-walk")
             self._files_at_once = _FILES_AT_FIRST
         elif calls >= _FILES_AT_FIRST:
             self._files_at_once = _FILES_AT_ONCE if seconds < calls * _SLOW_CALL else _FILES_AT_FIRST
@@ -526,10 +526,10 @@ class Walk:
                 real, passed = resolve_beneath(root, self._tops, real)
                 self._refuse_state(real)
                 if passed and (real in above or _lies_in(parent, real)):
-                    raise Withheld("is a link to a directory that it lies in") from error
+                    raise NotMirrored("is a link to a directory that it lies in") from error
                 placed = max(placed, _made(root, passed))
                 descriptor = open_directory_beneath(root, real)
-        except Withheld as reason:
+        except NotMirrored as reason:
             return _Done([Found(path + "/", 0, 0.0, 0, str(reason), stays=True)], None, [])
         except OSError as error:
             return _Done([], None, [(error, path)])
@@ -547,7 +547,7 @@ class Walk:
 
     def _refuse_state(self, real: str) -> None:
         if any(real == one or real.startswith(f"{one}/") for one in self._state):
-            raise Withheld("holds autosync's own state")
+            raise NotMirrored("holds autosync's own state")
 
     def _read_names(self, level: _Level) -> int:
         """Read the names of a directory, as far as they are few; the rest follows when the walk is there. Returns how many were read."""
@@ -627,7 +627,7 @@ class Walk:
                 continue
             try:
                 one = self._stat_linked(root, level, name) if stat.S_ISLNK(seen.st_mode) else found_at(path, seen)
-            except Withheld as reason:
+            except NotMirrored as reason:
                 one = Found(path, 0, 0.0, 0, str(reason), stays=True)
             except OSError as error:
                 errors.append((error, path))
@@ -664,7 +664,7 @@ class Walk:
             self.errors.append(OSError(errno.EOVERFLOW, "this and others cannot be read, too many to keep in mind", path))
 
 
-class _Pace:
+class _SlowDiskDetector:
     """Finds out whether the calls of a walk take their time. A call on a local disk takes some 2 us, and over a network hundreds."""
 
     def __init__(self) -> None:

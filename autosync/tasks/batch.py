@@ -14,18 +14,18 @@ from functools import partial
 from typing import NamedTuple, TypeVar
 
 from ..actor import Actor, can_delete_many, without_secrets
-from ..errors import AutosyncError, BrokerError, Draining, LeaseLost, PermanentError, SlowDown, Torn
+from ..errors import AutosyncError, BrokerError, Draining, FileChanged, LeaseLost, PermanentError, SlowDown
 from ..files import File
-from ..ledger import UNKNOWN, Claim, Deed, Failure, Hint, Outcome, now
+from ..ledger import UNKNOWN, Action, Claim, Failure, Hint, Result, now
 from ..model.text import human_size, shown
 from ..source.open_writers import is_shared
 from ..source.source_file import SourceFile
-from ..source.stable_read import RestlessFile
-from ..source.walk import Withheld
+from ..source.stable_read import StableReader
+from ..source.walk import NotMirrored
 from .progress import Progress
-from .sources import Absent, MirrorSource, Way
-from .throttle import Meter, Purse
-from .worker_state import Known, UploadBox
+from .sources import Absent, DirectoryCache, MirrorSource
+from .throttle import BandwidthLimiter, Reservation
+from .worker_state import WorkerMirror, WorkerState
 
 log = logging.getLogger("autosync.transfer")
 
@@ -68,13 +68,13 @@ class Batch:
         asked: when the claims were asked for, on the monotonic clock.
     """
 
-    def __init__(self, box: UploadBox, known: Known, progress: Progress, asked: float) -> None:
+    def __init__(self, box: WorkerState, known: WorkerMirror, progress: Progress, asked: float) -> None:
         self._box = box
         self._known = known
         self._progress = progress
         self._asked = asked
         self._todo: deque[Claim] = deque()
-        self._said: list[Outcome] = []
+        self._said: list[Result] = []
         self._last_said = time.monotonic()
         self._lock = threading.Lock()
         # What was sent in this batch, so that a second look at an unchanged file sends nothing.
@@ -157,9 +157,9 @@ class Batch:
 
     # A few keys
 
-    def _make_right(self, piece: list[Claim]) -> list[Outcome | None]:
+    def _make_right(self, piece: list[Claim]) -> list[Result | None]:
         """Do what the disk says; None means that the claim is lost. All that is to be uploaded is in flight at the same time."""
-        with closing(Way()) as way, closing(Purse(self._known.pace, len(piece))) as purse:
+        with closing(DirectoryCache()) as way, closing(Reservation(self._known.pace, len(piece))) as purse:
             found = [self._outcome(claim, partial(self._look, claim, purse, way if len(piece) > 1 else None)) for claim in piece]
         ready = [one for one in found if isinstance(one, _Ready)]
         try:
@@ -174,7 +174,7 @@ class Batch:
             for one in ready:
                 one.file.close()
 
-    def _make_right_at_pace(self, piece: list[Claim]) -> list[Outcome | None]:
+    def _make_right_at_pace(self, piece: list[Claim]) -> list[Result | None]:
         """The same, when as many transfers may be in flight; those that may not yet are left to do."""
         go_on = partial(self._go_on, piece[0].key)
         together = self._known.actor.sends_together
@@ -186,12 +186,12 @@ class Batch:
                     self._todo.extendleft(reversed(piece[most:]))
                 return self._make_right(piece[:most])
         except Draining:
-            return [Outcome(claim, Deed.BACK) for claim in piece]
+            return [Result(claim, Action.BACK) for claim in piece]
         except LeaseLost as error:
             log.warning("%s", error)
             return []
 
-    def _outcome(self, claim: Claim, act: Callable[[], T]) -> T | Outcome | None:
+    def _outcome(self, claim: Claim, act: Callable[[], T]) -> T | Result | None:
         """What is done about a key. Every way of failing becomes an outcome here."""
         try:
             return act()
@@ -199,13 +199,13 @@ class Batch:
             log.warning("%s", error)
             return None
         except Draining:
-            return Outcome(claim, Deed.BACK)
-        except Torn as error:
+            return Result(claim, Action.BACK)
+        except FileChanged as error:
             log.info("%s; it is sent when it stands still", error)
-            return Outcome(claim, Deed.RETRY, delay=_delay(claim.attempts, _LONGEST_TORN_DELAY))
+            return Result(claim, Action.RETRY, delay=_delay(claim.attempts, _LONGEST_TORN_DELAY))
         except BrokerError as error:  # an upload could not be noted: no fault of the file's, so it never gets into the failed list
             log.info("%s: %s; tried again", shown(claim.key), error)
-            return Outcome(claim, Deed.RETRY, delay=_delay(claim.attempts, _LONGEST_TORN_DELAY))
+            return Result(claim, Action.RETRY, delay=_delay(claim.attempts, _LONGEST_TORN_DELAY))
         except Exception as error:
             return self._failure(claim, error)
 
@@ -233,7 +233,7 @@ class Batch:
         self._known.crew.took(time.monotonic() - began)
         return None
 
-    def _end(self, ready: _Ready, answer: Exception | None, seconds: float) -> Outcome:
+    def _end(self, ready: _Ready, answer: Exception | None, seconds: float) -> Result:
         """What became of an upload."""
         if answer is not None:
             raise answer
@@ -241,9 +241,9 @@ class Batch:
         file.verify()
         # Without being sure of that, the same times mean nothing later.
         self._sent[claim.key] = file.signature if ready.still else (file.signature[0], -1, -1, -1)
-        return self._told(Outcome(claim, Deed.UPLOADED, size=file.size), seconds)
+        return self._told(Result(claim, Action.UPLOADED, size=file.size), seconds)
 
-    def _told(self, outcome: Outcome, seconds: float) -> Outcome:
+    def _told(self, outcome: Result, seconds: float) -> Result:
         if log.isEnabledFor(logging.INFO):
             claim = outcome.claim
             log.info(
@@ -255,7 +255,7 @@ class Batch:
 
     # One key
 
-    def _look(self, claim: Claim, purse: Purse, way: Way | None) -> Outcome | _Ready:
+    def _look(self, claim: Claim, purse: Reservation, way: DirectoryCache | None) -> Result | _Ready:
         """Look at the disk, and do what is not an upload."""
         purse.next()
         self._go_on(claim.key)
@@ -263,20 +263,20 @@ class Batch:
             self._abandon(claim)
         path = self._path(claim.key)
         if path is None:
-            return Outcome(claim, Deed.NOTHING)  # the mirror was given other options since
+            return Result(claim, Action.NOTHING)  # the mirror was given other options since
         try:
             file = self._open(claim, path, way)
         except Absent:
             return self._delete(claim, purse, path)
-        except Withheld as reason:
+        except NotMirrored as reason:
             log.info("%s %s; what the target has is kept", shown(claim.key), reason)
-            return Outcome(claim, Deed.NOTHING)
+            return Result(claim, Action.NOTHING)
         try:
             found = self._prepare(claim, purse, file)
         except BaseException:
             file.close()
             raise
-        if isinstance(found, Outcome):
+        if isinstance(found, Result):
             file.close()
         return found
 
@@ -302,7 +302,7 @@ class Batch:
             self._paths[key] = self._known.keys.path(key)
         return self._paths[key]
 
-    def _open(self, claim: Claim, path: str, way: Way | None) -> SourceFile:
+    def _open(self, claim: Claim, path: str, way: DirectoryCache | None) -> SourceFile:
         source = self._known.source_of(path)
         descriptor, seen = source.open(path, self._root_of(source), way)
 
@@ -335,14 +335,14 @@ class Batch:
             raise Draining(f"{key}: the worker is being stopped")
         self._known.held.insist(key, self._asked)
 
-    def _prepare(self, claim: Claim, purse: Purse, file: SourceFile) -> Outcome | _Ready:
+    def _prepare(self, claim: Claim, purse: Reservation, file: SourceFile) -> Result | _Ready:
         """Whether a file is to be uploaded, and how it has to be read."""
         if self._sent.get(claim.key) == file.signature:
-            return Outcome(claim, Deed.NOTHING)
+            return Result(claim, Action.NOTHING)
         if self._is_stale(claim, file):
-            return Outcome(claim, Deed.RETRY, delay=_delay(claim.attempts, _LONGEST_DELAY))
+            return Result(claim, Action.RETRY, delay=_delay(claim.attempts, _LONGEST_DELAY))
         if claim.hint.etag and file.size == claim.hint.size and self._known.actor.matches(file, claim.hint.etag):
-            return Outcome(claim, Deed.NOTHING)
+            return Result(claim, Action.NOTHING)
         paid = self._pay(claim, purse, file)
         if file.device not in self._shared:
             self._shared[file.device] = is_shared(file.descriptor)
@@ -351,16 +351,16 @@ class Batch:
         if not rested and claim.attempts < _WRITTEN_LOOKS:
             if paid:
                 purse.put_back(_at_once(file.size))
-            raise Torn(f"{claim.key} is being written")
+            raise FileChanged(f"{claim.key} is being written")
         still = rested and not writer  # an old file that somebody has open may be changed through a mapping
-        return _Ready(claim, file if still else RestlessFile(file), still)
+        return _Ready(claim, file if still else StableReader(file), still)
 
-    def _pay(self, claim: Claim, purse: Purse, file: SourceFile) -> bool:
+    def _pay(self, claim: Claim, purse: Reservation, file: SourceFile) -> bool:
         """Wait until it may be sent: of a large file the first request, and the content while it is read. This comes before the question
         who writes to it, which must not be asked long before the reading. False: nobody had to wait, and `_send` counts it."""
         pace = self._known.pace
         if file.size > _SMALL:
-            file.meter = Meter(pace, partial(self._go_on, claim.key))
+            file.meter = BandwidthLimiter(pace, partial(self._go_on, claim.key))
         if not pace.is_on:
             return False
         purse.pay(_at_once(file.size), partial(self._go_on, claim.key))
@@ -379,26 +379,26 @@ class Batch:
 
     # Deleting
 
-    def _delete(self, claim: Claim, purse: Purse, path: str) -> Outcome:
+    def _delete(self, claim: Claim, purse: Reservation, path: str) -> Result:
         purse.pay(0, partial(self._go_on, claim.key))  # before the proof, which must be fresh
         deed = self._may_delete(claim, path)
         self._sent.pop(claim.key, None)
         if deed is None:
             began = time.monotonic()
             self._known.actor.delete(File(claim.key))
-            return self._told(Outcome(claim, Deed.DELETED), time.monotonic() - began)
+            return self._told(Result(claim, Action.DELETED), time.monotonic() - began)
         purse.put_back(0)
         return deed
 
-    def _may_delete(self, claim: Claim, path: str) -> Outcome | None:
+    def _may_delete(self, claim: Claim, path: str) -> Result | None:
         """None if this key is to be deleted now; else what to do instead."""
         if not self._known.mirror.delete:
-            return Outcome(claim, Deed.NOTHING)
+            return Result(claim, Action.NOTHING)
         saw_it = claim.hint.known and not claim.hint.gone
         if saw_it and not self._known.same_host and claim.attempts < _STALE_LOOKS:
-            return Outcome(claim, Deed.RETRY, delay=_delay(claim.attempts, _LONGEST_DELAY))
+            return Result(claim, Action.RETRY, delay=_delay(claim.attempts, _LONGEST_DELAY))
         if not self._known.source_of(path).prove_absent(path):
-            return Outcome(claim, Deed.RETRY, delay=_FIRST_DELAY)
+            return Result(claim, Action.RETRY, delay=_FIRST_DELAY)
         return None
 
     def _delete_together(self) -> None:
@@ -429,7 +429,7 @@ class Batch:
             self._sent.pop(claim.key, None)
         self._note(
             [
-                self._told(Outcome(claim, Deed.DELETED), seconds) if answer is None else self._failure(claim, answer)
+                self._told(Result(claim, Action.DELETED), seconds) if answer is None else self._failure(claim, answer)
                 for claim, answer in zip(gone, answers, strict=True)
             ]
         )
@@ -469,7 +469,7 @@ class Batch:
 
     # Saying what became of it
 
-    def _failure(self, claim: Claim, error: Exception) -> Outcome:
+    def _failure(self, claim: Claim, error: Exception) -> Result:
         if isinstance(error, SlowDown):
             self._known.pace.slow_down()
         reason = str(error) if isinstance(error, AutosyncError) else f"{type(error).__name__}: {error}"
@@ -477,19 +477,19 @@ class Batch:
         tries = claim.attempts + 1
         if isinstance(error, PermanentError) or tries >= self._known.mirror.attempts:
             log.info("failed: %s: %s", shown(claim.key), reason)  # the file host tells of failures as a whole
-            return Outcome(claim, Deed.FAILED, failure=Failure(claim.key, reason, tries, self._box.name, now()))
+            return Result(claim, Action.FAILED, failure=Failure(claim.key, reason, tries, self._box.name, now()))
         delay = _delay(claim.attempts, _LONGEST_DELAY)
         log.info("%s: %s; tried again in %.1f s", shown(claim.key), reason, delay)
-        return Outcome(claim, Deed.RETRY, delay=delay)
+        return Result(claim, Action.RETRY, delay=delay)
 
-    def _note(self, outcomes: Iterable[Outcome | None]) -> None:
+    def _note(self, outcomes: Iterable[Result | None]) -> None:
         known = [outcome for outcome in outcomes if outcome is not None]
         with self._lock:
             self._said += known
             deeds = [outcome.deed for outcome in known]
-            self._files += deeds.count(Deed.UPLOADED)
-            self._deleted += deeds.count(Deed.DELETED)
-            self._failed += deeds.count(Deed.FAILED)
+            self._files += deeds.count(Action.UPLOADED)
+            self._deleted += deeds.count(Action.DELETED)
+            self._failed += deeds.count(Action.FAILED)
             self._bytes += sum([outcome.size for outcome in known])
 
     def _say(self, *, only_if_due: bool = False) -> None:
@@ -512,9 +512,9 @@ class Batch:
             self._mark_again(lost)
         self._todo.extend(again)
 
-    def _tell(self, page: list[Outcome]) -> tuple[list[Claim], list[str]] | None:
+    def _tell(self, page: list[Result]) -> tuple[list[Claim], list[str]] | None:
         """None if the broker did not answer for long."""
-        moved = self._moved([one.key for one in page if one.deed in (Deed.UPLOADED, Deed.DELETED)])
+        moved = self._moved([one.key for one in page if one.deed in (Action.UPLOADED, Action.DELETED)])
         for _ in range(40):
             try:
                 if moved:
@@ -557,7 +557,7 @@ class Batch:
                 os.close(root)
         except Absent:
             return sent is not None
-        except Withheld:
+        except NotMirrored:
             return False  # what stands there now is not sent, and what the target has is kept
         except AutosyncError:
             return True

@@ -26,7 +26,7 @@ _SECONDS = 1.0
 #: The workers that were told by -Q or -X what to serve.
 _told: WeakSet[Any] = WeakSet()
 #: Those of the other workers, by Celery's consumer.
-_every: dict[Any, Every] = {}
+_every: dict[Any, QueueSubscriptions] = {}
 
 
 @signals.celeryd_init.connect
@@ -62,7 +62,7 @@ def _know_queues(instance: Any, conf: Any, options: dict[str, Any], **_: Any) ->
 def _keep_up(sender: Any, **_: Any) -> None:
     """Serve mirrors that are registered later, too."""
     if serves_all(sender.app.conf) and sender.controller not in _told:
-        every = _every[sender] = Every(sender, sender.app.conf.broker_url)
+        every = _every[sender] = QueueSubscriptions(sender, sender.app.conf.broker_url)
         threading.Thread(target=every.run, name="autosync-queues", daemon=True).start()
 
 
@@ -79,7 +79,7 @@ def serves_all(conf: Any) -> bool:
     return not conf.autosync_queues
 
 
-class Every:
+class QueueSubscriptions:
     """Serves the queues of all mirrors.
 
     Args:

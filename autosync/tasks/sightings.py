@@ -15,7 +15,7 @@ _MOST = 10_000
 Signature = tuple[int, int, int, int]
 
 
-class Sightings:
+class FirstSeen:
     """The state of files by key, and since when each was seen like that. Safe to use from many threads.
 
     Args:

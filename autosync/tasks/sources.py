@@ -15,7 +15,7 @@ from typing import NamedTuple
 from ..errors import PermanentError, SourceRefused, SourceUnsure
 from ..model.keys import Source, is_plain, slashed
 from ..model.mirror import Identity
-from ..source.walk import FILE, Withheld, open_beneath, open_directory_beneath, open_root, resolve_beneath, tops_of
+from ..source.walk import FILE, NotMirrored, open_beneath, open_directory_beneath, open_root, resolve_beneath, tops_of
 
 #: A file that is not there, and a way to it that is none; anything else is no proof.
 _GONE = (errno.ENOENT, errno.ENOTDIR)
@@ -32,7 +32,7 @@ class Opened(NamedTuple):
     seen: os.stat_result
 
 
-class Way:
+class DirectoryCache:
     """The way to the directory of a path, kept open for the next path, which is most often of the same directory. That there is no such
     directory is remembered as well: with one that was removed, a thousand keys are gone.
 
@@ -131,7 +131,7 @@ class MirrorSource:
         except OSError as error:
             raise SourceUnsure(f"source root {self._here}: {error.strerror}", "mount it, or correct autosync_sources") from error
 
-    def open(self, path: str, root: int, way: Way | None = None) -> Opened:
+    def open(self, path: str, root: int, way: DirectoryCache | None = None) -> Opened:
         """Open a file of this source for reading, beneath its root.
 
         Args:
@@ -144,7 +144,7 @@ class MirrorSource:
 
         Raises:
             Absent: the path names nothing (ENOENT, ENOTDIR), or something that is no file; or a link, where links are not followed.
-            Withheld: there is a link that leads out.
+            NotMirrored: there is a link that leads out.
             PermanentError: it may not be read.
             SourceUnsure: the share fails.
         """
@@ -178,7 +178,7 @@ class MirrorSource:
         """
         root = self.open_root()
         try:
-            with closing(Way()) as way:
+            with closing(DirectoryCache()) as way:
                 for path in paths:
                     try:
                         seen = way.stat(root, self._relative(path))
@@ -205,7 +205,7 @@ class MirrorSource:
             real = self._real(root, relative)
             # What a link led to may be removed as soon as the link leads elsewhere, as releases are switched; then nothing is gone.
             return self._is_absent(root, real) and self._real(root, relative) == real
-        except Withheld:
+        except NotMirrored:
             return False
         except OSError as error:
             if error.errno == errno.ELOOP and not self._follow:
@@ -247,13 +247,13 @@ class MirrorSource:
                 finally:
                     os.close(directory)
             return gone if not above or self._real(root, above) == real else []  # see `prove_absent`
-        except (Withheld, OSError):
+        except (NotMirrored, OSError):
             return []
 
     def _relative(self, path: str) -> str:
         return path[len(self.source.root) :].lstrip("/")
 
-    def _open(self, root: int, relative: str, way: Way | None) -> int:
+    def _open(self, root: int, relative: str, way: DirectoryCache | None) -> int:
         try:
             return way.open(root, relative) if way else open_beneath(root, relative)
         except OSError as error:

@@ -32,7 +32,7 @@ _WINDOW = 3.0
 Step = Callable[[], bool]
 
 
-class Crew:
+class AdaptivePool:
     """Works on batches.
 
     Args:

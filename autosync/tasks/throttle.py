@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 
 from ..errors import BrokerError
-from ..ledger import Gate, Paced
+from ..ledger import FleetLimits, Paced
 from ..model.limits import Limits
 from ..model.mirror import LEASE
 
@@ -70,7 +70,7 @@ class _Line:
                 self._taken = False
 
 
-class Pace:
+class Throttle:
     """The limits of one target, for one process.
 
     Args:
@@ -80,7 +80,7 @@ class Pace:
         lease: how long a place in flight holds without being kept, in seconds.
     """
 
-    def __init__(self, gate: Gate, process: str, draining: threading.Event, lease: float = LEASE) -> None:
+    def __init__(self, gate: FleetLimits, process: str, draining: threading.Event, lease: float = LEASE) -> None:
         self._gate = gate
         self._process = process
         self._draining = draining
@@ -310,7 +310,7 @@ class Pace:
         return rate
 
 
-class Purse:
+class Reservation:
     """What is taken for the few files that a thread looks at in a row: all at once, since whoever stood in line for each of them would
     hold back the shares of the first while it waits for the last.
 
@@ -321,7 +321,7 @@ class Purse:
 
     __slots__ = ("_bytes", "_left", "_pace", "_requests")
 
-    def __init__(self, pace: Pace, files: int) -> None:
+    def __init__(self, pace: Throttle, files: int) -> None:
         self._pace = pace
         self._left = files
         self._requests = self._bytes = 0
@@ -352,10 +352,10 @@ class Purse:
             self._requests = self._bytes = 0
 
 
-class Meter:
-    """The pace of one large file: see `autosync.source.source_file.Meter`."""
+class BandwidthLimiter:
+    """The pace of one large file: see `autosync.source.source_file.BandwidthLimiter`."""
 
-    def __init__(self, pace: Pace, go_on: GoOn) -> None:
+    def __init__(self, pace: Throttle, go_on: GoOn) -> None:
         self._pace = pace
         self._go_on = go_on
 

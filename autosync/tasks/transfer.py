@@ -19,12 +19,12 @@ from celery import Celery, Task, shared_task, signals
 
 from ..broker.celery_settings import DELETE, UPLOAD
 from ..errors import AutosyncError, BrokerError, BrokerRefused, ConfigurationError
-from ..ledger import Claim, Deed, Failure, Ledger, Outcome, connect, now
+from ..ledger import Action, Claim, Failure, Ledger, Result, connect, now
 from ..model.definition_signature import key_among
 from ..process.child import allow_many_open_files
 from .batch import Batch
 from .progress import Progress
-from .worker_state import Known, UploadBox
+from .worker_state import WorkerMirror, WorkerState
 
 log = logging.getLogger("autosync.transfer")
 
@@ -36,16 +36,16 @@ _BROKER_PATIENCE = 30.0
 _MOST_KEYS, _LONGEST_NAME = 10_000, 100
 
 
-def box_of(app: Celery) -> UploadBox:
+def box_of(app: Celery) -> WorkerState:
     """The state of this worker process, made when the first task needs it."""
     with _one_at_a_time:  # the first tasks come all at once, and two boxes would have twice the transfers and the memory
         return _made_for(app)
 
 
 @cache
-def _made_for(app: Celery) -> UploadBox:
+def _made_for(app: Celery) -> WorkerState:
     conf = app.conf
-    box = UploadBox(conf.broker_url, conf.autosync_sources, conf.autosync_secrets.by_name())
+    box = WorkerState(conf.broker_url, conf.autosync_sources, conf.autosync_secrets.by_name())
     signals.worker_shutting_down.connect(lambda **_: box.draining.set(), weak=False)
     return box
 
@@ -143,7 +143,7 @@ def _is_text(found: Any) -> bool:
         return False
 
 
-def _claim(box: UploadBox, name: str, keys: Sequence[str]) -> tuple[Known, list[Claim], float] | None:
+def _claim(box: WorkerState, name: str, keys: Sequence[str]) -> tuple[WorkerMirror, list[Claim], float] | None:
     """Claim keys under the mirror's newest definition, waiting a while for a broker that is away."""
     patience = time.monotonic() + _BROKER_PATIENCE
     fresh = False
@@ -165,7 +165,7 @@ def _claim(box: UploadBox, name: str, keys: Sequence[str]) -> tuple[Known, list[
     return None
 
 
-def _refuse(box: UploadBox, name: str, keys: Sequence[str], error: AutosyncError) -> str:
+def _refuse(box: WorkerState, name: str, keys: Sequence[str], error: AutosyncError) -> str:
     """This worker cannot work on the mirror at all: the keys show up as failed, with the reason, and are tried again at the next rescan."""
     log.error("mirror %s: %s", name, error)
     try:
@@ -176,7 +176,8 @@ def _refuse(box: UploadBox, name: str, keys: Sequence[str], error: AutosyncError
         claims = ledger.claim(box.owner, found[1], keys) or []
         while claims:
             refused = [
-                Outcome(claim, Deed.FAILED, failure=Failure(claim.key, str(error), claim.attempts + 1, box.name, now())) for claim in claims
+                Result(claim, Action.FAILED, failure=Failure(claim.key, str(error), claim.attempts + 1, box.name, now()))
+                for claim in claims
             ]
             claims = ledger.done(box.owner, refused)[0]
     except BrokerError as unreachable:

@@ -21,10 +21,10 @@ from ..model.definition_signature import is_signed, key_among
 from ..model.keys import Keys
 from ..model.mirror import FENCE, LEASE, Mirror, version_of
 from ..process.host import boot_id
-from .sightings import Sightings
+from .sightings import FirstSeen
 from .sources import AllowedSources, MirrorSource
-from .thread_pool import Crew
-from .throttle import Pace
+from .thread_pool import AdaptivePool
+from .throttle import Throttle
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class _Hold(NamedTuple):
     fence: float
 
 
-class Held:
+class ClaimTable:
     """The claims of one mirror in this process.
 
     A batch that gives a key up and one that has claimed the same key since are told apart by the moment at which they asked for it.
@@ -95,7 +95,7 @@ def _fence(asked: float, lease: float) -> float:
 
 
 @dataclass
-class Known:
+class WorkerMirror:
     """A mirror as this worker knows it."""
 
     mirror: Mirror
@@ -105,13 +105,13 @@ class Known:
     sources: list[MirrorSource]
     same_host: bool
     ledger: Ledger
-    crew: Crew
-    pace: Pace
+    crew: AdaptivePool
+    pace: Throttle
     #: When its claims and places are renewed next, on the monotonic clock.
     next_renewal: float
-    held: Held = field(default_factory=Held)
+    held: ClaimTable = field(default_factory=ClaimTable)
     #: Files of which it is not known yet whether they rest.
-    sightings: Sightings = field(default_factory=Sightings)
+    sightings: FirstSeen = field(default_factory=FirstSeen)
     #: Whether the last renewal of its claims and places failed.
     is_late: bool = False
 
@@ -122,7 +122,7 @@ class Known:
         return next(one for one in self.sources if one.source.holds(path))
 
 
-class UploadBox:
+class WorkerState:
     """The state of a worker process, shared by all its tasks.
 
     Args:
@@ -141,7 +141,7 @@ class UploadBox:
         self._allowed = AllowedSources(allowed)
         self._secrets = secrets
         self._signing_key = key_among(secrets)
-        self._known: dict[str, Known] = {}
+        self._known: dict[str, WorkerMirror] = {}
         self._lock = threading.Lock()
         self.draining = threading.Event()
         self._renewing: threading.Thread | None = None
@@ -159,7 +159,7 @@ class UploadBox:
         known = self._known.get(name)
         return known.ledger if known else Ledger(self._client, name)
 
-    def mirror(self, name: str, *, fresh: bool = False) -> Known:
+    def mirror(self, name: str, *, fresh: bool = False) -> WorkerMirror:
         """A mirror, with everything that is needed to work on it.
 
         Args:
@@ -209,7 +209,7 @@ class UploadBox:
             known.actor.close()
         self._client.close()
 
-    def _learn(self, name: str, found: Published, ledger: Ledger) -> Known:
+    def _learn(self, name: str, found: Published, ledger: Ledger) -> WorkerMirror:
         if self._signing_key and not is_signed(self._signing_key, name, found.definition, found.signature):
             raise PermanentError(
                 f"the definition of mirror {name!r} is not signed with this worker's key",
@@ -234,7 +234,7 @@ class UploadBox:
             )
             for source in mirror.sources
         ]
-        return Known(
+        return WorkerMirror(
             mirror=mirror,
             version=found.version,
             keys=mirror.keys(),
@@ -242,8 +242,8 @@ class UploadBox:
             sources=sources,
             same_host=same_host,
             ledger=ledger,
-            crew=Crew(mirror.threads, name),
-            pace=Pace(ledger.gate, self._owner, self.draining, mirror.lease),
+            crew=AdaptivePool(mirror.threads, name),
+            pace=Throttle(ledger.gate, self._owner, self.draining, mirror.lease),
             next_renewal=time.monotonic() + mirror.lease / _RENEWALS,
         )
 
@@ -263,7 +263,7 @@ class UploadBox:
             due = min(known.next_renewal for known in list(self._known.values()))
             self._learned.wait(max(due - time.monotonic(), 0.0))
 
-    def _renew_in_time(self, known: Known) -> None:
+    def _renew_in_time(self, known: WorkerMirror) -> None:
         """Renew what is held of one mirror, and set the time of the next renewal."""
         began = time.monotonic()
         try:
@@ -286,7 +286,7 @@ class UploadBox:
                     except Exception as error:  # whatever it is, the next look may succeed
                         log.debug("the limits of %s are not known: %s", known.mirror.name, error)
 
-    def _renew(self, known: Known) -> None:
+    def _renew(self, known: WorkerMirror) -> None:
         known.pace.keep()
         held = known.held.keys()
         keys = list(held)

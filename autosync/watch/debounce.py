@@ -18,7 +18,7 @@ from os.path import commonpath
 from typing import NamedTuple
 
 from ..model.change import LOOK_EVERYWHERE, Change, Kind
-from ..model.file_state import Sight
+from ..model.file_state import FileState
 from ..model.keys import slashed
 
 #: A file that never rests is sent this often all the same, in seconds.
@@ -53,7 +53,7 @@ class Pending:
     #: What was seen of it when it was sent last, of a file that did not rest then.
     sent: object = None
     #: What was seen of it before, of a file that did not rest then.
-    sight: Sight | None = None
+    sight: FileState | None = None
     #: The etag that the target listed, of a file that a look found to differ by its times only.
     etag: str = ""
     #: When its entry in the heap comes up; not later than `due`.
@@ -65,7 +65,7 @@ class Pending:
         return self.kind in _CLOSED
 
 
-class Look(NamedTuple):
+class ScanRequest(NamedTuple):
     """A part of the source that is to be compared: at or below `path`, "" is everything. `seen_leaving` says that the kernel told that
     this directory is gone."""
 
@@ -73,7 +73,7 @@ class Look(NamedTuple):
     seen_leaving: bool = False
 
 
-class Settle:
+class Debouncer:
     """What has been said and not yet been taken. Safe to use from many threads.
 
     Args:
@@ -93,7 +93,7 @@ class Settle:
         self._most_sent = _FEW
         #: In the order in which they are due.
         self._back: OrderedDict[str, Pending] = OrderedDict()
-        self._looks: dict[Look, float] = {}
+        self._looks: dict[ScanRequest, float] = {}
         # Two who wait, each for its own: whoever is woken needlessly takes the processor from the one who has something to do.
         lock = threading.RLock()
         self._file_came = threading.Condition(lock)
@@ -110,13 +110,13 @@ class Settle:
             before = self._next_file()
             for kind, path in changes:
                 if kind in _UNCERTAIN:
-                    self._add_look(Look(path, kind is Kind.LEFT), now)
+                    self._add_look(ScanRequest(path, kind is Kind.LEFT), now)
                 else:
                     self._add(path, now, kind)
             if self._next_file() < before:  # else nobody waits for longer than that
                 self._file_came.notify_all()
 
-    def postpone(self, pending: Pending, sight: Sight | None = None) -> None:
+    def postpone(self, pending: Pending, sight: FileState | None = None) -> None:
         """Put back a file that was taken and does not rest yet.
 
         Args:
@@ -129,7 +129,7 @@ class Settle:
                 due = now + max(self.quiet, _MAKING)
                 self._wait(replace(pending, due=due, sight=sight, heaped=_AT_ONCE), None, now)
 
-    def wait_for_rest(self, path: str, sight: Sight, etag: str) -> None:
+    def wait_for_rest(self, path: str, sight: FileState, etag: str) -> None:
         """Have a file taken after the quiet time that a look found and that does not rest yet.
 
         Args:
@@ -142,7 +142,7 @@ class Settle:
             self._fold_if_many()
             self._file_came.notify_all()
 
-    def come_back(self, path: str, seen: object, sight: Sight | None = None) -> None:
+    def come_back(self, path: str, seen: object, sight: FileState | None = None) -> None:
         """Have a file that was sent though it never rests taken again after as long as it was waited for. Nobody waits for that.
 
         Args:
@@ -169,7 +169,7 @@ class Settle:
                 next_file = self._next_file()
                 self._file_came.wait(max(next_file - self._clock(), 0.0) if next_file < math.inf else None)
 
-    def take_look(self) -> Look | None:
+    def take_look(self) -> ScanRequest | None:
         """The next look, or None as soon as `close` was called; waits until there is one."""
         with self._look_came:
             self._look_out = False
@@ -263,7 +263,7 @@ class Settle:
             self._pending.clear()
             self._heap.clear()
             self._at_once.clear()
-            self._add_look(Look(LOOK_EVERYWHERE.path), self._clock())
+            self._add_look(ScanRequest(LOOK_EVERYWHERE.path), self._clock())
 
     def _wait(self, pending: Pending, known: Pending | None, now: float) -> None:
         """One entry a path, in the queue or the heap, however often it is said: an entry that comes up too early is put back."""
@@ -306,7 +306,7 @@ class Settle:
         if self.quiet:
             self._sent[path] = now
 
-    def _add_look(self, look: Look, now: float) -> None:
+    def _add_look(self, look: ScanRequest, now: float) -> None:
         """Fold it with the others. A look at what has left and an ordinary one do not swallow each other: the first may delete more."""
         if any(_swallows(other, look) for other in self._looks):
             return
@@ -317,10 +317,10 @@ class Settle:
         if len(self._looks) > MOST_LOOKS:
             paths = [look.path for look in self._looks]
             common = "" if "" in paths else commonpath(paths)
-            self._looks = {Look(common): now + LOOK_DELAY}
+            self._looks = {ScanRequest(common): now + LOOK_DELAY}
 
 
-def _swallows(one: Look, other: Look) -> bool:
+def _swallows(one: ScanRequest, other: ScanRequest) -> bool:
     """Whether a look makes another one needless."""
     if one.seen_leaving != other.seen_leaving:
         return False

@@ -8,17 +8,17 @@ import time
 from typing import NamedTuple
 
 from ..model.change import Kind
-from ..model.file_state import QUIET_UNASKED, Sight
+from ..model.file_state import QUIET_UNASKED, FileState
 from ..model.keys import Source
 from ..source.open_writers import has_writer
-from ..source.walk import Found, Withheld, found_at, open_root, resolve_beneath, tops_of
+from ..source.walk import Found, NotMirrored, found_at, open_root, resolve_beneath, tops_of
 from .debounce import Pending
 
 #: Who has a file open for writing and has changed nothing for this long is not waited for, in seconds.
 _IDLE = 10.0
 
 
-class Glance(NamedTuple):
+class PathState(NamedTuple):
     """What stands at a path.
 
     Attributes:
@@ -32,13 +32,13 @@ class Glance(NamedTuple):
 
     found: Found | None
     rests: bool = True
-    sight: Sight | None = None
+    sight: FileState | None = None
     is_idle: bool = False
     is_link: bool = False
     known: bool = True
 
 
-def glance(one: Pending, source: Source, *, quiet: float, follow: bool) -> Glance:
+def glance(one: Pending, source: Source, *, quiet: float, follow: bool) -> PathState:
     """Look at the path of a change.
 
     Args:
@@ -50,37 +50,37 @@ def glance(one: Pending, source: Source, *, quiet: float, follow: bool) -> Glanc
     try:
         seen = os.lstat(one.path)
     except (FileNotFoundError, NotADirectoryError):
-        return Glance(None)
+        return PathState(None)
     except OSError:
-        return Glance(None, known=False)
+        return PathState(None, known=False)
     if stat.S_ISLNK(seen.st_mode):
-        return _behind_link(one.path, source) if follow else Glance(None, is_link=True)
+        return _behind_link(one.path, source) if follow else PathState(None, is_link=True)
     found = found_at(one.path, seen)
     if found is None or found.skipped or one.is_closed:
-        return Glance(found)
+        return PathState(found)
     return _seen(one, found, quiet)
 
 
-def _seen(one: Pending, found: Found, quiet: float) -> Glance:
+def _seen(one: Pending, found: Found, quiet: float) -> PathState:
     sight = _sight(one, found)
     unchanged = time.monotonic() - sight.since if sight is one.sight else 0.0
     written = has_writer(one.path)
     if written:
-        return Glance(found, rests=False, sight=sight, is_idle=unchanged >= _IDLE)  # it will be closed some day, and that will be seen
+        return PathState(found, rests=False, sight=sight, is_idle=unchanged >= _IDLE)  # it will be closed some day, and that will be seen
     if one.kind is Kind.CREATED and written is False:
-        return Glance(found)  # a hard link, say: complete as it was made
+        return PathState(found)  # a hard link, say: complete as it was made
     rests = sight is one.sight and unchanged >= max(quiet, QUIET_UNASKED if written is None else 0.0)
-    return Glance(found, rests=rests, sight=sight)
+    return PathState(found, rests=rests, sight=sight)
 
 
-def _sight(one: Pending, found: Found) -> Sight:
+def _sight(one: Pending, found: Found) -> FileState:
     """What is seen now, since it was seen first."""
-    now = Sight(found.size, found.mtime_ns, found.changed, time.monotonic())
+    now = FileState(found.size, found.mtime_ns, found.changed, time.monotonic())
     before = one.sight
     return before if before is not None and before.is_like(now) else now
 
 
-def _behind_link(path: str, source: Source) -> Glance:
+def _behind_link(path: str, source: Source) -> PathState:
     """A link counts as the file that it leads to. One that leads to a directory is none; the watcher goes into it. Nor is one that leads
     to nothing, but a link it is: the watcher waits for what it leads to."""
     found, known = None, True
@@ -91,8 +91,8 @@ def _behind_link(path: str, source: Source) -> Glance:
             found = found_at(path, os.stat(real or ".", dir_fd=root, follow_symlinks=False))
         finally:
             os.close(root)
-    except Withheld as reason:
+    except NotMirrored as reason:
         found = Found(path, 0, 0.0, 0, str(reason), stays=True)
     except OSError as error:
         known = isinstance(error, FileNotFoundError | NotADirectoryError)
-    return Glance(found, is_link=True, known=known)
+    return PathState(found, is_link=True, known=known)

@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from ..model.keys import Source, slashed
-from ..source.walk import Withheld, resolve_beneath, tops_of
+from ..source.walk import NotMirrored, resolve_beneath, tops_of
 
 
-class Lead(NamedTuple):
+class LinkTarget(NamedTuple):
     """Where a link leads: through and to `paths`, absolute ones. `is_directory`: to one that is to be entered; `withheld`: it is not to be
     followed, and what the target has below it stays for that long."""
 
@@ -39,7 +39,7 @@ class Links:
         """Whether the target may have something below a link: it leads to a directory, or is not followed, and then what it has stays."""
         return link in self._above_some
 
-    def note(self, link: str, lead: Lead) -> bool:
+    def note(self, link: str, lead: LinkTarget) -> bool:
         """Note where a link leads now; again and again, until this returns that it was known already."""
         if lead.is_directory or lead.withheld:
             self._above_some.add(link)
@@ -75,7 +75,7 @@ class Links:
         return {link for path, links in self._through.items() if path == top or path.startswith(prefix) for link in links}
 
 
-def lead_of(root: int, source: Source, link: str) -> Lead:
+def lead_of(root: int, source: Source, link: str) -> LinkTarget:
     """Find out where a link leads.
 
     Args:
@@ -91,9 +91,9 @@ def lead_of(root: int, source: Source, link: str) -> Lead:
         real, passed = resolve_beneath(root, tops_of(source.root), relative)
         passed = (*passed, real)
         is_directory = stat.S_ISDIR(os.stat(real or ".", dir_fd=root, follow_symlinks=False).st_mode)
-    except Withheld as reason:
+    except NotMirrored as reason:
         passed, withheld = reason.passed, True
     except OSError:
         pass
     paths = tuple(dict.fromkeys(prefix + path for path in passed if path != relative))
-    return Lead(paths, is_directory, withheld)
+    return LinkTarget(paths, is_directory, withheld)

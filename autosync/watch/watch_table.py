@@ -11,7 +11,7 @@ from .inotify import IN_CLOSE_WRITE, IN_CREATE, IN_DELETE, IN_MOVED_FROM, IN_MOV
 _MASK = IN_CLOSE_WRITE | IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO
 
 
-class Watches:
+class WatchTable:
     """The watches of one inotify instance. Not safe to use from many threads at once.
 
     Args:

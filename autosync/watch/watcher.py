@@ -23,10 +23,10 @@ from typing import Generic, Literal, NamedTuple, TypeVar
 from ..model.change import LOOK_EVERYWHERE, Change, Kind
 from ..model.keys import Keys, Source, slashed
 from ..model.mirror import Identity
-from ..source.walk import Withheld, open_directory_beneath, open_root, resolve_beneath, tops_of
+from ..source.walk import NotMirrored, open_directory_beneath, open_root, resolve_beneath, tops_of
 from .inotify import IN_CLOSE_WRITE, IN_CREATE, IN_DELETE, IN_IGNORED, IN_ISDIR, IN_MOVED_FROM, IN_MOVED_TO, IN_Q_OVERFLOW, Event, Inotify
 from .symlinks import Links, lead_of
-from .watch_table import Watches
+from .watch_table import WatchTable
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class Watcher:
         self._lock = threading.Lock()
         self._follow = follow
         self._roots = frozenset(source.root for source in keys.sources)
-        self._watches = Watches(self._inotify)
+        self._watches = WatchTable(self._inotify)
         self._only: dict[str, set[str]] = {}
         self._links = Links()
         #: Grows with each directory of which the reader has heard that it left: what was opened before may stand elsewhere since.
@@ -369,7 +369,7 @@ class Watcher:
         relative = directory[len(source.root) :].strip("/")
         try:
             real, descriptor = self._open(root, source, relative)
-        except Withheld:
+        except NotMirrored:
             return None
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):

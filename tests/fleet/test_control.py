@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from autosync.ledger import UNKNOWN, Deed, Ledger, Outcome, connect, mirror_names
+from autosync.ledger import UNKNOWN, Action, Ledger, Result, connect, mirror_names
 from lab import ROOT
 from lab.buckets import Bucket, equal_soon, on_disk
 from lab.commands import Commands
@@ -308,7 +308,7 @@ def test_watched_it_shows_what_workers_do_and_how_fast(programs: Programs, broke
     watching = programs.start("autosync-ctl", f"--broker={broker}", "status", "--watch")
     wait_until(lambda: re.search(r"box:7 +2 keys, k[01] is one", watching.said()), 30, "the worker is shown")
 
-    ledger.done("box:7:x", [Outcome(claim, Deed.UPLOADED, 10_000_000) for claim in claims])
+    ledger.done("box:7:x", [Result(claim, Action.UPLOADED, 10_000_000) for claim in claims])
     wait_until(lambda: re.search(r"2 files \(19\.1 MiB, [0-9.]+ MiB/s\)", watching.said()), 30, "the speed is shown")
 
     watching.send_signal(signal.SIGINT)

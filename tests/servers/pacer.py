@@ -8,13 +8,13 @@ import threading
 import time
 
 from autosync.ledger import Ledger, connect
-from autosync.tasks.throttle import Pace
+from autosync.tasks.throttle import Throttle
 
 
 def work(broker: str, name: str, requests: int, size: int, threads: int) -> None:
     """Take shares until stdin is closed, and print when each was got."""
     instants: list[float] = []
-    pace = Pace(Ledger(connect(broker), "m").gate, name, threading.Event())
+    pace = Throttle(Ledger(connect(broker), "m").gate, name, threading.Event())
     pace.look()
     assert pace.is_on
 

@@ -27,11 +27,11 @@ from autosync.actors import file as file_actor
 from autosync.actors import load, short_names
 from autosync.actors._memory import TINY, Memory
 from autosync.actors.s3 import SMALL, clients
-from autosync.actors.s3.fast.http import Answer, Sent
+from autosync.actors.s3.fast.http import PendingRequest, Response
 from autosync.actors.s3.fast.multipart import Uploads
 from autosync.actors.s3.parts import PartsUpload
 from autosync.actors.s3.proxied import ProxiedUploads
-from autosync.errors import BrokerError, ConfigurationError, PermanentError, SlowDown, TargetError, TargetRefused, Torn
+from autosync.errors import BrokerError, ConfigurationError, FileChanged, PermanentError, SlowDown, TargetError, TargetRefused
 from autosync.files import File
 from autosync.source.source_file import SourceFile
 from lab.buckets import Bucket
@@ -91,7 +91,7 @@ def test_several_files_are_uploaded_together_and_each_has_its_own_answer(exact_b
 
     answers = actor.upload_many(files)
 
-    assert [type(answer) for answer in answers] == [type(None)] * 20 + [Torn, PermanentError, type(None), type(None)]
+    assert [type(answer) for answer in answers] == [type(None)] * 20 + [FileChanged, PermanentError, type(None), type(None)]
     assert listed(actor) == {**{f"d/{number:02}": number for number in range(20)}, "medium": 200_000, "odd \u00fc+%": 3}
 
 
@@ -484,22 +484,22 @@ def test_by_a_proxy_the_intention_stays_noted_only_if_something_may_have_come_of
 @pytest.mark.parametrize(
     ("answer", "may_be_open"),
     [
-        (Answer(403, "<Code>AccessDenied</Code>"), False),
-        (Answer(503, "<Code>SlowDown</Code>"), False),
-        (Answer(500, "<Code>InternalError</Code>"), True),
-        (Answer(200, "something else"), True),
+        (Response(403, "<Code>AccessDenied</Code>"), False),
+        (Response(503, "<Code>SlowDown</Code>"), False),
+        (Response(500, "<Code>InternalError</Code>"), True),
+        (Response(200, "something else"), True),
         (RemoteDisconnected("closed"), True),
         (TimeoutError("late"), True),
     ],
     ids=str,
 )
 def test_the_intention_stays_noted_only_if_something_may_have_come_of_it(
-    bucket: Bucket, content: Content, monkeypatch: pytest.MonkeyPatch, answer: Answer | Exception, may_be_open: bool
+    bucket: Bucket, content: Content, monkeypatch: pytest.MonkeyPatch, answer: Response | Exception, may_be_open: bool
 ) -> None:
     actor = load("s3")(target_container=bucket.name, endpoint_url=bucket.server.url)
     notes = Notes(bucket)
 
-    def hear(sent: Sent) -> Answer:
+    def hear(sent: PendingRequest) -> Response:
         sent.line.close()
         if isinstance(answer, Exception):
             raise answer
@@ -574,9 +574,9 @@ def test_an_end_that_fails_behind_a_status_that_says_otherwise_is_no_end(
     objects = actor._objects  # type: ignore[attr-defined]
     ask = objects.ask_once
 
-    def say_so(*named: str, query: str, **more: str) -> Answer:
+    def say_so(*named: str, query: str, **more: str) -> Response:
         if query.startswith("uploadId="):
-            return Answer(200, "  <Error><Code>InternalError</Code><Message>not now</Message></Error>")
+            return Response(200, "  <Error><Code>InternalError</Code><Message>not now</Message></Error>")
         return ask(*named, query=query, **more)  # type: ignore[no-any-return]
 
     monkeypatch.setattr(objects, "ask_once", say_so)
@@ -593,7 +593,7 @@ def test_an_upload_that_cannot_be_aborted_is_not_told_as_ended(
     notes = Notes(bucket)
 
     def stop(count: int) -> None:
-        raise Torn("stopped in the middle")
+        raise FileChanged("stopped in the middle")
 
     def refuse(*_: object) -> None:
         raise TargetError("not now")
@@ -601,7 +601,7 @@ def test_an_upload_that_cannot_be_aborted_is_not_told_as_ended(
     file = content.file("large", b"x" * (SMALL + 1), stop, begun=notes.begun, ended=notes.ended)
     with monkeypatch.context() as patch:
         patch.setattr(actor._parts._requests, "abort", refuse)  # type: ignore[attr-defined]
-        with pytest.raises(Torn, match="stopped in the middle"):
+        with pytest.raises(FileChanged, match="stopped in the middle"):
             actor.upload(file)
 
     assert bucket.open_uploads() == [("large", *notes.open)]
@@ -706,7 +706,7 @@ def elsewhere(credentials: None, late_time: LateTime) -> Iterator[Callable[..., 
     def make(date: Callable[[], str | None], delays: Sequence[float] = ()) -> Actor:
         left = list(delays)
 
-        class Answer(BaseHTTPRequestHandler):
+        class Response(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
@@ -723,7 +723,7 @@ def elsewhere(credentials: None, late_time: LateTime) -> Iterator[Callable[..., 
             def log_message(self, *_: object) -> None:
                 pass
 
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Response)
         servers.append(server)
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         return load("s3")(target_container="x", endpoint_url=f"http://127.0.0.1:{server.server_port}")

@@ -32,8 +32,8 @@ from autosync.process.host import boot_id
 from autosync.source.source_file import SourceFile
 from autosync.tasks import transfer
 from autosync.tasks.batch import Batch
-from autosync.tasks.sightings import Sightings
-from autosync.tasks.worker_state import Known, UploadBox
+from autosync.tasks.sightings import FirstSeen
+from autosync.tasks.worker_state import WorkerMirror, WorkerState
 from autosync.watch.watcher import identity_of
 from lab.servers import wait_until
 
@@ -59,14 +59,14 @@ class Workbench:
         mirror = Mirror("m", actor, (Source(str(tree)),), {str(tree): identity_of(str(tree))}, source_prefix=f"{tree}/", **fields)
         self.definition = mirror.dumps()
         self.ledger.register(self.definition, version_of(self.definition))
-        self.boxes: list[UploadBox] = []
+        self.boxes: list[WorkerState] = []
 
-    def box(self) -> tuple[UploadBox, Known]:
-        box = UploadBox(self.broker, [str(self.tree)], {})
+    def box(self) -> tuple[WorkerState, WorkerMirror]:
+        box = WorkerState(self.broker, [str(self.tree)], {})
         self.boxes.append(box)
         return box, box.mirror("m")
 
-    def work(self, keys: list[str], box: tuple[UploadBox, Known] | None = None) -> Batch:
+    def work(self, keys: list[str], box: tuple[WorkerState, WorkerMirror] | None = None) -> Batch:
         """What a task does with a message."""
         where, known = box or self.box()
         asked = time.monotonic()
@@ -289,7 +289,7 @@ def test_a_file_of_which_nobody_knows_whether_it_rests_is_sent_once_it_was_seen_
     bench.ledger.mark([("a", hint(tree / "a"))])
     box, known = bench.box()
     now = 0.0
-    known.sightings = Sightings(lambda: now)
+    known.sightings = FirstSeen(lambda: now)
     for seconds, change in ((0.0, ""), (0.9, "changed"), (0.9, ""), (0.1, "")):
         now += seconds
         if change:
@@ -648,7 +648,7 @@ def test_doubled_late_and_reordered_messages_never_meet_and_the_last_state_wins(
     stop = threading.Event()
     boxes = [bench.box() for _ in range(3)]
 
-    def box_at_work(box: tuple[UploadBox, Known]) -> None:
+    def box_at_work(box: tuple[WorkerState, WorkerMirror]) -> None:
         while not stop.is_set() or messages:
             try:
                 message = messages.pop(rng.randrange(len(messages)))  # in any order
@@ -945,7 +945,7 @@ def test_a_process_has_one_box_however_many_tasks_begin_at_once(monkeypatch: pyt
         time.sleep(0.1)
         return object()
 
-    monkeypatch.setattr(transfer, "UploadBox", slowly)
+    monkeypatch.setattr(transfer, "WorkerState", slowly)
     app: Any = App()
     with ThreadPoolExecutor(4) as pool:
         assert len(set(pool.map(transfer.box_of, [app] * 4))) == 1

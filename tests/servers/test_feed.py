@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 from autosync.compare.scan import Comparison
-from autosync.feed.feed import Feed, Pace
+from autosync.feed.feed import BatchSizer, Feed
 from autosync.files import File, Listing
 from autosync.ledger import Hint, Ledger, Marked, connect
 from autosync.model.change import LOOK_EVERYWHERE
 from autosync.model.keys import Keys, Source
 from autosync.source import walk as tree_module
-from autosync.watch.debounce import Look, Pending, Settle
+from autosync.watch.debounce import Debouncer, Pending, ScanRequest
 from autosync.watch.recheck import glance
 from lab.comparing import Held, fill
 from lab.kept import Empty, Kept, Sent
@@ -40,9 +40,9 @@ def test_a_look_is_of_the_era_in_which_it_began(tree: Path, broker: str) -> None
             return super().list(prefix)
 
     ledger = Ledger(connect(broker), "m")
-    feed = Feed("m", keys, Comparison(keys, Forgetful()), ledger, Sent(ledger, str), Settle(0.0))  # type: ignore[arg-type]
+    feed = Feed("m", keys, Comparison(keys, Forgetful()), ledger, Sent(ledger, str), Debouncer(0.0))  # type: ignore[arg-type]
 
-    assert feed.look(Look("")).error is None
+    assert feed.look(ScanRequest("")).error is None
 
     assert feed.finished_look is not None
     assert (feed.finished_look.era, feed.era) == (0, 1)
@@ -59,7 +59,7 @@ def test_a_complete_look_at_everything_that_finds_nothing_to_delete_accepts_the_
     keys = Keys([Source(str(tree))], source_prefix=f"{tree}/")
     ledger = Ledger(connect(broker), "m")
     target = Held("d/a", "d/b") if what == "a key too many" else Held("d/a")
-    feed = Feed("m", keys, Comparison(keys, target), ledger, Sent(ledger, str), Settle(0.0))  # type: ignore[arg-type]
+    feed = Feed("m", keys, Comparison(keys, target), ledger, Sent(ledger, str), Debouncer(0.0))  # type: ignore[arg-type]
     if what == "an unreadable part":
         scandir, closed = os.scandir, os.stat(tree / "d").st_ino
 
@@ -70,15 +70,15 @@ def test_a_complete_look_at_everything_that_finds_nothing_to_delete_accepts_the_
 
         monkeypatch.setattr(tree_module.os, "scandir", refuse)
 
-    report = feed.look(Look(f"{tree}/d" if what == "a part" else ""))
+    report = feed.look(ScanRequest(f"{tree}/d" if what == "a part" else ""))
 
     assert (report.error, report.complete) == (None, what != "an unreadable part")
     assert feed.accepted == ledger.accepted() == (what == "nothing to delete")
     assert ledger.holding() == (what == "a key too many")
     if what == "a key too many":
-        assert feed.look(Look("")).held == 1, "nor does the next one"
+        assert feed.look(ScanRequest("")).held == 1, "nor does the next one"
         target.keys = ("d/a",)
-        assert feed.look(Look("")).held == 0
+        assert feed.look(ScanRequest("")).held == 0
         assert (feed.accepted, ledger.accepted(), ledger.holding()) == (True, True, 0)
 
 
@@ -87,7 +87,7 @@ def test_a_complete_look_at_everything_that_finds_nothing_to_delete_accepts_the_
 
 def test_where_keys_are_made_right_quickly_a_batch_holds_more_of_them() -> None:
     now = 0.0
-    pace = Pace(lambda: now)
+    pace = BatchSizer(lambda: now)
     assert [pace.rest(behind) for behind in (0, 1, 99)] == [0.0] * 3, "what nobody stands before is sent at once"
     assert pace.rest(100) == 0.05, "as long as nobody works"
     assert pace.batch == 100, "as long as nothing is known"
@@ -289,7 +289,7 @@ def test_what_only_differs_by_its_times_keeps_its_etag_while_it_comes_to_rest(tr
             marked.extend(found)
             return super().mark(found, **more)
 
-    settle = Settle(0.05)
+    settle = Debouncer(0.05)
     feed = Feed("m", keys, Comparison(keys, Holder()), ledger, Noting(ledger, str), settle)  # type: ignore[arg-type]
     feed.start()
     with (tree / "f").open("a"):

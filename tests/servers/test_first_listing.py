@@ -21,13 +21,13 @@ LISTED_TWICE = """
 import json, os, signal, sys
 from autosync.actors import load
 from autosync.actors.s3 import listing
-from autosync.process.forked import Apart
+from autosync.process.forked import ForkedGenerator
 
 url, bucket, trouble = sys.argv[1:]
 actor = load("s3")(target_container=bucket, endpoint_url=url)
 
 came, children = [], []
-given, understood = Apart.items, listing.read
+given, understood = ForkedGenerator.items, listing.read
 
 def items(self, argument):
     children.append(self._child.pid())
@@ -46,7 +46,7 @@ def stop(text):
     return understood(text)
 
 here = os.getpid()
-Apart.items = items
+ForkedGenerator.items = items
 if trouble == "a page that is not understood":
     listing.read = read
 elif trouble == "it is killed":
@@ -54,7 +54,7 @@ elif trouble == "it is killed":
 actor.stand_by()
 actor.check()
 found = [file.key for file in actor.list()]
-Apart.items, listing.read = given, understood
+ForkedGenerator.items, listing.read = given, understood
 again = [file.key for file in actor.list()]
 actor.close()
 by_boto3 = "botocore" in sys.modules

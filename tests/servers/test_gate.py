@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from autosync.errors import BrokerError
-from autosync.ledger import Gate, Ledger, connect
+from autosync.ledger import FleetLimits, Ledger, connect
 from autosync.model.limits import Limits
 from lab.rates import age_last_cut
 from lab.servers import Valkey, wait_until
@@ -32,7 +32,7 @@ def ledger(client: redis.Redis) -> Ledger:
 
 
 @pytest.fixture
-def gate(ledger: Ledger) -> Gate:
+def gate(ledger: Ledger) -> FleetLimits:
     return ledger.gate
 
 
@@ -62,18 +62,18 @@ class Since:
 
 
 @pytest.fixture
-def since(gate: Gate, client: redis.Redis) -> Since:
+def since(gate: FleetLimits, client: redis.Redis) -> Since:
     return Since(client)
 
 
 # Requests and bytes
 
-def test_without_limits_nobody_waits(gate: Gate) -> None:
+def test_without_limits_nobody_waits(gate: FleetLimits) -> None:
     assert [gate.pace(1000, 10**12).wait for _ in range(3)] == [0, 0, 0]
     assert gate.pace().limits == Limits()
 
 
-def test_each_waits_for_those_who_asked_before(gate: Gate, since: Since) -> None:
+def test_each_waits_for_those_who_asked_before(gate: FleetLimits, since: Since) -> None:
     """5 MB each at 1 MB/s: 0, 5, 10 s, less what nobody had used before."""
     gate.set_limits(Limits(bandwidth=1e6))
 
@@ -84,7 +84,7 @@ def test_each_waits_for_those_who_asked_before(gate: Gate, since: Since) -> None
     assert since.is_left(waits[2], of=9.9)
 
 
-def test_the_longer_of_two_waits_counts(gate: Gate, since: Since) -> None:
+def test_the_longer_of_two_waits_counts(gate: FleetLimits, since: Since) -> None:
     gate.set_limits(Limits(requests=10, bandwidth=1e6))
     gate.pace(20, 1_000_000)
     assert since.is_left(gate.pace(1, 1).wait, of=1.9)
@@ -92,7 +92,7 @@ def test_the_longer_of_two_waits_counts(gate: Gate, since: Since) -> None:
     assert since.is_left(gate.pace(1, 1).wait, of=9.9)
 
 
-def test_what_is_given_back_goes_to_the_next(gate: Gate, since: Since) -> None:
+def test_what_is_given_back_goes_to_the_next(gate: FleetLimits, since: Since) -> None:
     gate.set_limits(Limits(requests=1))
     gate.pace(10)
     assert since.is_left(gate.pace(10).wait, of=9.9)
@@ -100,7 +100,7 @@ def test_what_is_given_back_goes_to_the_next(gate: Gate, since: Since) -> None:
     assert since.is_left(gate.pace(1).wait, of=9.9)
 
 
-def test_time_that_nobody_used_is_made_good_for_no_longer_than_a_tenth_of_a_second(gate: Gate, client: redis.Redis) -> None:
+def test_time_that_nobody_used_is_made_good_for_no_longer_than_a_tenth_of_a_second(gate: FleetLimits, client: redis.Redis) -> None:
     gate.set_limits(Limits(requests=10))
     gate.pace(1)
     client.hincrby("autosync:{m}:pace", "requests", -60_000_000)  # as if nobody had come for a minute
@@ -111,7 +111,7 @@ def test_time_that_nobody_used_is_made_good_for_no_longer_than_a_tenth_of_a_seco
     assert since.is_left(gate.pace(1).wait, of=9.9), "a hundred at 10/s, but for one: not the six hundred of the time in which nobody came"
 
 
-def test_limits_are_changed_for_all_at_once_and_old_debts_are_forgotten(gate: Gate, broker: str) -> None:
+def test_limits_are_changed_for_all_at_once_and_old_debts_are_forgotten(gate: FleetLimits, broker: str) -> None:
     gate.set_limits(Limits(requests=0.1))
     gate.pace(10)
     with connect(broker) as client:
@@ -124,7 +124,7 @@ def test_limits_are_changed_for_all_at_once_and_old_debts_are_forgotten(gate: Ga
     assert answer.limits == Limits(requests=1000)
 
 
-def test_limits_that_are_lost_are_set_again_and_others_stay(gate: Gate, client: redis.Redis) -> None:
+def test_limits_that_are_lost_are_set_again_and_others_stay(gate: FleetLimits, client: redis.Redis) -> None:
     gate.set_limits(Limits())
     gate.set_limits(Limits(inflight=2), if_lost=True)
     assert gate.limits() == Limits(), "somebody has set that there are none"
@@ -157,7 +157,7 @@ def later(client: redis.Redis, seconds: float) -> None:
 
 
 def test_a_target_that_asks_for_fewer_requests_gets_half_and_then_more_again_by_and_by(
-    gate: Gate, client: redis.Redis, since: Since
+    gate: FleetLimits, client: redis.Redis, since: Since
 ) -> None:
     first = gate.pace(slow=60.0)
     assert first.requests == 30
@@ -172,7 +172,7 @@ def test_a_target_that_asks_for_fewer_requests_gets_half_and_then_more_again_by_
     assert client.hget(MIRROR, "slow") is None
 
 
-def test_many_refusals_in_one_second_are_one(gate: Gate, client: redis.Redis) -> None:
+def test_many_refusals_in_one_second_are_one(gate: FleetLimits, client: redis.Redis) -> None:
     since, cuts = Since(client), set()
     for _ in range(20):
         answer = gate.pace(slow=60.0)
@@ -186,7 +186,7 @@ def test_many_refusals_in_one_second_are_one(gate: Gate, client: redis.Redis) ->
     assert since.has_grown(gate.pace(slow=60.0).requests, of=(cut + 2) / 2, by=1)
 
 
-def test_a_target_that_refuses_everything_is_asked_now_and_then(gate: Gate, client: redis.Redis) -> None:
+def test_a_target_that_refuses_everything_is_asked_now_and_then(gate: FleetLimits, client: redis.Redis) -> None:
     gate.pace(slow=640.0)
     for _ in range(20):
         later(client, 1)
@@ -196,14 +196,14 @@ def test_a_target_that_refuses_everything_is_asked_now_and_then(gate: Gate, clie
     assert gate.pace().requests > 640, "what there was before is reached in half a minute"
 
 
-def test_it_is_the_rate_of_the_fleet_that_is_halved(gate: Gate, since: Since) -> None:
+def test_it_is_the_rate_of_the_fleet_that_is_halved(gate: FleetLimits, since: Since) -> None:
     gate.pace(made=300)
     gate.pace(made=500)
     requests = gate.pace(made=0, slow=100.0).requests
     assert 400 / (1 + since.passed) <= requests <= 400, "800 in a second and what has passed since"
 
 
-def test_a_limit_holds_beside_it(gate: Gate, client: redis.Redis) -> None:
+def test_a_limit_holds_beside_it(gate: FleetLimits, client: redis.Redis) -> None:
     gate.set_limits(Limits(requests=20))
     assert gate.pace(slow=1000.0).requests == 10, "no more than the limit can have been made"
     later(client, 16)
@@ -213,7 +213,7 @@ def test_a_limit_holds_beside_it(gate: Gate, client: redis.Redis) -> None:
 
 # Places
 
-def test_there_are_as_many_places_as_the_limit_says(gate: Gate) -> None:
+def test_there_are_as_many_places_as_the_limit_says(gate: FleetLimits) -> None:
     gate.set_limits(Limits(inflight=3))
     assert gate.take("one", ["a", "b"]) == 2
     assert gate.take("two", ["c", "d"]) == 1
@@ -222,7 +222,7 @@ def test_there_are_as_many_places_as_the_limit_says(gate: Gate) -> None:
     assert gate.take("two", ["d", "e", "f"]) == 2
 
 
-def test_places_are_given_in_the_order_of_asking(gate: Gate) -> None:
+def test_places_are_given_in_the_order_of_asking(gate: FleetLimits) -> None:
     gate.set_limits(Limits(inflight=1))
     gate.take("one", ["a"])
     for name in ("two", "three", "one"):
@@ -236,7 +236,7 @@ def test_places_are_given_in_the_order_of_asking(gate: Gate) -> None:
     assert gate.take("three", ["three"]) == 1
 
 
-def test_whoever_is_next_is_woken(gate: Gate) -> None:
+def test_whoever_is_next_is_woken(gate: FleetLimits) -> None:
     gate.set_limits(Limits(inflight=1))
     gate.take("one", ["a"])
     gate.take("two", ["b"])
@@ -254,13 +254,13 @@ def test_whoever_is_next_is_woken(gate: Gate) -> None:
     assert gate.take("two", ["b"]) == 1
 
 
-def test_places_of_a_process_that_was_killed_come_back(gate: Gate) -> None:
+def test_places_of_a_process_that_was_killed_come_back(gate: FleetLimits) -> None:
     gate.set_limits(Limits(inflight=1))
     gate.take("dead", ["a"], lease=0.05)
     wait_until(lambda: gate.take("two", ["b"]), 30, "its lease has ended")
 
 
-def test_places_of_a_process_that_is_known_to_be_dead_are_free_at_once(ledger: Ledger, gate: Gate) -> None:
+def test_places_of_a_process_that_is_known_to_be_dead_are_free_at_once(ledger: Ledger, gate: FleetLimits) -> None:
     gate.set_limits(Limits(inflight=2))
     gate.take("box:1:x", ["box:1:x 1"])
     gate.take("box:2:x", ["box:2:x 1"])
@@ -271,7 +271,7 @@ def test_places_of_a_process_that_is_known_to_be_dead_are_free_at_once(ledger: L
     assert gate.take("box:3:x", ["box:3:x 1", "box:3:x 2"]) == 1
 
 
-def test_places_that_are_kept_stay(gate: Gate, client: redis.Redis) -> None:
+def test_places_that_are_kept_stay(gate: FleetLimits, client: redis.Redis) -> None:
     gate.set_limits(Limits(inflight=2))
     gate.take("one", ["a", "b"], lease=30)
     gate.keep("one", ["a", "never had"], lease=60)
@@ -280,7 +280,7 @@ def test_places_that_are_kept_stay(gate: Gate, client: redis.Redis) -> None:
     assert gate.take("two", ["c", "d"]) == 1
 
 
-def test_whoever_waits_no_more_is_passed_over(gate: Gate) -> None:
+def test_whoever_waits_no_more_is_passed_over(gate: FleetLimits) -> None:
     gate.set_limits(Limits(inflight=1))
     gate.take("one", ["a"])
     gate.take("gone", ["b"])
@@ -303,7 +303,7 @@ def test_every_method_says_so_when_the_broker_is_gone(own_valkey: Valkey) -> Non
         "leave": lambda: gate.leave("p"), "wait": lambda: gate.wait("p", 1),
         "forfeit": lambda: gate.forfeit("p"),
     }  # fmt: skip
-    assert set(calls) == {name for name, value in vars(Gate).items() if callable(value) and not name.startswith("_")}
+    assert set(calls) == {name for name, value in vars(FleetLimits).items() if callable(value) and not name.startswith("_")}
     for call in calls.values():
         with pytest.raises(BrokerError):
             call()

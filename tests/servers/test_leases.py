@@ -17,7 +17,7 @@ from autosync.model.limits import Limits
 from autosync.model.mirror import LEASE, LONGEST_LEASE, SHORTEST_LEASE, Mirror, version_of
 from autosync.tasks import worker_state as box
 from autosync.tasks.transfer import _claim
-from autosync.tasks.worker_state import Held, Known, UploadBox
+from autosync.tasks.worker_state import ClaimTable, WorkerMirror, WorkerState
 from lab.servers import wait_until
 
 #: The renewals of one that is shorter would have to be so punctual that a busy machine could miss one.
@@ -31,7 +31,7 @@ class Fleet:
         self._broker = broker
         self._tree = tree
         self._target = target
-        self.box = UploadBox(broker, [str(tree)], {})
+        self.box = WorkerState(broker, [str(tree)], {})
 
     def ledger(self, name: str) -> Ledger:
         return Ledger(connect(self._broker), name)
@@ -41,7 +41,7 @@ class Fleet:
         text = Mirror(name, "file", (Source(str(self._tree)),), settings=settings, lease=lease).dumps()
         self.ledger(name).register(text, version_of(text))
 
-    def learn(self, name: str) -> Known:
+    def learn(self, name: str) -> WorkerMirror:
         return self.box.mirror(name, fresh=True)
 
     def claim(self, name: str, key: str = "a") -> Callable[[], None]:
@@ -167,7 +167,7 @@ def test_a_claim_that_is_not_renewed_is_used_until_8_thirtieths_of_its_lease_are
 ) -> None:
     now, fence = 1000.0, lease * 22 / 30
     monkeypatch.setattr(box, "time", SimpleNamespace(monotonic=lambda: now))
-    held, asked = Held(), now
+    held, asked = ClaimTable(), now
     held.take([Claim("a", 0, UNKNOWN)], asked, lease)
 
     now = asked + fence - 0.01

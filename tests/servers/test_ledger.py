@@ -19,15 +19,15 @@ from autosync.errors import BrokerError, ConfigurationError
 from autosync.ledger import (
     GONE,
     UNKNOWN,
+    Action,
     Claim,
-    Deed,
     Facts,
     Failure,
     Hint,
     Ledger,
     Marked,
     Message,
-    Outcome,
+    Result,
     address,
     connect,
     mirror_names,
@@ -61,14 +61,14 @@ class Remembering(Ledger):
         self.claims.update(((owner, claim.key), claim) for claim in claims or [])
         return claims
 
-    def done(self, owner: str, outcomes: Sequence[Outcome]) -> tuple[list[Claim], list[str]]:
+    def done(self, owner: str, outcomes: Sequence[Result]) -> tuple[list[Claim], list[str]]:
         again, lost = super().done(owner, outcomes)
         self.claims.update(((owner, claim.key), claim) for claim in again)
         return again, lost
 
-    def outcome(self, owner: str, key: str, deed: Deed, *more: Any, **named: Any) -> Outcome:
+    def outcome(self, owner: str, key: str, deed: Action, *more: Any, **named: Any) -> Result:
         """What became of the last claim of a key; of one that there never was, if nobody has claimed it."""
-        return Outcome(self.claims.get((owner, key), Claim(key, 0, UNKNOWN)), deed, *more, **named)
+        return Result(self.claims.get((owner, key), Claim(key, 0, UNKNOWN)), deed, *more, **named)
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def claimed(ledger: Ledger, owner: str, *keys: str, lease: float = LEASE) -> lis
     return [claim.key for claim in claims]
 
 
-def done(ledger: Remembering, owner: str, key: str, deed: Deed = Deed.UPLOADED, **more: object) -> tuple[list[Claim], list[str]]:
+def done(ledger: Remembering, owner: str, key: str, deed: Action = Action.UPLOADED, **more: object) -> tuple[list[Claim], list[str]]:
     return ledger.done(owner, [ledger.outcome(owner, key, deed, **more)])
 
 
@@ -125,7 +125,7 @@ def test_a_key_that_is_worked_on_needs_no_message(ledger: Ledger) -> None:
 def test_a_key_that_waits_for_its_next_try_is_tried_now_and_counted_anew(ledger: Remembering) -> None:
     mark(ledger, "a")
     claimed(ledger, "one", "a")
-    done(ledger, "one", "a", Deed.RETRY, delay=3600.0)
+    done(ledger, "one", "a", Action.RETRY, delay=3600.0)
 
     assert mark(ledger, "a", hint=NEWER) == Marked(1, ["a"])
     assert ledger.claim("two", "v", ["a"]) == [Claim("a", 0, NEWER)]
@@ -224,12 +224,12 @@ def test_a_key_that_is_done_is_clean(ledger: Remembering) -> None:
     assert claimed(ledger, "two", "a") == []
 
 
-@pytest.mark.parametrize("deed", [Deed.UPLOADED, Deed.DELETED, Deed.NOTHING, Deed.FAILED])
-def test_a_key_that_changed_meanwhile_is_still_held_and_looked_at_again(ledger: Remembering, deed: Deed) -> None:
+@pytest.mark.parametrize("deed", [Action.UPLOADED, Action.DELETED, Action.NOTHING, Action.FAILED])
+def test_a_key_that_changed_meanwhile_is_still_held_and_looked_at_again(ledger: Remembering, deed: Action) -> None:
     mark(ledger, "a")
     claimed(ledger, "one", "a")
     mark(ledger, "a", hint=NEWER)
-    failed = failure("a") if deed is Deed.FAILED else None
+    failed = failure("a") if deed is Action.FAILED else None
 
     assert done(ledger, "one", "a", deed, failure=failed) == ([Claim("a", 0, NEWER)], [])
     assert claimed(ledger, "two", "a") == []
@@ -242,15 +242,15 @@ def test_a_key_that_this_owner_does_not_hold_is_told_as_lost_and_stays_as_it_is(
     mark(ledger, "held", "waiting")
     claimed(ledger, "two", "held")
 
-    said = ledger.done("one", [ledger.outcome("one", key, Deed.UPLOADED) for key in ("held", "waiting", "clean")])
+    said = ledger.done("one", [ledger.outcome("one", key, Action.UPLOADED) for key in ("held", "waiting", "clean")])
 
     assert said == ([], ["held", "waiting", "clean"])
     assert ledger.dirty() == 2
     assert claimed(ledger, "three", "held", "waiting") == ["waiting"]
 
 
-@pytest.mark.parametrize("deed", [Deed.UPLOADED, Deed.DELETED, Deed.NOTHING, Deed.FAILED, Deed.RETRY, Deed.BACK])
-def test_what_is_said_twice_since_the_answer_was_lost_forgets_no_change(ledger: Remembering, deed: Deed) -> None:
+@pytest.mark.parametrize("deed", [Action.UPLOADED, Action.DELETED, Action.NOTHING, Action.FAILED, Action.RETRY, Action.BACK])
+def test_what_is_said_twice_since_the_answer_was_lost_forgets_no_change(ledger: Remembering, deed: Action) -> None:
     """A broker that hung, or a connection that was cut, may have done what it was asked without having said so."""
     mark(ledger, "a")
     claimed(ledger, "one", "a")
@@ -264,8 +264,8 @@ def test_what_is_said_twice_since_the_answer_was_lost_forgets_no_change(ledger: 
     assert list(ledger.failures()) == []
 
 
-@pytest.mark.parametrize("deed", [Deed.UPLOADED, Deed.RETRY, Deed.BACK])
-def test_a_claim_that_was_taken_over_in_the_same_process_says_nothing_of_the_new_one(ledger: Remembering, deed: Deed) -> None:
+@pytest.mark.parametrize("deed", [Action.UPLOADED, Action.RETRY, Action.BACK])
+def test_a_claim_that_was_taken_over_in_the_same_process_says_nothing_of_the_new_one(ledger: Remembering, deed: Action) -> None:
     """All batches of a process have one owner; a lease that ran out may have been claimed again by another of them."""
     mark(ledger, "a")
     claimed(ledger, "one", "a")
@@ -284,7 +284,7 @@ def test_a_claim_that_ended_says_nothing_of_one_in_a_later_life_of_its_key(ledge
     for key in map(str, range(200 if how == "made right by another" else 1)):  # within a millisecond, now and then
         mark(ledger, key)
         claimed(ledger, "one", key)
-        late = [ledger.outcome("one", key, Deed.UPLOADED)]
+        late = [ledger.outcome("one", key, Action.UPLOADED)]
         ledger.forfeit("one")
         assert claimed(ledger, "two", *ledger.sweep()) == [key]
         done(ledger, "two", key)
@@ -303,7 +303,7 @@ def test_a_try_that_failed_waits_for_its_time(ledger: Remembering) -> None:
     mark(ledger, "later", "now")
     claimed(ledger, "one", "later", "now")
 
-    ledger.done("one", [ledger.outcome("one", "later", Deed.RETRY, delay=3600.0), ledger.outcome("one", "now", Deed.RETRY, delay=0.0)])
+    ledger.done("one", [ledger.outcome("one", "later", Action.RETRY, delay=3600.0), ledger.outcome("one", "now", Action.RETRY, delay=0.0)])
 
     assert ledger.claim("two", "v", ["later", "now"]) == [Claim("now", 1, HINT)]
     assert ledger.sweep(age=0.0) == []
@@ -315,13 +315,13 @@ def test_tries_are_counted(ledger: Remembering) -> None:
 
     for tries in range(3):
         assert ledger.claim("one", "v", ["a"]) == [Claim("a", tries, HINT)]
-        done(ledger, "one", "a", Deed.RETRY)
+        done(ledger, "one", "a", Action.RETRY)
 
 
 def test_a_delay_ends_by_itself(ledger: Remembering) -> None:
     mark(ledger, "a")
     claimed(ledger, "one", "a")
-    done(ledger, "one", "a", Deed.RETRY, delay=0.02)
+    done(ledger, "one", "a", Action.RETRY, delay=0.02)
 
     wait_until(lambda: ledger.sweep() == ["a"], LIMIT)
     assert ledger.claim("two", "v", ["a"]) == [Claim("a", 1, HINT)]
@@ -331,18 +331,18 @@ def test_a_key_that_fails_for_good_is_clean_and_in_the_failed_list(ledger: Remem
     mark(ledger, "a")
     claimed(ledger, "one", "a")
 
-    done(ledger, "one", "a", Deed.FAILED, failure=failure("a"))
+    done(ledger, "one", "a", Action.FAILED, failure=failure("a"))
 
     assert ledger.dirty() == 0
     assert list(ledger.failures()) == [failure("a")]
 
 
-@pytest.mark.parametrize("deed", [Deed.UPLOADED, Deed.DELETED, Deed.NOTHING])
-def test_a_key_that_is_made_right_leaves_the_failed_list(ledger: Remembering, deed: Deed) -> None:
+@pytest.mark.parametrize("deed", [Action.UPLOADED, Action.DELETED, Action.NOTHING])
+def test_a_key_that_is_made_right_leaves_the_failed_list(ledger: Remembering, deed: Action) -> None:
     for key in ("a", "b"):
         mark(ledger, key)
         claimed(ledger, "one", key)
-        done(ledger, "one", key, Deed.FAILED, failure=failure(key))
+        done(ledger, "one", key, Action.FAILED, failure=failure(key))
 
     mark(ledger, "a")
     claimed(ledger, "one", "a")
@@ -354,10 +354,10 @@ def test_a_key_that_is_made_right_leaves_the_failed_list(ledger: Remembering, de
 def test_a_key_that_is_given_back_is_anothers_at_once_and_no_try_is_counted(ledger: Remembering) -> None:
     mark(ledger, "a")
     claimed(ledger, "one", "a")
-    done(ledger, "one", "a", Deed.RETRY)
+    done(ledger, "one", "a", Action.RETRY)
     claimed(ledger, "one", "a")
 
-    assert done(ledger, "one", "a", Deed.BACK) == ([], [])
+    assert done(ledger, "one", "a", Action.BACK) == ([], [])
     assert ledger.sweep() == ["a"]
     assert ledger.claim("two", "v", ["a"]) == [Claim("a", 1, HINT)]
 
@@ -366,7 +366,7 @@ def test_a_change_during_a_try_that_failed_is_not_forgotten(ledger: Remembering)
     mark(ledger, "a")
     claimed(ledger, "one", "a")
     mark(ledger, "a", hint=NEWER)
-    done(ledger, "one", "a", Deed.RETRY)
+    done(ledger, "one", "a", Action.RETRY)
 
     (claim,) = ledger.claim("two", "v", ["a"]) or []
 
@@ -379,7 +379,7 @@ def test_a_change_during_a_try_that_failed_is_a_reason_to_try_now_and_has_its_ow
     assert claimed(ledger, "w", "k") == ["k"]
     mark(ledger, "k", hint=Hint(7, 7))
 
-    done(ledger, "w", "k", Deed.RETRY, delay=3600.0)
+    done(ledger, "w", "k", Action.RETRY, delay=3600.0)
 
     assert ledger.sweep() == ["k"]
     assert ledger.claim("w", "v", ["k"]) == [Claim("k", 0, Hint(7, 7))]
@@ -389,8 +389,8 @@ def test_what_was_done_is_counted(ledger: Remembering) -> None:
     mark(ledger, *"abcd")
     claimed(ledger, "one", *"abcd")
 
-    sent = [ledger.outcome("one", "a", Deed.UPLOADED, 5), ledger.outcome("one", "b", Deed.UPLOADED, 7)]
-    ledger.done("one", [*sent, ledger.outcome("one", "c", Deed.DELETED), ledger.outcome("one", "d", Deed.NOTHING)])
+    sent = [ledger.outcome("one", "a", Action.UPLOADED, 5), ledger.outcome("one", "b", Action.UPLOADED, 7)]
+    ledger.done("one", [*sent, ledger.outcome("one", "c", Action.DELETED), ledger.outcome("one", "d", Action.NOTHING)])
 
     standing = ledger.guard("me")
     assert (standing.files, standing.bytes, standing.deleted, standing.dirty) == (2, 12, 1, 0)
@@ -409,7 +409,7 @@ def test_the_sweep_leaves_what_is_held_or_fresh_alone(ledger: Ledger) -> None:
 def test_the_sweep_finds_strays_whose_message_seems_to_be_lost(ledger: Remembering) -> None:
     mark(ledger, "stray", "held", "later")
     claimed(ledger, "one", "held", "later")
-    done(ledger, "one", "later", Deed.RETRY, delay=3600.0)
+    done(ledger, "one", "later", Action.RETRY, delay=3600.0)
 
     assert ledger.sweep(age=0.0) == ["stray"]
     assert claimed(ledger, "two", "stray") == ["stray"]
@@ -432,7 +432,7 @@ def test_the_sweep_gives_no_more_than_asked_for_and_all_in_the_end(ledger: Remem
     keys = [str(number) for number in range(25)]
     mark(ledger, *keys)
     claimed(ledger, "one", *keys[:20])
-    ledger.done("one", [ledger.outcome("one", key, Deed.BACK) for key in keys[:20]])
+    ledger.done("one", [ledger.outcome("one", key, Action.BACK) for key in keys[:20]])
 
     pages = [ledger.sweep(7) for _ in range(4)]
     strays = ledger.sweep(1000, age=0.0)
@@ -456,7 +456,7 @@ def test_a_dead_workers_claims_end_at_once_and_nobody_elses(ledger: Remembering)
     claimed(ledger, owner_prefix("host", 1) + "x", "a")
     claimed(ledger, owner_prefix("host", 12) + "x", "b")
     claimed(ledger, "other", "c")
-    done(ledger, "other", "c", Deed.RETRY, delay=3600.0)
+    done(ledger, "other", "c", Action.RETRY, delay=3600.0)
 
     assert ledger.forfeit(owner_prefix("host", 1)) == 1
     assert ledger.sweep() == ["a"]
@@ -495,18 +495,18 @@ def test_an_upload_that_ended_is_told_to_nobody_and_leaves_nothing_behind(ledger
     ledger.begun("a", "token")
     ledger.ended("a", "token")
     ledger.ended("a", "token")
-    done(ledger, "one", "a", Deed.RETRY)
+    done(ledger, "one", "a", Action.RETRY)
 
     assert unfinished(ledger, "two", "a") == ()
     assert not client.exists(f"{module.PREFIX}{{m}}:uploads")
 
 
 def test_an_upload_is_told_until_it_has_ended_whatever_became_of_the_key(ledger: Remembering) -> None:
-    for deed in (Deed.RETRY, Deed.BACK, Deed.FAILED, Deed.UPLOADED):
+    for deed in (Action.RETRY, Action.BACK, Action.FAILED, Action.UPLOADED):
         mark(ledger, "a")
         claimed(ledger, "one", "a")
         ledger.begun("a", "token")  # saying it twice is as good as once
-        done(ledger, "one", "a", deed, **{"failure": failure("a")} if deed is Deed.FAILED else {})
+        done(ledger, "one", "a", deed, **{"failure": failure("a")} if deed is Action.FAILED else {})
 
         mark(ledger, "a")
         assert unfinished(ledger, "two", "a") == ("token",), deed
@@ -521,7 +521,7 @@ def test_a_worker_that_lost_its_claim_takes_only_its_own_upload_back(ledger: Rem
     ledger.ended("a", "first")
     assert unfinished(ledger, "one", "a") == ("second",)
     ledger.begun("a", "third")
-    done(ledger, "one", "a", Deed.BACK)
+    done(ledger, "one", "a", Action.BACK)
     assert unfinished(ledger, "two", "a") == ("second", "third"), "one that could not be ended is not forgotten over another"
 
 
@@ -585,8 +585,8 @@ def test_the_guard_tells_how_the_mirror_stands(ledger: Remembering) -> None:
     assert ledger.guard("me").lag == 0
     mark(ledger, *"abcde")
     claimed(ledger, "one", *"abc")
-    failed = ledger.outcome("one", "a", Deed.FAILED, failure=failure("a"))
-    ledger.done("one", [failed, ledger.outcome("one", "b", Deed.RETRY, delay=3600.0)])
+    failed = ledger.outcome("one", "a", Action.FAILED, failure=failure("a"))
+    ledger.done("one", [failed, ledger.outcome("one", "b", Action.RETRY, delay=3600.0)])
 
     standing = ledger.guard("me")
     assert (standing.dirty, standing.held, standing.failed) == (4, 2, 1)
@@ -685,7 +685,7 @@ def test_any_key_goes_all_the_way(ledger: Remembering, key: str) -> None:
     assert ledger.renew("one", [key]) == []
     assert mark(ledger, key, hint=NEWER).fresh == []
     assert done(ledger, "one", key) == ([Claim(key, 0, NEWER)], [])
-    assert done(ledger, "one", key, Deed.FAILED, failure=failure(key, f"what about {key}")) == ([], [])
+    assert done(ledger, "one", key, Action.FAILED, failure=failure(key, f"what about {key}")) == ([], [])
     assert list(ledger.failures()) == [failure(key, f"what about {key}")]
     assert ledger.dirty() == 0
 
@@ -716,7 +716,7 @@ def test_two_owners_never_hold_the_same_key_and_the_last_change_wins(broker: str
     target: dict[str, int] = {}
     holders: dict[str, str] = {}
     broken: list[str] = []
-    deeds: Counter[Deed | str] = Counter()
+    deeds: Counter[Action | str] = Counter()
     guard = threading.Lock()
     stop = threading.Event()
 
@@ -728,7 +728,7 @@ def test_two_owners_never_hold_the_same_key_and_the_last_change_wins(broker: str
                 claims = ledger.claim(name, "v", swept or dice.sample(keys, 4)) or []
                 hold(name, claims)
                 while claims:
-                    outcomes = [Outcome(claim, act(claim.key, dice)) for claim in claims]
+                    outcomes = [Result(claim, act(claim.key, dice)) for claim in claims]
                     if dice.random() < 0.2:
                         change(ledger, claims[0].key)  # right behind the copy
                     release(name, claims)
@@ -749,9 +749,9 @@ def test_two_owners_never_hold_the_same_key_and_the_last_change_wins(broker: str
             for claim in claims:
                 del holders[claim.key]
 
-    def act(key: str, dice: random.Random) -> Deed:
-        deed = dice.choice([Deed.UPLOADED, Deed.UPLOADED, Deed.RETRY, Deed.BACK])
-        if deed is Deed.UPLOADED:
+    def act(key: str, dice: random.Random) -> Action:
+        deed = dice.choice([Action.UPLOADED, Action.UPLOADED, Action.RETRY, Action.BACK])
+        if deed is Action.UPLOADED:
             target[key] = disk[key]
         deeds[deed] += 1
         return deed
@@ -794,7 +794,7 @@ def test_two_owners_never_hold_the_same_key_and_the_last_change_wins(broker: str
 
         assert broken == []
         assert target == {key: value for key, value in disk.items() if value}
-        assert all(deeds[deed] for deed in (Deed.UPLOADED, Deed.RETRY, Deed.BACK, "again"))
+        assert all(deeds[deed] for deed in (Action.UPLOADED, Action.RETRY, Action.BACK, "again"))
         left = {name.decode().rpartition(":")[2] for name in client.scan_iter(f"{module.PREFIX}*")}
         assert left == {"mirrors", "mirror", "stats", "recent"}, "nothing else is left of keys that are clean"
 
@@ -907,7 +907,7 @@ def test_what_is_known_of_a_key(ledger: Ledger) -> None:
     assert 0 < held.due - held.now <= 30
     assert ledger.in_hand() == {"host:1:x": [key]}
 
-    done(ledger, "host:1:x", key, Deed.RETRY, delay=5.0)
+    done(ledger, "host:1:x", key, Action.RETRY, delay=5.0)
     retries = ledger.facts(key)
     assert (retries.owner, retries.attempts) == ("", 1)
     assert ledger.in_hand() == {}
@@ -915,7 +915,7 @@ def test_what_is_known_of_a_key(ledger: Ledger) -> None:
     mark(ledger, key)
     ledger.claim("host:1:x", "v", [key])
     failure = Failure(key, "no such bucket", 3, "host:1", 5.0)
-    done(ledger, "host:1:x", key, Deed.FAILED, failure=failure)
+    done(ledger, "host:1:x", key, Action.FAILED, failure=failure)
     failed = ledger.facts(key)
     assert (failed.dirty, failed.failure, ledger.failure(key)) == (None, failure, failure)
 
@@ -929,7 +929,7 @@ def test_a_paused_mirror_gives_out_nothing_and_forgets_nothing(ledger: Ledger) -
     assert ledger.standing().paused
     assert ledger.claim("two", "v", ["b"]) == []
     assert ledger.sweep(age=0.0) == []
-    done(ledger, "one", "a", Deed.UPLOADED)
+    done(ledger, "one", "a", Action.UPLOADED)
     mark(ledger, "c")
     assert ledger.standing().dirty == 2
 
@@ -941,9 +941,9 @@ def test_a_paused_mirror_gives_out_nothing_and_forgets_nothing(ledger: Ledger) -
 
 def test_what_became_of_a_key_is_remembered_with_its_worker(ledger: Remembering) -> None:
     steps = [
-        (Deed.RETRY, {"delay": 0.0}, "retry", 1), (Deed.RETRY, {"delay": 0.0}, "retry", 2), (Deed.BACK, {}, "", 0),
-        (Deed.FAILED, {"failure": failure("a b")}, "failed", 3), (Deed.UPLOADED, {"size": 1 << 40}, "sent", 1 << 40),
-        (Deed.NOTHING, {}, "equal", 0), (Deed.DELETED, {}, "deleted", 0),
+        (Action.RETRY, {"delay": 0.0}, "retry", 1), (Action.RETRY, {"delay": 0.0}, "retry", 2), (Action.BACK, {}, "", 0),
+        (Action.FAILED, {"failure": failure("a b")}, "failed", 3), (Action.UPLOADED, {"size": 1 << 40}, "sent", 1 << 40),
+        (Action.NOTHING, {}, "equal", 0), (Action.DELETED, {}, "deleted", 0),
     ]  # fmt: skip
     before = time.time()
     owner = "box:7:x"
@@ -966,7 +966,7 @@ def test_what_became_of_keys_is_remembered_as_often_as_there_is_room(ledger: Rem
     keys = [str(number) for number in range(12_000)]
     mark(ledger, *keys)
     claims = ledger.claim("one", "v", keys) or []
-    ledger.done("one", [Outcome(claim, Deed.DELETED) for claim in claims])
+    ledger.done("one", [Result(claim, Action.DELETED) for claim in claims])
 
     assert client.llen(f"{module.PREFIX}{{m}}:recent") == 10_000
     assert (ledger.recent("0"), [one.what for one in ledger.recent("11999")]) == ([], ["deleted"])
@@ -992,8 +992,8 @@ def test_how_long_each_key_took_is_counted_once(ledger: Ledger) -> None:
     for number in range(5):
         mark(ledger, f"k{number}")
     ledger.claim("one", "v", [f"k{number}" for number in range(5)])
-    done(ledger, "one", "k0", Deed.RETRY)
-    done(ledger, "one", "k1", Deed.FAILED, failure=failure("k1"))
+    done(ledger, "one", "k0", Action.RETRY)
+    done(ledger, "one", "k1", Action.FAILED, failure=failure("k1"))
     for key in ("k2", "k3", "k4", "k4"):
         done(ledger, "one", key)
 
@@ -1082,7 +1082,7 @@ def calls(ledger: Remembering) -> dict[str, Callable[[], object]]:
         "send": lambda: ledger.send(Message("q", 5, "text")),
         "claim": lambda: ledger.claim("one", "v", ["a"]),
         "renew": lambda: ledger.renew("one", ["a"]),
-        "done": lambda: done(ledger, "one", "a", Deed.RETRY),
+        "done": lambda: done(ledger, "one", "a", Action.RETRY),
         "begun": lambda: ledger.begun("a", "token"),
         "ended": lambda: ledger.ended("a", "token"),
         "uploads": ledger.uploads,

@@ -14,7 +14,7 @@ from test_batch import Workbench
 from autosync.actor import Actor
 from autosync.errors import SlowDown
 from autosync.files import File
-from autosync.ledger import GONE, Gate, Hint, Paced, connect
+from autosync.ledger import GONE, FleetLimits, Hint, Paced, connect
 from autosync.model.limits import Limits
 from autosync.model.mirror import SHORTEST_LEASE
 from lab.servers import wait_until
@@ -147,16 +147,16 @@ class Share(NamedTuple):
 def shares(monkeypatch: pytest.MonkeyPatch) -> list[Share]:
     """All shares of the test. That the broker gives them out at the right times is held in `test_gate.py`."""
     given: list[Share] = []
-    pace = Gate.pace
+    pace = FleetLimits.pace
 
-    def noted(gate: Gate, requests: int = 0, size: int = 0, **more: Any) -> Paced:
+    def noted(gate: FleetLimits, requests: int = 0, size: int = 0, **more: Any) -> Paced:
         asked = time.monotonic()
         answer = pace(gate, requests, size, **more)
         if requests or size:
             given.append(Share(asked, asked + answer.wait, requests, size))
         return answer
 
-    monkeypatch.setattr(Gate, "pace", noted)
+    monkeypatch.setattr(FleetLimits, "pace", noted)
     return given
 
 

@@ -15,7 +15,7 @@ from autosync.compare.delete_limit import DeleteLimit
 from autosync.compare.diff import Compare
 from autosync.compare.scan import Policy
 from autosync.daemon.main_loop import Signals, keep
-from autosync.daemon.mirror_runner import Keeping, Run
+from autosync.daemon.mirror_runner import MirrorRunner, RunSettings
 from autosync.daemon.one_host import OneHost, lock, serving, state_directory
 from autosync.errors import BrokerError, Exit
 from autosync.ledger import Ledger
@@ -70,16 +70,16 @@ class Life:
                 if callable(method) and not name.startswith("_"):
                     patch.setattr(Ledger, name, self._counted(name, method, host))
             if not self._once:
-                tick = Keeping.tick
+                tick = MirrorRunner.tick
 
-                def last(keeping: Keeping) -> None:
+                def last(keeping: MirrorRunner) -> None:
                     tick(keeping)
                     self.signals._receive(signal.SIGTERM, None)
 
-                patch.setattr(Keeping, "tick", last)
+                patch.setattr(MirrorRunner, "tick", last)
             with serving(host):
                 host.stand_by()
-                run = Run(mirror, policy, FileActor(**settings), host.broker, state, once=self._once, settle=0.0, rescan=0.0)
+                run = RunSettings(mirror, policy, FileActor(**settings), host.broker, state, once=self._once, settle=0.0, rescan=0.0)
                 return keep([run], self.signals, host)
 
     def _counted(self, name: str, method: Callable[..., Any], host: OneHost) -> Callable[..., Any]:

@@ -14,7 +14,7 @@ import pytest
 from autosync.errors import Draining
 from autosync.ledger import Ledger, connect
 from autosync.model.limits import Limits
-from autosync.tasks.throttle import Pace, Purse
+from autosync.tasks.throttle import Reservation, Throttle
 from lab.rates import steady_rate
 from lab.servers import Valkey, wait_until
 
@@ -66,9 +66,9 @@ def test_the_fleet_sends_as_many_bytes_as_it_may(broker: str, processes: int) ->
 def test_a_few_files_are_paid_for_at_once_and_what_is_not_needed_goes_back(broker: str) -> None:
     ledger = Ledger(connect(broker), "m")
     ledger.set_limits(Limits(requests=0.1))
-    pace = Pace(ledger.gate, "one", threading.Event())
+    pace = Throttle(ledger.gate, "one", threading.Event())
     pace.look()
-    purse = Purse(pace, 4)
+    purse = Reservation(pace, 4)
 
     for number in range(4):
         purse.next()
@@ -85,7 +85,7 @@ def test_a_few_files_are_paid_for_at_once_and_what_is_not_needed_goes_back(broke
 def test_waiting_takes_no_processor(broker: str) -> None:
     ledger = Ledger(connect(broker), "m")
     ledger.set_limits(Limits(requests=5))
-    pace = Pace(ledger.gate, "one", threading.Event())
+    pace = Throttle(ledger.gate, "one", threading.Event())
     pace.look()
     before = time.process_time()
     began = time.monotonic()
@@ -98,7 +98,7 @@ def test_waiting_takes_no_processor(broker: str) -> None:
 def test_whoever_waits_hears_within_a_second_that_there_is_no_limit_any_more(broker: str) -> None:
     ledger = Ledger(connect(broker), "m")
     ledger.set_limits(Limits(requests=0.01))
-    pace = Pace(ledger.gate, "one", threading.Event())
+    pace = Throttle(ledger.gate, "one", threading.Event())
     pace.look()
     threads = [threading.Thread(target=pace.take, args=(1, 0, lambda: None)) for _ in range(5)]
     for thread in threads:
@@ -117,7 +117,7 @@ def test_a_process_that_is_to_end_waits_no_more_and_its_share_goes_to_the_next(b
     ledger = Ledger(connect(broker), "m")
     ledger.set_limits(Limits(requests=0.01))
     draining = threading.Event()
-    pace = Pace(ledger.gate, "one", draining)
+    pace = Throttle(ledger.gate, "one", draining)
     pace.look()
     pace.take(1, 0, lambda: None)
     ended: list[float] = []
@@ -153,7 +153,7 @@ def test_a_process_that_is_to_end_waits_no_more_and_its_share_goes_to_the_next(b
 def test_a_broker_that_goes_away_is_waited_for(own_valkey: Valkey) -> None:
     ledger = Ledger(connect(own_valkey.url), "m")
     ledger.set_limits(Limits(requests=1000))
-    pace = Pace(ledger.gate, "one", threading.Event())
+    pace = Throttle(ledger.gate, "one", threading.Event())
     pace.look()
     pace.take(1, 0, lambda: None)
     own_valkey.kill()
@@ -175,7 +175,7 @@ def test_a_broker_that_goes_away_is_waited_for(own_valkey: Valkey) -> None:
 def test_places_are_had_for_as_long_as_a_transfer_takes(broker: str) -> None:
     ledger = Ledger(connect(broker), "m")
     ledger.set_limits(Limits(inflight=2))
-    one, two = (Pace(ledger.gate, name, threading.Event()) for name in ("one", "two"))
+    one, two = (Throttle(ledger.gate, name, threading.Event()) for name in ("one", "two"))
     for pace in (one, two):
         pace.look()
     began: list[float] = []

@@ -13,10 +13,10 @@ import pytest
 from autosync.actors import load
 from autosync.actors._parts import ROUNDS
 from autosync.actors.s3.fast.pieces import PART
-from autosync.errors import Torn
+from autosync.errors import FileChanged
 from autosync.source.open_writers import let_writes_end
 from autosync.source.source_file import SourceFile
-from autosync.source.stable_read import RestlessFile
+from autosync.source.stable_read import StableReader
 from lab.buckets import Bucket
 from lab.faults import Proxy
 from lab.servers import wait_until
@@ -34,12 +34,12 @@ def path(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def opened() -> Iterator[Callable[..., RestlessFile]]:
+def opened() -> Iterator[Callable[..., StableReader]]:
     files: list[SourceFile] = []
 
-    def open_it(path: Path, passing: Callable[[int], None] = lambda _: None) -> RestlessFile:
+    def open_it(path: Path, passing: Callable[[int], None] = lambda _: None) -> StableReader:
         files.append(SourceFile("key", os.open(path, os.O_RDONLY), passing))
-        return RestlessFile(files[-1])
+        return StableReader(files[-1])
 
     yield open_it
     for file in files:
@@ -61,7 +61,7 @@ def append(path: Path) -> None:
 
 
 @pytest.mark.parametrize("step", [-1, MIB, 1000 * 1000])
-def test_a_file_that_grows_is_given_out_as_far_as_it_had_come(path: Path, opened: Callable[..., RestlessFile], step: int) -> None:
+def test_a_file_that_grows_is_given_out_as_far_as_it_had_come(path: Path, opened: Callable[..., StableReader], step: int) -> None:
     before = path.read_bytes()
     source = opened(path, lambda _: append(path)).open()
 
@@ -73,7 +73,7 @@ def test_a_file_that_grows_is_given_out_as_far_as_it_had_come(path: Path, opened
 
 @pytest.mark.parametrize("offset", [0, 2 * MIB, SIZE - 4])
 def test_the_last_byte_of_a_file_that_is_changed_behind_the_reader_is_not_given_out(
-    path: Path, opened: Callable[..., RestlessFile], offset: int
+    path: Path, opened: Callable[..., StableReader], offset: int
 ) -> None:
     reads = itertools.count()
     source = opened(path, lambda count: poke(path, offset) if count and next(reads) == 3 else None).open()
@@ -83,12 +83,12 @@ def test_the_last_byte_of_a_file_that_is_changed_behind_the_reader_is_not_given_
         while piece := source.read(MIB):
             given.extend(piece)
 
-    with pytest.raises(Torn, match="changed while it was read"):
+    with pytest.raises(FileChanged, match="changed while it was read"):
         read_all()
     assert len(given) == 3 * MIB
 
 
-def test_what_is_changed_before_it_is_read_is_no_matter(path: Path, opened: Callable[..., RestlessFile]) -> None:
+def test_what_is_changed_before_it_is_read_is_no_matter(path: Path, opened: Callable[..., StableReader]) -> None:
     source = opened(path).open()
     read = source.read(MIB)
     poke(path, 2 * MIB)
@@ -96,24 +96,24 @@ def test_what_is_changed_before_it_is_read_is_no_matter(path: Path, opened: Call
     assert read + source.read() == path.read_bytes()
 
 
-def test_a_file_that_becomes_shorter_is_torn(path: Path, opened: Callable[..., RestlessFile]) -> None:
+def test_a_file_that_becomes_shorter_is_torn(path: Path, opened: Callable[..., StableReader]) -> None:
     source = opened(path).open()
     source.read(MIB)
     os.truncate(path, 2 * MIB)
 
-    with pytest.raises(Torn, match="shorter"):
+    with pytest.raises(FileChanged, match="shorter"):
         source.read()
 
 
 def test_the_parts_that_changed_are_told_and_with_them_read_anew_it_is_one_version(
-    path: Path, opened: Callable[..., RestlessFile]
+    path: Path, opened: Callable[..., StableReader]
 ) -> None:
     file = opened(path)
     pieces = [(0, MIB), (MIB, MIB), (2 * MIB, SIZE - 2 * MIB)]
     read = {piece: file.part(*piece).read() for piece in pieces}
     poke(path, MIB)
 
-    with pytest.raises(Torn) as torn:
+    with pytest.raises(FileChanged) as torn:
         file.verify()
     assert torn.value.pieces == [(MIB, MIB)]
 
@@ -122,7 +122,7 @@ def test_the_parts_that_changed_are_told_and_with_them_read_anew_it_is_one_versi
     assert b"".join(read[piece] for piece in pieces) == path.read_bytes()
 
 
-def test_every_part_counts_at_each_verdict(path: Path, opened: Callable[..., RestlessFile]) -> None:
+def test_every_part_counts_at_each_verdict(path: Path, opened: Callable[..., StableReader]) -> None:
     """What was the same at the last verdict may have changed by the time at which another part is read anew."""
     file = opened(path)
     file.part(0, MIB).read()
@@ -131,12 +131,12 @@ def test_every_part_counts_at_each_verdict(path: Path, opened: Callable[..., Res
     file.verify()
     file.part(MIB, MIB).read()
 
-    with pytest.raises(Torn) as torn:
+    with pytest.raises(FileChanged) as torn:
         file.verify()
     assert torn.value.pieces == [(0, MIB)]
 
 
-def test_what_is_read_twice_must_be_the_same_both_times(path: Path, opened: Callable[..., RestlessFile]) -> None:
+def test_what_is_read_twice_must_be_the_same_both_times(path: Path, opened: Callable[..., StableReader]) -> None:
     """An HTTP client that sends a part again may have sent either."""
     part = opened(path).part(0, MIB)
     first = part.read()
@@ -145,17 +145,17 @@ def test_what_is_read_twice_must_be_the_same_both_times(path: Path, opened: Call
 
     poke(path, 5)
     part.seek(0)
-    with pytest.raises(Torn):
+    with pytest.raises(FileChanged):
         part.read()
 
 
-def test_it_is_read_from_the_start_to_the_end(path: Path, opened: Callable[..., RestlessFile]) -> None:
+def test_it_is_read_from_the_start_to_the_end(path: Path, opened: Callable[..., StableReader]) -> None:
     part = opened(path).part(0, MIB)
     part.seek(0, os.SEEK_END)
     part.seek(0)
     assert len(part.read(10)) == 10
     part.seek(20)
-    with pytest.raises(Torn, match="out of turn"):
+    with pytest.raises(FileChanged, match="out of turn"):
         part.read(10)
 
 
@@ -189,7 +189,7 @@ def test_a_write_that_is_under_way_is_waited_for(path: Path) -> None:
         os.close(writing)
 
 
-def test_an_empty_file_has_nothing_to_wait_for(path: Path, opened: Callable[..., RestlessFile]) -> None:
+def test_an_empty_file_has_nothing_to_wait_for(path: Path, opened: Callable[..., StableReader]) -> None:
     os.truncate(path, 0)
 
     assert opened(path).open().read() == b""
@@ -197,7 +197,7 @@ def test_an_empty_file_has_nothing_to_wait_for(path: Path, opened: Callable[...,
 
 # With the parts of S3
 
-def test_a_part_that_changed_while_others_were_sent_is_sent_again(bucket: Bucket, path: Path, opened: Callable[..., RestlessFile]) -> None:
+def test_a_part_that_changed_while_others_were_sent_is_sent_again(bucket: Bucket, path: Path, opened: Callable[..., StableReader]) -> None:
     """A recorder writes its data at the end and, now and then, how long they are at the beginning."""
     path.write_bytes(os.urandom(2 * PART + 7))
     changes = iter([*[lambda: append(path)] * 40, lambda: poke(path, 5)])
@@ -210,7 +210,7 @@ def test_a_part_that_changed_while_others_were_sent_is_sent_again(bucket: Bucket
     assert bucket.open_uploads() == []
 
 
-def test_a_part_that_is_tried_again_may_have_changed_meanwhile(bucket: Bucket, path: Path, opened: Callable[..., RestlessFile]) -> None:
+def test_a_part_that_is_tried_again_may_have_changed_meanwhile(bucket: Bucket, path: Path, opened: Callable[..., StableReader]) -> None:
     path.write_bytes(os.urandom(PART + 7))
     changes = iter([lambda: poke(path, PART + 1)])
     file = opened(path, lambda count: next(changes, lambda: None)() if count == 7 else None)
@@ -224,7 +224,7 @@ def test_a_part_that_is_tried_again_may_have_changed_meanwhile(bucket: Bucket, p
     assert bucket.open_uploads() == []
 
 
-def test_a_file_that_rests_only_in_the_last_round_is_sent(bucket: Bucket, path: Path, opened: Callable[..., RestlessFile]) -> None:
+def test_a_file_that_rests_only_in_the_last_round_is_sent(bucket: Bucket, path: Path, opened: Callable[..., StableReader]) -> None:
     path.write_bytes(os.urandom(PART + 7))
     changes = iter([lambda: poke(path, PART + 1)] * ROUNDS)
     file = opened(path, lambda count: next(changes, lambda: None)() if count == 7 else None)
@@ -236,12 +236,12 @@ def test_a_file_that_rests_only_in_the_last_round_is_sent(bucket: Bucket, path: 
 
 
 def test_a_file_that_changes_more_often_than_it_can_be_read_is_not_sent(
-    bucket: Bucket, path: Path, opened: Callable[..., RestlessFile]
+    bucket: Bucket, path: Path, opened: Callable[..., StableReader]
 ) -> None:
     path.write_bytes(os.urandom(PART + 7))
     file = opened(path, lambda _: poke(path, PART + 1))
 
-    with pytest.raises(Torn):
+    with pytest.raises(FileChanged):
         load("s3")(target_container=bucket.name, endpoint_url=bucket.server.url).upload(file)
 
     assert (bucket.sizes(), bucket.open_uploads()) == ({}, [])

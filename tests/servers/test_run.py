@@ -17,11 +17,11 @@ import pytest
 from autosync.actor import Actor
 from autosync.compare.delete_limit import DeleteLimit
 from autosync.compare.diff import Compare
-from autosync.compare.scan import LookReport, Policy
-from autosync.daemon.mirror_runner import Keeping, Run
+from autosync.compare.scan import Policy, ScanReport
+from autosync.daemon.mirror_runner import MirrorRunner, RunSettings
 from autosync.errors import BrokerError, StartError
-from autosync.feed.feed import FinishedLook, Stopped
-from autosync.ledger import UNKNOWN, Claim, Deed, Failure, Ledger, Outcome, connect
+from autosync.feed.feed import FinishedScan, Stopped
+from autosync.ledger import UNKNOWN, Action, Claim, Failure, Ledger, Result, connect
 from autosync.model.keys import Source
 from autosync.model.mirror import Mirror
 from autosync.process.host import boot_id
@@ -29,16 +29,16 @@ from autosync.watch.watcher import identity_of
 
 
 @pytest.fixture
-def keep(broker: str, tree: Path, tmp_path: Path) -> Iterator[Callable[..., Keeping]]:
+def keep(broker: str, tree: Path, tmp_path: Path) -> Iterator[Callable[..., MirrorRunner]]:
     """Makes a mirror that is kept by hand: it has its place, and is registered; ticks are the test's."""
-    made: list[Keeping] = []
+    made: list[MirrorRunner] = []
 
-    def make(defined: dict[str, object] | None = None, **options: object) -> Keeping:
+    def make(defined: dict[str, object] | None = None, **options: object) -> MirrorRunner:
         mirror = Mirror("m", "file", (Source(str(tree)),), {str(tree): identity_of(str(tree))}, queue="q", host=boot_id())
         mirror = replace(mirror, **(defined or {}))  # type: ignore[arg-type]
         policy = Policy(True, DeleteLimit(), Compare.TIME, True)
         fields = {"once": False, "settle": 0.0, "rescan": 0.0, **options}
-        made.append(Keeping(Run(mirror, policy, Actor(), broker, tmp_path, **fields), None))  # type: ignore[arg-type]
+        made.append(MirrorRunner(RunSettings(mirror, policy, Actor(), broker, tmp_path, **fields), None))  # type: ignore[arg-type]
         made[-1]._place.take(threading.Event())
         made[-1]._register(mirror)
         return made[-1]
@@ -54,18 +54,18 @@ def ledger(broker: str) -> Ledger:
     return Ledger(connect(broker), "m")
 
 
-def found(keeping: Keeping, began: float, era: int) -> None:
+def found(keeping: MirrorRunner, began: float, era: int) -> None:
     """A look everywhere that began then has ended just now."""
-    keeping._feed.finished_look = FinishedLook(began, time.monotonic(), era)
+    keeping._feed.finished_look = FinishedScan(began, time.monotonic(), era)
 
 
-def fail(keeping: Keeping, ledger: Ledger, key: str) -> None:
+def fail(keeping: MirrorRunner, ledger: Ledger, key: str) -> None:
     ledger.mark([(key, UNKNOWN)])
     (claim,) = ledger.claim("w", keeping._version, [key]) or []
-    ledger.done("w", [Outcome(claim, Deed.FAILED, failure=Failure(key, "no room", 10, "w", time.time()))])
+    ledger.done("w", [Result(claim, Action.FAILED, failure=Failure(key, "no room", 10, "w", time.time()))])
 
 
-def test_what_a_look_found_is_right_once_nothing_is_dirty(keep: Callable[..., Keeping], ledger: Ledger) -> None:
+def test_what_a_look_found_is_right_once_nothing_is_dirty(keep: Callable[..., MirrorRunner], ledger: Ledger) -> None:
     keeping = keep()
     began, era = time.time(), keeping._feed.era
     ledger.mark([("a", UNKNOWN)])
@@ -75,14 +75,14 @@ def test_what_a_look_found_is_right_once_nothing_is_dirty(keep: Callable[..., Ke
     assert ledger.cleared() is None
 
     (claim,) = ledger.claim("w", keeping._version, ["a"]) or []
-    ledger.done("w", [Outcome(claim, Deed.UPLOADED)])
+    ledger.done("w", [Result(claim, Action.UPLOADED)])
     keeping.tick()
     assert ledger.cleared() == (keeping._version, began)
 
 
 @pytest.mark.parametrize("accepted", [False, True])
 def test_a_broker_that_forgets_takes_no_acceptance_back_and_gives_none(
-    keep: Callable[..., Keeping], ledger: Ledger, broker: str, accepted: bool
+    keep: Callable[..., MirrorRunner], ledger: Ledger, broker: str, accepted: bool
 ) -> None:
     keeping = keep()
     keeping._feed.accepted = accepted
@@ -107,7 +107,7 @@ def test_a_broker_that_forgets_takes_no_acceptance_back_and_gives_none(
     ],
 )
 def test_whether_a_mirror_is_accepted_is_known_at_its_start_and_kept(
-    keep: Callable[..., Keeping], ledger: Ledger, broker: str, before: dict[str, str | int], options: dict[str, bool], accepted: bool
+    keep: Callable[..., MirrorRunner], ledger: Ledger, broker: str, before: dict[str, str | int], options: dict[str, bool], accepted: bool
 ) -> None:
     if before:
         keep()._place.leave()
@@ -145,7 +145,7 @@ def test_whether_a_mirror_is_accepted_is_known_at_its_start_and_kept(
     ids=str,
 )
 def test_a_mirror_is_accepted_with_its_target_sources_and_filters(
-    keep: Callable[..., Keeping], ledger: Ledger, defined: dict[str, object], accepted: bool
+    keep: Callable[..., MirrorRunner], ledger: Ledger, defined: dict[str, object], accepted: bool
 ) -> None:
     first: dict[str, object] = {"settings": {"target_container": "/t"}, "source_exclude": ("x",)}
     keep(first, accept_existing=True)._place.leave()
@@ -162,13 +162,13 @@ def test_a_mirror_is_accepted_with_its_target_sources_and_filters(
         assert not keep(first)._feed.accepted, "more is in scope again"
 
 
-def test_nobody_accepts_deletions_where_there_are_none(keep: Callable[..., Keeping]) -> None:
+def test_nobody_accepts_deletions_where_there_are_none(keep: Callable[..., MirrorRunner]) -> None:
     assert not keep({"delete": False}, accept_existing=True)._feed.accepted
 
 
 @pytest.mark.parametrize("ended", ["before", "after"])
 def test_that_nothing_is_dirty_since_the_broker_forgot_it_makes_nothing_right(
-    keep: Callable[..., Keeping], ledger: Ledger, broker: str, ended: str
+    keep: Callable[..., MirrorRunner], ledger: Ledger, broker: str, ended: str
 ) -> None:
     """Else a file that differs in nothing but its times, and was marked before, would be taken for equal by all looks to come."""
     keeping = keep()
@@ -191,10 +191,10 @@ def test_that_nothing_is_dirty_since_the_broker_forgot_it_makes_nothing_right(
 
 
 def test_once_is_not_through_because_the_broker_forgot_what_is_to_be_done(
-    keep: Callable[..., Keeping], ledger: Ledger, broker: str, monkeypatch: pytest.MonkeyPatch
+    keep: Callable[..., MirrorRunner], ledger: Ledger, broker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keeping = keep(once=True)
-    keeping._feed.last_look = LookReport()
+    keeping._feed.last_look = ScanReport()
     ledger.mark([("a", UNKNOWN)])
     assert not keeping.is_through()
 
@@ -208,7 +208,7 @@ def test_once_is_not_through_because_the_broker_forgot_what_is_to_be_done(
 
 @pytest.mark.parametrize("what", ["failed", "unfinished"])
 def test_a_broker_that_goes_away_in_the_middle_of_a_tick_does_not_hold_the_main_loop_up(
-    keep: Callable[..., Keeping], ledger: Ledger, monkeypatch: pytest.MonkeyPatch, what: str
+    keep: Callable[..., MirrorRunner], ledger: Ledger, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     """It is the main loop that starts a dead broker again, and that hears signals."""
     keeping = keep(rescan=3600.0)
@@ -244,7 +244,7 @@ def test_a_broker_that_goes_away_in_the_middle_of_a_tick_does_not_hold_the_main_
 
 @pytest.mark.parametrize("what", ["a worker has died", "the broker has forgotten", "nothing"])
 def test_a_key_whose_message_may_be_lost_is_sent_again_at_the_next_tick(
-    keep: Callable[..., Keeping], ledger: Ledger, broker: str, what: str
+    keep: Callable[..., MirrorRunner], ledger: Ledger, broker: str, what: str
 ) -> None:
     """A dead worker may have had messages whose keys it had not claimed; so may one that did not find the definition."""
     keeping = keep()
@@ -263,7 +263,7 @@ def test_a_key_whose_message_may_be_lost_is_sent_again_at_the_next_tick(
     assert sent == ([0, 0, 0] if what == "nothing" else [1, 1, 0])
 
 
-def test_keys_without_a_message_are_sent_once_a_tick(keep: Callable[..., Keeping], ledger: Ledger) -> None:
+def test_keys_without_a_message_are_sent_once_a_tick(keep: Callable[..., MirrorRunner], ledger: Ledger) -> None:
     keeping = keep()
     ledger.mark([(f"{number:04}", UNKNOWN) for number in range(1500)])
     keeping.forfeit(1)
@@ -273,7 +273,7 @@ def test_keys_without_a_message_are_sent_once_a_tick(keep: Callable[..., Keeping
     assert ledger.waiting("q") == 10, "a page of 1,000 keys, 100 to a message"
 
 
-def test_a_signal_ends_the_waiting_for_a_place_that_another_host_has(keep: Callable[..., Keeping], broker: str) -> None:
+def test_a_signal_ends_the_waiting_for_a_place_that_another_host_has(keep: Callable[..., MirrorRunner], broker: str) -> None:
     keeping = keep()
     holder = {**json.loads(keeping._place._who), "host": "elsewhere"}
     connect(broker).set("autosync:{m}:watcher", json.dumps(holder), px=15_000)
@@ -285,7 +285,7 @@ def test_a_signal_ends_the_waiting_for_a_place_that_another_host_has(keep: Calla
 
 @pytest.mark.parametrize("alive", [False, True])
 def test_a_place_that_a_dead_process_has_again_since_the_broker_forgot_the_end_is_taken_back(
-    keep: Callable[..., Keeping], ledger: Ledger, broker: str, alive: bool
+    keep: Callable[..., MirrorRunner], ledger: Ledger, broker: str, alive: bool
 ) -> None:
     """A broker that is killed may come back with the memory of seconds ago, when the autosync before this one had the place."""
     keeping = keep()
@@ -310,7 +310,7 @@ def gone(*_: object) -> None:
 
 @pytest.mark.parametrize("call", ["register", "cleared", "holding", "accepted", "set_accepted"])
 def test_a_broker_that_lost_its_memory_and_goes_away_again_is_told_everything_once_it_stays(
-    keep: Callable[..., Keeping], broker: str, monkeypatch: pytest.MonkeyPatch, call: str
+    keep: Callable[..., MirrorRunner], broker: str, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     keeping = keep()
     keeping.tick()
@@ -327,7 +327,7 @@ def test_a_broker_that_lost_its_memory_and_goes_away_again_is_told_everything_on
 
 @pytest.mark.parametrize("call", ["register", "cleared", "holding", "accepted", "set_accepted"])
 def test_another_root_is_the_source_also_if_the_broker_goes_away_while_it_is_told(
-    keep: Callable[..., Keeping], tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+    keep: Callable[..., MirrorRunner], tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     (tree / "f").touch()
     keeping = keep()

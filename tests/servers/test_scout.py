@@ -21,7 +21,7 @@ from lab.buckets import Bucket
 CHECKED = """
 import json, os, signal, sys
 from autosync.actors import load
-from autosync.process.forked import Apart
+from autosync.process.forked import ForkedGenerator
 from autosync.errors import AutosyncError
 from autosync.files import File
 

@@ -12,7 +12,7 @@ from autosync.ledger import Ledger, connect
 from autosync.model.definition_signature import SIGNING_KEY, sign
 from autosync.model.keys import Source
 from autosync.model.mirror import Mirror, version_of
-from autosync.tasks.worker_state import UploadBox
+from autosync.tasks.worker_state import WorkerState
 
 KEY, OTHER = "k" * 32, "o" * 32
 
@@ -28,7 +28,7 @@ def publish(broker: str, mirror: Mirror, signature: str) -> None:
 
 
 def test_a_box_with_a_key_takes_what_was_signed_with_it_and_nothing_else(broker: str, mirror: Mirror, tmp_path: Path) -> None:
-    box = UploadBox(broker, [str(tmp_path)], {SIGNING_KEY: KEY})
+    box = WorkerState(broker, [str(tmp_path)], {SIGNING_KEY: KEY})
     publish(broker, mirror, sign(KEY, "m", mirror.dumps()))
     assert box.mirror("m").mirror == mirror
 
@@ -42,7 +42,7 @@ def test_a_box_with_a_key_takes_what_was_signed_with_it_and_nothing_else(broker:
 
 
 def test_a_box_without_a_key_takes_any(broker: str, mirror: Mirror, tmp_path: Path) -> None:
-    box = UploadBox(broker, [str(tmp_path)], {})
+    box = WorkerState(broker, [str(tmp_path)], {})
     publish(broker, mirror, sign(OTHER, "m", mirror.dumps()))
 
     assert box.mirror("m").mirror == mirror

@@ -9,7 +9,7 @@ import pytest
 
 from autosync.errors import StartError
 from autosync.ledger import Ledger, connect
-from autosync.ledger.watcher_lock import Place
+from autosync.ledger.watcher_lock import WatcherLock
 from autosync.model.mirror import LONGEST_LOCK
 
 
@@ -24,7 +24,7 @@ def elsewhere(name: str) -> str:
 
 
 def test_a_watcher_holds_its_lock_for_as_long_as_its_mirror_says(ledger: Ledger) -> None:
-    place = Place(ledger, "m", "boot", 3.0)
+    place = WatcherLock(ledger, "m", "boot", 3.0)
     place.take(threading.Event())
 
     for renew in (place.keep, place.look, lambda: place.take(threading.Event())):
@@ -36,7 +36,7 @@ def test_a_watcher_holds_its_lock_for_as_long_as_its_mirror_says(ledger: Ledger)
 
 def test_a_watcher_with_a_short_lock_waits_for_a_long_one_of_a_dead_watcher(ledger: Ledger) -> None:
     ledger.guard(elsewhere("dead"), lock=2.0)
-    place = Place(ledger, "m", "boot", 0.2)
+    place = WatcherLock(ledger, "m", "boot", 0.2)
 
     place.take(threading.Event())
 
@@ -56,7 +56,7 @@ def test_a_watcher_that_renews_a_short_lock_is_not_taken_for_dead(ledger: Ledger
     thread.start()
     try:
         with pytest.raises(StartError, match="already kept by process 1 on other"):
-            Place(ledger, "m", "boot", 3.0).take(threading.Event())
+            WatcherLock(ledger, "m", "boot", 3.0).take(threading.Event())
     finally:
         stop.set()
         thread.join()

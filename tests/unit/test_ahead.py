@@ -7,12 +7,12 @@ from concurrent.futures import CancelledError
 
 import pytest
 
-from autosync.process.prefetch import Ahead
+from autosync.process.prefetch import Prefetcher
 
 
 def test_what_is_asked_for_is_done_by_several_at_once_and_errors_come_to_who_asked() -> None:
     together = threading.Barrier(3)
-    ahead = Ahead(3, "test-ahead")
+    ahead = Prefetcher(3, "test-ahead")
 
     asked = [ahead.ask(lambda: together.wait(timeout=30)) for _ in range(3)]
     wrong = ahead.ask(lambda: [][0])
@@ -25,7 +25,7 @@ def test_what_is_asked_for_is_done_by_several_at_once_and_errors_come_to_who_ask
 
 def test_one_thread_keeps_the_order() -> None:
     done: list[int] = []
-    ahead = Ahead(1, "test-ahead")
+    ahead = Prefetcher(1, "test-ahead")
 
     for number in range(20):
         last = ahead.ask(lambda number=number: done.append(number))
@@ -37,7 +37,7 @@ def test_one_thread_keeps_the_order() -> None:
 
 def test_what_was_not_begun_is_dropped_and_what_was_is_waited_for() -> None:
     begun, may_end, ended = threading.Event(), threading.Event(), threading.Event()
-    ahead = Ahead(1, "test-ahead")
+    ahead = Prefetcher(1, "test-ahead")
 
     def work() -> None:
         begun.set()
@@ -60,7 +60,7 @@ def test_what_was_not_begun_is_dropped_and_what_was_is_waited_for() -> None:
 
 def test_nobody_waits_for_it_if_that_is_not_wished() -> None:
     may_end = threading.Event()
-    ahead = Ahead(2, "test-ahead")
+    ahead = Prefetcher(2, "test-ahead")
     asked = ahead.ask(lambda: may_end.wait(30))
 
     ahead.close(wait=False)

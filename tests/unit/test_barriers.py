@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 
 from autosync.model.change import Change, Kind
-from autosync.watch.debounce import Settle
-from autosync.watch.flush import Barriers
+from autosync.watch.debounce import Debouncer
+from autosync.watch.flush import FlushPoints
 from lab.servers import wait_until
 
 
 def test_a_barrier_is_reached_once() -> None:
-    barriers = Barriers(Settle(0.0))
+    barriers = FlushPoints(Debouncer(0.0))
     barriers.begin("a")
     barriers.begin("b")
 
@@ -21,8 +21,8 @@ def test_a_barrier_is_reached_once() -> None:
 
 def test_a_barrier_waits_for_what_a_look_has_left_to_settle() -> None:
     now = [100.0]
-    settle = Settle(1.0, lambda: now[0])
-    barriers = Barriers(settle)
+    settle = Debouncer(1.0, lambda: now[0])
+    barriers = FlushPoints(settle)
     settle.say([Change(Kind.LOOK, "")])
     barriers.begin("a")
     assert barriers.reached() == []

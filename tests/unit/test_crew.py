@@ -7,18 +7,18 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from autosync.tasks.thread_pool import Crew
+from autosync.tasks.thread_pool import AdaptivePool
 from lab.servers import wait_until
 
 LIMIT = 20.0
 
 
 @pytest.fixture
-def crew() -> Iterator[Callable[[int], Crew]]:
-    made: list[Crew] = []
+def crew() -> Iterator[Callable[[int], AdaptivePool]]:
+    made: list[AdaptivePool] = []
 
-    def make(most: int) -> Crew:
-        made.append(Crew(most, "m"))
+    def make(most: int) -> AdaptivePool:
+        made.append(AdaptivePool(most, "m"))
         return made[-1]
 
     yield make
@@ -50,18 +50,18 @@ class Work:
         return True
 
 
-def start(crew: Crew, work: Work) -> threading.Thread:
+def start(crew: AdaptivePool, work: Work) -> threading.Thread:
     thread = threading.Thread(target=crew.work_off, args=(work.step, len(work.left)))
     thread.start()
     return thread
 
 
-def took(crew: Crew, seconds: float) -> None:
+def took(crew: AdaptivePool, seconds: float) -> None:
     for _ in range(3):
         crew.took(seconds)
 
 
-def test_a_target_that_answers_at_once_is_given_few_at_once_and_a_slow_one_many(crew: Callable[[int], Crew]) -> None:
+def test_a_target_that_answers_at_once_is_given_few_at_once_and_a_slow_one_many(crew: Callable[[int], AdaptivePool]) -> None:
     many = crew(100)
     assert many.at_once() == 16, "as long as nothing is known"
     took(many, 0.05)
@@ -74,7 +74,7 @@ def test_a_target_that_answers_at_once_is_given_few_at_once_and_a_slow_one_many(
     assert crew(3).at_once() == 3
 
 
-def test_what_was_quick_long_ago_counts_no_more(crew: Callable[[int], Crew], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_quick_long_ago_counts_no_more(crew: Callable[[int], AdaptivePool], monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr("autosync.tasks.thread_pool.time.monotonic", lambda: now)
     one = crew(100)
@@ -84,7 +84,7 @@ def test_what_was_quick_long_ago_counts_no_more(crew: Callable[[int], Crew], mon
     assert one.at_once() == 100
 
 
-def test_small_transfers_are_taken_by_the_handful_once_the_target_answers(crew: Callable[[int], Crew]) -> None:
+def test_small_transfers_are_taken_by_the_handful_once_the_target_answers(crew: Callable[[int], AdaptivePool]) -> None:
     many, few = crew(100), crew(3)
     assert many.piece(together=True) == 1, "as long as nothing is known"
     for one in (many, few):
@@ -98,7 +98,7 @@ def test_small_transfers_are_taken_by_the_handful_once_the_target_answers(crew: 
     assert slow.piece(together=False) == 1, "others can be doing them at the same time"
 
 
-def test_no_more_transfers_are_in_flight_than_are_allowed(crew: Callable[[int], Crew]) -> None:
+def test_no_more_transfers_are_in_flight_than_are_allowed(crew: Callable[[int], AdaptivePool]) -> None:
     one, inside = crew(20), threading.Event()
     with one.room(16), one.room(4):
         other = threading.Thread(target=lambda: one.room(4).__enter__() or inside.set())
@@ -111,7 +111,7 @@ def test_no_more_transfers_are_in_flight_than_are_allowed(crew: Callable[[int], 
 
 
 @pytest.mark.parametrize("most", [1, 2, 7])
-def test_every_piece_is_done_once_and_no_more_at_a_time_than_are_allowed(crew: Callable[[int], Crew], most: int) -> None:
+def test_every_piece_is_done_once_and_no_more_at_a_time_than_are_allowed(crew: Callable[[int], AdaptivePool], most: int) -> None:
     one, work = crew(most), Work(50)
     thread = start(one, work)
     wait_until(lambda: work.running == most, LIMIT)
@@ -123,7 +123,7 @@ def test_every_piece_is_done_once_and_no_more_at_a_time_than_are_allowed(crew: C
     assert work.most == most
 
 
-def test_batches_share_the_crew_and_one_that_hangs_does_not_keep_it(crew: Callable[[int], Crew]) -> None:
+def test_batches_share_the_crew_and_one_that_hangs_does_not_keep_it(crew: Callable[[int], AdaptivePool]) -> None:
     one = crew(4)
     hanging, quick = Work(1), Work(30)
     first = start(one, hanging)
@@ -141,7 +141,7 @@ def test_batches_share_the_crew_and_one_that_hangs_does_not_keep_it(crew: Callab
     assert len(hanging.done) == 1
 
 
-def test_helpers_go_on_with_a_batch_that_comes_while_they_work(crew: Callable[[int], Crew]) -> None:
+def test_helpers_go_on_with_a_batch_that_comes_while_they_work(crew: Callable[[int], AdaptivePool]) -> None:
     one = crew(3)
     first, second = Work(30), Work(30)
     threads = [start(one, first)]
@@ -156,7 +156,7 @@ def test_helpers_go_on_with_a_batch_that_comes_while_they_work(crew: Callable[[i
 
 
 def test_a_helper_that_meets_something_unexpected_leaves_the_rest_to_others(
-    crew: Callable[[int], Crew], caplog: pytest.LogCaptureFixture
+    crew: Callable[[int], AdaptivePool], caplog: pytest.LogCaptureFixture
 ) -> None:
     one, work = crew(4), Work(20)
     work.go_on.set()

@@ -9,7 +9,7 @@ import pytest
 
 from autosync.actor import Actor
 from autosync.compare.diff import Compare
-from autosync.compare.scan import Comparison, LookReport, Policy
+from autosync.compare.scan import Comparison, Policy, ScanReport
 from autosync.errors import TargetError
 from autosync.files import File, Listing
 from autosync.model.keys import Keys, Source
@@ -38,7 +38,7 @@ class Target(Actor):
 def told(tree: Path, target: Actor, **policy: object) -> list[str | None]:
     """The etags of the differences, each of which a worker compares with first."""
     comparison = Comparison(Keys([Source(str(tree))], source_prefix=f"{tree}/"), target, Policy(**policy))  # type: ignore[arg-type]
-    return [one.etag for one in comparison.differences("", LookReport())]
+    return [one.etag for one in comparison.differences("", ScanReport())]
 
 
 @pytest.mark.parametrize("ahead", [-7200.0, -30.0, 0.0, 30.0, 7200.0])

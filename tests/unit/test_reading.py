@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from autosync.errors import Draining, SourceUnsure, Torn
+from autosync.errors import Draining, FileChanged, SourceUnsure
 from autosync.source.source_file import SourceFile
 from lab.servers import wait_until
 
@@ -124,7 +124,7 @@ def test_a_file_that_changes_while_it_is_read_is_torn(
 
     change(path)
 
-    with pytest.raises(Torn, match="key"):
+    with pytest.raises(FileChanged, match="key"):
         source.read()
 
 
@@ -136,7 +136,7 @@ def test_a_file_that_changes_before_its_first_byte_is_read_is_torn(
 
     change(path)
 
-    with pytest.raises(Torn):
+    with pytest.raises(FileChanged):
         file.open().read()
 
 
@@ -153,7 +153,7 @@ def test_the_last_byte_of_a_file_that_changed_is_never_given_out(
         while piece := source.read(step):
             given.extend(piece)
 
-    with pytest.raises(Torn):
+    with pytest.raises(FileChanged):
         read_all()
     assert len(given) < 100
 
@@ -166,7 +166,7 @@ def test_a_large_file_that_changes_at_its_very_end_is_torn(path: Path, opened: C
     rewrite_one_byte_behind_the_reader(path)
 
     assert len(got) == 3 * MIB - 1
-    with pytest.raises(Torn):
+    with pytest.raises(FileChanged):
         source.read(1)
 
 
@@ -176,7 +176,7 @@ def test_a_change_of_an_empty_file_is_seen(path: Path, opened: Callable[..., Sou
 
     append(path)
 
-    with pytest.raises(Torn):
+    with pytest.raises(FileChanged):
         source.read()
 
 
@@ -202,7 +202,7 @@ def test_a_file_that_was_replaced_and_is_written_to_all_the_same_is_torn(
         (tmp_path / "new").rename(path)
         writer.write(b"y")
 
-    with pytest.raises(Torn):
+    with pytest.raises(FileChanged):
         source.read()
 
 
@@ -212,7 +212,7 @@ def test_verify_says_whether_the_file_stood_still_until_now(path: Path, opened: 
 
     append(path)
 
-    with pytest.raises(Torn):
+    with pytest.raises(FileChanged):
         file.verify()
 
 
@@ -253,7 +253,7 @@ def test_the_last_byte_of_each_part_waits_for_the_verdict(
 
     change(path)
 
-    with pytest.raises(Torn):
+    with pytest.raises(FileChanged):
         part.read(1)
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autosync import files
-from autosync.compare.diff import MARGIN, Compare, Comparing, Difference, Ours, Rule, in_order
+from autosync.compare.diff import MARGIN, Compare, Difference, Merge, Ours, Rule, in_order
 from autosync.errors import OutOfOrder
 from autosync.files import File, Page, paged
 from autosync.source.walk import Found, Run, Walk
@@ -44,7 +44,7 @@ def listed(target: dict[str, int], mtime: float = 1000.0, most: int = 1000) -> I
 
 
 def compare(source: Iterable[Ours], target: Iterable[Page], rule: Rule) -> Iterator[Difference]:
-    return iter(Comparing(source, target, rule))
+    return iter(Merge(source, target, rule))
 
 
 @settings(deadline=None, max_examples=300)
@@ -69,8 +69,8 @@ def test_files_together_give_the_differences_that_they_give_one_by_one(
     """Also where most of them are equal, which random ones are not."""
     for theirs in (target, source | target, source):
         made = 50.0 if old else 1000.0
-        together = Comparing(in_runs(source, most=run), in_order(listed(theirs, made, page)), Rule())
-        one_by_one = Comparing(walked(source), in_order(listed(theirs, made)), Rule())
+        together = Merge(in_runs(source, most=run), in_order(listed(theirs, made, page)), Rule())
+        one_by_one = Merge(walked(source), in_order(listed(theirs, made)), Rule())
 
         assert list(together) == list(one_by_one)
         assert together.listed == one_by_one.listed == len(theirs)

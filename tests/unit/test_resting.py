@@ -9,16 +9,16 @@ import pytest
 
 from autosync.compare.diff import Difference
 from autosync.feed import resting_files as resting_module
-from autosync.feed.resting_files import Resting
+from autosync.feed.resting_files import RestQueue
 from autosync.model.change import Kind
-from autosync.model.file_state import QUIET_UNASKED, Sight
+from autosync.model.file_state import QUIET_UNASKED, FileState
 from autosync.model.keys import Source
 from autosync.source.walk import Found, found_at
 from autosync.tasks import sightings as sightings_module
-from autosync.tasks.sightings import LONGEST_WRITE, Sightings
+from autosync.tasks.sightings import LONGEST_WRITE, FirstSeen
 from autosync.watch import recheck as glance_module
 from autosync.watch.debounce import Pending
-from autosync.watch.recheck import Glance, glance
+from autosync.watch.recheck import PathState, glance
 
 QUIET = 1.0
 #: A camera's clock, and that of a server: ahead, and behind.
@@ -57,8 +57,8 @@ def found(path: Path) -> Found:
 
 # Files that a scan found
 
-def waiting(path: Path, clock: Clock) -> Resting:
-    resting = Resting(QUIET, clock)
+def waiting(path: Path, clock: Clock) -> RestQueue:
+    resting = RestQueue(QUIET, clock)
     resting.add(Difference("film", found(path)), found(path))
     return resting
 
@@ -130,7 +130,7 @@ def test_where_the_kernel_does_not_say_who_writes_a_file_is_watched_for_longer(
 
 def test_a_file_whose_path_is_too_long_to_be_named_is_waited_for(file: Path, clock: Clock) -> None:
     deep = found(file)._replace(path=f"{file.parent}/{'d/' * 2100}f")
-    resting = Resting(QUIET, clock)
+    resting = RestQueue(QUIET, clock)
     resting.add(Difference("d", deep), deep)
     clock.now += QUIET
     assert list(resting.due()) == []
@@ -142,7 +142,7 @@ def test_a_file_whose_path_is_too_long_to_be_named_is_waited_for(file: Path, clo
 
 # Files of which the kernel told
 
-def seen_at(path: Path, kind: Kind, sight: Sight | None = None) -> Glance:
+def seen_at(path: Path, kind: Kind, sight: FileState | None = None) -> PathState:
     one = Pending(str(path), 0.0, 0.0, kind, sight=sight)
     return glance(one, Source(str(path.parent)), quiet=QUIET, follow=True)
 
@@ -200,7 +200,7 @@ def test_a_file_that_was_made_complete_rests_at_once_where_the_kernel_knows_that
 # On an upload box
 
 def test_a_worker_knows_that_a_file_rests_once_it_has_seen_it_unchanged_for_as_long_as_a_write_takes(clock: Clock) -> None:
-    sightings = Sightings(clock)
+    sightings = FirstSeen(clock)
     one, other = (1, 2, 3, 4), (1, 2, 3, 5)
     answers = [sightings.has_rested("film", one)]
     clock.now += LONGEST_WRITE / 2
@@ -216,7 +216,7 @@ def test_a_worker_knows_that_a_file_rests_once_it_has_seen_it_unchanged_for_as_l
 
 def test_a_worker_remembers_a_bounded_number_of_files(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sightings_module, "_MOST", 2)
-    sightings = Sightings(clock)
+    sightings = FirstSeen(clock)
     for key in "abc":
         sightings.has_rested(key, (1, 2, 3, 4))
     clock.now += LONGEST_WRITE

@@ -13,7 +13,7 @@ import pytest
 
 from autosync.actors.s3 import S3Actor
 from autosync.compare.delete_limit import DeleteLimit
-from autosync.compare.scan import Comparison, LookReport
+from autosync.compare.scan import Comparison, ScanReport
 from autosync.errors import SourceUnsure, TargetError
 from autosync.files import File, Listing
 from autosync.model.keys import Keys, Source
@@ -107,7 +107,7 @@ def test_a_listing_that_breaks_off_after_page_one_deletes_nothing(tree: Path, mo
         comparison = Comparison(Keys([Source(str(tree))], source_prefix=f"{tree}/"), actor)
         given: list[str] = []
         with pytest.raises(TargetError):
-            given.extend(one.key for one in comparison.differences("", LookReport()) if one.found is None)
+            given.extend(one.key for one in comparison.differences("", ScanReport()) if one.found is None)
     finally:
         server.shutdown()
         server.server_close()
@@ -151,7 +151,7 @@ def test_what_is_below_a_link_that_leads_out_stays_also_while_the_disk_outside_i
     keys = Keys([Source(str(tree))], source_prefix=prefix.format(tree=tree))
     held = Held(*(keys.key(f"{tree}/{name}") for name in ("f", "way/a", "way/d/b", "way-gone")))
 
-    found = list(Comparison(keys, held).differences("", LookReport()))
+    found = list(Comparison(keys, held).differences("", ScanReport()))
 
     assert [one.key for one in found if one.found is None] == [keys.key(f"{tree}/way-gone")]
 

@@ -13,9 +13,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from autosync.model.change import LOOK_EVERYWHERE, Change, Kind
-from autosync.model.file_state import Sight
+from autosync.model.file_state import FileState
 from autosync.watch import debounce as module
-from autosync.watch.debounce import LOOK_DELAY, MOST_LOOKS, MOST_PATIENCE, Look, Pending, Settle
+from autosync.watch.debounce import LOOK_DELAY, MOST_LOOKS, MOST_PATIENCE, Debouncer, Pending, ScanRequest
 
 QUIET = 1.0
 NUMBERS = itertools.count()
@@ -37,11 +37,11 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def settle(clock: Clock) -> Settle:
-    return Settle(QUIET, clock)
+def settle(clock: Clock) -> Debouncer:
+    return Debouncer(QUIET, clock)
 
 
-def taken(settle: Settle) -> list[Pending]:
+def taken(settle: Debouncer) -> list[Pending]:
     """What is due now. `take` waits on the real clock if there is nothing, so there is always one thing more."""
     bell = f"/bell/{next(NUMBERS)}"
     settle.say([Change(Kind.SAVED, bell)])
@@ -55,14 +55,14 @@ def names(pending: Iterable[Pending]) -> list[str]:
 # Files
 
 @pytest.mark.parametrize("kind", [Kind.SAVED, Kind.DELETED])
-def test_a_change_after_quiet_goes_at_once(settle: Settle, clock: Clock, kind: Kind) -> None:
+def test_a_change_after_quiet_goes_at_once(settle: Debouncer, clock: Clock, kind: Kind) -> None:
     settle.say([Change(kind, "/f")])
 
     assert settle.take() == [Pending("/f", clock.now, clock.now, kind)]
     assert settle.is_idle()
 
 
-def test_a_file_saved_again_within_the_quiet_time_goes_when_it_is_over(settle: Settle, clock: Clock) -> None:
+def test_a_file_saved_again_within_the_quiet_time_goes_when_it_is_over(settle: Debouncer, clock: Clock) -> None:
     settle.say([Change(Kind.SAVED, "/f")])
     settle.take()
 
@@ -76,7 +76,7 @@ def test_a_file_saved_again_within_the_quiet_time_goes_when_it_is_over(settle: S
     assert names(late) == ["/f"]
 
 
-def test_a_thousand_saves_become_few_and_the_last_is_among_them(settle: Settle, clock: Clock) -> None:
+def test_a_thousand_saves_become_few_and_the_last_is_among_them(settle: Debouncer, clock: Clock) -> None:
     sent = []
     begin = clock.now
     for number in range(1000):
@@ -93,7 +93,7 @@ def test_a_thousand_saves_become_few_and_the_last_is_among_them(settle: Settle, 
 
 
 def test_a_file_that_never_rests_goes_all_the_same(clock: Clock) -> None:
-    settle = Settle(10 * MOST_PATIENCE, clock)
+    settle = Debouncer(10 * MOST_PATIENCE, clock)
     settle.say([Change(Kind.SAVED, "/f")])
     settle.take()
     began = clock.now
@@ -108,7 +108,7 @@ def test_a_file_that_never_rests_goes_all_the_same(clock: Clock) -> None:
     assert clock.now >= began + MOST_PATIENCE
 
 
-def test_a_file_that_was_sent_though_it_never_rests_comes_back_and_nobody_waits_for_it(settle: Settle, clock: Clock) -> None:
+def test_a_file_that_was_sent_though_it_never_rests_comes_back_and_nobody_waits_for_it(settle: Debouncer, clock: Clock) -> None:
     settle.come_back("/f", "as it was")
     assert settle.is_idle()
     assert settle.is_through()
@@ -129,13 +129,13 @@ def test_a_file_that_was_sent_though_it_never_rests_comes_back_and_nobody_waits_
 
 
 def test_whoever_waits_for_files_is_woken_for_one_that_comes_back() -> None:
-    settle = Settle(0.0, patience=0.05)
+    settle = Debouncer(0.0, patience=0.05)
     settle.come_back("/f", "as it was")
 
     assert names(settle.take()) == ["/f"]
 
 
-def test_many_changes_of_one_file_are_one(settle: Settle) -> None:
+def test_many_changes_of_one_file_are_one(settle: Debouncer) -> None:
     settle.say([Change(Kind.CREATED, "/f"), Change(Kind.SAVED, "/f"), Change(Kind.SAVED, "/f"), Change(Kind.DELETED, "/f")])
 
     assert [(one.path, one.kind) for one in settle.take()] == [("/f", Kind.DELETED)]
@@ -143,7 +143,7 @@ def test_many_changes_of_one_file_are_one(settle: Settle) -> None:
 
 
 @pytest.mark.parametrize("kind", [Kind.CREATED, Kind.APPEARED])
-def test_a_file_that_somebody_may_write_to_waits_and_goes_as_soon_as_it_is_closed(settle: Settle, clock: Clock, kind: Kind) -> None:
+def test_a_file_that_somebody_may_write_to_waits_and_goes_as_soon_as_it_is_closed(settle: Debouncer, clock: Clock, kind: Kind) -> None:
     settle.say([Change(kind, "/f")])
     waiting = taken(settle)
     clock.now += QUIET / 2
@@ -156,7 +156,7 @@ def test_a_file_that_somebody_may_write_to_waits_and_goes_as_soon_as_it_is_close
 
 
 @pytest.mark.parametrize("kind", [Kind.CREATED, Kind.APPEARED])
-def test_a_file_that_is_not_closed_is_shown_after_the_quiet_time_as_not_closed(settle: Settle, clock: Clock, kind: Kind) -> None:
+def test_a_file_that_is_not_closed_is_shown_after_the_quiet_time_as_not_closed(settle: Debouncer, clock: Clock, kind: Kind) -> None:
     settle.say([Change(kind, "/f")])
     clock.now += QUIET
 
@@ -166,21 +166,21 @@ def test_a_file_that_is_not_closed_is_shown_after_the_quiet_time_as_not_closed(s
 
 
 @pytest.mark.parametrize("later", [Kind.CREATED, Kind.APPEARED])
-def test_a_file_that_was_closed_does_not_wait_again_for_being_seen(settle: Settle, later: Kind) -> None:
+def test_a_file_that_was_closed_does_not_wait_again_for_being_seen(settle: Debouncer, later: Kind) -> None:
     settle.say([Change(Kind.SAVED, "/f"), Change(later, "/f")])
 
     assert [(one.path, one.kind) for one in settle.take()] == [("/f", Kind.SAVED)]
     assert settle.is_idle()
 
 
-def test_a_file_whose_close_will_be_seen_is_not_taken_for_one_that_was_found(settle: Settle, clock: Clock) -> None:
+def test_a_file_whose_close_will_be_seen_is_not_taken_for_one_that_was_found(settle: Debouncer, clock: Clock) -> None:
     settle.say([Change(Kind.CREATED, "/f"), Change(Kind.APPEARED, "/f")])
     clock.now += QUIET
 
     assert [one.kind for one in settle.take()] == [Kind.CREATED]
 
 
-def test_a_postponed_file_comes_again_later_and_keeps_its_age(settle: Settle, clock: Clock) -> None:
+def test_a_postponed_file_comes_again_later_and_keeps_its_age(settle: Debouncer, clock: Clock) -> None:
     settle.say([Change(Kind.CREATED, "/f")])
     since = clock.now
     clock.now += QUIET
@@ -194,7 +194,7 @@ def test_a_postponed_file_comes_again_later_and_keeps_its_age(settle: Settle, cl
     assert settle.take() == [Pending("/f", since, clock.now, Kind.CREATED)]
 
 
-def test_a_change_that_came_meanwhile_is_stronger_than_a_postponed_file(settle: Settle, clock: Clock) -> None:
+def test_a_change_that_came_meanwhile_is_stronger_than_a_postponed_file(settle: Debouncer, clock: Clock) -> None:
     settle.say([Change(Kind.APPEARED, "/f")])
     clock.now += QUIET
     (shown,) = settle.take()
@@ -207,8 +207,8 @@ def test_a_change_that_came_meanwhile_is_stronger_than_a_postponed_file(settle: 
     assert settle.is_idle()
 
 
-def test_a_file_that_a_look_found_comes_after_the_quiet_time_with_what_was_seen_of_it(settle: Settle, clock: Clock) -> None:
-    sight = Sight(1, 2, 3.0, clock.now)
+def test_a_file_that_a_look_found_comes_after_the_quiet_time_with_what_was_seen_of_it(settle: Debouncer, clock: Clock) -> None:
+    sight = FileState(1, 2, 3.0, clock.now)
     settle.wait_for_rest("/f", sight, "etag")
     early = taken(settle)
     clock.now += QUIET
@@ -222,24 +222,24 @@ def test_a_file_that_a_look_found_comes_after_the_quiet_time_with_what_was_seen_
     ] * 2
 
 
-def test_a_change_is_stronger_than_what_a_look_found(settle: Settle, clock: Clock) -> None:
+def test_a_change_is_stronger_than_what_a_look_found(settle: Debouncer, clock: Clock) -> None:
     settle.say([Change(Kind.SAVED, "/f")])
-    settle.wait_for_rest("/f", Sight(1, 2, 3.0, clock.now), "etag")
+    settle.wait_for_rest("/f", FileState(1, 2, 3.0, clock.now), "etag")
 
     assert settle.take() == [Pending("/f", clock.now, clock.now, Kind.SAVED)]
 
 
-def test_too_many_files_that_a_look_found_become_a_look(settle: Settle, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_files_that_a_look_found_become_a_look(settle: Debouncer, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_PENDING", 10)
     for number in range(11):
-        settle.wait_for_rest(f"/f{number}", Sight(1, 2, 3.0, clock.now), "")
+        settle.wait_for_rest(f"/f{number}", FileState(1, 2, 3.0, clock.now), "")
 
-    assert settle.take_look() == Look("")
+    assert settle.take_look() == ScanRequest("")
     clock.now += QUIET
     assert taken(settle) == []
 
 
-def test_at_most_as_many_are_taken_as_asked_for_and_the_oldest_first(settle: Settle, clock: Clock) -> None:
+def test_at_most_as_many_are_taken_as_asked_for_and_the_oldest_first(settle: Debouncer, clock: Clock) -> None:
     for name in "cab":
         settle.say([Change(Kind.SAVED, f"/{name}")])
         clock.now += 0.1
@@ -262,7 +262,7 @@ OPERATIONS = st.lists(
 @given(OPERATIONS)
 def test_every_change_is_taken_after_it_was_said(operations: list[tuple[Kind, str] | float | str]) -> None:
     clock = Clock()
-    settle = Settle(QUIET, clock)
+    settle = Debouncer(QUIET, clock)
     unseen: set[str] = set()
 
     for operation in [*operations, 3 * QUIET, 3 * QUIET]:
@@ -283,7 +283,7 @@ def test_every_change_is_taken_after_it_was_said(operations: list[tuple[Kind, st
 
 # Looks
 
-def looks(settle: Settle, clock: Clock) -> list[str | None]:
+def looks(settle: Debouncer, clock: Clock) -> list[str | None]:
     """Every look that is said until now."""
     clock.now += LOOK_DELAY
     found = []
@@ -293,7 +293,7 @@ def looks(settle: Settle, clock: Clock) -> list[str | None]:
     return found
 
 
-def look(settle: Settle, *paths: str) -> None:
+def look(settle: Debouncer, *paths: str) -> None:
     settle.say([Change(Kind.LOOK, path) for path in paths])
 
 
@@ -310,29 +310,29 @@ def look(settle: Settle, *paths: str) -> None:
         (["/s", "/"], ["/"]),
     ],
 )
-def test_a_look_swallows_those_below_it(settle: Settle, clock: Clock, said: list[str], left: list[str]) -> None:
+def test_a_look_swallows_those_below_it(settle: Debouncer, clock: Clock, said: list[str], left: list[str]) -> None:
     look(settle, *said)
 
     assert looks(settle, clock) == left
 
 
-def test_a_look_at_what_has_left_and_an_ordinary_one_stand_beside_each_other(settle: Settle, clock: Clock) -> None:
+def test_a_look_at_what_has_left_and_an_ordinary_one_stand_beside_each_other(settle: Debouncer, clock: Clock) -> None:
     """One of them may delete as much as it finds gone, the other may not."""
     settle.say([Change(Kind.LOOK, "/s"), Change(Kind.LEFT, "/s/a/b"), Change(Kind.LEFT, "/s/a"), Change(Kind.LOOK, "")])
     clock.now += LOOK_DELAY
 
-    assert [settle.take_look(), settle.take_look()] == [Look("/s/a", seen_leaving=True), Look("")]
+    assert [settle.take_look(), settle.take_look()] == [ScanRequest("/s/a", seen_leaving=True), ScanRequest("")]
     assert settle.is_idle()
 
 
-def test_too_many_looks_beside_one_everywhere_become_that_one(settle: Settle, clock: Clock) -> None:
+def test_too_many_looks_beside_one_everywhere_become_that_one(settle: Debouncer, clock: Clock) -> None:
     look(settle, "")
     settle.say([Change(Kind.LEFT, f"/s/{number}") for number in range(MOST_LOOKS)])
 
     assert looks(settle, clock) == [""]
 
 
-def test_a_look_waits_a_little_for_others_to_fold_into_and_one_everywhere_does_not(settle: Settle, clock: Clock) -> None:
+def test_a_look_waits_a_little_for_others_to_fold_into_and_one_everywhere_does_not(settle: Debouncer, clock: Clock) -> None:
     look(settle, "/s/a/b")
     clock.now += LOOK_DELAY * 0.9
     look(settle, "/s/a")
@@ -343,11 +343,11 @@ def test_a_look_waits_a_little_for_others_to_fold_into_and_one_everywhere_does_n
     assert looks(settle, clock) == ["/s/a", "/t"]
 
     settle.say([LOOK_EVERYWHERE])
-    assert settle.take_look() == Look("")
+    assert settle.take_look() == ScanRequest("")
 
 
 @pytest.mark.parametrize(("place", "common"), [("/s/d/{}", "/s/d"), ("/s/d{}/x", "/s"), ("/{}", "/")])
-def test_too_many_looks_become_one_at_the_directory_they_have_in_common(settle: Settle, clock: Clock, place: str, common: str) -> None:
+def test_too_many_looks_become_one_at_the_directory_they_have_in_common(settle: Debouncer, clock: Clock, place: str, common: str) -> None:
     look(settle, *(place.format(number) for number in range(MOST_LOOKS)))
     assert len(looks(settle, clock)) == MOST_LOOKS
 
@@ -355,17 +355,17 @@ def test_too_many_looks_become_one_at_the_directory_they_have_in_common(settle: 
     assert looks(settle, clock) == [common]
 
 
-def test_a_look_does_not_hide_the_files_below_it(settle: Settle, clock: Clock) -> None:
+def test_a_look_does_not_hide_the_files_below_it(settle: Debouncer, clock: Clock) -> None:
     settle.say([Change(Kind.LOOK, "/s"), Change(Kind.SAVED, "/s/f")])
 
     assert names(settle.take()) == ["/s/f"]
     clock.now += LOOK_DELAY
-    assert settle.take_look() == Look("/s")
+    assert settle.take_look() == ScanRequest("/s")
 
 
 # Bounds
 
-def test_too_many_files_become_one_look_everywhere(settle: Settle, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_files_become_one_look_everywhere(settle: Debouncer, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_PENDING", 10)
 
     settle.say([Change(Kind.APPEARED, f"/{number}") for number in range(10)])
@@ -375,14 +375,14 @@ def test_too_many_files_become_one_look_everywhere(settle: Settle, clock: Clock,
 
     settle.say([Change(Kind.APPEARED, f"/{number}") for number in range(11)])
     settle.say([Change(Kind.SAVED, "/after")])
-    assert settle.take_look() == Look("")
+    assert settle.take_look() == ScanRequest("")
     assert names(settle.take()) == ["/after"]
     assert settle.is_idle()
 
 
 @pytest.mark.parametrize("files", [1, 20_000])
 def test_a_storm_needs_no_more_memory_while_nobody_takes(
-    settle: Settle, clock: Clock, monkeypatch: pytest.MonkeyPatch, files: int
+    settle: Debouncer, clock: Clock, monkeypatch: pytest.MonkeyPatch, files: int
 ) -> None:
     """The broker may be away for an hour, and then nobody does."""
     monkeypatch.setattr(module, "MOST_PENDING", 100)
@@ -415,7 +415,7 @@ LIMIT = 5.0
 class Taker(threading.Thread):
     """Takes until it is let go."""
 
-    def __init__(self, settle: Settle, postpones: bool = False) -> None:
+    def __init__(self, settle: Debouncer, postpones: bool = False) -> None:
         super().__init__(daemon=True)
         self.files: list[str] = []
         self._settle = settle
@@ -434,7 +434,7 @@ class Taker(threading.Thread):
 
 
 def test_closing_lets_those_go_who_wait() -> None:
-    settle = Settle(QUIET)
+    settle = Debouncer(QUIET)
     taker = Taker(settle)
     looked: list[str | None] = []
     looker = threading.Thread(target=lambda: looked.append(settle.take_look()), daemon=True)
@@ -449,7 +449,7 @@ def test_closing_lets_those_go_who_wait() -> None:
 
 
 def test_closing_makes_due_what_is_pending_and_drops_looks() -> None:
-    settle = Settle(3600)
+    settle = Debouncer(3600)
     settle.say([Change(Kind.APPEARED, "/b"), Change(Kind.CREATED, "/a"), Change(Kind.LOOK, "/s")])
 
     settle.close()
@@ -461,7 +461,7 @@ def test_closing_makes_due_what_is_pending_and_drops_looks() -> None:
 
 
 def test_what_is_postponed_after_closing_is_left_to_the_next_start() -> None:
-    settle = Settle(0.0)
+    settle = Debouncer(0.0)
     settle.say([Change(Kind.CREATED, "/being-written")])
 
     settle.close()
@@ -474,9 +474,9 @@ def test_what_is_postponed_after_closing_is_left_to_the_next_start() -> None:
 
 
 def test_one_who_waits_is_woken_by_what_is_said() -> None:
-    settle = Settle(0.01)
+    settle = Debouncer(0.01)
     taker = Taker(settle)
-    looked: list[Look | None] = []
+    looked: list[ScanRequest | None] = []
     looker = threading.Thread(target=lambda: looked.append(settle.take_look()), daemon=True)
     looker.start()
 
@@ -487,11 +487,11 @@ def test_one_who_waits_is_woken_by_what_is_said() -> None:
 
     assert taker.has_ended()
     assert taker.files == ["/f"]
-    assert looked == [Look("/s")]
+    assert looked == [ScanRequest("/s")]
 
 
 def test_what_many_threads_say_is_taken_to_the_last() -> None:
-    settle = Settle(0.0)
+    settle = Debouncer(0.0)
     taker = Taker(settle)
 
     def say(thread: int) -> None:
@@ -511,7 +511,7 @@ def test_what_many_threads_say_is_taken_to_the_last() -> None:
 
 # What has passed
 
-def test_a_passage_is_over_when_what_was_said_before_it_is_dealt_with(settle: Settle) -> None:
+def test_a_passage_is_over_when_what_was_said_before_it_is_dealt_with(settle: Debouncer) -> None:
     assert settle.passage()(), "nothing was said"
 
     settle.say([Change(Kind.SAVED, "/f")])
@@ -526,7 +526,7 @@ def test_a_passage_is_over_when_what_was_said_before_it_is_dealt_with(settle: Se
     assert not settle.passage()(), "what came later is another's business"
 
 
-def test_a_passage_waits_for_quiet_time_and_not_for_what_is_said_later(settle: Settle, clock: Clock) -> None:
+def test_a_passage_waits_for_quiet_time_and_not_for_what_is_said_later(settle: Debouncer, clock: Clock) -> None:
     settle.say([Change(Kind.APPEARED, "/f")])
     is_through = settle.passage()
     clock.now += QUIET / 2
@@ -544,20 +544,20 @@ def test_a_passage_waits_for_quiet_time_and_not_for_what_is_said_later(settle: S
     assert is_through()
 
 
-def test_a_passage_does_not_wait_for_a_file_that_was_never_closed(settle: Settle) -> None:
+def test_a_passage_does_not_wait_for_a_file_that_was_never_closed(settle: Debouncer) -> None:
     settle.say([Change(Kind.CREATED, "/open")])
 
     assert settle.passage()()
 
 
-def test_a_passage_waits_for_looks_and_what_they_were_folded_into(settle: Settle, clock: Clock) -> None:
+def test_a_passage_waits_for_looks_and_what_they_were_folded_into(settle: Debouncer, clock: Clock) -> None:
     settle.say([Change(Kind.LOOK, "/d")])
     is_through = settle.passage()
     settle.say([LOOK_EVERYWHERE])
     clock.now += LOOK_DELAY
     assert not is_through()
 
-    assert settle.take_look() == Look("")
+    assert settle.take_look() == ScanRequest("")
     assert not is_through(), "it is under way"
     settle.say([Change(Kind.LOOK, "/e")])
     assert not is_through()

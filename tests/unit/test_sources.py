@@ -12,9 +12,9 @@ import pytest
 from autosync.errors import PermanentError, SourceRefused, SourceUnsure
 from autosync.model.keys import Source
 from autosync.model.mirror import Identity
-from autosync.source.walk import Resolved, Withheld, resolve_beneath
+from autosync.source.walk import NotMirrored, Resolved, resolve_beneath
 from autosync.tasks import sources as module
-from autosync.tasks.sources import Absent, AllowedSources, MirrorSource, Opened, Way
+from autosync.tasks.sources import Absent, AllowedSources, DirectoryCache, MirrorSource, Opened
 from autosync.watch.watcher import identity_of
 
 
@@ -26,7 +26,7 @@ def opened(source: MirrorSource, path: str) -> int:
     """Open a file by itself, and once more right after another of its directory: both ways say the same."""
     root = source.open_root()
     try:
-        with closing(Way()) as way:
+        with closing(DirectoryCache()) as way:
             answers = [_opened(source, path, root), _opened(source, path, root, way), _opened(source, path, root, way)]
     finally:
         os.close(root)
@@ -41,7 +41,7 @@ def opened(source: MirrorSource, path: str) -> int:
     return first.descriptor
 
 
-def _opened(source: MirrorSource, path: str, root: int, way: Way | None = None) -> Opened | Exception:
+def _opened(source: MirrorSource, path: str, root: int, way: DirectoryCache | None = None) -> Opened | Exception:
     try:
         return source.open(path, root, way)
     except Exception as error:
@@ -83,7 +83,7 @@ def test_no_link_leads_out(tree: Path, tmp_path: Path) -> None:
     source = seen_from(tree)
 
     for path in ("link", "way/secret"):
-        with pytest.raises(Withheld, match="leads out"):
+        with pytest.raises(NotMirrored, match="leads out"):
             opened(source, f"{tree}/{path}")
         assert not source.prove_absent(f"{tree}/{path}"), "there is something, so what the target has is kept"
     with pytest.raises(PermanentError, match="leads out"):
@@ -127,7 +127,7 @@ def test_what_lies_behind_a_link_that_goes_round_is_no_file_of_this_name(tree: P
     (tree / "d/twice").symlink_to("up")
 
     for path in ("d/up/d/file", "d/twice/d/file"):
-        with pytest.raises(Withheld, match="lies in"):
+        with pytest.raises(NotMirrored, match="lies in"):
             opened(seen_from(tree), f"{tree}/{path}")
         assert not seen_from(tree).prove_absent(f"{tree}/{path}")
 
@@ -240,7 +240,7 @@ def test_a_directory_that_was_moved_away_is_not_gone_into_for_the_next_path_but_
     source, before = seen_from(tree), len(os.listdir("/proc/self/fd"))
     root = source.open_root()
 
-    with closing(Way()) as way:
+    with closing(DirectoryCache()) as way:
         os.close(source.open(f"{tree}/d/a", root, way).descriptor)
         (tree / "d").rename(tmp_path / "elsewhere")
         os.close(source.open(f"{tree}/e/c", root, way).descriptor)

@@ -28,11 +28,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autosync.actors._responses import BODY_BYTES, ResponseError
-from autosync.actors.s3.fast.http import Answer, Wire
+from autosync.actors.s3.fast.http import HttpConnectionPool, Response
 from autosync.actors.s3.fast.requests import Objects
-from autosync.actors.s3.headers import Said
+from autosync.actors.s3.headers import ObjectHeaders
 from autosync.errors import SlowDown, TargetError, TargetRefused
 
+TIMES = {"cert_path": None, "connect_seconds": 5, "read_seconds": 20}
 OK = b'HTTP/1.1 200 OK\r\nETag: "x"\r\nContent-Length: 0\r\n\r\n'
 LIMIT = 20.0
 
@@ -81,6 +82,9 @@ class Server:
             thread.join(LIMIT)
 
 
+Serve = Callable[..., tuple[Server, HttpConnectionPool]]
+
+
 def request(line: socket.socket) -> bytes:
     """One request, with its content; b"" if the client is gone."""
     data = b""
@@ -107,13 +111,13 @@ def always(answer: bytes) -> Script:
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[..., tuple[Server, Wire]]]:
-    made: list[tuple[Server, Wire]] = []
+def serve() -> Iterator[Serve]:
+    made: list[tuple[Server, HttpConnectionPool]] = []
 
-    def start(script: Script, **more: Any) -> tuple[Server, Wire]:
+    def start(script: Script, **more: Any) -> tuple[Server, HttpConnectionPool]:
         server = Server(script, more.pop("context", None))
         scheme = more.pop("scheme", "http")
-        wire = Wire(f"{scheme}://127.0.0.1:{server.port}", **{"cert_path": None, "connect_seconds": 5, "read_seconds": 20, **more})
+        wire = HttpConnectionPool(f"{scheme}://127.0.0.1:{server.port}", **{**TIMES, **more})
         made.append((server, wire))
         return made[-1]
 
@@ -123,14 +127,14 @@ def serve() -> Iterator[Callable[..., tuple[Server, Wire]]]:
         server.close()
 
 
-TEXT = Said("text/plain", (), {})
+TEXT = ObjectHeaders("text/plain", (), {})
 
 
-def objects_on(wire: Wire, token: str | None = None) -> Objects:
+def objects_on(wire: HttpConnectionPool, token: str | None = None) -> Objects:
     return Objects(wire, "http://h:9/bucket", "us-east-1", lambda: Credentials("access", "secret", token), "the server")
 
 
-def put(wire: Wire, content: bytes = b"content") -> Answer:
+def put(wire: HttpConnectionPool, content: bytes = b"content") -> Response:
     return wire.answer(wire.send(b"PUT /a HTTP/1.1\r\nhost:h\r\ncontent-length:%d\r\n\r\n" % len(content), content))
 
 
@@ -150,7 +154,8 @@ def test_a_request_is_signed_as_boto3_signs_it(
     key: str, content: bytes, base: str, token: str | None, asked: tuple[str, str], more: set[str]
 ) -> None:
     who = Credentials("access", "secret/+", token)
-    objects = Objects(Wire("http://h", cert_path=None, connect_seconds=1, read_seconds=1), base, "eu-west-1", lambda: who, "h")
+    pool = HttpConnectionPool("http://h", cert_path=None, connect_seconds=1, read_seconds=1)
+    objects = Objects(pool, base, "eu-west-1", lambda: who, "h")
     moment = datetime.datetime(2026, 11, 24, 9, 8, 7, tzinfo=datetime.UTC)
 
     method, query = asked
@@ -239,7 +244,7 @@ class Recording:
 
 def test_amazon_is_given_a_checksum_too_and_it_is_signed() -> None:
     who = Credentials("access", "secret")
-    wire = Wire("http://h", cert_path=None, connect_seconds=1, read_seconds=1)
+    wire = HttpConnectionPool("http://h", cert_path=None, connect_seconds=1, read_seconds=1)
     objects = Objects(wire, "https://b.s3.amazonaws.com", "us-east-1", lambda: who, "Amazon", checksums=True)
 
     head = objects.head("PUT", "a", b"abc", "text/plain", time.time()).decode()
@@ -251,7 +256,7 @@ def test_amazon_is_given_a_checksum_too_and_it_is_signed() -> None:
 # What servers answer
 
 
-def test_a_connection_is_kept_and_many_requests_may_be_on_their_way_at_once(serve: Callable[..., tuple[Server, Wire]]) -> None:
+def test_a_connection_is_kept_and_many_requests_may_be_on_their_way_at_once(serve: Serve) -> None:
     arrived = threading.Semaphore(0)
     go_on = threading.Event()
 
@@ -288,7 +293,7 @@ def test_a_connection_is_kept_and_many_requests_may_be_on_their_way_at_once(serv
 )
 @pytest.mark.parametrize("in_pieces", [False, True])
 def test_any_answer_is_understood(
-    serve: Callable[..., tuple[Server, Wire]], answer: bytes, status: int, text: str, stays: bool, in_pieces: bool
+    serve: Serve, answer: bytes, status: int, text: str, stays: bool, in_pieces: bool
 ) -> None:
     def script(line: socket.socket, _: int) -> None:
         line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -303,7 +308,7 @@ def test_any_answer_is_understood(
     assert server.connections == (1 if stays else 2)
 
 
-def test_what_an_error_says_is_cut_and_the_rest_is_not_waited_for(serve: Callable[..., tuple[Server, Wire]]) -> None:
+def test_what_an_error_says_is_cut_and_the_rest_is_not_waited_for(serve: Serve) -> None:
     """Behind what was read of the first answer a second one on the same connection would begin in its middle."""
     text = b"<Code>SlowDown</Code>" + b" " * 4 * BODY_BYTES
     _, wire = serve(always(b"HTTP/1.1 503 Slow\r\nContent-Length: %d\r\n\r\n" % len(text) + text))
@@ -312,7 +317,7 @@ def test_what_an_error_says_is_cut_and_the_rest_is_not_waited_for(serve: Callabl
 
 
 @pytest.mark.parametrize("status", [b"200 OK", b"500 Oops"])
-def test_an_answer_that_is_broken_off_is_none(serve: Callable[..., tuple[Server, Wire]], status: bytes) -> None:
+def test_an_answer_that_is_broken_off_is_none(serve: Serve, status: bytes) -> None:
     def script(line: socket.socket, _: int) -> None:
         request(line)
         line.sendall(b"HTTP/1.1 " + status + b"\r\nContent-Length: 30\r\n\r\n<DeleteResult></DeleteResult")
@@ -322,7 +327,7 @@ def test_an_answer_that_is_broken_off_is_none(serve: Callable[..., tuple[Server,
         put(wire)
 
 
-def test_of_an_answer_as_much_is_read_as_it_may_have(serve: Callable[..., tuple[Server, Wire]]) -> None:
+def test_of_an_answer_as_much_is_read_as_it_may_have(serve: Serve) -> None:
     _, wire = serve(always(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n0123456789"))
     ask = b"GET /a HTTP/1.1\r\ncontent-length:0\r\n\r\n"
 
@@ -332,7 +337,7 @@ def test_of_an_answer_as_much_is_read_as_it_may_have(serve: Callable[..., tuple[
     assert wire.answer(wire.send(ask), 10).text == "0123456789"
 
 
-def test_a_request_that_a_kept_connection_swallows_is_sent_again(serve: Callable[..., tuple[Server, Wire]]) -> None:
+def test_a_request_that_a_kept_connection_swallows_is_sent_again(serve: Serve) -> None:
     """The first connection is closed by the server after its first answer, before or after the second request was read."""
     swallowed: list[bytes] = []
 
@@ -353,7 +358,7 @@ def test_a_request_that_a_kept_connection_swallows_is_sent_again(serve: Callable
         put(other)
 
 
-def test_a_server_that_does_not_answer_is_not_waited_for_any_longer_than_that(serve: Callable[..., tuple[Server, Wire]]) -> None:
+def test_a_server_that_does_not_answer_is_not_waited_for_any_longer_than_that(serve: Serve) -> None:
     over = threading.Event()
     server, wire = serve(lambda line, _: over.wait(LIMIT), read_seconds=1)  # type: ignore[arg-type, return-value]
     try:
@@ -369,7 +374,7 @@ def test_a_server_that_does_not_answer_is_not_waited_for_any_longer_than_that(se
 
 
 def test_requests_that_wait_together_time_out_together(
-    serve: Callable[..., tuple[Server, Wire]], monkeypatch: pytest.MonkeyPatch
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once the first has had its two seconds, the time-out of each other connection is next to nothing: the kernel keeps it for us."""
     over = threading.Event()
@@ -397,7 +402,7 @@ def test_requests_that_wait_together_time_out_together(
 def test_nobody_there_is_an_error_that_names_the_key() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    wire = Wire(f"http://127.0.0.1:{port}", cert_path=None, connect_seconds=1, read_seconds=1)
+    wire = HttpConnectionPool(f"http://127.0.0.1:{port}", cert_path=None, connect_seconds=1, read_seconds=1)
     with pytest.raises(TargetError, match=r"^a at the server: .*refused"):
         objects_on(wire).begin("a", b"x", TEXT)
 
@@ -413,7 +418,7 @@ def test_nobody_there_is_an_error_that_names_the_key() -> None:
     ],
 )
 def test_what_a_server_refuses_is_told_in_our_words(
-    serve: Callable[..., tuple[Server, Wire]], answer: bytes, error: type[Exception]
+    serve: Serve, answer: bytes, error: type[Exception]
 ) -> None:
     _, wire = serve(always(answer))
     objects = objects_on(wire)
@@ -428,12 +433,12 @@ def test_what_a_server_refuses_is_told_in_our_words(
 @pytest.mark.parametrize(
     "answer", [b"HTTP/1.1 204 No Content\r\n\r\n", b"HTTP/1.1 404 No\r\nContent-Length: 22\r\n\r\n<Code>NoSuchKey</Code>"]
 )
-def test_what_is_not_there_is_deleted(serve: Callable[..., tuple[Server, Wire]], answer: bytes) -> None:
+def test_what_is_not_there_is_deleted(serve: Serve, answer: bytes) -> None:
     _, wire = serve(always(answer))
     objects_on(wire).delete("a")
 
 
-def test_of_many_deletes_those_that_failed_are_told(serve: Callable[..., tuple[Server, Wire]]) -> None:
+def test_of_many_deletes_those_that_failed_are_told(serve: Serve) -> None:
     asked: list[bytes] = []
     said = (
         b"<DeleteResult><Error><Key>a&amp;&lt;b</Key><Code>AccessDenied</Code><Message>no</Message></Error>"
@@ -454,7 +459,7 @@ def test_of_many_deletes_those_that_failed_are_told(serve: Callable[..., tuple[S
     assert b"<Key>a&amp;&lt;b</Key>" in asked[0]
 
 
-def test_of_a_thousand_deletes_of_the_longest_keys_all_may_fail(serve: Callable[..., tuple[Server, Wire]]) -> None:
+def test_of_a_thousand_deletes_of_the_longest_keys_all_may_fail(serve: Serve) -> None:
     keys = [f"{number:04}".ljust(1024, "&") for number in range(1000)]
     rows = "".join(f"<Error><Key>{key.replace('&', '&amp;')}</Key><Code>InternalError</Code></Error>" for key in keys)
     said = f"<DeleteResult>{rows}</DeleteResult>".encode()
@@ -464,7 +469,7 @@ def test_of_a_thousand_deletes_of_the_longest_keys_all_may_fail(serve: Callable[
     assert objects_on(wire).delete_many(keys).keys() == {*keys}
 
 
-def test_an_answer_that_is_none_is_no_success(serve: Callable[..., tuple[Server, Wire]]) -> None:
+def test_an_answer_that_is_none_is_no_success(serve: Serve) -> None:
     """S3 may begin to answer with 200 before it knows better."""
     said = b"<Error><Code>SlowDown</Code></Error>"
     _, wire = serve(always(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(said) + said))
@@ -477,11 +482,11 @@ def test_an_answer_that_is_none_is_no_success(serve: Callable[..., tuple[Server,
 LARGE = 8 << 20
 
 
-def streamed(wire: Wire, content: bytes = b"x" * LARGE) -> Answer:
+def streamed(wire: HttpConnectionPool, content: bytes = b"x" * LARGE) -> Response:
     return wire.stream(b"PUT /a HTTP/1.1\r\nhost:h\r\ncontent-length:%d\r\n\r\n" % len(content), io.BytesIO(content))
 
 
-def test_content_that_is_read_meanwhile_arrives_and_the_etag_is_heard(serve: Callable[..., tuple[Server, Wire]]) -> None:
+def test_content_that_is_read_meanwhile_arrives_and_the_etag_is_heard(serve: Serve) -> None:
     came: list[bytes] = []
 
     def script(line: socket.socket, _: int) -> None:
@@ -498,7 +503,7 @@ def test_content_that_is_read_meanwhile_arrives_and_the_etag_is_heard(serve: Cal
 
 
 def test_a_kept_connection_that_was_closed_meanwhile_is_not_used_for_what_cannot_be_sent_twice(
-    serve: Callable[..., tuple[Server, Wire]],
+    serve: Serve,
 ) -> None:
     closed = threading.Semaphore(0)
 
@@ -515,7 +520,7 @@ def test_a_kept_connection_that_was_closed_meanwhile_is_not_used_for_what_cannot
     assert server.connections == 2
 
 
-def test_a_server_that_refuses_before_it_has_all_is_heard(serve: Callable[..., tuple[Server, Wire]]) -> None:
+def test_a_server_that_refuses_before_it_has_all_is_heard(serve: Serve) -> None:
     def script(line: socket.socket, _: int) -> None:
         line.recv(1000)
         line.sendall(b"HTTP/1.1 503 Slow Down\r\nConnection: close\r\nContent-Length: 21\r\n\r\n<Code>SlowDown</Code>")
@@ -529,7 +534,7 @@ def test_a_server_that_refuses_before_it_has_all_is_heard(serve: Callable[..., t
 
 
 @pytest.mark.parametrize("when", ["at once", "in the middle", "at the end"])
-def test_a_server_that_goes_away_is_an_error_and_nothing_is_sent_again(serve: Callable[..., tuple[Server, Wire]], when: str) -> None:
+def test_a_server_that_goes_away_is_an_error_and_nothing_is_sent_again(serve: Serve, when: str) -> None:
     def script(line: socket.socket, number: int) -> None:
         if number == 1 and when == "at the end":
             request(line)
@@ -542,8 +547,8 @@ def test_a_server_that_goes_away_is_an_error_and_nothing_is_sent_again(serve: Ca
     assert server.connections == 1
 
 
-def test_content_that_cannot_be_read_to_its_end_closes_the_connection(serve: Callable[..., tuple[Server, Wire]]) -> None:
-    class Torn(io.BytesIO):
+def test_content_that_cannot_be_read_to_its_end_closes_the_connection(serve: Serve) -> None:
+    class FileChanged(io.BytesIO):
         def read(self, size: int | None = -1) -> bytes:
             if self.tell() > LARGE // 2:
                 raise ValueError("it has changed")
@@ -559,12 +564,12 @@ def test_content_that_cannot_be_read_to_its_end_closes_the_connection(serve: Cal
 
     _, wire = serve(script)
     with pytest.raises(ValueError, match="it has changed"):
-        wire.stream(b"PUT /a HTTP/1.1\r\nhost:h\r\ncontent-length:%d\r\n\r\n" % LARGE, Torn(b"x" * LARGE))
+        wire.stream(b"PUT /a HTTP/1.1\r\nhost:h\r\ncontent-length:%d\r\n\r\n" % LARGE, FileChanged(b"x" * LARGE))
     assert gone.wait(LIMIT), "the server is told that there is no more"
     assert sum(map(len, ended)) < LARGE
 
 
-def test_a_server_that_takes_nothing_of_it_is_given_up(serve: Callable[..., tuple[Server, Wire]]) -> None:
+def test_a_server_that_takes_nothing_of_it_is_given_up(serve: Serve) -> None:
     over = threading.Event()
     _, wire = serve(lambda line, _: over.wait(LIMIT), read_seconds=1)  # type: ignore[arg-type, return-value]
     try:
@@ -596,7 +601,7 @@ def certificate(directory: Path, name: str) -> Path:
     return file
 
 
-def test_tls_is_spoken_and_who_it_is_spoken_with_is_proved(serve: Callable[..., tuple[Server, Wire]], tmp_path: Path) -> None:
+def test_tls_is_spoken_and_who_it_is_spoken_with_is_proved(serve: Serve, tmp_path: Path) -> None:
     ours, other = certificate(tmp_path, "127.0.0.1"), certificate(tmp_path, "127.0.0.2")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(ours)
@@ -616,7 +621,7 @@ def test_tls_is_spoken_and_who_it_is_spoken_with_is_proved(serve: Callable[..., 
         put(elsewhere)
 
 
-def test_over_tls_too_a_server_that_does_not_answer_is_given_up(serve: Callable[..., tuple[Server, Wire]], tmp_path: Path) -> None:
+def test_over_tls_too_a_server_that_does_not_answer_is_given_up(serve: Serve, tmp_path: Path) -> None:
     ours = certificate(tmp_path, "127.0.0.1")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(ours)

@@ -86,7 +86,7 @@ class translated:  # noqa: N801 - used like a function of contextlib's, as in th
 
 
 def _is_obstores(error: BaseException) -> bool:
-    """Whether it is an error of obstore's; some are Python's own. `Torn`, and what else a reader may raise, is none."""
+    """Whether it is an error of obstore's; some are Python's own. `FileChanged`, and what else a reader may raise, is none."""
     return type(error).__module__.startswith("obstore") or isinstance(error, ValueError | OSError)
 
 

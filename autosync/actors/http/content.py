@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
-from ...errors import Torn
+from ...errors import FileChanged
 from ...source.source_file import SourceFile
 from .signing import as_field
 
@@ -40,12 +40,12 @@ class SameAgain:
         """The next bytes.
 
         Raises:
-            Torn: the file changed.
+            FileChanged: the file changed.
             SourceUnsure: the share failed.
         """
         data = self._source.read(size)
         self._again.update(data)
         self._left -= len(data)
         if not self._left and as_field(self._again.digest()) != self._digest:
-            raise Torn(f"{self._file.key} changed while it was read")
+            raise FileChanged(f"{self._file.key} changed while it was read")
         return data

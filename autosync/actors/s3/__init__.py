@@ -20,7 +20,7 @@ import click
 from ...actor import Actor
 from ...errors import PermanentError, TargetError, TargetRefused
 from ...files import File, Listing, PagedListing
-from ...process.forked import Apart
+from ...process.forked import ForkedGenerator
 from ...source.source_file import SourceFile
 from .._clock import seconds_ahead
 from .._memory import TINY, Memory
@@ -86,7 +86,7 @@ class S3Actor(Actor):
         self._memory = Memory()
         #: When `check` asked for the time, and what it was told.
         self._clock_at_check = (float("-inf"), (0.0, 0.0))
-        self._scout: Apart | None = None
+        self._scout: ForkedGenerator | None = None
         self._made: dict[str, Any] = {}
         self._one_at_a_time = threading.RLock()
         self._kept: set[str] = set()
@@ -105,7 +105,7 @@ class S3Actor(Actor):
 
     def stand_by(self) -> None:
         """Have a process that checks the bucket, and then reads the first listing."""
-        self._scout = Apart.stands_by("autosync-list", self._rows, self._scouted)
+        self._scout = ForkedGenerator.stands_by("autosync-list", self._rows, self._scouted)
 
     def list(self, prefix: str = "") -> Listing:
         """Every object below the prefix. S3 lists in byte order; servers that do not are found out while comparing."""

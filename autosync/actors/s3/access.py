@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
-from .fast.http import CONNECT_SECONDS, READ_SECONDS, Wire
+from .fast.http import CONNECT_SECONDS, READ_SECONDS, HttpConnectionPool
 from .fast.requests import Objects
 
 
@@ -54,7 +54,7 @@ class Access:
         """
         if self.by_proxy:
             return None
-        wire = Wire(self.address, cert_path=self.trusted, connect_seconds=CONNECT_SECONDS, read_seconds=READ_SECONDS)
+        wire = HttpConnectionPool(self.address, cert_path=self.trusted, connect_seconds=CONNECT_SECONDS, read_seconds=READ_SECONDS)
         return Objects(wire, self.address, self.region, self.credentials, where, checksums=checksums)
 
     def told(self) -> tuple[Any, ...] | None:

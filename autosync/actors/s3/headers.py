@@ -37,7 +37,7 @@ _NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
 _MOST_TAGS = 10
 
 
-class Said(NamedTuple):
+class ObjectHeaders(NamedTuple):
     """What is said of an object.
 
     Attributes:
@@ -100,7 +100,7 @@ class Headers:
         self._general = _made(settings, "")
         self._patterns = [_pattern(settings, table, f"{PATTERN} {number}: ") for number, table in enumerate(patterns, 1)]
 
-    def of(self, key: str) -> Said:
+    def of(self, key: str) -> ObjectHeaders:
         """What is said of the object with this key."""
         for expression, made in self._patterns:
             if expression.fullmatch(key):
@@ -115,13 +115,15 @@ class _Made:
         self._type = content_type
         self._lines = lines
         self._parameters = parameters
-        self._by_type: dict[str, Said] = {}
+        self._by_type: dict[str, ObjectHeaders] = {}
 
-    def of(self, key: str) -> Said:
+    def of(self, key: str) -> ObjectHeaders:
         content_type = self._type or _content_type(key)
         found = self._by_type.get(content_type)
         if found is None:
-            found = self._by_type[content_type] = Said(content_type, self._lines, {**self._parameters, "ContentType": content_type})
+            found = self._by_type[content_type] = ObjectHeaders(
+                content_type, self._lines, {**self._parameters, "ContentType": content_type}
+            )
         return found
 
 

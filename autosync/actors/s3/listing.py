@@ -20,8 +20,8 @@ from xml.sax.saxutils import unescape
 
 from ...errors import PermanentError, TargetError
 from ...files import Page
-from ...process.forked import Apart
-from ...process.prefetch import Ahead
+from ...process.forked import ForkedGenerator
+from ...process.prefetch import Prefetcher
 from .errors import translated
 from .fast.requests import Objects
 
@@ -38,7 +38,7 @@ _NEXT = re.compile(r"<NextContinuationToken>([^<&]+)</NextContinuationToken>")
 _QUOTES = {"&quot;": '"', "&apos;": "'"}
 
 
-class Answer(NamedTuple):
+class ListResponse(NamedTuple):
     """A page as the server wrote it, and the token that it was asked for with; "" for the first one."""
 
     text: str
@@ -62,7 +62,7 @@ class Listings:
         self._about = f"bucket {bucket}"
         self._where = where
 
-    def pages(self, prefix: str, apart: Apart | None = None) -> Iterator[Page]:
+    def pages(self, prefix: str, apart: ForkedGenerator | None = None) -> Iterator[Page]:
         """Every object below a prefix, in the order in which the server lists them.
 
         Args:
@@ -103,8 +103,8 @@ class Listings:
             yield from self._by_boto3(prefix, token)
             return
         answers = self._answers(self._objects, prefix, token)
-        ahead = Ahead(1, "autosync-list")
-        waiting: deque[Future[Answer | None]] = deque(ahead.ask(partial(next, answers, None)) for _ in range(_PAGES_AHEAD))
+        ahead = Prefetcher(1, "autosync-list")
+        waiting: deque[Future[ListResponse | None]] = deque(ahead.ask(partial(next, answers, None)) for _ in range(_PAGES_AHEAD))
         try:
             while (answer := waiting.popleft().result()) is not None:
                 waiting.append(ahead.ask(partial(next, answers, None)))
@@ -116,12 +116,12 @@ class Listings:
         finally:
             ahead.close(wait=False)
 
-    def _answers(self, objects: Objects, prefix: str, first: str) -> Iterator[Answer]:
+    def _answers(self, objects: Objects, prefix: str, first: str) -> Iterator[ListResponse]:
         """The pages as they come. Behind one that does not say plainly whether another follows there is none here."""
         token: str | None = first
         while token is not None:
             text = self._asked_again(objects, prefix, token)
-            yield Answer(text, token)
+            yield ListResponse(text, token)
             before, token = token, next_token(text)
             if token is not None and token == before:
                 raise TargetError(f"{self._about} at {self._where}: a page of the listing is followed by itself")

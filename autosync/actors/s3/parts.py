@@ -18,7 +18,7 @@ from .._parts import send_one_version, tried
 from .errors import NothingSent
 from .fast.http import CONNECT_SECONDS, READ_SECONDS
 from .fast.pieces import pieces_of
-from .headers import Said
+from .headers import ObjectHeaders
 
 #: How the note of an intention begins; behind it stands when, in seconds since the epoch.
 _INTENTION = "begins "
@@ -37,7 +37,7 @@ class Begun(NamedTuple):
 class Requests(Protocol):
     """What is asked of the server. Everything raises `TargetError` if it does not do it."""
 
-    def begin(self, key: str, said: Said) -> tuple[str, bool]:
+    def begin(self, key: str, said: ObjectHeaders) -> tuple[str, bool]:
         """Begin an upload. Returns its UploadId, and whether there may be another one. Raises `NothingSent` if there is none for sure."""
 
     def send(self, key: str, upload: str, number: int, content: BinaryIO, size: int) -> str:
@@ -66,12 +66,12 @@ class PartsUpload:
     def __init__(self, requests: Requests) -> None:
         self._requests = requests
 
-    def send(self, file: SourceFile, said: Said) -> None:
+    def send(self, file: SourceFile, said: ObjectHeaders) -> None:
         """Send one file.
 
         Raises:
             TargetError: the target did not take it.
-            Torn: it changed.
+            FileChanged: it changed.
         """
         token = self._begin(file, said)
         try:
@@ -96,7 +96,7 @@ class PartsUpload:
 
     # The whole
 
-    def _begin(self, file: SourceFile, said: Said) -> str:
+    def _begin(self, file: SourceFile, said: ObjectHeaders) -> str:
         intention = f"{_INTENTION}{time.time():.3f}"
         file.begun(intention)
         try:

@@ -15,7 +15,7 @@ from .._sessions import session
 from .clients import uploads_of
 from .errors import NothingSent, answered, translated
 from .fast.http import CONNECT_SECONDS, READ_SECONDS
-from .headers import Said
+from .headers import ObjectHeaders
 from .parts import Begun
 
 #: With these, nothing has reached the server.
@@ -37,7 +37,7 @@ class ProxiedUploads:
         self._where = where
         self._http = session(64)
 
-    def begin(self, key: str, about: Said) -> tuple[str, bool]:
+    def begin(self, key: str, about: ObjectHeaders) -> tuple[str, bool]:
         """Begin one. If boto3 has asked twice, there may be two."""
         try:
             with translated(key, self._where):

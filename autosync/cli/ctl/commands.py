@@ -24,10 +24,10 @@ from ...model.mirror import Mirror
 from ...model.text import shown
 from ..options import context_settings, state_base, state_directory_option
 from .doctor import Verdict, findings
-from .mirrors import Reached, only, reach, seek
+from .mirrors import MirrorHandle, only, reach, seek
 from .prometheus import Mirrors
 from .status import lines, standing, table, target_of, why
-from .verify import Proof
+from .verify import Verifier
 
 _WATCH_SECONDS = 1.0
 _FLUSH_SECONDS = 0.05
@@ -77,7 +77,7 @@ def _reach(context: click.Context, broker: str | None, state_dir: str, name: str
     context.obj = (broker, state_base(state_dir), name)
 
 
-def _reached(context: click.Context) -> list[Reached]:
+def _reached(context: click.Context) -> list[MirrorHandle]:
     return reach(*context.obj)
 
 
@@ -254,7 +254,7 @@ def _flush(context: click.Context, timeout: float | None) -> int:
     return Exit.INCOMPLETE if failed else Exit.DONE
 
 
-def _insist_on_work(one: Reached) -> None:
+def _insist_on_work(one: MirrorHandle) -> None:
     standing = one.ledger.standing()
     if not standing.holder:
         raise StartError(f"nobody keeps mirror {one.name}", "start its autosync")
@@ -268,7 +268,7 @@ def _insist_on_work(one: Reached) -> None:
 def _verify(context: click.Context, checksum: bool) -> int:
     one = only(_reached(context))
     mirror: Mirror = one.mirror()
-    proof = Proof(mirror, checksum=checksum, secrets=options_in_environment(), spill=context.obj[1])
+    proof = Verifier(mirror, checksum=checksum, secrets=options_in_environment(), spill=context.obj[1])
     for what, key in proof.differences():
         waits = ", which waits to be sent" if one.ledger.facts(key).dirty is not None else ""
         click.echo(f"{what:<8} {shown(key)}{waits}")

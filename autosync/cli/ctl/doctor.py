@@ -17,7 +17,7 @@ from ...errors import AutosyncError, StartError
 from ...ledger import address, connect
 from ...model.mirror import Mirror
 from ...process.host import boot_id
-from .mirrors import Reached
+from .mirrors import MirrorHandle
 from .status import keeper
 from .verify import made
 
@@ -50,7 +50,7 @@ class Finding(NamedTuple):
     cure: str = ""
 
 
-def findings(one: Reached, secrets: dict[str, str]) -> Iterator[Finding]:
+def findings(one: MirrorHandle, secrets: dict[str, str]) -> Iterator[Finding]:
     """Everything that can be seen from this host.
 
     Args:
@@ -104,7 +104,7 @@ def _round_trip(client: redis.Redis) -> tuple[float, float]:
     return took, seconds + more / 1e6 - began - took / 2
 
 
-def _watcher(one: Reached, mirror: Mirror) -> Iterator[Finding]:
+def _watcher(one: MirrorHandle, mirror: Mirror) -> Iterator[Finding]:
     standing = one.ledger.standing()
     held = keeper(standing.holder)
     if held is None:
@@ -152,7 +152,7 @@ def _sources(mirror: Mirror) -> Iterator[Finding]:
             yield Finding(about, Verdict.GOOD, "is the directory that is mirrored")
 
 
-def _workers(one: Reached, mirror: Mirror) -> Iterator[Finding]:
+def _workers(one: MirrorHandle, mirror: Mirror) -> Iterator[Finding]:
     app = sending_app(one.broker, mirror.queue, events=False)
     try:
         found: dict[str, list[dict[str, Any]]] = app.control.inspect(timeout=_WORKER_SECONDS).active_queues() or {}

@@ -13,7 +13,7 @@ from ...model.mirror import Mirror
 
 
 @dataclass(frozen=True)
-class Reached:
+class MirrorHandle:
     """A mirror at a broker.
 
     Attributes:
@@ -43,13 +43,13 @@ class Reached:
             ) from error
 
 
-def seek(broker: str | None, state: Path, name: str | None) -> list[Reached]:
+def seek(broker: str | None, state: Path, name: str | None) -> list[MirrorHandle]:
     """As `reach`, but that there is none is no error."""
     found = _at(broker) if broker else [one for url in embedded_brokers(state) for one in _quietly_at(url)]
     return sorted((one for one in found if name in (None, one.name)), key=lambda one: one.name)
 
 
-def reach(broker: str | None, state: Path, name: str | None) -> list[Reached]:
+def reach(broker: str | None, state: Path, name: str | None) -> list[MirrorHandle]:
     """All mirrors that can be reached, by name.
 
     Args:
@@ -70,7 +70,7 @@ def reach(broker: str | None, state: Path, name: str | None) -> list[Reached]:
     return found
 
 
-def only(found: list[Reached]) -> Reached:
+def only(found: list[MirrorHandle]) -> MirrorHandle:
     """The one mirror that a command is for.
 
     Raises:
@@ -81,12 +81,12 @@ def only(found: list[Reached]) -> Reached:
     return found[0]
 
 
-def _at(url: str) -> list[Reached]:
+def _at(url: str) -> list[MirrorHandle]:
     client = connect(url)
-    return [Reached(name, url, Ledger(client, name)) for name in mirror_names(client)]
+    return [MirrorHandle(name, url, Ledger(client, name)) for name in mirror_names(client)]
 
 
-def _quietly_at(url: str) -> list[Reached]:
+def _quietly_at(url: str) -> list[MirrorHandle]:
     with suppress(BrokerError):  # what a broker that was killed has left
         return _at(url)
     return []

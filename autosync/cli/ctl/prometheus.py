@@ -12,7 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from ...errors import BrokerError
-from .mirrors import Reached
+from .mirrors import MirrorHandle
 from .status import standing
 
 _MS = 1000.0
@@ -61,7 +61,7 @@ class Mirrors(Collector):
         reached: finds them, anew each time; [] where there is none, and `BrokerError` where that cannot be known.
     """
 
-    def __init__(self, reached: Callable[[], list[Reached]]) -> None:
+    def __init__(self, reached: Callable[[], list[MirrorHandle]]) -> None:
         self._reached = reached
 
     def describe(self) -> list[Metric]:

@@ -9,11 +9,11 @@ from datetime import datetime
 from typing import Any
 
 from ...errors import StartError
-from ...ledger import Facts, Past
+from ...ledger import Facts, HistoryEntry
 from ...model.limits import Limits
 from ...model.mirror import Mirror
 from ...model.text import human_size, shown
-from .mirrors import Reached
+from .mirrors import MirrorHandle
 
 #: What needs attention where it is not 0.
 _WRONG = {"failed": "failed", "deletions_held": "deletions held", "skipped": "skipped", "unwatched": "unwatched"}
@@ -23,7 +23,7 @@ _PAST_SHOWN = 10
 _MINUTES_FROM, _HOURS_FROM = 120.0, 7200.0
 
 
-def standing(one: Reached) -> dict[str, Any]:
+def standing(one: MirrorHandle) -> dict[str, Any]:
     """What is known of a mirror as a whole, in plain values. Times are in seconds since the epoch, `lag` in seconds."""
     now = one.ledger.standing()
     cleared = one.ledger.cleared()
@@ -117,7 +117,7 @@ def lines(found: dict[str, Any], before: dict[str, Any] | None = None, seconds: 
     return told
 
 
-def why(key: str, facts: Facts, path: str | None, recent: Sequence[Past]) -> list[str]:
+def why(key: str, facts: Facts, path: str | None, recent: Sequence[HistoryEntry]) -> list[str]:
     """What is known of a key, line by line; `recent`: what became of it lately, the last first."""
     told = [shown(key), f"  file        {shown(path) if path else 'none: no path in scope has this key'}"]
     if facts.dirty is None:
@@ -143,7 +143,7 @@ def why(key: str, facts: Facts, path: str | None, recent: Sequence[Past]) -> lis
     return told
 
 
-def _happened(one: Past) -> str:
+def _happened(one: HistoryEntry) -> str:
     if one.what == "sent":
         return f"sent {human_size(one.number)}"
     return f"try {one.number} failed" if one.what in ("retry", "failed") else one.what

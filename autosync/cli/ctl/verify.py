@@ -12,14 +12,14 @@ from ...actor import Actor
 from ...actors import actor_of
 from ...compare.delete_limit import DeleteLimit
 from ...compare.diff import Compare, Difference
-from ...compare.scan import Comparison, LookReport, Policy
+from ...compare.scan import Comparison, Policy, ScanReport
 from ...errors import AutosyncError, StartError
 from ...model.keys import Keys
 from ...model.mirror import Mirror
 from ...source.source_file import SourceFile
 
 
-class Proof:
+class Verifier:
     """One comparison of a mirror.
 
     Args:
@@ -42,7 +42,7 @@ class Proof:
         self._actor = made(mirror, secrets)
         self._by = Compare.CHECKSUM if checksum else Compare.TIME
         self._spill = spill
-        self.report = LookReport()
+        self.report = ScanReport()
         self.found = 0
 
     def differences(self) -> Iterator[tuple[str, str]]:

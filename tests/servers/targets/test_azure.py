@@ -14,7 +14,7 @@ from autosync.actor import Actor, listing_of
 from autosync.actors import load
 from autosync.actors._obstore import SMALL
 from autosync.actors._parts import tried
-from autosync.errors import ConfigurationError, PermanentError, SlowDown, TargetError, TargetRefused, Torn
+from autosync.errors import ConfigurationError, FileChanged, PermanentError, SlowDown, TargetError, TargetRefused
 from autosync.files import File
 from autosync.source.source_file import SourceFile
 from autosync.testing import ActorContract, Content, listed
@@ -207,7 +207,7 @@ def test_a_large_file_is_sent_whole_and_a_torn_one_leaves_only_blocks_that_nobod
             os.utime(content.path(file), (1, 1))
 
     file = content.file("torn", data, meanwhile)
-    with pytest.raises(Torn):
+    with pytest.raises(FileChanged):
         actor.upload(file)
 
     assert sent

@@ -17,7 +17,7 @@ from autosync.actor import Actor, listing_of
 from autosync.actors import load
 from autosync.actors._obstore import SMALL
 from autosync.actors._parts import tried
-from autosync.errors import ConfigurationError, PermanentError, SlowDown, TargetError, TargetRefused, Torn
+from autosync.errors import ConfigurationError, FileChanged, PermanentError, SlowDown, TargetError, TargetRefused
 from autosync.files import File
 from autosync.source.source_file import SourceFile
 from autosync.testing import ActorContract, Content, listed
@@ -159,7 +159,7 @@ def test_a_torn_large_file_leaves_no_open_upload(gcs: Gcs, bucket: str, content:
             os.utime(content.path(file), (1, 1))
 
     file = content.file("torn", bytes(3 * SMALL + 7), meanwhile)
-    with pytest.raises(Torn):
+    with pytest.raises(FileChanged):
         actor.upload(file)
 
     assert open_then == ["torn"], "it was torn while it was on its way"

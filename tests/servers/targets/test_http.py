@@ -21,9 +21,9 @@ import requests
 
 from autosync.actor import Actor
 from autosync.actors import load
-from autosync.errors import ConfigurationError, Draining, PermanentError, SlowDown, TargetError, TargetRefused, Torn
+from autosync.errors import ConfigurationError, Draining, FileChanged, PermanentError, SlowDown, TargetError, TargetRefused
 from autosync.files import File
-from autosync.source.stable_read import RestlessFile
+from autosync.source.stable_read import StableReader
 from autosync.testing import ActorContract, Content, KeyContract, ListingContract, listed
 from lab.buckets import on_disk
 from lab.faults import Proxy
@@ -447,8 +447,8 @@ def test_a_large_file_that_changes_between_its_readings_without_its_times_is_tor
         sent_of_it.extend([count] * bool(count))
 
     file = content.file("a", bytes(20 << 20), passing)
-    with pytest.raises(Torn):
-        actor.upload(RestlessFile(file))
+    with pytest.raises(FileChanged):
+        actor.upload(StableReader(file))
 
     assert sum(sent_of_it) == 20 << 20, "it was read to the end"
     assert listed(actor) == {"a": 3}

@@ -23,10 +23,10 @@ from autosync.actors import load
 from autosync.actors.swift import segments
 from autosync.actors.swift.deletions import _understood
 from autosync.actors.swift.segments import pieces_of
-from autosync.errors import ConfigurationError, PermanentError, SlowDown, TargetError, TargetRefused, Torn
+from autosync.errors import ConfigurationError, FileChanged, PermanentError, SlowDown, TargetError, TargetRefused
 from autosync.files import File
 from autosync.source.source_file import SourceFile
-from autosync.source.stable_read import RestlessFile
+from autosync.source.stable_read import StableReader
 from autosync.testing import ActorContract, Content, DeletionContract, KeyContract, ListingContract, UploadContract, listed
 from lab.faults import Proxy
 from lab.parts import running
@@ -530,7 +530,7 @@ def test_a_torn_or_stopped_large_upload_leaves_no_segments(
             os.utime(content.path(file), (1, 1))
 
     file = content.file("a", bytes(8 * MIB), meanwhile)
-    with pytest.raises(Torn):
+    with pytest.raises(FileChanged):
         actor.upload(file)
 
     assert seen, "it was torn while it was on its way"
@@ -554,7 +554,7 @@ def test_a_large_file_that_never_rests_is_sent_as_one_version(actor: Actor, swif
                 other.write(b"changed")
 
     changing = SourceFile("a", os.open(path, os.O_RDONLY), meanwhile)
-    actor.upload(RestlessFile(changing))
+    actor.upload(StableReader(changing))
     changing.close()
 
     assert changes == 1

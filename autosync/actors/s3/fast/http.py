@@ -52,7 +52,7 @@ _CLOSED_MEANWHILE = (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError, h
 Paced = Callable[[bytes], Iterable[memoryview]]
 
 
-class Answer(NamedTuple):
+class Response(NamedTuple):
     """What a server answered: the status, the content as text, and of its head, where it was read, the Date and the ETag."""
 
     status: int
@@ -61,7 +61,7 @@ class Answer(NamedTuple):
     etag: str = ""
 
 
-class Sent(NamedTuple):
+class PendingRequest(NamedTuple):
     """A request that was sent, the connection that it was sent on, and when (monotonic); `is_kept`: one that had been used before."""
 
     line: socket.socket
@@ -71,7 +71,7 @@ class Sent(NamedTuple):
     when: float
 
 
-class Wire:
+class HttpConnectionPool:
     """Connections to one server. Safe to use from many threads.
 
     Args:
@@ -93,15 +93,15 @@ class Wire:
         self._idle: deque[tuple[float, socket.socket]] = deque()
         weakref.finalize(self, _close_all, self._idle)
 
-    def send_once(self, line: socket.socket, head: bytes, content: bytes = b"") -> Sent:
+    def send_once(self, line: socket.socket, head: bytes, content: bytes = b"") -> PendingRequest:
         """Send one request on a new connection (see `connect`): so it is never sent again.
 
         Raises:
             OSError: the connection broke.
         """
-        return Sent(_sent(line, head, content, None), head, content, False, time.monotonic())
+        return PendingRequest(_sent(line, head, content, None), head, content, False, time.monotonic())
 
-    def stream(self, head: bytes, content: BinaryIO) -> Answer:
+    def stream(self, head: bytes, content: BinaryIO) -> Response:
         """Send one request whose content is read meanwhile, and hear the answer. It is never sent again: who wants that has to read anew.
 
         Raises:
@@ -121,9 +121,9 @@ class Wire:
                 answer, _ = _read(line, data, BODY_BYTES)
                 line.close()
                 return answer
-        return self._heard(Sent(line, head, b"", False, time.monotonic()), BODY_BYTES, plain=False)
+        return self._heard(PendingRequest(line, head, b"", False, time.monotonic()), BODY_BYTES, plain=False)
 
-    def send(self, head: bytes, content: bytes = b"", paced: Paced | None = None) -> Sent:
+    def send(self, head: bytes, content: bytes = b"", paced: Paced | None = None) -> PendingRequest:
         """Send one request. Others may be sent before its answer is asked for; each has a connection of its own.
 
         Args:
@@ -136,10 +136,10 @@ class Wire:
         """
         while (kept := self._kept()) is not None:
             with suppress(*_CLOSED_MEANWHILE):
-                return Sent(_sent(kept, head, content, paced), head, content, True, time.monotonic())
-        return Sent(_sent(self.connect(), head, content, paced), head, content, False, time.monotonic())
+                return PendingRequest(_sent(kept, head, content, paced), head, content, True, time.monotonic())
+        return PendingRequest(_sent(self.connect(), head, content, paced), head, content, False, time.monotonic())
 
-    def answer(self, sent: Sent, most: int = BODY_BYTES) -> Answer:
+    def answer(self, sent: PendingRequest, most: int = BODY_BYTES) -> Response:
         """The answer to a request, of which so many bytes are read. One that a kept connection swallowed is sent again on another, so it
         must do no harm twice. Bytes that are no text (UTF-8) become surrogates, as in names of files.
 
@@ -202,7 +202,7 @@ class Wire:
             raise
         return line
 
-    def _heard(self, sent: Sent, most: int, *, plain: bool = True) -> Answer:
+    def _heard(self, sent: PendingRequest, most: int, *, plain: bool = True) -> Response:
         """The answer on this connection; `plain`: its head is of no interest."""
         line, late = sent.line, time.monotonic() - sent.when
         with _closed_on_error(line):
@@ -261,16 +261,16 @@ class _closed_on_error:  # noqa: N801 - used like a function of contextlib's, on
             raise TimeoutError("the server does not answer") from error
 
 
-def _plain(data: bytes) -> tuple[Answer, bool] | None:
+def _plain(data: bytes) -> tuple[Response, bool] | None:
     """What an answer says that is there as a whole and has no content, and that the connection stays. None: it is another."""
     head = data.lower()
     if not head.startswith(b"http/1.1 2") or head.find(_END) != len(head) - len(_END) or _MORE.search(head):
         return None
     status = int(head[9:12])
-    return (Answer(status, ""), True) if status == http.client.NO_CONTENT or _EMPTY.search(head) else None
+    return (Response(status, ""), True) if status == http.client.NO_CONTENT or _EMPTY.search(head) else None
 
 
-def _read(line: socket.socket, data: bytes, most: int) -> tuple[Answer, bool]:
+def _read(line: socket.socket, data: bytes, most: int) -> tuple[Response, bool]:
     """What any answer says, and whether the connection stays. What an error says is cut behind so many bytes (see `_responses`)."""
     answer = http.client.HTTPResponse(cast(socket.socket, _Begun(line, data)))
     try:
@@ -288,7 +288,7 @@ def _read(line: socket.socket, data: bytes, most: int) -> tuple[Answer, bool]:
             raise http.client.IncompleteRead(bytes(content), answer.length)
         text = "" if encoding else content[:most].decode("utf-8", "surrogateescape")
         stays = is_whole and not answer.will_close
-        return Answer(answer.status, text, answer.headers.get("Date", ""), answer.headers.get("ETag", "")), stays
+        return Response(answer.status, text, answer.headers.get("Date", ""), answer.headers.get("ETag", "")), stays
     finally:
         answer.close()
 

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from ....errors import TargetError
 from ..errors import translated
-from ..headers import Said
+from ..headers import ObjectHeaders
 from ..parts import Begun
 from .requests import Objects
 
@@ -37,7 +37,7 @@ class Uploads:
         self._bucket = bucket
         self._where = where
 
-    def begin(self, key: str, said: Said) -> tuple[str, bool]:
+    def begin(self, key: str, said: ObjectHeaders) -> tuple[str, bool]:
         """Begin one; asked for once only."""
         answer = self._objects.ask_once("POST", key, content_type=said.content_type, query="uploads=", more=said.lines)
         self._objects.insist(key, answer)

@@ -23,8 +23,8 @@ from ....errors import TargetError
 from ..._clock import seconds_ahead
 from ..._responses import PAGE_BYTES
 from ..errors import NothingSent, answered, no_credentials, translated
-from ..headers import Said
-from .http import Answer, Paced, Sent, Wire
+from ..headers import ObjectHeaders
+from .http import HttpConnectionPool, Paced, PendingRequest, Response
 
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _MESSAGE = re.compile(r"<Message>([^<]*)</Message>")
@@ -45,7 +45,7 @@ class Put(NamedTuple):
     """An object that is being sent."""
 
     key: str
-    sent: Sent
+    sent: PendingRequest
 
 
 class Objects:
@@ -61,7 +61,14 @@ class Objects:
     """
 
     def __init__(
-        self, wire: Wire, base: str, region: str, credentials: Callable[[], Any] | None, where: str, *, checksums: bool = False
+        self,
+        wire: HttpConnectionPool,
+        base: str,
+        region: str,
+        credentials: Callable[[], Any] | None,
+        where: str,
+        *,
+        checksums: bool = False,
     ) -> None:
         parts = urlsplit(base)
         self._wire = wire
@@ -72,7 +79,7 @@ class Objects:
         self._where = where
         self._checksums = checksums
 
-    def begin(self, key: str, content: bytes, said: Said, paced: Paced | None = None) -> Put:
+    def begin(self, key: str, content: bytes, said: ObjectHeaders, paced: Paced | None = None) -> Put:
         """Begin to make an object hold this content. Many may be begun before one is ended: that is as many at once, in one thread.
 
         Raises:
@@ -124,10 +131,10 @@ class Objects:
         for told in _ERROR.findall(answer.text):
             key = _KEY.search(told)
             found = unescape(key[1]) if key else ""
-            wrong[found] = self.error(found, Answer(answer.status, told))
+            wrong[found] = self.error(found, Response(answer.status, told))
         return wrong
 
-    def ask_for_page(self, prefix: str, token: str) -> Sent:
+    def ask_for_page(self, prefix: str, token: str) -> PendingRequest:
         """Ask for a page of the listing (ListObjectsV2). Keys come as they stand in URLs, since XML cannot carry control characters.
 
         Args:
@@ -141,7 +148,7 @@ class Objects:
         query = "&".join(f"{name}={quote(value, safe='')}" for name, value in {**said, **_LISTING, "prefix": prefix}.items())
         return self._wire.send(self.head("GET", "", b"", "", time.time(), query=query))
 
-    def page(self, sent: Sent, about: str) -> str:
+    def page(self, sent: PendingRequest, about: str) -> str:
         """The page that was asked for, as the server wrote it.
 
         Args:
@@ -156,7 +163,7 @@ class Objects:
         self.insist(about, answer)
         return answer.text
 
-    def ask(self, method: str, key: str, *, query: str) -> Answer:
+    def ask(self, method: str, key: str, *, query: str) -> Response:
         """Ask for something that does no harm if it is done twice; arguments as for `head`.
 
         Raises:
@@ -167,7 +174,7 @@ class Objects:
 
     def ask_once(
         self, method: str, key: str, content: bytes = b"", content_type: str = "", *, query: str, more: Sequence[str] = ()
-    ) -> Answer:
+    ) -> Response:
         """Ask for something that must not be done twice; arguments as for `head`.
 
         Raises:
@@ -182,7 +189,7 @@ class Objects:
                 raise NothingSent(f"{key} at {self._where}: {str(error) or type(error).__name__}") from error
             return self._wire.answer(self._wire.send_once(line, head, content))
 
-    def stream(self, key: str, content: BinaryIO, size: int, query: Mapping[str, str]) -> Answer:
+    def stream(self, key: str, content: BinaryIO, size: int, query: Mapping[str, str]) -> Response:
         """Send content that is read meanwhile, with a request (PUT) that does not tell its checksum: it is signed as a URL, which is so
         without TLS too.
 
@@ -224,7 +231,7 @@ class Objects:
         """Close the connections."""
         self._wire.close()
 
-    def insist(self, key: str, answer: Answer) -> None:
+    def insist(self, key: str, answer: Response) -> None:
         """Go on only if the server has done what it was asked.
 
         Raises:
@@ -233,7 +240,7 @@ class Objects:
         if answer.status not in _OK:
             raise self.error(key, answer)
 
-    def error(self, key: str, answer: Answer) -> TargetError:
+    def error(self, key: str, answer: Response) -> TargetError:
         """What an answer says that is wrong."""
         code, message = _CODE.search(answer.text), _MESSAGE.search(answer.text)
         return answered(key, code[1] if code else str(answer.status), message[1] if message else "", self._where)
