@@ -16,7 +16,8 @@ from typing import ClassVar
 from ..actor import Actor
 from ..errors import PermanentError, TargetError, TargetRefused
 from ..files import File, Listing
-from ..source.walk import Walk, open_beneath, open_directory_beneath, open_root
+from ..source.beneath import open_beneath, open_directory_beneath, open_root
+from ..source.walk import Walk
 
 #: What an upload writes has a name of its own until it is whole. Workers of all versions know each other's by this pattern.
 _TEMPORARY = re.compile(r"\.autosync-[0-9a-f]{16}")

@@ -1,64 +1,59 @@
-"""The tree on disk: walked in the order in which object stores list, and opened so that no path leads out of it."""
+"""Walking the tree on disk, in the order in which object stores list their keys."""
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import stat
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 from itertools import chain, islice
 from typing import NamedTuple
 
 from ..process.prefetch import Prefetcher
+from .beneath import NotMirrored, open_directory_beneath, open_root, resolve_beneath, root_paths
 from .external_sort import disksort
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-#: How a file is opened for reading. O_NONBLOCK: opening a FIFO must not wait for its other end.
-FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 #: A directory with more names than this is sorted on disk.
 _NAMES_IN_MEMORY = 100_000
 
-#: Of a directory that the walk has yet to come to, so many names are read.
+#: So many names are read of a directory before the walk reaches it.
 _NAMES_AHEAD = 4000
-#: Files of a directory are looked at so many at a time: few until it is known how long that takes, or if several threads share in it.
+#: Files of a directory are examined in portions of so many: small ones while it is unknown how long that takes, or if several threads
+#: share the work.
 _FILES_AT_FIRST, _FILES_AT_ONCE = 32, 1000
-#: Calls that take longer than this (in seconds, on average over so many seconds) are made by several threads at once.
+#: A disk is slow if a call takes longer than the first (in seconds), on average over the second (in seconds).
 _SLOW_CALL, _PACE_SECONDS = 50e-6, 0.05
-#: What it takes to open a directory, and names that are read in the time of one call.
+#: How many calls opening a directory takes, and how many names are read in the time of one call.
 _CALLS_TO_OPEN, _NAMES_PER_CALL = 4, 10
-#: So many threads look ahead of a walk,
+#: On a slow disk, so many threads read ahead of the walk,
 _HELPERS = 16
-#: and so many directories, and portions of files, are held for it.
+#: and hold so many open directories, and so many portions of files.
 _DIRECTORIES_AHEAD, _FILES_AHEAD = 32, 128
 
 #: So many errors of one walk are noted.
 _MOST_ERRORS = 10_000
 
-_SYS_OPENAT2 = 437  # the same on every architecture (include/uapi/asm-generic/unistd.h)
-_RESOLVE_NO_SYMLINKS = 0x04
-_RESOLVE_BENEATH = 0x08
-
-
-#: linux/limits.h and path_resolution(7): so many links are followed on the way to one file.
-_MOST_LINKS = 40
-
-_LEADS_OUT = "is a link that leads out of the source"
-
-#: What is not a regular file, in words.
+#: Kinds of files that are not sent, in words.
 _SPECIAL = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFBLK: "a device", stat.S_IFCHR: "a device"}
 
 
 class Found(NamedTuple):
-    """A file found on the disk. `changed` is max(mtime, ctime), in seconds since the epoch, and `mtime_ns` its modification time in
-    nanoseconds. `skipped` is empty, or the reason why it is not sent; then `stays` says whether what the target has under this name stays
-    as it is. A `path` with a slash at its end stands for all that may be below it."""
+    """A file found on the disk.
+
+    Attributes:
+        path: its absolute path; with a slash at its end, all that may be below it.
+        size: in bytes.
+        changed: max(mtime, ctime), or when the way to the file changed, if that is later; in seconds since the epoch.
+        mtime_ns: its modification time, in nanoseconds since the epoch.
+        skipped: the reason why it is not sent; empty if it is sent.
+        stays: for a skipped file, whether the target keeps what it has under this name.
+    """
 
     path: str
     size: int
@@ -68,250 +63,68 @@ class Found(NamedTuple):
     stays: bool = False
 
 
-class NotMirrored(Exception):  # noqa: N818 - a finding, not an error
-    """There is something at this path that autosync does not send, and what the target has under its name stays.
-
-    Args:
-        reason: why.
-        passed: the links on the way, relative to the root.
-    """
-
-    def __init__(self, reason: str, passed: Sequence[str] = ()) -> None:
-        super().__init__(reason)
-        self.passed = tuple(passed)
-
-
-class Resolved(NamedTuple):
-    """Where a path leads: `real` has no link in it, and `passed` are the links on the way; all relative to the root. There may be nothing
-    at `real`."""
-
-    real: str
-    passed: tuple[str, ...]
-
-
-class _OpenHow(ctypes.Structure):
-    """struct open_how of openat2(2)."""
-
-    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
-
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def open_root(path: str) -> int:
-    """Open a source root, following links in its own path, since its operator wrote that path.
-
-    Returns:
-        A descriptor of the directory; the caller closes it.
-
-    Raises:
-        OSError: it is not there, not a directory, or may not be read.
-    """
-    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-
-
-def open_beneath(root: int, relative: str, flags: int = FILE) -> int:
-    """Open a path below a root, without a way out of it: no `..`, no absolute path, no link on the way, as the walk follows none.
-
-    Args:
-        root: descriptor of the root directory.
-        relative: path below it, without a leading slash; "" or "." is the root itself.
-        flags: as for open(2). The default opens a file for reading and no link.
-
-    Returns:
-        A descriptor; the caller closes it.
-
-    Raises:
-        OSError: as openat2(2) with RESOLVE_BENEATH and RESOLVE_NO_SYMLINKS; EXDEV for a way out, ELOOP for a link.
-    """
-    if relative in ("", "."):
-        return os.open(f"/proc/self/fd/{root}", flags & ~os.O_NOFOLLOW)
-    if "\0" in relative:
-        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), relative)
-    return _openat2(root, relative, flags) if _has_openat2() else _open_step_by_step(root, relative, flags)
-
-
-def open_directory_beneath(root: int, relative: str) -> int:
-    """Like `open_beneath`, for a directory that is to be listed or watched."""
-    return open_beneath(root, relative, _DIRECTORY)
-
-
-def resolve_beneath(root: int, tops: Sequence[str], relative: str) -> Resolved:
-    """Follow the links on the way to a path, as long as they stay beneath the root.
-
-    The answer is a name and no more: whoever opens it does so with `open_beneath`, so that a link that is put in its way afterwards leads
-    nowhere.
-
-    Args:
-        root: descriptor of the root directory.
-        tops: paths of the root; an absolute link that begins with one of them stays inside.
-        relative: path below the root.
-
-    Raises:
-        NotMirrored: a link leads out of the root, in a circle, or to a directory that it lies in.
-        OSError: a directory on the way cannot be searched.
-    """
-    done: list[str] = []
-    passed: list[str] = []
-    above: set[str] = set()
-    for component in relative.split("/"):
-        above.add("/".join(done))
-        before = len(passed)
-        done = _followed(root, tops, done, component, passed)
-        if len(passed) > before and "/".join(done) in above:
-            raise NotMirrored("is a link to a directory that it lies in", passed)
-    return Resolved("/".join(done), tuple(passed))
-
-
-def _followed(root: int, tops: Sequence[str], done: list[str], component: str, passed: list[str]) -> list[str]:
-    """Where one more component leads to; the links on the way are added to `passed`."""
-    done, rest = done.copy(), [component]
-    while rest:
-        name = rest.pop()
-        if name in ("", "."):
-            continue
-        if name == "..":
-            if not done:
-                raise NotMirrored(_LEADS_OUT, passed)
-            done.pop()
-            continue
-        done.append(name)
-        link = _link_at(root, "/".join(done))
-        if link is None:
-            continue
-        passed.append("/".join(done))
-        if len(passed) > _MOST_LINKS:
-            raise NotMirrored("is a link that leads to itself", passed)
-        done.pop()
-        if link.startswith("/"):
-            inside = _inside(tops, link)
-            if inside is None:
-                raise NotMirrored(_LEADS_OUT, passed)
-            link, done = inside, []
-        rest += link.split("/")[::-1]
-    return done
-
-
-def _link_at(root: int, relative: str) -> str | None:
-    try:
-        return os.readlink(relative, dir_fd=root)
-    except OSError as error:
-        if error.errno in (errno.EINVAL, errno.ENOENT, errno.ENOTDIR):
-            return None  # no link, or nothing there
-        raise
-
-
-def _inside(tops: Sequence[str], link: str) -> str | None:
-    for top in tops:
-        if link == top or link.startswith(top.rstrip("/") + "/"):
-            return link[len(top) :].lstrip("/")
-    return None
-
-
-def tops_of(root: str) -> tuple[str, ...]:
-    """The names under which a root may stand in an absolute link: as it was given, and without links of its own."""
-    return tuple(dict.fromkeys((root, os.path.realpath(root))))
-
-
-def _openat2(root: int, relative: str, flags: int) -> int:
-    how = _OpenHow(flags, 0, _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS)
-    found: int = _libc.syscall(_SYS_OPENAT2, root, os.fsencode(relative), ctypes.byref(how), ctypes.sizeof(how))
-    if found < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), relative)
-    return found
-
-
-@cache
-def _has_openat2() -> bool:
-    """Kernels before 5.6 lack the call (ENOSYS), and older container runtimes forbid what they do not know (EPERM)."""
-    root = os.open("/", _DIRECTORY)
-    try:
-        os.close(_openat2(root, ".", _DIRECTORY))
-    except OSError:
-        return False
-    finally:
-        os.close(root)
-    return True
-
-
-def _open_step_by_step(root: int, relative: str, flags: int) -> int:
-    """The same promise without openat2: one component at a time, and no link at all."""
-    parts = relative.split("/")
-    if {"", ".", ".."}.intersection(parts):
-        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), relative)
-    here = os.dup(root)
-    try:
-        for part in parts[:-1]:
-            deeper = os.open(part, _DIRECTORY, dir_fd=here)
-            os.close(here)
-            here = deeper
-        return os.open(parts[-1], flags | os.O_NOFOLLOW, dir_fd=here)
-    finally:
-        os.close(here)
-
-
 @dataclass(slots=True)
 class Run:
-    """Files that follow one another in one directory.
+    """Consecutive files of one directory.
 
     Attributes:
         directory: its path, with a slash at its end.
         names: of the files, in order.
-        seen: what lstat(2) saw of each.
-        placed: when the way to the directory became what it is (see `_Level`).
+        stats: the result of lstat(2) for each.
+        path_changed: when the way to the directory changed last (see `_Level`), in seconds since the epoch.
     """
 
     directory: str
     names: list[str]
-    seen: list[os.stat_result]
-    placed: float
+    stats: list[os.stat_result]
+    path_changed: float
 
     def found(self, number: int) -> Found:
-        """One of them."""
-        seen = self.seen[number]
-        changed = max(seen.st_mtime, seen.st_ctime, self.placed)
-        return Found(self.directory + self.names[number], seen.st_size, changed, seen.st_mtime_ns)
+        """The file with this number, counted from 0."""
+        stats = self.stats[number]
+        changed = max(stats.st_mtime, stats.st_ctime, self.path_changed)
+        return Found(self.directory + self.names[number], stats.st_size, changed, stats.st_mtime_ns)
 
     def sizes(self) -> list[int]:
-        """Their sizes."""
-        return [seen.st_size for seen in self.seen]
+        """The sizes of the files, in bytes."""
+        return [one.st_size for one in self.stats]
 
     def changed(self) -> float:
-        """When the last of them changed, as `Found.changed`."""
-        return max(max([seen.st_mtime for seen in self.seen]), max([seen.st_ctime for seen in self.seen]), self.placed)
+        """When the last of the files changed, as `Found.changed`."""
+        return max(max([one.st_mtime for one in self.stats]), max([one.st_ctime for one in self.stats]), self.path_changed)
 
 
 @dataclass(slots=True)
 class _Level:
-    """A directory that the walk is in, or will be.
+    """A directory that the walk is in, or will enter.
 
     Attributes:
         descriptor: of the directory.
-        path: as it was reached, with a slash at its end.
-        real: without links, relative to the root.
-        placed: when the way to it became what it is, as far as that can be told, in seconds since the epoch.
-        parent: the directory that it was reached from.
-        is_large: not all of its names were read yet.
-        steps: what is to be done in it: a directory to go into (with a slash at its end), or files to look at.
-        put_back: a step that could not be done yet.
-        ahead: steps that are being done, or are done, ahead of the walk.
-        errors: met while its names were read.
+        path: by which the walk reached it, with a slash at its end.
+        real: its path without links, relative to the root.
+        path_changed: when the way to it changed last (a directory was renamed, a link was made), in seconds since the epoch; 0.0 if
+            that is unknown.
+        parent: the directory from which the walk reached it.
+        is_large: whether not all of its names have been read.
+        steps: the work in it, in order: a directory to enter (with a slash at its end), or files to examine.
+        put_back: a step that could not begin yet.
+        ahead: steps that were begun ahead of the walk, with their results.
+        errors: that occurred while its names were read.
     """
 
     descriptor: int
     path: str
     real: str
-    placed: float
+    path_changed: float
     parent: _Level | None = None
     is_large: bool = False
     steps: Iterator[_Step] = field(default_factory=lambda: iter(()))
     put_back: _Step | None = None
-    ahead: deque[tuple[_Step, Future[_Done]]] = field(default_factory=deque)
+    ahead: deque[tuple[_Step, Future[_StepResult]]] = field(default_factory=deque)
     errors: list[tuple[OSError, str]] = field(default_factory=list)
 
     def next_step(self) -> _Step | None:
-        """What is to be done next."""
+        """Remove and return the next step; None if there is none."""
         step, self.put_back = self.put_back, None
         return next(self.steps, None) if step is None else step
 
@@ -319,9 +132,15 @@ class _Level:
 _Step = str | list[str]
 
 
-class _Done(NamedTuple):
-    """What a step has brought: what was found, the directory that is to be walked next, errors with their paths; and how many calls to the
-    system it took, roughly."""
+class _StepResult(NamedTuple):
+    """The result of a step.
+
+    Attributes:
+        found: files, in order.
+        level: the directory that is walked next; None if the step opened none.
+        errors: with the paths that they are about.
+        calls: roughly how many system calls the step took.
+    """
 
     found: list[Run | Found]
     level: _Level | None
@@ -333,22 +152,22 @@ class Walk:
     """The files below a directory, in the order of their paths' code points.
 
     Names are sorted per directory with "/" appended to those of directories, so `a-b` comes before `a/c` and that before `a0`: the order
-    in which object stores list keys. A directory that vanishes on the way is passed over. FIFOs, sockets, devices, and links that lead out
-    of the root or back to a directory on the way, are found as `skipped`; for the links, what the target has stays. Any error is noted in
-    `errors`, and then the walk has not seen everything; beyond so many errors, the last one stands for all that is not noted.
+    in which object stores list keys. A directory that vanishes meanwhile is passed over. FIFOs, sockets, devices, and links that lead out
+    of the root or back to a directory on the way, are found as `skipped`; of the links, the target keeps what it has. Every error is added
+    to `errors`, and then the walk is incomplete; after so many errors, one last entry represents all others.
 
-    Where each call takes its time, as on a network share, several threads look ahead of the walk; on a fast disk they would only be in
-    each other's way.
+    Where each call takes long, as on a network share, several threads read ahead of the walk; on a fast disk they would only be in each
+    other's way.
 
     Args:
         root: path of the source root.
         directory: path of `root` or of a directory below it, where the walk starts.
-        enters: asked for each directory below; False leaves it out.
-        accepts: given a directory's path, with a slash at its end, and names of files in it; returns those that are not left out.
-        spill: where very large directories are sorted; None for the system's temporary directory.
+        enters: called with the path of each directory below; False leaves the directory out.
+        accepts: called with a directory's path, with a slash at its end, and names of files in it; returns the names to include.
+        spill: directory in which very large directories are sorted; None for the system's temporary directory.
         follow: whether links are followed to files and directories beneath the root; if not, they are passed over.
-        in_order: False if any order will do, to see whether there is anything.
-        state: directories in which autosync keeps its own state, relative to the root; a way into them through a link is `skipped` too.
+        in_order: False for any order, which finds the first file soonest.
+        state: directories in which autosync keeps its own state, relative to the root; a link into one of them is `skipped` too.
     """
 
     def __init__(
@@ -371,9 +190,9 @@ class Walk:
         self._spill = spill
         self._in_order = in_order
         self._state = state
-        self._tops = tops_of(root) if follow else ()
+        self._roots = root_paths(root) if follow else ()
         self._files_at_once = _FILES_AT_FIRST if in_order else 1
-        self._pace = _SlowDiskDetector()
+        self._disk = _SlowDiskDetector()
         self._helpers: Prefetcher | None = None
         self._directories_ahead = self._files_ahead = 0
 
@@ -386,7 +205,7 @@ class Walk:
                     yield from map(one.found, range(len(one.names)))
 
     def runs(self) -> Generator[Run | Found, None, None]:
-        """The same, with files that follow one another together. What is skipped, and links, come by themselves."""
+        """Yield the same, with consecutive files of a directory as one `Run`. Skipped files and links come as single `Found`s."""
         try:
             root = open_root(self._root)
         except OSError as error:
@@ -396,7 +215,7 @@ class Walk:
             start = self._directory[len(self._root) :].strip("/")
             above = self._above(root, start)
             top = self._open(root, above, _Level(root, "", "", 0.0), start, self._directory)
-            self._hear(top.errors)
+            self._note_all(top.errors)
             yield from top.found
             if top.level is not None:
                 yield from self._below(root, above, top.level)
@@ -404,74 +223,80 @@ class Walk:
             os.close(root)
 
     def _above(self, root: int, start: str) -> set[str]:
-        """Where the directories above the start really are: a link back to one of them makes a circle, wherever the walk begins."""
-        parts = start.split("/") if start and self._tops else []
+        """The real paths of the directories above the start: a link back to one of them makes a circle."""
+        parts = start.split("/") if start and self._roots else []
         above = set()
         for count in range(len(parts)):
             with suppress(NotMirrored, OSError):
-                above.add(resolve_beneath(root, self._tops, "/".join(parts[:count])).real)
+                above.add(resolve_beneath(root, self._roots, "/".join(parts[:count])).real)
         return above
 
     def _below(self, root: int, above: set[str], top: _Level) -> Iterator[Run | Found]:
-        """Depth first with a stack of our own, so that depth costs no recursion."""
+        """Walk depth first, with a stack instead of recursion, which Python limits."""
         levels = [top]
         try:
             while levels:
                 level = levels[-1]
-                done = self._do_next(root, above, levels)
-                self._hear(level.errors)
+                done = self._next_result(root, above, levels)
+                self._note_all(level.errors)
                 if done is None:
                     _close(levels.pop())
                     continue
                 if done.level is not None:
                     levels.append(done.level)
-                self._hear(done.errors)
+                self._note_all(done.errors)
                 yield from done.found
         finally:
             if self._helpers is not None:
-                self._helpers.close(wait=True)  # none of them may use a descriptor that is closed
+                self._helpers.close(wait=True)  # no helper may use a descriptor after it is closed
                 self._helpers = None
             for level in levels:
                 _close(level)
 
-    # One step after the other
+    # One step after the other, on a fast disk
 
-    def _do_next(self, root: int, above: set[str], levels: list[_Level]) -> _Done | None:
-        """The next step; None if the last of the levels has no more."""
+    def _next_result(self, root: int, above: set[str], levels: list[_Level]) -> _StepResult | None:
+        """Carry out the next step of the last level; None if it has no more."""
         level = levels[-1]
         if self._helpers is not None or level.ahead:
-            return self._take_next(root, above, levels)
+            return self._next_begun(root, above, levels)
         while (step := level.next_step()) is not None:
             work = self._work(root, above, level, step)
             if work is not None:
                 began = time.perf_counter()
                 done = work()
-                self._set_pace(done.calls, time.perf_counter() - began)
+                self._adapt_to_disk(done.calls, time.perf_counter() - began)
                 return done
         return None
 
-    def _work(self, root: int, above: set[str], level: _Level, step: _Step) -> Callable[[], _Done] | None:
-        """What a step is, if the caller does not leave it out."""
+    def _work(self, root: int, above: set[str], level: _Level, step: _Step) -> Callable[[], _StepResult] | None:
+        """The function that carries out a step; None if `enters` or `accepts` leaves it out."""
         if isinstance(step, str):
             path = level.path + step[:-1]
             return partial(self._open, root, above, level, step[:-1], path) if self._enters(path) else None
         names = self._accepts(level.path, step)
-        return partial(self._look_at, root, level, names) if names else None
+        return partial(self._stat_files, root, level, names) if names else None
 
-    def _set_pace(self, calls: int, seconds: float) -> None:
+    def _adapt_to_disk(self, calls: int, seconds: float) -> None:
+        """Start helpers if the disk is slow, and choose how many files are examined at once.
+
+        Args:
+            calls: roughly how many system calls the last step took.
+            seconds: how long it took.
+        """
         if not self._in_order:
             return
-        self._pace.add(calls, seconds)
-        if self._pace.is_slow:
+        self._disk.add(calls, seconds)
+        if self._disk.is_slow:
             self._helpers = Prefetcher(_HELPERS, "autosync-walk")
             self._files_at_once = _FILES_AT_FIRST
         elif calls >= _FILES_AT_FIRST:
             self._files_at_once = _FILES_AT_ONCE if seconds < calls * _SLOW_CALL else _FILES_AT_FIRST
 
-    # Many steps at once
+    # Many steps at once, on a slow disk
 
-    def _take_next(self, root: int, above: set[str], levels: list[_Level]) -> _Done | None:
-        """The next step, which was begun before, and others are begun meanwhile: those that come next in the order of the walk."""
+    def _next_begun(self, root: int, above: set[str], levels: list[_Level]) -> _StepResult | None:
+        """Begin the steps that come next in the order of the walk, as many as there is room for, and wait for the first result."""
         for level in reversed(levels):
             if not self._begin_more(root, above, level, is_here=level is levels[-1]):
                 break
@@ -482,7 +307,7 @@ class Walk:
         return future.result()
 
     def _begin_more(self, root: int, above: set[str], level: _Level, *, is_here: bool) -> bool:
-        """Begin steps of a level, and of those below it that are open already. Returns whether there is room for more."""
+        """Begin steps of a level, and of the open levels below it. Returns whether there is room for more."""
         for _, future in level.ahead:
             below = future.result().level if future.done() else None
             if below is not None and not below.is_large and not self._begin_more(root, above, below, is_here=False):
@@ -499,7 +324,7 @@ class Walk:
         return True
 
     def _has_room(self, level: _Level, step: _Step, *, is_here: bool) -> bool:
-        """Whether a step may be begun: what is held is bounded, and where the walk is it must go on, whatever is held for later."""
+        """Whether a step may begin. Results that wait are bounded in number, except that the walk must always go on where it is."""
         if isinstance(step, str):
             return self._directories_ahead < _DIRECTORIES_AHEAD or (is_here and not level.ahead)
         return self._files_ahead < _FILES_AHEAD or (is_here and len(level.ahead) < _HELPERS)
@@ -512,45 +337,45 @@ class Walk:
 
     # Directories
 
-    def _open(self, root: int, above: set[str], parent: _Level, name: str, path: str) -> _Done:
-        """Open a directory below another, and read its names. What is found is `skipped`, if a link is not to be followed."""
+    def _open(self, root: int, above: set[str], parent: _Level, name: str, path: str) -> _StepResult:
+        """Open a directory below another, and read its names. A link that may not be followed is found as `skipped`."""
         real = f"{parent.real}/{name}" if parent.real else name
-        placed = parent.placed
+        path_changed = parent.path_changed
         try:
             try:
                 self._refuse_state(real)
                 descriptor = open_directory_beneath(parent.descriptor, name)
             except OSError as error:
-                if error.errno not in (errno.ELOOP, errno.ENOTDIR) or not self._tops:
+                if error.errno not in (errno.ELOOP, errno.ENOTDIR) or not self._roots:
                     raise
-                real, passed = resolve_beneath(root, self._tops, real)
+                real, passed = resolve_beneath(root, self._roots, real)
                 self._refuse_state(real)
-                if passed and (real in above or _lies_in(parent, real)):
+                if passed and (real in above or _is_inside(parent, real)):
                     raise NotMirrored("is a link to a directory that it lies in") from error
-                placed = max(placed, _made(root, passed))
+                path_changed = max(path_changed, _newest_link_time(root, passed))
                 descriptor = open_directory_beneath(root, real)
         except NotMirrored as reason:
-            return _Done([Found(path + "/", 0, 0.0, 0, str(reason), stays=True)], None, [])
+            return _StepResult([Found(path + "/", 0, 0.0, 0, str(reason), stays=True)], None, [])
         except OSError as error:
-            return _Done([], None, [(error, path)])
-        level = _Level(descriptor, path.rstrip("/") + "/", real, placed, parent)
+            return _StepResult([], None, [(error, path)])
+        level = _Level(descriptor, path.rstrip("/") + "/", real, path_changed, parent)
         try:
-            level.placed = max(placed, _moved(descriptor))
+            level.path_changed = max(path_changed, _rename_time(descriptor))
             names = self._read_names(level)
         except OSError as error:  # ESTALE: removed on the server since it was opened
             os.close(descriptor)
-            return _Done([], None, [(error, path)])
+            return _StepResult([], None, [(error, path)])
         except BaseException:
             os.close(descriptor)
             raise
-        return _Done([], level, [], _CALLS_TO_OPEN + names // _NAMES_PER_CALL)
+        return _StepResult([], level, [], _CALLS_TO_OPEN + names // _NAMES_PER_CALL)
 
     def _refuse_state(self, real: str) -> None:
         if any(real == one or real.startswith(f"{one}/") for one in self._state):
             raise NotMirrored("holds autosync's own state")
 
     def _read_names(self, level: _Level) -> int:
-        """Read the names of a directory, as far as they are few; the rest follows when the walk is there. Returns how many were read."""
+        """Read the first names of a directory; the rest is read when the walk is there. Returns how many were read."""
         names = self._names(level)
         first = list(islice(names, min(_NAMES_AHEAD, _NAMES_IN_MEMORY) if self._in_order else 1))
         level.is_large = len(first) >= min(_NAMES_AHEAD, _NAMES_IN_MEMORY) or not self._in_order
@@ -558,7 +383,7 @@ class Walk:
         return len(first)
 
     def _sorted(self, names: Iterator[str]) -> Iterator[str]:
-        """Names in order. Nothing is read before the first of them is asked for."""
+        """Sort names, lazily: nothing is read before the first result is requested."""
         if not self._in_order:
             yield from names
             return
@@ -578,7 +403,7 @@ class Walk:
                         yield entry.name + "/"
                     elif not entry.is_symlink():
                         yield entry.name
-                    elif self._tops:
+                    elif self._roots:
                         yield from _names_of_link(entry)
         except OSError as error:
             level.errors.append((error, level.path))
@@ -596,34 +421,34 @@ class Walk:
 
     # Files
 
-    def _look_at(self, root: int, level: _Level, names: list[str]) -> _Done:
+    def _stat_files(self, root: int, level: _Level, names: list[str]) -> _StepResult:
         try:
-            # What is asked for each file is the same short line of C, since this is most of what a walk costs.
+            # Most of the time of a walk is spent in this line.
             seen = [os.stat(name, dir_fd=level.descriptor, follow_symlinks=False) for name in names]
         except OSError:
-            return self._look_closely(root, level, names)
+            return self._stat_mixed(root, level, names)
         if all(map(stat.S_ISREG, [one.st_mode for one in seen])):
-            return _Done([Run(level.path, names, seen, level.placed)], None, [], len(names))
-        return self._look_closely(root, level, names)
+            return _StepResult([Run(level.path, names, seen, level.path_changed)], None, [], len(names))
+        return self._stat_mixed(root, level, names)
 
-    def _look_closely(self, root: int, level: _Level, names: list[str]) -> _Done:
-        """Look at names of which not all are regular files, or some are gone or cannot be looked at."""
+    def _stat_mixed(self, root: int, level: _Level, names: list[str]) -> _StepResult:
+        """Examine names of which some are not regular files, have vanished, or cannot be examined."""
         found: list[Run | Found] = []
         errors: list[tuple[OSError, str]] = []
-        run = Run(level.path, [], [], level.placed)
+        run = Run(level.path, [], [], level.path_changed)
         for name in names:
             path = level.path + name
             try:
                 seen = os.stat(name, dir_fd=level.descriptor, follow_symlinks=False)
             except PermissionError as error:
-                errors.append((error, level.path))  # the directory may not be searched: it is the same with all of its names
+                errors.append((error, level.path))  # the directory may not be searched: one error for all its names
                 continue
             except OSError as error:
                 errors.append((error, path))
                 continue
             if stat.S_ISREG(seen.st_mode):
                 run.names.append(name)
-                run.seen.append(seen)
+                run.stats.append(seen)
                 continue
             try:
                 one = self._stat_linked(root, level, name) if stat.S_ISLNK(seen.st_mode) else found_at(path, seen)
@@ -634,19 +459,19 @@ class Walk:
                 continue
             if one is not None:
                 found += [run, one] if run.names else [one]
-                run = Run(level.path, [], [], level.placed)
-        return _Done([*found, run] if run.names else found, None, errors, len(names))
+                run = Run(level.path, [], [], level.path_changed)
+        return _StepResult([*found, run] if run.names else found, None, errors, len(names))
 
     def _stat_linked(self, root: int, level: _Level, name: str) -> Found | None:
-        if not self._tops:
+        if not self._roots:
             return None
-        real, passed = resolve_beneath(root, self._tops, f"{level.real}/{name}")
+        real, passed = resolve_beneath(root, self._roots, f"{level.real}/{name}")
         found = found_at(level.path + name, os.stat(real, dir_fd=root, follow_symlinks=False))
-        return _not_before(max(level.placed, _made(root, passed)), found)
+        return _not_before(max(level.path_changed, _newest_link_time(root, passed)), found)
 
     # Errors
 
-    def _hear(self, errors: list[tuple[OSError, str]]) -> None:
+    def _note_all(self, errors: list[tuple[OSError, str]]) -> None:
         for error, path in errors:
             self._note(error, path)
         errors.clear()
@@ -665,7 +490,7 @@ class Walk:
 
 
 class _SlowDiskDetector:
-    """Finds out whether the calls of a walk take their time. A call on a local disk takes some 2 us, and over a network hundreds."""
+    """Measures whether system calls are slow. On a local disk one takes about 2 us, over a network hundreds."""
 
     def __init__(self) -> None:
         self.is_slow = False
@@ -673,7 +498,7 @@ class _SlowDiskDetector:
         self._seconds = 0.0
 
     def add(self, calls: int, seconds: float) -> None:
-        """So many calls took so long."""
+        """Add a measurement: so many calls took so many seconds."""
         self._calls += calls
         self._seconds += seconds
         if self._seconds > _PACE_SECONDS:
@@ -682,9 +507,9 @@ class _SlowDiskDetector:
 
 
 def _close(level: _Level) -> None:
-    """Close a directory, and those below it that were opened ahead."""
+    """Close a directory, and those below it that were opened ahead of the walk."""
     os.close(level.descriptor)
-    level.steps = iter(())  # if there are more names to be read, this ends that
+    level.steps = iter(())  # ends the reading of further names
     for _, future in level.ahead:
         if future.done() and not future.cancelled() and future.exception() is None:
             below = future.result().level
@@ -692,7 +517,8 @@ def _close(level: _Level) -> None:
                 _close(below)
 
 
-def _lies_in(level: _Level | None, real: str) -> bool:
+def _is_inside(level: _Level | None, real: str) -> bool:
+    """Whether a level, or one above it, is the directory with this real path."""
     while level is not None:
         if level.parent is not None and level.real == real:
             return True
@@ -701,32 +527,35 @@ def _lies_in(level: _Level | None, real: str) -> bool:
 
 
 def found_at(path: str, seen: os.stat_result) -> Found | None:
-    """What lstat(2) saw at a path: a file, something that is skipped, or None for what is passed over (a directory, a link)."""
+    """Classify the result of lstat(2): a file, something that is skipped, or None for what is passed over (a directory, a link)."""
     if stat.S_ISREG(seen.st_mode):
         return Found(path, seen.st_size, max(seen.st_mtime, seen.st_ctime), seen.st_mtime_ns)
     found = _SPECIAL.get(stat.S_IFMT(seen.st_mode), "")
     return Found(path, 0, 0.0, 0, f"is {found}") if found else None
 
 
-def _made(root: int, links: Iterable[str]) -> float:
-    """When the last of some links was made, in seconds since the epoch."""
+def _newest_link_time(root: int, links: Iterable[str]) -> float:
+    """When the newest of some links was made, in seconds since the epoch; 0.0 for none."""
     return max((os.stat(link, dir_fd=root, follow_symlinks=False).st_ctime for link in links), default=0.0)
 
 
-def _moved(directory: int) -> float:
-    """When a directory was renamed, as far as can be told: then its ctime is later than its mtime, until a name in it comes or goes."""
+def _rename_time(directory: int) -> float:
+    """When a directory was renamed, in seconds since the epoch; 0.0 if that cannot be seen.
+
+    Renaming sets the ctime alone, so it is later than the mtime until a name in the directory is added or removed.
+    """
     seen = os.fstat(directory)
     return seen.st_ctime if seen.st_ctime_ns > seen.st_mtime_ns else 0.0
 
 
-def _not_before(placed: float, found: Found | None) -> Found | None:
-    """A directory that was put in the place of another, or a link that was made to lead elsewhere, changes what all names below hold,
-    whatever the times of the files."""
-    return found._replace(changed=max(found.changed, placed)) if found and placed else found
+def _not_before(path_changed: float, found: Found | None) -> Found | None:
+    """Count a file as changed when the way to it changed. A directory that replaced another, or a link with a new target, changes the
+    content of all names below, whatever the times of the files."""
+    return found._replace(changed=max(found.changed, path_changed)) if found and path_changed else found
 
 
 def _names_of_link(entry: os.DirEntry[str]) -> tuple[str, ...]:
-    """A link counts as what it leads to. One of which that cannot be said, as long as a disk outside is away, may stand for either."""
+    """The name of a link as that of a file or a directory, by its target. While the target cannot be reached, it may be either."""
     try:
         return (entry.name + "/",) if stat.S_ISDIR(entry.stat().st_mode) else (entry.name,)
     except OSError:

@@ -18,10 +18,10 @@ from ..errors import AutosyncError, BrokerError, Draining, FileChanged, LeaseLos
 from ..files import File
 from ..ledger import UNKNOWN, Action, Claim, Failure, Hint, Result, now
 from ..model.text import human_size, shown
+from ..source.beneath import NotMirrored
 from ..source.open_writers import is_shared
 from ..source.source_file import SourceFile
 from ..source.stable_read import StableReader
-from ..source.walk import NotMirrored
 from .progress import Progress
 from .sources import Absent, DirectoryCache, MirrorSource
 from .throttle import BandwidthLimiter, Reservation

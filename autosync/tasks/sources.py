@@ -15,7 +15,7 @@ from typing import NamedTuple
 from ..errors import PermanentError, SourceRefused, SourceUnsure
 from ..model.keys import Source, is_plain, slashed
 from ..model.mirror import Identity
-from ..source.walk import FILE, NotMirrored, open_beneath, open_directory_beneath, open_root, resolve_beneath, tops_of
+from ..source.beneath import FILE_FLAGS, NotMirrored, open_beneath, open_directory_beneath, open_root, resolve_beneath, root_paths
 
 #: A file that is not there, and a way to it that is none; anything else is no proof.
 _GONE = (errno.ENOENT, errno.ENOTDIR)
@@ -50,7 +50,7 @@ class DirectoryCache:
         directory = self._to(root, above)
         if name in ("", ".", "..") or "\0" in name:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), relative)
-        return os.open(name, FILE, dir_fd=directory)
+        return os.open(name, FILE_FLAGS, dir_fd=directory)
 
     def stat(self, root: int, relative: str) -> os.stat_result:
         """What lstat(2) says of it."""
@@ -287,7 +287,7 @@ class MirrorSource:
 
     def _resolve(self, root: int, relative: str) -> str:
         """Absolute links are written as the file host sees the source."""
-        return resolve_beneath(root, (self.source.root, *tops_of(self._here)), relative).real
+        return resolve_beneath(root, (self.source.root, *root_paths(self._here)), relative).real
 
     def _trust(self, root: int) -> None:
         """The root must be the directory that the file host saw. Another host cannot compare devices, and some file systems show every

@@ -10,8 +10,9 @@ from typing import NamedTuple
 from ..model.change import Kind
 from ..model.file_state import QUIET_UNASKED, FileState
 from ..model.keys import Source
+from ..source.beneath import NotMirrored, open_root, resolve_beneath, root_paths
 from ..source.open_writers import has_writer
-from ..source.walk import Found, NotMirrored, found_at, open_root, resolve_beneath, tops_of
+from ..source.walk import Found, found_at
 from .debounce import Pending
 
 #: Who has a file open for writing and has changed nothing for this long is not waited for, in seconds.
@@ -87,7 +88,7 @@ def _behind_link(path: str, source: Source) -> PathState:
     try:
         root = open_root(source.root)
         try:
-            real, _ = resolve_beneath(root, tops_of(source.root), path[len(source.root) :].strip("/"))
+            real, _ = resolve_beneath(root, root_paths(source.root), path[len(source.root) :].strip("/"))
             found = found_at(path, os.stat(real or ".", dir_fd=root, follow_symlinks=False))
         finally:
             os.close(root)

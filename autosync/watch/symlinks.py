@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from ..model.keys import Source, slashed
-from ..source.walk import NotMirrored, resolve_beneath, tops_of
+from ..source.beneath import NotMirrored, resolve_beneath, root_paths
 
 
 class LinkTarget(NamedTuple):
@@ -88,7 +88,7 @@ def lead_of(root: int, source: Source, link: str) -> LinkTarget:
     passed: tuple[str, ...] = ()
     is_directory = withheld = False
     try:
-        real, passed = resolve_beneath(root, tops_of(source.root), relative)
+        real, passed = resolve_beneath(root, root_paths(source.root), relative)
         passed = (*passed, real)
         is_directory = stat.S_ISDIR(os.stat(real or ".", dir_fd=root, follow_symlinks=False).st_mode)
     except NotMirrored as reason:

@@ -23,7 +23,7 @@ from typing import Generic, Literal, NamedTuple, TypeVar
 from ..model.change import LOOK_EVERYWHERE, Change, Kind
 from ..model.keys import Keys, Source, slashed
 from ..model.mirror import Identity
-from ..source.walk import NotMirrored, open_directory_beneath, open_root, resolve_beneath, tops_of
+from ..source.beneath import NotMirrored, open_directory_beneath, open_root, resolve_beneath, root_paths
 from .inotify import IN_CLOSE_WRITE, IN_CREATE, IN_DELETE, IN_IGNORED, IN_ISDIR, IN_MOVED_FROM, IN_MOVED_TO, IN_Q_OVERFLOW, Event, Inotify
 from .symlinks import Links, lead_of
 from .watch_table import WatchTable
@@ -439,7 +439,7 @@ class Watcher:
         except OSError as error:
             if error.errno not in (errno.ELOOP, errno.ENOTDIR) or not self._follow:
                 raise
-        real = resolve_beneath(root, tops_of(source.root), relative).real
+        real = resolve_beneath(root, root_paths(source.root), relative).real
         return real, open_directory_beneath(root, real)
 
     def _add(self, descriptor: int, directory: str) -> None:

@@ -143,7 +143,7 @@ def _reach(modules: set[str]) -> tuple[set[str], set[str]]:
 
 def test_the_drawing_is_not_empty() -> None:
     assert len(FILES) > 25
-    assert _imports("watch.watcher")[0] >= {"model.keys", "source.walk", "watch.inotify"}
+    assert _imports("watch.watcher")[0] >= {"model.keys", "source.beneath", "watch.inotify"}
     assert _imports("cli.keep")[0] >= {"cli.options", "logs"}
     assert _imports("tasks.batch")[0] >= {"ledger", "tasks.worker_state"}
     assert _imports("actors.s3.clients")[1] >= {"botocore"}

@@ -12,7 +12,7 @@ import pytest
 from autosync.errors import PermanentError, SourceRefused, SourceUnsure
 from autosync.model.keys import Source
 from autosync.model.mirror import Identity
-from autosync.source.walk import NotMirrored, Resolved, resolve_beneath
+from autosync.source.beneath import NotMirrored, Resolved, resolve_beneath
 from autosync.tasks import sources as module
 from autosync.tasks.sources import Absent, AllowedSources, DirectoryCache, MirrorSource, Opened
 from autosync.watch.watcher import identity_of

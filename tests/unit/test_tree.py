@@ -19,8 +19,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autosync.source import beneath
 from autosync.source import walk as module
-from autosync.source.walk import Walk, open_beneath, open_directory_beneath, open_root, resolve_beneath
+from autosync.source.beneath import open_beneath, open_directory_beneath, open_root, resolve_beneath
+from autosync.source.walk import Walk
 from lab.descriptors import descriptors, opened_since
 from lab.servers import wait_until
 from lab.walking import paths, plant
@@ -48,13 +50,13 @@ def helpers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """For the second, openat2 gets a number that no kernel has a call for; the answer is the real ENOSYS. A seccomp filter of an older
     container runtime says EPERM, and that to every use of the call."""
-    module._has_openat2.cache_clear()
+    beneath._has_openat2.cache_clear()
     if request.param == "kernel without openat2":
-        monkeypatch.setattr(module, "_SYS_OPENAT2", 100_000)
+        monkeypatch.setattr(beneath, "_SYS_OPENAT2", 100_000)
     if request.param == "runtime that forbids openat2":
-        monkeypatch.setattr(module, "_openat2", forbidden)
+        monkeypatch.setattr(beneath, "_openat2", forbidden)
     yield str(request.param)
-    module._has_openat2.cache_clear()
+    beneath._has_openat2.cache_clear()
 
 
 def forbidden(root: int, relative: str, flags: int) -> int:

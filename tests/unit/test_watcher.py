@@ -18,7 +18,7 @@ import pytest
 
 from autosync.model.change import LOOK_EVERYWHERE, Change, Kind
 from autosync.model.keys import Keys, Source, slashed
-from autosync.source.walk import open_directory_beneath, resolve_beneath
+from autosync.source.beneath import open_directory_beneath, resolve_beneath
 from autosync.watch import symlinks as links
 from autosync.watch import watcher as module
 from autosync.watch.watcher import Watcher, identity_of
