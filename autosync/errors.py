@@ -19,7 +19,7 @@ class Exit(IntEnum):
     FAILED = 1
     #: The command line, an environment variable or the configuration file is wrong.
     USAGE = 2
-    #: It ended in order, but some keys are in the failed list, a part of the source could not be read, or deletions are held: more than
+    #: It ended in order, but some keys are in the failed list, a part of the source could not be read, or deletions are withheld: more than
     #: --max-delete, or of a mirror that is not accepted.
     INCOMPLETE = 3
     #: Interrupted: SIGINT, or SIGTERM before `--once` was through.

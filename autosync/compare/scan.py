@@ -179,7 +179,7 @@ class Comparison:
         if len(gone) > most:
             report.held = len(gone) - most
             log.error(
-                "%s%d of %d keys in scope are gone from the source, and --max-delete (%s) lets %d go: %d are held and stay in the target. "
+                "%s%d of %d keys in scope are gone from the source, and --max-delete (%s) lets %d go: %d are withheld and stay in the target. "
                 "If the source is as it should be, start again with --max-delete=100%%",
                 self._about, len(gone), report.equal + len(gone), self._policy.limit, most, report.held,
             )  # fmt: skip

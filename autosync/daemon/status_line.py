@@ -18,14 +18,14 @@ class Stands:
         self._last: tuple[float, int] | None = None
 
     def line(self, standing: MirrorStats, *, looking: bool, held: int = 0, unwatched: int = 0) -> str:
-        """How things stand now: whether a look is running, how many deletions are held back, how many directories are not watched."""
+        """How things stand now: whether a look is running, how many deletions are withheld, how many directories are not watched."""
         moment = time.monotonic()
         rate = ""
         if self._last and standing.bytes > self._last[1]:
             rate = f", {human_size((standing.bytes - self._last[1]) / (moment - self._last[0]))}/s"
         self._last = (moment, standing.bytes)
-        doing = "paused" if standing.paused else "comparing" if looking else "in step" if not standing.dirty else "transferring"
-        more = ((standing.failed, "failed"), (held, "deletions held"), (unwatched, "directories not watched"))
+        doing = "paused" if standing.paused else "scanning" if looking else "in sync" if not standing.dirty else "syncing"
+        more = ((standing.failed, "failed"), (held, "deletions withheld"), (unwatched, "directories not watched"))
         told = "".join(f", {count} {what}" for count, what in more if count)
         sent = f"{standing.files} sent ({human_size(standing.bytes)}{rate})"
         return f"{doing}: {standing.dirty} waiting, {sent}, {standing.deleted} deleted{told}"

@@ -66,16 +66,16 @@ def operator(commands: Commands, state: Path) -> Operator:
 def test_what_an_autosync_with_a_broker_of_its_own_does_is_seen(
     programs: Programs, state: Path, one_host: Program, operator: Operator, bucket: Bucket, tree: Path
 ) -> None:
-    wait_until(lambda: operator.status()["last_equal_look"], 30, "the first look is through", pause=0.2)
+    wait_until(lambda: operator.status()["last_in_sync"], 30, "the first look is through", pause=0.2)
 
     found = operator.status()
     told = Operator(programs, f"--state-dir={state}").runs("status")
 
     assert (found["mirror"], found["files"], found["bytes"], found["dirty"], found["failed"]) == ("desk", 1, 5, 0, 0)
-    assert found["kept_by"]["pid"] == one_host.pid
+    assert found["watched_by"]["pid"] == one_host.pid
     assert found["sources"] == [str(tree)]
     assert found["target"] == f"s3:{bucket.name}/"
-    assert told.startswith("desk: in step\n")
+    assert told.startswith("desk: in sync\n")
     assert f"process {one_host.pid} on " in told
     (tree / "directory").mkdir()
     wait_until(lambda: operator.status()["watches"] == 2, 30, "both directories are watched", pause=0.2)
@@ -109,12 +109,12 @@ def test_what_was_changed_in_the_target_is_found_by_a_look_that_is_asked_for(
     for key in ("first", "a/kept"):
         bucket.client.delete_object(Bucket=bucket.name, Key=key)
 
-    operator.runs("look", str(tree / "a"))
+    operator.runs("rescan", str(tree / "a"))
     wait_until(lambda: bucket.sizes() == {"a/kept": 4}, 30, "the directory that was looked at is right again")
-    operator.runs("look")
+    operator.runs("rescan")
     equal_soon(bucket, tree, "all of it")
 
-    assert f"{os.sep}elsewhere is not in the source of mirror desk" in operator.runs("look", "/elsewhere", code=2)
+    assert f"{os.sep}elsewhere is not in the source of mirror desk" in operator.runs("rescan", "/elsewhere", code=2)
 
 
 def test_flush_returns_when_all_that_had_happened_is_in_the_target(
@@ -281,7 +281,7 @@ def test_several_mirrors_are_told_apart_by_name(programs: Programs, commands: Co
     assert [found["mirror"] for found in json.loads(operator.runs("status", "--json"))] == ["one", "two"]
     assert "there are 2 mirrors: one, two; name one with --name" in operator.runs("why", "x", code=2)
     assert "no mirror is called 'three'" in operator.runs("--name=three", "status", code=1)
-    assert "nobody keeps mirror two" in operator.runs("--name=two", "look", code=1)
+    assert "nobody keeps mirror two" in operator.runs("--name=two", "rescan", code=1)
     assert "name it with --name" in operator.runs("forget", code=2)
     assert operator.runs("--name=one", "forget") == "one is forgotten\n"
     assert [found["mirror"] for found in json.loads(operator.runs("status", "--json", AUTOSYNC_NAME="two"))] == ["two"]
@@ -355,7 +355,7 @@ def test_the_exporter_tells_how_mirrors_stand_and_that_the_broker_is_away(
     found = told()
 
     expected = {
-        "autosync_kept": 1, "autosync_paused": 0, "autosync_lag_seconds": 0, "autosync_failed_keys": 0, "autosync_files_total": 50,
+        "autosync_watcher_up": 1, "autosync_paused": 0, "autosync_lag_seconds": 0, "autosync_failed_keys": 0, "autosync_files_total": 50,
         "autosync_bytes_total": 250, "autosync_deleted_total": 1, "autosync_watches": 2, "autosync_unwatched": 0,
         "autosync_latency_seconds_count": 51,
     }  # fmt: skip

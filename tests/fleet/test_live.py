@@ -76,7 +76,7 @@ def test_the_own_state_in_the_source_is_never_sent(programs: Programs, bucket: B
     (state / "other").mkdir()
     (state / "other/lock").write_text("another mirror")
     wait_until(lambda: log.stat().st_size > before, 30, "the broker has written")
-    for words in (("look", str(state)), ("look",), ("flush", "--timeout=60")):
+    for words in (("rescan", str(state)), ("rescan",), ("flush", "--timeout=60")):
         done = programs.run("autosync-ctl", f"--state-dir={state}", *words)
         assert done.returncode == 0, done.stderr
 

@@ -227,9 +227,9 @@ def test_before_a_mirror_is_accepted_what_is_seen_to_be_deleted_goes_and_what_re
     wait_until(lambda: process.said().count("This mirror is not accepted yet") >= looks + 2, 60, "rescans find it again")
     assert sorted(bucket.sizes()) == ["b", "foreign", "outside/foreign", "outside/new"]
     found = programs.run("autosync-ctl", "status", "--json")
-    assert '"accepted": false, "deletions_held": 2' in found.stdout, found
+    assert '"accepted": false, "withheld_deletions": 2' in found.stdout, found
     found = programs.run("autosync-ctl", "status")
-    assert "  attention   2 deletions held\n" in found.stdout
+    assert "  attention   2 deletions withheld\n" in found.stdout
     assert "--accept-existing lets it go\n" in found.stdout
     process.terminate()
     process.wait()
@@ -289,7 +289,7 @@ def test_what_the_kernel_tells_as_deleted_goes_whatever_the_limit(programs: Prog
     (tree / "out").rename(tmp_path / "out")
 
     wait_until(lambda: sorted(bucket.sizes()) == [f"here/{key}" for key in KEYS], 60, "all that was deleted is gone")
-    assert "are held" not in process.said()
+    assert "are withheld" not in process.said()
 
 
 def test_what_cannot_be_sent_is_told_and_a_link_that_leads_out_keeps_what_the_target_has(

@@ -67,7 +67,7 @@ def _group() -> click.Group:
     )
     click.version_option(package_name="autosync", prog_name="autosync-ctl", allow_from_autoenv=False)(group)
     click.help_option("-h", "--help", allow_from_autoenv=False)(group)
-    for command in (_status, _mirrors, _failed, _retry, _why, _pause, _resume, _limit, _look, _flush, _verify, _doctor, _export, _forget):
+    for command in (_status, _mirrors, _failed, _retry, _why, _pause, _resume, _limit, _rescan, _flush, _verify, _doctor, _export, _forget):
         group.add_command(command)
     return group
 
@@ -122,7 +122,7 @@ def _first_interrupt() -> threading.Event:
 @click.pass_context
 def _mirrors(context: click.Context, as_json: bool) -> None:
     found = [standing(one) for one in _reached(context)]
-    wanted = ("mirror", "target", "sources", "queue", "kept_by")
+    wanted = ("mirror", "target", "sources", "queue", "watched_by")
     if as_json:
         click.echo(json.dumps([{name: one[name] for name in wanted} for one in found]))
         return
@@ -214,10 +214,10 @@ def _limit(context: click.Context, /, **asked: str | None) -> None:
     click.echo(f"{one.name}: {limits.words()}")
 
 
-@click.command("look", help="Compare source and target now: everything, or what is at or below a directory or file of the source.")
+@click.command("rescan", help="Compare source and target now: everything, or what is at or below a directory or file of the source.")
 @click.argument("path", required=False, default="")
 @click.pass_context
-def _look(context: click.Context, path: str) -> None:
+def _rescan(context: click.Context, path: str) -> None:
     one = only(_reached(context))
     if not one.ledger.standing().holder:
         raise StartError(f"nobody keeps mirror {one.name}", "start its autosync; it looks at everything then")

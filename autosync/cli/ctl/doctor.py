@@ -18,7 +18,7 @@ from ...ledger import address, connect
 from ...model.mirror import Mirror
 from ...process.host import boot_id
 from .mirrors import MirrorHandle
-from .status import keeper
+from .status import watcher_of
 from .verify import made
 
 #: How long workers are waited for, in seconds.
@@ -106,7 +106,7 @@ def _round_trip(client: redis.Redis) -> tuple[float, float]:
 
 def _watcher(one: MirrorHandle, mirror: Mirror) -> Iterator[Finding]:
     standing = one.ledger.standing()
-    held = keeper(standing.holder)
+    held = watcher_of(standing.holder)
     if held is None:
         yield Finding("file host", Verdict.WRONG, "nobody keeps this mirror", "start its autosync or autosync-watch")
         return

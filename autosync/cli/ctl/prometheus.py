@@ -23,21 +23,21 @@ BOUNDS = (10, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 60_000, 600_000, 3_60
 _GAUGES: tuple[tuple[str, str, Callable[[dict[str, Any]], Any]], ...] = (
     ("autosync_lag_seconds", "Age of the oldest change that is not in the target; 0 if there is none.", lambda found: found["lag"]),
     ("autosync_dirty_keys", "Keys that are not known to be right in the target.", lambda found: found["dirty"]),
-    ("autosync_in_hand_keys", "Keys that workers hold, or that wait for their next try.", lambda found: found["in_hand"]),
+    ("autosync_claimed_keys", "Keys that workers hold, or that wait for their next try.", lambda found: found["claimed"]),
     ("autosync_failed_keys", "Keys that were given up.", lambda found: found["failed"]),
     (
-        "autosync_held_deletions",
-        "Deletions that are held back: beyond --max-delete, or of a mirror that is not accepted.",
-        lambda found: found["deletions_held"],
+        "autosync_withheld_deletions",
+        "Deletions that are withheld: beyond --max-delete, or of a mirror that is not accepted.",
+        lambda found: found["withheld_deletions"],
     ),
     ("autosync_skipped_paths", "What is not sent, by its nature.", lambda found: found["skipped"]),
     ("autosync_queued_messages", "Messages that wait for workers.", lambda found: found["messages"]),
-    ("autosync_kept", "Whether a watcher keeps the mirror.", lambda found: int(found["kept_by"] is not None)),
+    ("autosync_watcher_up", "Whether a watcher runs for the mirror.", lambda found: int(found["watched_by"] is not None)),
     ("autosync_paused", "Whether it is paused.", lambda found: int(found["paused"])),
     (
-        "autosync_last_equal_look_timestamp_seconds",
-        "When a look began, the last after which all was right.",
-        lambda found: found["last_equal_look"],
+        "autosync_last_in_sync_timestamp_seconds",
+        "When the last scan began after which all was right.",
+        lambda found: found["last_in_sync"],
     ),
 )
 #: Those that the ledger counts or the watcher tells, by their names there.
@@ -50,7 +50,7 @@ _COUNTERS = (
 _TOLD = (
     ("watches", "autosync_watches", "Directories that are watched."),
     ("unwatched", "autosync_unwatched", "Directories that the kernel refused to watch."),
-    ("looks", "autosync_looks", "Comparisons begun since the watcher was started."),
+    ("looks", "autosync_scans", "Scans begun since the watcher was started."),
 )
 
 

@@ -16,7 +16,7 @@ from ...model.text import human_size, shown
 from .mirrors import MirrorHandle
 
 #: What needs attention where it is not 0.
-_WRONG = {"failed": "failed", "deletions_held": "deletions held", "skipped": "skipped", "unwatched": "unwatched"}
+_WRONG = {"failed": "failed", "withheld_deletions": "deletions withheld", "skipped": "skipped", "unwatched": "unwatched"}
 #: So much of what became of a key is shown.
 _PAST_SHOWN = 10
 #: From how many seconds on a time is told in minutes, and in hours.
@@ -37,24 +37,24 @@ def standing(one: MirrorHandle) -> dict[str, Any]:
         "target": target_of(mirror) if mirror else None,
         "sources": [source.root for source in mirror.sources] if mirror else [],
         "queue": mirror.queue if mirror else None,
-        "kept_by": keeper(now.holder),
+        "watched_by": watcher_of(now.holder),
         "paused": now.paused,
         "dirty": now.dirty,
-        "in_hand": now.held,
+        "claimed": now.held,
         "messages": one.ledger.waiting(mirror.queue) if mirror else None,
         "lag": now.lag if now.dirty else 0.0,
         "failed": now.failed,
         "limits": {"requests": limits.requests, "bandwidth": limits.bandwidth, "inflight": limits.inflight},
         "accepted": one.ledger.accepted(),
-        "deletions_held": one.ledger.holding(),
+        "withheld_deletions": one.ledger.holding(),
         "skipped": len(one.ledger.skipped()),
         "files": now.files,
         "bytes": now.bytes,
         "deleted": now.deleted,
         "watches": counted.get("watches", 0),
         "unwatched": counted.get("unwatched", 0),
-        "looks": counted.get("looks", 0),
-        "last_equal_look": cleared[1] if cleared else None,
+        "scans": counted.get("looks", 0),
+        "last_in_sync": cleared[1] if cleared else None,
         "workers": [
             {"worker": owner.rpartition(":")[0], "keys": len(keys), "one_of_them": keys[0]}
             for owner, keys in sorted(one.ledger.in_hand().items())
@@ -62,7 +62,7 @@ def standing(one: MirrorHandle) -> dict[str, Any]:
     }
 
 
-def keeper(holder: str) -> dict[str, Any] | None:
+def watcher_of(holder: str) -> dict[str, Any] | None:
     """Who has the watcher's place: `host`, `pid`, `started` and the like; None if nobody has."""
     try:
         found = json.loads(holder) if holder else None
@@ -78,11 +78,11 @@ def target_of(mirror: Mirror) -> str:
 
 def state_of(found: dict[str, Any]) -> str:
     """In a word or two."""
-    if found["kept_by"] is None:
-        return "nobody keeps it"
+    if found["watched_by"] is None:
+        return "not watched"
     if found["paused"]:
         return "paused"
-    return "transferring" if found["dirty"] else "in step"
+    return "syncing" if found["dirty"] else "in sync"
 
 
 def lines(found: dict[str, Any], before: dict[str, Any] | None = None, seconds: float = 0.0) -> list[str]:
@@ -93,26 +93,26 @@ def lines(found: dict[str, Any], before: dict[str, Any] | None = None, seconds: 
         before: as of `seconds` ago, for the speed.
         seconds: between the two.
     """
-    kept = found["kept_by"]
+    watcher = found["watched_by"]
     speed = f", {human_size((found['bytes'] - before['bytes']) / seconds)}/s" if before and seconds else ""
     told = [
         f"{found['mirror']}: {state_of(found)}",
         f"  {', '.join(map(shown, found['sources'])) or '?'} -> {found['target'] or '?'}",
-        f"  kept by     {'process {} on {}'.format(kept.get('pid'), kept.get('host')) if kept else 'nobody'}",
-        f"  waiting     {found['dirty']} keys, {found['in_hand']} of them in hand or waiting for their next try; lag {found['lag']:.1f} s",
+        f"  watched by  {'process {} on {}'.format(watcher.get('pid'), watcher.get('host')) if watcher else 'nobody'}",
+        f"  waiting     {found['dirty']} keys, {found['claimed']} of them claimed or waiting for their next try; lag {found['lag']:.1f} s",
         f"  done        {found['files']} files ({human_size(found['bytes'])}{speed}), {found['deleted']} deleted",
     ]
     limits = Limits(**found["limits"])
     if limits != Limits():
         told.append(f"  limits      {limits.words()}")
-    if kept:
-        told.append(f"  watches     {found['watches']} directories; {found['looks']} looks since it was started")
+    if watcher:
+        told.append(f"  watches     {found['watches']} directories; {found['scans']} scans since it was started")
     wrong = [(found[name], words) for name, words in _WRONG.items()]
-    if found["deletions_held"] and not found["accepted"]:
+    if found["withheld_deletions"] and not found["accepted"]:
         told.append("  accepted    no: what the target held before this mirror is kept; autosync's option --accept-existing lets it go")
     if any(count for count, _ in wrong):
         told.append(f"  attention   {', '.join(f'{count} {what}' for count, what in wrong if count)}")
-    told.append(f"  last look   {_moment(found['last_equal_look'])} that found all equal, or that all is made equal of")
+    told.append(f"  in sync     {_moment(found['last_in_sync'])}: when the last scan began after which all was right")
     told += [f"  {one['worker']:<11} {one['keys']} keys, {shown(one['one_of_them'])} is one" for one in found["workers"]]
     return told
 
