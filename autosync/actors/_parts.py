@@ -1,9 +1,9 @@
-"""Large files go up in parts, several at a time, and all of them together are one version of the file."""
+"""Sending a large file in parts, several at a time, all of one version of the file."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
 from typing import BinaryIO, TypeVar
@@ -13,9 +13,9 @@ from ..source.source_file import SourceFile
 
 T = TypeVar("T")
 
-#: Offset and length of a part.
-Piece = tuple[int, int]
-#: Sends a part, given its number, its content and how long that is, and returns its ETag.
+#: Offset and length of a part, in bytes.
+PartRange = tuple[int, int]
+#: Sends a part, given its number, its content and its size in bytes, and returns its ETag.
 Send = Callable[[int, BinaryIO, int], str]
 
 #: Parts of one file in flight.
@@ -27,22 +27,39 @@ _PART_TRIES, _PART_DELAY = 5, 0.25
 ROUNDS = 5
 
 
-def send_one_version(file: SourceFile, pieces: Iterable[Piece], send: Send) -> dict[int, str]:
-    """Send all parts, and those again that a file which never rests has changed meanwhile.
+def part_ranges(size: int, part_bytes: int, most: int) -> Iterator[PartRange]:
+    """Divide a file into parts.
+
+    Args:
+        size: of the file, in bytes.
+        part_bytes: size of each part but the last. Parts are larger, in whole MiB, if there were too many of them.
+        most: the most parts that the target allows.
+
+    Returns:
+        Offset and length of each part, in order.
+    """
+    least = -(-size // most)
+    step = max(part_bytes, -(-least // (1 << 20)) << 20)
+    for offset in range(0, size, step):
+        yield offset, min(step, size - offset)
+
+
+def send_one_version(file: SourceFile, ranges: Iterable[PartRange], send: Send) -> dict[int, str]:
+    """Send all parts, and again those that changed meanwhile, if the file is one that never rests.
 
     Args:
         file: whose parts they are.
-        pieces: in their order.
-        send: asked for several at once, from threads of their own.
+        ranges: of the parts, in order.
+        send: called by several threads at once.
 
     Returns:
         The ETags by part number, from 1 on.
 
     Raises:
-        TargetError: the target did not take one.
+        TargetError: a part was not stored.
         FileChanged: the file changed.
     """
-    numbers = {piece: number for number, piece in enumerate(pieces, 1)}
+    numbers = {part: number for number, part in enumerate(ranges, 1)}
     etags = _send_parts(file, numbers, numbers, send)
     for rounds_left in range(ROUNDS, -1, -1):
         try:
@@ -70,10 +87,10 @@ def tried(file: SourceFile, act: Callable[[], T], again: Callable[[], None] = la
     return act()
 
 
-def _send_parts(file: SourceFile, numbers: dict[Piece, int], pieces: Iterable[Piece], send: Send) -> dict[int, str]:
+def _send_parts(file: SourceFile, numbers: dict[PartRange, int], ranges: Iterable[PartRange], send: Send) -> dict[int, str]:
     etags: dict[int, str] = {}
     with ThreadPoolExecutor(file.at_once(_PARTS_AT_ONCE), "autosync-part") as pool:
-        waiting = {pool.submit(_send_part, file, numbers[piece], piece, send): numbers[piece] for piece in pieces}
+        waiting = {pool.submit(_send_part, file, numbers[part], part, send): numbers[part] for part in ranges}
         try:
             for sent in as_completed(waiting):
                 etags[waiting[sent]] = sent.result()
@@ -83,10 +100,10 @@ def _send_parts(file: SourceFile, numbers: dict[Piece, int], pieces: Iterable[Pi
     return etags
 
 
-def _send_part(file: SourceFile, number: int, piece: Piece, send: Send) -> str:
+def _send_part(file: SourceFile, number: int, part: PartRange, send: Send) -> str:
     def once() -> str:
         file.ask()
-        return send(number, file.part(*piece), piece[1])
+        return send(number, file.part(*part), part[1])
 
     # The upload is completed with the ETag of the try that was answered, so another one that the server kept is no danger.
-    return tried(file, once, partial(file.forget, *piece))
+    return tried(file, once, partial(file.forget, *part))

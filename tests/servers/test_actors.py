@@ -28,9 +28,9 @@ from autosync.actors import load, short_names
 from autosync.actors._memory import TINY, Memory
 from autosync.actors.s3 import SMALL, clients
 from autosync.actors.s3.fast.http import PendingRequest, Response
-from autosync.actors.s3.fast.multipart import Uploads
-from autosync.actors.s3.parts import PartsUpload
-from autosync.actors.s3.proxied import ProxiedUploads
+from autosync.actors.s3.fast.multipart import DirectMultipartRequests
+from autosync.actors.s3.multipart import MultipartUploader
+from autosync.actors.s3.proxied import ProxiedMultipartRequests
 from autosync.errors import BrokerError, ConfigurationError, FileChanged, PermanentError, SlowDown, TargetError, TargetRefused
 from autosync.files import File
 from autosync.source.source_file import SourceFile
@@ -103,11 +103,11 @@ def test_of_keys_that_some_servers_would_not_keep_one_is_listed_back_and_the_oth
     assert actor.upload_many(files) == [None] * 10
     assert len(listed(actor)) == 10
     begun: list[str] = []
-    begin = actor._objects.begin  # type: ignore[attr-defined]
-    actor._objects.begin = lambda key, *more: begun.append(key) or begin(key, *more)  # type: ignore[attr-defined, func-returns-value]
+    begin = actor._objects.begin_put  # type: ignore[attr-defined]
+    actor._objects.begin_put = lambda key, *more: begun.append(key) or begin(key, *more)  # type: ignore[attr-defined, func-returns-value]
     ended: list[int] = []
-    end = actor._objects.end  # type: ignore[attr-defined]
-    actor._objects.end = lambda put: ended.append(len(begun)) or end(put)  # type: ignore[attr-defined, func-returns-value]
+    end = actor._objects.finish_put  # type: ignore[attr-defined]
+    actor._objects.finish_put = lambda put: ended.append(len(begun)) or end(put)  # type: ignore[attr-defined, func-returns-value]
 
     assert actor.upload_many(files) == [None] * 10
 
@@ -336,7 +336,7 @@ def large(request: pytest.FixtureRequest, bucket: Bucket) -> Iterator[Actor]:
     made = load("s3")(target_container=bucket.name, endpoint_url=bucket.server.url)
     if request.param == "by a proxy":
         by_proxy(made, bucket.server.url)
-    assert isinstance(made._parts._requests, Uploads if request.param == "direct" else ProxiedUploads)  # type: ignore[attr-defined]
+    assert isinstance(made._multipart._requests, DirectMultipartRequests if request.param == "direct" else ProxiedMultipartRequests)  # type: ignore[attr-defined]
     yield made
     made.close()
 
@@ -429,15 +429,15 @@ def test_an_upload_whose_beginning_was_not_answered_is_found_by_its_intention_an
     large: Actor, bucket: Bucket, content: Content, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     notes = Notes(bucket)
-    requests = large._parts._requests  # type: ignore[attr-defined]
-    begin = requests.begin
+    requests = large._multipart._requests  # type: ignore[attr-defined]
+    create = requests.create
 
     def and_lose_the_answer(*named: str) -> None:
-        begin(*named)
+        create(*named)
         raise TargetError("the answer is lost")
 
     with monkeypatch.context() as patch:
-        patch.setattr(requests, "begin", and_lose_the_answer)
+        patch.setattr(requests, "create", and_lose_the_answer)
         with pytest.raises(TargetError, match="the answer is lost"):
             large.upload(notes.file(content, SMALL + 1))
     foreign = [bucket.begin_upload(key) for key in ("large.too", "a/large", "larg")]
@@ -500,12 +500,12 @@ def test_the_intention_stays_noted_only_if_something_may_have_come_of_it(
     notes = Notes(bucket)
 
     def hear(sent: PendingRequest) -> Response:
-        sent.line.close()
+        sent.connection.close()
         if isinstance(answer, Exception):
             raise answer
         return answer
 
-    monkeypatch.setattr(actor._objects._wire, "answer", hear)  # type: ignore[attr-defined]
+    monkeypatch.setattr(actor._objects._pool, "read_response", hear)  # type: ignore[attr-defined]
     with pytest.raises(TargetError):
         actor.upload(notes.file(content, SMALL + 1))
 
@@ -550,7 +550,7 @@ def test_a_beginning_that_boto3_asked_for_twice_leaves_the_intention_noted(
 @pytest.mark.usefixtures("soon_again")
 def test_the_end_of_an_upload_is_tried_again(large: Actor, bucket: Bucket, content: Content, monkeypatch: pytest.MonkeyPatch) -> None:
     notes = Notes(bucket)
-    requests = large._parts._requests  # type: ignore[attr-defined]
+    requests = large._multipart._requests  # type: ignore[attr-defined]
     complete = requests.complete
     left = [TargetError("InternalError"), SlowDown("SlowDown")]
 
@@ -572,14 +572,14 @@ def test_an_end_that_fails_behind_a_status_that_says_otherwise_is_no_end(
     monkeypatch.setattr("autosync.actors._parts._PART_TRIES", 1)
     actor = load("s3")(target_container=bucket.name, endpoint_url=bucket.server.url)
     objects = actor._objects  # type: ignore[attr-defined]
-    ask = objects.ask_once
+    ask = objects.send_once
 
     def say_so(*named: str, query: str, **more: str) -> Response:
         if query.startswith("uploadId="):
             return Response(200, "  <Error><Code>InternalError</Code><Message>not now</Message></Error>")
         return ask(*named, query=query, **more)  # type: ignore[no-any-return]
 
-    monkeypatch.setattr(objects, "ask_once", say_so)
+    monkeypatch.setattr(objects, "send_once", say_so)
     with pytest.raises(TargetError, match="InternalError: not now"):
         actor.upload(content.file("large", b"x" * (SMALL + 1)))
 
@@ -600,7 +600,7 @@ def test_an_upload_that_cannot_be_aborted_is_not_told_as_ended(
 
     file = content.file("large", b"x" * (SMALL + 1), stop, begun=notes.begun, ended=notes.ended)
     with monkeypatch.context() as patch:
-        patch.setattr(actor._parts._requests, "abort", refuse)  # type: ignore[attr-defined]
+        patch.setattr(actor._multipart._requests, "abort", refuse)  # type: ignore[attr-defined]
         with pytest.raises(FileChanged, match="stopped in the middle"):
             actor.upload(file)
 
@@ -811,7 +811,7 @@ def test_many_are_deleted_with_both_checksums_that_servers_ask_for(exact_bucket:
     actor = load("s3")(target_container=exact_bucket.name, endpoint_url=exact_bucket.server.url)
 
     assert actor.delete_many([File("a"), File("b")]) == [None, None]
-    head = actor._objects.head("POST", "", b"", "application/xml", 0.0, query="delete=")  # type: ignore[attr-defined]
+    head = actor._objects._signed_head("POST", "", b"", "application/xml", 0.0, query="delete=")  # type: ignore[attr-defined]
 
     assert b"\r\ncontent-md5:" in head
     assert b"\r\nx-amz-checksum-crc32:" in head
@@ -858,7 +858,7 @@ def test_an_intention_is_found_however_long_the_target_takes_to_list_what_came_o
     client = Slow(1e9 + 0.9)
     monkeypatch.setattr("autosync.actors.s3.clients.time", client)
 
-    PartsUpload(ProxiedUploads(client, "b", "S3")).abandon("key", f"begins {1e9 + 0.8}")
+    MultipartUploader(ProxiedMultipartRequests(client, "b", "S3")).abandon("key", f"begins {1e9 + 0.8}")
 
     assert client.aborted == ["u"]
 

@@ -27,7 +27,7 @@ url, bucket, trouble = sys.argv[1:]
 actor = load("s3")(target_container=bucket, endpoint_url=url)
 
 came, children = [], []
-given, understood = ForkedGenerator.items, listing.read
+given, understood = ForkedGenerator.items, listing.parse_page
 
 def items(self, argument):
     children.append(self._child.pid())
@@ -48,13 +48,13 @@ def stop(text):
 here = os.getpid()
 ForkedGenerator.items = items
 if trouble == "a page that is not understood":
-    listing.read = read
+    listing.parse_page = read
 elif trouble == "it is killed":
-    listing.read = stop
+    listing.parse_page = stop
 actor.stand_by()
 actor.check()
 found = [file.key for file in actor.list()]
-ForkedGenerator.items, listing.read = given, understood
+ForkedGenerator.items, listing.parse_page = given, understood
 again = [file.key for file in actor.list()]
 actor.close()
 by_boto3 = "botocore" in sys.modules

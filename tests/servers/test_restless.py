@@ -12,7 +12,7 @@ import pytest
 
 from autosync.actors import load
 from autosync.actors._parts import ROUNDS
-from autosync.actors.s3.fast.pieces import PART
+from autosync.actors.s3.multipart import PART_BYTES
 from autosync.errors import FileChanged
 from autosync.source.open_writers import let_writes_end
 from autosync.source.source_file import SourceFile
@@ -199,20 +199,20 @@ def test_an_empty_file_has_nothing_to_wait_for(path: Path, opened: Callable[...,
 
 def test_a_part_that_changed_while_others_were_sent_is_sent_again(bucket: Bucket, path: Path, opened: Callable[..., StableReader]) -> None:
     """A recorder writes its data at the end and, now and then, how long they are at the beginning."""
-    path.write_bytes(os.urandom(2 * PART + 7))
+    path.write_bytes(os.urandom(2 * PART_BYTES + 7))
     changes = iter([*[lambda: append(path)] * 40, lambda: poke(path, 5)])
     file = opened(path, lambda count: next(changes, lambda: None)() if count else None)
 
     load("s3")(target_container=bucket.name, endpoint_url=bucket.server.url).upload(file)
 
     assert next(changes, None) is None, "it did change"
-    assert bucket.read("key") == path.read_bytes()[: 2 * PART + 7]
+    assert bucket.read("key") == path.read_bytes()[: 2 * PART_BYTES + 7]
     assert bucket.open_uploads() == []
 
 
 def test_a_part_that_is_tried_again_may_have_changed_meanwhile(bucket: Bucket, path: Path, opened: Callable[..., StableReader]) -> None:
-    path.write_bytes(os.urandom(PART + 7))
-    changes = iter([lambda: poke(path, PART + 1)])
+    path.write_bytes(os.urandom(PART_BYTES + 7))
+    changes = iter([lambda: poke(path, PART_BYTES + 1)])
     file = opened(path, lambda count: next(changes, lambda: None)() if count == 7 else None)
 
     with Proxy(bucket.server.url) as proxy:
@@ -225,8 +225,8 @@ def test_a_part_that_is_tried_again_may_have_changed_meanwhile(bucket: Bucket, p
 
 
 def test_a_file_that_rests_only_in_the_last_round_is_sent(bucket: Bucket, path: Path, opened: Callable[..., StableReader]) -> None:
-    path.write_bytes(os.urandom(PART + 7))
-    changes = iter([lambda: poke(path, PART + 1)] * ROUNDS)
+    path.write_bytes(os.urandom(PART_BYTES + 7))
+    changes = iter([lambda: poke(path, PART_BYTES + 1)] * ROUNDS)
     file = opened(path, lambda count: next(changes, lambda: None)() if count == 7 else None)
 
     load("s3")(target_container=bucket.name, endpoint_url=bucket.server.url).upload(file)
@@ -238,8 +238,8 @@ def test_a_file_that_rests_only_in_the_last_round_is_sent(bucket: Bucket, path: 
 def test_a_file_that_changes_more_often_than_it_can_be_read_is_not_sent(
     bucket: Bucket, path: Path, opened: Callable[..., StableReader]
 ) -> None:
-    path.write_bytes(os.urandom(PART + 7))
-    file = opened(path, lambda _: poke(path, PART + 1))
+    path.write_bytes(os.urandom(PART_BYTES + 7))
+    file = opened(path, lambda _: poke(path, PART_BYTES + 1))
 
     with pytest.raises(FileChanged):
         load("s3")(target_container=bucket.name, endpoint_url=bucket.server.url).upload(file)

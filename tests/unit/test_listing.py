@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from autosync.actors.s3.listing import next_token, read
+from autosync.actors.s3.fast.list_page import next_token, parse_page
 from autosync.files import Page
 
 OBJECT = (
@@ -25,7 +25,7 @@ def test_the_four_things_that_count_are_read() -> None:
     )
     empty = OBJECT.format(key="c").replace("&quot;abc&quot;", "&#34;&#34;")
 
-    page = read(written(OBJECT.format(key="a"), other, empty))
+    page = parse_page(written(OBJECT.format(key="a"), other, empty))
 
     assert page == Page(["a", "b", "c"], [3, 5, 3], [1577836800.5, 1577836800.0, 1577836800.5], ["abc", "x-1", None])
 
@@ -41,14 +41,14 @@ def test_the_four_things_that_count_are_read() -> None:
     ],
 )
 def test_keys_are_read_as_they_are_meant(key: str, encoded: bool, meant: str) -> None:
-    page = read(written(OBJECT.format(key=key), encoded=encoded))
+    page = parse_page(written(OBJECT.format(key=key), encoded=encoded))
 
     assert page is not None
     assert page.keys == [meant]
 
 
 def test_a_page_without_objects_is_one() -> None:
-    assert read(written()) == Page([], [], [], [])
+    assert parse_page(written()) == Page([], [], [], [])
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_a_page_without_objects_is_one() -> None:
     ],
 )
 def test_what_is_not_understood_is_left_to_boto3(text: str) -> None:
-    assert read(text) is None
+    assert parse_page(text) is None
 
 
 def test_the_next_page_is_asked_for_only_if_there_is_one() -> None:

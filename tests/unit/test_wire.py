@@ -29,7 +29,8 @@ from hypothesis import strategies as st
 
 from autosync.actors._responses import BODY_BYTES, ResponseError
 from autosync.actors.s3.fast.http import HttpConnectionPool, Response
-from autosync.actors.s3.fast.requests import Objects
+from autosync.actors.s3.fast.requests import ObjectRequests
+from autosync.actors.s3.fast.sigv4 import RequestSigner
 from autosync.actors.s3.headers import ObjectHeaders
 from autosync.errors import SlowDown, TargetError, TargetRefused
 
@@ -117,25 +118,26 @@ def serve() -> Iterator[Serve]:
     def start(script: Script, **more: Any) -> tuple[Server, HttpConnectionPool]:
         server = Server(script, more.pop("context", None))
         scheme = more.pop("scheme", "http")
-        wire = HttpConnectionPool(f"{scheme}://127.0.0.1:{server.port}", **{**TIMES, **more})
-        made.append((server, wire))
+        pool = HttpConnectionPool(f"{scheme}://127.0.0.1:{server.port}", **{**TIMES, **more})
+        made.append((server, pool))
         return made[-1]
 
     yield start
-    for server, wire in made:
-        wire.close()
+    for server, pool in made:
+        pool.close()
         server.close()
 
 
 TEXT = ObjectHeaders("text/plain", (), {})
 
 
-def objects_on(wire: HttpConnectionPool, token: str | None = None) -> Objects:
-    return Objects(wire, "http://h:9/bucket", "us-east-1", lambda: Credentials("access", "secret", token), "the server")
+def objects_on(pool: HttpConnectionPool, token: str | None = None) -> ObjectRequests:
+    signer = RequestSigner("http://h:9/bucket", "us-east-1", lambda: Credentials("access", "secret", token), "the server")
+    return ObjectRequests(pool, signer, "the server")
 
 
-def put(wire: HttpConnectionPool, content: bytes = b"content") -> Response:
-    return wire.answer(wire.send(b"PUT /a HTTP/1.1\r\nhost:h\r\ncontent-length:%d\r\n\r\n" % len(content), content))
+def put(pool: HttpConnectionPool, content: bytes = b"content") -> Response:
+    return pool.read_response(pool.send(b"PUT /a HTTP/1.1\r\nhost:h\r\ncontent-length:%d\r\n\r\n" % len(content), content))
 
 
 # The signature
@@ -154,13 +156,12 @@ def test_a_request_is_signed_as_boto3_signs_it(
     key: str, content: bytes, base: str, token: str | None, asked: tuple[str, str], more: set[str]
 ) -> None:
     who = Credentials("access", "secret/+", token)
-    pool = HttpConnectionPool("http://h", cert_path=None, connect_seconds=1, read_seconds=1)
-    objects = Objects(pool, base, "eu-west-1", lambda: who, "h")
+    signer = RequestSigner(base, "eu-west-1", lambda: who, "h")
     moment = datetime.datetime(2026, 11, 24, 9, 8, 7, tzinfo=datetime.UTC)
 
     method, query = asked
     content_type = "" if method == "DELETE" else "text/plain"
-    head = objects.head(method, key if not query else "", content, content_type, moment.timestamp(), query=query, more=[*more])
+    head = signer.signed_head(method, key if not query else "", content, content_type, moment.timestamp(), query=query, headers=[*more])
 
     first, *rows = head.decode().removesuffix("\r\n\r\n").split("\r\n")
     fields = dict(row.split(":", 1) for row in rows)
@@ -183,12 +184,13 @@ def test_a_request_is_signed_as_boto3_signs_it(
 @given(prefix=st.text(st.characters(exclude_categories=["Cs"]), max_size=20), token=st.text(st.characters(codec="utf-8"), max_size=20))
 def test_a_page_of_a_listing_is_asked_for_as_boto3_signs_it(prefix: str, token: str) -> None:
     who = Credentials("access", "secret/+", "a/token+=")
-    wire = Recording()
-    objects = Objects(wire, "https://bucket.s3.eu-west-1.amazonaws.com", "eu-west-1", lambda: who, "h")  # type: ignore[arg-type]
+    pool = Recording()
+    signer = RequestSigner("https://bucket.s3.eu-west-1.amazonaws.com", "eu-west-1", lambda: who, "h")
+    objects = ObjectRequests(pool, signer, "h")  # type: ignore[arg-type]
 
-    objects.ask_for_page(prefix, token)
+    objects.request_page(prefix, token)
 
-    first, *rows = wire.heads[0].decode().removesuffix("\r\n\r\n").split("\r\n")
+    first, *rows = pool.heads[0].decode().removesuffix("\r\n\r\n").split("\r\n")
     fields = dict(row.split(":", 1) for row in rows)
     asked = first.split(" ")[1]
     wanted = {"list-type": "2", "encoding-type": "url", "prefix": prefix} | ({"continuation-token": token} if token else {})
@@ -211,12 +213,12 @@ def test_a_page_of_a_listing_is_asked_for_as_boto3_signs_it(prefix: str, token: 
 )
 def test_a_part_is_sent_to_a_url_that_is_signed_as_boto3_signs_it(key: str, upload: str, base: str, token: str | None) -> None:
     who = Credentials("access", "secret/+", token)
-    wire = Recording()
-    objects = Objects(wire, base, "eu-west-1", lambda: who, "h")  # type: ignore[arg-type]
+    pool = Recording()
+    objects = ObjectRequests(pool, RequestSigner(base, "eu-west-1", lambda: who, "h"), "h")  # type: ignore[arg-type]
 
     objects.stream(key, io.BytesIO(b"content"), 7, {"partNumber": "3", "uploadId": upload})
 
-    first, *rows = wire.heads[0].decode().removesuffix("\r\n\r\n").split("\r\n")
+    first, *rows = pool.heads[0].decode().removesuffix("\r\n\r\n").split("\r\n")
     fields = dict(row.split(":", 1) for row in rows)
     assert fields.keys() == {"host", "content-length", "accept-encoding", "user-agent"}
     path, _, query = first.split(" ")[1].partition("?")
@@ -244,10 +246,9 @@ class Recording:
 
 def test_amazon_is_given_a_checksum_too_and_it_is_signed() -> None:
     who = Credentials("access", "secret")
-    wire = HttpConnectionPool("http://h", cert_path=None, connect_seconds=1, read_seconds=1)
-    objects = Objects(wire, "https://b.s3.amazonaws.com", "us-east-1", lambda: who, "Amazon", checksums=True)
+    signer = RequestSigner("https://b.s3.amazonaws.com", "us-east-1", lambda: who, "Amazon", checksums=True)
 
-    head = objects.head("PUT", "a", b"abc", "text/plain", time.time()).decode()
+    head = signer.signed_head("PUT", "a", b"abc", "text/plain", time.time()).decode()
 
     assert "x-amz-checksum-crc32:NSRBwg==\r\n" in head
     assert "SignedHeaders=content-type;host;x-amz-checksum-crc32;x-amz-content-sha256;x-amz-date," in head
@@ -266,13 +267,13 @@ def test_a_connection_is_kept_and_many_requests_may_be_on_their_way_at_once(serv
             assert go_on.wait(LIMIT)
             line.sendall(OK)
 
-    server, wire = serve(script)
-    sent = [wire.send(b"PUT /%d HTTP/1.1\r\ncontent-length:1\r\n\r\n" % number, b"x") for number in range(5)]
+    server, pool = serve(script)
+    sent = [pool.send(b"PUT /%d HTTP/1.1\r\ncontent-length:1\r\n\r\n" % number, b"x") for number in range(5)]
     for _ in range(5):
         assert arrived.acquire(timeout=LIMIT)
     go_on.set()
-    assert [wire.answer(one).status for one in sent] == [200] * 5
-    assert [put(wire).status for _ in range(5)] == [200] * 5
+    assert [pool.read_response(one).status for one in sent] == [200] * 5
+    assert [put(pool).status for _ in range(5)] == [200] * 5
     assert server.connections == 5
 
 
@@ -303,17 +304,17 @@ def test_any_answer_is_understood(
             if not stays:
                 return
 
-    server, wire = serve(script)
-    assert [put(wire)[:2], put(wire)[:2]] == [(status, text)] * 2
+    server, pool = serve(script)
+    assert [put(pool)[:2], put(pool)[:2]] == [(status, text)] * 2
     assert server.connections == (1 if stays else 2)
 
 
 def test_what_an_error_says_is_cut_and_the_rest_is_not_waited_for(serve: Serve) -> None:
     """Behind what was read of the first answer a second one on the same connection would begin in its middle."""
     text = b"<Code>SlowDown</Code>" + b" " * 4 * BODY_BYTES
-    _, wire = serve(always(b"HTTP/1.1 503 Slow\r\nContent-Length: %d\r\n\r\n" % len(text) + text))
+    _, pool = serve(always(b"HTTP/1.1 503 Slow\r\nContent-Length: %d\r\n\r\n" % len(text) + text))
 
-    assert [put(wire)[:2], put(wire)[:2]] == [(503, text[:BODY_BYTES].decode())] * 2
+    assert [put(pool)[:2], put(pool)[:2]] == [(503, text[:BODY_BYTES].decode())] * 2
 
 
 @pytest.mark.parametrize("status", [b"200 OK", b"500 Oops"])
@@ -322,19 +323,19 @@ def test_an_answer_that_is_broken_off_is_none(serve: Serve, status: bytes) -> No
         request(line)
         line.sendall(b"HTTP/1.1 " + status + b"\r\nContent-Length: 30\r\n\r\n<DeleteResult></DeleteResult")
 
-    _, wire = serve(script)
+    _, pool = serve(script)
     with pytest.raises(http.client.IncompleteRead):
-        put(wire)
+        put(pool)
 
 
 def test_of_an_answer_as_much_is_read_as_it_may_have(serve: Serve) -> None:
-    _, wire = serve(always(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n0123456789"))
+    _, pool = serve(always(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n0123456789"))
     ask = b"GET /a HTTP/1.1\r\ncontent-length:0\r\n\r\n"
 
-    assert wire.answer(wire.send(ask), 10).text == "0123456789"
+    assert pool.read_response(pool.send(ask), 10).text == "0123456789"
     with pytest.raises(ResponseError, match="is longer than"):
-        wire.answer(wire.send(ask), 9)
-    assert wire.answer(wire.send(ask), 10).text == "0123456789"
+        pool.read_response(pool.send(ask), 9)
+    assert pool.read_response(pool.send(ask), 10).text == "0123456789"
 
 
 def test_a_request_that_a_kept_connection_swallows_is_sent_again(serve: Serve) -> None:
@@ -348,9 +349,9 @@ def test_a_request_that_a_kept_connection_swallows_is_sent_again(serve: Serve) -
         if number > 1:
             line.sendall(OK)
 
-    server, wire = serve(script)
-    assert put(wire, b"one").status == 200
-    assert put(wire, b"two").status == 200
+    server, pool = serve(script)
+    assert put(pool, b"one").status == 200
+    assert put(pool, b"two").status == 200
     assert server.connections == 2
     assert swallowed[0].endswith(b"two"), "it was swallowed"
     _, other = serve(lambda line, _: request(line) and None)  # type: ignore[func-returns-value]
@@ -360,14 +361,14 @@ def test_a_request_that_a_kept_connection_swallows_is_sent_again(serve: Serve) -
 
 def test_a_server_that_does_not_answer_is_not_waited_for_any_longer_than_that(serve: Serve) -> None:
     over = threading.Event()
-    server, wire = serve(lambda line, _: over.wait(LIMIT), read_seconds=1)  # type: ignore[arg-type, return-value]
+    server, pool = serve(lambda line, _: over.wait(LIMIT), read_seconds=1)  # type: ignore[arg-type, return-value]
     try:
         with pytest.raises(TimeoutError):
-            put(wire)
-        objects = objects_on(wire)
-        begun = objects.begin("a", b"x", TEXT)
+            put(pool)
+        objects = objects_on(pool)
+        begun = objects.begin_put("a", b"x", TEXT)
         with pytest.raises(TargetError, match="does not answer"):
-            objects.end(begun)
+            objects.finish_put(begun)
     finally:
         over.set()
     assert server.connections == 2, "a request that timed out is not sent again"
@@ -378,33 +379,33 @@ def test_requests_that_wait_together_time_out_together(
 ) -> None:
     """Once the first has had its two seconds, the time-out of each other connection is next to nothing: the kernel keeps it for us."""
     over = threading.Event()
-    _, wire = serve(lambda line, _: over.wait(LIMIT), read_seconds=2)  # type: ignore[arg-type, return-value]
-    wait_for, patience = wire._wait_for, {}
+    _, pool = serve(lambda line, _: over.wait(LIMIT), read_seconds=2)  # type: ignore[arg-type, return-value]
+    wait_for, patience = pool._set_read_timeout, {}
 
     def noted(line: socket.socket, seconds: float) -> None:
         wait_for(line, seconds)
         whole, parts = struct.unpack("ll", line.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, 16))
         patience[line] = whole + parts / 1e6
 
-    monkeypatch.setattr(wire, "_wait_for", noted)
+    monkeypatch.setattr(pool, "_set_read_timeout", noted)
     try:
-        sent = [wire.send(b"PUT / HTTP/1.1\r\n\r\n") for _ in range(10)]
+        sent = [pool.send(b"PUT / HTTP/1.1\r\n\r\n") for _ in range(10)]
         now = time.monotonic()
-        first, *others = [one._replace(when=now) for one in sent]  # however long the sending took
+        first, *others = [one._replace(sent_at=now) for one in sent]  # however long the sending took
         for one in (first, *others):
             with pytest.raises(TimeoutError):
-                wire.answer(one)
+                pool.read_response(one)
     finally:
         over.set()
-    assert [patience.get(one.line, 2.0) for one in others] == [pytest.approx(0.05, abs=0.05)] * 9, "and not ten times two seconds"
+    assert [patience.get(one.connection, 2.0) for one in others] == [pytest.approx(0.05, abs=0.05)] * 9, "and not ten times two seconds"
 
 
 def test_nobody_there_is_an_error_that_names_the_key() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    wire = HttpConnectionPool(f"http://127.0.0.1:{port}", cert_path=None, connect_seconds=1, read_seconds=1)
+    pool = HttpConnectionPool(f"http://127.0.0.1:{port}", cert_path=None, connect_seconds=1, read_seconds=1)
     with pytest.raises(TargetError, match=r"^a at the server: .*refused"):
-        objects_on(wire).begin("a", b"x", TEXT)
+        objects_on(pool).begin_put("a", b"x", TEXT)
 
 
 @pytest.mark.parametrize(
@@ -420,10 +421,10 @@ def test_nobody_there_is_an_error_that_names_the_key() -> None:
 def test_what_a_server_refuses_is_told_in_our_words(
     serve: Serve, answer: bytes, error: type[Exception]
 ) -> None:
-    _, wire = serve(always(answer))
-    objects = objects_on(wire)
+    _, pool = serve(always(answer))
+    objects = objects_on(pool)
     with pytest.raises(error) as told:
-        objects.end(objects.begin("the/key", b"x", TEXT))
+        objects.finish_put(objects.begin_put("the/key", b"x", TEXT))
     assert type(told.value) is error
     assert str(told.value).startswith("the/key at the server: ")
     with pytest.raises(TargetError):
@@ -434,8 +435,8 @@ def test_what_a_server_refuses_is_told_in_our_words(
     "answer", [b"HTTP/1.1 204 No Content\r\n\r\n", b"HTTP/1.1 404 No\r\nContent-Length: 22\r\n\r\n<Code>NoSuchKey</Code>"]
 )
 def test_what_is_not_there_is_deleted(serve: Serve, answer: bytes) -> None:
-    _, wire = serve(always(answer))
-    objects_on(wire).delete("a")
+    _, pool = serve(always(answer))
+    objects_on(pool).delete("a")
 
 
 def test_of_many_deletes_those_that_failed_are_told(serve: Serve) -> None:
@@ -450,8 +451,8 @@ def test_of_many_deletes_those_that_failed_are_told(serve: Serve) -> None:
             asked.append(data)
             line.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(said) + said)
 
-    _, wire = serve(script)
-    wrong = objects_on(wire).delete_many(["a&<b", "c\n\u00fc", "d"])
+    _, pool = serve(script)
+    wrong = objects_on(pool).delete_many(["a&<b", "c\n\u00fc", "d"])
 
     assert {key: type(error) for key, error in wrong.items()} == {"a&<b": TargetRefused, "c\n\u00fc": TargetError}
     assert asked[0].startswith(b"POST /bucket?delete= HTTP/1.1\r\n")
@@ -464,17 +465,17 @@ def test_of_a_thousand_deletes_of_the_longest_keys_all_may_fail(serve: Serve) ->
     rows = "".join(f"<Error><Key>{key.replace('&', '&amp;')}</Key><Code>InternalError</Code></Error>" for key in keys)
     said = f"<DeleteResult>{rows}</DeleteResult>".encode()
     assert len(said) > BODY_BYTES
-    _, wire = serve(always(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(said) + said))
+    _, pool = serve(always(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(said) + said))
 
-    assert objects_on(wire).delete_many(keys).keys() == {*keys}
+    assert objects_on(pool).delete_many(keys).keys() == {*keys}
 
 
 def test_an_answer_that_is_none_is_no_success(serve: Serve) -> None:
     """S3 may begin to answer with 200 before it knows better."""
     said = b"<Error><Code>SlowDown</Code></Error>"
-    _, wire = serve(always(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(said) + said))
+    _, pool = serve(always(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(said) + said))
     with pytest.raises(SlowDown):
-        objects_on(wire).delete_many(["a"])
+        objects_on(pool).delete_many(["a"])
 
 
 # Content that is read while it is sent
@@ -482,8 +483,8 @@ def test_an_answer_that_is_none_is_no_success(serve: Serve) -> None:
 LARGE = 8 << 20
 
 
-def streamed(wire: HttpConnectionPool, content: bytes = b"x" * LARGE) -> Response:
-    return wire.stream(b"PUT /a HTTP/1.1\r\nhost:h\r\ncontent-length:%d\r\n\r\n" % len(content), io.BytesIO(content))
+def streamed(pool: HttpConnectionPool, content: bytes = b"x" * LARGE) -> Response:
+    return pool.stream(b"PUT /a HTTP/1.1\r\nhost:h\r\ncontent-length:%d\r\n\r\n" % len(content), io.BytesIO(content))
 
 
 def test_content_that_is_read_meanwhile_arrives_and_the_etag_is_heard(serve: Serve) -> None:
@@ -494,10 +495,10 @@ def test_content_that_is_read_meanwhile_arrives_and_the_etag_is_heard(serve: Ser
             came.append(data.partition(b"\r\n\r\n")[2])
             line.sendall(OK)
 
-    server, wire = serve(script)
+    server, pool = serve(script)
     content = bytes(range(256)) * (LARGE // 256)
 
-    assert [streamed(wire, content).etag, streamed(wire, b"").etag] == ['"x"'] * 2
+    assert [streamed(pool, content).etag, streamed(pool, b"").etag] == ['"x"'] * 2
     assert came == [content, b""]
     assert server.connections == 1
 
@@ -513,10 +514,10 @@ def test_a_kept_connection_that_was_closed_meanwhile_is_not_used_for_what_cannot
         line.shutdown(socket.SHUT_RDWR)
         closed.release()
 
-    server, wire = serve(script)
-    assert streamed(wire).status == 200
+    server, pool = serve(script)
+    assert streamed(pool).status == 200
     assert closed.acquire(timeout=LIMIT)
-    assert streamed(wire).status == 200
+    assert streamed(pool).status == 200
     assert server.connections == 2
 
 
@@ -529,8 +530,8 @@ def test_a_server_that_refuses_before_it_has_all_is_heard(serve: Serve) -> None:
             while line.recv(1 << 16):
                 pass
 
-    _, wire = serve(script)
-    assert streamed(wire)[:2] == (503, "<Code>SlowDown</Code>")
+    _, pool = serve(script)
+    assert streamed(pool)[:2] == (503, "<Code>SlowDown</Code>")
 
 
 @pytest.mark.parametrize("when", ["at once", "in the middle", "at the end"])
@@ -541,9 +542,9 @@ def test_a_server_that_goes_away_is_an_error_and_nothing_is_sent_again(serve: Se
         elif when == "in the middle":
             line.recv(LARGE // 2)
 
-    server, wire = serve(script)
+    server, pool = serve(script)
     with pytest.raises((OSError, http.client.HTTPException)):
-        streamed(wire)
+        streamed(pool)
     assert server.connections == 1
 
 
@@ -562,19 +563,19 @@ def test_content_that_cannot_be_read_to_its_end_closes_the_connection(serve: Ser
             ended.append(data)
         gone.set()
 
-    _, wire = serve(script)
+    _, pool = serve(script)
     with pytest.raises(ValueError, match="it has changed"):
-        wire.stream(b"PUT /a HTTP/1.1\r\nhost:h\r\ncontent-length:%d\r\n\r\n" % LARGE, FileChanged(b"x" * LARGE))
+        pool.stream(b"PUT /a HTTP/1.1\r\nhost:h\r\ncontent-length:%d\r\n\r\n" % LARGE, FileChanged(b"x" * LARGE))
     assert gone.wait(LIMIT), "the server is told that there is no more"
     assert sum(map(len, ended)) < LARGE
 
 
 def test_a_server_that_takes_nothing_of_it_is_given_up(serve: Serve) -> None:
     over = threading.Event()
-    _, wire = serve(lambda line, _: over.wait(LIMIT), read_seconds=1)  # type: ignore[arg-type, return-value]
+    _, pool = serve(lambda line, _: over.wait(LIMIT), read_seconds=1)  # type: ignore[arg-type, return-value]
     try:
         with pytest.raises(TimeoutError):
-            streamed(wire, b"x" * (64 << 20))
+            streamed(pool, b"x" * (64 << 20))
     finally:
         over.set()
 
@@ -605,10 +606,10 @@ def test_tls_is_spoken_and_who_it_is_spoken_with_is_proved(serve: Serve, tmp_pat
     ours, other = certificate(tmp_path, "127.0.0.1"), certificate(tmp_path, "127.0.0.2")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(ours)
-    server, wire = serve(always(OK), context=context, scheme="https", cert_path=str(ours))
+    server, pool = serve(always(OK), context=context, scheme="https", cert_path=str(ours))
     large = bytes(100_000)
-    assert [put(wire, content).status for content in (b"", b"x", large)] == [200] * 3
-    assert streamed(wire).etag == '"x"'
+    assert [put(pool, content).status for content in (b"", b"x", large)] == [200] * 3
+    assert streamed(pool).etag == '"x"'
     assert server.connections <= 2, "what has something to say unasked is not used for this"
 
     _, strange = serve(always(OK), context=context, scheme="https", cert_path=str(other))
@@ -626,9 +627,9 @@ def test_over_tls_too_a_server_that_does_not_answer_is_given_up(serve: Serve, tm
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(ours)
     over = threading.Event()
-    _, wire = serve(lambda line, _: over.wait(LIMIT), read_seconds=1, context=context, scheme="https", cert_path=str(ours))  # type: ignore[arg-type, return-value]
+    _, pool = serve(lambda line, _: over.wait(LIMIT), read_seconds=1, context=context, scheme="https", cert_path=str(ours))  # type: ignore[arg-type, return-value]
     try:
         with pytest.raises(TimeoutError):
-            put(wire)
+            put(pool)
     finally:
         over.set()

@@ -1,6 +1,6 @@
 """Any S3. boto3 decides (sessions, profiles, credentials, regions: clients.py) and is asked for everything rare.
 
-What there is most of has ways of its own: small objects (objects.py, wire.py), listings (listing.py), large files in parts (parts.py).
+What is frequent does not need boto3: small objects (fast/), listings (listing.py), multipart uploads (multipart.py).
 boto3 is loaded when it is needed first; a process that is told what another one's has decided (access.py) seldom needs its own.
 """
 
@@ -27,13 +27,12 @@ from .._memory import TINY, Memory
 from .._names import is_text
 from .access import Access
 from .errors import answered, translated
-from .fast.multipart import Uploads
-from .fast.pieces import pieces_of
-from .fast.requests import Objects, Put
+from .fast.multipart import DirectMultipartRequests
+from .fast.requests import ObjectRequests, PendingPut
 from .headers import Headers
 from .headers import options as _header_options
 from .listing import Listings
-from .parts import PartsUpload
+from .multipart import MultipartUploader, upload_ranges
 
 if TYPE_CHECKING:
     import boto3
@@ -117,7 +116,7 @@ class S3Actor(Actor):
         """Send one file: in one request if it is small, in parts if not."""
         risks = self._refuse(file.key)
         if file.size > SMALL:
-            self._parts.send(cast(SourceFile, file), self._headers.of(file.key))
+            self._multipart.send(cast(SourceFile, file), self._headers.of(file.key))
         else:
             with self._memory.of(file.size):
                 self._put(cast(SourceFile, file))
@@ -132,14 +131,14 @@ class S3Actor(Actor):
     def upload_many(self, files: Sequence[File]) -> Sequence[Exception | None]:
         """Send several files: the small ones all at once, each on a connection of its own, from this one thread."""
         answers: list[Exception | None] = []
-        begun: list[Put | None] = []
+        begun: list[PendingPut | None] = []
         for file in files:
             put, error = None, None
             try:
                 if self._objects is None or file.size > TINY or not self._refuse(file.key) <= self._kept:
                     self.upload(file)
                 else:
-                    put = self._objects.begin(file.key, cast(SourceFile, file).content(), self._headers.of(file.key))
+                    put = self._objects.begin_put(file.key, cast(SourceFile, file).content(), self._headers.of(file.key))
             except Exception as caught:
                 error = caught
             begun.append(put)
@@ -147,7 +146,7 @@ class S3Actor(Actor):
         for number, put in enumerate(begun):
             if put is not None and self._objects is not None:
                 try:
-                    self._objects.end(put)
+                    self._objects.finish_put(put)
                 except TargetError as error:
                     answers[number] = error
         return answers
@@ -193,7 +192,7 @@ class S3Actor(Actor):
     def can_match(self, listed: File) -> bool:
         """An ETag can be compared if it is an MD5, or an MD5 of MD5s of parts of our size. Others tell nothing."""
         found = _MD5.fullmatch(listed.etag or "")
-        return found is not None and (found[1] is None or found[1] == str(sum(1 for _ in pieces_of(listed.size))))
+        return found is not None and (found[1] is None or found[1] == str(sum(1 for _ in upload_ranges(listed.size))))
 
     def matches(self, file: File, etag: str) -> bool:
         """Compare with the ETag of an object of the same size."""
@@ -203,7 +202,7 @@ class S3Actor(Actor):
         plain, _, parts = etag.partition("-")
         if not parts:
             return bool(_md5(source, 0, source.size).hexdigest() == plain)
-        ranges = pieces_of(source.size)
+        ranges = upload_ranges(source.size)
         whole = hashlib.md5(usedforsecurity=False)
         for offset, length in ranges:
             whole.update(_md5(source, offset, length).digest())
@@ -211,27 +210,27 @@ class S3Actor(Actor):
 
     def abandon(self, key: str, token: str) -> None:
         """End an upload in parts that was begun, or was about to be."""
-        self._parts.abandon(key, token)
+        self._multipart.abandon(key, token)
 
     def clock_ahead(self) -> float:
         """Asked for with a listing of one key. Off by half a second and half a round trip at most."""
         # The first request may make a connection, wait for credentials, or be sent twice; the quicker of two is believed.
         asked, first = self._clock_at_check
         if time.monotonic() - asked > _SAME_CLOCK:
-            first = self._ask_the_time()
-        return min(first, self._ask_the_time())[1]
+            first = self._measure_clock()
+        return min(first, self._measure_clock())[1]
 
-    def _ask_the_time(self) -> tuple[float, float]:
+    def _measure_clock(self) -> tuple[float, float]:
         """The round trip, and by how much the server's clock is ahead, both in seconds."""
         about = f"bucket {self.target_container}"
         with translated(about, self._where):
             objects = self._objects  # certificates that cannot be read show here
         if objects is not None:
             with suppress(TargetError):  # boto3 asks twice, and says best what is wrong
-                return objects.ask_the_time(about)
-        return self._ask_the_time_by_boto3(about)
+                return objects.measure_clock(about)
+        return self._measure_clock_by_boto3(about)
 
-    def _ask_the_time_by_boto3(self, about: str) -> tuple[float, float]:
+    def _measure_clock_by_boto3(self, about: str) -> tuple[float, float]:
         with translated(about, self._where):
             client = self._client  # making it takes longer than asking it
             before = time.time()
@@ -243,14 +242,14 @@ class S3Actor(Actor):
 
     def close(self) -> None:
         """Close the connections; boto3 closes its own."""
-        for held in (self._scout, self._made.get("parts"), vars(self).get("_objects")):
+        for held in (self._scout, self._made.get("multipart"), vars(self).get("_objects")):
             if held is not None:
                 held.close()
 
     # What another process finds out
 
     def _check_here(self) -> None:
-        self._clock_at_check = (time.monotonic(), self._ask_the_time())
+        self._clock_at_check = (time.monotonic(), self._measure_clock())
 
     def _scouted(self) -> dict[str, Any]:
         """What the scout has found out, for `_hear`."""
@@ -293,7 +292,7 @@ class S3Actor(Actor):
         return clients.access(self._session, self._client, str(self.target_container))
 
     @cached_property
-    def _objects(self) -> Objects | None:
+    def _objects(self) -> ObjectRequests | None:
         return self._access.objects(self._where, checksums=self.endpoint_url is None)
 
     @cached_property
@@ -313,16 +312,16 @@ class S3Actor(Actor):
         return self._once("client", lambda: clients.client(self._session, str(self.target_container), self.endpoint_url))
 
     @property
-    def _parts(self) -> PartsUpload:
-        return cast(PartsUpload, self._once("parts", self._make_parts))
+    def _multipart(self) -> MultipartUploader:
+        return cast(MultipartUploader, self._once("multipart", self._make_multipart))
 
-    def _make_parts(self) -> PartsUpload:
+    def _make_multipart(self) -> MultipartUploader:
         bucket = str(self.target_container)
         if self._objects is not None:
-            return PartsUpload(Uploads(self._objects, lambda: self._client, bucket, self._where))
-        from .proxied import ProxiedUploads
+            return MultipartUploader(DirectMultipartRequests(self._objects, lambda: self._client, bucket, self._where))
+        from .proxied import ProxiedMultipartRequests
 
-        return PartsUpload(ProxiedUploads(self._client, bucket, self._where))
+        return MultipartUploader(ProxiedMultipartRequests(self._client, bucket, self._where))
 
     def _once(self, what: str, make: Callable[[], Any]) -> Any:
         """What is made when the first of many threads needs it."""
@@ -352,7 +351,7 @@ class S3Actor(Actor):
     def _put(self, file: SourceFile) -> None:
         key, content, said = file.key, file.content(), self._headers.of(file.key)
         if self._objects is not None:
-            self._objects.end(self._objects.begin(key, content, said, file.at_pace))
+            self._objects.finish_put(self._objects.begin_put(key, content, said, file.at_pace))
         else:
             for _ in file.at_pace(content):
                 pass  # boto3 sends it as a whole

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 from .fast.http import CONNECT_SECONDS, READ_SECONDS, HttpConnectionPool
-from .fast.requests import Objects
+from .fast.requests import ObjectRequests
+from .fast.sigv4 import RequestSigner
 
 
 class Credentials(NamedTuple):
@@ -42,20 +43,21 @@ class Access:
     credentials: Callable[[], Any] | None
     lasting: bool
 
-    def objects(self, where: str, *, checksums: bool) -> Objects | None:
-        """The quick way to small objects; None where a proxy stands in between.
+    def objects(self, server: str, *, checksums: bool) -> ObjectRequests | None:
+        """The own client of the bucket; None behind a proxy, which it does not support.
 
         Args:
-            where: the server, for people.
-            checksums: whether it knows checksums of objects.
+            server: name of the server in error messages.
+            checksums: see `RequestSigner`.
 
         Raises:
-            OSError: the certificates that are to be trusted cannot be read.
+            OSError: the certificates to trust cannot be read.
         """
         if self.by_proxy:
             return None
-        wire = HttpConnectionPool(self.address, cert_path=self.trusted, connect_seconds=CONNECT_SECONDS, read_seconds=READ_SECONDS)
-        return Objects(wire, self.address, self.region, self.credentials, where, checksums=checksums)
+        pool = HttpConnectionPool(self.address, cert_path=self.trusted, connect_seconds=CONNECT_SECONDS, read_seconds=READ_SECONDS)
+        signer = RequestSigner(self.address, self.region, self.credentials, server, checksums=checksums)
+        return ObjectRequests(pool, signer, server)
 
     def told(self) -> tuple[Any, ...] | None:
         """In Python's plain types, for `heard`; None where another process has to ask boto3 itself."""

@@ -28,7 +28,7 @@ from .._clock import seconds_ahead
 from .._responses import BODY_BYTES, PAGE_BYTES, BoundedBody, ResponseError, encoding_of
 from .access import Access
 from .fast.http import CONNECT_SECONDS, READ_SECONDS
-from .parts import Begun
+from .multipart import OpenUpload
 
 _one_at_a_time = threading.Lock()
 
@@ -177,15 +177,15 @@ def date_of(said: Any) -> str:
     return str(said["ResponseMetadata"]["HTTPHeaders"].get("date", ""))
 
 
-def uploads_of(by: Any, bucket: str, key: str) -> Iterator[Begun]:
-    """The uploads in parts of exactly this key that are open."""
+def open_uploads(by: Any, bucket: str, key: str) -> Iterator[OpenUpload]:
+    """The open multipart uploads of exactly this key."""
     before = time.time()
     for page in by.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=key):
         after = time.time()
         ahead = seconds_ahead(date_of(page), before, after)
         for found in page.get("Uploads", ()):
             if found["Key"] == key:
-                yield Begun(found["UploadId"], found["Initiated"].timestamp() - ahead, (after - before) / 2)
+                yield OpenUpload(found["UploadId"], found["Initiated"].timestamp() - ahead, (after - before) / 2)
         before = time.time()
 
 

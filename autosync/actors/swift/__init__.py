@@ -29,7 +29,7 @@ from .access import VERSIONS, Access, Login
 from .answers import answered_with
 from .deletions import AT_ONCE, Deletions
 from .keys import can_be_there, insist_on
-from .segments import Segments, Summed, etag_of, pieces_of
+from .segments import Segments, Summed, etag_of, segment_ranges
 
 #: Files up to this size are read once, into memory.
 _SMALL = 8 << 20
@@ -162,7 +162,7 @@ class SwiftActor(Actor):
         """Compare the MD5, for a large object with what it would be if it were sent now."""
         source = cast(SourceFile, file)
         if etag.endswith(_LARGE):
-            return etag_of(md5_of(source, *piece) for piece in pieces_of(source.size, self._segment_size)) + _LARGE == etag
+            return etag_of(md5_of(source, *piece) for piece in segment_ranges(source.size, self._segment_size)) + _LARGE == etag
         return md5_of(source) == etag
 
     def abandon(self, key: str, token: str) -> None:
@@ -251,7 +251,7 @@ class SwiftActor(Actor):
         file.begun(token)
         try:
             send = partial(self._segments.send, file.key, token)
-            etags = send_one_version(file, pieces_of(file.size, self._segment_size), send)
+            etags = send_one_version(file, segment_ranges(file.size, self._segment_size), send)
             tried(file, lambda: self._complete(file, token, etags))
         except BaseException:
             self._give_up(file, token)

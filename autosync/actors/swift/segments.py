@@ -17,7 +17,7 @@ import swiftclient.client
 
 from ...errors import PermanentError, TargetError, TargetRefused
 from ...source.source_file import SourceFile
-from .._parts import Piece
+from .._parts import PartRange, part_ranges
 from .access import Access
 from .answers import answered_with
 from .deletions import Deletions
@@ -41,12 +41,9 @@ class Segment(NamedTuple):
     token: str
 
 
-def pieces_of(size: int, step: int) -> Iterator[Piece]:
-    """Offset and length of the segments of a file of this size, which have this size, or more if there were too many."""
-    least = -(-size // _MOST_SEGMENTS)
-    step = max(step, -(-least // (1 << 20)) << 20)
-    for offset in range(0, size, step):
-        yield offset, min(step, size - offset)
+def segment_ranges(size: int, segment_bytes: int) -> Iterator[PartRange]:
+    """The segments of a file; see `part_ranges`. Both sizes are in bytes."""
+    return part_ranges(size, segment_bytes, _MOST_SEGMENTS)
 
 
 class Segments:

@@ -22,7 +22,7 @@ from autosync.actor import Actor, listing_of
 from autosync.actors import load
 from autosync.actors.swift import segments
 from autosync.actors.swift.deletions import _understood
-from autosync.actors.swift.segments import pieces_of
+from autosync.actors.swift.segments import segment_ranges
 from autosync.errors import ConfigurationError, FileChanged, PermanentError, SlowDown, TargetError, TargetRefused
 from autosync.files import File
 from autosync.source.source_file import SourceFile
@@ -574,7 +574,7 @@ def test_a_key_too_long_for_segments_is_refused_only_for_a_large_file(actor: Act
     ("size", "step", "count"), [(MIB + 1, MIB, 2), (1000 * MIB, MIB, 1000), (1000 * MIB + 1, MIB, 501), (4 << 40, MIB, 1000)]
 )
 def test_a_file_has_no_more_segments_than_swift_allows(size: int, step: int, count: int) -> None:
-    pieces = [*pieces_of(size, step)]
+    pieces = [*segment_ranges(size, step)]
 
     assert len(pieces) == count
     assert sum(length for _, length in pieces) == size

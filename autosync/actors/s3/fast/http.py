@@ -1,7 +1,7 @@
-"""HTTP/1.1 (RFC 9112) for requests that fit in memory, one after the other on connections that are kept.
+"""HTTP/1.1 (RFC 9112) for requests that fit in memory, on connections that are kept open.
 
-Libraries that can do all of HTTP take longer for it than for the rest of a small file together. What an answer says in the plainest form (a
-status, no content) is read here, and any other by http.client.
+A library that implements all of HTTP takes longer for a small file than everything else together. A response of the simplest form (a
+status, no body) is parsed here, and every other by http.client.
 """
 
 from __future__ import annotations
@@ -25,35 +25,43 @@ from urllib.parse import urlsplit
 
 from ..._responses import BODY_BYTES, BODY_SECONDS, compressed, encoding_of, too_long, too_slow
 
-#: Content that does not fit in memory is read, and given to the socket, in so many bytes; 16 KiB, as others do, cost three times the CPU.
+#: Size of the blocks in which content that does not fit in memory is read and sent, in bytes; 16 KiB, as others use, cost three times the
+#: CPU.
 BLOCK = 256 << 10
-#: How long a connection, and each part of an answer, is waited for, in seconds.
+#: Time-outs for connecting, and for each part of a response, in seconds.
 CONNECT_SECONDS, READ_SECONDS = 5, 60
-#: A connection that nobody has used for so long is not used again, in seconds: servers close them after some time, unasked.
+#: A connection that was idle for longer than this (in seconds) is not used again: servers close idle connections without notice.
 _LONGEST_IDLE = 15.0
-#: Up to this size, content goes in one piece with the head, in bytes.
+#: Content up to this size (in bytes) is sent together with the head, in one call.
 _TOGETHER = 64 << 10
-_READ_AT_ONCE = 16 << 10
-#: What an answer that has content is read with, in bytes.
-_READ_MORE = 256 << 10
-#: An answer that is asked for later than this after its request is late, in seconds; so long it is waited for in any case.
+#: Buffer sizes for the first bytes of a response, and for its body, in bytes.
+_FIRST_READ, _BODY_READ = 16 << 10, 256 << 10
+#: A response that is read later than this after its request is late; it is still waited for at least the second time. In seconds.
 _SOON, _AT_LEAST = 1.0, 0.05
 _END = b"\r\n\r\n"
-#: What the head of an answer without content says, in small letters; and what may not be in it, to be read here.
+#: Matches the head, in lower case, of a response without a body.
 _EMPTY = re.compile(rb"\r\ncontent-length: *0 *\r\n")
-_MORE = re.compile(rb"\r\n(?:transfer-encoding|connection|upgrade):(?! *keep-alive *\r\n)")
+#: Matches a head that has to be parsed by http.client.
+_COMPLEX = re.compile(rb"\r\n(?:transfer-encoding|connection|upgrade):(?! *keep-alive *\r\n)")
 
 
-#: How it shows that a server has closed a connection since it was used last.
-_CLOSED_MEANWHILE = (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError, http.client.RemoteDisconnected)
+#: What is raised if the server has closed a connection since its last use.
+_CLOSED_BY_SERVER = (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError, http.client.RemoteDisconnected)
 
 
-#: Gives content out in blocks, each when it may go.
-Paced = Callable[[bytes], Iterable[memoryview]]
+#: Yields content in blocks, each as soon as the bandwidth limit lets it go.
+Throttle = Callable[[bytes], Iterable[memoryview]]
 
 
 class Response(NamedTuple):
-    """What a server answered: the status, the content as text, and of its head, where it was read, the Date and the ETag."""
+    """A server's response.
+
+    Attributes:
+        status: of HTTP.
+        text: the body.
+        date: the header Date; "" if the response was so simple that its head was not parsed.
+        etag: the header ETag; "" likewise.
+    """
 
     status: int
     text: str
@@ -62,22 +70,31 @@ class Response(NamedTuple):
 
 
 class PendingRequest(NamedTuple):
-    """A request that was sent, the connection that it was sent on, and when (monotonic); `is_kept`: one that had been used before."""
+    """A request that was sent, and whose response was not read.
 
-    line: socket.socket
+    Attributes:
+        connection: on which it was sent.
+        head: the request line and headers.
+        content: the body.
+        is_reused: whether another request had been sent on the connection before.
+        sent_at: when it was sent, by the monotonic clock, in seconds.
+    """
+
+    connection: socket.socket
     head: bytes
     content: bytes
-    is_kept: bool
-    when: float
+    is_reused: bool
+    sent_at: float
 
 
 class HttpConnectionPool:
     """Connections to one server. Safe to use from many threads.
 
     Args:
-        url: of the server; only scheme, host and port matter.
-        cert_path: of the file or directory with the certificates to trust.
-        connect_seconds, read_seconds: how long to wait for a connection, and for each part of an answer.
+        url: of the server; scheme, host and port are used.
+        cert_path: file or directory with the certificates to trust; None for the system's.
+        connect_seconds: time-out of connecting.
+        read_seconds: time-out of each part of a response.
     """
 
     def __init__(self, url: str, *, cert_path: str | None, connect_seconds: float, read_seconds: float) -> None:
@@ -90,139 +107,155 @@ class HttpConnectionPool:
         self._port = parts.port or (443 if self._tls else 80)
         self._connect_seconds = connect_seconds
         self._read_seconds = read_seconds
+        #: When each connection became idle (monotonic), and the connection.
         self._idle: deque[tuple[float, socket.socket]] = deque()
         weakref.finalize(self, _close_all, self._idle)
 
-    def send_once(self, line: socket.socket, head: bytes, content: bytes = b"") -> PendingRequest:
-        """Send one request on a new connection (see `connect`): so it is never sent again.
-
-        Raises:
-            OSError: the connection broke.
-        """
-        return PendingRequest(_sent(line, head, content, None), head, content, False, time.monotonic())
-
-    def stream(self, head: bytes, content: BinaryIO) -> Response:
-        """Send one request whose content is read meanwhile, and hear the answer. It is never sent again: who wants that has to read anew.
-
-        Raises:
-            OSError: the server could not be reached, or the connection broke.
-            http.client.HTTPException: the answer is none.
-        """
-        line = self._open() or self.connect()
-        with _closed_on_error(line):
-            try:
-                line.sendall(head)
-                while block := content.read(BLOCK):
-                    line.sendall(block)
-            except (BrokenPipeError, ConnectionResetError):
-                data = line.recv(_READ_AT_ONCE)  # a server may refuse before it has all, and say why
-                if not data:
-                    raise
-                answer, _ = _read(line, data, BODY_BYTES)
-                line.close()
-                return answer
-        return self._heard(PendingRequest(line, head, b"", False, time.monotonic()), BODY_BYTES, plain=False)
-
-    def send(self, head: bytes, content: bytes = b"", paced: Paced | None = None) -> PendingRequest:
-        """Send one request. Others may be sent before its answer is asked for; each has a connection of its own.
-
-        Args:
-            head: with the empty line at its end.
-            content: the body.
-            paced: lets it go, if it is large.
-
-        Raises:
-            OSError: the server could not be reached, or the connection broke.
-        """
-        while (kept := self._kept()) is not None:
-            with suppress(*_CLOSED_MEANWHILE):
-                return PendingRequest(_sent(kept, head, content, paced), head, content, True, time.monotonic())
-        return PendingRequest(_sent(self.connect(), head, content, paced), head, content, False, time.monotonic())
-
-    def answer(self, sent: PendingRequest, most: int = BODY_BYTES) -> Response:
-        """The answer to a request, of which so many bytes are read. One that a kept connection swallowed is sent again on another, so it
-        must do no harm twice. Bytes that are no text (UTF-8) become surrogates, as in names of files.
-
-        Raises:
-            OSError: the server could not be reached, or the connection broke, or the answer is not read to its end (`ResponseError`).
-            http.client.HTTPException: the answer is none.
-        """
-        while sent.is_kept:
-            with suppress(*_CLOSED_MEANWHILE):
-                return self._heard(sent, most)
-            sent = self.send(sent.head, sent.content)
-        return self._heard(sent, most)
-
-    def close(self) -> None:
-        """Close the connections that are not in use."""
-        _close_all(self._idle)
-
-    def _kept(self) -> socket.socket | None:
-        """The connection that was used last; those that stood idle for long go."""
-        try:
-            since, line = self._idle.pop()
-        except IndexError:
-            return None
-        if time.monotonic() - since < _LONGEST_IDLE:
-            return line
-        line.close()
-        self.close()
-        return None
-
-    def _open(self) -> socket.socket | None:
-        """A kept connection that the server has not closed, as far as that can be known."""
-        while (line := self._kept()) is not None:
-            heard = select.poll()
-            heard.register(line, select.POLLIN)
-            if not heard.poll(0):
-                return line
-            line.close()
-        return None
-
     def connect(self) -> socket.socket:
-        """A new connection.
+        """Open a new connection.
 
         Raises:
             OSError: the server cannot be reached.
         """
-        line = socket.create_connection((self._host, self._port), self._connect_seconds)
+        connection = socket.create_connection((self._host, self._port), self._connect_seconds)
         try:
-            line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             if self._tls is not None:
-                line = self._tls.wrap_socket(line, server_hostname=self._host)
-                line.settimeout(self._read_seconds)
-                return line
-            # The kernel keeps these times; for its own, Python would ask poll(2) before each call.
-            line.settimeout(None)
+                connection = self._tls.wrap_socket(connection, server_hostname=self._host)
+                connection.settimeout(self._read_seconds)
+                return connection
+            # The kernel keeps these time-outs; for its own, Python would call poll(2) before each read and write.
+            connection.settimeout(None)
             for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-                line.setsockopt(socket.SOL_SOCKET, option, _timeval(self._read_seconds))
+                connection.setsockopt(socket.SOL_SOCKET, option, _timeval(self._read_seconds))
         except BaseException:
-            line.close()
+            connection.close()
             raise
-        return line
+        return connection
 
-    def _heard(self, sent: PendingRequest, most: int, *, plain: bool = True) -> Response:
-        """The answer on this connection; `plain`: its head is of no interest."""
-        line, late = sent.line, time.monotonic() - sent.when
-        with _closed_on_error(line):
-            if late > _SOON:  # others were waited for meanwhile: this one does not get as much once more
-                self._wait_for(line, max(self._read_seconds - late, _AT_LEAST))
-            data = line.recv(_READ_AT_ONCE)
+    def send(self, head: bytes, content: bytes = b"", throttle: Throttle | None = None) -> PendingRequest:
+        """Send a request that may be sent twice. Further requests may be sent before its response is read, each on its own connection.
+
+        Args:
+            head: request line and headers, with the empty line at the end.
+            content: the body.
+            throttle: splits a large body into blocks; None for no limit.
+
+        Raises:
+            OSError: the server could not be reached, or the connection broke.
+        """
+        while (idle := self._pop_idle()) is not None:
+            with suppress(*_CLOSED_BY_SERVER):
+                return PendingRequest(_send_on(idle, head, content, throttle), head, content, True, time.monotonic())
+        return PendingRequest(_send_on(self.connect(), head, content, throttle), head, content, False, time.monotonic())
+
+    def send_once(self, connection: socket.socket, head: bytes, content: bytes = b"") -> PendingRequest:
+        """Send a request that must not be sent twice.
+
+        Args:
+            connection: a new one (see `connect`), which no server has had time to close.
+            head: as for `send`.
+            content: as for `send`.
+
+        Raises:
+            OSError: the connection broke.
+        """
+        return PendingRequest(_send_on(connection, head, content, None), head, content, False, time.monotonic())
+
+    def read_response(self, request: PendingRequest, most: int = BODY_BYTES) -> Response:
+        """Read the response to a request. If the server closed a reused connection without a response, the request is sent again.
+
+        Args:
+            request: returned by `send` or `send_once`.
+            most: the most bytes of the body to read.
+
+        Returns:
+            The response. Bytes of its body that are not UTF-8 become surrogates, as in names of files.
+
+        Raises:
+            OSError: the server could not be reached, or the connection broke, or the body is not read to its end (`ResponseError`).
+            http.client.HTTPException: the response is not HTTP.
+        """
+        while request.is_reused:
+            with suppress(*_CLOSED_BY_SERVER):
+                return self._read_from_connection(request, most)
+            request = self.send(request.head, request.content)
+        return self._read_from_connection(request, most)
+
+    def stream(self, head: bytes, content: BinaryIO) -> Response:
+        """Send one request, reading its content meanwhile, and read the response. It is never sent again: that needs the content anew.
+
+        Args:
+            head: as for `send`.
+            content: the body.
+
+        Raises:
+            OSError: the server could not be reached, or the connection broke.
+            http.client.HTTPException: the response is not HTTP.
+        """
+        connection = self._pop_open() or self.connect()
+        with _closing_on_error(connection):
+            try:
+                connection.sendall(head)
+                while block := content.read(BLOCK):
+                    connection.sendall(block)
+            except (BrokenPipeError, ConnectionResetError):
+                data = connection.recv(_FIRST_READ)  # a server may send a response before it has the whole body, and then close
+                if not data:
+                    raise
+                response, _ = _parse(connection, data, BODY_BYTES)
+                connection.close()
+                return response
+        return self._read_from_connection(PendingRequest(connection, head, b"", False, time.monotonic()), BODY_BYTES, needs_headers=True)
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        _close_all(self._idle)
+
+    def _pop_idle(self) -> socket.socket | None:
+        """Remove and return the connection that was used last. If even that was idle for too long, close all."""
+        try:
+            since, connection = self._idle.pop()
+        except IndexError:
+            return None
+        if time.monotonic() - since < _LONGEST_IDLE:
+            return connection
+        connection.close()
+        self.close()
+        return None
+
+    def _pop_open(self) -> socket.socket | None:
+        """Remove and return an idle connection that the server has not closed, as far as this side can see."""
+        while (connection := self._pop_idle()) is not None:
+            poll = select.poll()
+            poll.register(connection, select.POLLIN)
+            if not poll.poll(0):
+                return connection
+            connection.close()
+        return None
+
+    def _read_from_connection(self, request: PendingRequest, most: int, *, needs_headers: bool = False) -> Response:
+        """Read a response, and keep the connection if the server does; `needs_headers`: parse `date` and `etag` in any case."""
+        connection, late = request.connection, time.monotonic() - request.sent_at
+        with _closing_on_error(connection):
+            if late > _SOON:  # other responses were read meanwhile: this one has had a part of its time
+                self._set_read_timeout(connection, max(self._read_seconds - late, _AT_LEAST))
+            data = connection.recv(_FIRST_READ)
             if not data:
                 raise http.client.RemoteDisconnected("the server closed the connection without an answer")
-            answer, stays = (_plain(data) if plain else None) or _read(line, data, most)
-        if stays and late <= _SOON:
-            self._idle.append((time.monotonic(), line))
+            response, is_kept = (None if needs_headers else _parse_empty(data)) or _parse(connection, data, most)
+        if is_kept and late <= _SOON:
+            self._idle.append((time.monotonic(), connection))
         else:
-            line.close()
-        return answer
+            connection.close()
+        return response
 
-    def _wait_for(self, line: socket.socket, seconds: float) -> None:
+    def _set_read_timeout(self, connection: socket.socket, seconds: float) -> None:
         if self._tls is not None:
-            line.settimeout(seconds)
+            connection.settimeout(seconds)
         else:
-            line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(seconds))
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(seconds))
 
 
 def _timeval(seconds: float) -> bytes:
@@ -236,91 +269,111 @@ def _close_all(idle: deque[tuple[float, socket.socket]]) -> None:
             idle.pop()[1].close()
 
 
-def _sent(line: socket.socket, head: bytes, content: bytes, paced: Paced | None) -> socket.socket:
-    with _closed_on_error(line):
+def _send_on(connection: socket.socket, head: bytes, content: bytes, throttle: Throttle | None) -> socket.socket:
+    with _closing_on_error(connection):
         if len(content) <= _TOGETHER:
-            line.sendall(head + content)
+            connection.sendall(head + content)
         else:
-            line.sendall(head)
-            for block in paced(content) if paced else (content,):
-                line.sendall(block)
-    return line
+            connection.sendall(head)
+            for block in throttle(content) if throttle else (content,):
+                connection.sendall(block)
+    return connection
 
 
-class _closed_on_error:  # noqa: N801 - used like a function of contextlib's, on the way of every file
-    def __init__(self, line: socket.socket) -> None:
-        self._line = line
+class _closing_on_error:  # noqa: N801 - used like a function of contextlib's, which would be slower, and every file comes here
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if error is not None:
-            self._line.close()
+            self._connection.close()
         if isinstance(error, BlockingIOError):
             raise TimeoutError("the server does not answer") from error
 
 
-def _plain(data: bytes) -> tuple[Response, bool] | None:
-    """What an answer says that is there as a whole and has no content, and that the connection stays. None: it is another."""
+def _parse_empty(data: bytes) -> tuple[Response, bool] | None:
+    """Parse a response that is complete, has no body, and leaves the connection open.
+
+    Returns:
+        The response, and True; None for any other response.
+    """
     head = data.lower()
-    if not head.startswith(b"http/1.1 2") or head.find(_END) != len(head) - len(_END) or _MORE.search(head):
+    if not head.startswith(b"http/1.1 2") or head.find(_END) != len(head) - len(_END) or _COMPLEX.search(head):
         return None
     status = int(head[9:12])
     return (Response(status, ""), True) if status == http.client.NO_CONTENT or _EMPTY.search(head) else None
 
 
-def _read(line: socket.socket, data: bytes, most: int) -> tuple[Response, bool]:
-    """What any answer says, and whether the connection stays. What an error says is cut behind so many bytes (see `_responses`)."""
-    answer = http.client.HTTPResponse(cast(socket.socket, _Begun(line, data)))
+def _parse(connection: socket.socket, data: bytes, most: int) -> tuple[Response, bool]:
+    """Parse any response with http.client. The text of an error is cut at the bound (see `_responses`).
+
+    Args:
+        connection: from which the rest is read.
+        data: what was read of the response.
+        most: the most bytes of the body to read.
+
+    Returns:
+        The response, and whether the connection may be used again.
+    """
+    parser = http.client.HTTPResponse(cast(socket.socket, _PartlyRead(connection, data)))
     try:
-        answer.begin()
-        is_error = not http.client.OK <= answer.status < http.client.MULTIPLE_CHOICES
+        parser.begin()
+        is_error = not http.client.OK <= parser.status < http.client.MULTIPLE_CHOICES
         most = min(most, BODY_BYTES) if is_error else most
-        content = _content(answer, most)
-        is_whole = len(content) <= most
-        encoding = encoding_of(answer.headers.get("Content-Encoding")) if content else ""
+        body = _read_body(parser, most)
+        is_whole = len(body) <= most
+        encoding = encoding_of(parser.headers.get("Content-Encoding")) if body else ""
         if encoding and not is_error:
             raise compressed(encoding)
         if not is_whole and not is_error:
             raise too_long(most)
-        if is_whole and answer.length:  # read with a number of bytes, http.client does not mind that some are missing
-            raise http.client.IncompleteRead(bytes(content), answer.length)
-        text = "" if encoding else content[:most].decode("utf-8", "surrogateescape")
-        stays = is_whole and not answer.will_close
-        return Response(answer.status, text, answer.headers.get("Date", ""), answer.headers.get("ETag", "")), stays
+        if is_whole and parser.length:  # http.client does not complain of missing bytes if it was told how many to read
+            raise http.client.IncompleteRead(bytes(body), parser.length)
+        text = "" if encoding else body[:most].decode("utf-8", "surrogateescape")
+        is_kept = is_whole and not parser.will_close
+        return Response(parser.status, text, parser.headers.get("Date", ""), parser.headers.get("ETag", "")), is_kept
     finally:
-        answer.close()
+        parser.close()
 
 
-def _content(answer: http.client.HTTPResponse, most: int) -> bytes | bytearray:
-    """The body, of which up to one byte more is read than `most`. Of each chunk that it reads, http.client would keep an object of its own;
-    a server may send as many as there are bytes."""
-    if answer.length is not None and answer.length <= most:
-        return answer.read(most + 1)
-    content = bytearray()
-    block = memoryview(bytearray(min(_READ_MORE, most + 1)))
-    while len(content) <= most and (count := answer.readinto(block[: most + 1 - len(content)])):
-        content += block[:count]
-    return content
+def _read_body(parser: http.client.HTTPResponse, most: int) -> bytes | bytearray:
+    """Read the body, up to one byte more than `most`.
+
+    It is not read as a whole where it comes in chunks: http.client would keep an object for each, and a server may send one for each byte.
+    """
+    if parser.length is not None and parser.length <= most:
+        return parser.read(most + 1)
+    body = bytearray()
+    block = memoryview(bytearray(min(_BODY_READ, most + 1)))
+    while len(body) <= most and (count := parser.readinto(block[: most + 1 - len(body)])):
+        body += block[:count]
+    return body
 
 
-class _Begun(io.RawIOBase):
-    """A connection of which something was read already, as http.client wants one."""
+class _PartlyRead(io.RawIOBase):
+    """A connection as http.client needs it, after some bytes were read from it already.
 
-    def __init__(self, line: socket.socket, data: bytes) -> None:
-        self._line = line
+    Args:
+        connection: the connection.
+        data: the bytes that were read.
+    """
+
+    def __init__(self, connection: socket.socket, data: bytes) -> None:
+        self._connection = connection
         self._data = data
         self._until = time.monotonic() + BODY_SECONDS
 
     def makefile(self, mode: str) -> io.BufferedReader:
-        return io.BufferedReader(self, _READ_MORE)
+        return io.BufferedReader(self, _BODY_READ)
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        data = self._data[: len(buffer)] or self._line.recv(len(buffer))
+        data = self._data[: len(buffer)] or self._connection.recv(len(buffer))
         if time.monotonic() > self._until:
             raise too_slow()
         self._data = self._data[len(data) :]

@@ -1,4 +1,4 @@
-"""The requests of an upload in parts, each signed here, so that a worker that sends large files need not load boto3.
+"""The requests of multipart uploads, signed by `sigv4`, so that a worker that sends large files need not load boto3.
 
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/mpuoverview.html
 """
@@ -14,67 +14,67 @@ from urllib.parse import quote
 from ....errors import TargetError
 from ..errors import translated
 from ..headers import ObjectHeaders
-from ..parts import Begun
-from .requests import Objects
+from ..multipart import OpenUpload
+from .requests import ObjectRequests
 
-_UPLOAD = re.compile(r"<UploadId>([^<]+)</UploadId>")
+_UPLOAD_ID = re.compile(r"<UploadId>([^<]+)</UploadId>")
 _NOT_FOUND = 404
 
 
-class Uploads:
-    """Uploads in parts to one bucket, over the connections of its small objects.
+class DirectMultipartRequests:
+    """The requests of multipart uploads to one bucket, over the connections of its small objects.
 
     Args:
-        objects: the quick way to the bucket.
-        client: gives boto3's for S3, which lists what is open.
+        objects: sends the requests.
+        client: returns boto3's client for S3, which lists open uploads.
         bucket: its name.
-        where: the server, for people.
+        server: name of the server in error messages.
     """
 
-    def __init__(self, objects: Objects, client: Callable[[], Any], bucket: str, where: str) -> None:
+    def __init__(self, objects: ObjectRequests, client: Callable[[], Any], bucket: str, server: str) -> None:
         self._objects = objects
         self._client = client
         self._bucket = bucket
-        self._where = where
+        self._server = server
 
-    def begin(self, key: str, said: ObjectHeaders) -> tuple[str, bool]:
-        """Begin one; asked for once only."""
-        answer = self._objects.ask_once("POST", key, content_type=said.content_type, query="uploads=", more=said.lines)
-        self._objects.insist(key, answer)
-        found = _UPLOAD.search(answer.text)
+    def create(self, key: str, headers: ObjectHeaders) -> tuple[str, bool]:
+        """Create an upload. The request is sent only once, so there is no second upload."""
+        response = self._objects.send_once("POST", key, content_type=headers.content_type, query="uploads=", headers=headers.lines)
+        self._objects.raise_for_status(key, response)
+        found = _UPLOAD_ID.search(response.text)
         if found is None:
-            raise self._objects.error(key, answer)
+            raise self._objects.error_of(key, response)
         return unescape(found[1]), False
 
-    def send(self, key: str, upload: str, number: int, content: BinaryIO, size: int) -> str:
-        """Send one part; asked for once only. Returns its ETag."""
-        answer = self._objects.stream(key, content, size, {"partNumber": str(number), "uploadId": upload})
-        self._objects.insist(key, answer)
-        if not answer.etag:
-            raise TargetError(f"{key} at {self._where}: a part was taken without an ETag")
-        return answer.etag
+    def send_part(self, key: str, upload_id: str, number: int, content: BinaryIO, size: int) -> str:
+        """Send a part, only once. Returns its ETag."""
+        response = self._objects.stream(key, content, size, {"partNumber": str(number), "uploadId": upload_id})
+        self._objects.raise_for_status(key, response)
+        if not response.etag:
+            raise TargetError(f"{key} at {self._server}: a part was taken without an ETag")
+        return response.etag
 
-    def complete(self, key: str, upload: str, etags: Mapping[int, str]) -> None:
-        """Make an object of the parts. The server may say that it has failed behind a status that says that it has not."""
+    def complete(self, key: str, upload_id: str, etags: Mapping[int, str]) -> None:
+        """Make an object of the parts. A response with status 200 may still contain an error."""
         parts = "".join(f"<Part><PartNumber>{number}</PartNumber><ETag>{etags[number]}</ETag></Part>" for number in sorted(etags))
         content = f'<CompleteMultipartUpload xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{parts}</CompleteMultipartUpload>'.encode()
-        answer = self._objects.ask_once("POST", key, content, "application/xml", query=f"uploadId={quote(upload, safe='')}")
-        self._objects.insist(key, answer)
-        if "CompleteMultipartUploadResult" not in answer.text:
-            raise self._objects.error(key, answer)
+        response = self._objects.send_once("POST", key, content, "application/xml", query=f"uploadId={quote(upload_id, safe='')}")
+        self._objects.raise_for_status(key, response)
+        if "CompleteMultipartUploadResult" not in response.text:
+            raise self._objects.error_of(key, response)
 
-    def abort(self, key: str, upload: str) -> None:
-        """End one; that there is none is no error."""
-        answer = self._objects.ask("DELETE", key, query=f"uploadId={quote(upload, safe='')}")
-        if answer.status != _NOT_FOUND or "NoSuchUpload" not in answer.text:
-            self._objects.insist(key, answer)
+    def abort(self, key: str, upload_id: str) -> None:
+        """Abort an upload; it is no error if there is none."""
+        response = self._objects.send_repeatable("DELETE", key, query=f"uploadId={quote(upload_id, safe='')}")
+        if response.status != _NOT_FOUND or "NoSuchUpload" not in response.text:
+            self._objects.raise_for_status(key, response)
 
-    def begun(self, key: str) -> Iterator[Begun]:
-        """Those that are open."""
-        from ..clients import uploads_of
+    def open_uploads(self, key: str) -> Iterator[OpenUpload]:
+        """The open uploads of exactly this key."""
+        from ..clients import open_uploads
 
-        with translated(key, self._where):
-            yield from uploads_of(self._client(), self._bucket, key)
+        with translated(key, self._server):
+            yield from open_uploads(self._client(), self._bucket, key)
 
     def close(self) -> None:
-        """The connections are those of the small objects."""
+        """Do nothing: `ObjectRequests` closes the connections."""

@@ -1,339 +1,226 @@
-"""Small objects: one signed request for each, with exactly the key that is meant.
-
-The signature is Amazon's version 4 (docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html). boto3 makes the same one from
-dictionaries and events, which takes longer than all the rest that a small file needs.
-"""
+"""Requests for the objects of one bucket: small objects, pages of listings, and the requests of multipart uploads."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import hmac
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
 from html import unescape
-from typing import Any, BinaryIO, NamedTuple
-from urllib.parse import quote, urlsplit
+from typing import BinaryIO, NamedTuple
 from xml.sax.saxutils import escape
-from zlib import crc32
 
 from ....errors import TargetError
 from ..._clock import seconds_ahead
 from ..._responses import PAGE_BYTES
-from ..errors import NothingSent, answered, no_credentials, translated
+from ..errors import NothingSent, answered, translated
 from ..headers import ObjectHeaders
-from .http import HttpConnectionPool, Paced, PendingRequest, Response
+from .http import HttpConnectionPool, PendingRequest, Response, Throttle
+from .list_page import page_query
+from .sigv4 import DELETE_QUERY, RequestSigner
 
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _MESSAGE = re.compile(r"<Message>([^<]*)</Message>")
 _ERROR = re.compile(r"<Error>(.*?)</Error>", re.DOTALL)
 _KEY = re.compile(r"<Key>([^<]*)</Key>")
 _OK, _NOT_FOUND = range(200, 300), 404
-#: What stands behind the path of a request that deletes many.
-_DELETE = "delete="
-#: For how long a signed URL may be used, in seconds: as long as a part may take.
-_URL_SECONDS = 3600
-#: What every request says besides.
-_OURSELVES = "accept-encoding:identity\r\nuser-agent:autosync\r\n"
-#: What is always asked of a listing; names in the order in which they are signed.
-_LISTING = {"encoding-type": "url", "list-type": "2"}
 
 
-class Put(NamedTuple):
-    """An object that is being sent."""
+class PendingPut(NamedTuple):
+    """An object that is being sent.
 
-    key: str
-    sent: PendingRequest
-
-
-class Objects:
-    """The objects of one bucket.
-
-    Args:
-        wire: connections to its server.
-        base: the bucket's URL.
-        region: that it is in.
-        credentials: gives them, as they are then; None if there are none.
-        where: the server, for people.
-        checksums: whether the server knows checksums of objects, as Amazon's does; its buckets with locked objects insist on one.
+    Attributes:
+        key: of the object.
+        request: whose response was not read.
     """
 
-    def __init__(
-        self,
-        wire: HttpConnectionPool,
-        base: str,
-        region: str,
-        credentials: Callable[[], Any] | None,
-        where: str,
-        *,
-        checksums: bool = False,
-    ) -> None:
-        parts = urlsplit(base)
-        self._wire = wire
-        self._path = parts.path.rstrip("/")
-        self._host = parts.netloc.rpartition("@")[2]
-        self._region = region
-        self._credentials = credentials
-        self._where = where
-        self._checksums = checksums
+    key: str
+    request: PendingRequest
 
-    def begin(self, key: str, content: bytes, said: ObjectHeaders, paced: Paced | None = None) -> Put:
-        """Begin to make an object hold this content. Many may be begun before one is ended: that is as many at once, in one thread.
 
-        Raises:
-            TargetError: it cannot be sent.
-        """
-        with translated(key, self._where):
-            head = self.head("PUT", key, content, said.content_type, time.time(), more=said.lines)
-            return Put(key, self._wire.send(head, content, paced))
+class ObjectRequests:
+    """Sends signed requests for one bucket.
 
-    def end(self, put: Put) -> None:
-        """Wait until the object is there.
+    Args:
+        pool: connections to its server.
+        signer: signs the requests.
+        server: name of the server in error messages.
+    """
 
-        Raises:
-            TargetError: it is not.
-        """
-        with translated(put.key, self._where):
-            answer = self._wire.answer(put.sent)
-        self.insist(put.key, answer)
+    def __init__(self, pool: HttpConnectionPool, signer: RequestSigner, server: str) -> None:
+        self._pool = pool
+        self._signed_head = signer.signed_head
+        self._presigned_head = signer.presigned_head
+        self._server = server
 
-    def delete(self, key: str) -> None:
-        """Make an object not be there.
-
-        Raises:
-            TargetError: it may be.
-        """
-        with translated(key, self._where):
-            answer = self._wire.answer(self._wire.send(self.head("DELETE", key, b"", "", time.time())))
-        if answer.status != _NOT_FOUND or "NoSuchKey" not in answer.text:
-            self.insist(key, answer)
-
-    def delete_many(self, keys: Sequence[str]) -> dict[str, TargetError]:
-        """Make up to 1,000 objects not be there, with one request (DeleteObjects). XML cannot carry keys with control characters.
-
-        Returns:
-            What went wrong, by key.
-
-        Raises:
-            TargetError: with all of them.
-        """
-        rows = "".join([f"<Object><Key>{escape(key)}</Key></Object>" for key in keys])
-        content = f'<Delete xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Quiet>true</Quiet>{rows}</Delete>'.encode()
-        with translated(keys[0], self._where):
-            head = self.head("POST", "", content, "application/xml", time.time(), query=_DELETE)
-            answer = self._wire.answer(self._wire.send(head, content), PAGE_BYTES)
-        self.insist(keys[0], answer)
-        if "DeleteResult" not in answer.text:
-            raise self.error(keys[0], answer)
-        wrong = {}
-        for told in _ERROR.findall(answer.text):
-            key = _KEY.search(told)
-            found = unescape(key[1]) if key else ""
-            wrong[found] = self.error(found, Response(answer.status, told))
-        return wrong
-
-    def ask_for_page(self, prefix: str, token: str) -> PendingRequest:
-        """Ask for a page of the listing (ListObjectsV2). Keys come as they stand in URLs, since XML cannot carry control characters.
-
-        Args:
-            prefix: of the keys.
-            token: that the page before was followed by; "" for the first one.
-
-        Raises:
-            OSError: it cannot be sent.
-        """
-        said = {"continuation-token": token} if token else {}
-        query = "&".join(f"{name}={quote(value, safe='')}" for name, value in {**said, **_LISTING, "prefix": prefix}.items())
-        return self._wire.send(self.head("GET", "", b"", "", time.time(), query=query))
-
-    def page(self, sent: PendingRequest, about: str) -> str:
-        """The page that was asked for, as the server wrote it.
-
-        Args:
-            sent: the request.
-            about: what is listed, for people.
-
-        Raises:
-            TargetError: the server gives none.
-            OSError, http.client.HTTPException: it does not answer.
-        """
-        answer = self._wire.answer(sent, PAGE_BYTES)
-        self.insist(about, answer)
-        return answer.text
-
-    def ask(self, method: str, key: str, *, query: str) -> Response:
-        """Ask for something that does no harm if it is done twice; arguments as for `head`.
-
-        Raises:
-            TargetError: the server does not answer.
-        """
-        with translated(key, self._where):
-            return self._wire.answer(self._wire.send(self.head(method, key, b"", "", time.time(), query=query)))
-
-    def ask_once(
-        self, method: str, key: str, content: bytes = b"", content_type: str = "", *, query: str, more: Sequence[str] = ()
-    ) -> Response:
-        """Ask for something that must not be done twice; arguments as for `head`.
-
-        Raises:
-            NothingSent: the server cannot be reached.
-            TargetError: it does not answer.
-        """
-        with translated(key, self._where):
-            head = self.head(method, key, content, content_type, time.time(), query=query, more=more)
-            try:
-                line = self._wire.connect()
-            except OSError as error:
-                raise NothingSent(f"{key} at {self._where}: {str(error) or type(error).__name__}") from error
-            return self._wire.answer(self._wire.send_once(line, head, content))
-
-    def stream(self, key: str, content: BinaryIO, size: int, query: Mapping[str, str]) -> Response:
-        """Send content that is read meanwhile, with a request (PUT) that does not tell its checksum: it is signed as a URL, which is so
-        without TLS too.
+    def begin_put(self, key: str, content: bytes, headers: ObjectHeaders, throttle: Throttle | None = None) -> PendingPut:
+        """Send an object. Many may begin before the first is finished, so that one thread sends many at once.
 
         Args:
             key: of the object.
-            content: gives it.
-            size: of the content, in bytes.
-            query: what stands behind the path, besides the signature.
+            content: of the object.
+            headers: of the object.
+            throttle: limits the bandwidth; None for no limit.
 
         Raises:
-            TargetError: the server does not answer.
+            TargetError: the object cannot be sent.
         """
-        with translated(key, self._where):
-            path = self._signed_path("PUT", key, query, time.time())
-            head = f"PUT {path} HTTP/1.1\r\nhost:{self._host}\r\ncontent-length:{size}\r\n{_OURSELVES}\r\n"
-            return self._wire.stream(head.encode(), content)
+        with translated(key, self._server):
+            head = self._signed_head("PUT", key, content, headers.content_type, time.time(), headers=headers.lines)
+            return PendingPut(key, self._pool.send(head, content, throttle))
 
-    def ask_the_time(self, about: str) -> tuple[float, float]:
-        """Ask for a listing of one key.
+    def finish_put(self, put: PendingPut) -> None:
+        """Wait until the object is stored.
+
+        Raises:
+            TargetError: it was not stored.
+        """
+        with translated(put.key, self._server):
+            response = self._pool.read_response(put.request)
+        self.raise_for_status(put.key, response)
+
+    def delete(self, key: str) -> None:
+        """Delete an object. It is no error if there is none.
+
+        Raises:
+            TargetError: it was not deleted.
+        """
+        with translated(key, self._server):
+            response = self._pool.read_response(self._pool.send(self._signed_head("DELETE", key, b"", "", time.time())))
+        if response.status != _NOT_FOUND or "NoSuchKey" not in response.text:
+            self.raise_for_status(key, response)
+
+    def delete_many(self, keys: Sequence[str]) -> dict[str, TargetError]:
+        """Delete up to 1,000 objects with one request (DeleteObjects).
 
         Args:
-            about: what is listed, for people.
+            keys: of the objects, without control characters, which XML cannot carry.
 
         Returns:
-            The round trip, and by how much the server's clock is ahead, both in seconds.
+            The errors, by key.
 
         Raises:
-            TargetError: the server does not give it.
+            TargetError: the request failed as a whole.
         """
-        with translated(about, self._where):
+        rows = "".join([f"<Object><Key>{escape(key)}</Key></Object>" for key in keys])
+        content = f'<Delete xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Quiet>true</Quiet>{rows}</Delete>'.encode()
+        with translated(keys[0], self._server):
+            head = self._signed_head("POST", "", content, "application/xml", time.time(), query=DELETE_QUERY)
+            response = self._pool.read_response(self._pool.send(head, content), PAGE_BYTES)
+        self.raise_for_status(keys[0], response)
+        if "DeleteResult" not in response.text:
+            raise self.error_of(keys[0], response)
+        errors = {}
+        for text in _ERROR.findall(response.text):
+            key = _KEY.search(text)
+            found = unescape(key[1]) if key else ""
+            errors[found] = self.error_of(found, Response(response.status, text))
+        return errors
+
+    def request_page(self, prefix: str, token: str) -> PendingRequest:
+        """Request a page of a listing (ListObjectsV2).
+
+        Args:
+            prefix: of the keys.
+            token: the continuation token that the page before contained; "" for the first page.
+
+        Raises:
+            OSError: the request cannot be sent.
+        """
+        return self._pool.send(self._signed_head("GET", "", b"", "", time.time(), query=page_query(prefix, token)))
+
+    def read_page(self, request: PendingRequest, about: str) -> str:
+        """Read a page that was requested.
+
+        Args:
+            request: returned by `request_page`.
+            about: subject of error messages.
+
+        Returns:
+            The body of the response.
+
+        Raises:
+            TargetError: the server refuses the listing.
+            OSError, http.client.HTTPException: the server does not respond.
+        """
+        response = self._pool.read_response(request, PAGE_BYTES)
+        self.raise_for_status(about, response)
+        return response.text
+
+    def send_repeatable(self, method: str, key: str, *, query: str) -> Response:
+        """Send a request that may reach the server twice. Arguments are those of `RequestSigner.signed_head`.
+
+        Raises:
+            TargetError: the server does not respond.
+        """
+        with translated(key, self._server):
+            return self._pool.read_response(self._pool.send(self._signed_head(method, key, b"", "", time.time(), query=query)))
+
+    def send_once(
+        self, method: str, key: str, content: bytes = b"", content_type: str = "", *, query: str, headers: Sequence[str] = ()
+    ) -> Response:
+        """Send a request that must not reach the server twice. Arguments are those of `RequestSigner.signed_head`.
+
+        Raises:
+            NothingSent: the server cannot be reached.
+            TargetError: the server does not respond.
+        """
+        with translated(key, self._server):
+            head = self._signed_head(method, key, content, content_type, time.time(), query=query, headers=headers)
+            try:
+                connection = self._pool.connect()
+            except OSError as error:
+                raise NothingSent(f"{key} at {self._server}: {str(error) or type(error).__name__}") from error
+            return self._pool.read_response(self._pool.send_once(connection, head, content))
+
+    def stream(self, key: str, content: BinaryIO, size: int, query: Mapping[str, str]) -> Response:
+        """Send content that is read meanwhile, with PUT. The URL is signed and not the content, whose hash is unknown; also without TLS.
+
+        Args:
+            key: of the object.
+            content: to send.
+            size: of the content, in bytes.
+            query: of the URL, besides the signature.
+
+        Raises:
+            TargetError: the server does not respond.
+        """
+        with translated(key, self._server):
+            return self._pool.stream(self._presigned_head("PUT", key, size, query, time.time()), content)
+
+    def measure_clock(self, about: str) -> tuple[float, float]:
+        """Compare the server's clock with this host's, by a listing of one key.
+
+        Args:
+            about: subject of error messages.
+
+        Returns:
+            The round-trip time, and how far the server's clock is ahead, both in seconds.
+
+        Raises:
+            TargetError: the server refuses the listing, or does not respond.
+        """
+        with translated(about, self._server):
             before = time.time()
-            sent = self._wire.send(self.head("GET", "", b"", "", before, query="list-type=2&max-keys=1"))
-            answer = self._wire.answer(sent, PAGE_BYTES)  # a server may take no notice of the number
+            request = self._pool.send(self._signed_head("GET", "", b"", "", before, query="list-type=2&max-keys=1"))
+            response = self._pool.read_response(request, PAGE_BYTES)  # a server may ignore max-keys
             after = time.time()
-        self.insist(about, answer)
-        return after - before, seconds_ahead(answer.date, before, after)
+        self.raise_for_status(about, response)
+        return after - before, seconds_ahead(response.date, before, after)
 
     def close(self) -> None:
         """Close the connections."""
-        self._wire.close()
+        self._pool.close()
 
-    def insist(self, key: str, answer: Response) -> None:
-        """Go on only if the server has done what it was asked.
-
-        Raises:
-            TargetError: it has not.
-        """
-        if answer.status not in _OK:
-            raise self.error(key, answer)
-
-    def error(self, key: str, answer: Response) -> TargetError:
-        """What an answer says that is wrong."""
-        code, message = _CODE.search(answer.text), _MESSAGE.search(answer.text)
-        return answered(key, code[1] if code else str(answer.status), message[1] if message else "", self._where)
-
-    def head(
-        self, method: str, key: str, content: bytes, content_type: str, now: float, *, query: str = "", more: Sequence[str] = ()
-    ) -> bytes:
-        """The head of a signed request, as bytes.
-
-        Args:
-            method: GET, PUT, DELETE or POST.
-            key: of the object; "" is the bucket.
-            content: its content.
-            content_type: of the content; "" if there is none.
-            now: seconds since the epoch.
-            query: what stands behind the path, as it is signed.
-            more: headers, with names in lower case.
+    def raise_for_status(self, about: str, response: Response) -> None:
+        """Do nothing if the request succeeded.
 
         Raises:
-            TargetRefused: there are no credentials.
+            TargetError: it failed.
         """
-        who = self._who(key)
-        path = f"{self._path}/{quote(key)}" if key else self._path or "/"
-        digest = hashlib.sha256(content)
-        told = digest.hexdigest()
-        moment = _moment(int(now))
-        # In the order of their names, as they are signed.
-        fields = f"content-type:{content_type}\n" if content_type else ""
-        fields += f"host:{self._host}\n"
-        names = "content-type;host" if content_type else "host"
-        if query == _DELETE or (method == "PUT" and self._checksums):
-            fields += f"x-amz-checksum-crc32:{base64.b64encode(crc32(content).to_bytes(4, 'big')).decode()}\n"
-            names += ";x-amz-checksum-crc32"
-        fields += f"x-amz-content-sha256:{told}\nx-amz-date:{moment}\n"
-        names += ";x-amz-content-sha256;x-amz-date"
-        if who.token:
-            fields += f"x-amz-security-token:{who.token}\n"
-            names += ";x-amz-security-token"
-        if more:
-            rows = sorted([*fields.splitlines(), *more], key=lambda row: row.partition(":")[0])
-            fields = "\n".join([*rows, ""])
-            names = ";".join([row.partition(":")[0] for row in rows])
-        scope = self._scope(moment)
-        asked = hashlib.sha256(f"{method}\n{path}\n{query}\n{fields}\n{names}\n{told}".encode()).hexdigest()
-        signature = self._signature(who.secret_key, moment, asked)
-        lines = fields.replace("\n", "\r\n")
-        if query == _DELETE:  # many servers insist on this checksum, which Amazon once asked for, and others on the newer one
-            lines += f"content-md5:{base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode()}\r\n"
-        return (
-            f"{method} {path}{query and '?'}{query} HTTP/1.1\r\n{lines}content-length:{len(content)}\r\n{_OURSELVES}"
-            f"authorization:AWS4-HMAC-SHA256 Credential={who.access_key}/{scope}, SignedHeaders={names}, Signature={signature}\r\n\r\n"
-        ).encode()
+        if response.status not in _OK:
+            raise self.error_of(about, response)
 
-    def _signed_path(self, method: str, key: str, query: Mapping[str, str], now: float) -> str:
-        """Path and query of a URL that anybody may use for a while (sigv4-query-string-auth.html, beside the page that is named above)."""
-        who = self._who(key)
-        moment = _moment(int(now))
-        told = {
-            **query,
-            "X-Amz-Algorithm": "AWS4-HMAC-SHA256",
-            "X-Amz-Credential": f"{who.access_key}/{self._scope(moment)}",
-            "X-Amz-Date": moment,
-            "X-Amz-Expires": str(_URL_SECONDS),
-            "X-Amz-SignedHeaders": "host",
-            **({"X-Amz-Security-Token": who.token} if who.token else {}),
-        }
-        path = f"{self._path}/{quote(key)}"
-        written = "&".join(f"{name}={quote(told[name], safe='')}" for name in sorted(told))
-        asked = hashlib.sha256(f"{method}\n{path}\n{written}\nhost:{self._host}\n\nhost\nUNSIGNED-PAYLOAD".encode()).hexdigest()
-        return f"{path}?{written}&X-Amz-Signature={self._signature(who.secret_key, moment, asked)}"
-
-    def _who(self, key: str) -> Any:
-        """Whose credentials requests are signed with."""
-        if self._credentials is None:
-            raise no_credentials(key or "the bucket", self._where)
-        return self._credentials()
-
-    def _scope(self, moment: str) -> str:
-        return f"{moment[:8]}/{self._region}/s3/aws4_request"
-
-    def _signature(self, secret: str, moment: str, asked: str) -> str:
-        signed = f"AWS4-HMAC-SHA256\n{moment}\n{self._scope(moment)}\n{asked}".encode()
-        return hmac.digest(_signing_key(secret, moment[:8], self._region), signed, "sha256").hex()
-
-
-@lru_cache(8)
-def _moment(seconds: int) -> str:
-    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(seconds))
-
-
-@lru_cache(8)
-def _signing_key(secret: str, day: str, region: str) -> bytes:
-    key = f"AWS4{secret}".encode()
-    for part in (day, region, "s3", "aws4_request"):
-        key = hmac.digest(key, part.encode(), "sha256")
-    return key
+    def error_of(self, about: str, response: Response) -> TargetError:
+        """The error that a response describes."""
+        code, message = _CODE.search(response.text), _MESSAGE.search(response.text)
+        return answered(about, code[1] if code else str(response.status), message[1] if message else "", self._server)
