@@ -100,10 +100,10 @@ class Worker:
             self._process.wait()
 
     def _begin(self) -> None:
-        while self._ledger.dirty() < self._most:
+        while self._ledger.key_states.count_dirty() < self._most:
             time.sleep(0.05)
         time.sleep(_LONGER)
-        print(json.dumps({"waits at": self._ledger.dirty()}), flush=True)
+        print(json.dumps({"waits at": self._ledger.key_states.count_dirty()}), flush=True)
         self._process = subprocess.Popen(self._command)
 
 
@@ -111,14 +111,15 @@ def look(broker: str, count: int) -> None:
     """Feed all that the walk invents, and print what is held in memory meanwhile."""
     client = connect(broker)
     ledger = Ledger(client, _MIRROR)
-    ledger.register("{}", _VERSION)
+    ledger.definition.publish("{}", _VERSION)
     worker = Worker(broker, ledger, min(count, HIGH_WATER))
     publisher = Publisher(sending_app(broker, _QUEUE, events=False), _MIRROR, _QUEUE, ledger)
     began = time.monotonic()
 
     def sample(given: int) -> None:
         held = client.info("memory")["used_memory"]
-        line = {"entries": given, "broker": held, "feed": _resident(os.getpid()), "worker": worker.resident(), "dirty": ledger.dirty()}
+        dirty = ledger.key_states.count_dirty()
+        line = {"entries": given, "broker": held, "feed": _resident(os.getpid()), "worker": worker.resident(), "dirty": dirty}
         print(json.dumps(line), flush=True)
 
     Walk.count, Walk.sampled = count, staticmethod(sample)
@@ -126,9 +127,9 @@ def look(broker: str, count: int) -> None:
     feed = Feed(_MIRROR, keys, Comparison(keys, Nothing()), ledger, publisher, Debouncer(0.0))
     with patch.object(looks, "Walk", Walk), patch.object(RestQueue, "_rests", lambda *_: True):  # no disk is asked about them
         feed.look(ScanRequest(""))
-    while ledger.dirty():
+    while ledger.key_states.count_dirty():
         time.sleep(0.1)
-    print(json.dumps({"sent": ledger.guard("benchmark").files, "seconds": time.monotonic() - began}), flush=True)
+    print(json.dumps({"sent": ledger.watcher_lease.heartbeat("benchmark").files, "seconds": time.monotonic() - began}), flush=True)
     worker.stop()
     publisher.close()
 
@@ -143,8 +144,8 @@ def work(broker: str) -> None:
         if taken is None:
             continue
         (_, keys), *_ = json.loads(base64.b64decode(json.loads(taken[1])["body"]))
-        claims = ledger.claim("benchmark:1:1", _VERSION, keys) or []
-        ledger.done("benchmark:1:1", [Result(claim, Action.UPLOADED, claim.hint.size) for claim in claims])
+        claims = ledger.claims.claim("benchmark:1:1", _VERSION, keys) or []
+        ledger.claims.done("benchmark:1:1", [Result(claim, Action.UPLOADED, claim.hint.size) for claim in claims])
 
 
 def _resident(pid: int) -> int:

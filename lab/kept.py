@@ -38,16 +38,16 @@ class Sent:
         self.states: dict[str, object] = {}
 
     def mark(self, found: Sequence[tuple[str, Hint]], **_: object) -> Marked:
-        marked = self._ledger.mark(found)
+        marked = self._ledger.claims.mark(found)
         self.send(marked.fresh)
         return marked
 
     def send(self, keys: Sequence[str], **_: object) -> None:
         self.keys.update(keys)
         self.states.update((key, self._state(key)) for key in keys)
-        claims = self._ledger.claim("w", "v", keys) or []
+        claims = self._ledger.claims.claim("w", "v", keys) or []
         while claims:
-            claims, _lost = self._ledger.done("w", [Result(claim, Action.UPLOADED) for claim in claims])
+            claims, _lost = self._ledger.claims.done("w", [Result(claim, Action.UPLOADED) for claim in claims])
 
 
 class Kept:
@@ -56,7 +56,7 @@ class Kept:
     def __init__(self, tree: Path, broker: str, quiet: float, patience: float, until_idle: bool, **options: object) -> None:
         self.keys = Keys([Source(str(tree))], source_prefix=f"{tree}/", temporary=TEMPORARY, **options)  # type: ignore[arg-type]
         self.ledger = Ledger(connect(broker), "m")
-        self.ledger.register("{}", "v")
+        self.ledger.definition.publish("{}", "v")
         self.sent = Sent(self.ledger, self.state)
         #: Directories that were looked at.
         self.looked: list[str] = []

@@ -13,7 +13,7 @@ from contextlib import ExitStack, suppress
 from types import FrameType
 
 from ..errors import AutosyncError, BrokerError, BrokerRefused, Exit, StartError
-from ..ledger import Ledger, address, connect
+from ..ledger import address, check_reachable, connect
 from ..model.change import Change
 from ..watch.watcher import Say, Watcher
 from .mirror_runner import MirrorRunner, RunSettings
@@ -242,7 +242,7 @@ def insist_on_broker(url: str) -> None:
         StartError: it does not.
     """
     try:
-        Ledger(connect(url), "-").insist()
+        check_reachable(connect(url))
     except BrokerRefused as error:
         raise StartError(str(error)) from error
     except BrokerError as error:

@@ -21,7 +21,7 @@ from ..compare.scan import Comparison, Policy
 from ..errors import BrokerError, Exit, SourceUnsure
 from ..feed.feed import Feed, FinishedScan
 from ..feed.publisher import Priority, Publisher
-from ..ledger import Ledger, MirrorStats, connect, owner_prefix
+from ..ledger import SCAN, Ledger, MirrorStats, connect, owner_prefix
 from ..ledger.watcher_lock import WatcherLock
 from ..model.change import LOOK_EVERYWHERE, Change, Kind
 from ..model.definition_signature import sign
@@ -84,7 +84,7 @@ class MirrorRunner:
         self._mirror = replace(run.mirror, identities=_identities(run.mirror))
         self._keys = run.mirror.keys()
         self._ledger = Ledger(connect(run.broker), run.mirror.name)
-        self._place = WatcherLock(self._ledger, run.mirror.name, run.mirror.host, run.mirror.lock)
+        self._watcher_lock = WatcherLock(self._ledger.watcher_lease, run.mirror.name, run.mirror.host, run.mirror.lock)
         self._settle = Debouncer(run.settle)
         comparison = Comparison(self._keys, run.actor, run.policy, spill=str(run.spill), about=run.about)
         watched = not (host and host.is_alone)  # nobody looks into an embedded broker, and events cost as much as small transfers do
@@ -135,13 +135,13 @@ class MirrorRunner:
             StartError: another process keeps this mirror.
             BrokerError: the broker does not answer.
         """
-        if not self._place.take(stop):
+        if not self._watcher_lock.acquire(stop):
             return False
-        self._ledger.set_limits(self._run.limits)
+        self._ledger.limits.set(self._run.limits)
         self._register(self._mirror)
         if self._host and self._host.is_alone:
-            self._ledger.forfeit("")  # whoever held these died together with the autosync before this one
-        self._before = self._place.look()
+            self._ledger.release_all_of_dead("")  # whoever held these died together with the autosync before this one
+        self._before = self._watcher_lock.heartbeat()
         return True
 
     def mark_unfinished(self) -> bool:
@@ -163,14 +163,14 @@ class MirrorRunner:
         version = version_of(definition)
         accepted = self._is_accepted(mirror)
         if not accepted:  # before the definition, which says of what the mirror was accepted
-            self._ledger.set_accepted(False)
-        epoch = self._ledger.register(definition, version, mirror.queue, sign(self._run.signing_key, mirror.name, definition))
+            self._ledger.sync_state.set_accepted(False)
+        epoch = self._ledger.definition.publish(definition, version, mirror.queue, sign(self._run.signing_key, mirror.name, definition))
         if not (self._host and self._host.is_alone):
             self._publisher.announce()
-        cleared = self._ledger.cleared()
-        holding = self._ledger.holding()
+        cleared = self._ledger.sync_state.last_in_sync()
+        holding = self._ledger.sync_state.withheld_deletions()
         if accepted:
-            self._ledger.set_accepted(True)
+            self._ledger.sync_state.set_accepted(True)
         self._feed.accepted = accepted
         self._mirror, self._version, self._epoch = mirror, version, epoch
         self._feed.cleared = cleared[1] if cleared and cleared[0] == version else 0.0
@@ -181,9 +181,9 @@ class MirrorRunner:
         that lost its memory takes no acceptance back, and gives none."""
         if self._feed.accepted or (self._run.accept_existing and mirror.delete):
             return True
-        before = self._ledger.definition()
+        before = self._ledger.definition.read()
         try:
-            return before is not None and self._ledger.accepted() and mirror.is_within_scope_of(Mirror.loads(before.definition))
+            return before is not None and self._ledger.sync_state.accepted() and mirror.is_within_scope_of(Mirror.loads(before.definition))
         except (ValueError, TypeError, KeyError):  # another version wrote it
             return False
 
@@ -222,7 +222,7 @@ class MirrorRunner:
         Raises:
             BrokerError: the broker does not answer.
         """
-        self._ledger.forfeit(owner_prefix(socket.gethostname(), pid))
+        self._ledger.release_all_of_dead(owner_prefix(socket.gethostname(), pid))
         self._sweeps_after_loss = _SWEEPS_AFTER_LOSS  # it may have had messages whose keys it had not claimed
 
     def stands(self) -> str:
@@ -240,7 +240,7 @@ class MirrorRunner:
         """What is done every second. A broker that is away is waited for; the feed has said so."""
         try:
             look = self._feed.finished_look
-            uploads = self._ledger.uploads()
+            uploads = self._ledger.uploads.all()
             asked = time.monotonic()
             self._standing = self._guard()  # if the broker has lost its memory, this goes by what was known before
             self._uploads = uploads
@@ -259,7 +259,7 @@ class MirrorRunner:
             log.debug("%s", error)
 
     def _guard(self) -> MirrorStats:
-        standing = self._place.keep(self._news())
+        standing = self._watcher_lock.renew(self._news())
         if standing.dirty and self._host:
             self._host.begin()  # there may be messages from before, which nobody sends again so soon
         if standing.epoch != self._epoch:
@@ -267,9 +267,9 @@ class MirrorRunner:
             what = "has lost its memory" if lost else "was started again, and may have lost the last of what it was told"
             log.warning("the broker %s: everything is compared again", what)
             for key, token in [(key, token) for key, tokens in self._uploads.items() for token in tokens]:
-                self._ledger.begun(key, token)
+                self._ledger.uploads.add(key, token)
             self._again_unfinished()
-            self._ledger.gate.set_limits(self._run.limits, if_lost=True)  # others may have been set since
+            self._ledger.limits.set(self._run.limits, if_lost=True)  # others may have been set since
             self._register(self._mirror)
             self._sweeps_after_loss = _SWEEPS_AFTER_LOSS  # workers did not find the definition, or their messages are gone
             self._settle.say((LOOK_EVERYWHERE,))
@@ -289,8 +289,8 @@ class MirrorRunner:
         if standing.paused != self._paused:
             self._paused = standing.paused
             log.warning("%s is %s", self._mirror.name, "paused: nothing is sent until it is resumed" if standing.paused else "resumed")
-        for what, about in self._ledger.asked() if standing.asked else ():
-            if what == "look":
+        for what, about in self._ledger.requests.pop_all() if standing.asked else ():
+            if what == SCAN:
                 log.info("a look at %s was asked for", about or "everything")
                 self._settle.say((Change(Kind.LOOK, about),) if about else (LOOK_EVERYWHERE,))
             elif self._watcher:
@@ -298,7 +298,7 @@ class MirrorRunner:
             else:
                 self._barriers.begin(about)
         for name in self._barriers.reached():
-            self._ledger.say_barrier(name)
+            self._ledger.requests.confirm_flush_point(name)
 
     def _sweep(self) -> None:
         assert self._standing is not None
@@ -307,7 +307,7 @@ class MirrorRunner:
         age = self._stray_age()
         before: list[str] = []
         for _ in range(_SWEEPS):
-            keys = self._ledger.sweep(_SWEPT_AT_ONCE, age)
+            keys = self._ledger.claims.requeue_orphans(_SWEPT_AT_ONCE, age)
             if keys == before:  # strays are found as long as nobody has claimed them
                 return
             self._feed.send(keys, Priority.EVENT if len(keys) < _SWEPT_AT_ONCE else Priority.LOOK)
@@ -318,7 +318,7 @@ class MirrorRunner:
     def _stray_age(self) -> float | None:
         """For how long a key must have waited to be taken for one whose message is lost. With messages in the queue its own may be among
         them, so that is asked rarely; sending it again does no harm, but sending thousands again each second would."""
-        if self._ledger.waiting(self._mirror.queue) == 0:
+        if self._ledger.queues.count_waiting(self._mirror.queue) == 0:
             if not self._sweeps_after_loss:
                 return _STRAY
             self._sweeps_after_loss -= 1
@@ -340,7 +340,7 @@ class MirrorRunner:
         if look is None or look.era != self._feed.era or look.began <= self._feed.cleared:
             return
         if standing.dirty == 0 or asked - standing.lag - _LAG_UNIT > look.ended:
-            self._ledger.set_cleared(self._version, look.began, accepted=self._feed.accepted)
+            self._ledger.sync_state.set_last_in_sync(self._version, look.began, accepted=self._feed.accepted)
             self._feed.cleared = look.began
 
     def _tell_of_failures(self) -> None:
@@ -348,7 +348,7 @@ class MirrorRunner:
         assert self._standing is not None
         count = self._standing.failed
         if count > self._failed_told * 1.5 and not self._run.once:
-            first = next(iter(self._ledger.failures()), None)
+            first = next(iter(self._ledger.failures.all()), None)
             if first is not None:
                 log.error("%s%d keys are in the failed list; one is %s: %s", self._run.about, count, shown(first.key), first.reason)
             self._failed_told = count
@@ -390,7 +390,7 @@ class MirrorRunner:
 
     def _again_failed(self, tries: int = 0) -> None:
         page: list[str] = []
-        for failure in self._ledger.failures():
+        for failure in self._ledger.failures.all():
             if failure.attempts < tries:
                 continue
             page.append(failure.key)
@@ -402,7 +402,7 @@ class MirrorRunner:
 
     def _again_unfinished(self) -> None:
         """Whoever claims a key ends what others had begun to send of it; most are in good hands, and take no harm from one more look."""
-        keys = list(self._ledger.uploads())
+        keys = list(self._ledger.uploads.all())
         if keys:
             self._feed.mark_again(keys)
 
@@ -431,7 +431,7 @@ class MirrorRunner:
     def is_empty(self) -> bool:
         """Whether nothing is dirty, as far as the broker says."""
         try:
-            return self._ledger.dirty() == 0
+            return self._ledger.key_states.count_dirty() == 0
         except BrokerError:
             return False
 
@@ -439,7 +439,7 @@ class MirrorRunner:
 
     def leave(self) -> None:
         """Give the mirror's place up, and close the connections."""
-        self._place.leave()
+        self._watcher_lock.release()
         self._publisher.close()
 
     def close(self, patience: float, *, finished: bool) -> None:
@@ -453,13 +453,13 @@ class MirrorRunner:
         if finished:
             asked = time.monotonic()
             with suppress(BrokerError):
-                self._note_cleared(self._feed.finished_look, self._place.look(), asked)
+                self._note_cleared(self._feed.finished_look, self._watcher_lock.heartbeat(), asked)
 
     def look_back(self) -> bool:
         """See how it stands in the end. Returns whether nothing is left to do."""
         self._after = self._standing
         with suppress(BrokerError):
-            self._after = self._place.look()
+            self._after = self._watcher_lock.heartbeat()
         return self._after is not None and self._after.dirty == 0
 
     def end(self, *, finished: bool) -> Exit:
@@ -475,7 +475,7 @@ class MirrorRunner:
 
     def _tell_failures(self, count: int) -> None:
         with suppress(BrokerError):
-            for number, failure in enumerate(self._ledger.failures()):
+            for number, failure in enumerate(self._ledger.failures.all()):
                 if number == _FAILURES_SHOWN:
                     break
                 log.error("%sfailed: %s: %s", self._run.about, shown(failure.key), failure.reason)

@@ -326,11 +326,11 @@ class Feed:
 
     def _note_look(self, report: ScanReport, began: float, seconds: float, era: int) -> None:
         self.finished_look = FinishedScan(began, time.monotonic(), era) if report.complete else None
-        self._insist(lambda: self._ledger.set_holding(report.held))
+        self._insist(lambda: self._ledger.sync_state.set_withheld_deletions(report.held))
         self.holding = report.held
         if not self.accepted and report.complete and not report.extra:
             self.accepted = True
-            self._insist(lambda: self._ledger.set_accepted(True))
+            self._insist(lambda: self._ledger.sync_state.set_accepted(True))
             if self._has_withheld:  # what left the source during this look may go now
                 self.settle.say((LOOK_EVERYWHERE,))
         log.info(
@@ -397,7 +397,7 @@ class Feed:
         if len(fresh) > _SKIPPED_SHOWN:
             log.warning("and %d more are skipped", len(fresh) - _SKIPPED_SHOWN)
         if changed:
-            self._insist(lambda: self._ledger.set_skipped(self.skipped))
+            self._insist(lambda: self._ledger.sync_state.set_skipped(self.skipped))
 
     # Marking and sending
 
@@ -424,7 +424,7 @@ class Feed:
             dirty = self._send(batch, priority)
             while bounded and dirty > HIGH_WATER:
                 self._pause(0.2)
-                dirty = self._insist(self._ledger.dirty)
+                dirty = self._insist(self._ledger.key_states.count_dirty)
         return dirty
 
     def _send(self, batch: Batch, priority: Priority) -> int:

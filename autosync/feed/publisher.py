@@ -58,7 +58,7 @@ class Publisher:
             task: UPLOAD or DELETE. It is a name for people as well: the worker goes by what it finds on the disk.
         """
         headers, message = self._message([key for key, _ in found], size, priority, task)
-        marked = self._ledger.mark(found, message)
+        marked = self._ledger.claims.mark(found, message)
         if marked.fresh:
             self._tell(headers)
         return marked
@@ -66,7 +66,7 @@ class Publisher:
     def send(self, keys: Sequence[str], *, priority: Priority) -> None:
         """Send a message for keys that are marked already."""
         headers, message = self._message(keys, 0, priority, UPLOAD)
-        self._ledger.send(message)
+        self._ledger.queues.send(message)
         self._tell(headers)
 
     def announce(self) -> None:

@@ -70,6 +70,21 @@ def connect(url: str) -> redis.Redis:
     return client
 
 
+def server_run_id(client: redis.Redis) -> str:
+    """Which run of the server answers; "" if this user may not ask.
+
+    A server that was killed comes back without what it had not written yet: with `appendfsync everysec` up to two seconds of what it had
+    confirmed (redis.io, persistence). So does a replica that takes over.
+
+    Raises:
+        redis.exceptions.RedisError: the server does not answer.
+    """
+    try:
+        return str(client.info("server").get("run_id", ""))
+    except redis.exceptions.NoPermissionError:  # INFO counts as @dangerous, which a careful operator takes away
+        return ""
+
+
 @contextmanager
 def broker_errors(client: redis.Redis) -> Iterator[None]:
     """Turn what redis-py raises inside the with-block into `BrokerError`."""

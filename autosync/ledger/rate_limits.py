@@ -1,6 +1,6 @@
-"""Limits of one target that hold over the whole fleet: how fast requests and bytes may go, and how many transfers at once.
+"""Limits of one target that hold over the whole fleet: requests and bytes a second, and transfers in flight.
 
-The scripts pace.lua and places.lua decide, on the server's own clock; here is how they are asked.
+The scripts rate_limit.lua and slots.lua decide, on the server's own clock; this module calls them.
 """
 
 from __future__ import annotations
@@ -8,17 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import redis
-
 from ..model.limits import Limits
 from ..model.mirror import LEASE
-from .connection import broker_errors
-from .scripts import Scripts
+from .store import MirrorStore
 
 
 class Paced(NamedTuple):
-    """What `FleetLimits.pace` returns: the limits, how many requests a second are allowed now (0: any number), and how many seconds to wait
-    before what was taken may be used."""
+    """What `FleetLimits.reserve` returns: the limits, how many requests a second are allowed now (0: any number), and how many seconds to
+    wait before what was reserved may be used."""
 
     limits: Limits
     requests: float
@@ -26,98 +23,93 @@ class Paced(NamedTuple):
 
 
 class FleetLimits:
-    """What the worker processes of the fleet pass through on their way to one target. Safe to use from many threads.
+    """The limits of one target, shared by all worker processes of the fleet. Safe to use from many threads.
 
     Every method raises `BrokerError` when Redis does not answer or answers with an error.
 
     Args:
-        client: a connection to the broker.
-        scripts: of the ledger.
-        base: how the names of the mirror's keys in Redis begin.
+        store: the mirror's data in Redis.
     """
 
-    def __init__(self, client: redis.Redis, scripts: Scripts, base: str) -> None:
-        self._client = client
-        self._scripts = scripts
-        self._pace = [base + "mirror", base + "pace"]
-        self._bell = base + "bell:"
-        self._places = [base + part for part in ("mirror", "places", "queue", "asking")] + [self._bell]
+    def __init__(self, store: MirrorStore) -> None:
+        self._store = store
+        self._client = store.client
+        names = store.names
+        self._definition = names.definition
+        self._rates = names.rates
+        self._wakeup_prefix = names.wakeup_prefix
+        self._slot_keys = [names.definition, names.slots, names.slot_queue, names.slot_requests, names.wakeup_prefix]
 
-    @property
-    def keys(self) -> list[str]:
-        """The keys in Redis that are its own, but for those that vanish by themselves."""
-        return [self._pace[1], *self._places[1:4]]
-
-    def limits(self) -> Limits:
+    def read(self) -> Limits:
         """The limits that are set."""
-        with broker_errors(self._client):
-            text: Any = self._client.hget(self._pace[0], "limits")
+        with self._store.errors():
+            text: Any = self._client.hget(self._definition, "limits")
         return Limits.loads(text.decode()) if text else Limits()
 
-    def set_limits(self, limits: Limits, *, if_lost: bool = False) -> None:
-        """Set the limits for everybody. Debts under the ones before are forgotten.
+    def set(self, limits: Limits, *, if_lost: bool = False) -> None:
+        """Set the limits for the fleet; every worker has them within a second. Debts under the limits before are dropped.
 
         Args:
             limits: from now on.
-            if_lost: only if Redis knows of none, not even that there are to be none.
+            if_lost: only if Redis holds no limits, not even those of a mirror without any.
         """
-        with broker_errors(self._client):
+        with self._store.errors():
             if if_lost:
-                self._client.hsetnx(self._pace[0], "limits", limits.dumps())
+                self._client.hsetnx(self._definition, "limits", limits.dumps())
                 return
             pipe = self._client.pipeline()
-            pipe.hset(self._pace[0], "limits", limits.dumps())
-            pipe.hdel(self._pace[1], "requests", "bytes")
+            pipe.hset(self._definition, "limits", limits.dumps())
+            pipe.hdel(self._rates, "requests", "bytes")
             pipe.execute()
 
-    def pace(self, requests: int = 0, size: int = 0, *, made: int = 0, slow: float | None = None) -> Paced:
-        """Take a share of what the fleet may do. It is given in the order of asking; whoever gets it waits until its time has come.
+    def reserve(self, requests: int = 0, size: int = 0, *, made: int = 0, slow: float | None = None) -> Paced:
+        """Reserve requests and bytes of the fleet's share. Shares are granted in the order of the calls; the caller waits as long as the
+        answer says before it uses its share.
 
         Args:
-            requests: so many; less than 0 gives back what was not used.
-            size: so many bytes, likewise.
-            made: so many requests were made since this was said last.
-            slow: the target asks for fewer requests; this process has made so many a second lately.
+            requests: how many requests; less than 0 returns unused ones.
+            size: how many bytes; less than 0 returns unused ones.
+            made: how many requests were made since the last call.
+            slow: the target demands fewer requests; how many a second this process has made lately. None: it demands nothing.
         """
-        with broker_errors(self._client):
-            limits, allowed, wait = self._scripts.run("pace", self._pace, [made, requests, size, "" if slow is None else repr(slow)])
+        args = [made, requests, size, "" if slow is None else repr(slow)]
+        limits, allowed, wait = self._store.run("rate_limit", args, [self._definition, self._rates])
         return Paced(Limits.loads(limits.decode()), float(allowed), wait / 1e6)
 
-    def take(self, process: str, places: Sequence[str], lease: float = LEASE) -> int:
-        """Take places for transfers.
+    def acquire_slots(self, process: str, slots: Sequence[str], lease: float = LEASE) -> int:
+        """Acquire in-flight slots.
 
         Args:
-            process: its name, with which all names of its places begin. If there are none it stands in the queue until it gets some or
-                `leave`s; who does not ask for two seconds is passed over.
-            places: names for them.
-            lease: how long they hold without being kept, in seconds.
+            process: name of the process, with which the names of its slots begin. If no slot is free, the process waits in the queue until
+                it gets one or calls `leave_queue`; one that does not call again for two seconds is passed over.
+            slots: names for the slots.
+            lease: how long the slots last without a renewal, in seconds.
 
         Returns:
-            How many were taken, the first ones; 0: `wait`, and ask again.
+            How many of the slots were acquired, the first ones; 0: call `wait_for_turn`, then try again.
         """
-        return int(self._ask("take", process, places, lease))
+        return int(self._run_slots("acquire", process, slots, lease))
 
-    def give(self, process: str, places: Sequence[str]) -> None:
-        """Give places up."""
-        self._ask("give", process, places)
+    def release_slots(self, process: str, slots: Sequence[str]) -> None:
+        """Release slots."""
+        self._run_slots("release", process, slots)
 
-    def keep(self, process: str, places: Sequence[str], lease: float = LEASE) -> None:
-        """Keep places for another lease, in seconds. Those that have run out already stay lost."""
-        self._ask("keep", process, places, lease)
+    def renew_slots(self, process: str, slots: Sequence[str], lease: float = LEASE) -> None:
+        """Renew slots for another lease, in seconds. Those whose lease has run out stay lost."""
+        self._run_slots("renew", process, slots, lease)
 
-    def leave(self, process: str) -> None:
-        """Wait no more."""
-        self._ask("leave", process, ())
+    def leave_queue(self, process: str) -> None:
+        """Wait for a slot no more."""
+        self._run_slots("leave_queue", process, ())
 
-    def forfeit(self, processes: str) -> None:
-        """Free the places of processes that are known to be dead: all whose names begin like this."""
-        self._ask("forfeit", processes, ())
+    def release_slots_of_dead(self, processes: str) -> None:
+        """Release the slots of processes that are known to be dead: all whose names begin like this."""
+        self._run_slots("release_of_dead", processes, ())
 
-    def wait(self, process: str, seconds: float) -> None:
-        """Sleep until it is this process' turn to take places, or for so many seconds."""
-        with broker_errors(self._client):
-            self._client.blpop([self._bell + process], timeout=seconds)
+    def wait_for_turn(self, process: str, seconds: float) -> None:
+        """Sleep until it is this process' turn to acquire slots, at most for so many seconds."""
+        with self._store.errors():
+            self._client.blpop([self._wakeup_prefix + process], timeout=seconds)
 
-    def _ask(self, what: str, process: str, places: Sequence[str], lease: float = 0.0) -> Any:
-        with broker_errors(self._client):
-            return self._scripts.run("places", self._places, [what, process, int(lease * 1000), *places])
+    def _run_slots(self, command: str, process: str, slots: Sequence[str], lease: float = 0.0) -> Any:
+        return self._store.run("slots", [command, process, int(lease * 1000), *slots], self._slot_keys)

@@ -1,4 +1,4 @@
-"""One watcher a mirror: the place in Redis that it holds while it lives, and what happens to the place of one that has died."""
+"""One watcher a mirror: how a process acquires the watcher's lease in Redis, also from a watcher that has died."""
 
 from __future__ import annotations
 
@@ -13,36 +13,37 @@ from typing import Any
 
 from ..errors import BrokerError, StartError
 from ..model.mirror import LONGEST_LOCK
-from . import Ledger, MirrorStats
+from .entries import MirrorStats
+from .watcher_lease import WatcherLease
 
 _PAUSE = 0.5
 
 
 class WatcherLock:
-    """The watcher's place at one mirror.
+    """The lock that this process holds as the only watcher of a mirror.
 
     Args:
-        ledger: of the mirror.
-        mirror: its name, for messages.
+        lease: the mirror's lease in Redis.
+        mirror: the mirror's name, for messages.
         boot: the boot id of this host.
-        lock: how long the place is kept without a renewal, in seconds.
+        lock: how long the lease lasts without a renewal, in seconds.
     """
 
-    def __init__(self, ledger: Ledger, mirror: str, boot: str, lock: float) -> None:
-        self._ledger = ledger
+    def __init__(self, lease: WatcherLease, mirror: str, boot: str, lock: float) -> None:
+        self._lease = lease
         self._mirror = mirror
         self._boot = boot
         self._lock = lock
-        self._who = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "boot": boot, "started": time.time()})
+        self._holder = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "boot": boot, "started": time.time()})
 
-    def take(self, stop: threading.Event) -> bool:
-        """Take the place. One whose holder is dead on this host is free; elsewhere, one that is not renewed becomes free.
+    def acquire(self, stop: threading.Event) -> bool:
+        """Acquire the lock. If its holder is a dead process of this host, it is free; elsewhere it becomes free when it is not renewed.
 
         Args:
             stop: ends the waiting.
 
         Returns:
-            Whether the place was taken; False if `stop` was set first.
+            Whether the lock was acquired; False if `stop` was set first.
 
         Raises:
             StartError: another process holds it.
@@ -51,51 +52,55 @@ class WatcherLock:
         until = time.monotonic() + LONGEST_LOCK + 1  # the holder's lease may be longer than this one's
         left_before = None
         while True:
-            holder = _told(self.look().holder)
-            if holder == _told(self._who):
+            holder = _parse(self.heartbeat().holder)
+            if holder == _parse(self._holder):
                 return True
             if self._is_dead(holder):
-                self._ledger.leave(json.dumps(holder))
+                self._lease.release(json.dumps(holder))
                 continue
-            place = self._ledger.place()
-            renewed = place is not None and left_before is not None and place[1] > left_before
+            found = self._lease.holder()
+            renewed = found is not None and left_before is not None and found[1] > left_before
             if renewed or self._is_alive(holder) or time.monotonic() > until:
                 raise StartError(
                     f"mirror {self._mirror} is already kept by process {holder.get('pid')} on {holder.get('host')}",
                     "stop that one, or give this one another --name",
                 )
-            left_before = place[1] if place else None
+            left_before = found[1] if found else None
             if stop.wait(_PAUSE):
                 return False
 
-    def keep(self, told: Mapping[str, int] | None = None) -> MirrorStats:
-        """Renew the place, and see how the mirror stands.
+    def renew(self, counters: Mapping[str, int] | None = None) -> MirrorStats:
+        """Renew the lock, and read the mirror's figures.
 
         Args:
-            told: numbers for those who look at the mirror; see `Ledger.guard`.
+            counters: numbers for operators; see `WatcherLease.heartbeat`.
 
         Raises:
-            StartError: another process has taken it.
+            StartError: another process has acquired it.
             BrokerError: the broker does not answer.
         """
-        standing = self._ledger.guard(self._who, told, self._lock)
-        holder = _told(standing.holder)
-        if standing.holder != self._who and self._is_dead(holder):  # a broker that was killed has come back with older memory
-            self._ledger.leave(standing.holder)
-            standing = self._ledger.guard(self._who, told, self._lock)
-            holder = _told(standing.holder)
-        if standing.holder != self._who:
+        stats = self._lease.heartbeat(self._holder, counters, self._lock)
+        holder = _parse(stats.holder)
+        if stats.holder != self._holder and self._is_dead(holder):  # a broker that was killed has come back with older memory
+            self._lease.release(stats.holder)
+            stats = self._lease.heartbeat(self._holder, counters, self._lock)
+            holder = _parse(stats.holder)
+        if stats.holder != self._holder:
             raise StartError(f"mirror {self._mirror} was taken over by process {holder.get('pid')} on {holder.get('host')}")
-        return standing
+        return stats
 
-    def look(self) -> MirrorStats:
-        """How the mirror stands; renews the place if this process has it."""
-        return self._ledger.guard(self._who, lock=self._lock)
+    def heartbeat(self) -> MirrorStats:
+        """The mirror's figures. Acquires the lock if it is free, and renews it if this process holds it; else their `holder` is another.
 
-    def leave(self) -> None:
-        """Give the place up."""
+        Raises:
+            BrokerError: the broker does not answer.
+        """
+        return self._lease.heartbeat(self._holder, lock=self._lock)
+
+    def release(self) -> None:
+        """Release the lock. Where the broker does not answer, it is left to run out."""
         with suppress(BrokerError):
-            self._ledger.leave(self._who)
+            self._lease.release(self._holder)
 
     def _is_dead(self, holder: dict[str, Any]) -> bool:
         return self._is_of_this_host(holder) and not self._is_alive(holder)
@@ -110,9 +115,10 @@ class WatcherLock:
         return holder.get("boot") == self._boot and holder.get("host") == socket.gethostname()
 
 
-def _told(text: str) -> dict[str, Any]:
+def _parse(holder: str) -> dict[str, Any]:
+    """The fields of a holder; none if another program wrote it."""
     try:
-        found = json.loads(text)
+        found = json.loads(holder)
     except ValueError:
         found = None
     return found if isinstance(found, dict) else {}

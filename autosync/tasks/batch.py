@@ -288,7 +288,7 @@ class Batch:
             self._go_on(claim.key)
             try:
                 self._known.actor.abandon(claim.key, token)
-                self._known.ledger.ended(claim.key, token)
+                self._known.ledger.uploads.remove(claim.key, token)
             except Exception as error:
                 level = logging.WARNING if isinstance(error, PermanentError) else logging.INFO
                 said = without_secrets(self._known.actor, str(error))
@@ -312,9 +312,9 @@ class Batch:
 
         def ended(token: str) -> None:
             with suppress(BrokerError):  # then it is abandoned with the next claim, which does no harm
-                self._known.ledger.ended(claim.key, token)
+                self._known.ledger.uploads.remove(claim.key, token)
 
-        return SourceFile(claim.key, descriptor, passing, partial(self._known.ledger.begun, claim.key), ended, seen)
+        return SourceFile(claim.key, descriptor, passing, partial(self._known.ledger.uploads.add, claim.key), ended, seen)
 
     def _root_of(self, source: MirrorSource) -> int:
         """The root of a source, opened once a batch."""
@@ -518,8 +518,8 @@ class Batch:
         for _ in range(40):
             try:
                 if moved:
-                    self._known.ledger.mark([(key, UNKNOWN) for key in moved])
-                return self._known.ledger.done(self._box.owner, page)
+                    self._known.ledger.claims.mark([(key, UNKNOWN) for key in moved])
+                return self._known.ledger.claims.done(self._box.owner, page)
             except BrokerError as error:
                 log.debug("not told yet: %s", error)
                 time.sleep(0.5)
@@ -566,7 +566,7 @@ class Batch:
 
     def _mark_again(self, keys: list[str]) -> None:
         try:
-            self._known.ledger.mark([(key, UNKNOWN) for key in keys])
+            self._known.ledger.claims.mark([(key, UNKNOWN) for key in keys])
         except BrokerError as error:
             log.warning("%d keys could not be marked again: %s", len(keys), error)
 

@@ -74,14 +74,14 @@ class Throttle:
     """The limits of one target, for one process.
 
     Args:
-        gate: what the fleet knows of them.
+        fleet_limits: the limits, as the fleet shares them.
         process: its name, which no other has.
         draining: set when the process is to end.
         lease: how long a place in flight holds without being kept, in seconds.
     """
 
-    def __init__(self, gate: FleetLimits, process: str, draining: threading.Event, lease: float = LEASE) -> None:
-        self._gate = gate
+    def __init__(self, fleet_limits: FleetLimits, process: str, draining: threading.Event, lease: float = LEASE) -> None:
+        self._fleet_limits = fleet_limits
         self._process = process
         self._draining = draining
         #: Of places that are taken or kept from now on.
@@ -205,7 +205,7 @@ class Throttle:
         """
         places = list(self._places)
         if places:
-            self._gate.keep(self._process, places, self.lease)
+            self._fleet_limits.renew_slots(self._process, places, self.lease)
 
     @contextmanager
     def _stream(self, count: int, go_on: GoOn) -> Iterator[None]:
@@ -233,17 +233,17 @@ class Throttle:
                 while self.limits.inflight:
                     go_on()
                     try:
-                        taken = self._gate.take(self._process, places, self.lease)
+                        taken = self._fleet_limits.acquire_slots(self._process, places, self.lease)
                         if taken:
                             self._places.update(places[:taken])
                             return places[:taken]
-                        self._gate.wait(self._process, _GLANCE)
+                        self._fleet_limits.wait_for_turn(self._process, _GLANCE)
                     except BrokerError as error:
                         log.debug("no place yet: %s", error)
                         self._draining.wait(_BROKER_PAUSE)
             except BaseException:
                 with suppress(BrokerError):  # then this process is passed over soon
-                    self._gate.leave(self._process)
+                    self._fleet_limits.leave_queue(self._process)
                 raise
         return []
 
@@ -251,7 +251,7 @@ class Throttle:
         if places:
             self._places.difference_update(places)
             with suppress(BrokerError):  # then they run out
-                self._gate.give(self._process, places)
+                self._fleet_limits.release_slots(self._process, places)
 
     # What the fleet says
 
@@ -292,7 +292,7 @@ class Throttle:
 
     def _ask(self, requests: int = 0, size: int = 0, *, slow: float | None = None) -> Paced:
         made, self._told = self._made - self._told, self._made
-        answer = self._gate.pace(requests, size, made=max(made, 0), slow=slow)
+        answer = self._fleet_limits.reserve(requests, size, made=max(made, 0), slow=slow)
         if answer.limits != self.limits:
             self._requests = self._bytes = 0
         self.limits, self._allowed = answer.limits, answer.requests

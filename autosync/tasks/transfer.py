@@ -19,7 +19,7 @@ from celery import Celery, Task, shared_task, signals
 
 from ..broker.celery_settings import DELETE, UPLOAD
 from ..errors import AutosyncError, BrokerError, BrokerRefused, ConfigurationError
-from ..ledger import Action, Claim, Failure, Ledger, Result, connect, now
+from ..ledger import Action, Claim, Failure, Result, check_reachable, connect, now
 from ..model.definition_signature import key_among
 from ..process.child import allow_many_open_files
 from .batch import Batch
@@ -56,7 +56,7 @@ def _insist(conf: Any, **_: Any) -> None:
     mirror, so the program ends with one line instead."""
     try:
         key_among(conf.autosync_secrets.by_name())
-        Ledger(connect(conf.broker_url), "-").insist(listening="celery.pidbox")
+        check_reachable(connect(conf.broker_url), "celery.pidbox")
     except (BrokerRefused, ConfigurationError) as error:
         raise SystemExit(f"autosync: {error}") from error
     except BrokerError as error:
@@ -151,10 +151,10 @@ def _claim(box: WorkerState, name: str, keys: Sequence[str]) -> tuple[WorkerMirr
         try:
             known = box.mirror(name, fresh=fresh)
             asked = time.monotonic()
-            claims = known.ledger.claim(box.owner, known.version, keys, known.mirror.lease)
+            claims = known.ledger.claims.claim(box.owner, known.version, keys, known.mirror.lease)
             if claims is not None:
                 known.held.take(claims, asked, known.mirror.lease)
-                if known.ledger.is_limited and not known.pace.is_on:
+                if known.ledger.claims.is_limited and not known.pace.is_on:
                     known.pace.look()
                 return known, claims, asked
             fresh = True
@@ -170,16 +170,16 @@ def _refuse(box: WorkerState, name: str, keys: Sequence[str], error: AutosyncErr
     log.error("mirror %s: %s", name, error)
     try:
         ledger = box.ledger(name)
-        found = ledger.definition()
+        found = ledger.definition.read()
         if found is None:
             return str(error)
-        claims = ledger.claim(box.owner, found[1], keys) or []
+        claims = ledger.claims.claim(box.owner, found[1], keys) or []
         while claims:
             refused = [
                 Result(claim, Action.FAILED, failure=Failure(claim.key, str(error), claim.attempts + 1, box.name, now()))
                 for claim in claims
             ]
-            claims = ledger.done(box.owner, refused)[0]
+            claims = ledger.claims.done(box.owner, refused)[0]
     except BrokerError as unreachable:
         log.warning("%s; the batch is left to the next sweep", unreachable)
     return f"refused: {error}"

@@ -175,7 +175,7 @@ class WorkerState:
             return known
         with self._lock:
             ledger = self.ledger(name)
-            found = ledger.definition()
+            found = ledger.definition.read()
             if found is None:
                 raise PermanentError(f"no mirror is called {name!r}")
             known = self._known.get(name)
@@ -243,7 +243,7 @@ class WorkerState:
             same_host=same_host,
             ledger=ledger,
             crew=AdaptivePool(mirror.threads, name),
-            pace=Throttle(ledger.gate, self._owner, self.draining, mirror.lease),
+            pace=Throttle(ledger.limits, self._owner, self.draining, mirror.lease),
             next_renewal=time.monotonic() + mirror.lease / _RENEWALS,
         )
 
@@ -293,7 +293,7 @@ class WorkerState:
         for start in range(0, len(keys), 500):
             page = keys[start : start + 500]
             asked = time.monotonic()
-            lost = set(known.ledger.renew(self._owner, page, known.mirror.lease))
+            lost = set(known.ledger.claims.renew(self._owner, page, known.mirror.lease))
             for key in lost:
                 known.held.drop([key], held[key])
             known.held.renewed([key for key in page if key not in lost], asked, known.mirror.lease)

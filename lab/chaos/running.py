@@ -151,7 +151,7 @@ class Autosync:
         """Whether its ledger says that nothing is to be done."""
         broker = self.broker()
         try:
-            return broker is not None and Ledger(broker, _NAME).dirty() == 0
+            return broker is not None and Ledger(broker, _NAME).key_states.count_dirty() == 0
         except (BrokerError, redis.exceptions.RedisError):
             return False
 

@@ -302,13 +302,13 @@ def test_without_a_mirror_it_says_what_to_do(programs: Programs, commands: Comma
 
 def test_watched_it_shows_what_workers_do_and_how_fast(programs: Programs, broker: str) -> None:
     ledger = Ledger(connect(broker), "busy")
-    ledger.register("{}", "v")
-    ledger.mark([(f"k{number}", UNKNOWN) for number in range(3)])
-    claims = ledger.claim("box:7:x", "v", ["k0", "k1"]) or []
+    ledger.definition.publish("{}", "v")
+    ledger.claims.mark([(f"k{number}", UNKNOWN) for number in range(3)])
+    claims = ledger.claims.claim("box:7:x", "v", ["k0", "k1"]) or []
     watching = programs.start("autosync-ctl", f"--broker={broker}", "status", "--watch")
     wait_until(lambda: re.search(r"box:7 +2 keys, k[01] is one", watching.said()), 30, "the worker is shown")
 
-    ledger.done("box:7:x", [Result(claim, Action.UPLOADED, 10_000_000) for claim in claims])
+    ledger.claims.done("box:7:x", [Result(claim, Action.UPLOADED, 10_000_000) for claim in claims])
     wait_until(lambda: re.search(r"2 files \(19\.1 MiB, [0-9.]+ MiB/s\)", watching.said()), 30, "the speed is shown")
 
     watching.send_signal(signal.SIGINT)
@@ -374,7 +374,7 @@ def test_the_exporter_tells_how_mirrors_stand_and_that_the_broker_is_away(
 
 
 def test_the_dashboard_shows_what_there_is(programs: Programs, broker: str) -> None:
-    Ledger(connect(broker), "m").register("{}", "v")
+    Ledger(connect(broker), "m").definition.publish("{}", "v")
     port = free_port()
     exporter = programs.start("autosync-ctl", f"--broker={broker}", "export", f"--listen=127.0.0.1:{port}")
     wait_until(lambda: "metrics are at" in exporter.said(), 30, "it serves")

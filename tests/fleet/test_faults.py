@@ -105,8 +105,8 @@ def come_change_and_go(tree: Path, new: int, old: int) -> None:
 
 def all_done(ledger: Ledger, seconds: float = 60) -> None:
     """Wait until nothing is left to do, and see that nothing has failed."""
-    wait_until(lambda: ledger.dirty() == 0, seconds, "nothing is left to do")
-    assert list(ledger.failures()) == []
+    wait_until(lambda: ledger.key_states.count_dirty() == 0, seconds, "nothing is left to do")
+    assert list(ledger.failures.all()) == []
 
 
 def unharmed(process: Program) -> None:
@@ -232,7 +232,7 @@ def test_a_broker_is_emptied_and_the_worker_killed_in_the_middle_of_an_upload(
     wait_until(lambda: asked() >= before + 2, 30, "the watcher knows what is open")
     process.children("celery")[0].kill()
     client.flushall()
-    assert ledger.uploads() == {}
+    assert ledger.uploads.all() == {}
     wait_until(lambda: "has lost its memory" in process.said(), 30, "the watcher has noticed")
     proxy.speed = None
 
@@ -246,7 +246,7 @@ def test_a_broker_is_emptied_while_keys_are_dirty_and_again_while_all_is_quiet(
 ) -> None:
     process = live(f"--broker={own_valkey.url}")
     begin_slow_uploads(proxy, bucket, tree)
-    assert ledger.dirty() >= 2
+    assert ledger.key_states.count_dirty() >= 2
 
     own_valkey.client().flushall()
     (tree / "first").unlink()
@@ -270,14 +270,14 @@ def test_a_broker_is_killed_before_it_has_written_what_it_had_said_yes_to(
 ) -> None:
     """As it does while a sync of its append-only file is under way, with `appendfsync everysec`: what is written meanwhile has to wait."""
     process = live(f"--broker={own_valkey.url}", "--rescan=0")
-    wait_until(lambda: ledger.dirty() == 0 and ledger.cleared(), 60, "nothing is left to do")
+    wait_until(lambda: ledger.key_states.count_dirty() == 0 and ledger.sync_state.last_in_sync(), 60, "nothing is left to do")
     (file,) = (own_valkey.directory / "appendonlydir").glob("*.incr.aof")
     worker = process.children("celery")[0]
     worker.suspend()
     kept = file.stat().st_size
 
     write(tree / "late")
-    wait_until(lambda: ledger.dirty() == 1, 30, "the broker knows of it")
+    wait_until(lambda: ledger.key_states.count_dirty() == 1, 30, "the broker knows of it")
     own_valkey.kill()
     assert b"late" in file.read_bytes()[kept:]
     os.truncate(file, kept)
@@ -312,13 +312,14 @@ def test_what_a_look_has_found_is_not_taken_for_done_because_the_broker_forgot_i
     """Else a later look would take a file that changed before for equal, where only its times tell that it did."""
     write(tree / "first")
     process = programs.start("autosync-watch", "-v", f"--broker={own_valkey.url}", "--rescan=0", *options)
-    wait_until(lambda: "compared 1 files" in process.said() and ledger.dirty() == 1, 30, "the first look is over, and there is no worker")
+    dirty = ledger.key_states.count_dirty
+    wait_until(lambda: "compared 1 files" in process.said() and dirty() == 1, 30, "the first look is over, and there is no worker")
 
     own_valkey.client().flushall()
     wait_until(lambda: process.said().count("compared 1 files") == 2, 30, "everything is compared again")
-    wait_until(lambda: ledger.dirty() == 1, 30, "it was found again")
+    wait_until(lambda: ledger.key_states.count_dirty() == 1, 30, "it was found again")
 
-    assert ledger.cleared() is None
+    assert ledger.sync_state.last_in_sync() is None
 
 
 def test_a_broker_stands_still_for_longer_than_a_lease_during_an_upload_while_files_come_change_and_go(
@@ -398,7 +399,7 @@ def test_a_target_that_is_away_until_keys_have_run_out_of_tries_is_made_equal_wi
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", int(proxy.url.rpartition(":")[2])))
     come_change_and_go(tree, 10, 10)
-    wait_until(lambda: len(list(ledger.failures())) == 20, 60, "all keys have run out of tries")
+    wait_until(lambda: len(list(ledger.failures.all())) == 20, 60, "all keys have run out of tries")
     assert "; tried again in" in process.said()
     proxy.listen()
 
@@ -543,7 +544,8 @@ def test_a_worker_whose_share_shows_old_attributes_waits_for_the_new_ones(
     write(tree / "kept")
     (tree / "deleted").unlink()
     keys = ("changed", "new", "kept", "deleted")
-    wait_until(lambda: look() and min(ledger.facts(key).attempts for key in keys) >= 3, 60, "the worker has met each several times")
+    facts = ledger.key_states.facts
+    wait_until(lambda: look() and min(facts(key).attempts for key in keys) >= 3, 60, "the worker has met each several times")
     assert shows_old_things()
     wait_until(shows_new_things, 30, "the share shows them")
     wait_until(lambda: look() == on_disk(tree), 90, "everything, when the share shows it", pause=0.3)

@@ -82,7 +82,7 @@ def test_a_box_that_was_not_given_the_source_refuses_and_the_keys_show_up_as_fai
     assert said in done.stderr
     assert said in box.said()
     assert "Traceback" not in box.said()
-    assert {failure.key for failure in Ledger(connect(broker), "fleet").failures()} == {"a", "b"}
+    assert {failure.key for failure in Ledger(connect(broker), "fleet").failures.all()} == {"a", "b"}
     assert bucket.sizes() == {}
 
     box.send_signal(signal.SIGTERM)
@@ -90,7 +90,7 @@ def test_a_box_that_was_not_given_the_source_refuses_and_the_keys_show_up_as_fai
     programs.worker(broker=broker, AUTOSYNC_SOURCES=sources(tree))
     again = programs.run("autosync-watch", "--once", f"--broker={broker}", *options)
     assert (again.returncode, bucket.sizes()) == (0, {"a": 1, "b": 1}), again.stderr
-    assert list(Ledger(connect(broker), "fleet").failures()) == []
+    assert list(Ledger(connect(broker), "fleet").failures.all()) == []
 
 
 def test_a_killed_worker_delays_and_loses_nothing(programs: Programs, broker: str, bucket: Bucket, tree: Path, options: list[str]) -> None:
@@ -99,18 +99,18 @@ def test_a_killed_worker_delays_and_loses_nothing(programs: Programs, broker: st
     doomed = programs.worker("-n", "doomed@%h", broker=broker, AUTOSYNC_SOURCES=sources(tree))
     watcher = programs.start("autosync-watch", f"--broker={broker}", f"--lease={SHORTEST_LEASE}", *options)
     ledger = Ledger(connect(broker), "fleet")
-    wait_until(lambda: 0 < len(bucket.sizes()) < 3000 and ledger.standing().held, what="it is in the middle of its work")
+    wait_until(lambda: 0 < len(bucket.sizes()) < 3000 and ledger.stats.read().held, what="it is in the middle of its work")
 
     doomed.kill()
     doomed.wait()
-    held = [ledger.facts(key) for keys in ledger.in_hand().values() for key in keys]
+    held = [ledger.key_states.facts(key) for keys in ledger.key_states.claimed_by_owner().values() for key in keys]
     assert held, "it was killed in the middle of its work"
     assert all(one.due is not None and one.due <= one.now + SHORTEST_LEASE for one in held)
     programs.worker("-n", "heir@%h", broker=broker, AUTOSYNC_SOURCES=sources(tree))
 
     # What the dead one held comes back when its leases end.
     equal_soon(bucket, tree, "everything, in spite of it", 100)
-    wait_until(lambda: ledger.dirty() == 0, 10, "the ledger is empty")
+    wait_until(lambda: ledger.key_states.count_dirty() == 0, 10, "the ledger is empty")
     assert watcher.poll() is None
 
 

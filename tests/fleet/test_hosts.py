@@ -87,10 +87,10 @@ class Fleet:
     def is_right(self, what: str, seconds: float = 30) -> None:
         """See that it ends as it must."""
         equal_soon(self.bucket, self.tree, what, seconds, to_the_byte=True)
-        wait_until(lambda: self.ledger().dirty() == 0, 30, "nothing is left to do")
+        wait_until(lambda: self.ledger().key_states.count_dirty() == 0, 30, "nothing is left to do")
         assert self.proxy.overlaps() == [], "a key was changed twice at the same time"
         assert 1 < self.proxy.most_at_once() <= INFLIGHT
-        assert list(self.ledger().failures()) == []
+        assert list(self.ledger().failures.all()) == []
 
 
 @pytest.fixture
@@ -235,7 +235,7 @@ def test_a_box_that_dies_and_one_that_joins(fleet: Fleet) -> None:
     with load(fleet.tree):
         doomed.kill()
         doomed.wait()
-        assert fleet.ledger().dirty() > 0
+        assert fleet.ledger().key_states.count_dirty() > 0
         joined = fleet.box("box3")
         wait_until(lambda: fleet.sent_by(joined) > 20, 30, "the new one works")
         fill(fleet.tree, 100, "later")

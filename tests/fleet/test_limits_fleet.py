@@ -80,7 +80,7 @@ def test_large_files_of_a_fleet_keep_to_its_bandwidth(
     seconds = [[later for later in steady[number:] if later[1] < one[1] + 1] for number, one in enumerate(steady)]
     assert max(points[-1][0] - points[0][0] for points in seconds) < 16e6, "in no second twice as much"
 
-    Ledger(connect(broker), "m").set_limits(Limits())
+    Ledger(connect(broker), "m").limits.set(Limits())
     wait_until(lambda: bucket.sizes() == on_disk(tree), 30, "all of it")
     assert watcher.poll() is None
 
@@ -105,18 +105,18 @@ def test_a_fleet_slows_down_for_an_overloaded_server_and_speeds_up_again_by_itse
     writer.start()
     try:
         wait_until(lambda: len(sent(proxy)) > 300, 60, "a stream of small files")
-        assert ledger.gate.pace().requests == 0
+        assert ledger.limits.reserve().requests == 0
         proxy.overloaded = True
         wait_until(lambda: proxy.counts["503"] > 30, 30, "it refuses")
-        wait_until(lambda: 0 < ledger.gate.pace().requests < 30, 30, "the fleet knows")
+        wait_until(lambda: 0 < ledger.limits.reserve().requests < 30, 30, "the fleet knows")
         begin, before = time.monotonic(), proxy.counts["503"]
         wait_until(lambda: proxy.counts["503"] >= before + 30, 30, "it still refuses")
         assert 30 / (time.monotonic() - begin) < 60, "the whole fleet asks for less"
-        low = ledger.gate.pace().requests
+        low = ledger.limits.reserve().requests
         proxy.overloaded = False
-        wait_until(lambda: ledger.gate.pace().requests > 1.5 * low, 60, "it goes faster")
+        wait_until(lambda: ledger.limits.reserve().requests > 1.5 * low, 60, "it goes faster")
         age_last_cut(own_valkey.client(), "m", 60)  # the half minute that it takes is held in `test_gate.py`
-        wait_until(lambda: ledger.gate.pace().requests == 0, 30, "and in the end as fast as before")
+        wait_until(lambda: ledger.limits.reserve().requests == 0, 30, "and in the end as fast as before")
     finally:
         stop.set()
         writer.join()

@@ -574,11 +574,11 @@ def test_what_was_right_of_one_source_says_nothing_of_the_one_that_has_come_in_i
     (tree / "a").write_text("one")
     process = live("--rescan=0", "--name=m", f"--broker={own_valkey.url}")
     ledger = Ledger(connect(own_valkey.url), "m")
-    before = wait_until(ledger.cleared, what="all was right of the one")
+    before = wait_until(ledger.sync_state.last_in_sync, what="all was right of the one")
 
     def round_of_the_main_loop() -> None:
-        wait_until(lambda: ledger.place()[1] < LONGEST_LOCK - 0.5, what="the place grows old")  # type: ignore[index]
-        wait_until(lambda: ledger.place()[1] > LONGEST_LOCK - 0.5, what="the place is renewed")  # type: ignore[index]
+        wait_until(lambda: ledger.watcher_lease.holder()[1] < LONGEST_LOCK - 0.5, what="the place grows old")  # type: ignore[index]
+        wait_until(lambda: ledger.watcher_lease.holder()[1] > LONGEST_LOCK - 0.5, what="the place is renewed")  # type: ignore[index]
 
     replacement = tree.with_name("replacement")
     replacement.mkdir()
@@ -589,7 +589,7 @@ def test_what_was_right_of_one_source_says_nothing_of_the_one_that_has_come_in_i
         wait_until(lambda: "is another directory than before" in process.said(), what="the other directory is noticed")
         for _ in range(3):
             round_of_the_main_loop()
-        assert ledger.cleared() == before
+        assert ledger.sync_state.last_in_sync() == before
 
     wait_until(lambda: bucket.read("a") == b"two", what="the other source")
-    wait_until(lambda: ledger.cleared() != before, what="all is right of the other")
+    wait_until(lambda: ledger.sync_state.last_in_sync() != before, what="all is right of the other")

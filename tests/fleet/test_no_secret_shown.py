@@ -210,8 +210,8 @@ def test_no_secret_is_told_anywhere(
         wait_until(lambda: proxy.counts["cut part"] > 0 and set(bucket.sizes()) == {"small", "large", "later"}, 60, "S3 has all", pause=0.1)
         proxy.errors = 0.0
         ledger = Ledger(connect(broker), "store")
-        wait_until(lambda: [failure.key for failure in ledger.failures()] == ["later"], 40, "a key has failed", pause=0.1)
-        (reason,) = [failure.reason for failure in ledger.failures()]
+        wait_until(lambda: [failure.key for failure in ledger.failures.all()] == ["later"], 40, "a key has failed", pause=0.1)
+        (reason,) = [failure.reason for failure in ledger.failures.all()]
         assert "https://user:***@store/ is closed" in reason
         assert names_in(target) >= {"small", "large"}
 

@@ -146,7 +146,8 @@ def test_a_target_that_does_not_answer_starves_no_other(desk: Desk, bucket: Buck
     proxy.hold = bucket.name
     ledger = Ledger(connect(desk.broker), "a")
     fill(a, 2000)
-    wait_until(lambda: ledger.waiting("autosync.a") > 0 and ledger.dirty() >= 2000, 30, "more wait than are in hand")
+    waiting, dirty = ledger.queues.count_waiting, ledger.key_states.count_dirty
+    wait_until(lambda: waiting("autosync.a") > 0 and dirty() >= 2000, 30, "more wait than are in hand")
     for number in range(5):
         (b / f"late-{number}").write_text("late")
         equal_soon(other, b, "the other target goes on", 10)
@@ -164,11 +165,11 @@ def test_two_targets_with_much_to_do_get_fair_shares(desk: Desk, bucket: Bucket,
     for (name, target), ledger in zip(targets.items(), ledgers, strict=True):
         fill(desk.tree(name), count)
         desk.watch(name, target)
-        wait_until(lambda ledger=ledger: ledger.dirty() == count, 60, "all of it waits")  # type: ignore[misc]
+        wait_until(lambda ledger=ledger: ledger.key_states.count_dirty() == count, 60, "all of it waits")  # type: ignore[misc]
     desk.box("-c", "6")
 
     def files() -> list[int]:
-        return [ledger.standing().files for ledger in ledgers]
+        return [ledger.stats.read().files for ledger in ledgers]
 
     wait_until(lambda: min(files()) >= 200, 60, "both have begun, and found out how many threads they need")
     before = files()

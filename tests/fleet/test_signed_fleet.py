@@ -29,12 +29,12 @@ def test_a_fleet_that_signs(programs: Programs, broker: str, bucket: Bucket, tre
 
     # Somebody who may write to the broker, as autosync's own user.
     ledger = Ledger(connect(broker), "m")
-    published = ledger.definition()
+    published = ledger.definition.read()
     assert published is not None
     forged = json.loads(published.definition)
     forged["settings"]["target_container"] = other.name
     text = json.dumps(forged)
-    ledger.register(text, version_of(text), "autosync.m", published.signature)
+    ledger.definition.publish(text, version_of(text), "autosync.m", published.signature)
     (tree / "b").write_text("b")
 
     wait_until(lambda: "is not signed with this worker's key" in box.said(), 30, "it is refused")

@@ -84,9 +84,9 @@ def test_one_watch_serves_all_and_each_has_its_queue_and_its_limits(
     assert watches(process.pid) == 21, "each directory is watched once"
 
     ledger = ledgers(process, tmp_path / "state")
-    assert ledger("bucket").limits().inflight == 1, "--threads=1 is one transfer at a time"
-    assert ledger("directory").limits().requests == 50
-    wait_until(lambda: ledger("bucket").standing().dirty == ledger("directory").standing().dirty == 0, 20, "all is noted")
+    assert ledger("bucket").limits.read().inflight == 1, "--threads=1 is one transfer at a time"
+    assert ledger("directory").limits.read().requests == 50
+    wait_until(lambda: ledger("bucket").stats.read().dirty == ledger("directory").stats.read().dirty == 0, 20, "all is noted")
     (tree / "d3/file").unlink()
     equal_soon(bucket, tree, "what is deleted goes")
     wait_until(lambda: same(tree, copy), 20, "from both")
@@ -108,11 +108,11 @@ def test_a_target_that_does_not_answer_holds_no_other_up(
             (tree / f"file-{number}").write_text(str(number))
         wait_until(lambda: same(tree, copy), 20, "the other target goes on")
         ledger = ledgers(process, state)
-        assert ledger("bucket").standing().dirty >= 50
-        wait_until(lambda: ledger("bucket").standing().lag > 1 > ledger("directory").standing().lag, 20, "each has a lag of its own")
+        assert ledger("bucket").stats.read().dirty >= 50
+        wait_until(lambda: ledger("bucket").stats.read().lag > 1 > ledger("directory").stats.read().lag, 20, "each has a lag of its own")
         (tree / "late").write_text("late")
         wait_until(lambda: same(tree, copy), 10, "and on")
-        assert ledger("bucket").standing().dirty >= 51, "no answer came"
+        assert ledger("bucket").stats.read().dirty >= 51, "no answer came"
 
         proxy.hold = ""
         equal_soon(bucket, tree, "and it again", 90)

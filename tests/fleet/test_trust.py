@@ -206,7 +206,7 @@ def test_a_message_for_what_is_not_dirty_or_of_any_size_does_nothing(scene: Scen
     assert said.count("was not understood and is dropped") == 5
     assert "Traceback" not in said
     assert max(map(len, said.splitlines())) < 2000
-    assert (scene.ledger.dirty(), scene.box.poll()) == (0, None)
+    assert (scene.ledger.key_states.count_dirty(), scene.box.poll()) == (0, None)
 
 
 @pytest.fixture
@@ -236,10 +236,10 @@ def test_keys_that_lead_out_read_nothing_and_send_nothing_even_if_the_ledger_is_
 
     scene.publisher.mark([(key, UNKNOWN) for key in keys], size=0, priority=Priority.EVENT)
 
-    wait_until(lambda: scene.ledger.dirty() == 0, 10, "all were worked off")
+    wait_until(lambda: scene.ledger.key_states.count_dirty() == 0, 10, "all were worked off")
     assert names_in(scene.target) == {"a"}
     assert "Traceback" not in scene.box.said()
-    assert list(scene.ledger.failures()) == []
+    assert list(scene.ledger.failures.all()) == []
 
 
 def test_a_link_that_is_swapped_in_between_check_and_open_leads_nowhere(scene: Scene, tree: Path, outside: Path, tmp_path: Path) -> None:
@@ -266,7 +266,7 @@ def test_a_link_that_is_swapped_in_between_check_and_open_leads_nowhere(scene: S
     try:
         for _ in range(150):
             scene.publisher.mark([("swapped", UNKNOWN), ("d/secret", UNKNOWN)], size=0, priority=Priority.EVENT)
-            wait_until(lambda: scene.ledger.waiting("autosync") == 0, 20, "it is worked on")
+            wait_until(lambda: scene.ledger.queues.count_waiting("autosync") == 0, 20, "it is worked on")
             for name in ("swapped", "d/secret"):
                 try:
                     content = (scene.target / name).read_text()

@@ -201,7 +201,7 @@ def test_a_directory_watch_reads_no_celeryconfig_and_the_queue_is_the_brokers(
     )
 
     (queue,) = wait_until(lambda: queues_of_mirrors(connect(broker)), what="the mirror is registered")
-    wait_until(lambda: Ledger(connect(broker), "any").waiting(queue) > 0, what="messages wait for an upload box")
+    wait_until(lambda: Ledger(connect(broker), "any").queues.count_waiting(queue) > 0, what="messages wait for an upload box")
     assert watcher.poll() is None
 
 

@@ -14,7 +14,7 @@ from autosync.tasks.throttle import Throttle
 def work(broker: str, name: str, requests: int, size: int, threads: int) -> None:
     """Take shares until stdin is closed, and print when each was got."""
     instants: list[float] = []
-    pace = Throttle(Ledger(connect(broker), "m").gate, name, threading.Event())
+    pace = Throttle(Ledger(connect(broker), "m").limits, name, threading.Event())
     pace.look()
     assert pace.is_on
 

@@ -26,6 +26,7 @@ from autosync.celery import Secrets
 from autosync.errors import BrokerError, PermanentError, TargetError
 from autosync.files import File
 from autosync.ledger import GONE, UNKNOWN, Hint, Ledger, connect
+from autosync.ledger.uploads import OpenUploads
 from autosync.model.keys import Source
 from autosync.model.mirror import Mirror, version_of
 from autosync.process.host import boot_id
@@ -58,7 +59,7 @@ class Workbench:
         actor = str(fields.pop("actor", "test_batch.Recording"))
         mirror = Mirror("m", actor, (Source(str(tree)),), {str(tree): identity_of(str(tree))}, source_prefix=f"{tree}/", **fields)
         self.definition = mirror.dumps()
-        self.ledger.register(self.definition, version_of(self.definition))
+        self.ledger.definition.publish(self.definition, version_of(self.definition))
         self.boxes: list[WorkerState] = []
 
     def box(self) -> tuple[WorkerState, WorkerMirror]:
@@ -70,7 +71,7 @@ class Workbench:
         """What a task does with a message."""
         where, known = box or self.box()
         asked = time.monotonic()
-        claims = known.ledger.claim(where.owner, known.version, keys, known.mirror.lease) or []
+        claims = known.ledger.claims.claim(where.owner, known.version, keys, known.mirror.lease) or []
         known.held.take(claims, asked, known.mirror.lease)
         batch = Batch(where, known, Quiet(), asked)  # type: ignore[arg-type]
         batch.run(claims)
@@ -205,46 +206,46 @@ def hint(path: Path) -> Hint:
 def test_what_is_on_the_disk_goes_up_and_what_is_not_goes_away(bench: Workbench, tree: Path) -> None:
     (tree / "a").write_text("a")
     STORE["gone"] = b"old"
-    bench.ledger.mark([("a", hint(tree / "a")), ("gone", GONE)])
+    bench.ledger.claims.mark([("a", hint(tree / "a")), ("gone", GONE)])
 
     batch = bench.work(["a", "gone", "unmarked"])
 
     assert STORE == {"a": b"a"}
     assert batch.summary() == "1 file, 1 B, 1 deleted"
-    assert bench.ledger.dirty() == 0
+    assert bench.ledger.key_states.count_dirty() == 0
 
 
 def test_a_change_during_an_upload_is_sent_after_it(bench: Workbench, tree: Path) -> None:
     (tree / "a").write_text("first")
-    bench.ledger.mark([("a", UNKNOWN)])
+    bench.ledger.claims.mark([("a", UNKNOWN)])
 
     def change(key: str) -> None:
         Recording.meanwhile = None
         (tree / "a").write_text("second")
-        bench.ledger.mark([("a", UNKNOWN)])
+        bench.ledger.claims.mark([("a", UNKNOWN)])
 
     Recording.meanwhile = change
     bench.work(["a"])
 
     # The first was found torn, and since the key changed meanwhile its next try is due at once.
-    bench.work(bench.ledger.sweep())
+    bench.work(bench.ledger.claims.requeue_orphans())
     assert STORE == {"a": b"second"}
-    assert bench.ledger.dirty() == 0
+    assert bench.ledger.key_states.count_dirty() == 0
 
 
 def test_a_mark_without_a_change_sends_nothing_twice(bench: Workbench, tree: Path) -> None:
     (tree / "a").write_text("same")
-    bench.ledger.mark([("a", UNKNOWN)])
+    bench.ledger.claims.mark([("a", UNKNOWN)])
 
     def mark_again(key: str) -> None:
         Recording.meanwhile = None
-        bench.ledger.mark([("a", UNKNOWN)])
+        bench.ledger.claims.mark([("a", UNKNOWN)])
 
     Recording.meanwhile = mark_again
     bench.work(["a"])
 
     assert Recording.operations == [("upload", "a")]
-    assert bench.ledger.dirty() == 0
+    assert bench.ledger.key_states.count_dirty() == 0
 
 
 def test_a_file_that_is_being_written_is_not_sent_before_the_write_has_ended(bench: Workbench, tree: Path) -> None:
@@ -252,13 +253,13 @@ def test_a_file_that_is_being_written_is_not_sent_before_the_write_has_ended(ben
     with (tree / "a").open("w") as file:
         file.write("under way")
         file.flush()
-        bench.ledger.mark([("a", UNKNOWN)])
+        bench.ledger.claims.mark([("a", UNKNOWN)])
         bench.work(["a"])
         assert STORE == {}
-    bench.work(wait_until(bench.ledger.sweep, 20, "the next try is due"))
+    bench.work(wait_until(bench.ledger.claims.requeue_orphans, 20, "the next try is due"))
 
     assert STORE == {"a": b"under way"}
-    assert bench.ledger.dirty() == 0
+    assert bench.ledger.key_states.count_dirty() == 0
 
 
 @pytest.fixture(params=[-86_400.0, 0.0, 86_400.0], ids=["a clock behind", "the same clock", "a clock ahead"])
@@ -273,7 +274,7 @@ def share(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_file_that_the_file_host_saw_rest_is_sent_at_the_first_try(bench: Workbench, tree: Path) -> None:
     for name in "ab":
         (tree / name).write_text(name)
-    bench.ledger.mark([(name, hint(tree / name)._replace(rested=True)) for name in "ab"])
+    bench.ledger.claims.mark([(name, hint(tree / name)._replace(rested=True)) for name in "ab"])
     (tree / "b").write_text("changed since")
 
     bench.work(["a", "b"])
@@ -286,7 +287,7 @@ def test_a_file_of_which_nobody_knows_whether_it_rests_is_sent_once_it_was_seen_
     bench: Workbench, tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tree / "a").write_text("a")
-    bench.ledger.mark([("a", hint(tree / "a"))])
+    bench.ledger.claims.mark([("a", hint(tree / "a"))])
     box, known = bench.box()
     now = 0.0
     known.sightings = FirstSeen(lambda: now)
@@ -295,7 +296,7 @@ def test_a_file_of_which_nobody_knows_whether_it_rests_is_sent_once_it_was_seen_
         if change:
             (tree / "a").write_text(change)
         assert STORE == {}
-        bench.ledger.mark([("a", hint(tree / "a"))])  # it need not wait for its next try
+        bench.ledger.claims.mark([("a", hint(tree / "a"))])  # it need not wait for its next try
         bench.work(["a"], (box, known))
 
     assert STORE == {"a": b"changed"}
@@ -305,10 +306,10 @@ def test_a_file_that_stays_open_for_writing_is_sent_all_the_same(bench: Workbenc
     with (tree / "log").open("w") as file:
         file.write("a line")
         file.flush()
-        bench.ledger.mark([("log", UNKNOWN)])
+        bench.ledger.claims.mark([("log", UNKNOWN)])
         bench.work(["log"])
-        while bench.ledger.dirty():
-            bench.work(wait_until(bench.ledger.sweep, 20, "the next try is due"))
+        while bench.ledger.key_states.count_dirty():
+            bench.work(wait_until(bench.ledger.claims.requeue_orphans, 20, "the next try is due"))
 
         assert STORE == {"log": b"a line"}
 
@@ -350,7 +351,7 @@ def test_a_file_that_is_changed_through_a_mapping_which_sets_no_times_is_not_tor
             with restless(write):
                 wait_until(lambda: time.time() - os.fstat(file.fileno()).st_ctime > 1.2, 60, "its times are those of the first change")
                 for _ in range(5):
-                    bench.ledger.mark([("mapped", UNKNOWN)])
+                    bench.ledger.claims.mark([("mapped", UNKNOWN)])
                     bench.work(["mapped"])
                     content = STORE.get("mapped", b"00")
                     assert content[:1] == content[-1:]
@@ -415,7 +416,7 @@ def together(broker: str, tree: Path) -> Iterator[Workbench]:
     for number in range(50):
         (tree / f"small-{number:02}").write_text(str(number))
     (tree / "large").write_bytes(bytes(100_000))
-    made.ledger.mark([(path.name, hint(path)) for path in sorted(tree.iterdir())])
+    made.ledger.claims.mark([(path.name, hint(path)) for path in sorted(tree.iterdir())])
     yield made
     Together.fails_as_a_whole = False
     for box in made.boxes:
@@ -430,7 +431,7 @@ def test_small_files_are_given_together_to_an_actor_that_takes_them_so(together:
     assert max(map(len, Together.groups)) == 16
     assert "large" not in given
     assert len(given) == len(set(given))
-    assert together.ledger.dirty() == 0
+    assert together.ledger.key_states.count_dirty() == 0
 
 
 def test_of_files_that_go_together_each_has_a_fate_of_its_own(together: Workbench, tree: Path) -> None:
@@ -444,8 +445,9 @@ def test_of_files_that_go_together_each_has_a_fate_of_its_own(together: Workbenc
 
     assert sorted(set(STORE) - {f"small-{number:02}" for number in range(50)}) == []
     assert {f"small-{number:02}" for number in range(50)} - set(STORE) == {"small-20", "small-40"}
-    assert [failure.key for failure in together.ledger.failures()] == ["small-20"]
-    assert together.ledger.dirty() == 2, "the one that changed while it was sent; and the large one, which was not in the message"
+    assert [failure.key for failure in together.ledger.failures.all()] == ["small-20"]
+    dirty = together.ledger.key_states.count_dirty()
+    assert dirty == 2, "the one that changed while it was sent; and the large one, which was not in the message"
 
 
 def _happen(key: str, tree: Path) -> None:
@@ -464,23 +466,23 @@ def test_an_actor_that_fails_for_all_of_a_group_fails_for_each(together: Workben
 
     assert STORE == {}
     assert Together.groups == [["small-01", "small-02"]]
-    assert together.ledger.dirty() == 51, "they are tried again"
+    assert together.ledger.key_states.count_dirty() == 51, "they are tried again"
 
 
 def send(bench: Workbench, key: str) -> None:
     """Mark a key, and work until nothing is left to do."""
-    bench.ledger.mark([(key, UNKNOWN)])
-    while bench.ledger.dirty():
-        bench.work(wait_until(lambda: bench.ledger.sweep(age=0.0), 20, "the next try is due"))
+    bench.ledger.claims.mark([(key, UNKNOWN)])
+    while bench.ledger.key_states.count_dirty():
+        bench.work(wait_until(lambda: bench.ledger.claims.requeue_orphans(age=0.0), 20, "the next try is due"))
 
 
 def test_a_claim_that_ends_while_progress_is_told_sends_nothing_more(bench: Workbench, tree: Path) -> None:
     """Progress goes to the broker, and one that does not answer is waited for, for longer than a claim may hold."""
     (tree / "a").write_text("a")
-    bench.ledger.mark([("a", UNKNOWN)])
+    bench.ledger.claims.mark([("a", UNKNOWN)])
     box, known = bench.box()
     asked = time.monotonic()
-    claims = known.ledger.claim(box.owner, known.version, ["a"]) or []
+    claims = known.ledger.claims.claim(box.owner, known.version, ["a"]) or []
     known.held.take(claims, asked)
 
     class Slow:
@@ -496,10 +498,10 @@ def test_a_claim_that_ends_while_progress_is_told_sends_nothing_more(bench: Work
 def test_a_batch_does_not_end_while_a_helper_has_the_last_of_it(bench: Workbench, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It comes late, when the batch's own thread has seen that all is done and is being told that one key has to be looked at again."""
     (tree / "a").write_text("a")
-    bench.ledger.mark([("a", UNKNOWN)])
+    bench.ledger.claims.mark([("a", UNKNOWN)])
     box, known = bench.box()
     asked = time.monotonic()
-    claims = known.ledger.claim(box.owner, known.version, ["a"]) or []
+    claims = known.ledger.claims.claim(box.owner, known.version, ["a"]) or []
     known.held.take(claims, asked)
     batch = Batch(box, known, Quiet(), asked)  # type: ignore[arg-type]
     taken, waiting, go_on = threading.Event(), threading.Event(), threading.Event()
@@ -513,8 +515,8 @@ def test_a_batch_does_not_end_while_a_helper_has_the_last_of_it(bench: Workbench
         tell(only_if_due=only_if_due)
         if not only_if_due and not helpers:
             (tree / "a").write_text("again")
-            bench.ledger.mark([("a", UNKNOWN)])
-            known.held.take(again := known.ledger.claim(box.owner, known.version, ["a"]) or [], asked)
+            bench.ledger.claims.mark([("a", UNKNOWN)])
+            known.held.take(again := known.ledger.claims.claim(box.owner, known.version, ["a"]) or [], asked)
             Recording.meanwhile = wait
             batch._todo.extend(again)
             helpers.append(threading.Thread(target=batch._step))
@@ -538,22 +540,22 @@ def test_a_batch_does_not_end_while_a_helper_has_the_last_of_it(bench: Workbench
         thread.join(20)
 
     assert not ended_early
-    assert (STORE, bench.ledger.dirty()) == ({"a": b"again"}, 0)
+    assert (STORE, bench.ledger.key_states.count_dirty()) == ({"a": b"again"}, 0)
 
 
 def test_a_deletion_during_an_upload_leaves_nothing_behind(bench: Workbench, tree: Path) -> None:
     (tree / "a").write_text("short life")
-    bench.ledger.mark([("a", UNKNOWN)])
+    bench.ledger.claims.mark([("a", UNKNOWN)])
 
     def remove(key: str) -> None:
         Recording.meanwhile = None
         (tree / "a").unlink()
-        bench.ledger.mark([("a", GONE)])
+        bench.ledger.claims.mark([("a", GONE)])
 
     Recording.meanwhile = remove
     bench.work(["a"])
-    while bench.ledger.dirty():
-        bench.work(wait_until(bench.ledger.sweep, 20, "the next try is due"))
+    while bench.ledger.key_states.count_dirty():
+        bench.work(wait_until(bench.ledger.claims.requeue_orphans, 20, "the next try is due"))
 
     assert STORE == {}
 
@@ -562,7 +564,7 @@ def test_a_directory_that_leaves_during_an_upload_leaves_nothing_behind(bench: W
     """Nobody marks the key: the look at the directory cannot see an object that is still on its way."""
     (tree / "d").mkdir()
     (tree / "d/a").write_text("moved")
-    bench.ledger.mark([("d/a", UNKNOWN)])
+    bench.ledger.claims.mark([("d/a", UNKNOWN)])
 
     def move(key: str) -> None:
         Recording.meanwhile = None
@@ -570,8 +572,8 @@ def test_a_directory_that_leaves_during_an_upload_leaves_nothing_behind(bench: W
 
     Recording.meanwhile = move
     bench.work(["d/a"])
-    while bench.ledger.dirty():
-        bench.work(wait_until(bench.ledger.sweep, 20, "the next try is due"))
+    while bench.ledger.key_states.count_dirty():
+        bench.work(wait_until(bench.ledger.claims.requeue_orphans, 20, "the next try is due"))
 
     assert STORE == {}
 
@@ -585,7 +587,7 @@ def test_a_directory_that_comes_back_during_a_deletion_is_not_missing(
     for key in keys:
         (tree / "away" / key[2:]).write_text("back")
         STORE[key] = b"back"
-    bench.ledger.mark([(key, GONE) for key in keys])
+    bench.ledger.claims.mark([(key, GONE) for key in keys])
 
     def delete_many(self: Recording, files: list[File]) -> list[None]:
         (tree / "away").rename(tree / "d")
@@ -598,8 +600,8 @@ def test_a_directory_that_comes_back_during_a_deletion_is_not_missing(
 
     monkeypatch.setattr(Recording, "delete_many" if len(keys) > 1 else "delete", delete_many if len(keys) > 1 else delete)
     bench.work(keys)
-    while bench.ledger.dirty():
-        bench.work(wait_until(bench.ledger.sweep, 20, "the next try is due"))
+    while bench.ledger.key_states.count_dirty():
+        bench.work(wait_until(bench.ledger.claims.requeue_orphans, 20, "the next try is due"))
 
     assert dict.fromkeys(keys, b"back") == STORE
 
@@ -609,33 +611,33 @@ def test_what_one_batch_gives_up_another_of_the_same_process_may_hold_already(
 ) -> None:
     """A key changes while it is read. The moment the first batch has said so, a second claims it: it goes up without a wait for leases."""
     (tree / "a").write_text("first")
-    bench.ledger.mark([("a", UNKNOWN)])
+    bench.ledger.claims.mark([("a", UNKNOWN)])
     where, known = bench.box()
-    done, second = known.ledger.done, []
+    done, second = known.ledger.claims.done, []
 
     def change(key: str) -> None:
         Recording.meanwhile = None
         (tree / "a").write_text("second")
-        bench.ledger.mark([("a", UNKNOWN)])
+        bench.ledger.claims.mark([("a", UNKNOWN)])
 
     def claim_as_soon_as_it_is_given_up(*said: Any) -> Any:
         answer = done(*said)
         monkeypatch.undo()
         asked = time.monotonic()
-        claims = known.ledger.claim(where.owner, known.version, bench.ledger.sweep())
+        claims = known.ledger.claims.claim(where.owner, known.version, bench.ledger.claims.requeue_orphans())
         assert [claim.key for claim in claims or []] == ["a"]
         known.held.take(claims or [], asked)
         second.append((Batch(where, known, Quiet(), asked), claims))  # type: ignore[arg-type]
         return answer
 
     Recording.meanwhile = change
-    monkeypatch.setattr(known.ledger, "done", claim_as_soon_as_it_is_given_up)
+    monkeypatch.setattr(known.ledger.claims, "done", claim_as_soon_as_it_is_given_up)
     bench.work(["a"], (where, known))
     for batch, claims in second:
         batch.run(claims)
 
     assert STORE == {"a": b"second"}
-    assert bench.ledger.dirty() == 0
+    assert bench.ledger.key_states.count_dirty() == 0
 
 
 def test_doubled_late_and_reordered_messages_never_meet_and_the_last_state_wins(bench: Workbench, tree: Path) -> None:
@@ -667,12 +669,12 @@ def test_doubled_late_and_reordered_messages_never_meet_and_the_last_state_wins(
             path.unlink(missing_ok=True)
         else:
             path.write_text(f"{key} {number}")
-        bench.ledger.mark([(key, UNKNOWN)])
+        bench.ledger.claims.mark([(key, UNKNOWN)])
         messages.extend([[key]] * rng.choice((1, 1, 2)))  # some twice
 
     def settled() -> bool:
-        messages.extend([key] for key in bench.ledger.sweep(age=0.05))
-        return bench.ledger.dirty() == 0
+        messages.extend([key] for key in bench.ledger.claims.requeue_orphans(age=0.05))
+        return bench.ledger.key_states.count_dirty() == 0
 
     wait_until(settled, 30, "every key is right")
     stop.set()
@@ -686,18 +688,18 @@ def test_doubled_late_and_reordered_messages_never_meet_and_the_last_state_wins(
 def test_an_error_is_tried_again_later_and_a_permanent_one_is_not(bench: Workbench, tree: Path) -> None:
     (tree / "a").write_text("a")
     (tree / "b").write_text("b")
-    bench.ledger.mark([("a", UNKNOWN)])
+    bench.ledger.claims.mark([("a", UNKNOWN)])
     Recording.errors.append(TargetError("not now"))
     bench.work(["a"])
-    assert (bench.ledger.dirty(), list(bench.ledger.failures())) == (1, [])
+    assert (bench.ledger.key_states.count_dirty(), list(bench.ledger.failures.all())) == (1, [])
 
-    bench.ledger.mark([("b", UNKNOWN)])
+    bench.ledger.claims.mark([("b", UNKNOWN)])
     Recording.errors.append(PermanentError("never", "give up"))
     bench.work(["b"])
 
-    (failure,) = bench.ledger.failures()
+    (failure,) = bench.ledger.failures.all()
     assert (failure.key, failure.reason, failure.attempts) == ("b", "never; give up", 1)
-    bench.work(wait_until(bench.ledger.sweep, 20, "the next try of a is due"))
+    bench.work(wait_until(bench.ledger.claims.requeue_orphans, 20, "the next try of a is due"))
     assert STORE == {"a": b"a"}
 
 
@@ -708,72 +710,72 @@ def test_the_tries_of_a_key_last_longer_than_a_minute_and_are_no_further_apart_t
     attempts = Mirror("m", "file", ()).attempts
     bench = make(attempts=attempts + 10)
     (tree / "a").write_text("a")
-    bench.ledger.mark([("a", UNKNOWN)])
+    bench.ledger.claims.mark([("a", UNKNOWN)])
     delays: list[float] = []
     for _ in range(attempts + 9):
         Recording.errors.append(TargetError("away"))
         bench.work(["a"])
-        facts = bench.ledger.facts("a")
+        facts = bench.ledger.key_states.facts("a")
         delays.append((facts.due or 0) - facts.now)
         connect(bench.broker).zadd("autosync:{m}:due", {"a": 0})  # as if that much later
 
     assert sum(delays[: attempts - 1]) > 60
     assert 30 * 1.25 > max(delays) > 20
-    assert list(bench.ledger.failures()) == []
+    assert list(bench.ledger.failures.all()) == []
 
 
 def test_what_fails_too_often_is_in_the_failed_list_and_leaves_it_when_it_succeeds(bench: Workbench, tree: Path) -> None:
     (tree / "a").write_text("a")
     Recording.errors.extend(ValueError("a bug of the user's") for _ in range(3))
-    bench.ledger.mark([("a", UNKNOWN)])
+    bench.ledger.claims.mark([("a", UNKNOWN)])
     bench.work(["a"])
     for _ in range(2):
-        bench.work(wait_until(bench.ledger.sweep, 20, "the next try is due"))
+        bench.work(wait_until(bench.ledger.claims.requeue_orphans, 20, "the next try is due"))
 
-    (failure,) = bench.ledger.failures()
+    (failure,) = bench.ledger.failures.all()
     assert (failure.key, failure.reason, failure.attempts) == ("a", "ValueError: a bug of the user's", 3)
-    assert bench.ledger.dirty() == 0
+    assert bench.ledger.key_states.count_dirty() == 0
 
-    bench.ledger.mark([("a", UNKNOWN)])
+    bench.ledger.claims.mark([("a", UNKNOWN)])
     bench.work(["a"])
-    assert list(bench.ledger.failures()) == []
+    assert list(bench.ledger.failures.all()) == []
     assert STORE == {"a": b"a"}
 
 
 def test_a_draining_box_gives_back_what_it_has_not_begun(bench: Workbench, tree: Path) -> None:
     for number in range(10):
         (tree / str(number)).write_text("x")
-    bench.ledger.mark([(str(number), UNKNOWN) for number in range(10)])
+    bench.ledger.claims.mark([(str(number), UNKNOWN) for number in range(10)])
     box = bench.box()
     box[0].draining.set()
 
     bench.work([str(number) for number in range(10)], box)
 
     assert STORE == {}
-    assert sorted(bench.ledger.sweep()) == sorted(map(str, range(10))), "another may have them at once"
+    assert sorted(bench.ledger.claims.requeue_orphans()) == sorted(map(str, range(10))), "another may have them at once"
 
 
 def test_without_delete_nothing_is_deleted(make: Callable[..., Workbench], tree: Path) -> None:
     bench = make(delete=False)
     STORE["gone"] = b"kept"
-    bench.ledger.mark([("gone", GONE)])
+    bench.ledger.claims.mark([("gone", GONE)])
 
     bench.work(["gone"])
 
     assert STORE == {"gone": b"kept"}
-    assert bench.ledger.dirty() == 0
+    assert bench.ledger.key_states.count_dirty() == 0
 
 
 def test_another_directory_in_the_place_of_the_source_deletes_nothing(bench: Workbench, tree: Path) -> None:
     STORE["a"] = b"precious"
-    bench.ledger.mark([("a", GONE)])
+    bench.ledger.claims.mark([("a", GONE)])
     tree.rename(f"{tree}-away")
     tree.mkdir()
 
     bench.work(["a"])
 
     assert STORE == {"a": b"precious"}
-    assert bench.ledger.dirty() == 1
+    assert bench.ledger.key_states.count_dirty() == 1
 
 
 def test_a_stale_share_neither_fails_nor_deletes(make: Callable[..., Workbench], tree: Path) -> None:
@@ -782,17 +784,17 @@ def test_a_stale_share_neither_fails_nor_deletes(make: Callable[..., Workbench],
     (tree / "new").write_text("old")
     seen = hint(tree / "new")
     newer = Hint(seen.size + 1, seen.mtime_ns + 10_000_000)
-    bench.ledger.mark([("new", newer), ("missing", newer)])
+    bench.ledger.claims.mark([("new", newer), ("missing", newer)])
 
     bench.work(["new", "missing"])
 
     assert Recording.operations == []
-    assert bench.ledger.dirty() == 2
+    assert bench.ledger.key_states.count_dirty() == 2
     for name, content in (("missing", "there"), ("new", "newer")):
         (tree / name).write_text(content)
         os.utime(tree / name, ns=(0, newer.mtime_ns + 1_000_000_000))
-    while bench.ledger.dirty():
-        bench.work(wait_until(bench.ledger.sweep, 20, "the next try is due"))
+    while bench.ledger.key_states.count_dirty():
+        bench.work(wait_until(bench.ledger.claims.requeue_orphans, 20, "the next try is due"))
     assert STORE == {"new": b"newer", "missing": b"there"}
 
 
@@ -803,45 +805,45 @@ def test_a_share_that_tells_times_in_coarser_units_is_not_taken_for_a_stale_one(
     (tree / "fat").write_text("content")
     os.utime(tree / "fat", ns=(0, 1_700_000_000_000_000_000))
     exact = Hint(len("content"), 1_700_000_000_123_456_789)
-    bench.ledger.mark([("smb", exact), ("fat", exact)])
+    bench.ledger.claims.mark([("smb", exact), ("fat", exact)])
 
     bench.work(["smb", "fat"])
 
     assert STORE == {"smb": b"content", "fat": b"content"}
-    assert bench.ledger.dirty() == 0
+    assert bench.ledger.key_states.count_dirty() == 0
 
 
 def test_a_key_out_of_scope_or_a_changed_definition_does_no_harm(bench: Workbench, tree: Path) -> None:
     STORE["../outside"] = b"x"
-    bench.ledger.mark([("../outside", UNKNOWN), ("a", UNKNOWN)])
+    bench.ledger.claims.mark([("../outside", UNKNOWN), ("a", UNKNOWN)])
     (tree / "a").write_text("a")
     box = bench.box()
     mirror = Mirror.loads(bench.definition)
     other = Mirror(**{**{name: getattr(mirror, name) for name in mirror.__slots__}, "source_filter": ".*b$"}).dumps()
-    bench.ledger.register(other, version_of(other))
+    bench.ledger.definition.publish(other, version_of(other))
 
-    assert box[1].ledger.claim(box[0].owner, box[1].version, ["a"]) is None
+    assert box[1].ledger.claims.claim(box[0].owner, box[1].version, ["a"]) is None
     fresh = (box[0], box[0].mirror("m", fresh=True))
     bench.work(["../outside", "a"], fresh)
 
     assert STORE == {"../outside": b"x"}
     assert Recording.operations == []
-    assert bench.ledger.dirty() == 0
+    assert bench.ledger.key_states.count_dirty() == 0
 
 
 @pytest.fixture
 def left_open(bench: Workbench, tree: Path) -> Workbench:
     """A worker was killed when it had begun to send `a`, and its claim has ended."""
     (tree / "a").write_text("content")
-    bench.ledger.mark([("a", UNKNOWN)])
+    bench.ledger.claims.mark([("a", UNKNOWN)])
     Recording.token, Recording.meanwhile = "first", killed
     with pytest.raises(Killed):
         bench.work(["a"])
     assert Recording.open_uploads == {("a", "first")}
     Recording.operations.clear()
     Recording.token = "second"
-    assert bench.ledger.forfeit("") == 1
-    assert bench.ledger.sweep() == ["a"]
+    assert bench.ledger.release_all_of_dead("") == 1
+    assert bench.ledger.claims.requeue_orphans() == ["a"]
     return bench
 
 
@@ -849,8 +851,8 @@ def test_an_upload_that_a_killed_worker_left_open_is_ended_before_the_next_begin
     left_open.work(["a"])
 
     assert Recording.operations == [("abandon first", "a"), ("upload", "a")]
-    assert (STORE, Recording.open_uploads, left_open.ledger.dirty()) == ({"a": b"content"}, set(), 0)
-    left_open.ledger.mark([("a", UNKNOWN)])
+    assert (STORE, Recording.open_uploads, left_open.ledger.key_states.count_dirty()) == ({"a": b"content"}, set(), 0)
+    left_open.ledger.claims.mark([("a", UNKNOWN)])
     left_open.work(["a"])
     assert Recording.operations[2:] == [("upload", "a")], "it is ended once"
 
@@ -863,7 +865,7 @@ def test_an_upload_that_was_left_open_is_ended_when_its_file_is_gone(
     caplog.set_level(logging.INFO, "autosync.transfer")
     (tree / "a").unlink()
     keys = ["a", *(f"gone {number}" for number in range(others))]
-    left_open.ledger.mark([(key, GONE) for key in keys])
+    left_open.ledger.claims.mark([(key, GONE) for key in keys])
 
     class Many(Recording):
         def delete_many(self, files):  # type: ignore[no-untyped-def, override]
@@ -879,28 +881,28 @@ def test_an_upload_that_was_left_open_is_ended_when_its_file_is_gone(
     assert about_a == ["abandon first", "delete"]
     assert {key for what, key in Recording.operations if what == "delete"} == set(keys)
     assert {vars(record)["key"] for record in caplog.records if record.getMessage().startswith("deleted ")} == set(keys)
-    assert (Recording.open_uploads, left_open.ledger.dirty()) == (set(), 0)
+    assert (Recording.open_uploads, left_open.ledger.key_states.count_dirty()) == (set(), 0)
 
 
 def test_an_upload_that_was_left_open_is_ended_when_its_key_is_out_of_scope_by_now(left_open: Workbench) -> None:
     mirror = Mirror.loads(left_open.definition)
     other = Mirror(**{**{name: getattr(mirror, name) for name in mirror.__slots__}, "source_filter": ".*b$"}).dumps()
-    left_open.ledger.register(other, version_of(other))
+    left_open.ledger.definition.publish(other, version_of(other))
 
     left_open.work(["a"])
 
     assert Recording.operations == [("abandon first", "a")]
-    assert (Recording.open_uploads, left_open.ledger.dirty()) == (set(), 0)
+    assert (Recording.open_uploads, left_open.ledger.key_states.count_dirty()) == (set(), 0)
 
 
 def test_a_target_that_does_not_end_an_upload_now_hinders_nothing_and_is_asked_again_next_time(left_open: Workbench, tree: Path) -> None:
     Recording.refusals.append(TargetError("not now"))
 
     left_open.work(["a"])
-    assert (STORE, left_open.ledger.dirty()) == ({"a": b"content"}, 0)
+    assert (STORE, left_open.ledger.key_states.count_dirty()) == ({"a": b"content"}, 0)
     assert Recording.open_uploads == {("a", "first")}
 
-    left_open.ledger.mark([("a", UNKNOWN)])
+    left_open.ledger.claims.mark([("a", UNKNOWN)])
     left_open.work(["a"])
     assert Recording.open_uploads == set()
     assert Recording.operations == [("abandon first", "a"), ("upload", "a")] * 2
@@ -910,23 +912,23 @@ def test_a_target_that_does_not_answer_is_not_asked_about_each_of_many_uploads(
     left_open: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(5):
-        left_open.ledger.begun("a", f"more {number}")
+        left_open.ledger.uploads.add("a", f"more {number}")
     monkeypatch.setattr("autosync.tasks.batch._LONGEST_ABANDONING", 0.0)
     Recording.refusals += [TargetError("timed out")] * 6
 
     left_open.work(["a"])
 
     assert Recording.operations == [("abandon first", "a"), ("upload", "a")]
-    assert len(left_open.ledger.uploads()["a"]) == 6
+    assert len(left_open.ledger.uploads.all()["a"]) == 6
 
 
 def test_a_file_that_was_torn_a_thousand_times_is_tried_again(make: Callable[..., Workbench], tree: Path) -> None:
     """That is a few hours of a file that is rewritten all the time."""
     bench = make(attempts=5000)
     (tree / "a").write_text("content")
-    bench.ledger.mark([("a", UNKNOWN)])
+    bench.ledger.claims.mark([("a", UNKNOWN)])
     box, known = bench.box()
-    (claim,) = known.ledger.claim(box.owner, known.version, ["a"]) or []
+    (claim,) = known.ledger.claims.claim(box.owner, known.version, ["a"]) or []
     asked = time.monotonic()
     many = replace(claim, attempts=1100)
     known.held.take([many], asked)
@@ -934,7 +936,8 @@ def test_a_file_that_was_torn_a_thousand_times_is_tried_again(make: Callable[...
 
     Batch(box, known, Quiet(), asked).run([many])  # type: ignore[arg-type]
 
-    assert (bench.ledger.dirty(), bench.ledger.guard("me").held, list(bench.ledger.failures())) == (1, 1, [])
+    stats = bench.ledger.watcher_lease.heartbeat("me")
+    assert (bench.ledger.key_states.count_dirty(), stats.held, list(bench.ledger.failures.all())) == (1, 1, [])
 
 
 def test_a_process_has_one_box_however_many_tasks_begin_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -953,7 +956,7 @@ def test_a_process_has_one_box_however_many_tasks_begin_at_once(monkeypatch: pyt
 
 def test_an_upload_that_failed_in_order_is_not_ended_twice(bench: Workbench, tree: Path) -> None:
     (tree / "a").write_text("content")
-    bench.ledger.mark([("a", UNKNOWN)])
+    bench.ledger.claims.mark([("a", UNKNOWN)])
     Recording.token = "only"
 
     def fail(key: str) -> None:
@@ -963,7 +966,7 @@ def test_an_upload_that_failed_in_order_is_not_ended_twice(bench: Workbench, tre
     Recording.meanwhile = fail
     bench.work(["a"])
     assert Recording.open_uploads == set()
-    bench.work(wait_until(bench.ledger.sweep, 20, "the next try is due"))
+    bench.work(wait_until(bench.ledger.claims.requeue_orphans, 20, "the next try is due"))
 
     assert (STORE, Recording.operations) == ({"a": b"content"}, [("upload", "a")] * 2)
 
@@ -973,39 +976,39 @@ def test_an_upload_that_the_broker_could_not_note_is_ended_and_tried_again_howev
 ) -> None:
     bench = make(attempts=1)
     (tree / "a").write_text("content")
-    bench.ledger.mark([("a", UNKNOWN)])
+    bench.ledger.claims.mark([("a", UNKNOWN)])
     Recording.token = "unnoted"
 
-    def away(self: Ledger, *_: str) -> None:
+    def away(self: OpenUploads, *_: str) -> None:
         raise BrokerError("the broker is away")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Ledger, "begun", away)
-        patch.setattr(Ledger, "ended", away)
+        patch.setattr(OpenUploads, "add", away)
+        patch.setattr(OpenUploads, "remove", away)
         bench.work(["a"])
-    assert (STORE, Recording.open_uploads, list(bench.ledger.failures())) == ({}, set(), [])
+    assert (STORE, Recording.open_uploads, list(bench.ledger.failures.all())) == ({}, set(), [])
 
-    bench.work(wait_until(bench.ledger.sweep, 20, "the next try is due"))
-    assert (STORE, Recording.open_uploads, bench.ledger.dirty()) == ({"a": b"content"}, set(), 0)
+    bench.work(wait_until(bench.ledger.claims.requeue_orphans, 20, "the next try is due"))
+    assert (STORE, Recording.open_uploads, bench.ledger.key_states.count_dirty()) == ({"a": b"content"}, set(), 0)
 
 
 def test_a_worker_that_lost_its_claim_does_not_take_back_what_the_new_holder_noted(bench: Workbench, tree: Path) -> None:
     (tree / "a").write_text("content")
-    bench.ledger.mark([("a", UNKNOWN)])
+    bench.ledger.claims.mark([("a", UNKNOWN)])
     Recording.token = "old"
 
     def taken_over(key: str) -> None:
         """A claim that ended while this worker hung: another has taken the key and has begun to send it."""
         Recording.meanwhile = None
-        bench.ledger.forfeit("")
-        (claim,) = bench.ledger.claim("new-holder", version_of(bench.definition), bench.ledger.sweep()) or []
+        bench.ledger.release_all_of_dead("")
+        (claim,) = bench.ledger.claims.claim("new-holder", version_of(bench.definition), bench.ledger.claims.requeue_orphans()) or []
         assert claim.unfinished == ("old",)
-        bench.ledger.ended("a", "old")
-        bench.ledger.begun("a", "new")
+        bench.ledger.uploads.remove("a", "old")
+        bench.ledger.uploads.add("a", "new")
 
     Recording.meanwhile = taken_over
     bench.work(["a"])
 
-    bench.ledger.forfeit("")
-    (claim,) = bench.ledger.claim("third", version_of(bench.definition), bench.ledger.sweep()) or []
+    bench.ledger.release_all_of_dead("")
+    (claim,) = bench.ledger.claims.claim("third", version_of(bench.definition), bench.ledger.claims.requeue_orphans()) or []
     assert claim.unfinished == ("new",)

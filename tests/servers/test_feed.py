@@ -73,13 +73,13 @@ def test_a_complete_look_at_everything_that_finds_nothing_to_delete_accepts_the_
     report = feed.look(ScanRequest(f"{tree}/d" if what == "a part" else ""))
 
     assert (report.error, report.complete) == (None, what != "an unreadable part")
-    assert feed.accepted == ledger.accepted() == (what == "nothing to delete")
-    assert ledger.holding() == (what == "a key too many")
+    assert feed.accepted == ledger.sync_state.accepted() == (what == "nothing to delete")
+    assert ledger.sync_state.withheld_deletions() == (what == "a key too many")
     if what == "a key too many":
         assert feed.look(ScanRequest("")).held == 1, "nor does the next one"
         target.keys = ("d/a",)
         assert feed.look(ScanRequest("")).held == 0
-        assert (feed.accepted, ledger.accepted(), ledger.holding()) == (True, True, 0)
+        assert (feed.accepted, ledger.sync_state.accepted(), ledger.sync_state.withheld_deletions()) == (True, True, 0)
 
 
 # Batches

@@ -39,14 +39,14 @@ class Fleet:
     def register(self, name: str, lease: float) -> None:
         settings = {"target_container": str(self._target)}
         text = Mirror(name, "file", (Source(str(self._tree)),), settings=settings, lease=lease).dumps()
-        self.ledger(name).register(text, version_of(text))
+        self.ledger(name).definition.publish(text, version_of(text))
 
     def learn(self, name: str) -> WorkerMirror:
         return self.box.mirror(name, fresh=True)
 
     def claim(self, name: str, key: str = "a") -> Callable[[], None]:
         """Claim a key, as a task does. Returns what raises if the claim may not be used."""
-        self.ledger(name).mark([(key, UNKNOWN)])
+        self.ledger(name).claims.mark([(key, UNKNOWN)])
         claimed = _claim(self.box, name, [key])
         assert claimed
         known, claims, asked = claimed
@@ -54,7 +54,7 @@ class Fleet:
         return lambda: known.held.insist(key, asked)
 
     def facts(self, name: str, key: str = "a") -> Facts:
-        return self.ledger(name).facts(key)
+        return self.ledger(name).key_states.facts(key)
 
     def left(self, name: str) -> float:
         """For how long a claim holds yet, in seconds."""
@@ -97,7 +97,7 @@ def test_each_mirror_of_a_process_is_renewed_by_its_own_lease(fleet: Fleet) -> N
     def usable() -> None:
         long()
         short()
-        assert fleet.ledger("short").sweep() == []
+        assert fleet.ledger("short").claims.requeue_orphans() == []
 
     renewals(fleet, "short", 3, usable)
 
@@ -108,7 +108,7 @@ def test_a_renewal_that_failed_is_tried_again_before_the_claim_is_lost(fleet: Fl
     fleet.register("m", 2 * SHORT)
     usable = fleet.claim("m")
     ledger = fleet.learn("m").ledger
-    renew, failed = ledger.renew, []
+    renew, failed = ledger.claims.renew, []
 
     def renew_later(*args: Any) -> list[str]:
         if len(failed) < 2:
@@ -116,7 +116,7 @@ def test_a_renewal_that_failed_is_tried_again_before_the_claim_is_lost(fleet: Fl
             raise BrokerError("the connection broke")
         return renew(*args)
 
-    monkeypatch.setattr(ledger, "renew", renew_later)
+    monkeypatch.setattr(ledger.claims, "renew", renew_later)
 
     renewals(fleet, "m", 1, usable)
 
@@ -138,7 +138,7 @@ def test_claims_from_before_another_lease_was_set_are_renewed_at_once(fleet: Fle
 def test_places_in_flight_hold_for_the_lease(fleet: Fleet) -> None:
     fleet.register("m", LONGEST_LEASE)
     known = fleet.learn("m")
-    known.ledger.set_limits(Limits(inflight=1))
+    known.ledger.limits.set(Limits(inflight=1))
     known.pace.look()
     client = connect(fleet._broker)
 

@@ -130,7 +130,7 @@ def marked(bench: Workbench, tree: Path, count: int, size: int = 100) -> list[st
     keys = [str(number) for number in range(count)]
     for key in keys:
         (tree / key).write_bytes(key.encode()[:1] * size)
-    bench.ledger.mark([(key, Hint(size, (tree / key).stat().st_mtime_ns)) for key in keys])
+    bench.ledger.claims.mark([(key, Hint(size, (tree / key).stat().st_mtime_ns)) for key in keys])
     return keys
 
 
@@ -147,16 +147,16 @@ class Share(NamedTuple):
 def shares(monkeypatch: pytest.MonkeyPatch) -> list[Share]:
     """All shares of the test. That the broker gives them out at the right times is held in `test_gate.py`."""
     given: list[Share] = []
-    pace = FleetLimits.pace
+    reserve = FleetLimits.reserve
 
-    def noted(gate: FleetLimits, requests: int = 0, size: int = 0, **more: Any) -> Paced:
+    def noted(fleet_limits: FleetLimits, requests: int = 0, size: int = 0, **more: Any) -> Paced:
         asked = time.monotonic()
-        answer = pace(gate, requests, size, **more)
+        answer = reserve(fleet_limits, requests, size, **more)
         if requests or size:
             given.append(Share(asked, asked + answer.wait, requests, size))
         return answer
 
-    monkeypatch.setattr(FleetLimits, "pace", noted)
+    monkeypatch.setattr(FleetLimits, "reserve", noted)
     return given
 
 
@@ -192,12 +192,12 @@ def test_requests_come_no_faster_than_they_may(
     make: Callable[..., Workbench], tree: Path, shares: list[Share], actor: str, boxes: int
 ) -> None:
     bench = make(actor=f"test_limits.{actor}")
-    bench.ledger.set_limits(Limits(requests=100))
+    bench.ledger.limits.set(Limits(requests=100))
     keys = marked(bench, tree, 100)
 
     join(work(bench, keys, boxes))
 
-    assert bench.ledger.dirty() == 0
+    assert bench.ledger.key_states.count_dirty() == 0
     came = sorted(Counting.began)
     assert len(came) == 100
     assert used_before_they_were_due([(one, 1) for one in came], [(share.due, share.requests) for share in shares]) == []
@@ -212,33 +212,33 @@ def test_deletions_are_requests_and_those_that_go_together_are_one(
         Counting.reset()
         shares.clear()
         bench = make(actor=f"test_limits.{actor}")
-        bench.ledger.set_limits(Limits(requests=60))
+        bench.ledger.limits.set(Limits(requests=60))
         keys = [str(number) for number in range(30)]
-        bench.ledger.mark([(key, GONE) for key in keys])
+        bench.ledger.claims.mark([(key, GONE) for key in keys])
         join(work(bench, keys))
         came = Counting.began
         assert len(came) == requests
-        assert bench.ledger.dirty() == 0
+        assert bench.ledger.key_states.count_dirty() == 0
         assert used_before_they_were_due([(one, 1) for one in came], [(share.due, share.requests) for share in shares]) == []
 
 
 def test_a_look_that_sends_nothing_costs_nothing(make: Callable[..., Workbench], tree: Path) -> None:
     bench = make(delete=False)
-    bench.ledger.set_limits(Limits(requests=0.01))
+    bench.ledger.limits.set(Limits(requests=0.01))
     keys = [str(number) for number in range(30)]
-    bench.ledger.mark([(key, GONE) for key in keys])
+    bench.ledger.claims.mark([(key, GONE) for key in keys])
 
     join(work(bench, keys))
 
     assert Counting.began == []
-    assert bench.ledger.dirty() == 0
+    assert bench.ledger.key_states.count_dirty() == 0
 
 
 def test_content_of_large_files_is_given_out_at_the_pace_in_small_blocks(
     make: Callable[..., Workbench], tree: Path, shares: list[Share]
 ) -> None:
     bench = make()
-    bench.ledger.set_limits(Limits(bandwidth=4e6))
+    bench.ledger.limits.set(Limits(bandwidth=4e6))
     keys = marked(bench, tree, 3, MEBI)
 
     join(work(bench, keys, 3))
@@ -256,12 +256,12 @@ def test_content_of_large_files_is_given_out_at_the_pace_in_small_blocks(
 
 def test_small_files_go_no_faster_than_the_bandwidth_allows(make: Callable[..., Workbench], tree: Path, shares: list[Share]) -> None:
     bench = make(actor="test_limits.Together")
-    bench.ledger.set_limits(Limits(bandwidth=1e6))
+    bench.ledger.limits.set(Limits(bandwidth=1e6))
     keys = marked(bench, tree, 50, 20_000)
 
     join(work(bench, keys, 2))
 
-    assert bench.ledger.dirty() == 0
+    assert bench.ledger.key_states.count_dirty() == 0
     assert sum(size for _, size in Counting.pieces) == 1_000_000
     assert used_before_they_were_due(Counting.pieces, [(share.due, share.size) for share in shares]) == []
 
@@ -276,22 +276,22 @@ def test_no_more_are_in_flight_than_may_be(make: Callable[..., Workbench], tree:
     Counting.reset()
     Counting.slow = 0.02
 
-    bench.ledger.set_limits(Limits(inflight=2))
+    bench.ledger.limits.set(Limits(inflight=2))
     join(work(bench, marked(bench, tree, 60, 200), 2))
 
     assert len(Counting.content) == 60
     assert Counting.most_at_once == 2
-    assert bench.ledger.dirty() == 0
+    assert bench.ledger.key_states.count_dirty() == 0
 
 
 def test_limits_are_changed_while_a_large_file_is_on_its_way(make: Callable[..., Workbench], tree: Path) -> None:
     bench = make()
-    bench.ledger.set_limits(Limits(bandwidth=200e3))
+    bench.ledger.limits.set(Limits(bandwidth=200e3))
     keys = marked(bench, tree, 1, 8 * MEBI)
     threads = work(bench, keys)
     wait_until(lambda: len(Counting.pieces) > 2, 30, "it is on its way")
 
-    bench.ledger.set_limits(Limits())
+    bench.ledger.limits.set(Limits())
 
     join(threads, 30)
     assert len(Counting.content["0"]) == 8 * MEBI
@@ -299,7 +299,7 @@ def test_limits_are_changed_while_a_large_file_is_on_its_way(make: Callable[...,
 
 def test_a_worker_that_is_stopped_puts_back_what_waits(make: Callable[..., Workbench], tree: Path) -> None:
     bench = make()
-    bench.ledger.set_limits(Limits(requests=0.02))
+    bench.ledger.limits.set(Limits(requests=0.02))
     keys = marked(bench, tree, 30)
     threads = work(bench, keys)
     wait_until(lambda: len(Counting.content) == 1, 30, "the first has gone")
@@ -307,15 +307,15 @@ def test_a_worker_that_is_stopped_puts_back_what_waits(make: Callable[..., Workb
     bench.boxes[0].draining.set()
 
     join(threads, 30)
-    bench.ledger.set_limits(Limits())
+    bench.ledger.limits.set(Limits())
     bench.work(keys)
     assert len(Counting.content) == 30
-    assert bench.ledger.dirty() == 0
+    assert bench.ledger.key_states.count_dirty() == 0
 
 
 def test_claims_are_kept_while_they_wait(make: Callable[..., Workbench], tree: Path) -> None:
     bench = make(lease=SHORTEST_LEASE)
-    bench.ledger.set_limits(Limits(requests=0.01))
+    bench.ledger.limits.set(Limits(requests=0.01))
     keys = marked(bench, tree, 2)
     threads = work(bench, keys)
     wait_until(lambda: Counting.content, what="the first has gone, and the other has to wait for long")
@@ -323,17 +323,17 @@ def test_claims_are_kept_while_they_wait(make: Callable[..., Workbench], tree: P
     ends: set[float | None] = set()
 
     def is_kept() -> bool:
-        assert bench.ledger.sweep() == []
-        ends.add(bench.ledger.facts(key).due)
+        assert bench.ledger.claims.requeue_orphans() == []
+        ends.add(bench.ledger.key_states.facts(key).due)
         return len(ends) > 3
 
     wait_until(is_kept, what="three renewals, and so the end of the first lease")
     assert None not in ends
-    bench.ledger.set_limits(Limits())
+    bench.ledger.limits.set(Limits())
 
     join(threads)
     assert len(Counting.began) == 2
-    assert bench.ledger.dirty() == 0
+    assert bench.ledger.key_states.count_dirty() == 0
 
 
 def test_a_target_that_is_overloaded_slows_all_boxes_down(make: Callable[..., Workbench], tree: Path) -> None:
@@ -349,4 +349,4 @@ def test_a_target_that_is_overloaded_slows_all_boxes_down(make: Callable[..., Wo
     assert len(Counting.began) == 5
     other[1].pace.look()
     assert other[1].pace.is_on, "one that was not refused knows too"
-    assert bench.ledger.gate.pace().requests > 0
+    assert bench.ledger.limits.reserve().requests > 0

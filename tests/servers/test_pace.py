@@ -43,7 +43,7 @@ def fleet(broker: str, processes: int, requests: int, size: int) -> list[list[fl
 @pytest.mark.alone
 @pytest.mark.parametrize("processes", [1, 2, 8])
 def test_the_fleet_makes_as_many_requests_as_it_may(broker: str, processes: int) -> None:
-    Ledger(connect(broker), "m").set_limits(Limits(requests=200))
+    Ledger(connect(broker), "m").limits.set(Limits(requests=200))
 
     got = fleet(broker, processes, 1, 0)
 
@@ -55,7 +55,7 @@ def test_the_fleet_makes_as_many_requests_as_it_may(broker: str, processes: int)
 @pytest.mark.parametrize("processes", [1, 8])
 def test_the_fleet_sends_as_many_bytes_as_it_may(broker: str, processes: int) -> None:
     size = 256 << 10
-    Ledger(connect(broker), "m").set_limits(Limits(bandwidth=40e6))
+    Ledger(connect(broker), "m").limits.set(Limits(bandwidth=40e6))
 
     got = fleet(broker, processes, 0, size)
 
@@ -65,8 +65,8 @@ def test_the_fleet_sends_as_many_bytes_as_it_may(broker: str, processes: int) ->
 
 def test_a_few_files_are_paid_for_at_once_and_what_is_not_needed_goes_back(broker: str) -> None:
     ledger = Ledger(connect(broker), "m")
-    ledger.set_limits(Limits(requests=0.1))
-    pace = Throttle(ledger.gate, "one", threading.Event())
+    ledger.limits.set(Limits(requests=0.1))
+    pace = Throttle(ledger.limits, "one", threading.Event())
     pace.look()
     purse = Reservation(pace, 4)
 
@@ -79,13 +79,13 @@ def test_a_few_files_are_paid_for_at_once_and_what_is_not_needed_goes_back(broke
 
     for _ in range(2):  # one that was passed over, and one that was put back
         pace.take(1, 0, lambda: pytest.fail("it is at hand"))
-    assert ledger.gate.pace(1).wait > 35
+    assert ledger.limits.reserve(1).wait > 35
 
 
 def test_waiting_takes_no_processor(broker: str) -> None:
     ledger = Ledger(connect(broker), "m")
-    ledger.set_limits(Limits(requests=5))
-    pace = Throttle(ledger.gate, "one", threading.Event())
+    ledger.limits.set(Limits(requests=5))
+    pace = Throttle(ledger.limits, "one", threading.Event())
     pace.look()
     before = time.process_time()
     began = time.monotonic()
@@ -97,15 +97,15 @@ def test_waiting_takes_no_processor(broker: str) -> None:
 
 def test_whoever_waits_hears_within_a_second_that_there_is_no_limit_any_more(broker: str) -> None:
     ledger = Ledger(connect(broker), "m")
-    ledger.set_limits(Limits(requests=0.01))
-    pace = Throttle(ledger.gate, "one", threading.Event())
+    ledger.limits.set(Limits(requests=0.01))
+    pace = Throttle(ledger.limits, "one", threading.Event())
     pace.look()
     threads = [threading.Thread(target=pace.take, args=(1, 0, lambda: None)) for _ in range(5)]
     for thread in threads:
         thread.start()
     wait_until(lambda: sum(thread.is_alive() for thread in threads) == 4, 30, "the first has what it wants")
 
-    ledger.set_limits(Limits())
+    ledger.limits.set(Limits())
     pace.look()
 
     for thread in threads:
@@ -115,9 +115,9 @@ def test_whoever_waits_hears_within_a_second_that_there_is_no_limit_any_more(bro
 
 def test_a_process_that_is_to_end_waits_no_more_and_its_share_goes_to_the_next(broker: str) -> None:
     ledger = Ledger(connect(broker), "m")
-    ledger.set_limits(Limits(requests=0.01))
+    ledger.limits.set(Limits(requests=0.01))
     draining = threading.Event()
-    pace = Throttle(ledger.gate, "one", draining)
+    pace = Throttle(ledger.limits, "one", draining)
     pace.look()
     pace.take(1, 0, lambda: None)
     ended: list[float] = []
@@ -152,8 +152,8 @@ def test_a_process_that_is_to_end_waits_no_more_and_its_share_goes_to_the_next(b
 
 def test_a_broker_that_goes_away_is_waited_for(own_valkey: Valkey) -> None:
     ledger = Ledger(connect(own_valkey.url), "m")
-    ledger.set_limits(Limits(requests=1000))
-    pace = Throttle(ledger.gate, "one", threading.Event())
+    ledger.limits.set(Limits(requests=1000))
+    pace = Throttle(ledger.limits, "one", threading.Event())
     pace.look()
     pace.take(1, 0, lambda: None)
     own_valkey.kill()
@@ -174,8 +174,8 @@ def test_a_broker_that_goes_away_is_waited_for(own_valkey: Valkey) -> None:
 
 def test_places_are_had_for_as_long_as_a_transfer_takes(broker: str) -> None:
     ledger = Ledger(connect(broker), "m")
-    ledger.set_limits(Limits(inflight=2))
-    one, two = (Throttle(ledger.gate, name, threading.Event()) for name in ("one", "two"))
+    ledger.limits.set(Limits(inflight=2))
+    one, two = (Throttle(ledger.limits, name, threading.Event()) for name in ("one", "two"))
     for pace in (one, two):
         pace.look()
     began: list[float] = []

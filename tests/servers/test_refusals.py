@@ -40,7 +40,7 @@ def test_a_bucket_that_cannot_be_used_is_one_clear_line(case: str, commands: Com
 
 @pytest.mark.parametrize("option", ["queues", "exclude_queues"])
 def test_a_queue_that_no_mirror_has_is_refused_with_those_that_there_are(option: str, commands: Commands, broker: str) -> None:
-    Ledger(connect(broker), "a").register("{}", "v", "autosync.a")
+    Ledger(connect(broker), "a").definition.publish("{}", "v", "autosync.a")
 
     done = commands.prepare_worker(**{option: "typo,autosync.a"}, CELERY_BROKER_URL=broker)
 

@@ -39,14 +39,14 @@ def keep(broker: str, tree: Path, tmp_path: Path) -> Iterator[Callable[..., Mirr
         policy = Policy(True, DeleteLimit(), Compare.TIME, True)
         fields = {"once": False, "settle": 0.0, "rescan": 0.0, **options}
         made.append(MirrorRunner(RunSettings(mirror, policy, Actor(), broker, tmp_path, **fields), None))  # type: ignore[arg-type]
-        made[-1]._place.take(threading.Event())
+        made[-1]._watcher_lock.acquire(threading.Event())
         made[-1]._register(mirror)
         return made[-1]
 
     yield make
     for keeping in made:
         keeping._feed._stop.set()
-        keeping._place.leave()
+        keeping._watcher_lock.release()
 
 
 @pytest.fixture
@@ -60,24 +60,24 @@ def found(keeping: MirrorRunner, began: float, era: int) -> None:
 
 
 def fail(keeping: MirrorRunner, ledger: Ledger, key: str) -> None:
-    ledger.mark([(key, UNKNOWN)])
-    (claim,) = ledger.claim("w", keeping._version, [key]) or []
-    ledger.done("w", [Result(claim, Action.FAILED, failure=Failure(key, "no room", 10, "w", time.time()))])
+    ledger.claims.mark([(key, UNKNOWN)])
+    (claim,) = ledger.claims.claim("w", keeping._version, [key]) or []
+    ledger.claims.done("w", [Result(claim, Action.FAILED, failure=Failure(key, "no room", 10, "w", time.time()))])
 
 
 def test_what_a_look_found_is_right_once_nothing_is_dirty(keep: Callable[..., MirrorRunner], ledger: Ledger) -> None:
     keeping = keep()
     began, era = time.time(), keeping._feed.era
-    ledger.mark([("a", UNKNOWN)])
+    ledger.claims.mark([("a", UNKNOWN)])
     found(keeping, began, era)
 
     keeping.tick()
-    assert ledger.cleared() is None
+    assert ledger.sync_state.last_in_sync() is None
 
-    (claim,) = ledger.claim("w", keeping._version, ["a"]) or []
-    ledger.done("w", [Result(claim, Action.UPLOADED)])
+    (claim,) = ledger.claims.claim("w", keeping._version, ["a"]) or []
+    ledger.claims.done("w", [Result(claim, Action.UPLOADED)])
     keeping.tick()
-    assert ledger.cleared() == (keeping._version, began)
+    assert ledger.sync_state.last_in_sync() == (keeping._version, began)
 
 
 @pytest.mark.parametrize("accepted", [False, True])
@@ -86,13 +86,13 @@ def test_a_broker_that_forgets_takes_no_acceptance_back_and_gives_none(
 ) -> None:
     keeping = keep()
     keeping._feed.accepted = accepted
-    ledger.set_accepted(accepted)
+    ledger.sync_state.set_accepted(accepted)
 
     connect(broker).flushall()
-    ledger.set_cleared("v", 1.0, accepted=accepted)  # by the watcher, before it knows
+    ledger.sync_state.set_last_in_sync("v", 1.0, accepted=accepted)  # by the watcher, before it knows
     keeping.tick()
 
-    assert keeping._feed.accepted == ledger.accepted() == accepted
+    assert keeping._feed.accepted == ledger.sync_state.accepted() == accepted
 
 
 @pytest.mark.parametrize(
@@ -110,19 +110,19 @@ def test_whether_a_mirror_is_accepted_is_known_at_its_start_and_kept(
     keep: Callable[..., MirrorRunner], ledger: Ledger, broker: str, before: dict[str, str | int], options: dict[str, bool], accepted: bool
 ) -> None:
     if before:
-        keep()._place.leave()
+        keep()._watcher_lock.release()
         connect(broker).hdel("autosync:{m}:mirror", "accepted")
         connect(broker).hset("autosync:{m}:mirror", mapping=before)
 
     keeping = keep(**options)
-    assert keeping._feed.accepted == ledger.accepted() == accepted
+    assert keeping._feed.accepted == ledger.sync_state.accepted() == accepted
 
     found(keeping, time.time(), keeping._feed.era)
     keeping.tick()
-    assert ledger.cleared() is not None
-    assert keeping._feed.accepted == ledger.accepted() == accepted
+    assert ledger.sync_state.last_in_sync() is not None
+    assert keeping._feed.accepted == ledger.sync_state.accepted() == accepted
     if not accepted:
-        keeping._place.leave()
+        keeping._watcher_lock.release()
         assert not keep()._feed.accepted, "the start after that knows no better"
 
 
@@ -148,14 +148,14 @@ def test_a_mirror_is_accepted_with_its_target_sources_and_filters(
     keep: Callable[..., MirrorRunner], ledger: Ledger, defined: dict[str, object], accepted: bool
 ) -> None:
     first: dict[str, object] = {"settings": {"target_container": "/t"}, "source_exclude": ("x",)}
-    keep(first, accept_existing=True)._place.leave()
+    keep(first, accept_existing=True)._watcher_lock.release()
 
     other = keep({**first, **defined})
-    other._place.leave()
+    other._watcher_lock.release()
     again = keep({**first, **defined})
-    again._place.leave()
+    again._watcher_lock.release()
 
-    assert other._feed.accepted == again._feed.accepted == ledger.accepted() == accepted
+    assert other._feed.accepted == again._feed.accepted == ledger.sync_state.accepted() == accepted
     if not accepted:
         assert not keep(first)._feed.accepted, "it was accepted once, and is another since"
     elif "source_filter" in defined:
@@ -173,7 +173,7 @@ def test_that_nothing_is_dirty_since_the_broker_forgot_it_makes_nothing_right(
     """Else a file that differs in nothing but its times, and was marked before, would be taken for equal by all looks to come."""
     keeping = keep()
     began, era = time.time(), keeping._feed.era
-    ledger.mark([("a", UNKNOWN)])
+    ledger.claims.mark([("a", UNKNOWN)])
     if ended == "before":
         found(keeping, began, era)
     keeping.tick()
@@ -183,11 +183,11 @@ def test_that_nothing_is_dirty_since_the_broker_forgot_it_makes_nothing_right(
     if ended == "after":
         found(keeping, began, era)
     keeping.tick()
-    assert (ledger.cleared(), keeping._feed.cleared) == (None, 0.0)
+    assert (ledger.sync_state.last_in_sync(), keeping._feed.cleared) == (None, 0.0)
 
     found(keeping, began := time.time(), keeping._feed.era)
     keeping.tick()
-    assert ledger.cleared() == (keeping._version, began)
+    assert ledger.sync_state.last_in_sync() == (keeping._version, began)
 
 
 def test_once_is_not_through_because_the_broker_forgot_what_is_to_be_done(
@@ -195,7 +195,7 @@ def test_once_is_not_through_because_the_broker_forgot_what_is_to_be_done(
 ) -> None:
     keeping = keep(once=True)
     keeping._feed.last_look = ScanReport()
-    ledger.mark([("a", UNKNOWN)])
+    ledger.claims.mark([("a", UNKNOWN)])
     assert not keeping.is_through()
 
     connect(broker).flushall()
@@ -215,7 +215,7 @@ def test_a_broker_that_goes_away_in_the_middle_of_a_tick_does_not_hold_the_main_
     if what == "failed":
         fail(keeping, ledger, "a")
     else:
-        ledger.begun("a", "token")
+        ledger.uploads.add("a", "token")
     keeping._next_rescan = time.monotonic()
 
     def away(*_: object) -> None:
@@ -226,7 +226,7 @@ def test_a_broker_that_goes_away_in_the_middle_of_a_tick_does_not_hold_the_main_
             keeping.tick()
 
     with monkeypatch.context() as patch:
-        patch.setattr(keeping._ledger, "mark", away)
+        patch.setattr(keeping._ledger.claims, "mark", away)
         ticking = threading.Thread(target=tick)
         ticking.start()
         ticking.join(5.0)
@@ -237,7 +237,7 @@ def test_a_broker_that_goes_away_in_the_middle_of_a_tick_does_not_hold_the_main_
 
     keeping._feed._stop.clear()
     keeping.tick()
-    assert ledger.claim("w", keeping._version, ["a"]) == [Claim("a", 0, UNKNOWN, ("token",) if what == "unfinished" else ())]
+    assert ledger.claims.claim("w", keeping._version, ["a"]) == [Claim("a", 0, UNKNOWN, ("token",) if what == "unfinished" else ())]
     assert keeping._settle.take_look() is not None, "the rescan was not left out"
     assert keeping._next_rescan > time.monotonic() + 3000
 
@@ -250,14 +250,14 @@ def test_a_key_whose_message_may_be_lost_is_sent_again_at_the_next_tick(
     keeping = keep()
     if what == "the broker has forgotten":
         connect(broker).flushall()
-    ledger.mark([("a", UNKNOWN)])
+    ledger.claims.mark([("a", UNKNOWN)])
     if what == "a worker has died":
         keeping.forfeit(1)
 
     sent = []
     for _ in range(3):
         keeping.tick()
-        sent.append(ledger.waiting("q"))
+        sent.append(ledger.queues.count_waiting("q"))
         connect(broker).delete("autosync:q")
     # The first sweep may find leases that have ended, and nothing else.
     assert sent == ([0, 0, 0] if what == "nothing" else [1, 1, 0])
@@ -265,17 +265,17 @@ def test_a_key_whose_message_may_be_lost_is_sent_again_at_the_next_tick(
 
 def test_keys_without_a_message_are_sent_once_a_tick(keep: Callable[..., MirrorRunner], ledger: Ledger) -> None:
     keeping = keep()
-    ledger.mark([(f"{number:04}", UNKNOWN) for number in range(1500)])
+    ledger.claims.mark([(f"{number:04}", UNKNOWN) for number in range(1500)])
     keeping.forfeit(1)
 
     keeping.tick()
 
-    assert ledger.waiting("q") == 10, "a page of 1,000 keys, 100 to a message"
+    assert ledger.queues.count_waiting("q") == 10, "a page of 1,000 keys, 100 to a message"
 
 
 def test_a_signal_ends_the_waiting_for_a_place_that_another_host_has(keep: Callable[..., MirrorRunner], broker: str) -> None:
     keeping = keep()
-    holder = {**json.loads(keeping._place._who), "host": "elsewhere"}
+    holder = {**json.loads(keeping._watcher_lock._holder), "host": "elsewhere"}
     connect(broker).set("autosync:{m}:watcher", json.dumps(holder), px=15_000)
     stop = threading.Event()
     stop.set()
@@ -292,25 +292,35 @@ def test_a_place_that_a_dead_process_has_again_since_the_broker_forgot_the_end_i
     keeping.tick()
     ended = subprocess.Popen(["true"])
     ended.wait()
-    holder = {**json.loads(keeping._place._who), "pid": os.getppid() if alive else ended.pid}
+    holder = {**json.loads(keeping._watcher_lock._holder), "pid": os.getppid() if alive else ended.pid}
     connect(broker).set("autosync:{m}:watcher", json.dumps(holder), px=15_000)
-    assert json.loads((ledger.place() or ("{}",))[0]) == holder
+    assert json.loads((ledger.watcher_lease.holder() or ("{}",))[0]) == holder
 
     if alive:
         with pytest.raises(StartError, match="taken over"):
             keeping.tick()
     else:
         keeping.tick()
-        assert (ledger.place() or ("",))[0] == keeping._place._who
+        assert (ledger.watcher_lease.holder() or ("",))[0] == keeping._watcher_lock._holder
 
 
 def gone(*_: object) -> None:
     raise BrokerError("the broker has gone away")
 
 
-@pytest.mark.parametrize("call", ["register", "cleared", "holding", "accepted", "set_accepted"])
+#: With which the definition is published: parts of the ledger, and their methods.
+CALLS = [
+    ("definition", "publish"),
+    ("sync_state", "last_in_sync"),
+    ("sync_state", "withheld_deletions"),
+    ("sync_state", "accepted"),
+    ("sync_state", "set_accepted"),
+]
+
+
+@pytest.mark.parametrize("call", CALLS)
 def test_a_broker_that_lost_its_memory_and_goes_away_again_is_told_everything_once_it_stays(
-    keep: Callable[..., MirrorRunner], broker: str, monkeypatch: pytest.MonkeyPatch, call: str
+    keep: Callable[..., MirrorRunner], broker: str, monkeypatch: pytest.MonkeyPatch, call: tuple[str, str]
 ) -> None:
     keeping = keep()
     keeping.tick()
@@ -318,16 +328,16 @@ def test_a_broker_that_lost_its_memory_and_goes_away_again_is_told_everything_on
 
     connect(broker).flushall()
     with monkeypatch.context() as patch:
-        patch.setattr(keeping._ledger, call, gone)
+        patch.setattr(getattr(keeping._ledger, call[0]), call[1], gone)
         keeping.tick()
     keeping.tick()
 
     assert keeping._settle.take_look() == ("", False)
 
 
-@pytest.mark.parametrize("call", ["register", "cleared", "holding", "accepted", "set_accepted"])
+@pytest.mark.parametrize("call", CALLS)
 def test_another_root_is_the_source_also_if_the_broker_goes_away_while_it_is_told(
-    keep: Callable[..., MirrorRunner], tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+    keep: Callable[..., MirrorRunner], tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: tuple[str, str]
 ) -> None:
     (tree / "f").touch()
     keeping = keep()
@@ -335,11 +345,11 @@ def test_another_root_is_the_source_also_if_the_broker_goes_away_while_it_is_tol
     tree.mkdir()
     (tree / "f").touch()
     with monkeypatch.context() as patch:
-        patch.setattr(keeping._ledger, call, gone)
+        patch.setattr(getattr(keeping._ledger, call[0]), call[1], gone)
         keeping.tick()
     keeping.tick()
 
-    published = keeping._ledger.definition()
+    published = keeping._ledger.definition.read()
     assert published is not None
     assert Mirror.loads(published[0]).identities == {str(tree): identity_of(str(tree))}
     assert keeping._version == published[1]

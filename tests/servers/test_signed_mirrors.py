@@ -24,7 +24,7 @@ def mirror(tmp_path: Path) -> Mirror:
 
 def publish(broker: str, mirror: Mirror, signature: str) -> None:
     definition = mirror.dumps()
-    Ledger(connect(broker), mirror.name).register(definition, version_of(definition), mirror.queue, signature)
+    Ledger(connect(broker), mirror.name).definition.publish(definition, version_of(definition), mirror.queue, signature)
 
 
 def test_a_box_with_a_key_takes_what_was_signed_with_it_and_nothing_else(broker: str, mirror: Mirror, tmp_path: Path) -> None:

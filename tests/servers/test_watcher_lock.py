@@ -24,39 +24,39 @@ def elsewhere(name: str) -> str:
 
 
 def test_a_watcher_holds_its_lock_for_as_long_as_its_mirror_says(ledger: Ledger) -> None:
-    place = WatcherLock(ledger, "m", "boot", 3.0)
-    place.take(threading.Event())
+    lock = WatcherLock(ledger.watcher_lease, "m", "boot", 3.0)
+    lock.acquire(threading.Event())
 
-    for renew in (place.keep, place.look, lambda: place.take(threading.Event())):
-        held = ledger.place()
+    for renew in (lock.renew, lock.heartbeat, lambda: lock.acquire(threading.Event())):
+        held = ledger.watcher_lease.holder()
         assert held is not None
         assert 0 < held[1] <= 3.0
         renew()
 
 
 def test_a_watcher_with_a_short_lock_waits_for_a_long_one_of_a_dead_watcher(ledger: Ledger) -> None:
-    ledger.guard(elsewhere("dead"), lock=2.0)
-    place = WatcherLock(ledger, "m", "boot", 0.2)
+    ledger.watcher_lease.heartbeat(elsewhere("dead"), lock=2.0)
+    lock = WatcherLock(ledger.watcher_lease, "m", "boot", 0.2)
 
-    place.take(threading.Event())
+    lock.acquire(threading.Event())
 
-    assert "dead" not in ledger.standing().holder
+    assert "dead" not in ledger.stats.read().holder
 
 
 def test_a_watcher_that_renews_a_short_lock_is_not_taken_for_dead(ledger: Ledger) -> None:
     stop = threading.Event()
     other = elsewhere("other")
-    ledger.guard(other, lock=LONGEST_LOCK)
+    ledger.watcher_lease.heartbeat(other, lock=LONGEST_LOCK)
 
     def renew() -> None:
         while not stop.wait(0.1):
-            ledger.guard(other, lock=LONGEST_LOCK)
+            ledger.watcher_lease.heartbeat(other, lock=LONGEST_LOCK)
 
     thread = threading.Thread(target=renew)
     thread.start()
     try:
         with pytest.raises(StartError, match="already kept by process 1 on other"):
-            WatcherLock(ledger, "m", "boot", 3.0).take(threading.Event())
+            WatcherLock(ledger.watcher_lease, "m", "boot", 3.0).acquire(threading.Event())
     finally:
         stop.set()
         thread.join()

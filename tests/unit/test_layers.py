@@ -55,7 +55,9 @@ OUTSIDE = {
     "prometheus_client": {"cli.ctl.commands", "cli.ctl.prometheus"},
     "pyinotify": {"watch.inotify"},
     "pytest": {"testing"},
-    "redis": {"cli.ctl.doctor", "ledger", "ledger.connection", "ledger.rate_limits", "ledger.scripts"},
+    "redis": {
+        "cli.ctl.doctor", "ledger.access", "ledger.connection", "ledger.ledger", "ledger.registry", "ledger.scripts", "ledger.store",
+    },
     "requests": {"actors._obstore", "actors._sessions", "actors.http", "actors.http.answers", "actors.http.signing", "actors.s3.proxied"},
     "swiftclient": {"actors.swift", "actors.swift.access", "actors.swift.answers", "actors.swift.deletions", "actors.swift.segments"},
     "urllib3": {"actors.swift.answers"},

@@ -135,7 +135,7 @@ def _mirrors(context: click.Context, as_json: bool) -> None:
 @click.pass_context
 def _failed(context: click.Context, as_json: bool) -> None:
     for one in _reached(context):
-        for failure in one.ledger.failures():
+        for failure in one.ledger.failures.all():
             if as_json:
                 click.echo(json.dumps({"mirror": one.name, **failure._asdict()}))
             else:
@@ -152,9 +152,9 @@ def _retry(context: click.Context, keys: tuple[str, ...], everything: bool) -> N
         raise ConfigurationError("retry takes keys, or --all")
     one = only(_reached(context))
     if everything:
-        keys = tuple(failure.key for failure in one.ledger.failures())
+        keys = tuple(failure.key for failure in one.ledger.failures.all())
     for key in keys if not everything else ():
-        if one.ledger.failure(key) is None:
+        if one.ledger.failures.get(key) is None:
             raise StartError(f"{shown(key)} is not in the failed list of mirror {one.name}", "see autosync-ctl failed")
     queue = one.mirror().queue
     publisher = Publisher(sending_app(one.broker, queue, events=False), one.name, queue, one.ledger)
@@ -173,7 +173,7 @@ def _retry(context: click.Context, keys: tuple[str, ...], everything: bool) -> N
 def _why(context: click.Context, key: str) -> None:
     one = only(_reached(context))
     keys = one.mirror().keys()
-    for line in why(key, one.ledger.facts(key), keys.path(key), one.ledger.recent(key)):
+    for line in why(key, one.ledger.key_states.facts(key), keys.path(key), one.ledger.history.of_key(key)):
         click.echo(line)
     directory = keys.state_directory_of(key)
     if directory:
@@ -184,16 +184,16 @@ def _why(context: click.Context, key: str) -> None:
 @click.pass_context
 def _pause(context: click.Context) -> None:
     for one in _reached(context):
-        one.ledger.pause()
-        click.echo(f"{one.name} is paused; {one.ledger.standing().dirty} keys wait")
+        one.ledger.requests.pause()
+        click.echo(f"{one.name} is paused; {one.ledger.stats.read().dirty} keys wait")
 
 
 @click.command("resume", help=f"Go on, for {_ALL}.")
 @click.pass_context
 def _resume(context: click.Context) -> None:
     for one in _reached(context):
-        one.ledger.resume()
-        click.echo(f"{one.name} goes on; {one.ledger.standing().dirty} keys wait")
+        one.ledger.requests.resume()
+        click.echo(f"{one.name} goes on; {one.ledger.stats.read().dirty} keys wait")
 
 
 @click.command(
@@ -208,9 +208,9 @@ def _resume(context: click.Context) -> None:
 def _limit(context: click.Context, /, **asked: str | None) -> None:
     given = Limits.parse(**asked)
     one = only(_reached(context))
-    limits = replace(one.ledger.limits(), **{name: getattr(given, name) for name, text in asked.items() if text is not None})
+    limits = replace(one.ledger.limits.read(), **{name: getattr(given, name) for name, text in asked.items() if text is not None})
     if any(text is not None for text in asked.values()):
-        one.ledger.set_limits(limits)
+        one.ledger.limits.set(limits)
     click.echo(f"{one.name}: {limits.words()}")
 
 
@@ -219,14 +219,14 @@ def _limit(context: click.Context, /, **asked: str | None) -> None:
 @click.pass_context
 def _rescan(context: click.Context, path: str) -> None:
     one = only(_reached(context))
-    if not one.ledger.standing().holder:
+    if not one.ledger.stats.read().holder:
         raise StartError(f"nobody keeps mirror {one.name}", "start its autosync; it looks at everything then")
     if path:
         path = os.path.abspath(path)
         roots = [source.root for source in one.mirror().sources]
         if not any(slashed(path).startswith(slashed(root)) for root in roots):
             raise ConfigurationError(f"{path} is not in the source of mirror {one.name}", f"which is {', '.join(roots)}")
-    one.ledger.ask_for_look(path)
+    one.ledger.requests.request_scan(path)
     click.echo(f"{one.name} compares {shown(path) or 'everything'} within a second")
 
 
@@ -238,16 +238,16 @@ def _flush(context: click.Context, timeout: float | None) -> int:
     asked = [(one, uuid.uuid4().hex) for one in _reached(context)]
     for one, name in asked:
         _insist_on_work(one)
-        one.ledger.ask_for_barrier(name)
+        one.ledger.requests.request_flush_point(name)
     failed = 0
     for one, name in asked:
-        while (left := one.ledger.before_barrier(name)) != 0:
+        while (left := one.ledger.requests.count_dirty_before(name)) != 0:
             if time.monotonic() > until:
                 waits = "not everything is seen yet" if left is None else f"{left} keys still wait"
                 raise StartError(f"mirror {one.name}: {waits} after {timeout:g} s", "see autosync-ctl status")
             _insist_on_work(one)
             time.sleep(_FLUSH_SECONDS)
-        failed += one.ledger.standing().failed
+        failed += one.ledger.stats.read().failed
         click.echo(f"{one.name} is flushed")
     if failed:
         click.echo(f"{failed} keys are in the failed list", err=True)
@@ -255,7 +255,7 @@ def _flush(context: click.Context, timeout: float | None) -> int:
 
 
 def _insist_on_work(one: MirrorHandle) -> None:
-    standing = one.ledger.standing()
+    standing = one.ledger.stats.read()
     if not standing.holder:
         raise StartError(f"nobody keeps mirror {one.name}", "start its autosync")
     if standing.paused:
@@ -270,7 +270,7 @@ def _verify(context: click.Context, checksum: bool) -> int:
     mirror: Mirror = one.mirror()
     proof = Verifier(mirror, checksum=checksum, secrets=options_in_environment(), spill=context.obj[1])
     for what, key in proof.differences():
-        waits = ", which waits to be sent" if one.ledger.facts(key).dirty is not None else ""
+        waits = ", which waits to be sent" if one.ledger.key_states.facts(key).dirty is not None else ""
         click.echo(f"{what:<8} {shown(key)}{waits}")
     for path, reason in proof.report.skipped.items():
         click.echo(f"skipped  {shown(path)}: {reason}")
@@ -319,9 +319,9 @@ def _forget(context: click.Context) -> None:
     if context.obj[2] is None:
         raise ConfigurationError("forget takes no mirror by chance", "name it with --name")
     one = only(_reached(context))
-    if one.ledger.standing().holder:
+    if one.ledger.stats.read().holder:
         raise StartError(
             f"mirror {one.name} is kept by an autosync that runs", "stop that first; its place is free 15 s after it died, at the latest"
         )
-    one.ledger.forget()
+    one.ledger.delete()
     click.echo(f"{one.name} is forgotten")

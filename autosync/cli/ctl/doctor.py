@@ -105,7 +105,7 @@ def _round_trip(client: redis.Redis) -> tuple[float, float]:
 
 
 def _watcher(one: MirrorHandle, mirror: Mirror) -> Iterator[Finding]:
-    standing = one.ledger.standing()
+    standing = one.ledger.stats.read()
     held = watcher_of(standing.holder)
     if held is None:
         yield Finding("file host", Verdict.WRONG, "nobody keeps this mirror", "start its autosync or autosync-watch")

@@ -32,7 +32,7 @@ class MirrorHandle:
         Raises:
             StartError: there is none any more, or another version of autosync wrote it.
         """
-        found = self.ledger.definition()
+        found = self.ledger.definition.read()
         if found is None:
             raise StartError(f"mirror {self.name} has no definition at {address(self.broker)}", "start its autosync-watch again")
         try:

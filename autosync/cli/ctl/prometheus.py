@@ -71,7 +71,7 @@ class Mirrors(Collector):
     def collect(self) -> Iterator[Metric]:
         """What there is to be told now; `autosync_up` says whether the broker has answered."""
         try:
-            found = [(one.name, standing(one), one.ledger.counted()) for one in self._reached()]
+            found = [(one.name, standing(one), one.ledger.stats.counters()) for one in self._reached()]
         except BrokerError:
             yield GaugeMetricFamily("autosync_up", "Whether the broker answers.", 0)
             return

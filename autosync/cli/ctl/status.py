@@ -25,10 +25,10 @@ _MINUTES_FROM, _HOURS_FROM = 120.0, 7200.0
 
 def standing(one: MirrorHandle) -> dict[str, Any]:
     """What is known of a mirror as a whole, in plain values. Times are in seconds since the epoch, `lag` in seconds."""
-    now = one.ledger.standing()
-    cleared = one.ledger.cleared()
-    limits = one.ledger.limits()
-    counted = one.ledger.counted()
+    now = one.ledger.stats.read()
+    cleared = one.ledger.sync_state.last_in_sync()
+    limits = one.ledger.limits.read()
+    counted = one.ledger.stats.counters()
     mirror: Mirror | None = None
     with suppress(StartError):
         mirror = one.mirror()
@@ -41,13 +41,13 @@ def standing(one: MirrorHandle) -> dict[str, Any]:
         "paused": now.paused,
         "dirty": now.dirty,
         "claimed": now.held,
-        "messages": one.ledger.waiting(mirror.queue) if mirror else None,
+        "messages": one.ledger.queues.count_waiting(mirror.queue) if mirror else None,
         "lag": now.lag if now.dirty else 0.0,
         "failed": now.failed,
         "limits": {"requests": limits.requests, "bandwidth": limits.bandwidth, "inflight": limits.inflight},
-        "accepted": one.ledger.accepted(),
-        "withheld_deletions": one.ledger.holding(),
-        "skipped": len(one.ledger.skipped()),
+        "accepted": one.ledger.sync_state.accepted(),
+        "withheld_deletions": one.ledger.sync_state.withheld_deletions(),
+        "skipped": len(one.ledger.sync_state.skipped()),
         "files": now.files,
         "bytes": now.bytes,
         "deleted": now.deleted,
@@ -57,7 +57,7 @@ def standing(one: MirrorHandle) -> dict[str, Any]:
         "last_in_sync": cleared[1] if cleared else None,
         "workers": [
             {"worker": owner.rpartition(":")[0], "keys": len(keys), "one_of_them": keys[0]}
-            for owner, keys in sorted(one.ledger.in_hand().items())
+            for owner, keys in sorted(one.ledger.key_states.claimed_by_owner().items())
         ],
     }
 

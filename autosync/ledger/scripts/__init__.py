@@ -8,9 +8,31 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import resources
 from typing import Any
 
 import redis
+
+_NAMES = (
+    "access",
+    "claim",
+    "done",
+    "heartbeat",
+    "mark",
+    "rate_limit",
+    "release_claims_of_dead",
+    "renew",
+    "requeue_orphans",
+    "slots",
+    "upload",
+)
+
+
+@cache
+def script_texts() -> Mapping[str, str]:
+    """The ledger's scripts in Lua, by name."""
+    return {name: resources.files(__package__).joinpath(f"{name}.lua").read_text() for name in _NAMES}
 
 
 class Scripts:

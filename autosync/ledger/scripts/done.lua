@@ -1,10 +1,10 @@
--- done: what became of claimed keys. KEYS as in mark.lua, and KEYS[8] recent.
--- ARGV: owner, files sent, bytes sent, keys deleted, then per key: key, ticket of its claim, outcome
---   outcome "sent BYTES", "deleted" or "equal": the target is right; "retry MS": try again after so many milliseconds; "failed JSON": with its entry in the failed
---   list; "back": untouched, let another have it.
--- Returns per key: false if it is off this owner's hands; its new "ticket attempts hint" if it changed meanwhile, is still claimed,
--- and has to be looked at again; 0 if it is not held by this claim any more: another has it, be it of the same owner, or this is
--- said a second time, since the answer was lost.
+-- done: store the results of claimed keys. KEYS as in mark.lua, and KEYS[8] recent.
+-- ARGV: owner, files sent, bytes sent, keys deleted, then per key: key, ticket of its claim, result
+--   result "sent BYTES", "deleted" or "equal": the target is right; "retry MS": try again after so many milliseconds; "failed JSON": with
+--   its entry in the failed list; "back": untouched, another worker may have it.
+-- Returns per key: false if the claim has ended; its new "ticket attempts hint" if the key changed meanwhile and is claimed once more: its
+-- file has to be read again; 0 if the claim was lost before: another owner or a later claim of this one has the key, or this is the second
+-- call, since the answer to the first was lost.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 if tonumber(ARGV[2]) > 0 then redis.call('HINCRBY', KEYS[6], 'files', ARGV[2]) end
@@ -14,18 +14,18 @@ local keys = {}
 for i = 5, #ARGV, 3 do keys[#keys + 1] = ARGV[i] end
 if #keys == 0 then return {} end
 local found = redis.call('HMGET', KEYS[2], unpack(keys))
-local said_of, answer, right, off, recent = {}, {}, {}, {}, {}
+local seen, answers, right, ended, recent = {}, {}, {}, {}, {}
 for i, key in ipairs(keys) do
-  local ticket, outcome = ARGV[3 * i + 3], ARGV[3 * i + 4]
-  local held = not said_of[key] and found[i] -- the second of two has no claim any more
+  local ticket, result = ARGV[3 * i + 3], ARGV[3 * i + 4]
+  local state = not seen[key] and found[i] -- the second of two has no claim any more
   local generation, claimed, attempts, owner, hint
-  if held then generation, claimed, attempts, owner, hint = string.match(held, '^(%d+) (%d+) (%d+) (%S+) (.*)$') end
-  local said = false
+  if state then generation, claimed, attempts, owner, hint = string.match(state, '^(%d+) (%d+) (%d+) (%S+) (.*)$') end
+  local answer = false
   if owner ~= ARGV[1] or claimed ~= ticket then
-    said = 0
+    answer = 0
   else
-    said_of[key] = true
-    local what, detail = string.match(outcome, '^(%a*) ?(.*)$')
+    seen[key] = true
+    local what, detail = string.match(result, '^(%a*) ?(.*)$')
     if what ~= 'back' then
       local number = what == 'sent' and detail or (what == 'retry' or what == 'failed') and attempts + 1 or 0
       recent[#recent + 1] = table.concat({now, ARGV[1], what, number, key}, ' ')
@@ -39,7 +39,7 @@ for i, key in ipairs(keys) do
       redis.call('ZADD', KEYS[4], now + detail, key)
     elseif generation ~= claimed then
       redis.call('HSET', KEYS[2], key, string.format('%s %s 0 %s %s', generation, generation, owner, hint))
-      said = generation .. ' 0 ' .. hint
+      answer = generation .. ' 0 ' .. hint
     else
       if what == 'failed' then
         redis.call('HSET', KEYS[5], key, detail)
@@ -47,10 +47,10 @@ for i, key in ipairs(keys) do
       else
         right[#right + 1] = key
       end
-      off[#off + 1] = key
+      ended[#ended + 1] = key
     end
   end
-  answer[i] = said
+  answers[i] = answer
 end
 if #right > 0 then
   -- How long each was dirty, counted by the smallest bound (ms) that it does not exceed.
@@ -74,10 +74,10 @@ if #recent > 0 then
   redis.call('LPUSH', KEYS[8], unpack(recent))
   redis.call('LTRIM', KEYS[8], 0, 9999)
 end
-if #off > 0 then
-  redis.call('HDEL', KEYS[2], unpack(off))
-  redis.call('ZREM', KEYS[3], unpack(off))
-  redis.call('ZREM', KEYS[4], unpack(off))
+if #ended > 0 then
+  redis.call('HDEL', KEYS[2], unpack(ended))
+  redis.call('ZREM', KEYS[3], unpack(ended))
+  redis.call('ZREM', KEYS[4], unpack(ended))
 end
 if #right > 0 and redis.call('EXISTS', KEYS[5]) == 1 then redis.call('HDEL', KEYS[5], unpack(right)) end
-return answer
+return answers

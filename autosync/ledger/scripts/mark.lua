@@ -1,57 +1,59 @@
--- mark: these keys are not known to be right in the target.
+-- mark: mark keys as dirty: they are not known to be right in the target.
 --
--- The ledger of one mirror, as all scripts here use it (one hash slot, so one Redis cluster node):
---   KEYS[1] mirror  hash  version, definition, epoch, cleared (when all was last right), holding, paused (only if it is), limits and slow
---                         (pace.lua)
+-- The ledger of one mirror, as all scripts here use it (one hash slot, so one Redis cluster node). Names and fields are those of running
+-- fleets, and stay; names.py has our words for them:
+--   KEYS[1] mirror  hash  version, definition, epoch (broker generation), cleared (when it was last in sync), accepted, holding (withheld
+--                         deletions), paused (only if it is), limits and slow (rate_limit.lua)
 --   KEYS[2] state   hash  key -> "generation claimed attempts owner hint"; only dirty keys are in it
 --   KEYS[3] since   zset  key -> ms since when it is dirty; the lowest score is the lag
 --   KEYS[4] due     zset  key -> ms: end of the lease of a claimed key, or time of the next try of a failed one;
 --                         a key that merely waits in the queue is not in it
 --   KEYS[5] failed  hash  key -> JSON with the reason
 --   KEYS[6] stats   hash  files, bytes, deleted, failures: counted since the mirror exists; within:MS (keys made right in so many ms
---                         at most, and not in those of a smaller bound) and took (ms, of all of them); watches, unwatched, looks
---   KEYS[7] uploads hash  key -> tokens of the uploads in parts that are open for it, one a line; only such keys are in it
--- Beside them: recent (list: "ms owner what number key" of the last 10,000 outcomes, the newest first), watcher (who has the place), skipped (hash: path -> why it is not sent), asked (list: looks and barriers that are asked
--- for), barrier:NAME (when one was reached), and what pace.lua and places.lua keep.
+--                         at most, and not in those of a smaller bound) and took (ms, of all of them); watches, unwatched, looks (scans)
+--   KEYS[7] uploads hash  key -> tokens of the multipart uploads that are open for it, one a line; only such keys are in it
+-- Beside them: recent (list: "ms owner what number key" of the last 10,000 results, the newest first), watcher (holder of the lease),
+-- skipped (hash: path -> why it is not sent), asked (list: scans and flush points that operators request), barrier:NAME (when a flush point
+-- was reached), and what rate_limit.lua and slots.lua keep.
 -- Times are the server's own. Each script reads and writes all of its keys at once, which costs the server, and its append-only file,
--- half of what it would to do so one by one.
+-- half of what one by one would cost.
 --
--- ARGV: key, hint, key, hint, ..., and maybe a message, which is then put into the list KEYS[8] if one of the keys needs it.
--- Returns {number of dirty keys, index of each key that needs a message}. A key that waits in the queue or is being worked on
--- needs none: its generation grows, and whoever holds it will look at the disk once more.
+-- ARGV: key, hint, key, hint, ..., and optionally a message, which is put into the list KEYS[8] if one of the keys needs it.
+-- Returns {number of dirty keys, index of each key that needs a message}. A key that waits in the queue or is claimed needs none: its
+-- generation grows, and its worker reads the file once more.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
--- Generations are tickets too: one that begins with the time, in microseconds, was not there before, not even before the memory was
--- lost; no key can be marked and claimed so often that its generation overtakes the clock.
+-- Generations are fencing tokens too. They begin with the time, in microseconds, so that none comes twice, even if Redis has lost its
+-- memory; no key can be marked and claimed so often that its generation overtakes the clock.
 local first = string.format('%d 0 0 - ', time[1] * 1000000 + time[2])
 local keys = {}
 for i = 1, #ARGV - 1, 2 do keys[#keys + 1] = ARGV[i] end
 if #keys == 0 then return {redis.call('HLEN', KEYS[2])} end
 local found = redis.call('HMGET', KEYS[2], unpack(keys))
-local said = {} -- a key may come twice
-local state, since, answer = {}, {}, {0}
+local written = {} -- a key may come twice
+local states, since, answer = {}, {}, {0}
 for i, key in ipairs(keys) do
-  local hint, held = ARGV[2 * i], said[key] or found[i]
-  if not held then
-    held = first .. hint
+  local hint, state = ARGV[2 * i], written[key] or found[i]
+  if not state then
+    state = first .. hint
     since[#since + 1] = now
     since[#since + 1] = key
     answer[#answer + 1] = i
   else
-    local generation, claimed, attempts, owner, known = string.match(held, '^(%d+) (%d+) (%d+) (%S+) (.*)$')
+    local generation, claimed, attempts, owner, known = string.match(state, '^(%d+) (%d+) (%d+) (%S+) (.*)$')
     if owner == '-' and redis.call('ZREM', KEYS[4], key) == 1 then
       -- It waited for its next try; the change is a reason to try now.
       attempts = 0
       answer[#answer + 1] = i
     end
-    if string.sub(hint, 1, 3) == '-2 ' then hint = known end -- who knows nothing adds nothing
-    held = string.format('%d %s %s %s %s', generation + 1, claimed, attempts, owner, hint)
+    if string.sub(hint, 1, 3) == '-2 ' then hint = known end -- nothing was seen: what is known stays
+    state = string.format('%d %s %s %s %s', generation + 1, claimed, attempts, owner, hint)
   end
-  said[key] = held
-  state[#state + 1] = key
-  state[#state + 1] = held
+  written[key] = state
+  states[#states + 1] = key
+  states[#states + 1] = state
 end
-redis.call('HSET', KEYS[2], unpack(state))
+redis.call('HSET', KEYS[2], unpack(states))
 if #since > 0 then redis.call('ZADD', KEYS[3], unpack(since)) end
 if KEYS[8] and #answer > 1 then redis.call('LPUSH', KEYS[8], ARGV[#ARGV]) end
 answer[1] = redis.call('HLEN', KEYS[2])

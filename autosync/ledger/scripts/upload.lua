@@ -1,7 +1,7 @@
--- upload: an upload in parts is about to begin, has begun, or has ended. KEYS as in mark.lua.
--- ARGV: key, token that is open from now on or "", token that is not any more or ""
--- A key can have several: a worker that lost its claim may be late, and a target may refuse to abort. Each is noted by itself, so that
--- nobody's end takes away what another has noted.
+-- upload: add or remove the note of a multipart upload that the target may hold open. KEYS as in mark.lua.
+-- ARGV: key, token to add or "", token to remove or ""
+-- A key can have several: a worker that lost its claim may be late, and a target may refuse to abort. Each token is noted by itself, so
+-- that no worker removes what another has noted.
 local others = {}
 for token in string.gmatch(redis.call('HGET', KEYS[7], ARGV[1]) or '', '[^\n]+') do
   if token ~= ARGV[2] and token ~= ARGV[3] then others[#others + 1] = token end

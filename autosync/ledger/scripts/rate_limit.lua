@@ -1,29 +1,29 @@
--- pace: have the fleet's requests and bytes go to a target no faster than they may. The generic cell rate algorithm (GCRA; ITU-T I.371,
--- annex A, "virtual scheduling"): a bucket is one number, the theoretical arrival time of what comes next. Whoever takes moves it on,
--- and waits until the time that stood there: so places are given in the order of asking, and nobody takes more than there is.
+-- rate_limit: let the fleet's requests and bytes go to a target no faster than its limits. The generic cell rate algorithm (GCRA; ITU-T
+-- I.371, annex A, "virtual scheduling"): a bucket is one number, the theoretical arrival time of what comes next. A reservation moves that
+-- time on, and waits until the time that it found: so shares are granted in the order of asking, and never more than there is.
 -- KEYS[1] mirror  hash  limits: "requests bandwidth inflight", a second each, 0 is none; may be absent
---                       slow: "rate before at", only while the target has lately asked for fewer requests: so many a second were allowed
---                       at that time, of so many before; what is allowed grows since, and when it is without effect the field goes
+--                       slow: "rate before at", only while the target has lately demanded fewer requests: so many a second were allowed
+--                       at that time, of so many before; the rate grows since, and when it has no effect any more the field is deleted
 -- KEYS[2] pace    hash  requests, bytes: arrival times in us; since, made, rate: how many requests are made a second
--- ARGV: requests made since the last call, requests to take, bytes to take (less than 0: given back),
---       "" or, if the target has said that these are too many, how many of them a second this process has made lately
--- Returns {limits, requests a second that are allowed or "0", microseconds to wait before what was taken may be used}.
+-- ARGV: requests made since the last call, requests to reserve, bytes to reserve (less than 0: returned unused),
+--       "" or, if the target has demanded fewer requests, how many of them a second this process has made lately
+-- Returns {limits, requests a second that are allowed or "0", microseconds to wait before what was reserved may be used}.
 
--- Time that nobody used is made good for so long, in us: else whoever wakes up late would lose a little each time.
+-- Unused time can be used for so long afterwards, in us: else each late wake-up would lose a little.
 local BURST = 100000
 -- Requests are counted over so long, in us.
 local WINDOW, FORGOTTEN = 2000000, 10000000
--- A cut is followed by a pause, and not by another cut before it could show, in us.
+-- A cut is followed by a pause, and not by another cut before it could have an effect, in us.
 local PAUSE, BETWEEN_CUTS = 500000, 1000000
--- What is allowed never falls below this part of what was before, and is all that again in so many seconds. What was before is taken for so
--- many a second at least: a target that refuses the very first requests says nothing about how many it can bear.
+-- The allowed rate never falls below this part of the rate before the cut, and has reached that again after so many seconds. The rate
+-- before is at least so many a second: a target that refuses the very first requests does not reveal how many it can bear.
 local LEAST, SECONDS, SLOWEST = 1 / 64, 30, 10
 
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
-local told = redis.call('HMGET', KEYS[1], 'limits', 'slow')
-local seen = redis.call('HMGET', KEYS[2], 'requests', 'bytes', 'since', 'made', 'rate')
-local limits = told[1] or '0.0 0.0 0'
+local stored = redis.call('HMGET', KEYS[1], 'limits', 'slow')
+local counted = redis.call('HMGET', KEYS[2], 'requests', 'bytes', 'since', 'made', 'rate')
+local limits = stored[1] or '0.0 0.0 0'
 local most, bandwidth = string.match(limits, '^(%S+) (%S+) ')
 most, bandwidth = tonumber(most), tonumber(bandwidth)
 local write = {}
@@ -32,7 +32,7 @@ local function set(field, format, number)
   write[#write + 1] = string.format(format, number)
 end
 
-local since, made, rate = tonumber(seen[3] or 0), tonumber(seen[4] or 0), tonumber(seen[5] or 0)
+local since, made, rate = tonumber(counted[3] or 0), tonumber(counted[4] or 0), tonumber(counted[5] or 0)
 local count = tonumber(ARGV[1])
 if count > 0 then
   if now - since > FORGOTTEN then since, made, rate = now - BETWEEN_CUTS, 0, 0 end
@@ -47,12 +47,12 @@ if count > 0 then
 end
 
 local slow, before, at
-if told[2] then
-  slow, before, at = string.match(told[2], '^(%S+) (%S+) (%S+)$')
+if stored[2] then
+  slow, before, at = string.match(stored[2], '^(%S+) (%S+) (%S+)$')
   slow, before, at = tonumber(slow), tonumber(before), tonumber(at)
   slow = slow + before / SECONDS * (now - at) / 1000000
 end
-local arrival = tonumber(seen[1] or 0)
+local arrival = tonumber(counted[1] or 0)
 if ARGV[4] ~= '' and (not slow or now - at >= BETWEEN_CUTS) then
   local measured = tonumber(ARGV[4])
   if now - since <= FORGOTTEN then
@@ -71,13 +71,13 @@ end
 
 local allowed = slow and (most > 0 and math.min(most, slow) or slow) or most
 local wait = 0
-local function take(field, arrival, number, a_second)
+local function reserve(field, arrival, number, a_second)
   if number == 0 or a_second == 0 then return end
   arrival = math.max(arrival, now - BURST)
   if number > 0 then wait = math.max(wait, arrival - now) end
   set(field, '%.0f', arrival + number * 1000000 / a_second)
 end
-take('requests', arrival, tonumber(ARGV[2]), allowed)
-take('bytes', tonumber(seen[2] or 0), tonumber(ARGV[3]), bandwidth)
+reserve('requests', arrival, tonumber(ARGV[2]), allowed)
+reserve('bytes', tonumber(counted[2] or 0), tonumber(ARGV[3]), bandwidth)
 if #write > 0 then redis.call('HSET', KEYS[2], unpack(write)) end
 return {limits, string.format('%.6f', allowed), math.ceil(wait)}

@@ -1,5 +1,5 @@
--- rights: may this user do all that autosync does? Better asked at the start than met with at the first file that is saved.
--- KEYS[1] a key that is used for nothing else; nothing is left of it.
+-- access: check that this user may run all commands that autosync uses: at the start, rather than when the first file is saved.
+-- KEYS[1] a key that has no other use; it is deleted in the end.
 -- Returns the server's first refusal as an error, or 1.
 local key = KEYS[1]
 for _, command in ipairs({

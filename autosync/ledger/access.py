@@ -1,0 +1,34 @@
+"""Whether a broker can be used at all: it answers, and its user may do what a ledger needs."""
+
+from __future__ import annotations
+
+import redis
+
+from .connection import broker_errors
+from .names import PREFIX
+from .store import MirrorStore
+
+#: Mirrors have no such name.
+_NO_MIRROR = "-"
+
+
+def check_reachable(client: redis.Redis, channel: str = "") -> None:
+    """Check that the broker answers, and lets its user run all commands that a ledger needs.
+
+    Args:
+        client: a connection to the broker.
+        channel: one that the user has to be able to subscribe to as well; "": none.
+
+    Raises:
+        BrokerRefused: the broker refuses a command.
+        BrokerError: the broker does not answer.
+    """
+    store = MirrorStore(client, _NO_MIRROR)
+    with broker_errors(client):
+        client.ping()
+    store.run("access", [], [store.names.access_check])
+    if channel:
+        with broker_errors(client), client.pubsub() as subscription:  # type: ignore[no-untyped-call]
+            database = client.connection_pool.connection_kwargs.get("db") or 0
+            subscription.psubscribe(f"{PREFIX}/{database}.{channel}")  # as kombu does, whose names these are
+            subscription.get_message(timeout=5)

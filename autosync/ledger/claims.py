@@ -1,0 +1,151 @@
+"""Dirty keys and the claims of workers on them.
+
+Celery's messages are hints; this is the truth. A key is dirty from `mark` until a worker's `done`. At most one worker has claimed it at a
+time. A change that arrives meanwhile raises the generation of the key, and then `done` returns a new claim for it. Keys that no worker has
+claimed any more are found by `requeue_orphans`. Each step is one script in `scripts/`; mark.lua describes the data.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from ..model.mirror import LEASE
+from .entries import Action, Claim, Hint, Marked, Message, Result
+from .names import decode, encode, pages, queue_list
+from .store import MirrorStore
+
+
+class Claims:
+    """The dirty keys of one mirror, and who has claimed them. Safe to use from many threads.
+
+    Every method raises `BrokerError` when Redis does not answer or answers with an error.
+
+    Args:
+        store: the mirror's data in Redis.
+    """
+
+    def __init__(self, store: MirrorStore) -> None:
+        self._store = store
+        self._result_keys = [*store.names.script_keys, store.names.history]
+        #: Whether there was a limit, or a target that had demanded fewer requests, at the last `claim`.
+        self.is_limited = False
+
+    def mark(self, found: Sequence[tuple[str, Hint]], message: Message | None = None) -> Marked:
+        """Mark keys as dirty.
+
+        Args:
+            found: the keys, each with what the file host saw.
+            message: for the workers. It is sent in the same step, if one of the keys needs one: so no marked key lacks its message, and a
+                message for keys that are not marked has no effect.
+        """
+        dirty, fresh = 0, []
+        keys = [*self._store.names.script_keys, queue_list(message.queue, message.priority)] if message else None
+        for page in pages(found) or [()]:
+            args: list[bytes | str] = []
+            for key, hint in page:
+                args += (encode(key), hint.dumps())
+            if message is not None:
+                args.append(message.text)
+            dirty, *indexes = self._store.run("mark", args, keys)
+            fresh += [page[index - 1][0] for index in indexes]
+        return Marked(dirty, fresh)
+
+    def claim(self, owner: str, version: str, keys: Sequence[str], lease: float = LEASE) -> list[Claim] | None:
+        """Claim those of the keys that are dirty and not claimed.
+
+        Args:
+            owner: name of the claimant, without spaces.
+            version: of the definition that the worker has.
+            keys: the keys.
+            lease: how long the claims last without a renewal, in seconds.
+
+        Returns:
+            The claims, or None if the mirror has another definition by now and nothing was claimed.
+        """
+        claims: list[Claim] = []
+        for page in pages(keys):
+            answers = self._store.run("claim", [owner, int(lease * 1000), version, *map(encode, page)])
+            if answers is None:
+                return claims or None  # those of earlier pages are worked on; the rest waits for a worker with the new definition
+            self.is_limited = bool(answers.pop(0))
+            claims += [_claim(key, answer) for key, answer in zip(page, answers, strict=True) if not isinstance(answer, int)]
+        return claims
+
+    def renew(self, owner: str, keys: Sequence[str], lease: float = LEASE) -> list[str]:
+        """Renew claims for another lease, in seconds. Returns the keys that this owner has lost."""
+        lost = []
+        for page in pages(keys):
+            lost += [page[index - 1] for index in self._store.run("renew", [owner, int(lease * 1000), *map(encode, page)])]
+        return lost
+
+    def done(self, owner: str, results: Sequence[Result]) -> tuple[list[Claim], list[str]]:
+        """Store the results of claimed keys.
+
+        Returns:
+            New claims of the keys that have changed meanwhile: their files have to be read again. And the keys whose claim was lost before
+            this call: another worker may have acted on them since, so mark them again if that matters.
+        """
+        again: list[Claim] = []
+        lost: list[str] = []
+        for page in pages(results):
+            uploaded = [one.size for one in page if one.deed is Action.UPLOADED]
+            deleted = sum(one.deed is Action.DELETED for one in page)
+            args: list[Any] = [owner, len(uploaded), sum(uploaded), deleted]
+            for one in page:
+                args += (encode(one.claim.key), one.claim.ticket, _outcome(one))
+            for one, answer in zip(page, self._store.run("done", args, self._result_keys), strict=True):
+                if answer is None:
+                    continue
+                if isinstance(answer, bytes):
+                    again.append(_claim(one.key, answer))
+                else:
+                    lost.append(one.key)
+        return again, lost
+
+    def requeue_orphans(self, limit: int = 1000, age: float | None = None) -> list[str]:
+        """Free the keys whose lease has run out or whose next try is due.
+
+        Args:
+            limit: at most this many keys.
+            age: in seconds. If there are no such keys, return those that have been dirty for that long, unclaimed, because their message
+                seems to be lost; None: not those.
+
+        Returns:
+            The keys for which the caller has to send a message.
+        """
+        found: list[bytes] = self._store.run("requeue_orphans", [limit, -1 if age is None else int(age * 1000)])
+        return [decode(key) for key in found]
+
+    def release_claims_of_dead(self, owners: str) -> int:
+        """End the claims of workers that are known to be dead, so that the next `requeue_orphans` finds their keys.
+
+        Args:
+            owners: how the names of these owners begin; "": all owners.
+
+        Returns:
+            How many claims there were.
+        """
+        return int(self._store.run("release_claims_of_dead", [owners]))
+
+
+#: As done.lua reads results without a number or text.
+_WORDS = {Action.DELETED: "deleted", Action.NOTHING: "equal", Action.BACK: "back"}
+
+
+def _outcome(result: Result) -> str:
+    """A result as done.lua reads it."""
+    if result.deed is Action.RETRY:
+        return f"retry {int(result.delay * 1000)}"
+    if result.deed is Action.FAILED:
+        return f"failed {json.dumps(result.failure[1:]) if result.failure else ''}"
+    return f"sent {result.size}" if result.deed is Action.UPLOADED else _WORDS[result.deed]
+
+
+def _claim(key: str, answer: bytes | list[bytes]) -> Claim:
+    """A claim from the answer of claim.lua or done.lua."""
+    text, *unfinished = [answer] if isinstance(answer, bytes) else answer
+    ticket, attempts, hint = text.decode().split(" ", 2)
+    tokens = tuple(token for lines in unfinished for token in decode(lines).split("\n"))
+    return Claim(key, int(attempts), Hint.loads(hint), tokens, ticket)

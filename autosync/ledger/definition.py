@@ -1,0 +1,57 @@
+"""The definition of a mirror, as the watcher publishes it for the workers."""
+
+from __future__ import annotations
+
+import uuid
+from typing import cast
+
+from ..model.mirror import DEFAULT_QUEUE
+from .connection import server_run_id
+from .entries import Published
+from .names import MIRRORS
+from .store import MirrorStore
+
+
+class DefinitionStore:
+    """The published definition of one mirror.
+
+    Every method raises `BrokerError` when Redis does not answer or answers with an error.
+
+    Args:
+        store: the mirror's data in Redis.
+    """
+
+    def __init__(self, store: MirrorStore) -> None:
+        self._store = store
+        self._client = store.client
+        self._name = store.names.definition
+
+    def publish(self, definition: str, version: str, queue: str = DEFAULT_QUEUE, signature: str = "") -> str:
+        """Publish the definition, in the place of the one before.
+
+        Args:
+            definition: as `Mirror.dumps` writes it.
+            version: of the definition.
+            queue: for the mirror's tasks; workers read it from here.
+            signature: of the definition; "": it is not signed.
+
+        Returns:
+            The broker generation. It changes when Redis has lost its memory, or may have lost the end of it; then everything has to be
+            scanned again.
+        """
+        with self._store.errors():
+            run_id = server_run_id(self._client)
+            pipe = self._client.pipeline()
+            pipe.sadd(MIRRORS, self._store.names.mirror_name)
+            pipe.hset(self._name, mapping={"definition": definition, "version": version, "queue": queue, "signature": signature})
+            pipe.hsetnx(self._name, "epoch", uuid.uuid4().hex)
+            pipe.hget(self._name, "epoch")
+            generation: bytes = pipe.execute()[-1]
+            return f"{generation.decode()} {run_id}"
+
+    def read(self) -> Published | None:
+        """The published definition, or None if there is no such mirror."""
+        with self._store.errors():
+            found = cast(list[bytes | None], self._client.hmget(self._name, ["definition", "version", "signature"]))
+        definition, version, signature = [text.decode("utf-8", "replace") if text else "" for text in found]
+        return Published(definition, version, signature) if definition and version else None

@@ -1,0 +1,35 @@
+"""The last results of a mirror, key by key."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from .entries import HistoryEntry
+from .names import encode
+from .store import MirrorStore
+
+
+class History:
+    """The last 10,000 results of one mirror. `Claims.done` writes them.
+
+    Every method raises `BrokerError` when Redis does not answer or answers with an error.
+
+    Args:
+        store: the mirror's data in Redis.
+    """
+
+    def __init__(self, store: MirrorStore) -> None:
+        self._store = store
+
+    def of_key(self, key: str) -> list[HistoryEntry]:
+        """The results of one key, the newest first."""
+        with self._store.errors():
+            rows = cast(list[bytes], self._store.client.lrange(self._store.names.history, 0, -1))
+        raw = encode(key)
+        ending = b" " + raw
+        split = (row.split(b" ", 4) for row in rows if row.endswith(ending))
+        return [
+            HistoryEntry(int(time) / 1000, owner.decode().rpartition(":")[0], what.decode(), int(number))
+            for time, owner, what, number, found in split
+            if found == raw
+        ]

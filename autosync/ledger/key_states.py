@@ -1,0 +1,74 @@
+"""What the ledger knows about single keys, for operators and for whoever waits until nothing is dirty."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from .entries import Facts, Hint
+from .failures import Failures
+from .names import decode, encode
+from .store import MirrorStore
+
+
+class KeyStates:
+    """The states of one mirror's keys; nothing is changed here.
+
+    Every method raises `BrokerError` when Redis does not answer or answers with an error.
+
+    Args:
+        store: the mirror's data in Redis.
+        failures: the mirror's failed list.
+    """
+
+    def __init__(self, store: MirrorStore, failures: Failures) -> None:
+        self._store = store
+        self._client = store.client
+        self._names = store.names
+        self._failures = failures
+
+    def count_dirty(self) -> int:
+        """How many keys are dirty."""
+        with self._store.errors():
+            return int(self._client.hlen(self._names.state))
+
+    def facts(self, key: str) -> Facts:
+        """What is known about one key."""
+        raw = encode(key)
+        with self._store.errors():
+            pipe = self._client.pipeline()
+            pipe.hget(self._names.state, raw)
+            pipe.zscore(self._names.dirty_since, raw)
+            pipe.zscore(self._names.due, raw)
+            pipe.hget(self._names.uploads, raw)
+            pipe.time()
+            state, since, due, uploads, (seconds, microseconds) = pipe.execute()
+        owner, attempts, hint = "", 0, None
+        if state:
+            _, _, tries, claimant, hint_text = state.decode().split(" ", 4)
+            owner, attempts, hint = claimant if claimant != "-" else "", int(tries), Hint.loads(hint_text)
+        return Facts(
+            dirty=None if since is None else since / 1000,
+            due=None if due is None else due / 1000,
+            owner=owner,
+            attempts=attempts,
+            hint=hint,
+            uploads=len(decode(uploads).split("\n")) if uploads else 0,
+            failure=self._failures.get(key),
+            now=seconds + microseconds / 1e6,
+        )
+
+    def claimed_by_owner(self, limit: int = 10_000) -> dict[str, list[str]]:
+        """The keys that workers have claimed, by the owner's name.
+
+        Args:
+            limit: of the keys that are claimed or wait for their next try, only this many are read.
+        """
+        with self._store.errors():
+            keys = cast(list[bytes], self._client.zrange(self._names.due, 0, limit - 1))
+            states = cast(list[bytes | None], self._client.hmget(self._names.state, keys)) if keys else []
+        found: dict[str, list[str]] = {}
+        for key, state in zip(keys, states, strict=True):
+            owner = state.split(b" ", 4)[3].decode() if state else "-"
+            if owner != "-":
+                found.setdefault(owner, []).append(decode(key))
+        return found

@@ -1,0 +1,158 @@
+"""How the ledger's data is named in Redis, and how keys of a mirror are written there.
+
+Running fleets hold data under these names, so the names stay where our words for what they mean have changed: `mirror` holds the
+definition, `stats` the counters, `asked` the requests of operators ("look": a scan, "barrier": a flush point), `watcher` the watcher's
+lease, `places` the in-flight slots, `bell` the wakeup keys. In the hash `mirror`, `epoch` is the broker generation, `cleared` when the
+mirror was last in sync, and `holding` the number of withheld deletions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
+
+#: All names in Redis begin with this, Celery's own included.
+PREFIX = "autosync:"
+#: The set of all mirrors that were ever published at a broker.
+MIRRORS = PREFIX + "mirrors"
+#: Priorities of messages; `priority_steps` in broker/celery_settings.py.
+PRIORITIES = (0, 5, 9)
+#: Keys in one call of a script: Lua cannot unpack more than some thousand values.
+_KEYS_A_CALL = 1000
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Names:
+    """The names in Redis of one mirror's data; mark.lua and the scripts that use them describe what is in each.
+
+    Args:
+        mirror_name: the mirror's name.
+    """
+
+    mirror_name: str
+
+    @cached_property
+    def definition(self) -> str:
+        """Hash: the definition, what is known of the whole mirror, and its limits."""
+        return self._name("mirror")
+
+    @cached_property
+    def state(self) -> str:
+        """Hash: each dirty key, with its generation, claim and hint."""
+        return self._name("state")
+
+    @cached_property
+    def dirty_since(self) -> str:
+        """Sorted set: since when each dirty key is dirty, in ms."""
+        return self._name("since")
+
+    @cached_property
+    def due(self) -> str:
+        """Sorted set: when the lease of each claimed key ends, or the next try of a failed one is due, in ms."""
+        return self._name("due")
+
+    @cached_property
+    def failed(self) -> str:
+        """Hash: each failed key, with the reason."""
+        return self._name("failed")
+
+    @cached_property
+    def counters(self) -> str:
+        """Hash: what is counted since the mirror exists."""
+        return self._name("stats")
+
+    @cached_property
+    def uploads(self) -> str:
+        """Hash: the tokens of the multipart uploads that may be open, by key."""
+        return self._name("uploads")
+
+    @cached_property
+    def script_keys(self) -> tuple[str, ...]:
+        """KEYS[1..7] of the scripts, in the order of mark.lua."""
+        return (self.definition, self.state, self.dirty_since, self.due, self.failed, self.counters, self.uploads)
+
+    @cached_property
+    def history(self) -> str:
+        """List: the last results of the mirror."""
+        return self._name("recent")
+
+    @cached_property
+    def watcher(self) -> str:
+        """String: who holds the watcher's lease."""
+        return self._name("watcher")
+
+    @cached_property
+    def skipped(self) -> str:
+        """Hash: paths that are not sent, with the reason."""
+        return self._name("skipped")
+
+    @cached_property
+    def requests(self) -> str:
+        """List: what operators have requested of the watcher."""
+        return self._name("asked")
+
+    @cached_property
+    def rates(self) -> str:
+        """Hash: the arrival times of rate_limit.lua."""
+        return self._name("pace")
+
+    @cached_property
+    def slots(self) -> str:
+        """Sorted set: the in-flight slots that are taken."""
+        return self._name("places")
+
+    @cached_property
+    def slot_queue(self) -> str:
+        """Sorted set: the processes that wait for a slot, in their order."""
+        return self._name("queue")
+
+    @cached_property
+    def slot_requests(self) -> str:
+        """Sorted set: when each process that waits has asked last."""
+        return self._name("asking")
+
+    @cached_property
+    def wakeup_prefix(self) -> str:
+        """How the names of the lists begin that wake a process when its turn for a slot has come."""
+        return self._name("bell:")
+
+    @property
+    def access_check(self) -> str:
+        """A key that only access.lua uses."""
+        return self._name("rights")
+
+    def flush_point(self, name: str) -> str:
+        """String: when a flush point was reached, in ms."""
+        return self._name(f"barrier:{name}")
+
+    def permanent(self) -> list[str]:
+        """All names, but for those of keys that expire."""
+        slots = (self.slots, self.slot_queue, self.slot_requests)
+        return [*self.script_keys, self.history, self.watcher, self.skipped, self.requests, self.rates, *slots]
+
+    def _name(self, part: str) -> str:
+        return f"{PREFIX}{{{self.mirror_name}}}:{part}"  # the braces keep a mirror in one slot of a cluster
+
+
+def queue_list(queue: str, priority: int) -> str:
+    """The list in which kombu keeps the messages of one priority (`priority_steps` and `sep` in broker/celery_settings.py)."""
+    return f"{PREFIX}{queue}:{priority}" if priority else PREFIX + queue
+
+
+def encode(key: str) -> bytes:
+    """A key or path as Redis stores it."""
+    return key.encode("utf-8", "surrogateescape")
+
+
+def decode(raw: bytes) -> str:
+    """A key or path that `encode` has written."""
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def pages(items: Sequence[T]) -> list[Sequence[T]]:
+    """Items in parts, each small enough for one call of a script."""
+    return [items[start : start + _KEYS_A_CALL] for start in range(0, len(items), _KEYS_A_CALL)]

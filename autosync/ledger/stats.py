@@ -1,0 +1,61 @@
+"""The figures of a mirror: how many keys are dirty, claimed and failed, and what is counted since it exists."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+from ..model.mirror import LONGEST_LOCK
+from .entries import MirrorStats
+from .store import MirrorStore
+
+
+class Stats:
+    """The figures of one mirror, read without taking part in it.
+
+    Every method raises `BrokerError` when Redis does not answer or answers with an error.
+
+    Args:
+        store: the mirror's data in Redis.
+    """
+
+    def __init__(self, store: MirrorStore) -> None:
+        self._store = store
+
+    def read(self) -> MirrorStats:
+        """The figures by now. `holder` is "" if there is no watcher."""
+        return run_heartbeat(self._store, "", {}, LONGEST_LOCK)
+
+    def counters(self) -> dict[str, int]:
+        """What is counted since the mirror exists, by name: see mark.lua."""
+        with self._store.errors():
+            found = cast(dict[bytes, bytes], self._store.client.hgetall(self._store.names.counters))
+        return {name.decode(): int(count) for name, count in found.items()}
+
+
+def run_heartbeat(store: MirrorStore, holder: str, counters: Mapping[str, int], lock: float) -> MirrorStats:
+    """Run heartbeat.lua.
+
+    Args:
+        store: the mirror's data in Redis.
+        holder: takes or renews the watcher's lease; "": nobody, only the figures are read.
+        counters: written if `holder` has the lease.
+        lock: how long the lease lasts, in seconds.
+    """
+    names = store.names
+    args = [holder, int(lock * 1000), *(word for pair in counters.items() for word in pair)]
+    found = store.run("heartbeat", args, [names.watcher, *names.script_keys, names.requests])
+    held_by, generation, dirty, waiting, failed, files, size, deleted, lag, paused, requests = found
+    return MirrorStats(
+        held_by.decode(),
+        generation.decode(),
+        dirty,
+        waiting,
+        failed,
+        files,
+        size,
+        deleted,
+        lag / 1000,
+        paused=bool(paused),
+        asked=requests,
+    )

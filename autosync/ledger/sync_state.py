@@ -1,0 +1,82 @@
+"""What the scans of a mirror have found: when it was last in sync, whether deletions are allowed, and what is not mirrored."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from .names import decode, encode
+from .store import MirrorStore
+
+
+class SyncState:
+    """How far source and target of one mirror are known to agree.
+
+    Every method raises `BrokerError` when Redis does not answer or answers with an error.
+
+    Args:
+        store: the mirror's data in Redis.
+    """
+
+    def __init__(self, store: MirrorStore) -> None:
+        self._store = store
+        self._client = store.client
+        self._name = store.names.definition
+        self._skipped = store.names.skipped
+
+    def last_in_sync(self) -> tuple[str, float] | None:
+        """The last scan whose differences were all synced: the version of the definition, and when the scan began, in seconds since the
+        epoch. None: there was none yet."""
+        with self._store.errors():
+            text = cast(bytes | None, self._client.hget(self._name, "cleared"))
+        if not text:
+            return None
+        version, began = text.decode().split(" ")
+        return version, float(began)
+
+    def set_last_in_sync(self, version: str, began: float, *, accepted: bool) -> None:
+        """Store that all differences of a scan are synced.
+
+        Args:
+            version: of the definition.
+            began: when the scan began, in seconds since the epoch.
+            accepted: whether the mirror is accepted. Both are written at once, since `last_in_sync` alone would accept the mirror.
+        """
+        with self._store.errors():
+            self._client.hset(self._name, mapping={"cleared": f"{version} {began!r}", "accepted": int(accepted)})
+
+    def accepted(self) -> bool:
+        """Whether the mirror is accepted: scans may delete in its target. Older versions stored only `cleared`, once the mirror was in
+        sync; such a mirror is accepted."""
+        with self._store.errors():
+            accepted, cleared = cast(list[bytes | None], self._client.hmget(self._name, ["accepted", "cleared"]))
+        return accepted == b"1" if accepted is not None else cleared is not None
+
+    def set_accepted(self, accepted: bool) -> None:
+        """Store whether the mirror is accepted."""
+        with self._store.errors():
+            self._client.hset(self._name, "accepted", int(accepted))
+
+    def withheld_deletions(self) -> int:
+        """How many deletions the last full scan withheld, because they were too many or the mirror is not accepted."""
+        with self._store.errors():
+            return int(cast(bytes | None, self._client.hget(self._name, "holding")) or 0)
+
+    def set_withheld_deletions(self, count: int) -> None:
+        """Store how many deletions a scan has withheld. They stay withheld until a scan finds them within the limit."""
+        with self._store.errors():
+            self._client.hset(self._name, "holding", count)
+
+    def skipped(self) -> dict[str, str]:
+        """The paths that are not mirrored, each with the reason."""
+        with self._store.errors():
+            found = cast(dict[bytes, bytes], self._client.hgetall(self._skipped))
+        return {decode(path): reason.decode() for path, reason in found.items()}
+
+    def set_skipped(self, skipped: dict[str, str]) -> None:
+        """Replace the paths that are not mirrored, each with the reason."""
+        with self._store.errors():
+            pipe = self._client.pipeline()
+            pipe.delete(self._skipped)
+            if skipped:
+                pipe.hset(self._skipped, mapping={encode(path): reason for path, reason in skipped.items()})
+            pipe.execute()
