@@ -1,30 +1,41 @@
-"""What can be told of the content of a file: its type, as far as the name says it, and what it is, read for itself."""
+"""The content of a file: its media type, its chunks, its MD5."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import mimetypes
+import posixpath
 from collections.abc import Iterator
+from functools import lru_cache
 
 from ..source.source_file import SourceFile
 
 _UNKNOWN_TYPE = "application/octet-stream"
-_PIECE = 1 << 20
+_CHUNK = 1 << 20
 
 
-def type_of(key: str) -> str:
-    """The media type that a name suggests."""
-    # Without what is before it, `data:text/plain,…` is taken for a URL that says its type, with any characters in it.
-    return mimetypes.guess_type(f"./{key}", strict=False)[0] or _UNKNOWN_TYPE
+def guess_content_type(key: str) -> str:
+    """The media type that a key suggests by its suffix."""
+    if "." not in key:
+        return _UNKNOWN_TYPE
+    stem, last = posixpath.splitext(key)
+    return _type_of_suffixes(posixpath.splitext(stem)[1] + last)  # the last may be an encoding: `.tar.gz`
 
 
-def pieces(file: SourceFile, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
-    """The content, read for itself: none of it is sent, and it goes at no pace.
+@lru_cache(4096)
+def _type_of_suffixes(suffixes: str) -> str:
+    # With the directory in front, `mimetypes` never takes `data:text/plain,...` for a URL that contains its type.
+    return mimetypes.guess_type(f"./x{suffixes}", strict=False)[0] or _UNKNOWN_TYPE
+
+
+def chunks(file: SourceFile, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+    """Read content to compute something from it. It is not sent, so no bandwidth limit applies.
 
     Args:
-        file: whose content it is.
-        offset: where to begin.
-        length: how much of it; None: all.
+        file: to read.
+        offset: where to begin, in bytes.
+        length: how many bytes to read; None for all.
 
     Raises:
         FileChanged: the file has become shorter.
@@ -32,15 +43,26 @@ def pieces(file: SourceFile, offset: int = 0, length: int | None = None) -> Iter
     """
     end = file.size if length is None else offset + length
     while offset < end:
-        piece = file.look_at(offset, min(_PIECE, end - offset))
+        chunk = file.look_at(offset, min(_CHUNK, end - offset))
         file.passing(0)  # a large file takes long, and the transfer may be stopped meanwhile
-        offset += len(piece)
-        yield piece
+        offset += len(chunk)
+        yield chunk
 
 
 def md5_of(file: SourceFile, offset: int = 0, length: int | None = None) -> str:
-    """The MD5 of the content, in hexadecimal digits. Takes and raises what `pieces` does."""
+    """The MD5 of content of one version of the file, in hexadecimal digits. Arguments are those of `chunks`.
+
+    Raises:
+        FileChanged: the file changed.
+        SourceUnsure: the share failed.
+    """
     digest = hashlib.md5(usedforsecurity=False)
-    for piece in pieces(file, offset, length):
-        digest.update(piece)
+    for chunk in chunks(file, offset, length):
+        digest.update(chunk)
+    file.verify()
     return digest.hexdigest()
+
+
+def content_md5(content: bytes) -> str:
+    """The value of the header Content-MD5 (RFC 1864) for a body."""
+    return base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode()

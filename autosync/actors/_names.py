@@ -1,10 +1,12 @@
-"""What can be said of a key wherever keys stand in URLs."""
+"""Checks of keys that several targets need."""
 
 from __future__ import annotations
 
+from ..errors import PermanentError
+
 
 def is_text(key: str) -> bool:
-    """Whether it is UTF-8; names of files need not be, and carry surrogate escapes then (`os.fsdecode`)."""
+    """Whether a key is UTF-8. Names of files need not be, and contain surrogate escapes then (`os.fsdecode`)."""
     try:
         key.encode()
     except UnicodeEncodeError:
@@ -13,5 +15,17 @@ def is_text(key: str) -> bool:
 
 
 def has_dots(key: str) -> bool:
-    """Whether . or .. is a part of its path. Clients and servers leave such parts out (RFC 3986, 5.2.4), so it would arrive as another."""
+    """Whether a path segment of the key is . or .., which HTTP clients and servers remove (RFC 3986, 5.2.4)."""
     return bool({".", ".."} & {*key.split("/")})
+
+
+def path_segments(key: str) -> list[str]:
+    """Split a key into the directories and the name of a file; there is at least the name.
+
+    Raises:
+        PermanentError: there can be no such file.
+    """
+    segments = [segment for segment in key.split("/") if segment]
+    if not segments or "\0" in key or {".", ".."}.intersection(segments) or key.endswith("/"):
+        raise PermanentError(f"{key!r} cannot be the name of a file")
+    return segments

@@ -18,6 +18,7 @@ from ..errors import PermanentError, TargetError, TargetRefused
 from ..files import File, Listing
 from ..source.beneath import open_beneath, open_directory_beneath, open_root
 from ..source.walk import Walk
+from ._names import path_segments
 
 #: What an upload writes has a name of its own until it is whole. Workers of all versions know each other's by this pattern.
 _TEMPORARY = re.compile(r"\.autosync-[0-9a-f]{16}")
@@ -83,7 +84,7 @@ class FileActor(Actor):
 
     def matches(self, file: File, etag: str) -> bool:
         """Compare the content byte by byte."""
-        parents, name = _split(file.key)
+        *parents, name = path_segments(file.key)
         try:
             with self._container() as container:
                 descriptor = open_beneath(container, "/".join([*parents, name]))
@@ -97,7 +98,7 @@ class FileActor(Actor):
 
     def upload(self, file: File) -> None:
         """Write a temporary file beside the name, bring it to the disk, rename it."""
-        parents, name = _split(file.key)
+        *parents, name = path_segments(file.key)
         if _is_temporary(name):
             raise PermanentError(f"{file.key}: autosync's own temporary files have such names", "rename the file")
         for attempt in range(_MAKE_AGAIN):
@@ -114,7 +115,7 @@ class FileActor(Actor):
 
     def delete(self, file: File) -> None:
         """Remove the file, then the directories that are empty without it."""
-        parents, name = _split(file.key)
+        *parents, name = path_segments(file.key)
         if _is_temporary(name):
             return  # no upload makes such an object, and the file may be the upload of another
         with _translated(file.key), self._container() as container:
@@ -149,13 +150,6 @@ class FileActor(Actor):
             yield container
         finally:
             os.close(container)
-
-
-def _split(key: str) -> tuple[list[str], str]:
-    parts = [part for part in key.split("/") if part]
-    if not parts or "\0" in key or {".", ".."}.intersection(parts) or key.endswith("/"):
-        raise PermanentError(f"{key!r} cannot be the name of a file")
-    return parts[:-1], parts[-1]
 
 
 def _make(container: int, parents: list[str]) -> int:

@@ -20,7 +20,7 @@ from ...errors import ConfigurationError, PermanentError, TargetError, TargetRef
 from ...files import File, Listing, Page, PagedListing
 from ...source.source_file import SourceFile
 from .._clock import seconds_ahead
-from .._content import type_of
+from .._content import guess_content_type
 from .._memory import Memory
 from .._responses import AS_IT_IS
 from .answers import Unidentified, translated
@@ -219,7 +219,7 @@ class ObstoreActor(Actor):
 
 
 def _attributes(key: str) -> dict[str, str]:
-    return {"Content-Type": type_of(key)}
+    return {"Content-Type": guess_content_type(key)}
 
 
 def _pieces(file: SourceFile, size: int) -> Iterator[bytes]:

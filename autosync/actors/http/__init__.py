@@ -21,7 +21,7 @@ from ...errors import ConfigurationError, PermanentError, TargetError
 from ...files import File, Listing, Page, PagedListing
 from ...source.source_file import SourceFile
 from .._clock import seconds_ahead
-from .._content import pieces, type_of
+from .._content import chunks, guess_content_type
 from .._memory import Memory
 from .._names import has_dots, is_text
 from .._sessions import in_blocks
@@ -94,7 +94,7 @@ class HttpActor(Actor):
         source = cast(SourceFile, file)
         where = self._where(file.key)
         if file.size > _SMALL:
-            digest = digest_of(pieces(source))
+            digest = digest_of(chunks(source))
             self._put(where, file.key, SameAgain(source, digest), digest)
             return
         with self._memory.of(file.size):
@@ -104,7 +104,7 @@ class HttpActor(Actor):
             self._put(where, file.key, content, digest_of([content]))
 
     def _put(self, where: str, key: str, body: bytes | SameAgain, digest: str) -> None:
-        insist(key, self._ask("PUT", where, key, body, {"Content-Digest": digest, "Content-Type": type_of(key)}))
+        insist(key, self._ask("PUT", where, key, body, {"Content-Digest": digest, "Content-Type": guess_content_type(key)}))
 
     def delete(self, file: File) -> None:
         """Delete one file."""
@@ -120,7 +120,7 @@ class HttpActor(Actor):
 
     def matches(self, file: File, etag: str) -> bool:
         """Compare the digest."""
-        return digest_of(pieces(cast(SourceFile, file))) == etag
+        return digest_of(chunks(cast(SourceFile, file))) == etag
 
     def clock_ahead(self) -> float:
         """By the Date of an answer."""

@@ -20,6 +20,7 @@ from ...actor import Actor, SecretOption
 from ...errors import ConfigurationError, PermanentError, TargetError
 from ...files import File, Listing, Page, PagedListing
 from ...source.source_file import SourceFile
+from .._names import path_segments
 from .listing import LIST, only_below, only_these, pages
 from .program import lines, run
 
@@ -125,7 +126,7 @@ class RsyncActor(Actor):
         keys: list[list[str]] = []
         for file in files:
             try:
-                keys.append(_parts(file.key))
+                keys.append(path_segments(file.key))
                 answers.append(None)
             except PermanentError as error:
                 answers.append(error)
@@ -164,16 +165,9 @@ class RsyncActor(Actor):
             shutil.rmtree(stage, ignore_errors=True)
 
 
-def _parts(key: str) -> list[str]:
-    parts = [part for part in key.split("/") if part]
-    if not parts or "\0" in key or {".", ".."}.intersection(parts) or key.endswith("/"):
-        raise PermanentError(f"{key!r} cannot be the name of a file")
-    return parts
-
-
 def _place(key: str, stage: str) -> str:
     """The path of a key below the stage, with the directories on its way made; their modes are what the server's umask leaves of them."""
-    path = os.path.join(stage, *_parts(key))
+    path = os.path.join(stage, *path_segments(key))
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
     except OSError as error:

@@ -23,6 +23,7 @@ from ...files import File, Listing, PagedListing
 from ...process.forked import ForkedGenerator
 from ...source.source_file import SourceFile
 from .._clock import seconds_ahead
+from .._content import md5_of
 from .._memory import TINY, Memory
 from .._names import is_text
 from .access import Access
@@ -201,11 +202,10 @@ class S3Actor(Actor):
             return False
         plain, _, parts = etag.partition("-")
         if not parts:
-            return bool(_md5(source, 0, source.size).hexdigest() == plain)
-        ranges = upload_ranges(source.size)
+            return md5_of(source) == plain
         whole = hashlib.md5(usedforsecurity=False)
-        for offset, length in ranges:
-            whole.update(_md5(source, offset, length).digest())
+        for offset, length in upload_ranges(source.size):
+            whole.update(bytes.fromhex(md5_of(source, offset, length)))
         return whole.hexdigest() == plain
 
     def abandon(self, key: str, token: str) -> None:
@@ -380,14 +380,6 @@ class S3Actor(Actor):
                 f"this S3 server does not keep the key {key!r} as it is written ({', '.join(sorted(risks))})",
                 "use --source-prefix or --target-prefix to make plain keys, or rename the file",
             )
-
-
-def _md5(source: SourceFile, offset: int, length: int) -> Any:
-    digest = hashlib.md5(usedforsecurity=False)
-    with source.part(offset, length) as part:
-        while data := part.read(1 << 18):
-            digest.update(data)
-    return digest
 
 
 def _is_key(name: str) -> bool:

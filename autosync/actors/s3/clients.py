@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import os
 import threading
@@ -25,6 +23,7 @@ from botocore.utils import get_environ_proxies
 
 from ...errors import TargetRefused
 from .._clock import seconds_ahead
+from .._content import content_md5
 from .._responses import BODY_BYTES, PAGE_BYTES, BoundedBody, ResponseError, encoding_of
 from .access import Access
 from .fast.http import CONNECT_SECONDS, READ_SECONDS
@@ -200,9 +199,9 @@ def _in_its_region(of: boto3.Session, made: Any, bucket: str, config: Config) ->
 
 
 def _add_md5(request: Any, **_: Any) -> None:
-    """Many servers insist on the checksum that S3 once insisted on, which boto3 does not send any more."""
+    """Add the MD5, which many servers require as S3 once did, and boto3 no longer sends."""
     if "Content-MD5" not in request.headers:
-        request.headers["Content-MD5"] = base64.b64encode(hashlib.md5(request.body, usedforsecurity=False).digest()).decode()
+        request.headers["Content-MD5"] = content_md5(request.body)
 
 
 def _base(by: Any, bucket: str) -> str:

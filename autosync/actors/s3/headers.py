@@ -6,19 +6,16 @@ https://docs.aws.amazon.com/AmazonS3/latest/API/API_PutObject.html
 from __future__ import annotations
 
 import json
-import mimetypes
-import posixpath
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import click
 
 from ...errors import ConfigurationError
+from .._content import guess_content_type
 
-_UNKNOWN_TYPE = "application/octet-stream"
 #: For each option the header, and boto3's parameter.
 _HEADERS = {
     "storage_class": ("x-amz-storage-class", "StorageClass"),
@@ -118,7 +115,7 @@ class _Made:
         self._by_type: dict[str, ObjectHeaders] = {}
 
     def of(self, key: str) -> ObjectHeaders:
-        content_type = self._type or _content_type(key)
+        content_type = self._type or guess_content_type(key)
         found = self._by_type.get(content_type)
         if found is None:
             found = self._by_type[content_type] = ObjectHeaders(
@@ -186,15 +183,3 @@ def _value(given: Any, about: str, *, is_header: bool = True) -> str:
     if is_header and not (given.isascii() and given.isprintable()):
         raise ConfigurationError(f"{about}: {given!r} cannot stand in a header", "take printable ASCII")
     return " ".join(given.split())
-
-
-def _content_type(key: str) -> str:
-    if "." not in key:
-        return _UNKNOWN_TYPE
-    stem, last = posixpath.splitext(key)
-    return _type_of(posixpath.splitext(stem)[1] + last)  # the last may be an encoding: `.tar.gz`
-
-
-@lru_cache(4096)
-def _type_of(suffixes: str) -> str:
-    return mimetypes.guess_type("x" + suffixes, strict=False)[0] or _UNKNOWN_TYPE

@@ -7,7 +7,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC
 from functools import partial
 from typing import Any, BinaryIO, ClassVar, cast
 from urllib.parse import urlsplit
@@ -19,8 +19,8 @@ from ...actor import Actor, SecretOption
 from ...errors import ConfigurationError, PermanentError, TargetError
 from ...files import File, Listing, Page, PagedListing
 from ...source.source_file import SourceFile
-from .._clock import seconds_ahead
-from .._content import md5_of, type_of
+from .._clock import parse_iso_time, seconds_ahead
+from .._content import guess_content_type, md5_of
 from .._memory import Memory
 from .._names import is_text
 from .._parts import send_one_version, tried
@@ -123,7 +123,7 @@ class SwiftActor(Actor):
             yield Page(
                 [one["name"] for one in found],
                 [one["bytes"] for one in found],
-                [_moment(one["last_modified"]) for one in found],
+                [parse_iso_time(one["last_modified"], UTC) for one in found],
                 [_etag(one) for one in found],
             )
             after = found[-1]["name"]
@@ -305,16 +305,12 @@ def _listed(url: str, token: str, connection: Any, *, container: str, prefix: st
 def _described(key: str, mtime_ns: int) -> dict[str, str]:
     """What is said of an object: its type, and when the file was modified, as rclone and swift(1) write and read it."""
     seconds, rest = divmod(abs(mtime_ns), 10**9)
-    return {"Content-Type": type_of(key), "X-Object-Meta-Mtime": f"{'-' if mtime_ns < 0 else ''}{seconds}.{rest:09}"}
+    return {"Content-Type": guess_content_type(key), "X-Object-Meta-Mtime": f"{'-' if mtime_ns < 0 else ''}{seconds}.{rest:09}"}
 
 
 def _etag(one: dict[str, Any]) -> str | None:
     large = one.get("slo_etag")
     return large.strip('"') + _LARGE if large else one.get("hash")
-
-
-def _moment(text: str) -> float:
-    return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
 
 
 def _insist_on_url(option: str, url: str | None) -> None:

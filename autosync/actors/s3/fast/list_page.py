@@ -7,11 +7,11 @@ four values that are needed of each object. A page in which not every object has
 from __future__ import annotations
 
 import re
-from datetime import datetime
 from urllib.parse import quote, unquote_plus
 from xml.sax.saxutils import unescape
 
 from ....files import Page
+from ..._clock import parse_iso_time
 
 #: The values of each object, as columns: four passes build no tuples, and are faster than one.
 _KEY = re.compile(r"<Key>([^<]*)</Key>")
@@ -80,12 +80,5 @@ def _decode_keys(keys: list[str], *, is_url_encoded: bool) -> list[str] | None:
 
 def _parse_times(times: list[str]) -> list[float]:
     """Convert ISO 8601 to seconds since the epoch. Many objects of a page have the same time, so each distinct one is parsed once."""
-    parsed = {text: _parse_time(text) for text in set(times)}
+    parsed = {text: parse_iso_time(text) for text in set(times)}
     return [parsed[text] for text in times]
-
-
-def _parse_time(text: str) -> float:
-    found = datetime.fromisoformat(text)
-    if found.tzinfo is None:
-        raise ValueError(text)
-    return found.timestamp()

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 from zlib import crc32
 
+from ..._content import content_md5
 from ..errors import no_credentials
 
 #: Query of a request that deletes many objects.
@@ -90,7 +91,7 @@ class RequestSigner:
         signature = self._signature(credentials.secret_key, timestamp, request_hash)
         lines = fields.replace("\n", "\r\n")
         if query == DELETE_QUERY:  # many servers require the MD5, as Amazon once did, and others the newer checksum
-            lines += f"content-md5:{base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode()}\r\n"
+            lines += f"content-md5:{content_md5(content)}\r\n"
         return (
             f"{method} {path}{query and '?'}{query} HTTP/1.1\r\n{lines}content-length:{len(content)}\r\n{_UNSIGNED}"
             f"authorization:AWS4-HMAC-SHA256 Credential={credentials.access_key}/{self._scope(timestamp)}, "
