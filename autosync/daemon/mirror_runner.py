@@ -106,7 +106,7 @@ class MirrorRunner:
         self._barriers = FlushPoints(self._settle)
         #: The uploads in parts that are open, as of the last tick: a broker that loses its memory is told of them again.
         self._uploads: dict[str, list[str]] = {}
-        self._epoch = ""
+        self._broker_generation = ""
         self._version = ""
         self._standing: MirrorStats | None = None
         self._next_rescan = time.monotonic() + run.rescan if run.rescan else float("inf")
@@ -164,7 +164,8 @@ class MirrorRunner:
         accepted = self._is_accepted(mirror)
         if not accepted:  # before the definition, which says of what the mirror was accepted
             self._ledger.sync_state.set_accepted(False)
-        epoch = self._ledger.definition.publish(definition, version, mirror.queue, sign(self._run.signing_key, mirror.name, definition))
+        signature = sign(self._run.signing_key, mirror.name, definition)
+        generation = self._ledger.definition.publish(definition, version, mirror.queue, signature)
         if not (self._host and self._host.is_alone):
             self._publisher.announce()
         cleared = self._ledger.sync_state.last_in_sync()
@@ -172,7 +173,7 @@ class MirrorRunner:
         if accepted:
             self._ledger.sync_state.set_accepted(True)
         self._feed.accepted = accepted
-        self._mirror, self._version, self._epoch = mirror, version, epoch
+        self._mirror, self._version, self._broker_generation = mirror, version, generation
         self._feed.cleared = cleared[1] if cleared and cleared[0] == version else 0.0
         self._feed.holding = self._feed.holding or holding  # a broker that lost its memory lets nothing go
 
@@ -262,8 +263,8 @@ class MirrorRunner:
         standing = self._watcher_lock.renew(self._news())
         if standing.dirty and self._host:
             self._host.begin()  # there may be messages from before, which nobody sends again so soon
-        if standing.epoch != self._epoch:
-            lost = standing.epoch.partition(" ")[0] != self._epoch.partition(" ")[0]
+        if standing.broker_generation != self._broker_generation:
+            lost = standing.broker_generation.partition(" ")[0] != self._broker_generation.partition(" ")[0]
             what = "has lost its memory" if lost else "was started again, and may have lost the last of what it was told"
             log.warning("the broker %s: everything is compared again", what)
             for key, token in [(key, token) for key, tokens in self._uploads.items() for token in tokens]:
@@ -289,7 +290,7 @@ class MirrorRunner:
         if standing.paused != self._paused:
             self._paused = standing.paused
             log.warning("%s is %s", self._mirror.name, "paused: nothing is sent until it is resumed" if standing.paused else "resumed")
-        for what, about in self._ledger.requests.pop_all() if standing.asked else ():
+        for what, about in self._ledger.requests.pop_all() if standing.requests else ():
             if what == SCAN:
                 log.info("a look at %s was asked for", about or "everything")
                 self._settle.say((Change(Kind.LOOK, about),) if about else (LOOK_EVERYWHERE,))

@@ -23,7 +23,7 @@ from .entries import (  # fmt: skip
 )
 from .ledger import Ledger
 from .names import PREFIX
-from .rate_limits import FleetLimits, Paced
+from .rate_limits import FleetLimits, RateGrant
 from .registry import mirror_names, queues_of_mirrors
 from .requests import FLUSH_POINT, SCAN
 from .watcher_lease import WatcherLease
@@ -45,8 +45,8 @@ __all__ = [
     "Marked",
     "Message",
     "MirrorStats",
-    "Paced",
     "Published",
+    "RateGrant",
     "Result",
     "WatcherLease",
     "address",

@@ -90,11 +90,11 @@ class Claims:
         again: list[Claim] = []
         lost: list[str] = []
         for page in pages(results):
-            uploaded = [one.size for one in page if one.deed is Action.UPLOADED]
-            deleted = sum(one.deed is Action.DELETED for one in page)
+            uploaded = [one.size for one in page if one.action is Action.UPLOADED]
+            deleted = sum(one.action is Action.DELETED for one in page)
             args: list[Any] = [owner, len(uploaded), sum(uploaded), deleted]
             for one in page:
-                args += (encode(one.claim.key), one.claim.ticket, _outcome(one))
+                args += (encode(one.claim.key), one.claim.fencing_token, _outcome(one))
             for one, answer in zip(page, self._store.run("done", args, self._result_keys), strict=True):
                 if answer is None:
                     continue
@@ -136,16 +136,16 @@ _WORDS = {Action.DELETED: "deleted", Action.NOTHING: "equal", Action.BACK: "back
 
 def _outcome(result: Result) -> str:
     """A result as done.lua reads it."""
-    if result.deed is Action.RETRY:
+    if result.action is Action.RETRY:
         return f"retry {int(result.delay * 1000)}"
-    if result.deed is Action.FAILED:
+    if result.action is Action.FAILED:
         return f"failed {json.dumps(result.failure[1:]) if result.failure else ''}"
-    return f"sent {result.size}" if result.deed is Action.UPLOADED else _WORDS[result.deed]
+    return f"sent {result.size}" if result.action is Action.UPLOADED else _WORDS[result.action]
 
 
 def _claim(key: str, answer: bytes | list[bytes]) -> Claim:
     """A claim from the answer of claim.lua or done.lua."""
     text, *unfinished = [answer] if isinstance(answer, bytes) else answer
-    ticket, attempts, hint = text.decode().split(" ", 2)
+    fencing_token, attempts, hint = text.decode().split(" ", 2)
     tokens = tuple(token for lines in unfinished for token in decode(lines).split("\n"))
-    return Claim(key, int(attempts), Hint.loads(hint), tokens, ticket)
+    return Claim(key, int(attempts), Hint.loads(hint), tokens, fencing_token)

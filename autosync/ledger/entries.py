@@ -1,4 +1,4 @@
-"""What goes into the ledger and comes out of it: plain values."""
+"""The plain values that the ledger stores and returns."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
-#: Behind the modification time of a file that has rested.
+#: Follows the modification time of a file that has rested.
 _RESTED = "r"
 
 
 class Hint(NamedTuple):
-    """What the file host saw when it marked a key: `size` in bytes and `mtime_ns`. (-1, 0): no such file. (-2, 0): not known.
+    """What the file host saw when it marked a key.
 
-    `etag` is set where everything but the times is equal: if the content still has it, nothing needs to be sent. `rested` says that the
-    file host saw it unchanged for as long as a write may take, or that its kernel knows of nobody who writes to it.
+    Attributes:
+        size: of the file, in bytes; -1: there was no file; -2: the file host did not look.
+        mtime_ns: its modification time, in nanoseconds; 0: there was no file, or the file host did not look.
+        etag: of the object, where everything but the times is equal: a file whose content still has it need not be sent; "": none.
+        rested: the file was unchanged for as long as a write may take, or the kernel says that no process has it open for writing.
     """
 
     size: int
@@ -25,12 +28,12 @@ class Hint(NamedTuple):
 
     @property
     def gone(self) -> bool:
-        """Whether the file host saw no file."""
+        """Whether the file host saw that there is no file."""
         return self.size == -1
 
     @property
     def known(self) -> bool:
-        """Whether the file host saw anything at all."""
+        """Whether the file host has looked."""
         return self.size != -2
 
     def dumps(self) -> str:
@@ -39,7 +42,7 @@ class Hint(NamedTuple):
 
     @classmethod
     def loads(cls, text: str) -> Hint:
-        """The hint that `dumps` wrote."""
+        """The hint that `dumps` has written."""
         size, mtime_ns, etag = text.split(" ", 2)
         return cls(int(size), int(mtime_ns.removesuffix(_RESTED)), etag, mtime_ns.endswith(_RESTED))
 
@@ -49,7 +52,7 @@ UNKNOWN = Hint(-2, 0)
 
 
 class Published(NamedTuple):
-    """A mirror's definition as it stands in the ledger, with its version and its signature ("": it was not signed)."""
+    """A mirror's definition as it is published, with its version and its signature ("": it is not signed)."""
 
     definition: str
     version: str
@@ -58,18 +61,25 @@ class Published(NamedTuple):
 
 @dataclass(slots=True)
 class Claim:
-    """A key that this worker holds. `attempts`: failed tries before this one. `unfinished`: tokens of uploads of this key that somebody
-    who does not hold it any more has left open. `ticket`: what tells this claim of the key from all others."""
+    """A worker's claim of a key.
+
+    Attributes:
+        key: the key.
+        attempts: failed tries before this one.
+        hint: what the file host saw.
+        unfinished: tokens of multipart uploads of this key that earlier owners have left open.
+        fencing_token: differs from that of every other claim of the key.
+    """
 
     key: str
     attempts: int
     hint: Hint
     unfinished: tuple[str, ...] = ()
-    ticket: str = field(default="", compare=False)
+    fencing_token: str = field(default="", compare=False)
 
 
 class Action(Enum):
-    """What a worker did about a key."""
+    """What a worker did with a key."""
 
     UPLOADED = "uploaded"
     DELETED = "deleted"
@@ -77,22 +87,30 @@ class Action(Enum):
     NOTHING = "nothing"
     RETRY = "retry"
     FAILED = "failed"
-    #: Untouched; another worker may have it.
+    #: Nothing: another worker may claim it.
     BACK = "back"
 
 
 class Result(NamedTuple):
-    """What became of one claimed key: `delay` in seconds for RETRY, `failure` for FAILED, `size` in bytes for UPLOADED."""
+    """The result of one claim.
+
+    Attributes:
+        claim: the claim.
+        action: what was done.
+        size: of what was sent, in bytes, for UPLOADED.
+        delay: before the next try, in seconds, for RETRY.
+        failure: the entry of the failed list, for FAILED.
+    """
 
     claim: Claim
-    deed: Action
+    action: Action
     size: int = 0
     delay: float = 0.0
     failure: Failure | None = None
 
     @property
     def key(self) -> str:
-        """Which key it is about."""
+        """The claimed key."""
         return self.claim.key
 
 
@@ -108,17 +126,17 @@ class Failure(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the ledger knows about a key. Times are the server's, in seconds since the epoch.
+    """The state of a key in the ledger. Times are those of the broker's clock, in seconds since the epoch.
 
     Attributes:
-        dirty: since when it is; None: it is right, as far as is known.
+        dirty: since when the key is dirty; None: it is not.
         due: when its claim ends if it has an owner, else when it is tried next; None: it waits in the queue, or is not dirty.
-        owner: the worker that holds it; "": none does.
-        attempts: tries that failed.
+        owner: the worker that has claimed it; "": none.
+        attempts: how many tries have failed.
         hint: what the file host saw.
-        uploads: uploads of it in parts that may be open in the target.
+        uploads: how many multipart uploads of it may be open in the target.
         failure: its entry in the failed list.
-        now: the server's time when this was asked.
+        now: the time of this state.
     """
 
     dirty: float | None
@@ -132,8 +150,14 @@ class Facts:
 
 
 class HistoryEntry(NamedTuple):
-    """What once became of a key: `time` in seconds since the epoch, `what` ("sent", "deleted", "equal", "retry", "failed"), and `number`:
-    the bytes that were sent, or how many tries had failed then."""
+    """A result in the history of a key.
+
+    Attributes:
+        time: in seconds since the epoch.
+        worker: its name.
+        what: "sent", "deleted", "equal", "retry" or "failed".
+        number: how many bytes were sent, or how many tries had failed by then.
+    """
 
     time: float
     worker: str
@@ -142,7 +166,7 @@ class HistoryEntry(NamedTuple):
 
 
 class Message(NamedTuple):
-    """A message to the workers: the queue, its priority in there (0 is served first), and the text as Celery wrote it."""
+    """A message for the workers: its queue, its priority (0 is delivered first), and its text, as Celery has written it."""
 
     queue: str
     priority: int
@@ -150,7 +174,7 @@ class Message(NamedTuple):
 
 
 class Marked(NamedTuple):
-    """Answer to `mark`: how many keys are dirty now, and which of the marked ones need a message."""
+    """What `Claims.mark` returns: how many keys are dirty now, and which of the marked keys need a message."""
 
     dirty: int
     fresh: list[str]
@@ -158,12 +182,24 @@ class Marked(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class MirrorStats:
-    """How a mirror stands: `dirty` keys, of which `held` are claimed or wait for their next try; `failed` keys; what has been done
-    since the mirror exists; `lag` in seconds, the age of the oldest dirty key; whether it is `paused`; how many
-    looks and barriers are `asked` for."""
+    """The figures of a mirror.
+
+    Attributes:
+        holder: who has the watcher's lease; "": nobody.
+        broker_generation: changes when the broker has lost its memory, or may have lost the end of it.
+        dirty: how many keys are dirty.
+        held: how many of those are claimed or wait for their next try.
+        failed: how many keys are in the failed list.
+        files: how many files were sent since the mirror exists.
+        bytes: how many bytes were sent since then.
+        deleted: how many keys were deleted since then.
+        lag: for how long the oldest dirty key has been dirty, in seconds.
+        paused: whether the mirror is paused.
+        requests: how many requests of operators wait for the watcher.
+    """
 
     holder: str
-    epoch: str
+    broker_generation: str
     dirty: int
     held: int
     failed: int
@@ -172,14 +208,14 @@ class MirrorStats:
     deleted: int
     lag: float
     paused: bool = False
-    asked: int = 0
+    requests: int = 0
 
 
 def owner_prefix(host: str, pid: int) -> str:
-    """How the owner names of one worker process begin."""
+    """How the names of owners in one worker process begin."""
     return f"{host}:{pid}:"
 
 
 def now() -> float:
-    """The time to put into a `Failure`."""
+    """The time for a new `Failure`."""
     return time.time()

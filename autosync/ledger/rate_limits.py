@@ -13,7 +13,7 @@ from ..model.mirror import LEASE
 from .store import MirrorStore
 
 
-class Paced(NamedTuple):
+class RateGrant(NamedTuple):
     """What `FleetLimits.reserve` returns: the limits, how many requests a second are allowed now (0: any number), and how many seconds to
     wait before what was reserved may be used."""
 
@@ -62,7 +62,7 @@ class FleetLimits:
             pipe.hdel(self._rates, "requests", "bytes")
             pipe.execute()
 
-    def reserve(self, requests: int = 0, size: int = 0, *, made: int = 0, slow: float | None = None) -> Paced:
+    def reserve(self, requests: int = 0, size: int = 0, *, made: int = 0, slow: float | None = None) -> RateGrant:
         """Reserve requests and bytes of the fleet's share. Shares are granted in the order of the calls; the caller waits as long as the
         answer says before it uses its share.
 
@@ -74,7 +74,7 @@ class FleetLimits:
         """
         args = [made, requests, size, "" if slow is None else repr(slow)]
         limits, allowed, wait = self._store.run("rate_limit", args, [self._definition, self._rates])
-        return Paced(Limits.loads(limits.decode()), float(allowed), wait / 1e6)
+        return RateGrant(Limits.loads(limits.decode()), float(allowed), wait / 1e6)
 
     def acquire_slots(self, process: str, slots: Sequence[str], lease: float = LEASE) -> int:
         """Acquire in-flight slots.

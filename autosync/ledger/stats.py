@@ -57,5 +57,5 @@ def run_heartbeat(store: MirrorStore, holder: str, counters: Mapping[str, int], 
         deleted,
         lag / 1000,
         paused=bool(paused),
-        asked=requests,
+        requests=requests,
     )

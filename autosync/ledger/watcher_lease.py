@@ -37,7 +37,7 @@ class WatcherLease:
         stats = run_heartbeat(self._store, holder, counters or {}, lock)
         with self._store.errors():
             run_id = server_run_id(self._client)
-        return replace(stats, epoch=f"{stats.epoch} {run_id}")
+        return replace(stats, broker_generation=f"{stats.broker_generation} {run_id}")
 
     def holder(self) -> tuple[str, float] | None:
         """Who has the lease, and for how many seconds it still lasts; None: nobody."""

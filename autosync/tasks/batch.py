@@ -247,7 +247,7 @@ class Batch:
         if log.isEnabledFor(logging.INFO):
             claim = outcome.claim
             log.info(
-                "%s %s", outcome.deed.value, shown(claim.key),
+                "%s %s", outcome.action.value, shown(claim.key),
                 extra={"mirror": self._known.mirror.name, "key": claim.key, "bytes": outcome.size, "attempt": claim.attempts + 1,
                        "seconds": round(seconds, 4), "worker": self._box.name},
             )  # fmt: skip
@@ -486,7 +486,7 @@ class Batch:
         known = [outcome for outcome in outcomes if outcome is not None]
         with self._lock:
             self._said += known
-            deeds = [outcome.deed for outcome in known]
+            deeds = [outcome.action for outcome in known]
             self._files += deeds.count(Action.UPLOADED)
             self._deleted += deeds.count(Action.DELETED)
             self._failed += deeds.count(Action.FAILED)
@@ -514,7 +514,7 @@ class Batch:
 
     def _tell(self, page: list[Result]) -> tuple[list[Claim], list[str]] | None:
         """None if the broker did not answer for long."""
-        moved = self._moved([one.key for one in page if one.deed in (Action.UPLOADED, Action.DELETED)])
+        moved = self._moved([one.key for one in page if one.action in (Action.UPLOADED, Action.DELETED)])
         for _ in range(40):
             try:
                 if moved:

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 
 from ..errors import BrokerError
-from ..ledger import FleetLimits, Paced
+from ..ledger import FleetLimits, RateGrant
 from ..model.limits import Limits
 from ..model.mirror import LEASE
 
@@ -290,7 +290,7 @@ class Throttle:
             raise
         return True
 
-    def _ask(self, requests: int = 0, size: int = 0, *, slow: float | None = None) -> Paced:
+    def _ask(self, requests: int = 0, size: int = 0, *, slow: float | None = None) -> RateGrant:
         made, self._told = self._made - self._told, self._made
         answer = self._fleet_limits.reserve(requests, size, made=max(made, 0), slow=slow)
         if answer.limits != self.limits:

@@ -567,7 +567,7 @@ def test_a_token_is_one_line_of_any_text(ledger: Ledger) -> None:
         assert unfinished(ledger, "one", token) == (token,)
 
 
-# guard, epoch, cleared
+# heartbeat, broker generation, last in sync
 
 def test_a_mirror_has_one_watcher(ledger: Ledger) -> None:
     assert ledger.watcher_lease.holder() is None
@@ -608,21 +608,21 @@ def test_the_guard_tells_how_the_mirror_stands(ledger: Remembering) -> None:
     wait_until(lambda: ledger.watcher_lease.heartbeat("me").lag > 0, LIMIT)
 
 
-def test_a_broker_that_lost_its_memory_has_another_epoch(ledger: Ledger, client: redis.Redis) -> None:
+def test_a_broker_that_lost_its_memory_is_of_another_generation(ledger: Ledger, client: redis.Redis) -> None:
     first = ledger.definition.publish("{}", "v")
-    assert ledger.definition.publish("{}", "v2") == first == ledger.watcher_lease.heartbeat("me").epoch
+    assert ledger.definition.publish("{}", "v2") == first == ledger.watcher_lease.heartbeat("me").broker_generation
 
     client.flushall()
 
-    assert ledger.watcher_lease.heartbeat("me").epoch.partition(" ")[0] == ""
+    assert ledger.watcher_lease.heartbeat("me").broker_generation.partition(" ")[0] == ""
     assert ledger.definition.publish("{}", "v") not in ("", first)
 
 
-def test_a_broker_that_was_started_again_has_another_epoch_even_where_it_remembers(own_valkey: Valkey) -> None:
+def test_a_broker_that_was_started_again_is_of_another_generation_even_where_it_remembers(own_valkey: Valkey) -> None:
     """What it had said yes to in its last second may be gone all the same."""
     ledger = Ledger(connect(own_valkey.url), "m")
     before = ledger.definition.publish("{}", "v")
-    assert ledger.watcher_lease.heartbeat("me").epoch == before
+    assert ledger.watcher_lease.heartbeat("me").broker_generation == before
 
     own_valkey.stop()
     own_valkey.start()
@@ -636,9 +636,9 @@ def test_a_broker_that_does_not_let_us_ask_which_run_it_is_will_do(own_valkey: V
 
     first = ledger.definition.publish("{}", "v")
 
-    assert ledger.watcher_lease.heartbeat("me").epoch == first
+    assert ledger.watcher_lease.heartbeat("me").broker_generation == first
     own_valkey.client().flushall()
-    assert ledger.watcher_lease.heartbeat("me").epoch != first
+    assert ledger.watcher_lease.heartbeat("me").broker_generation != first
 
 
 def test_the_last_clear_look_is_kept_with_its_version(ledger: Ledger) -> None:
@@ -1031,9 +1031,9 @@ def test_what_is_asked_of_the_watcher_is_heard_once(ledger: Ledger) -> None:
     ledger.requests.request_scan("/s/a b\udcff")
     ledger.requests.request_flush_point("x")
 
-    assert ledger.stats.read().asked == 3
+    assert ledger.stats.read().requests == 3
     assert ledger.requests.pop_all() == [("look", ""), ("look", "/s/a b\udcff"), ("barrier", "x")]
-    assert (ledger.stats.read().asked, ledger.requests.pop_all()) == (0, [])
+    assert (ledger.stats.read().requests, ledger.requests.pop_all()) == (0, [])
 
 
 def test_a_barrier_counts_what_is_dirty_since_before_it(ledger: Ledger) -> None:

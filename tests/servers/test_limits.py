@@ -14,7 +14,7 @@ from test_batch import Workbench
 from autosync.actor import Actor
 from autosync.errors import SlowDown
 from autosync.files import File
-from autosync.ledger import GONE, FleetLimits, Hint, Paced, connect
+from autosync.ledger import GONE, FleetLimits, Hint, RateGrant, connect
 from autosync.model.limits import Limits
 from autosync.model.mirror import SHORTEST_LEASE
 from lab.servers import wait_until
@@ -149,7 +149,7 @@ def shares(monkeypatch: pytest.MonkeyPatch) -> list[Share]:
     given: list[Share] = []
     reserve = FleetLimits.reserve
 
-    def noted(fleet_limits: FleetLimits, requests: int = 0, size: int = 0, **more: Any) -> Paced:
+    def noted(fleet_limits: FleetLimits, requests: int = 0, size: int = 0, **more: Any) -> RateGrant:
         asked = time.monotonic()
         answer = reserve(fleet_limits, requests, size, **more)
         if requests or size:
