@@ -3,8 +3,8 @@
     python -m benchmarks.backlog look BROKER COUNT
     python -m benchmarks.backlog work BROKER
 
-Both run on autosync's own Python. `look` is a real feed with a real comparison; its walk gives invented entries, and its target is empty.
-As soon as so much is dirty that the feed waits, it starts `work`, which takes each message, claims its keys and says that they are sent.
+Both run on autosync's own Python. `look` is a real scanner with a real comparison; its walk gives invented entries. Its target is empty.
+As soon as so much is dirty that the scanner waits, it starts `work`, which takes each message, claims its keys and says that they are sent.
 A line of JSON tells how much that was, and one after each tenth what the broker, the feed and the worker hold in memory.
 """
 
@@ -26,9 +26,12 @@ from autosync.actor import Actor
 from autosync.celery import sending_app
 from autosync.compare import scan as looks
 from autosync.compare.scan import Comparison
-from autosync.feed.feed import HIGH_WATER, Feed
+from autosync.feed.batches import HIGH_WATER, BatchSender
+from autosync.feed.broker_retry import BrokerRetry
 from autosync.feed.publisher import Publisher
 from autosync.feed.resting_files import RestQueue
+from autosync.feed.scanner import Scanner
+from autosync.feed.skipped_paths import SkippedPaths
 from autosync.files import File
 from autosync.ledger import PREFIX, Action, Ledger, Result, connect
 from autosync.model.keys import Keys, Source
@@ -39,7 +42,7 @@ _MIRROR, _QUEUE, _VERSION = "backlog", "backlog", "1"
 _ROOT = "/invented"
 _OLD = 3600.0
 _IN_A_FOLDER = 1000
-#: For so long a feed that should wait is given the time to go on, in seconds.
+#: For so long a scanner that should wait is given the time to go on, in seconds.
 _LONGER = 1.0
 
 
@@ -78,7 +81,7 @@ class Nothing(Actor):
 
 
 class Worker:
-    """The process that works the backlog off; it begins when the feed has come to wait for it."""
+    """The process that works the backlog off; it begins when the scanner has come to wait for it."""
 
     def __init__(self, broker: str, ledger: Ledger, most: int) -> None:
         self._command = [sys.executable, "-m", "benchmarks.backlog", "work", broker]
@@ -108,7 +111,7 @@ class Worker:
 
 
 def look(broker: str, count: int) -> None:
-    """Feed all that the walk invents, and print what is held in memory meanwhile."""
+    """Scan all that the walk invents, and print what is held in memory meanwhile."""
     client = connect(broker)
     ledger = Ledger(client, _MIRROR)
     ledger.definition.publish("{}", _VERSION)
@@ -124,9 +127,12 @@ def look(broker: str, count: int) -> None:
 
     Walk.count, Walk.sampled = count, staticmethod(sample)
     keys = Keys([Source(_ROOT)], source_prefix=_ROOT + "/")
-    feed = Feed(_MIRROR, keys, Comparison(keys, Nothing()), ledger, publisher, Debouncer(0.0))
+    stop = threading.Event()
+    retry = BrokerRetry(stop)
+    sender, skipped = BatchSender(ledger.key_states, publisher, retry), SkippedPaths(ledger.sync_state, retry)
+    scanner = Scanner(Comparison(keys, Nothing()), ledger.sync_state, Debouncer(0.0), sender, skipped, retry, stop)
     with patch.object(looks, "Walk", Walk), patch.object(RestQueue, "_rests", lambda *_: True):  # no disk is asked about them
-        feed.look(ScanRequest(""))
+        scanner.scan(ScanRequest(""))
     while ledger.key_states.count_dirty():
         time.sleep(0.1)
     print(json.dumps({"sent": ledger.watcher_lease.heartbeat("benchmark").files, "seconds": time.monotonic() - began}), flush=True)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from autosync.actor import Actor
 from autosync.compare.scan import Comparison
-from autosync.feed.feed import Feed
+from autosync.feed.batches import BatchSender
+from autosync.feed.broker_retry import BrokerRetry
+from autosync.feed.events import EventFeed
+from autosync.feed.scanner import Scanner
+from autosync.feed.skipped_paths import SkippedPaths
 from autosync.files import Listing
 from autosync.ledger import Action, Hint, Ledger, Marked, Result, connect
 from autosync.model.change import Change, Kind
@@ -50,6 +55,43 @@ class Sent:
             claims, _lost = self._ledger.claims.done("w", [Result(claim, Action.UPLOADED) for claim in claims])
 
 
+class Feeds:
+    """Both threads that fill the ledger of the mirror `m`.
+
+    Args:
+        keys: naming rule and scope.
+        target: is compared with the source.
+        ledger: of the mirror.
+        sent: stands in the place of the publisher.
+        debouncer: where changes come from.
+        on_link: called with each link among the changes.
+    """
+
+    def __init__(
+        self,
+        keys: Keys,
+        target: Actor,
+        ledger: Ledger,
+        sent: Sent,
+        debouncer: Debouncer,
+        on_link: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        stop = threading.Event()
+        retry = BrokerRetry(stop)
+        sender = BatchSender(ledger.key_states, sent, retry)  # type: ignore[arg-type]
+        skipped = SkippedPaths(ledger.sync_state, retry)
+        self.scanner = Scanner(Comparison(keys, target), ledger.sync_state, debouncer, sender, skipped, retry, stop)
+        self.events = EventFeed(keys, debouncer, sender, skipped, stop, on_link=on_link)
+
+    def start(self) -> None:
+        self.events.start()
+        self.scanner.start()
+
+    def close(self) -> None:
+        self.events.close()
+        self.scanner.close()
+
+
 class Kept:
     """A watched tree with everything up to the queue."""
 
@@ -61,14 +103,20 @@ class Kept:
         #: Directories that were looked at.
         self.looked: list[str] = []
         self.settle = Debouncer(quiet, patience=patience)
-        self.feed = Feed("m", self.keys, Comparison(self.keys, Empty()), self.ledger, self.sent, self.settle)  # type: ignore[arg-type]
-        self.watcher = Watcher(self.keys, self._hear)
-        self.feed.on_link = self.watcher.look_into
-        self.feed.start()
+        self.watcher = Watcher(self.keys, self._push)
+        self._feeds = Feeds(self.keys, Empty(), self.ledger, self.sent, self.settle, self.watcher.look_into)
+        self._feeds.start()
         self.watcher.start()
-        wait_until(lambda: self.feed.last_look is not None and (self.feed.is_idle() or not until_idle), what="the first look has ended")
+        wait_until(lambda: self._has_scanned() and (self.is_idle() or not until_idle), what="the first scan has ended")
 
-    def _hear(self, changes: Iterable[Change]) -> None:
+    def is_idle(self) -> bool:
+        """Whether nothing is pending, no scan is running, and everything that was found is marked and sent."""
+        return self.settle.is_through()
+
+    def _has_scanned(self) -> bool:
+        return self._feeds.scanner.state.last_report is not None
+
+    def _push(self, changes: Iterable[Change]) -> None:
         changes = list(changes)
         self.looked += [path for kind, path in changes if kind is Kind.LEFT]
         self.settle.say(changes)
@@ -91,4 +139,4 @@ class Kept:
 
     def close(self) -> None:
         self.watcher.close()
-        self.feed.close()
+        self._feeds.close()

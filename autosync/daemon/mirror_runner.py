@@ -1,5 +1,5 @@
-"""Keeping one mirror: the main thread holds the watcher's place, sends again what was lost, and looks at the clock. Events and looks have
-threads of their own (feed, watcher).
+"""Keeping one mirror: the main thread holds the watcher's place, sends again what was lost, and looks at the clock. Events and scans have
+threads of their own (`feed/events.py`, `feed/scanner.py`), and so has the watcher.
 """
 
 from __future__ import annotations
@@ -19,8 +19,12 @@ from ..actor import Actor
 from ..celery import sending_app
 from ..compare.scan import Comparison, Policy
 from ..errors import BrokerError, Exit, SourceUnsure
-from ..feed.feed import Feed, FinishedScan
+from ..feed.batches import BatchSender
+from ..feed.broker_retry import BrokerRetry
+from ..feed.events import EventFeed
 from ..feed.publisher import Priority, Publisher
+from ..feed.scanner import FinishedScan, Scanner
+from ..feed.skipped_paths import SkippedPaths
 from ..ledger import SCAN, Ledger, MirrorStats, connect, owner_prefix
 from ..ledger.watcher_lock import WatcherLock
 from ..model.change import LOOK_EVERYWHERE, Change, Kind
@@ -90,10 +94,14 @@ class MirrorRunner:
         watched = not (host and host.is_alone)  # nobody looks into an embedded broker, and events cost as much as small transfers do
         sender = sending_app(run.broker, run.mirror.queue, events=watched)
         self._publisher = Publisher(sender, run.mirror.name, run.mirror.queue, self._ledger)
-        self._feed = Feed(
-            run.mirror.name, self._keys, comparison, self._ledger, self._publisher, self._settle,
-            follow=run.mirror.follow_links, about=run.about,
-        )  # fmt: skip
+        self._stop = threading.Event()
+        retry = BrokerRetry(self._stop)
+        self._sender = BatchSender(self._ledger.key_states, self._publisher, retry, host.begin if host else lambda: None)
+        self._skipped = SkippedPaths(self._ledger.sync_state, retry)
+        self._scanner = Scanner(
+            comparison, self._ledger.sync_state, self._settle, self._sender, self._skipped, retry, self._stop, about=run.about
+        )
+        self._events: EventFeed | None = None
         self._watcher: Watcher | None = None
         self._failed_told = 0
         self._next_strays = time.monotonic() + _STRAY_BEHIND_OTHERS
@@ -150,15 +158,13 @@ class MirrorRunner:
         Raises:
             BrokerError: the broker does not answer.
         """
-        if self._host:
-            self._feed.on_work = self._host.begin
         self._again_failed()
         self._again_unfinished()
         return True
 
     def _register(self, mirror: Mirror) -> None:
         """Publish the definition. All or nothing: where the broker goes away in between, the next tick finds what is to be done undone."""
-        self._feed.era += 1
+        self._scanner.begin_generation()
         definition = mirror.dumps()
         version = version_of(definition)
         accepted = self._is_accepted(mirror)
@@ -172,15 +178,14 @@ class MirrorRunner:
         holding = self._ledger.sync_state.withheld_deletions()
         if accepted:
             self._ledger.sync_state.set_accepted(True)
-        self._feed.accepted = accepted
         self._mirror, self._version, self._broker_generation = mirror, version, generation
-        self._feed.cleared = cleared[1] if cleared and cleared[0] == version else 0.0
-        self._feed.holding = self._feed.holding or holding  # a broker that lost its memory lets nothing go
+        last_in_sync_at = cleared[1] if cleared and cleared[0] == version else 0.0
+        self._scanner.restore(accepted=accepted, last_in_sync_at=last_in_sync_at, withheld_deletions=holding)
 
     def _is_accepted(self, mirror: Mirror) -> bool:
         """Whether comparisons of a definition may delete: it was accepted with this target, and with all that is in its scope. A broker
         that lost its memory takes no acceptance back, and gives none."""
-        if self._feed.accepted or (self._run.accept_existing and mirror.delete):
+        if self._scanner.state.accepted or (self._run.accept_existing and mirror.delete):
             return True
         before = self._ledger.definition.read()
         try:
@@ -198,9 +203,13 @@ class MirrorRunner:
         self._watcher = watcher
         if watcher:
             self._publisher.prepare()
-            self._feed.on_link = watcher.look_into
-        ends.callback(self._feed.close, 2.0)
-        self._feed.start()
+        self._events = EventFeed(
+            self._keys, self._settle, self._sender, self._skipped, self._stop,
+            on_link=watcher.look_into if watcher else lambda _: None, follow=self._mirror.follow_links,
+        )  # fmt: skip
+        ends.callback(self._close_feeds, 2.0)
+        self._events.start()
+        self._scanner.start()
         if watcher:
             log.info("keeping %s equal to %s", self._mirror.name, ", ".join(source.path for source in self._keys.sources))
         else:
@@ -215,7 +224,7 @@ class MirrorRunner:
     @property
     def broken(self) -> Exception | None:
         """What ended a thread that should not have ended."""
-        return self._feed.broken
+        return (self._events and self._events.error) or self._scanner.error
 
     def forfeit(self, pid: int) -> None:
         """A worker of this host has died: whoever sees that need not wait for its leases to run out.
@@ -230,23 +239,24 @@ class MirrorRunner:
         """How it stands, in a few words."""
         if self._standing is None:
             return ""
+        scans = self._scanner.state
         return self._stands.line(
             self._standing,
-            looking=self._feed.looking.is_set(),
-            held=self._feed.holding,
+            looking=scans.is_scanning,
+            held=scans.withheld_deletions,
             unwatched=self._watcher.unwatched if self._watcher else 0,
         )
 
     def tick(self) -> None:
         """What is done every second. A broker that is away is waited for; the feed has said so."""
         try:
-            look = self._feed.finished_look
+            finished_scan = self._scanner.state.finished_scan
             uploads = self._ledger.uploads.all()
             asked = time.monotonic()
             self._standing = self._guard()  # if the broker has lost its memory, this goes by what was known before
             self._uploads = uploads
             self._sweep()
-            self._note_cleared(look, self._standing, asked)
+            self._note_in_sync(finished_scan, self._standing, asked)
             self._hear(self._standing)
             self._watch_roots()
             if time.monotonic() >= self._next_rescan:
@@ -278,7 +288,7 @@ class MirrorRunner:
 
     def _news(self) -> dict[str, int]:
         """What operators are told in numbers, where it has changed since the last tick."""
-        now = {"looks": self._feed.looks}
+        now = {"looks": self._scanner.state.scans}
         if self._watcher:
             now |= {"watches": self._watcher.watches(), "unwatched": self._watcher.unwatched}
         news = {name: count for name, count in now.items() if self._told.get(name) != count}
@@ -311,7 +321,7 @@ class MirrorRunner:
             keys = self._ledger.claims.requeue_orphans(_SWEPT_AT_ONCE, age)
             if keys == before:  # strays are found as long as nobody has claimed them
                 return
-            self._feed.send(keys, Priority.EVENT if len(keys) < _SWEPT_AT_ONCE else Priority.LOOK)
+            self._sender.resend(keys, Priority.EVENT if len(keys) < _SWEPT_AT_ONCE else Priority.LOOK)
             if len(keys) < _SWEPT_AT_ONCE:
                 return
             before = keys
@@ -329,20 +339,23 @@ class MirrorRunner:
         self._next_strays = time.monotonic() + _STRAY_BEHIND_OTHERS
         return _STRAY_BEHIND_OTHERS
 
-    def _note_cleared(self, look: FinishedScan | None, standing: MirrorStats, asked: float) -> None:
-        """All that a look found is made right once nothing is dirty that was dirty when it ended. A broker that has lost what was dirty
-        says nothing about it, nor does a look about a source that has come since.
+    def _note_in_sync(self, finished_scan: FinishedScan | None, stats: MirrorStats, asked: float) -> None:
+        """Record that source and target were equal when a scan began, if all differences that it found have been dealt with.
+
+        They have been once no key is dirty that was dirty when the scan ended. That proves nothing if the broker has lost dirty keys since
+        the scan began, or if a source has become another directory.
 
         Args:
-            look: the last one.
-            standing: younger than that.
-            asked: when it was asked for, on the monotonic clock.
+            finished_scan: the last one.
+            stats: of the mirror, from after the scan.
+            asked: when `stats` was requested, on the monotonic clock.
         """
-        if look is None or look.era != self._feed.era or look.began <= self._feed.cleared:
+        state = self._scanner.state
+        if finished_scan is None or finished_scan.generation != state.scan_generation or finished_scan.began <= state.last_in_sync_at:
             return
-        if standing.dirty == 0 or asked - standing.lag - _LAG_UNIT > look.ended:
-            self._ledger.sync_state.set_last_in_sync(self._version, look.began, accepted=self._feed.accepted)
-            self._feed.cleared = look.began
+        if stats.dirty == 0 or asked - stats.lag - _LAG_UNIT > finished_scan.ended:
+            self._ledger.sync_state.set_last_in_sync(self._version, finished_scan.began, accepted=state.accepted)
+            self._scanner.set_last_in_sync(finished_scan.began)
 
     def _tell_of_failures(self) -> None:
         """Failures are told as a whole, each time that there are half as many again; the end of `once` lists them."""
@@ -396,16 +409,16 @@ class MirrorRunner:
                 continue
             page.append(failure.key)
             if len(page) == 100:
-                self._feed.mark_again(page)
+                self._sender.mark_unknown(page)
                 page = []
         if page:
-            self._feed.mark_again(page)
+            self._sender.mark_unknown(page)
 
     def _again_unfinished(self) -> None:
         """Whoever claims a key ends what others had begun to send of it; most are in good hands, and take no harm from one more look."""
         keys = list(self._ledger.uploads.all())
         if keys:
-            self._feed.mark_again(keys)
+            self._sender.mark_unknown(keys)
 
     def is_through(self) -> bool:
         """For `once`: the look has ended and nothing is left to do.
@@ -413,20 +426,21 @@ class MirrorRunner:
         Raises:
             AutosyncError: the look failed, and would again.
         """
-        report = self._feed.last_look
+        scans = self._scanner.state
+        report = scans.last_report
         if report is None:
             return False
         if report.error is not None:
-            if isinstance(report.error, SourceUnsure) or self._feed.failed_looks >= _ONCE_LOOKS:
+            if isinstance(report.error, SourceUnsure) or scans.failed_scans >= _ONCE_LOOKS:
                 raise report.error
             return False
-        return self._feed.is_idle() and self._is_clean()
+        return self._settle.is_through() and self._is_clean()
 
     def _is_clean(self) -> bool:
         """Whether nothing is dirty, and nothing was lost that may have been: then everything is compared again."""
-        era = self._feed.era
+        generation = self._scanner.state.scan_generation
         with suppress(BrokerError):
-            return self._guard().dirty == 0 and self._feed.era == era
+            return self._guard().dirty == 0 and self._scanner.state.scan_generation == generation
         return False
 
     def is_empty(self) -> bool:
@@ -450,11 +464,17 @@ class MirrorRunner:
             patience: how long to wait for a broker that does not answer, in seconds.
             finished: `once` is through.
         """
-        self._feed.close(patience)
+        self._close_feeds(patience)
         if finished:
             asked = time.monotonic()
             with suppress(BrokerError):
-                self._note_cleared(self._feed.finished_look, self._watcher_lock.heartbeat(), asked)
+                self._note_in_sync(self._scanner.state.finished_scan, self._watcher_lock.heartbeat(), asked)
+
+    def _close_feeds(self, patience: float) -> None:
+        """End both threads. The thread of events is first: it sends what is pending, and may wait for the broker meanwhile."""
+        if self._events:
+            self._events.close(patience)
+            self._scanner.close(patience)
 
     def look_back(self) -> bool:
         """See how it stands in the end. Returns whether nothing is left to do."""
@@ -467,11 +487,11 @@ class MirrorRunner:
         """Say what was done. Returns what it means for the exit code."""
         before, after = self._before, self._after
         if before is not None and after is not None:
-            log.info("%s%s", self._run.about, summary(before, after, time.monotonic() - self._began, skipped=len(self._feed.skipped)))
+            log.info("%s%s", self._run.about, summary(before, after, time.monotonic() - self._began, skipped=len(self._skipped)))
         if after is not None and after.failed:
             self._tell_failures(after.failed)
             return Exit.INCOMPLETE
-        report = self._feed.last_look
+        report = self._scanner.state.last_report
         return Exit.INCOMPLETE if finished and report is not None and (report.held or not report.complete) else Exit.DONE
 
     def _tell_failures(self, count: int) -> None:

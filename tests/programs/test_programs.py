@@ -165,7 +165,7 @@ def test_what_a_program_does_comes_out(row: Row, keep: Callable[..., Kept], tree
     shell(row.command)
     # A directory that left is not told file by file: a look at it stands for the keys that the target has there.
     wait_until(lambda: not row.sent - set(kept.sent.states) - kept.looked_for(row.sent), 20, f"{row.sent} are sent")
-    wait_until(kept.feed.is_idle, 20)
+    wait_until(kept.is_idle, 20)
 
     for key, state in kept.sent.states.items():
         assert state == kept.state(key), f"{key} was sent last in the state in which it is"

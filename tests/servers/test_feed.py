@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from autosync.compare.scan import Comparison
-from autosync.feed.feed import BatchSizer, Feed
+from autosync.feed.batches import BatchSizer
 from autosync.files import File, Listing
 from autosync.ledger import Hint, Ledger, Marked, connect
 from autosync.model.change import LOOK_EVERYWHERE
@@ -23,29 +22,30 @@ from autosync.source import walk as tree_module
 from autosync.watch.debounce import Debouncer, Pending, ScanRequest
 from autosync.watch.recheck import glance
 from lab.comparing import Held, fill
-from lab.kept import Empty, Kept, Sent
+from lab.kept import Empty, Feeds, Kept, Sent
 from lab.servers import wait_until
 
 # The broker's memory
 
 
-def test_a_look_is_of_the_era_in_which_it_began(tree: Path, broker: str) -> None:
+def test_a_scan_belongs_to_the_generation_in_which_it_began(tree: Path, broker: str) -> None:
     """What it had marked before may be lost, whatever it marks afterwards."""
     (tree / "a").write_text("a")
     keys = Keys([Source(str(tree))], source_prefix=f"{tree}/")
 
     class Forgetful(Empty):
         def list(self, prefix: str = "") -> Listing:
-            feed.era += 1
+            scanner.begin_generation()
             return super().list(prefix)
 
     ledger = Ledger(connect(broker), "m")
-    feed = Feed("m", keys, Comparison(keys, Forgetful()), ledger, Sent(ledger, str), Debouncer(0.0))  # type: ignore[arg-type]
+    scanner = Feeds(keys, Forgetful(), ledger, Sent(ledger, str), Debouncer(0.0)).scanner
 
-    assert feed.look(ScanRequest("")).error is None
+    assert scanner.scan(ScanRequest("")).error is None
 
-    assert feed.finished_look is not None
-    assert (feed.finished_look.era, feed.era) == (0, 1)
+    state = scanner.state
+    assert state.finished_scan is not None
+    assert (state.finished_scan.generation, state.scan_generation) == (0, 1)
 
 
 # Acceptance
@@ -59,7 +59,7 @@ def test_a_complete_look_at_everything_that_finds_nothing_to_delete_accepts_the_
     keys = Keys([Source(str(tree))], source_prefix=f"{tree}/")
     ledger = Ledger(connect(broker), "m")
     target = Held("d/a", "d/b") if what == "a key too many" else Held("d/a")
-    feed = Feed("m", keys, Comparison(keys, target), ledger, Sent(ledger, str), Debouncer(0.0))  # type: ignore[arg-type]
+    scanner = Feeds(keys, target, ledger, Sent(ledger, str), Debouncer(0.0)).scanner
     if what == "an unreadable part":
         scandir, closed = os.scandir, os.stat(tree / "d").st_ino
 
@@ -70,16 +70,16 @@ def test_a_complete_look_at_everything_that_finds_nothing_to_delete_accepts_the_
 
         monkeypatch.setattr(tree_module.os, "scandir", refuse)
 
-    report = feed.look(ScanRequest(f"{tree}/d" if what == "a part" else ""))
+    report = scanner.scan(ScanRequest(f"{tree}/d" if what == "a part" else ""))
 
     assert (report.error, report.complete) == (None, what != "an unreadable part")
-    assert feed.accepted == ledger.sync_state.accepted() == (what == "nothing to delete")
+    assert scanner.state.accepted == ledger.sync_state.accepted() == (what == "nothing to delete")
     assert ledger.sync_state.withheld_deletions() == (what == "a key too many")
     if what == "a key too many":
-        assert feed.look(ScanRequest("")).held == 1, "nor does the next one"
+        assert scanner.scan(ScanRequest("")).held == 1, "nor does the next one"
         target.keys = ("d/a",)
-        assert feed.look(ScanRequest("")).held == 0
-        assert (feed.accepted, ledger.sync_state.accepted(), ledger.sync_state.withheld_deletions()) == (True, True, 0)
+        assert scanner.scan(ScanRequest("")).held == 0
+        assert (scanner.state.accepted, ledger.sync_state.accepted(), ledger.sync_state.withheld_deletions()) == (True, True, 0)
 
 
 # Batches
@@ -87,20 +87,20 @@ def test_a_complete_look_at_everything_that_finds_nothing_to_delete_accepts_the_
 
 def test_where_keys_are_made_right_quickly_a_batch_holds_more_of_them() -> None:
     now = 0.0
-    pace = BatchSizer(lambda: now)
-    assert [pace.rest(behind) for behind in (0, 1, 99)] == [0.0] * 3, "what nobody stands before is sent at once"
-    assert pace.rest(100) == 0.05, "as long as nobody works"
-    assert pace.batch == 100, "as long as nothing is known"
-    pace.note(5000, 5000)
+    sizer = BatchSizer(lambda: now)
+    assert [sizer.gathering_time(behind) for behind in (0, 1, 99)] == [0.0] * 3, "what nobody stands before is sent at once"
+    assert sizer.gathering_time(100) == 0.05, "as long as nobody works"
+    assert sizer.batch_keys == 100, "as long as nothing is known"
+    sizer.record(5000, 5000)
     now = 1.0
-    pace.note(1000, 2000)
-    assert pace.batch == 200, "4,000 in a second"
+    sizer.record(1000, 2000)
+    assert sizer.batch_keys == 200, "4,000 in a second"
     now = 2.0
-    pace.note(0, 1900)
-    assert pace.batch == 100
+    sizer.record(0, 1900)
+    assert sizer.batch_keys == 100
     now = 3.0
-    pace.note(50_000, 1900)
-    assert pace.batch == 500
+    sizer.record(50_000, 1900)
+    assert sizer.batch_keys == 500
 
 
 # Settling
@@ -114,7 +114,7 @@ def test_a_file_saved_a_thousand_times_is_sent_a_few_times_and_the_last_state_is
 
     (tree / "last").touch()
     kept.wait_for("last")
-    wait_until(kept.feed.is_idle, what="nothing is pending")
+    wait_until(kept.is_idle, what="nothing is pending")
     assert 1 <= kept.sent.keys["busy"] <= 3 + seconds / 0.2
 
 
@@ -162,14 +162,14 @@ def test_a_file_that_stays_open_is_sent_again_if_it_has_changed_and_waited_for_b
     with (tree / "log").open("wb", buffering=0) as file:
         file.write(b"x")
         kept.wait_for("log", 1)
-        wait_until(kept.feed.is_idle, 30, "nothing is pending")
+        wait_until(kept.is_idle, 30, "nothing is pending")
         seen: list[str] = []
 
         def noted(one: Pending, *args: object, **more: object) -> object:
             seen.append(one.path)
             return glance(one, *args, **more)  # type: ignore[arg-type]
 
-        monkeypatch.setattr("autosync.feed.feed.glance", noted)
+        monkeypatch.setattr("autosync.feed.events.glance", noted)
         wait_until(lambda: seen.count(str(tree / "log")) >= 3, 20, "it is looked at again and again")
         assert kept.sent.keys["log"] == 1, "but it did not change"
 
@@ -191,7 +191,7 @@ def test_a_temporary_name_is_never_sent_and_the_file_is_when_it_is_renamed(keep:
 
     kept.wait_for("film")
     kept.wait_for("d/inner")
-    wait_until(kept.feed.is_idle)
+    wait_until(kept.is_idle)
     assert set(kept.sent.keys) == {"other", "film", "d/inner"}
 
 
@@ -254,7 +254,7 @@ def test_a_file_is_sent_soon_whatever_its_times_say(
     shutil.copytree(tree / "moved", tree / "copied")
     kept.wait_for("copied/film")
 
-    wait_until(kept.feed.is_idle, 20, "nothing is pending")
+    wait_until(kept.is_idle, 20, "nothing is pending")
 
 
 def test_a_file_that_is_held_open_comes_to_rest_whatever_its_times_say(
@@ -290,14 +290,14 @@ def test_what_only_differs_by_its_times_keeps_its_etag_while_it_comes_to_rest(tr
             return super().mark(found, **more)
 
     settle = Debouncer(0.05)
-    feed = Feed("m", keys, Comparison(keys, Holder()), ledger, Noting(ledger, str), settle)  # type: ignore[arg-type]
-    feed.start()
+    feeds = Feeds(keys, Holder(), ledger, Noting(ledger, str), settle)
+    feeds.start()
     with (tree / "f").open("a"):
         settle.say([LOOK_EVERYWHERE])
-        wait_until(lambda: feed.last_look is not None, 20, "the look has ended")
+        wait_until(lambda: feeds.scanner.state.last_report is not None, 20, "the look has ended")
         assert marked == []
     wait_until(lambda: marked, 20, "it rests")
-    feed.close()
+    feeds.close()
 
     assert [(key, hint.etag, hint.rested) for key, hint in marked] == [("f", "etag", True)]
 
@@ -354,11 +354,11 @@ def test_what_happens_on_the_way_of_a_link_is_seen(keep: Callable[..., Kept], tr
     kept.wait_for("current/f")
     (tree / "two/g").write_text("g")
     kept.wait_for("current/g")
-    wait_until(kept.feed.is_idle)
+    wait_until(kept.is_idle)
     kept.sent.keys.clear()
     (tree / "one/h").write_text("h")
     kept.wait_for("one/h")
-    wait_until(kept.feed.is_idle)
+    wait_until(kept.is_idle)
     assert set(kept.sent.keys) == {"one/h"}, "what happens where it does not lead any more is not its business"
 
     (tree / "not").mkdir()
@@ -379,7 +379,7 @@ def test_what_a_new_link_leads_to_may_be_made_later(keep: Callable[..., Kept], t
         else:
             (tree / name).symlink_to(target)
         kept.wait_for(name)
-    wait_until(kept.feed.is_idle)
+    wait_until(kept.is_idle)
 
     (tree / "not/yet").mkdir(parents=True)
     (tree / "not/yet/f").write_text("f")

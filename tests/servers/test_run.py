@@ -20,7 +20,8 @@ from autosync.compare.diff import Compare
 from autosync.compare.scan import Policy, ScanReport
 from autosync.daemon.mirror_runner import MirrorRunner, RunSettings
 from autosync.errors import BrokerError, StartError
-from autosync.feed.feed import FinishedScan, Stopped
+from autosync.feed.broker_retry import Stopped
+from autosync.feed.scanner import FinishedScan
 from autosync.ledger import UNKNOWN, Action, Claim, Failure, Ledger, Result, connect
 from autosync.model.keys import Source
 from autosync.model.mirror import Mirror
@@ -45,7 +46,7 @@ def keep(broker: str, tree: Path, tmp_path: Path) -> Iterator[Callable[..., Mirr
 
     yield make
     for keeping in made:
-        keeping._feed._stop.set()
+        keeping._stop.set()
         keeping._watcher_lock.release()
 
 
@@ -54,9 +55,9 @@ def ledger(broker: str) -> Ledger:
     return Ledger(connect(broker), "m")
 
 
-def found(keeping: MirrorRunner, began: float, era: int) -> None:
-    """A look everywhere that began then has ended just now."""
-    keeping._feed.finished_look = FinishedScan(began, time.monotonic(), era)
+def found(keeping: MirrorRunner, began: float, generation: int) -> None:
+    """A scan of everything that began then has ended just now."""
+    keeping._scanner._update(finished_scan=FinishedScan(began, time.monotonic(), generation))
 
 
 def fail(keeping: MirrorRunner, ledger: Ledger, key: str) -> None:
@@ -67,9 +68,9 @@ def fail(keeping: MirrorRunner, ledger: Ledger, key: str) -> None:
 
 def test_what_a_look_found_is_right_once_nothing_is_dirty(keep: Callable[..., MirrorRunner], ledger: Ledger) -> None:
     keeping = keep()
-    began, era = time.time(), keeping._feed.era
+    began, generation = time.time(), keeping._scanner.state.scan_generation
     ledger.claims.mark([("a", UNKNOWN)])
-    found(keeping, began, era)
+    found(keeping, began, generation)
 
     keeping.tick()
     assert ledger.sync_state.last_in_sync() is None
@@ -85,14 +86,14 @@ def test_a_broker_that_forgets_takes_no_acceptance_back_and_gives_none(
     keep: Callable[..., MirrorRunner], ledger: Ledger, broker: str, accepted: bool
 ) -> None:
     keeping = keep()
-    keeping._feed.accepted = accepted
+    keeping._scanner._update(accepted=accepted)
     ledger.sync_state.set_accepted(accepted)
 
     connect(broker).flushall()
     ledger.sync_state.set_last_in_sync("v", 1.0, accepted=accepted)  # by the watcher, before it knows
     keeping.tick()
 
-    assert keeping._feed.accepted == ledger.sync_state.accepted() == accepted
+    assert keeping._scanner.state.accepted == ledger.sync_state.accepted() == accepted
 
 
 @pytest.mark.parametrize(
@@ -115,15 +116,15 @@ def test_whether_a_mirror_is_accepted_is_known_at_its_start_and_kept(
         connect(broker).hset("autosync:{m}:mirror", mapping=before)
 
     keeping = keep(**options)
-    assert keeping._feed.accepted == ledger.sync_state.accepted() == accepted
+    assert keeping._scanner.state.accepted == ledger.sync_state.accepted() == accepted
 
-    found(keeping, time.time(), keeping._feed.era)
+    found(keeping, time.time(), keeping._scanner.state.scan_generation)
     keeping.tick()
     assert ledger.sync_state.last_in_sync() is not None
-    assert keeping._feed.accepted == ledger.sync_state.accepted() == accepted
+    assert keeping._scanner.state.accepted == ledger.sync_state.accepted() == accepted
     if not accepted:
         keeping._watcher_lock.release()
-        assert not keep()._feed.accepted, "the start after that knows no better"
+        assert not keep()._scanner.state.accepted, "the start after that knows no better"
 
 
 @pytest.mark.parametrize(
@@ -155,15 +156,15 @@ def test_a_mirror_is_accepted_with_its_target_sources_and_filters(
     again = keep({**first, **defined})
     again._watcher_lock.release()
 
-    assert other._feed.accepted == again._feed.accepted == ledger.sync_state.accepted() == accepted
+    assert other._scanner.state.accepted == again._scanner.state.accepted == ledger.sync_state.accepted() == accepted
     if not accepted:
-        assert not keep(first)._feed.accepted, "it was accepted once, and is another since"
+        assert not keep(first)._scanner.state.accepted, "it was accepted once, and is another since"
     elif "source_filter" in defined:
-        assert not keep(first)._feed.accepted, "more is in scope again"
+        assert not keep(first)._scanner.state.accepted, "more is in scope again"
 
 
 def test_nobody_accepts_deletions_where_there_are_none(keep: Callable[..., MirrorRunner]) -> None:
-    assert not keep({"delete": False}, accept_existing=True)._feed.accepted
+    assert not keep({"delete": False}, accept_existing=True)._scanner.state.accepted
 
 
 @pytest.mark.parametrize("ended", ["before", "after"])
@@ -172,20 +173,20 @@ def test_that_nothing_is_dirty_since_the_broker_forgot_it_makes_nothing_right(
 ) -> None:
     """Else a file that differs in nothing but its times, and was marked before, would be taken for equal by all looks to come."""
     keeping = keep()
-    began, era = time.time(), keeping._feed.era
+    began, generation = time.time(), keeping._scanner.state.scan_generation
     ledger.claims.mark([("a", UNKNOWN)])
     if ended == "before":
-        found(keeping, began, era)
+        found(keeping, began, generation)
     keeping.tick()
 
     connect(broker).flushall()
     keeping.tick()
     if ended == "after":
-        found(keeping, began, era)
+        found(keeping, began, generation)
     keeping.tick()
-    assert (ledger.sync_state.last_in_sync(), keeping._feed.cleared) == (None, 0.0)
+    assert (ledger.sync_state.last_in_sync(), keeping._scanner.state.last_in_sync_at) == (None, 0.0)
 
-    found(keeping, began := time.time(), keeping._feed.era)
+    found(keeping, began := time.time(), keeping._scanner.state.scan_generation)
     keeping.tick()
     assert ledger.sync_state.last_in_sync() == (keeping._version, began)
 
@@ -194,7 +195,7 @@ def test_once_is_not_through_because_the_broker_forgot_what_is_to_be_done(
     keep: Callable[..., MirrorRunner], ledger: Ledger, broker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keeping = keep(once=True)
-    keeping._feed.last_look = ScanReport()
+    keeping._scanner._update(last_report=ScanReport())
     ledger.claims.mark([("a", UNKNOWN)])
     assert not keeping.is_through()
 
@@ -202,7 +203,7 @@ def test_once_is_not_through_because_the_broker_forgot_what_is_to_be_done(
     assert not keeping.is_through()
     assert keeping._settle.take_look() is not None, "everything is compared again"
 
-    monkeypatch.setattr(keeping._feed, "is_idle", lambda: True)
+    monkeypatch.setattr(keeping._settle, "is_through", lambda: True)
     assert keeping.is_through()
 
 
@@ -231,11 +232,11 @@ def test_a_broker_that_goes_away_in_the_middle_of_a_tick_does_not_hold_the_main_
         ticking.start()
         ticking.join(5.0)
         stuck = ticking.is_alive()
-        keeping._feed._stop.set()
+        keeping._stop.set()
         ticking.join()
     assert not stuck
 
-    keeping._feed._stop.clear()
+    keeping._stop.clear()
     keeping.tick()
     assert ledger.claims.claim("w", keeping._version, ["a"]) == [Claim("a", 0, UNKNOWN, ("token",) if what == "unfinished" else ())]
     assert keeping._settle.take_look() is not None, "the rescan was not left out"

@@ -1,0 +1,82 @@
+"""Calls to the broker that wait while the broker is away, and the threads that make them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from ..errors import BrokerError
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two tries.
+_BROKER_PAUSE = 0.5
+
+T = TypeVar("T")
+
+
+class Stopped(Exception):  # noqa: N818 - not an error
+    """The mirror is being closed; the thread that gets this exception ends."""
+
+
+class BrokerRetry:
+    """Repeats calls until the broker answers or the mirror is closed.
+
+    Args:
+        stop: set when the mirror is closed.
+    """
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop = stop
+
+    def retry_until_answered(self, call: Callable[[], T]) -> T:
+        """Make a call again and again until the broker answers. The first failure is logged.
+
+        Raises:
+            Stopped: the mirror was closed before the broker answered.
+        """
+        is_logged = False
+        while True:
+            try:
+                return call()
+            except BrokerError as error:
+                if not is_logged:
+                    log.warning("%s; what happens meanwhile is kept and sent later", error)
+                is_logged = True
+                self.pause(_BROKER_PAUSE)
+
+    def pause(self, seconds: float) -> None:
+        """Sleep.
+
+        Raises:
+            Stopped: the mirror is closed, or was closed during the sleep.
+        """
+        if self._stop.wait(seconds):
+            raise Stopped
+
+
+class FeedThread(threading.Thread):
+    """A daemon thread that keeps the exception by which it ended.
+
+    Args:
+        run: the thread's work. It may end by `Stopped`.
+        name: of the thread.
+    """
+
+    def __init__(self, run: Callable[[], None], name: str) -> None:
+        super().__init__(name=name, daemon=True)
+        self._work = run
+        #: The exception that ended the thread; None if it still runs, or ended as it should.
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        """See `threading.Thread`."""
+        try:
+            self._work()
+        except Stopped:
+            pass
+        except Exception as error:  # the main loop reads it and ends the program
+            log.debug("the thread %s ended", self.name, exc_info=True)
+            self.error = error

@@ -1,0 +1,141 @@
+"""The thread of events: changes that the watcher saw become batches.
+
+    watcher -> debouncer -> event feed -> ledger + queue
+
+A broker that is away delays and loses nothing: the thread waits for it; the kernel's queue and the debouncer keep what happens meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from ..ledger import GONE, UNKNOWN, Hint
+from ..model.change import Change, Kind
+from ..model.keys import Keys
+from ..watch.debounce import Debouncer, Pending
+from ..watch.recheck import PathState, glance
+from .batches import Batch, BatchBuilder, BatchSender
+from .broker_retry import FeedThread
+from .publisher import Priority
+from .skipped_paths import SkippedPaths
+
+
+class EventFeed:
+    """Takes changes from the debouncer, checks each path on the disk, and sends its key.
+
+    Args:
+        keys: naming rule and scope of the mirror.
+        debouncer: where changes come from.
+        sender: where batches go.
+        skipped: receives paths that are not mirrored.
+        stop: set when the mirror is closed; the mirror's `BrokerRetry` has the same.
+        on_link: called with the path of each symbolic link among the changes.
+        follow: whether symbolic links are followed.
+    """
+
+    def __init__(
+        self,
+        keys: Keys,
+        debouncer: Debouncer,
+        sender: BatchSender,
+        skipped: SkippedPaths,
+        stop: threading.Event,
+        *,
+        on_link: Callable[[str], None] = lambda _: None,
+        follow: bool = True,
+    ) -> None:
+        self._keys = keys
+        self._debouncer = debouncer
+        self._sender = sender
+        self._skipped = skipped
+        self._stop = stop
+        self._on_link = on_link
+        self._follow = follow
+        self._thread = FeedThread(self._run, "autosync-events")
+
+    @property
+    def error(self) -> Exception | None:
+        """The exception that ended the thread; None if it still runs, or ended as it should."""
+        return self._thread.error
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def close(self, patience: float = 10.0) -> None:
+        """Send what is pending, and end the thread.
+
+        Args:
+            patience: how long to wait for a broker that does not answer, in seconds.
+        """
+        self._debouncer.close()
+        self._thread.join(patience)
+        self._stop.set()
+        self._thread.join(patience)
+
+    def _run(self) -> None:
+        while pending := self._debouncer.take():
+            dirty = self._sender.send_all(self._batches(pending), Priority.EVENT)
+            self._stop.wait(self._sender.sizer.gathering_time(dirty - len(pending)))
+
+    def _batches(self, pending: Sequence[Pending]) -> Iterator[Batch]:
+        builder = BatchBuilder(self._sender.sizer)
+        for change in pending:
+            hint = self._hint(change)
+            full = builder.add(self._keys.key(change.path), hint) if hint is not None else None
+            if full is not None:
+                yield full
+        yield from builder.remaining()
+
+    def _hint(self, change: Pending) -> Hint | None:
+        """The hint to send for a change. None: nothing is to be sent now. A file that is still changing goes back to the debouncer."""
+        if not self._keys.covers(change.path):
+            self._release_marked(change.path)
+            if os.path.islink(change.path):
+                self._on_link(change.path)  # it may lead to a directory that holds keys in scope
+            return None
+        state = self._recheck(change)
+        if state is None:
+            return None
+        hint = _hint_of(state, change)
+        if not hint.gone and self._lacks_marker(change.path):
+            return None
+        if not state.rests:
+            if not state.is_idle and time.monotonic() < change.since + self._debouncer.patience:
+                self._debouncer.postpone(change, state.sight)
+                return None
+            self._debouncer.come_back(change.path, hint[:2], state.sight)
+        return None if hint[:2] == change.sent else hint
+
+    def _release_marked(self, path: str) -> None:
+        """If a path is a done-marker that exists, have the debouncer pass on what waits for it."""
+        if self._keys.is_marker(path) and os.path.lexists(path):
+            marked, is_directory = self._keys.marked_by(path)
+            self._debouncer.say((Change(Kind.LOOK if is_directory else Kind.APPEARED, marked),))
+
+    def _lacks_marker(self, path: str) -> bool:
+        marker = self._keys.marker_of(path)
+        return bool(marker) and not os.path.lexists(marker)
+
+    def _recheck(self, change: Pending) -> PathState | None:
+        """What the disk holds at the path of a change. None: the target is left as it is."""
+        source = self._keys.source_of(change.path)
+        assert source is not None
+        state = glance(change, source, quiet=self._debouncer.quiet, follow=self._follow)
+        if state.is_link:
+            self._on_link(change.path)
+        found = state.found
+        if found is not None and found.skipped:
+            self._skipped.add({found.path: found.skipped})
+            return None if found.stays else PathState(None)
+        return state
+
+
+def _hint_of(state: PathState, change: Pending) -> Hint:
+    found = state.found
+    if found is None:
+        return GONE if state.known else UNKNOWN
+    return Hint(found.size, found.mtime_ns, change.etag, rested=state.rests and not change.is_closed)

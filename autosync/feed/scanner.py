@@ -1,0 +1,294 @@
+"""The thread of scans: differences between source and target become batches.
+
+    timer, watcher -> debouncer -> scanner -> ledger + queue
+
+It is a thread of its own, so that a long scan never delays an event.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from ..compare.diff import Difference
+from ..compare.scan import Comparison, ScanReport
+from ..errors import SourceUnsure, StartError, TargetError
+from ..ledger import GONE, Hint
+from ..ledger.sync_state import SyncState
+from ..model.change import LOOK_EVERYWHERE, Change, Kind
+from ..watch.debounce import Debouncer, ScanRequest
+from .batches import Batch, BatchBuilder, BatchSender
+from .broker_retry import BrokerRetry, FeedThread, Stopped
+from .publisher import Priority
+from .resting_files import MOST_WAITING, RestQueue
+from .skipped_paths import SkippedPaths
+
+log = logging.getLogger(__name__)
+
+#: How long the target is left alone after the first, second, ... failed scan in a row, in seconds.
+_FAILURE_PAUSES = (1.0, 5.0, 30.0, 60.0)
+
+
+class FinishedScan(NamedTuple):
+    """A complete scan of the whole source.
+
+    Attributes:
+        began: in seconds since the epoch.
+        ended: on the monotonic clock, in seconds.
+        generation: the scan generation when it began.
+    """
+
+    began: float
+    ended: float
+    generation: int
+
+
+@dataclass(frozen=True)
+class ScanState:
+    """What is known from the scans of a mirror, at one moment.
+
+    Attributes:
+        is_scanning: whether a scan is running.
+        scans: number of scans that were begun.
+        failed_scans: number of scans that have failed since the last one that succeeded.
+        last_report: of the last scan of the whole source that has ended; None before the first.
+        finished_scan: the last scan of the whole source, if it was complete; else None.
+        scan_generation: grows whenever scans that have begun prove nothing any more: the broker may have lost what they found, or a source
+            is another directory.
+        last_in_sync_at: when the last scan began of which all differences have been dealt with, in seconds since the epoch; 0.0: none yet.
+        withheld_deletions: number of deletions that the last scan of the whole source withheld.
+        accepted: whether the mirror is accepted. As long as it is not, no scan deletes anything.
+    """
+
+    is_scanning: bool = False
+    scans: int = 0
+    failed_scans: int = 0
+    last_report: ScanReport | None = None
+    finished_scan: FinishedScan | None = None
+    scan_generation: int = 0
+    last_in_sync_at: float = 0.0
+    withheld_deletions: int = 0
+    accepted: bool = False
+
+
+class Scanner:
+    """Compares parts of the source with the target as the debouncer requests it, and sends the differences.
+
+    Args:
+        comparison: finds the differences.
+        sync_state: of the mirror; stores what scans find out.
+        debouncer: where requests come from. Files that are still changing go back there.
+        sender: where batches go.
+        skipped: receives paths that are not mirrored.
+        retry: waits for the broker.
+        stop: set when the mirror is closed; `retry` has the same.
+        about: prefix of log lines, where there are several mirrors.
+    """
+
+    def __init__(
+        self,
+        comparison: Comparison,
+        sync_state: SyncState,
+        debouncer: Debouncer,
+        sender: BatchSender,
+        skipped: SkippedPaths,
+        retry: BrokerRetry,
+        stop: threading.Event,
+        *,
+        about: str = "",
+    ) -> None:
+        self._comparison = comparison
+        self._sync_state = sync_state
+        self._debouncer = debouncer
+        self._sender = sender
+        self._skipped = skipped
+        self._retry = retry
+        self._stop = stop
+        self._about = about
+        #: Whether a scan of a part of the source has withheld deletions while the mirror was not accepted.
+        self._has_withheld = False
+        self._state = ScanState()
+        self._state_lock = threading.Lock()
+        self._thread = FeedThread(self._run, "autosync-scans")
+
+    @property
+    def state(self) -> ScanState:
+        """What is known now. From any thread."""
+        return self._state
+
+    @property
+    def error(self) -> Exception | None:
+        """The exception that ended the thread; None if it still runs, or ended as it should."""
+        return self._thread.error
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def close(self, patience: float = 10.0) -> None:
+        """End a running scan, and the thread. Ends waiting for the broker also in the thread of events, so that one is closed first.
+
+        Args:
+            patience: how long to wait for the thread, in seconds.
+        """
+        self._stop.set()
+        self._thread.join(patience)
+
+    def begin_generation(self) -> None:
+        """Declare that scans which have begun until now prove nothing."""
+        with self._state_lock:  # read and written in one step: other fields are set by the thread of scans
+            self._state = replace(self._state, scan_generation=self._state.scan_generation + 1)
+
+    def restore(self, *, accepted: bool, last_in_sync_at: float, withheld_deletions: int) -> None:
+        """Adopt what the ledger holds about scans before this process; see `ScanState`.
+
+        Args:
+            accepted: whether the mirror is accepted.
+            last_in_sync_at: in seconds since the epoch; 0.0: never, or with another definition.
+            withheld_deletions: 0 does not count: a broker that lost its memory must not cause deletions that a scan has withheld.
+        """
+        with self._state_lock:
+            self._state = replace(
+                self._state,
+                accepted=accepted,
+                last_in_sync_at=last_in_sync_at,
+                withheld_deletions=self._state.withheld_deletions or withheld_deletions,
+            )
+
+    def set_last_in_sync(self, at: float) -> None:
+        """Record that all differences are dealt with which a scan found that began at that time, in seconds since the epoch."""
+        self._update(last_in_sync_at=at)
+
+    def scan(self, request: ScanRequest) -> ScanReport:
+        """Compare a part of the source with the target, and send the differences.
+
+        Args:
+            request: which part.
+
+        Returns:
+            What was found; `error` is set if the scan could not be finished.
+
+        Raises:
+            Stopped: the mirror was closed meanwhile.
+        """
+        report = ScanReport(noticed=self._sender.on_work)
+        state, began = self._state, time.time()
+        is_first = not request.path and state.last_in_sync_at == 0.0
+        try:
+            self._sender.send_all(self._batches(request, report, state), Priority.FIRST_LOOK if is_first else Priority.LOOK, bounded=True)
+        except (TargetError, SourceUnsure) as error:
+            report.error = error
+        except OSError as error:  # where listings are sorted
+            report.error = StartError(
+                f"{error.filename or 'the state directory'}: {error.strerror}", "make room, or give another --state-dir"
+            )
+        if report.error is None:
+            self._record(request, report, began, state.scan_generation)
+        return report
+
+    def _run(self) -> None:
+        while (request := self._debouncer.take_look()) is not None:
+            self._update(is_scanning=True, scans=self._state.scans + 1)
+            try:
+                report = self.scan(request)
+            finally:
+                self._update(is_scanning=False)
+            failed = 0 if report.error is None else self._state.failed_scans + 1
+            self._update(failed_scans=failed, last_report=self._state.last_report if request.path else report)
+            if report.error is None:
+                continue
+            log.warning("%slook at %s: %s", self._about, request.path or "everything", report.error)
+            self._retry.pause(_FAILURE_PAUSES[min(failed, len(_FAILURE_PAUSES)) - 1])
+            self._debouncer.say((Change(Kind.LEFT if request.seen_leaving else Kind.LOOK, request.path),))
+
+    def _update(self, **changes: Any) -> None:
+        with self._state_lock:
+            self._state = replace(self._state, **changes)
+
+    def _record(self, request: ScanRequest, report: ScanReport, began: float, generation: int) -> None:
+        """Record a scan that has not failed.
+
+        Args:
+            request: which part was compared.
+            report: what was found.
+            began: when the scan began, in seconds since the epoch.
+            generation: the scan generation at that time.
+        """
+        is_whole = not request.path
+        if is_whole:
+            self._skipped.replace(report.skipped)
+        else:
+            self._skipped.add(report.skipped)
+        self._has_withheld = self._has_withheld or (report.held > 0 and not self._state.accepted)
+        if not is_whole:
+            return
+        seconds = time.time() - began
+        finished = FinishedScan(min(began, report.busy_since), time.monotonic(), generation)
+        self._update(finished_scan=finished if report.complete else None)
+        self._retry.retry_until_answered(lambda: self._sync_state.set_withheld_deletions(report.held))
+        self._update(withheld_deletions=report.held)
+        if not self._state.accepted and report.complete and not report.extra:
+            self._accept()
+        log.info(
+            "%scompared %d files in %.1f s: %d to upload, %d to check, %d to delete",
+            self._about, report.seen, seconds, report.uploads, report.checks, report.deletes,
+        )  # fmt: skip
+
+    def _accept(self) -> None:
+        """Let scans delete from now on."""
+        self._update(accepted=True)
+        self._retry.retry_until_answered(lambda: self._sync_state.set_accepted(True))
+        if self._has_withheld:  # a scan of a part withheld deletions that are allowed now
+            self._debouncer.say((LOOK_EVERYWHERE,))
+
+    def _batches(self, request: ScanRequest, report: ScanReport, state: ScanState) -> Iterator[Batch]:
+        builder = BatchBuilder(self._sender.sizer)
+        differences = self._comparison.differences(
+            request.path,
+            report,
+            state.last_in_sync_at,
+            seen_leaving=request.seen_leaving,
+            holding=state.withheld_deletions > 0,
+            accepted=state.accepted,
+        )
+        for key, found, etag, _ in self._at_rest(differences, report):
+            hint = GONE
+            if found is not None:
+                report.checks += etag is not None
+                report.uploads += etag is None
+                hint = Hint(found.size, found.mtime_ns, etag or "", rested=True)
+            full = builder.add(key, hint)
+            if full is not None:
+                yield full
+        yield from builder.remaining()
+
+    def _at_rest(self, differences: Iterable[Difference], report: ScanReport) -> Iterator[Difference]:
+        """The differences; a file is delayed until it rests. Files that go on changing are left to the thread of events."""
+        resting = RestQueue(self._debouncer.quiet)
+        for difference in differences:
+            if self._stop.is_set():
+                raise Stopped
+            if difference.found is None:
+                yield from self._due(resting, report, most=0)  # a renamed file is sent before its old key is deleted
+                yield difference
+                continue
+            resting.add(difference, difference.found)
+            yield from self._due(resting, report, most=MOST_WAITING)
+        yield from self._due(resting, report, most=0)
+
+    def _due(self, resting: RestQueue, report: ScanReport, *, most: int) -> Iterator[Difference]:
+        """The files that rest now. Waits until no more than `most` files are left in the queue."""
+        while True:
+            for difference, sight, rests in resting.due():
+                if rests:
+                    yield difference
+                elif difference.found is not None:
+                    report.busy_since = min(report.busy_since, difference.found.changed)
+                    self._debouncer.wait_for_rest(difference.found.path, sight, difference.etag or "")
+            if len(resting) <= most:
+                return
+            self._retry.pause(resting.seconds())
