@@ -239,7 +239,7 @@ def test_a_key_that_is_done_is_clean(ledger: Remembering) -> None:
 
 
 @pytest.mark.parametrize("deed", [Action.UPLOADED, Action.DELETED, Action.NOTHING, Action.FAILED])
-def test_a_key_that_changed_meanwhile_is_still_held_and_looked_at_again(ledger: Remembering, deed: Action) -> None:
+def test_a_key_that_changed_meanwhile_is_still_claimed_and_read_again(ledger: Remembering, deed: Action) -> None:
     mark(ledger, "a")
     claimed(ledger, "one", "a")
     mark(ledger, "a", hint=NEWER)
@@ -252,7 +252,7 @@ def test_a_key_that_changed_meanwhile_is_still_held_and_looked_at_again(ledger: 
     assert ledger.key_states.count_dirty() == 0
 
 
-def test_a_key_that_this_owner_does_not_hold_is_told_as_lost_and_stays_as_it_is(ledger: Remembering) -> None:
+def test_a_key_that_this_owner_has_not_claimed_is_returned_as_lost_and_stays_as_it_is(ledger: Remembering) -> None:
     mark(ledger, "held", "waiting")
     claimed(ledger, "two", "held")
 
@@ -264,7 +264,7 @@ def test_a_key_that_this_owner_does_not_hold_is_told_as_lost_and_stays_as_it_is(
 
 
 @pytest.mark.parametrize("deed", [Action.UPLOADED, Action.DELETED, Action.NOTHING, Action.FAILED, Action.RETRY, Action.BACK])
-def test_what_is_said_twice_since_the_answer_was_lost_forgets_no_change(ledger: Remembering, deed: Action) -> None:
+def test_a_result_that_comes_twice_since_the_answer_was_lost_forgets_no_change(ledger: Remembering, deed: Action) -> None:
     """A broker that hung, or a connection that was cut, may have done what it was asked without having said so."""
     mark(ledger, "a")
     claimed(ledger, "one", "a")
@@ -279,7 +279,7 @@ def test_what_is_said_twice_since_the_answer_was_lost_forgets_no_change(ledger: 
 
 
 @pytest.mark.parametrize("deed", [Action.UPLOADED, Action.RETRY, Action.BACK])
-def test_a_claim_that_was_taken_over_in_the_same_process_says_nothing_of_the_new_one(ledger: Remembering, deed: Action) -> None:
+def test_a_claim_that_was_taken_over_in_the_same_process_does_not_count_for_the_new_one(ledger: Remembering, deed: Action) -> None:
     """All batches of a process have one owner; a lease that ran out may have been claimed again by another of them."""
     mark(ledger, "a")
     claimed(ledger, "one", "a")
@@ -294,7 +294,7 @@ def test_a_claim_that_was_taken_over_in_the_same_process_says_nothing_of_the_new
 
 
 @pytest.mark.parametrize("how", ["made right by another", "forgotten by the broker"])
-def test_a_claim_that_ended_says_nothing_of_one_in_a_later_life_of_its_key(ledger: Remembering, client: redis.Redis, how: str) -> None:
+def test_a_claim_that_ended_does_not_count_for_one_in_a_later_life_of_its_key(ledger: Remembering, client: redis.Redis, how: str) -> None:
     for key in map(str, range(200 if how == "made right by another" else 1)):  # within a millisecond, now and then
         mark(ledger, key)
         claimed(ledger, "one", key)
@@ -411,9 +411,9 @@ def test_what_was_done_is_counted(ledger: Remembering) -> None:
     assert (standing.files, standing.bytes, standing.deleted, standing.dirty) == (2, 12, 1, 0)
 
 
-# sweep and forfeit
+# requeue_orphans and release_all_of_dead
 
-def test_the_sweep_leaves_what_is_held_or_fresh_alone(ledger: Ledger) -> None:
+def test_keys_that_are_claimed_or_fresh_are_no_orphans(ledger: Ledger) -> None:
     mark(ledger, "held", "fresh")
     claimed(ledger, "one", "held")
 
@@ -421,7 +421,7 @@ def test_the_sweep_leaves_what_is_held_or_fresh_alone(ledger: Ledger) -> None:
     assert ledger.claims.requeue_orphans(age=3600.0) == []
 
 
-def test_the_sweep_finds_strays_whose_message_seems_to_be_lost(ledger: Remembering) -> None:
+def test_keys_whose_message_seems_to_be_lost_are_orphans(ledger: Remembering) -> None:
     mark(ledger, "stray", "held", "later")
     claimed(ledger, "one", "held", "later")
     done(ledger, "one", "later", Action.RETRY, delay=3600.0)
@@ -431,7 +431,7 @@ def test_the_sweep_finds_strays_whose_message_seems_to_be_lost(ledger: Rememberi
     assert ledger.claims.requeue_orphans(age=0.0) == []
 
 
-def test_the_sweep_brings_back_what_a_dead_worker_held(ledger: Remembering) -> None:
+def test_keys_that_a_dead_worker_had_claimed_are_orphans(ledger: Remembering) -> None:
     mark(ledger, "a")
     claimed(ledger, "dead", "a", lease=SHORT)
 
@@ -443,7 +443,7 @@ def test_the_sweep_brings_back_what_a_dead_worker_held(ledger: Remembering) -> N
     assert done(ledger, "dead", "a") == ([], ["a"])
 
 
-def test_the_sweep_gives_no_more_than_asked_for_and_all_in_the_end(ledger: Remembering) -> None:
+def test_no_more_orphans_are_returned_than_the_limit_and_all_in_the_end(ledger: Remembering) -> None:
     keys = [str(number) for number in range(25)]
     mark(ledger, *keys)
     claimed(ledger, "one", *keys[:20])
@@ -481,7 +481,7 @@ def test_a_dead_workers_claims_end_at_once_and_nobody_elses(ledger: Remembering)
     assert claimed(ledger, "new", *"abcd") == ["a", "b", "d"]
 
 
-# uploads in parts
+# multipart uploads
 
 def unfinished(ledger: Ledger, owner: str, key: str) -> tuple[str, ...]:
     claims = ledger.claims.claim(owner, "v", [key])
@@ -491,7 +491,7 @@ def unfinished(ledger: Ledger, owner: str, key: str) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize("hint", [NEWER, GONE], ids=["a new content", "a deletion"])
-def test_an_upload_that_a_dead_worker_left_open_is_told_to_the_next_who_claims_the_key(
+def test_an_upload_that_a_dead_worker_left_open_is_returned_with_the_next_claim_of_the_key(
     ledger: Ledger, hint: Hint
 ) -> None:
     mark(ledger, "a", "b")
@@ -504,7 +504,7 @@ def test_an_upload_that_a_dead_worker_left_open_is_told_to_the_next_who_claims_t
     assert ledger.claims.claim("heir", "v", ["a", "b"]) == [Claim("a", 0, hint, ("token",)), Claim("b", 0, HINT)]
 
 
-def test_an_upload_that_ended_is_told_to_nobody_and_leaves_nothing_behind(ledger: Remembering, client: redis.Redis) -> None:
+def test_an_upload_that_ended_is_not_returned_and_leaves_nothing_behind(ledger: Remembering, client: redis.Redis) -> None:
     mark(ledger, "a")
     claimed(ledger, "one", "a")
     ledger.uploads.add("a", "token")
@@ -516,7 +516,7 @@ def test_an_upload_that_ended_is_told_to_nobody_and_leaves_nothing_behind(ledger
     assert not client.exists(f"{module.PREFIX}{{m}}:uploads")
 
 
-def test_an_upload_is_told_until_it_has_ended_whatever_became_of_the_key(ledger: Remembering) -> None:
+def test_an_upload_is_returned_until_it_has_ended_whatever_became_of_the_key(ledger: Remembering) -> None:
     for deed in (Action.RETRY, Action.BACK, Action.FAILED, Action.UPLOADED):
         mark(ledger, "a")
         claimed(ledger, "one", "a")
@@ -540,7 +540,7 @@ def test_a_worker_that_lost_its_claim_takes_only_its_own_upload_back(ledger: Rem
     assert unfinished(ledger, "two", "a") == ("second", "third"), "one that could not be ended is not forgotten over another"
 
 
-def test_one_token_takes_the_place_of_another_and_all_are_told_to_the_watcher(ledger: Ledger) -> None:
+def test_one_token_replaces_another_and_the_watcher_reads_all(ledger: Ledger) -> None:
     assert ledger.uploads.all() == {}
     ledger.uploads.add("a", "intention")
     ledger.uploads.add("a", "other")
@@ -549,7 +549,7 @@ def test_one_token_takes_the_place_of_another_and_all_are_told_to_the_watcher(le
     assert ledger.uploads.all() == {"a": ["other", "token"], "\udcff": ["elsewhere"]}
 
 
-def test_uploads_of_a_key_that_another_holds_are_not_told(ledger: Ledger) -> None:
+def test_uploads_of_a_key_that_another_has_claimed_are_not_returned(ledger: Ledger) -> None:
     mark(ledger, "a")
     claimed(ledger, "one", "a")
     ledger.uploads.add("a", "token")
@@ -580,7 +580,7 @@ def test_a_mirror_has_one_watcher(ledger: Ledger) -> None:
     assert 0 < held[1] <= LONGEST_LOCK
 
 
-def test_only_the_holder_gives_the_place_up(ledger: Ledger) -> None:
+def test_only_the_holder_releases_the_lease(ledger: Ledger) -> None:
     ledger.watcher_lease.heartbeat("first")
 
     ledger.watcher_lease.release("second")
@@ -590,13 +590,13 @@ def test_only_the_holder_gives_the_place_up(ledger: Ledger) -> None:
     assert ledger.watcher_lease.heartbeat("second").holder == "second"
 
 
-def test_a_place_that_is_not_renewed_becomes_free(ledger: Ledger) -> None:
+def test_a_lease_that_is_not_renewed_becomes_free(ledger: Ledger) -> None:
     ledger.watcher_lease.heartbeat("first", lock=SHORT)
 
     wait_until(lambda: ledger.watcher_lease.heartbeat("second").holder == "second", LIMIT)
 
 
-def test_the_guard_tells_how_the_mirror_stands(ledger: Remembering) -> None:
+def test_the_heartbeat_returns_the_figures_of_the_mirror(ledger: Remembering) -> None:
     assert ledger.watcher_lease.heartbeat("me").lag == 0
     mark(ledger, *"abcde")
     claimed(ledger, "one", *"abc")
@@ -630,7 +630,7 @@ def test_a_broker_that_was_started_again_is_of_another_generation_even_where_it_
     assert ledger.definition.publish("{}", "v").partition(" ")[2] != before.partition(" ")[2]
 
 
-def test_a_broker_that_does_not_let_us_ask_which_run_it_is_will_do(own_valkey: Valkey) -> None:
+def test_a_broker_that_does_not_reveal_its_run_id_will_do(own_valkey: Valkey) -> None:
     own_valkey.client().acl_setuser("careful", enabled=True, passwords=["+p"], keys=["*"], categories=["+@all", "-@dangerous"])
     ledger = Ledger(connect(own_valkey.url.replace("://", "://careful:p@")), "m")
 
@@ -641,7 +641,7 @@ def test_a_broker_that_does_not_let_us_ask_which_run_it_is_will_do(own_valkey: V
     assert ledger.watcher_lease.heartbeat("me").broker_generation != first
 
 
-def test_the_last_clear_look_is_kept_with_its_version(ledger: Ledger) -> None:
+def test_when_it_was_last_in_sync_is_stored_with_the_version(ledger: Ledger) -> None:
     assert ledger.sync_state.last_in_sync() is None
 
     ledger.sync_state.set_last_in_sync("v", 1234567890.123456, accepted=True)
@@ -893,9 +893,9 @@ def test_a_password_among_the_options_is_not_shown_either(url: str) -> None:
     assert address(url).startswith(url.partition("?")[0])
 
 
-# What operators see and say
+# What operators read and request
 
-def test_who_only_looks_takes_no_place(ledger: Ledger) -> None:
+def test_reading_the_figures_acquires_no_lease(ledger: Ledger) -> None:
     assert ledger.stats.read().holder == ""
     assert ledger.watcher_lease.holder() is None
 
@@ -1019,14 +1019,14 @@ def test_how_long_each_key_took_is_counted_once(ledger: Ledger) -> None:
     assert counted["files"] == 4, "what is said twice was sent twice"
 
 
-def test_who_has_the_place_tells_numbers_and_nobody_else(ledger: Ledger) -> None:
+def test_only_the_holder_of_the_lease_writes_counters(ledger: Ledger) -> None:
     ledger.watcher_lease.heartbeat("me", {"watches": 7})
     ledger.watcher_lease.heartbeat("other", {"watches": 9})
 
     assert ledger.stats.counters()["watches"] == 7
 
 
-def test_what_is_asked_of_the_watcher_is_heard_once(ledger: Ledger) -> None:
+def test_requests_of_operators_are_read_once(ledger: Ledger) -> None:
     ledger.requests.request_scan("")
     ledger.requests.request_scan("/s/a b\udcff")
     ledger.requests.request_flush_point("x")
@@ -1036,7 +1036,7 @@ def test_what_is_asked_of_the_watcher_is_heard_once(ledger: Ledger) -> None:
     assert (ledger.stats.read().requests, ledger.requests.pop_all()) == (0, [])
 
 
-def test_a_barrier_counts_what_is_dirty_since_before_it(ledger: Ledger) -> None:
+def test_a_flush_point_counts_the_keys_that_are_dirty_since_before_it(ledger: Ledger) -> None:
     mark(ledger, "before", "changed again")
     assert ledger.requests.count_dirty_before("x") is None
 
@@ -1140,7 +1140,7 @@ def public_methods(ledger: Ledger) -> set[str]:
     return {f"{part}.{name}" for part, name in found if not name.startswith("_")}
 
 
-def test_every_method_says_so_when_the_broker_is_gone_and_works_again_when_it_is_back(own_valkey: Valkey) -> None:
+def test_every_method_raises_when_the_broker_is_gone_and_works_again_when_it_is_back(own_valkey: Valkey) -> None:
     client = connect(own_valkey.url)
     ledger = Remembering(client, "m")
     assert set(calls(ledger)) == public_methods(ledger) | {"check_reachable", "FleetLimits.read", "FleetLimits.set"}
@@ -1168,7 +1168,7 @@ def test_a_broker_on_a_socket_that_is_gone_is_named_by_its_path(tmp_path: Path) 
         Ledger(client, "m").key_states.count_dirty()
 
 
-def test_a_broker_that_cannot_do_what_it_is_asked_is_told_as_such(ledger: Ledger, client: redis.Redis) -> None:
+def test_a_broker_that_refuses_a_command_is_an_error(ledger: Ledger, client: redis.Redis) -> None:
     client.set(f"{module.PREFIX}{{m}}:state", "not a hash")
 
     with pytest.raises(BrokerError, match="WRONGTYPE"):
