@@ -28,12 +28,12 @@ from autosync.files import File
 url, bucket, trouble = sys.argv[1:]
 actor = load("s3")(target_container=bucket, endpoint_url=url)
 if trouble == "it is killed":
-    actor._scouted = lambda: os.kill(os.getpid(), signal.SIGKILL)
+    actor._check_result = lambda: os.kill(os.getpid(), signal.SIGKILL)
 elif trouble == "it fails":
-    actor._scouted = lambda: 1 / 0
+    actor._check_result = lambda: 1 / 0
 elif trouble == "it does not tell":
     from autosync.actors.s3.access import Access
-    Access.told = lambda self: None
+    Access.as_tuple = lambda self: None
 if trouble != "there is none":
     actor.stand_by()
 try:
@@ -116,25 +116,25 @@ def access(given: Any, **more: Any) -> Access:
     )  # fmt: skip
 
 
-def test_what_is_told_is_heard() -> None:
+def test_an_access_goes_through_a_tuple_unchanged() -> None:
     for token in (None, "token"):
-        told = access(Credentials("access", "secret", token)).told()
-        assert told is not None
-        heard = Access.heard(told)
+        values = access(Credentials("access", "secret", token)).as_tuple()
+        assert values is not None
+        restored = Access.from_tuple(values)
 
-        assert heard.told() == told
-        assert (heard.address, heard.region, heard.trusted, heard.by_proxy) == ("https://h/b", "eu-west-1", "/ca.pem", False)
-        assert heard.credentials is not None
-        assert tuple(heard.credentials()) == ("access", "secret", token)
+        assert restored.as_tuple() == values
+        assert (restored.address, restored.region, restored.trusted, restored.by_proxy) == ("https://h/b", "eu-west-1", "/ca.pem", False)
+        assert restored.credentials is not None
+        assert tuple(restored.credentials()) == ("access", "secret", token)
 
 
 def test_what_will_be_other_credentials_some_day_is_not_told() -> None:
     later = datetime.now(UTC) + timedelta(hours=1)
     passing = RefreshableCredentials("access", "secret", "token", later, dict, "a role")
 
-    assert access(passing).told() is None
-    assert access(None).told() is None
-    assert access(Credentials("access", "secret"), by_proxy=True).told() is None
+    assert access(passing).as_tuple() is None
+    assert access(None).as_tuple() is None
+    assert access(Credentials("access", "secret"), by_proxy=True).as_tuple() is None
 
 
 def test_credentials_that_boto3_renews_are_known_to_be_so(bucket: Bucket, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:

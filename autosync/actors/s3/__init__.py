@@ -1,7 +1,7 @@
-"""Any S3. boto3 decides (sessions, profiles, credentials, regions: clients.py) and is asked for everything rare.
+"""Any S3 server. boto3 decides on sessions, profiles, credentials and regions (clients.py), and sends every rare request.
 
-What is frequent does not need boto3: small objects (fast/), listings (listing.py), multipart uploads (multipart.py).
-boto3 is loaded when it is needed first; a process that is told what another one's has decided (access.py) seldom needs its own.
+Frequent requests do not need it: small objects (fast/), listings (listing.py), multipart uploads (multipart.py). boto3 is loaded when it is
+first needed; a process to which another one has passed boto3's decisions (access.py) seldom loads it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .._content import md5_of
 from .._memory import TINY, Memory
 from .._names import is_text
 from .access import Access
-from .errors import answered, translated
+from .errors import error_from_code, translated
 from .fast.multipart import DirectMultipartRequests
 from .fast.requests import ObjectRequests, PendingPut
 from .headers import Headers
@@ -43,7 +43,7 @@ SMALL = 8 << 20
 #: https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html
 _LONGEST_KEY = 1024
 _DELETES_AT_ONCE = 1000
-#: What was told of a clock is good for so many seconds: either may be set meanwhile.
+#: How long a measurement of the server's clock is used, in seconds: either clock may be set meanwhile.
 _SAME_CLOCK = 5.0
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -57,11 +57,11 @@ _REWRITTEN = {
     "backslash": re.compile(r"\\"),
 }
 _NONE: set[str] = set()
-#: What S3 makes an ETag of where it is a checksum: the MD5 of the content, or of the MD5s of so many parts.
+#: An ETag that is a checksum: the MD5 of the content, or of the MD5s of so many parts.
 _MD5 = re.compile(r"[0-9a-f]{32}(?:-([0-9]+))?")
 
-#: What this process was told of the ways to buckets, by what decides on them; those that are forked from it know it too.
-_heard: dict[tuple[str | None, ...], Access] = {}
+#: What another process has decided on buckets, by `S3Actor._access_key`; processes that are forked from this one inherit it.
+_received: dict[tuple[str | None, ...], Access] = {}
 
 
 class S3Actor(Actor):
@@ -84,59 +84,59 @@ class S3Actor(Actor):
         super().__init__(**settings)
         self._headers = Headers({str(option.name): getattr(self, str(option.name), None) for option in self.options}, self.pattern or ())
         self._memory = Memory()
-        #: When `check` asked for the time, and what it was told.
+        #: When `check` measured the server's clock (monotonic), and the result of `_measure_clock`.
         self._clock_at_check = (float("-inf"), (0.0, 0.0))
-        self._scout: ForkedGenerator | None = None
+        self._prefetch: ForkedGenerator | None = None
         self._made: dict[str, Any] = {}
         self._one_at_a_time = threading.RLock()
-        self._kept: set[str] = set()
-        self._not_kept: set[str] = set()
+        self._stored_kinds: set[str] = set()
+        self._rewritten_kinds: set[str] = set()
 
-    # What the door asks
+    # The interface of an actor
 
     def check(self) -> None:
-        """See that the bucket is there, may be listed, and that the credentials are right."""
-        found = self._scout.found() if self._scout is not None else None
+        """Check that the bucket exists and may be listed with these credentials."""
+        found = self._prefetch.found() if self._prefetch is not None else None
         if found is None:
-            self._scout = None
+            self._prefetch = None
             self._check_here()
         else:
-            self._hear(found)
+            self._adopt_check(found)
 
     def stand_by(self) -> None:
-        """Have a process that checks the bucket, and then reads the first listing."""
-        self._scout = ForkedGenerator.stands_by("autosync-list", self._rows, self._scouted)
+        """Start the process that checks the bucket, and then reads the first listing."""
+        self._prefetch = ForkedGenerator.stands_by("autosync-list", self._rows, self._check_result)
 
     def list(self, prefix: str = "") -> Listing:
-        """Every object below the prefix. S3 lists in byte order; servers that do not are found out while comparing."""
+        """Every object below the prefix. S3 lists in byte order; the comparison notices servers that do not."""
         has_keys = not prefix or is_text(prefix)
-        scout, self._scout = self._scout, None
-        return PagedListing(self._listings.pages(prefix, scout) if has_keys else (), already_sorted=True)
+        prefetch, self._prefetch = self._prefetch, None
+        return PagedListing(self._listings.pages(prefix, prefetch) if has_keys else (), already_sorted=True)
 
     def upload(self, file: File) -> None:
         """Send one file: in one request if it is small, in parts if not."""
-        risks = self._refuse(file.key)
+        risks = self._check_key(file.key)
         if file.size > SMALL:
             self._multipart.send(cast(SourceFile, file), self._headers.of(file.key))
         else:
             with self._memory.of(file.size):
                 self._put(cast(SourceFile, file))
         if risks:
-            self._see_that_it_is_kept(file.key, risks)
+            self._check_that_key_is_stored(file.key, risks)
 
     @property
     def sends_together(self) -> bool:
-        """Unless a proxy stands between."""
+        """Whether requests go without a proxy."""
         return self._objects is not None
 
     def upload_many(self, files: Sequence[File]) -> Sequence[Exception | None]:
-        """Send several files: the small ones all at once, each on a connection of its own, from this one thread."""
+        """Send several files: this one thread sends the small ones at once, each on its own connection."""
         answers: list[Exception | None] = []
         begun: list[PendingPut | None] = []
         for file in files:
             put, error = None, None
             try:
-                if self._objects is None or file.size > TINY or not self._refuse(file.key) <= self._kept:
+                if self._objects is None or file.size > TINY or not self._check_key(file.key) <= self._stored_kinds:
                     self.upload(file)
                 else:
                     put = self._objects.begin_put(file.key, cast(SourceFile, file).content(), self._headers.of(file.key))
@@ -159,7 +159,7 @@ class S3Actor(Actor):
         if self._objects is not None:
             self._objects.delete(file.key)
         else:
-            with translated(file.key, self._where):
+            with translated(file.key, self._server):
                 self._client.delete_object(Bucket=self.target_container, Key=file.key)
 
     def delete_many(self, files: Sequence[File]) -> Sequence[Exception | None]:
@@ -178,20 +178,20 @@ class S3Actor(Actor):
         return [answers[file.key] for file in files]
 
     def _delete_page(self, keys: Sequence[str]) -> dict[str, TargetError]:
-        """What went wrong, by key."""
+        """Delete up to 1,000 objects. Returns the errors, by key."""
         if self._objects is not None:
             return self._objects.delete_many(keys)
-        with translated(keys[0], self._where):
-            said = self._client.delete_objects(
+        with translated(keys[0], self._server):
+            response = self._client.delete_objects(
                 Bucket=self.target_container, Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True}
             )
         return {
-            wrong["Key"]: answered(wrong["Key"], wrong.get("Code", ""), wrong.get("Message", ""), self._where)
-            for wrong in said.get("Errors", ())
+            wrong["Key"]: error_from_code(wrong["Key"], wrong.get("Code", ""), wrong.get("Message", ""), self._server)
+            for wrong in response.get("Errors", ())
         }
 
     def can_match(self, listed: File) -> bool:
-        """An ETag can be compared if it is an MD5, or an MD5 of MD5s of parts of our size. Others tell nothing."""
+        """An ETag can be compared if it is an MD5, or an MD5 of MD5s of parts of our size."""
         found = _MD5.fullmatch(listed.etag or "")
         return found is not None and (found[1] is None or found[1] == str(sum(1 for _ in upload_ranges(listed.size))))
 
@@ -209,135 +209,142 @@ class S3Actor(Actor):
         return whole.hexdigest() == plain
 
     def abandon(self, key: str, token: str) -> None:
-        """End an upload in parts that was begun, or was about to be."""
+        """Abort a multipart upload that was begun, or was about to be."""
         self._multipart.abandon(key, token)
 
     def clock_ahead(self) -> float:
-        """Asked for with a listing of one key. Off by half a second and half a round trip at most."""
-        # The first request may make a connection, wait for credentials, or be sent twice; the quicker of two is believed.
-        asked, first = self._clock_at_check
-        if time.monotonic() - asked > _SAME_CLOCK:
+        """Measured with a listing of one key. The error is half a second and half a round trip at most."""
+        # The first request may make a connection, wait for credentials, or be sent twice; of two, the quicker counts.
+        measured_at, first = self._clock_at_check
+        if time.monotonic() - measured_at > _SAME_CLOCK:
             first = self._measure_clock()
         return min(first, self._measure_clock())[1]
 
     def _measure_clock(self) -> tuple[float, float]:
-        """The round trip, and by how much the server's clock is ahead, both in seconds."""
+        """The round-trip time, and how far the server's clock is ahead, both in seconds."""
         about = f"bucket {self.target_container}"
-        with translated(about, self._where):
-            objects = self._objects  # certificates that cannot be read show here
+        with translated(about, self._server):
+            objects = self._objects  # raises if certificates cannot be read
         if objects is not None:
-            with suppress(TargetError):  # boto3 asks twice, and says best what is wrong
+            with suppress(TargetError):  # boto3 retries, and has the better error messages
                 return objects.measure_clock(about)
         return self._measure_clock_by_boto3(about)
 
     def _measure_clock_by_boto3(self, about: str) -> tuple[float, float]:
-        with translated(about, self._where):
-            client = self._client  # making it takes longer than asking it
+        with translated(about, self._server):
+            client = self._client  # made before the time is measured
             before = time.time()
-            said = client.list_objects_v2(Bucket=self.target_container, MaxKeys=1)
+            response = client.list_objects_v2(Bucket=self.target_container, MaxKeys=1)
             after = time.time()
         from .clients import date_of
 
-        return after - before, seconds_ahead(date_of(said), before, after)
+        return after - before, seconds_ahead(date_of(response), before, after)
 
     def close(self) -> None:
         """Close the connections; boto3 closes its own."""
-        for held in (self._scout, self._made.get("multipart"), vars(self).get("_objects")):
+        for held in (self._prefetch, self._made.get("multipart"), vars(self).get("_objects")):
             if held is not None:
                 held.close()
 
-    # What another process finds out
+    # The prefetch process
 
     def _check_here(self) -> None:
         self._clock_at_check = (time.monotonic(), self._measure_clock())
 
-    def _scouted(self) -> dict[str, Any]:
-        """What the scout has found out, for `_hear`."""
+    def _check_result(self) -> dict[str, Any]:
+        """Check the bucket in the prefetch process. Returns plain values, for `_adopt_check`."""
         try:
             self._check_here()
         except TargetError as error:
             return {"refused": isinstance(error, TargetRefused), "what": error.what, "cure": error.cure}
-        return {"access": self._access.told(), "clock": self._clock_at_check}
+        return {"access": self._access.as_tuple(), "clock": self._clock_at_check}
 
-    def _hear(self, found: dict[str, Any]) -> None:
-        """Know what the scout knows.
+    def _adopt_check(self, found: dict[str, Any]) -> None:
+        """Use the result of the prefetch process.
 
         Raises:
-            TargetError: what it has met with.
+            TargetError: the check failed there.
         """
         if "what" in found:
             raise (TargetRefused if found["refused"] else TargetError)(found["what"], found["cure"])
         self._clock_at_check = found["clock"]
         if found["access"] is not None:
-            _heard[self._which] = Access.heard(found["access"])
-        with translated(f"bucket {self.target_container}", self._where):
-            _ = self._objects  # what it could not tell is found out now, and known to the workers that are forked from here
+            _received[self._access_key] = Access.from_tuple(found["access"])
+        with translated(f"bucket {self.target_container}", self._server):
+            _ = self._objects  # made now if it could not be passed on, so that the workers that are forked from here inherit it
 
     def _rows(self, prefix: str) -> Iterator[tuple[Any, ...]]:
         return self._listings.rows(prefix)
 
-    # How the bucket is reached; each is made when it is first needed
+    # Clients of the bucket; each is made when it is first needed
 
     @property
-    def _which(self) -> tuple[str | None, ...]:
-        """What decides on the way to the bucket."""
+    def _access_key(self) -> tuple[str | None, ...]:
+        """The options that decide how the bucket is reached."""
         return self.target_container, self.endpoint_url, self.profile, self.region
 
     @cached_property
     def _access(self) -> Access:
-        if self._which in _heard:
-            return _heard[self._which]
+        if self._access_key in _received:
+            return _received[self._access_key]
         from . import clients
 
         return clients.access(self._session, self._client, str(self.target_container))
 
     @cached_property
     def _objects(self) -> ObjectRequests | None:
-        return self._access.objects(self._where, checksums=self.endpoint_url is None)
+        return self._access.objects(self._server, checksums=self.endpoint_url is None)
 
     @cached_property
     def _listings(self) -> Listings:
-        return Listings(lambda: self._client, self._objects, str(self.target_container), self._where)
+        return Listings(lambda: self._client, self._objects, str(self.target_container), self._server)
 
     @property
     def _session(self) -> boto3.Session:
         from . import clients
 
-        return cast("boto3.Session", self._once("session", lambda: clients.session(self.profile, self.region)))
+        return cast("boto3.Session", self._make_once("session", lambda: clients.session(self.profile, self.region)))
 
     @property
     def _client(self) -> Any:
         from . import clients
 
-        return self._once("client", lambda: clients.client(self._session, str(self.target_container), self.endpoint_url))
+        return self._make_once("client", lambda: clients.client(self._session, str(self.target_container), self.endpoint_url))
 
     @property
     def _multipart(self) -> MultipartUploader:
-        return cast(MultipartUploader, self._once("multipart", self._make_multipart))
+        return cast(MultipartUploader, self._make_once("multipart", self._make_multipart))
 
     def _make_multipart(self) -> MultipartUploader:
         bucket = str(self.target_container)
         if self._objects is not None:
-            return MultipartUploader(DirectMultipartRequests(self._objects, lambda: self._client, bucket, self._where))
+            return MultipartUploader(DirectMultipartRequests(self._objects, lambda: self._client, bucket, self._server))
         from .proxied import ProxiedMultipartRequests
 
-        return MultipartUploader(ProxiedMultipartRequests(self._client, bucket, self._where))
+        return MultipartUploader(ProxiedMultipartRequests(self._client, bucket, self._server))
 
-    def _once(self, what: str, make: Callable[[], Any]) -> Any:
-        """What is made when the first of many threads needs it."""
+    def _make_once(self, name: str, make: Callable[[], Any]) -> Any:
+        """Make something when the first of many threads needs it."""
         with self._one_at_a_time:
-            if what not in self._made:
-                self._made[what] = make()
-            return self._made[what]
+            if name not in self._made:
+                self._made[name] = make()
+            return self._made[name]
 
     @property
-    def _where(self) -> str:
+    def _server(self) -> str:
         return self.endpoint_url or "Amazon S3"
 
     # Sending
 
-    def _refuse(self, key: str) -> set[str]:
-        """What some servers would not keep of this key. Raises `PermanentError` if this one will not, or S3 has no such keys."""
+    def _check_key(self, key: str) -> set[str]:
+        """Check whether an object can have this key.
+
+        Returns:
+            The kinds of keys (see `_REWRITTEN`) to which it belongs, and which some servers store under another name.
+
+        Raises:
+            PermanentError: S3 has no such keys, or this server stores them under another name.
+        """
         if not _is_key(key):
             raise PermanentError(f"{key!r} is not UTF-8; S3 has no such keys", "rename the file")
         length = len(key.encode())
@@ -345,36 +352,38 @@ class S3Actor(Actor):
             raise PermanentError(f"{key!r} has {length} bytes; S3 allows {_LONGEST_KEY}", "shorten the path or use --source-prefix")
         risks = _risks(key)
         if risks:
-            self._refuse_rewritten(key, risks)
+            self._raise_if_rewritten(key, risks)
         return risks
 
     def _put(self, file: SourceFile) -> None:
-        key, content, said = file.key, file.content(), self._headers.of(file.key)
+        key, content, headers = file.key, file.content(), self._headers.of(file.key)
         if self._objects is not None:
-            self._objects.finish_put(self._objects.begin_put(key, content, said, file.at_pace))
+            self._objects.finish_put(self._objects.begin_put(key, content, headers, file.at_pace))
         else:
             for _ in file.at_pace(content):
                 pass  # boto3 sends it as a whole
-            with translated(key, self._where):
-                self._client.put_object(Bucket=self.target_container, Key=key, Body=content, **said.parameters)
+            with translated(key, self._server):
+                self._client.put_object(Bucket=self.target_container, Key=key, Body=content, **headers.parameters)
 
-    def _see_that_it_is_kept(self, key: str, kinds: set[str]) -> None:
-        """A server that stores a key under another name would show it as missing at every look, and it would be sent again for ever. So
-        one key of each risky kind is listed back, and if it is not there, no other is sent. It is asked for by less than all of it: to one
-        that is given whole SeaweedFS says yes, and lists it under another name."""
-        if kinds <= self._kept:
+    def _check_that_key_is_stored(self, key: str, kinds: set[str]) -> None:
+        """List back one key of each risky kind, and refuse further ones if the server has stored it under another name.
+
+        Every scan would find such a key missing, and send it again for ever. The prefix is shorter than the key: SeaweedFS lists an object
+        whose whole key is the prefix, though it stores it under another name.
+        """
+        if kinds <= self._stored_kinds:
             return
-        with translated(key, self._where):
-            said = self._client.list_objects_v2(Bucket=self.target_container, Prefix=key[:-1])
-        found = {one["Key"] for one in said.get("Contents", ())}
-        is_behind_these = said["IsTruncated"] and all(name.startswith(key[:-1]) for name in found)
-        if key not in found and not is_behind_these:
-            self._not_kept |= kinds - self._kept
-            self._refuse_rewritten(key, kinds)
-        self._kept |= kinds
+        with translated(key, self._server):
+            response = self._client.list_objects_v2(Bucket=self.target_container, Prefix=key[:-1])
+        found = {one["Key"] for one in response.get("Contents", ())}
+        may_follow = response["IsTruncated"] and all(name.startswith(key[:-1]) for name in found)
+        if key not in found and not may_follow:
+            self._rewritten_kinds |= kinds - self._stored_kinds
+            self._raise_if_rewritten(key, kinds)
+        self._stored_kinds |= kinds
 
-    def _refuse_rewritten(self, key: str, kinds: set[str]) -> None:
-        risks = kinds & self._not_kept
+    def _raise_if_rewritten(self, key: str, kinds: set[str]) -> None:
+        risks = kinds & self._rewritten_kinds
         if risks:
             raise PermanentError(
                 f"this S3 server does not keep the key {key!r} as it is written ({', '.join(sorted(risks))})",
@@ -383,12 +392,12 @@ class S3Actor(Actor):
 
 
 def _is_key(name: str) -> bool:
-    """What is asked of an empty name is asked of the bucket."""
+    """Whether S3 has such keys. A request for an empty key would be one for the bucket."""
     return bool(name) and is_text(name)
 
 
 def _risks(key: str) -> set[str]:
-    """Of which of the kinds above a key is."""
+    """The kinds of `_REWRITTEN` to which a key belongs."""
     framed = f"/{key}/"
     if key.isprintable() and not ("//" in framed or "/./" in framed or "/../" in framed or "\\" in key):
         return _NONE  # nearly every key; this takes a fifth of the time of the expressions

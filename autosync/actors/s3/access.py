@@ -1,7 +1,7 @@
-"""How a bucket is reached, as boto3 has decided it, in a form that one process can tell another.
+"""How a bucket is reached: URL, region, certificates, credentials. boto3 decides on them, and one process can pass them to another.
 
-boto3 takes longer to load than a small task to be carried out. So it is loaded where something is to be decided, beside other work, and
-what came of it is handed on; a process that is told needs boto3 only for what is rare.
+Loading boto3 takes longer than a small task. So one process loads it, beside other work, and passes its decisions on; the others need boto3
+only for rare requests.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .fast.sigv4 import RequestSigner
 
 
 class Credentials(NamedTuple):
-    """What a request is signed with; named as botocore names them."""
+    """Credentials that do not expire; named as botocore names them."""
 
     access_key: str
     secret_key: str
@@ -25,15 +25,15 @@ class Credentials(NamedTuple):
 
 @dataclass(frozen=True)
 class Access:
-    """The way to one bucket.
+    """How one bucket is reached.
 
     Args:
-        address: the URL in front of every key.
-        region: that it is in.
-        trusted: the file or directory with the certificates to trust.
-        by_proxy: whether a proxy stands between.
-        credentials: gives them, as they are then; None if there are none.
-        lasting: whether they stay what they are; others are boto3's business, which gets new ones in time.
+        address: URL of the bucket.
+        region: of the bucket.
+        trusted: file or directory with the certificates to trust; None for the system's.
+        by_proxy: whether requests go through a proxy.
+        credentials: returns the current ones; None if there are none.
+        lasting: whether the credentials never expire; boto3 renews others in time.
     """
 
     address: str
@@ -59,16 +59,16 @@ class Access:
         signer = RequestSigner(self.address, self.region, self.credentials, server, checksums=checksums)
         return ObjectRequests(pool, signer, server)
 
-    def told(self) -> tuple[Any, ...] | None:
-        """In Python's plain types, for `heard`; None where another process has to ask boto3 itself."""
+    def as_tuple(self) -> tuple[Any, ...] | None:
+        """The values as plain types, for `from_tuple`; None if another process has to load boto3 itself."""
         if self.by_proxy or not self.lasting or self.credentials is None:
             return None
-        who = self.credentials()
-        return self.address, self.region, self.trusted, who.access_key, who.secret_key, who.token
+        current = self.credentials()
+        return self.address, self.region, self.trusted, current.access_key, current.secret_key, current.token
 
     @classmethod
-    def heard(cls, told: tuple[Any, ...]) -> Self:
-        """What another process has told."""
-        address, region, trusted, *who = told
-        credentials = Credentials(*who)
+    def from_tuple(cls, values: tuple[Any, ...]) -> Self:
+        """The access that another process made a tuple of."""
+        address, region, trusted, *keys = values
+        credentials = Credentials(*keys)
         return cls(address, region, trusted, by_proxy=False, credentials=lambda: credentials, lasting=True)

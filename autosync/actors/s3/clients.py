@@ -1,4 +1,4 @@
-"""How a bucket is reached: boto3 decides on credentials, region and address."""
+"""boto3's sessions and clients, which decide on credentials, region and URL of a bucket."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def session(profile: str | None, region: str | None) -> boto3.Session:
 
 
 class _PlainFiles(botocore.loaders.JSONFileLoader):  # type: ignore[misc]
-    """Makes plain dicts of the descriptions, which keep their order as well and are made in half the time."""
+    """Loads the descriptions as plain dicts, which keep their order as well and are built in half the time."""
 
     def _load_file(self, full_path: str, open_method: Callable[..., Any]) -> Any:
         if not os.path.isfile(full_path):
@@ -59,17 +59,17 @@ class _PlainFiles(botocore.loaders.JSONFileLoader):  # type: ignore[misc]
 
 
 class _BoundedSession:
-    """Sends what botocore asks for, and reads the responses, which botocore itself would read to their ends.
+    """Sends botocore's requests, and reads of their responses no more than a bound; botocore would read each to its end.
 
     Args:
-        session: botocore's, for HTTP.
+        session: botocore's HTTP session.
     """
 
     def __init__(self, session: Any) -> None:
         self._session = session
 
     def send(self, request: Any) -> Any:
-        """A response that has been read, up to its bound."""
+        """Send a request, and return its response with the body read, up to the bound."""
         request.stream_output = True  # so that nothing of it has been read yet
         response = self._session.send(request)
         is_error = not 200 <= response.status_code < 300
@@ -92,10 +92,10 @@ class _BoundedSession:
 
 @cache
 def _descriptions(path: str | None) -> Any:
-    """What botocore knows of S3, and how it finds endpoints. Read once, and by processes that are forked from this one not at all."""
+    """botocore's descriptions of S3 and of endpoints. They are loaded once; processes that are forked from this one have them already."""
     loader = botocore.loaders.create_loader(path)
     loader.file_loader = _PlainFiles()
-    # Whether there is an S3 it would learn by looking into the folders of all other services too.
+    # Without this, botocore would search the folders of all services to find out whether there is an S3.
     loader.list_available_services = lambda type_name: [
         name for place in filter(os.path.isdir, loader.search_paths) for name in os.listdir(place)
     ]
@@ -145,7 +145,7 @@ def client(of: boto3.Session, bucket: str, endpoint_url: str | None) -> Any:
 
 
 def _bound(made: Any) -> None:
-    """Bound what a client reads of responses. botocore has no public way to replace its HTTP session."""
+    """Bound what a client reads of responses. `_endpoint` is private: botocore has no public way to replace its HTTP session."""
     endpoint = made._endpoint
     if not isinstance(endpoint.http_session, _BoundedSession):
         endpoint.http_session = _BoundedSession(endpoint.http_session)
@@ -171,9 +171,9 @@ def access(of: boto3.Session, by: Any, bucket: str) -> Access:
     )
 
 
-def date_of(said: Any) -> str:
-    """When a server answered, as boto3 tells it; "" if it has no clock."""
-    return str(said["ResponseMetadata"]["HTTPHeaders"].get("date", ""))
+def date_of(response: Any) -> str:
+    """The header Date of one of boto3's responses; "" if there is none."""
+    return str(response["ResponseMetadata"]["HTTPHeaders"].get("date", ""))
 
 
 def open_uploads(by: Any, bucket: str, key: str) -> Iterator[OpenUpload]:
@@ -189,10 +189,10 @@ def open_uploads(by: Any, bucket: str, key: str) -> Iterator[OpenUpload]:
 
 
 def _in_its_region(of: boto3.Session, made: Any, bucket: str, config: Config) -> Any:
-    """boto3 follows Amazon's redirects to the region of a bucket; the quick ways do not, so the region is settled here."""
+    """A client for the region of the bucket. boto3 would follow Amazon's redirects there; the own client does not."""
     with suppress(botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError):
-        said = made.head_bucket(Bucket=bucket)
-        region = said.get("BucketRegion")
+        response = made.head_bucket(Bucket=bucket)
+        region = response.get("BucketRegion")
         if region and region != made.meta.region_name:
             return of.client("s3", region_name=region, config=config)
     return made
@@ -205,6 +205,6 @@ def _add_md5(request: Any, **_: Any) -> None:
 
 
 def _base(by: Any, bucket: str) -> str:
-    """The URL in front of every key, addressed (by path or by host name) as boto3 does it."""
+    """The URL of the bucket, with its name in the path or the host name, as boto3 decides."""
     signed: str = by.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "x"})
     return signed.partition("?")[0].removesuffix("/x")

@@ -1,4 +1,4 @@
-"""The one border between other libraries' exceptions and ours."""
+"""Translates the exceptions of boto3, requests and sockets, and S3's error codes, into `TargetError` and its kinds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _REFUSED = {
     "401",
     "AllAccessDisabled",
 }
-#: What no other try makes right.
+#: Codes of errors that no retry cures.
 _WRONG = {
     "KeyTooLongError",
     "InvalidURI",
@@ -30,75 +30,82 @@ _WRONG = {
     "InvalidStorageClass",
     "AccessControlListNotSupported",
 }
-#: So much of what a server says is shown.
+#: The most characters of a server's code and message that are shown.
 _SHOWN = 300
 _SLOW = {"SlowDown", "503", "429", "TooManyRequests", "RequestLimitExceeded", "Throttling"}
 
 
-#: requests puts the URL into its messages, and behind the path of one that was signed stand the signature and the session's token.
+#: requests puts the URL into its messages, and the query of a signed URL contains the signature and the session token.
 _QUERY = re.compile(r"\?\S*")
 
 
 class translated:  # noqa: N801 - used like a function of contextlib's, which would take three times as long on the way of every file
-    """Turn what boto3, requests and sockets raise inside a with-block into `TargetError` and its kinds.
+    """Translate what boto3, requests and sockets raise inside a with-block.
 
     Args:
         about: the key, or the bucket.
-        where: the server, for people.
+        server: name of the server in the message.
     """
 
-    __slots__ = ("_about", "_where")
+    __slots__ = ("_about", "_server")
 
-    def __init__(self, about: str, where: str) -> None:
+    def __init__(self, about: str, server: str) -> None:
         self._about = about
-        self._where = where
+        self._server = server
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        meant = _meaning(error, self._about, self._where) if error is not None else None
-        if meant is not None:
-            raise meant from error
+        ours = _translate(error, self._about, self._server) if error is not None else None
+        if ours is not None:
+            raise ours from error
 
 
 class NothingSent(TargetError):  # noqa: N818 - a finding about an error
     """Nothing has reached the server."""
 
 
-def no_credentials(about: str, where: str) -> TargetRefused:
-    """Nothing is there to sign requests with."""
+def no_credentials(about: str, server: str) -> TargetRefused:
+    """The error for a bucket without credentials."""
     cure = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, --profile, or ~/.boto"
-    return TargetRefused(f"{about} at {where}: no credentials were found", cure)
+    return TargetRefused(f"{about} at {server}: no credentials were found", cure)
 
 
-def _meaning(error: BaseException, about: str, where: str) -> TargetError | None:
-    """Our error for another library's; None for what is none of theirs. What was not loaded has raised nothing."""
+def _translate(error: BaseException, about: str, server: str) -> TargetError | None:
+    """Our error for another library's; None for any other exception. A library that is not loaded has raised nothing."""
     if "botocore" in sys.modules:
         from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
 
         if isinstance(error, ClientError):
-            said = error.response.get("Error", {})
-            return answered(about, said.get("Code", ""), said.get("Message", ""), where)
+            details = error.response.get("Error", {})
+            return error_from_code(about, details.get("Code", ""), details.get("Message", ""), server)
         if isinstance(error, NoCredentialsError | PartialCredentialsError):
-            return no_credentials(about, where)
+            return no_credentials(about, server)
         if isinstance(error, BotoCoreError):
-            return TargetError(f"{about} at {where}: {error}")
+            return TargetError(f"{about} at {server}: {error}")
     if isinstance(error, OSError | http.client.HTTPException):  # also those of requests
-        return TargetError(f"{about} at {where}: {_QUERY.sub('', str(error)) or type(error).__name__}")
+        return TargetError(f"{about} at {server}: {_QUERY.sub('', str(error)) or type(error).__name__}")
     return None
 
 
-def answered(about: str, code: str, message: str, where: str = "S3") -> TargetError:
-    """What an error code of S3's, or an HTTP status, means."""
+def error_from_code(about: str, code: str, message: str, server: str = "S3") -> TargetError:
+    """The error for an error code of S3's.
+
+    Args:
+        about: the key, or the bucket.
+        code: of the error; the HTTP status if the response contains none.
+        message: of the error.
+        server: name of the server in the message.
+    """
     code, message = code[:_SHOWN], " ".join(message.split())[:_SHOWN]
     if code == "NoSuchBucket":
-        return TargetRefused(f"{about} at {where}: there is no such bucket", "create it, or correct --target-container")
+        return TargetRefused(f"{about} at {server}: there is no such bucket", "create it, or correct --target-container")
     if code in _REFUSED:
-        told = f" ({message})" if message else ""
-        return TargetRefused(f"{about} at {where}: access is denied{told}", "check the credentials and their permissions on the bucket")
+        detail = f" ({message})" if message else ""
+        return TargetRefused(f"{about} at {server}: access is denied{detail}", "check the credentials and their permissions on the bucket")
     if code in _SLOW:
-        return SlowDown(f"{about} at {where}: {code}")
+        return SlowDown(f"{about} at {server}: {code}")
     if code in _WRONG:
-        return PermanentError(f"{about} at {where}: {code}: {message}")
-    return TargetError(f"{about} at {where}: {code}: {message}")
+        return PermanentError(f"{about} at {server}: {code}: {message}")
+    return TargetError(f"{about} at {server}: {code}: {message}")

@@ -1,4 +1,4 @@
-"""What is said of an object beside its content: as options say, as the first pattern that its key matches says, and as its name suggests.
+"""Headers of objects: from options, from the first pattern that the key matches, and the type from the suffix of the key.
 
 https://docs.aws.amazon.com/AmazonS3/latest/API/API_PutObject.html
 """
@@ -26,21 +26,21 @@ _HEADERS = {
 }
 #: Options that are pairs of a name and a value.
 _PAIRS = ("metadata", "tag")
-#: The name of the tables in the configuration file, and of what in one the key must match.
+#: The name of the tables in the configuration file, and in each table that of the expression for keys.
 PATTERN, _MATCH = "pattern", "match"
-#: What may stand in the name of a header (RFC 9110, 5.6.2); upper and lower case are the same there.
+#: Matches the name of a header (RFC 9110, 5.6.2) in lower case.
 _NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
-#: "Object tags", in the user guide: so many of an object.
+#: The most tags of an object ("Object tags" in the user guide).
 _MOST_TAGS = 10
 
 
 class ObjectHeaders(NamedTuple):
-    """What is said of an object.
+    """The headers of an object.
 
     Attributes:
-        content_type: its type.
-        lines: the other headers, each with its name, a colon and its value.
-        parameters: the same for boto3, with the type.
+        content_type: its media type.
+        lines: the other headers, each as "name:value".
+        parameters: all of them as parameters of boto3.
     """
 
     content_type: str
@@ -49,23 +49,23 @@ class ObjectHeaders(NamedTuple):
 
 
 class Patterns(click.ParamType):  # type: ignore[type-arg]  # older versions of click have none
-    """The tables of the configuration file as the value of an option; elsewhere it is written in JSON."""
+    """Type of an option whose value is a list of tables in the configuration file, and JSON elsewhere."""
 
     name = "JSON"
 
     def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
-        """A list of tables."""
+        """Convert to a list of tables."""
         try:
             found = json.loads(value) if isinstance(value, str) else value
         except ValueError as error:
             self.fail(f"is no JSON: {error}", parameter, context)
         if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
             self.fail(f"is no list of tables; write [[{PATTERN}]] in the configuration file", parameter, context)
-        return [{name.replace("-", "_"): told for name, told in table.items()} for table in found]
+        return [{name.replace("-", "_"): setting for name, setting in table.items()} for table in found]
 
 
 def options() -> list[click.Option]:
-    """The options."""
+    """The options of the S3 target for headers."""
     return [
         click.Option(["--storage-class"], metavar="NAME", help="STANDARD_IA, GLACIER_IR, … for objects that are made."),
         click.Option(["--sse"], type=click.Choice(["AES256", "aws:kms", "aws:kms:dsse"]), help="Encryption by the server."),
@@ -82,12 +82,12 @@ def options() -> list[click.Option]:
 
 
 class Headers:
-    """What is said of the objects of one mirror.
+    """Chooses the headers of the objects of one mirror.
 
     Args:
         settings: values by the name of the option.
-        patterns: tables of such values, each with the expression that the whole key must match (`re.fullmatch`). The first that a key
-            matches counts; what it does not say is as `settings` say.
+        patterns: tables of such values, each with a regular expression for whole keys. For a key that several match, the first counts;
+            values that it lacks come from `settings`.
 
     Raises:
         ConfigurationError: one of them cannot be used.
@@ -98,7 +98,7 @@ class Headers:
         self._patterns = [_pattern(settings, table, f"{PATTERN} {number}: ") for number, table in enumerate(patterns, 1)]
 
     def of(self, key: str) -> ObjectHeaders:
-        """What is said of the object with this key."""
+        """The headers of the object with this key."""
         for expression, made in self._patterns:
             if expression.fullmatch(key):
                 return made.of(key)
@@ -106,7 +106,7 @@ class Headers:
 
 
 class _Made:
-    """Headers that are the same for each key, but for the type, which the name suggests."""
+    """Headers that are the same for each key, except for the type."""
 
     def __init__(self, content_type: str | None, lines: tuple[str, ...], parameters: Mapping[str, Any]) -> None:
         self._type = content_type
@@ -175,7 +175,7 @@ def _pairs(given: Any, about: str, *, is_header: bool = True) -> dict[str, str]:
 
 
 def _value(given: Any, about: str, *, is_header: bool = True) -> str:
-    """A value as it is signed: without blanks at its ends, and with one where there are several."""
+    """A value in canonical form, as it is signed: trimmed, and with single spaces."""
     if given is None:
         return ""
     if not isinstance(given, str):

@@ -13,7 +13,7 @@ from botocore.exceptions import ConnectTimeoutError, EndpointConnectionError
 from ...errors import TargetError
 from .._sessions import session
 from .clients import open_uploads
-from .errors import NothingSent, answered, translated
+from .errors import NothingSent, error_from_code, translated
 from .fast.http import CONNECT_SECONDS, READ_SECONDS
 from .headers import ObjectHeaders
 from .multipart import OpenUpload
@@ -55,7 +55,7 @@ class ProxiedMultipartRequests:
             response = self._http.put(url, data=content, timeout=(CONNECT_SECONDS, READ_SECONDS), headers={"Content-Length": str(size)})
             if response.status_code != requests.codes.ok:
                 code = re.search(r"<Code>(\w+)</Code>", response.text)
-                raise answered(key, code[1] if code else str(response.status_code), response.reason, self._server)
+                raise error_from_code(key, code[1] if code else str(response.status_code), response.reason, self._server)
             return response.headers["ETag"]
 
     def complete(self, key: str, upload_id: str, etags: Mapping[int, str]) -> None:

@@ -12,7 +12,7 @@ from xml.sax.saxutils import escape
 from ....errors import TargetError
 from ..._clock import seconds_ahead
 from ..._responses import PAGE_BYTES
-from ..errors import NothingSent, answered, translated
+from ..errors import NothingSent, error_from_code, translated
 from ..headers import ObjectHeaders
 from .http import HttpConnectionPool, PendingRequest, Response, Throttle
 from .list_page import page_query
@@ -223,4 +223,4 @@ class ObjectRequests:
     def error_of(self, about: str, response: Response) -> TargetError:
         """The error that a response describes."""
         code, message = _CODE.search(response.text), _MESSAGE.search(response.text)
-        return answered(about, code[1] if code else str(response.status), message[1] if message else "", self._server)
+        return error_from_code(about, code[1] if code else str(response.status), message[1] if message else "", self._server)
