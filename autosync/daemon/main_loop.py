@@ -138,7 +138,7 @@ class _Loop:
     def _start(self, ends: ExitStack) -> None:
         if not self._once:
             run = self._runs[0]
-            self._watcher = _watcher(run, self._all[0].say if len(self._all) == 1 else self._say_to_all)
+            self._watcher = _watcher(run, self._all[0].push_changes if len(self._all) == 1 else self._push_to_all)
             ends.callback(self._watcher.close)
         for keeping in self._all:
             keeping.start(self._watcher, ends)
@@ -147,10 +147,10 @@ class _Loop:
             if self._host:
                 self._host.begin()  # so that the first change does not wait for them
 
-    def _say_to_all(self, changes: Iterable[Change]) -> None:
-        said = tuple(changes)
+    def _push_to_all(self, changes: Iterable[Change]) -> None:
+        pushed = tuple(changes)
         for keeping in self._all:
-            keeping.say(said)
+            keeping.push_changes(pushed)
 
     def _loop(self) -> bool:
         """Until a signal comes (False) or `once` is through (True)."""
@@ -162,7 +162,7 @@ class _Loop:
                 next_tick = time.monotonic() + _TICK
                 for keeping in self._all:
                     keeping.tick()
-                self._status.show([(keeping.name, keeping.stands()) for keeping in self._all])
+                self._status.show([(keeping.name, keeping.status()) for keeping in self._all])
             if self._once and self._is_through():
                 return True
             self._signals.stop.wait(self._pause())
@@ -195,7 +195,7 @@ class _Loop:
         with suppress(BrokerError):
             while self._dead:
                 keeping, dead = self._dead[-1]
-                keeping.forfeit(dead)
+                keeping.release_claims_of_dead(dead)
                 self._dead.pop()
 
     def _see_that_threads_live(self) -> None:
@@ -222,7 +222,7 @@ class _Loop:
         ):
             self._tend_children()
             self._signals.hurry.wait(0.05)
-        idle = [keeping.look_back() for keeping in self._all]
+        idle = [keeping.read_final_stats() for keeping in self._all]
         if self._host:
             self._host.is_idle = all(idle)
 

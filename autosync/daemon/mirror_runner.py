@@ -1,5 +1,5 @@
-"""Keeping one mirror: the main thread holds the watcher's place, sends again what was lost, and looks at the clock. Events and scans have
-threads of their own (`feed/events.py`, `feed/scanner.py`), and so has the watcher.
+"""One mirror on the file host. The main thread renews the watcher's lock, sends lost keys again, and requests rescans. Events and scans
+have threads of their own (`feed/events.py`, `feed/scanner.py`), and so has the watcher.
 """
 
 from __future__ import annotations
@@ -36,29 +36,43 @@ from ..watch.debounce import Debouncer
 from ..watch.flush import FlushPoints
 from ..watch.watcher import Watcher, identity_of
 from .one_host import OneHost
-from .status_line import Stands, summary
+from .status_line import StatusText, summary
 
 log = logging.getLogger(__name__)
 
-#: Looks that fail so often in a row end `--once`.
-_ONCE_LOOKS = 3
-#: A key is sent again if its message should have arrived this long ago: with an empty queue, and with one that is being worked off.
-_STRAY, _STRAY_BEHIND_OTHERS = 5.0, 600.0
-#: So many sweeps send all keys again that nobody has claimed, once messages may be lost: the first may find leases that have ended only.
-_SWEEPS_AFTER_LOSS = 2
-_SWEPT_AT_ONCE = 1000
-_SWEEPS = 20
-_FAILURES_SHOWN = 20
-#: In what unit a lag is told, in seconds.
+#: So many failed scans in a row end `--once`.
+_ONCE_SCANS = 3
+#: A dirty key that nobody has claimed is sent again at this age, in seconds: with an empty queue, and with a queue that is not empty.
+_ORPHAN_AGE, _ORPHAN_AGE_IN_BACKLOG = 5.0, 600.0
+#: Once messages may be lost, all keys that nobody has claimed are sent again so often: the first time may find expired leases only.
+_RESENDS_AFTER_LOSS = 2
+_ORPHANS_AT_ONCE = 1000
+_ORPHAN_PAGES = 20
+_FAILURES_LOGGED = 20
+#: The resolution of `MirrorStats.lag`, in seconds.
 _LAG_UNIT = 0.001
-#: How often keys that ran out of tries get new ones, once nothing else is tried, in seconds: a target that was away is back some day.
-_NEW_TRIES = 30.0
+#: Keys that ran out of tries are tried again every so many seconds, once nothing else is tried: a target that was away may be back.
+_RETRY_INTERVAL = 30.0
 
 
 @dataclass(frozen=True)
 class RunSettings:
-    """How a mirror is kept: `settle` and `rescan` in seconds (0: no rescans); `signing_key`: what its definition is signed with; `about`:
-    put in front of what is said to people, where there are several; `accept_existing`: the mirror is accepted, whatever its target has."""
+    """The options of one mirror's run.
+
+    Attributes:
+        mirror: its definition.
+        policy: its rules for scans.
+        actor: lists the target.
+        broker: URL.
+        spill: directory for listings that are sorted on disk.
+        once: end when source and target are equal.
+        settle: the quiet time, in seconds.
+        rescan: seconds between two scans of the whole source; 0: none.
+        limits: of the target, for the whole fleet.
+        signing_key: signs the definition; "": it is not signed.
+        about: prefix of log lines, where there are several mirrors.
+        accept_existing: the mirror is accepted, whatever its target holds.
+    """
 
     mirror: Mirror
     policy: Policy
@@ -75,10 +89,10 @@ class RunSettings:
 
 
 class MirrorRunner:
-    """One mirror.
+    """Runs one mirror: publishes its definition, starts its threads, and does once a second what neither of them does.
 
     Args:
-        run: what and how.
+        run: options.
         host: broker and workers as children; None on a file host.
     """
 
@@ -89,7 +103,7 @@ class MirrorRunner:
         self._keys = run.mirror.keys()
         self._ledger = Ledger(connect(run.broker), run.mirror.name)
         self._watcher_lock = WatcherLock(self._ledger.watcher_lease, run.mirror.name, run.mirror.host, run.mirror.lock)
-        self._settle = Debouncer(run.settle)
+        self._debouncer = Debouncer(run.settle)
         comparison = Comparison(self._keys, run.actor, run.policy, spill=str(run.spill), about=run.about)
         watched = not (host and host.is_alone)  # nobody looks into an embedded broker, and events cost as much as small transfers do
         sender = sending_app(run.broker, run.mirror.queue, events=watched)
@@ -99,45 +113,45 @@ class MirrorRunner:
         self._sender = BatchSender(self._ledger.key_states, self._publisher, retry, host.begin if host else lambda: None)
         self._skipped = SkippedPaths(self._ledger.sync_state, retry)
         self._scanner = Scanner(
-            comparison, self._ledger.sync_state, self._settle, self._sender, self._skipped, retry, self._stop, about=run.about
+            comparison, self._ledger.sync_state, self._debouncer, self._sender, self._skipped, retry, self._stop, about=run.about
         )
         self._events: EventFeed | None = None
         self._watcher: Watcher | None = None
-        self._failed_told = 0
-        self._next_strays = time.monotonic() + _STRAY_BEHIND_OTHERS
-        self._next_new_tries = 0.0
-        #: How many sweeps from now on send keys again without a wait for their messages.
-        self._sweeps_after_loss = 0
-        self._strange: set[str] = set()
+        self._failures_logged = 0
+        self._next_backlog_check = time.monotonic() + _ORPHAN_AGE_IN_BACKLOG
+        self._next_retry = 0.0
+        #: So often from now on, orphans are sent again whatever their age.
+        self._resends_after_loss = 0
+        self._changed_roots: set[str] = set()
         self._paused = False
-        self._told: dict[str, int] = {}
-        self._barriers = FlushPoints(self._settle)
-        #: The uploads in parts that are open, as of the last tick: a broker that loses its memory is told of them again.
+        self._sent_counters: dict[str, int] = {}
+        self._flush_points = FlushPoints(self._debouncer)
+        #: Open multipart uploads, as of the last tick. They are put back into a broker that has lost its memory.
         self._uploads: dict[str, list[str]] = {}
         self._broker_generation = ""
         self._version = ""
-        self._standing: MirrorStats | None = None
+        self._stats: MirrorStats | None = None
         self._next_rescan = time.monotonic() + run.rescan if run.rescan else float("inf")
-        self._stands = Stands()
+        self._status_text = StatusText()
         self._began = time.monotonic()
         self._before: MirrorStats | None = None
         self._after: MirrorStats | None = None
 
     @property
     def name(self) -> str:
-        """Of the mirror."""
+        """The name of the mirror."""
         return self._mirror.name
 
     # Start
 
     def begin(self, stop: threading.Event) -> bool:
-        """Take the mirror's place, and publish its definition. Can be repeated after a BrokerError, as long as no worker has begun.
+        """Acquire the watcher's lock, and publish the definition. Can be repeated after a BrokerError, as long as no worker has begun.
 
         Args:
-            stop: ends the waiting for the place.
+            stop: ends the wait for the lock.
 
         Returns:
-            Whether the place was taken; False if `stop` was set first.
+            Whether the lock was acquired; False if `stop` was set first.
 
         Raises:
             StartError: another process keeps this mirror.
@@ -148,7 +162,7 @@ class MirrorRunner:
         self._ledger.limits.set(self._run.limits)
         self._register(self._mirror)
         if self._host and self._host.is_alone:
-            self._ledger.release_all_of_dead("")  # whoever held these died together with the autosync before this one
+            self._ledger.release_all_of_dead("")  # their workers died together with the autosync before this one
         self._before = self._watcher_lock.heartbeat()
         return True
 
@@ -158,12 +172,12 @@ class MirrorRunner:
         Raises:
             BrokerError: the broker does not answer.
         """
-        self._again_failed()
-        self._again_unfinished()
+        self._requeue_failed()
+        self._requeue_unfinished()
         return True
 
     def _register(self, mirror: Mirror) -> None:
-        """Publish the definition. All or nothing: where the broker goes away in between, the next tick finds what is to be done undone."""
+        """Publish the definition. Fields are set last: if the broker goes away in between, the next tick does all of it again."""
         self._scanner.begin_generation()
         definition = mirror.dumps()
         version = version_of(definition)
@@ -183,8 +197,8 @@ class MirrorRunner:
         self._scanner.restore(accepted=accepted, last_in_sync_at=last_in_sync_at, withheld_deletions=holding)
 
     def _is_accepted(self, mirror: Mirror) -> bool:
-        """Whether comparisons of a definition may delete: it was accepted with this target, and with all that is in its scope. A broker
-        that lost its memory takes no acceptance back, and gives none."""
+        """Whether scans with a definition may delete: the mirror was accepted with this target, and with all that is in the definition's
+        scope. A broker that has lost its memory changes nothing about that."""
         if self._scanner.state.accepted or (self._run.accept_existing and mirror.delete):
             return True
         before = self._ledger.definition.read()
@@ -194,17 +208,17 @@ class MirrorRunner:
             return False
 
     def start(self, watcher: Watcher | None, ends: ExitStack) -> None:
-        """Begin to feed what `say` is told; without a watcher, what one look finds.
+        """Start both threads. Without a watcher, request one scan of the whole source.
 
         Args:
             watcher: of the sources, not started yet.
-            ends: is given what is to be done in the end.
+            ends: receives the calls that end the threads.
         """
         self._watcher = watcher
         if watcher:
             self._publisher.prepare()
         self._events = EventFeed(
-            self._keys, self._settle, self._sender, self._skipped, self._stop,
+            self._keys, self._debouncer, self._sender, self._skipped, self._stop,
             on_link=watcher.look_into if watcher else lambda _: None, follow=self._mirror.follow_links,
         )  # fmt: skip
         ends.callback(self._close_feeds, 2.0)
@@ -213,131 +227,143 @@ class MirrorRunner:
         if watcher:
             log.info("keeping %s equal to %s", self._mirror.name, ", ".join(source.path for source in self._keys.sources))
         else:
-            self.say((LOOK_EVERYWHERE,))
+            self.push_changes((LOOK_EVERYWHERE,))
 
-    def say(self, changes: Iterable[Change]) -> None:
-        """What has changed in the sources; see `Debouncer.say`."""
-        self._settle.say(changes)
+    def push_changes(self, changes: Iterable[Change]) -> None:
+        """Pass changes in the sources on to the debouncer. From any thread."""
+        self._debouncer.say(changes)
 
     # The main loop
 
     @property
     def broken(self) -> Exception | None:
-        """What ended a thread that should not have ended."""
+        """The exception that ended one of the threads; None as long as both run, or ended as they should."""
         return (self._events and self._events.error) or self._scanner.error
 
-    def forfeit(self, pid: int) -> None:
-        """A worker of this host has died: whoever sees that need not wait for its leases to run out.
+    def release_claims_of_dead(self, pid: int) -> None:
+        """End the claims of a dead worker at once, before its leases expire.
+
+        Args:
+            pid: process id of the worker, on this host.
 
         Raises:
             BrokerError: the broker does not answer.
         """
         self._ledger.release_all_of_dead(owner_prefix(socket.gethostname(), pid))
-        self._sweeps_after_loss = _SWEEPS_AFTER_LOSS  # it may have had messages whose keys it had not claimed
+        self._resends_after_loss = _RESENDS_AFTER_LOSS  # it may have had messages whose keys it had not claimed
 
-    def stands(self) -> str:
-        """How it stands, in a few words."""
-        if self._standing is None:
+    def status(self) -> str:
+        """The state of the mirror, in a few words for people; "" before the first tick."""
+        if self._stats is None:
             return ""
         scans = self._scanner.state
-        return self._stands.line(
-            self._standing,
-            looking=scans.is_scanning,
-            held=scans.withheld_deletions,
+        return self._status_text.line(
+            self._stats,
+            is_scanning=scans.is_scanning,
+            withheld=scans.withheld_deletions,
             unwatched=self._watcher.unwatched if self._watcher else 0,
         )
 
     def tick(self) -> None:
-        """What is done every second. A broker that is away is waited for; the feed has said so."""
+        """Do what is due; called every second. If the broker is away, the next tick tries again; the sender has logged that."""
         try:
             finished_scan = self._scanner.state.finished_scan
             uploads = self._ledger.uploads.all()
             asked = time.monotonic()
-            self._standing = self._guard()  # if the broker has lost its memory, this goes by what was known before
+            self._stats = self._heartbeat()  # needs the open uploads of the tick before
             self._uploads = uploads
-            self._sweep()
-            self._note_in_sync(finished_scan, self._standing, asked)
-            self._hear(self._standing)
+            self._resend_orphans()
+            self._note_in_sync(finished_scan, self._stats, asked)
+            self._handle_requests(self._stats)
             self._watch_roots()
             if time.monotonic() >= self._next_rescan:
-                self._again_failed()
-                self._again_unfinished()
+                self._requeue_failed()
+                self._requeue_unfinished()
                 self._next_rescan = time.monotonic() + self._run.rescan  # not before: a broker that is away must not cost the rescan
-                self._look_everywhere()
-            self._tell_of_failures()
-            self._give_new_tries(self._standing)
+                self._rescan()
+            self._log_failures()
+            self._retry_failed(self._stats)
         except BrokerError as error:
             log.debug("%s", error)
 
-    def _guard(self) -> MirrorStats:
-        standing = self._watcher_lock.renew(self._news())
-        if standing.dirty and self._host:
+    def _heartbeat(self) -> MirrorStats:
+        """Renew the watcher's lock. If the broker has lost its memory, publish everything again and scan the whole source.
+
+        Returns:
+            The figures of the mirror, as they were before that.
+        """
+        stats = self._watcher_lock.renew(self._changed_counters())
+        if stats.dirty and self._host:
             self._host.begin()  # there may be messages from before, which nobody sends again so soon
-        if standing.broker_generation != self._broker_generation:
-            lost = standing.broker_generation.partition(" ")[0] != self._broker_generation.partition(" ")[0]
+        if stats.broker_generation != self._broker_generation:
+            lost = stats.broker_generation.partition(" ")[0] != self._broker_generation.partition(" ")[0]
             what = "has lost its memory" if lost else "was started again, and may have lost the last of what it was told"
             log.warning("the broker %s: everything is compared again", what)
             for key, token in [(key, token) for key, tokens in self._uploads.items() for token in tokens]:
                 self._ledger.uploads.add(key, token)
-            self._again_unfinished()
+            self._requeue_unfinished()
             self._ledger.limits.set(self._run.limits, if_lost=True)  # others may have been set since
             self._register(self._mirror)
-            self._sweeps_after_loss = _SWEEPS_AFTER_LOSS  # workers did not find the definition, or their messages are gone
-            self._settle.say((LOOK_EVERYWHERE,))
-        return standing
+            self._resends_after_loss = _RESENDS_AFTER_LOSS  # workers did not find the definition, or their messages are gone
+            self._debouncer.say((LOOK_EVERYWHERE,))
+        return stats
 
-    def _news(self) -> dict[str, int]:
-        """What operators are told in numbers, where it has changed since the last tick."""
+    def _changed_counters(self) -> dict[str, int]:
+        """Figures for operators that have changed since the last tick, by their names in the ledger."""
         now = {"looks": self._scanner.state.scans}
         if self._watcher:
             now |= {"watches": self._watcher.watches(), "unwatched": self._watcher.unwatched}
-        news = {name: count for name, count in now.items() if self._told.get(name) != count}
-        self._told = now
-        return news
+        changed = {name: count for name, count in now.items() if self._sent_counters.get(name) != count}
+        self._sent_counters = now
+        return changed
 
-    def _hear(self, standing: MirrorStats) -> None:
-        """What an operator asks for; see `autosync-ctl`."""
-        if standing.paused != self._paused:
-            self._paused = standing.paused
-            log.warning("%s is %s", self._mirror.name, "paused: nothing is sent until it is resumed" if standing.paused else "resumed")
-        for what, about in self._ledger.requests.pop_all() if standing.requests else ():
+    def _handle_requests(self, stats: MirrorStats) -> None:
+        """Do what operators have requested by `autosync-ctl`."""
+        if stats.paused != self._paused:
+            self._paused = stats.paused
+            log.warning("%s is %s", self._mirror.name, "paused: nothing is sent until it is resumed" if stats.paused else "resumed")
+        for what, about in self._ledger.requests.pop_all() if stats.requests else ():
             if what == SCAN:
                 log.info("a look at %s was asked for", about or "everything")
-                self._settle.say((Change(Kind.LOOK, about),) if about else (LOOK_EVERYWHERE,))
+                self._debouncer.say((Change(Kind.LOOK, about),) if about else (LOOK_EVERYWHERE,))
             elif self._watcher:
-                self._watcher.catch_up(partial(self._barriers.begin, about))
+                self._watcher.catch_up(partial(self._flush_points.begin, about))
             else:
-                self._barriers.begin(about)
-        for name in self._barriers.reached():
+                self._flush_points.begin(about)
+        for name in self._flush_points.reached():
             self._ledger.requests.confirm_flush_point(name)
 
-    def _sweep(self) -> None:
-        assert self._standing is not None
-        if not self._standing.dirty:
+    def _resend_orphans(self) -> None:
+        """Send messages for keys whose lease has expired or whose next try is due, or else for those whose message seems to be lost."""
+        assert self._stats is not None
+        if not self._stats.dirty:
             return
-        age = self._stray_age()
+        age = self._orphan_age()
         before: list[str] = []
-        for _ in range(_SWEEPS):
-            keys = self._ledger.claims.requeue_orphans(_SWEPT_AT_ONCE, age)
-            if keys == before:  # strays are found as long as nobody has claimed them
+        for _ in range(_ORPHAN_PAGES):
+            keys = self._ledger.claims.requeue_orphans(_ORPHANS_AT_ONCE, age)
+            if keys == before:  # orphans are found again until somebody has claimed them
                 return
-            self._sender.resend(keys, Priority.EVENT if len(keys) < _SWEPT_AT_ONCE else Priority.LOOK)
-            if len(keys) < _SWEPT_AT_ONCE:
+            self._sender.resend(keys, Priority.EVENT if len(keys) < _ORPHANS_AT_ONCE else Priority.LOOK)
+            if len(keys) < _ORPHANS_AT_ONCE:
                 return
             before = keys
 
-    def _stray_age(self) -> float | None:
-        """For how long a key must have waited to be taken for one whose message is lost. With messages in the queue its own may be among
-        them, so that is asked rarely; sending it again does no harm, but sending thousands again each second would."""
+    def _orphan_age(self) -> float | None:
+        """From what age a key counts as an orphan, in seconds; None: only a key whose lease has expired or whose next try is due.
+
+        While messages wait in the queue, the key's own may be among them. Sending it again does no harm, but sending thousands again each
+        second would, so that is done rarely.
+        """
         if self._ledger.queues.count_waiting(self._mirror.queue) == 0:
-            if not self._sweeps_after_loss:
-                return _STRAY
-            self._sweeps_after_loss -= 1
+            if not self._resends_after_loss:
+                return _ORPHAN_AGE
+            self._resends_after_loss -= 1
             return 0.0
-        if time.monotonic() < self._next_strays:
+        if time.monotonic() < self._next_backlog_check:
             return None
-        self._next_strays = time.monotonic() + _STRAY_BEHIND_OTHERS
-        return _STRAY_BEHIND_OTHERS
+        self._next_backlog_check = time.monotonic() + _ORPHAN_AGE_IN_BACKLOG
+        return _ORPHAN_AGE_IN_BACKLOG
 
     def _note_in_sync(self, finished_scan: FinishedScan | None, stats: MirrorStats, asked: float) -> None:
         """Record that source and target were equal when a scan began, if all differences that it found have been dealt with.
@@ -357,27 +383,30 @@ class MirrorRunner:
             self._ledger.sync_state.set_last_in_sync(self._version, finished_scan.began, accepted=state.accepted)
             self._scanner.set_last_in_sync(finished_scan.began)
 
-    def _tell_of_failures(self) -> None:
-        """Failures are told as a whole, each time that there are half as many again; the end of `once` lists them."""
-        assert self._standing is not None
-        count = self._standing.failed
-        if count > self._failed_told * 1.5 and not self._run.once:
+    def _log_failures(self) -> None:
+        """Log the number of failures each time that it has grown by half. With `once`, they are listed at the end instead."""
+        assert self._stats is not None
+        count = self._stats.failed
+        if count > self._failures_logged * 1.5 and not self._run.once:
             first = next(iter(self._ledger.failures.all()), None)
             if first is not None:
                 log.error("%s%d keys are in the failed list; one is %s: %s", self._run.about, count, shown(first.key), first.reason)
-            self._failed_told = count
-        self._failed_told = min(self._failed_told, count)
+            self._failures_logged = count
+        self._failures_logged = min(self._failures_logged, count)
 
     def _watch_roots(self) -> None:
-        """Another directory where a root was gives no event; it is seen here. One that holds something is the source from now on. One that
-        is empty may be the place where a share was mounted: workers go on asking for the old one, and delete nothing. One that looks like
-        the old one may be a share that was mounted again, or a new directory that was given the old number: no watch is left in it."""
+        """Detect that the root of a source is another directory than before, which the kernel does not report.
+
+        A new root that holds something is the source from now on. An empty one may be the mount point of a share that is not mounted:
+        workers still expect the old root, and delete nothing. A root that was lost and is the same again may be a share that was mounted
+        again, or a new directory with the old inode number: its watches are gone, so they are placed anew.
+        """
         known = self._mirror.identities
         found = _identities(self._mirror)
         strange = {root for root in {*known, *found} if known.get(root) != found.get(root)}
-        for root in sorted(strange - self._strange):
+        for root in sorted(strange - self._changed_roots):
             log.warning("source %s %s", root, "is another directory than before" if root in found else "is gone; nothing is deleted")
-        self._strange = strange
+        self._changed_roots = strange
         adopted = {root for root in strange if root in found and _holds_something(root)}
         if adopted:
             self._register(replace(self._mirror, identities={**known, **{root: found[root] for root in adopted}}))
@@ -388,24 +417,25 @@ class MirrorRunner:
             if source.root in adopted | back:
                 self._watcher.replace_root(source)
 
-    def _look_everywhere(self) -> None:
-        """The rescan; it also watches what could not be watched before."""
+    def _rescan(self) -> None:
+        """Scan the whole source, and watch what could not be watched before."""
         if self._watcher:
             self._watcher.place_again()
         else:
-            self._settle.say((LOOK_EVERYWHERE,))
+            self._debouncer.say((LOOK_EVERYWHERE,))
 
-    def _give_new_tries(self, standing: MirrorStats) -> None:
-        """What failed because it ran out of tries is not left to the next rescan, which may be never; what was refused for good is."""
-        if self._run.once or not standing.failed or standing.held or time.monotonic() < self._next_new_tries:
+    def _retry_failed(self, stats: MirrorStats) -> None:
+        """Requeue keys that ran out of tries: the next rescan may be never. Keys that were refused for good wait for a rescan."""
+        if self._run.once or not stats.failed or stats.held or time.monotonic() < self._next_retry:
             return
-        self._next_new_tries = time.monotonic() + _NEW_TRIES
-        self._again_failed(self._mirror.attempts)
+        self._next_retry = time.monotonic() + _RETRY_INTERVAL
+        self._requeue_failed(self._mirror.attempts)
 
-    def _again_failed(self, tries: int = 0) -> None:
+    def _requeue_failed(self, min_attempts: int = 0) -> None:
+        """Mark the keys of the failed list that have failed at least `min_attempts` times."""
         page: list[str] = []
         for failure in self._ledger.failures.all():
-            if failure.attempts < tries:
+            if failure.attempts < min_attempts:
                 continue
             page.append(failure.key)
             if len(page) == 100:
@@ -414,37 +444,38 @@ class MirrorRunner:
         if page:
             self._sender.mark_unknown(page)
 
-    def _again_unfinished(self) -> None:
-        """Whoever claims a key ends what others had begun to send of it; most are in good hands, and take no harm from one more look."""
+    def _requeue_unfinished(self) -> None:
+        """Mark all keys with an open multipart upload: the worker that claims a key aborts what others have left open. Most of these
+        uploads are still running, and marking their keys does no harm."""
         keys = list(self._ledger.uploads.all())
         if keys:
             self._sender.mark_unknown(keys)
 
     def is_through(self) -> bool:
-        """For `once`: the look has ended and nothing is left to do.
+        """With `once`: whether the scan has ended and nothing is left to do.
 
         Raises:
-            AutosyncError: the look failed, and would again.
+            AutosyncError: the scan has failed, and would fail again.
         """
         scans = self._scanner.state
         report = scans.last_report
         if report is None:
             return False
         if report.error is not None:
-            if isinstance(report.error, SourceUnsure) or scans.failed_scans >= _ONCE_LOOKS:
+            if isinstance(report.error, SourceUnsure) or scans.failed_scans >= _ONCE_SCANS:
                 raise report.error
             return False
-        return self._settle.is_through() and self._is_clean()
+        return self._debouncer.is_through() and self._is_clean()
 
     def _is_clean(self) -> bool:
-        """Whether nothing is dirty, and nothing was lost that may have been: then everything is compared again."""
+        """Whether nothing is dirty, and the broker has lost nothing; if it has, the whole source is scanned again."""
         generation = self._scanner.state.scan_generation
         with suppress(BrokerError):
-            return self._guard().dirty == 0 and self._scanner.state.scan_generation == generation
+            return self._heartbeat().dirty == 0 and self._scanner.state.scan_generation == generation
         return False
 
     def is_empty(self) -> bool:
-        """Whether nothing is dirty, as far as the broker says."""
+        """Whether the broker answers, and no key is dirty."""
         try:
             return self._ledger.key_states.count_dirty() == 0
         except BrokerError:
@@ -453,16 +484,16 @@ class MirrorRunner:
     # End
 
     def leave(self) -> None:
-        """Give the mirror's place up, and close the connections."""
+        """Release the watcher's lock, and close the connections."""
         self._watcher_lock.release()
         self._publisher.close()
 
     def close(self, patience: float, *, finished: bool) -> None:
-        """Send what was seen.
+        """Send what is pending, and end both threads.
 
         Args:
             patience: how long to wait for a broker that does not answer, in seconds.
-            finished: `once` is through.
+            finished: whether `once` has reached its end.
         """
         self._close_feeds(patience)
         if finished:
@@ -476,32 +507,36 @@ class MirrorRunner:
             self._events.close(patience)
             self._scanner.close(patience)
 
-    def look_back(self) -> bool:
-        """See how it stands in the end. Returns whether nothing is left to do."""
-        self._after = self._standing
+    def read_final_stats(self) -> bool:
+        """Read the figures for the summary. Returns whether no key is dirty."""
+        self._after = self._stats
         with suppress(BrokerError):
             self._after = self._watcher_lock.heartbeat()
         return self._after is not None and self._after.dirty == 0
 
     def end(self, *, finished: bool) -> Exit:
-        """Say what was done. Returns what it means for the exit code."""
+        """Log the summary. Returns the exit code of this mirror.
+
+        Args:
+            finished: whether `once` has reached its end.
+        """
         before, after = self._before, self._after
         if before is not None and after is not None:
             log.info("%s%s", self._run.about, summary(before, after, time.monotonic() - self._began, skipped=len(self._skipped)))
         if after is not None and after.failed:
-            self._tell_failures(after.failed)
+            self._log_failed_keys(after.failed)
             return Exit.INCOMPLETE
         report = self._scanner.state.last_report
         return Exit.INCOMPLETE if finished and report is not None and (report.held or not report.complete) else Exit.DONE
 
-    def _tell_failures(self, count: int) -> None:
+    def _log_failed_keys(self, count: int) -> None:
         with suppress(BrokerError):
             for number, failure in enumerate(self._ledger.failures.all()):
-                if number == _FAILURES_SHOWN:
+                if number == _FAILURES_LOGGED:
                     break
                 log.error("%sfailed: %s: %s", self._run.about, shown(failure.key), failure.reason)
-        if count > _FAILURES_SHOWN:
-            log.error("and %d more failed", count - _FAILURES_SHOWN)
+        if count > _FAILURES_LOGGED:
+            log.error("and %d more failed", count - _FAILURES_LOGGED)
 
 
 def _identities(mirror: Mirror) -> dict[str, Identity]:

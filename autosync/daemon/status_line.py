@@ -1,4 +1,4 @@
-"""How a mirror stands, in a line for people."""
+"""The state of a mirror, in a line for people."""
 
 from __future__ import annotations
 
@@ -11,24 +11,31 @@ from ..ledger import MirrorStats
 from ..model.text import human_size
 
 
-class Stands:
-    """Words for how one mirror stands."""
+class StatusText:
+    """Describes the state of one mirror, and measures its rate from call to call."""
 
     def __init__(self) -> None:
         self._last: tuple[float, int] | None = None
 
-    def line(self, standing: MirrorStats, *, looking: bool, held: int = 0, unwatched: int = 0) -> str:
-        """How things stand now: whether a look is running, how many deletions are withheld, how many directories are not watched."""
+    def line(self, stats: MirrorStats, *, is_scanning: bool, withheld: int = 0, unwatched: int = 0) -> str:
+        """The state now.
+
+        Args:
+            stats: the figures of the mirror.
+            is_scanning: whether a scan is running.
+            withheld: number of withheld deletions.
+            unwatched: number of directories without a watch.
+        """
         moment = time.monotonic()
         rate = ""
-        if self._last and standing.bytes > self._last[1]:
-            rate = f", {human_size((standing.bytes - self._last[1]) / (moment - self._last[0]))}/s"
-        self._last = (moment, standing.bytes)
-        doing = "paused" if standing.paused else "scanning" if looking else "in sync" if not standing.dirty else "syncing"
-        more = ((standing.failed, "failed"), (held, "deletions withheld"), (unwatched, "directories not watched"))
-        told = "".join(f", {count} {what}" for count, what in more if count)
-        sent = f"{standing.files} sent ({human_size(standing.bytes)}{rate})"
-        return f"{doing}: {standing.dirty} waiting, {sent}, {standing.deleted} deleted{told}"
+        if self._last and stats.bytes > self._last[1]:
+            rate = f", {human_size((stats.bytes - self._last[1]) / (moment - self._last[0]))}/s"
+        self._last = (moment, stats.bytes)
+        state = "paused" if stats.paused else "scanning" if is_scanning else "in sync" if not stats.dirty else "syncing"
+        problems = ((stats.failed, "failed"), (withheld, "deletions withheld"), (unwatched, "directories not watched"))
+        more = "".join(f", {count} {what}" for count, what in problems if count)
+        sent = f"{stats.files} sent ({human_size(stats.bytes)}{rate})"
+        return f"{state}: {stats.dirty} waiting, {sent}, {stats.deleted} deleted{more}"
 
 
 class StatusLine:

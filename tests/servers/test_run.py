@@ -201,9 +201,9 @@ def test_once_is_not_through_because_the_broker_forgot_what_is_to_be_done(
 
     connect(broker).flushall()
     assert not keeping.is_through()
-    assert keeping._settle.take_look() is not None, "everything is compared again"
+    assert keeping._debouncer.take_look() is not None, "everything is compared again"
 
-    monkeypatch.setattr(keeping._settle, "is_through", lambda: True)
+    monkeypatch.setattr(keeping._debouncer, "is_through", lambda: True)
     assert keeping.is_through()
 
 
@@ -239,7 +239,7 @@ def test_a_broker_that_goes_away_in_the_middle_of_a_tick_does_not_hold_the_main_
     keeping._stop.clear()
     keeping.tick()
     assert ledger.claims.claim("w", keeping._version, ["a"]) == [Claim("a", 0, UNKNOWN, ("token",) if what == "unfinished" else ())]
-    assert keeping._settle.take_look() is not None, "the rescan was not left out"
+    assert keeping._debouncer.take_look() is not None, "the rescan was not left out"
     assert keeping._next_rescan > time.monotonic() + 3000
 
 
@@ -253,7 +253,7 @@ def test_a_key_whose_message_may_be_lost_is_sent_again_at_the_next_tick(
         connect(broker).flushall()
     ledger.claims.mark([("a", UNKNOWN)])
     if what == "a worker has died":
-        keeping.forfeit(1)
+        keeping.release_claims_of_dead(1)
 
     sent = []
     for _ in range(3):
@@ -267,7 +267,7 @@ def test_a_key_whose_message_may_be_lost_is_sent_again_at_the_next_tick(
 def test_keys_without_a_message_are_sent_once_a_tick(keep: Callable[..., MirrorRunner], ledger: Ledger) -> None:
     keeping = keep()
     ledger.claims.mark([(f"{number:04}", UNKNOWN) for number in range(1500)])
-    keeping.forfeit(1)
+    keeping.release_claims_of_dead(1)
 
     keeping.tick()
 
@@ -325,7 +325,7 @@ def test_a_broker_that_lost_its_memory_and_goes_away_again_is_told_everything_on
 ) -> None:
     keeping = keep()
     keeping.tick()
-    assert keeping._settle.is_idle()
+    assert keeping._debouncer.is_idle()
 
     connect(broker).flushall()
     with monkeypatch.context() as patch:
@@ -333,7 +333,7 @@ def test_a_broker_that_lost_its_memory_and_goes_away_again_is_told_everything_on
         keeping.tick()
     keeping.tick()
 
-    assert keeping._settle.take_look() == ("", False)
+    assert keeping._debouncer.take_look() == ("", False)
 
 
 @pytest.mark.parametrize("call", CALLS)
