@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, ClassVar, cast
-from urllib.parse import urlsplit
 
 import obstore
 import requests
@@ -23,6 +22,7 @@ from .._clock import seconds_ahead
 from .._content import guess_content_type
 from .._memory import Memory
 from .._responses import AS_IT_IS
+from .._urls import is_plain_url
 from .answers import Unidentified, translated
 from .keys import keeps
 
@@ -64,8 +64,7 @@ class ObstoreActor(Actor):
         if not self.container_name.fullmatch(str(self.target_container)):
             what = f"--target-container {self.target_container} cannot be the name of a {self.container_is}"
             raise ConfigurationError(what, "names have small letters, digits and -")
-        parts = urlsplit(self.endpoint_url or "https://x")
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
+        if self.endpoint_url and not is_plain_url(self.endpoint_url):
             raise ConfigurationError("--endpoint-url cannot be used", "give one like https://storage.example.org, without credentials")
         self._stores: dict[int, ObjectStore] = {}
         self._lock = threading.Lock()
@@ -118,7 +117,7 @@ class ObstoreActor(Actor):
 
     def upload(self, file: File) -> None:
         """Send one file: in one request if it is small, in parts if not."""
-        self._insist_on(file.key)
+        self._check_key(file.key)
         source = cast(SourceFile, file)
         if file.size > SMALL:
             self._send_in_parts(source)
@@ -211,11 +210,11 @@ class ObstoreActor(Actor):
     def _may_have(self, key: str) -> bool:
         return keeps(key) and self._refusal(key) is None
 
-    def _insist_on(self, key: str) -> None:
-        """Raises `PermanentError` if the target would not keep this key as it is."""
-        said = "obstore does not keep such keys" if not keeps(key) else self._refusal(key)
-        if said is not None:
-            raise PermanentError(f"{key!r} cannot be a key in {self.server}: {said}", "rename the file, or use --source-prefix")
+    def _check_key(self, key: str) -> None:
+        """Raises `PermanentError` if the target would not store an object under exactly this key."""
+        reason = "obstore does not keep such keys" if not keeps(key) else self._refusal(key)
+        if reason is not None:
+            raise PermanentError(f"{key!r} cannot be a key in {self.server}: {reason}", "rename the file, or use --source-prefix")
 
 
 def _attributes(key: str) -> dict[str, str]:

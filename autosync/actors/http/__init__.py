@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import ClassVar, cast
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
 
 import click
 import requests
@@ -26,7 +26,8 @@ from .._memory import Memory
 from .._names import has_dots, is_text
 from .._sessions import in_blocks
 from .._sessions import session as new_session
-from .answers import insist, translated
+from .._urls import is_plain_url
+from .answers import raise_for_status, translated
 from .content import SameAgain
 from .listing import Told, told
 from .signing import Signed, digest_of
@@ -58,7 +59,7 @@ class HttpActor(Actor):
 
     def __init__(self, **settings: object) -> None:
         super().__init__(**settings)
-        self.url = _checked(self.url)
+        self.url = _check_url(self.url)
         if not self.secret:
             raise ConfigurationError("--secret is missing", "give it as @FILE, or in AUTOSYNC_SECRET")
         if self.key_id and not _KEY_ID.fullmatch(self.key_id):
@@ -104,7 +105,7 @@ class HttpActor(Actor):
             self._put(where, file.key, content, digest_of([content]))
 
     def _put(self, where: str, key: str, body: bytes | SameAgain, digest: str) -> None:
-        insist(key, self._ask("PUT", where, key, body, {"Content-Digest": digest, "Content-Type": guess_content_type(key)}))
+        raise_for_status(key, self._ask("PUT", where, key, body, {"Content-Digest": digest, "Content-Type": guess_content_type(key)}))
 
     def delete(self, file: File) -> None:
         """Delete one file."""
@@ -112,7 +113,7 @@ class HttpActor(Actor):
             return  # the API has no such keys
         answer = self._ask("DELETE", self._where(file.key), file.key)
         if answer.status_code not in _GONE:
-            insist(file.key, answer)
+            raise_for_status(file.key, answer)
 
     def can_match(self, listed: File) -> bool:
         """Where the server tells just the digest that is computed here."""
@@ -127,7 +128,7 @@ class HttpActor(Actor):
         before = time.time()
         answer = self._ask("GET", f"{self.url}?{urlencode({'limit': 1})}", "the listing")
         after = time.time()
-        insist("the listing", answer)
+        raise_for_status("the listing", answer)
         return seconds_ahead(answer.headers.get("Date", ""), before, after)
 
     def close(self) -> None:
@@ -146,7 +147,7 @@ class HttpActor(Actor):
     def _ask_for_page(self, prefix: str, after: str, limit: int) -> Told:
         query = {"prefix": prefix, "limit": limit, **({"after": after} if after else {})}
         answer = self._ask("GET", f"{self.url}?{urlencode(query, quote_via=quote)}", "the listing")
-        insist("the listing", answer)
+        raise_for_status("the listing", answer)
         return told(answer.content, str(self.url))
 
     def _ask(
@@ -170,10 +171,9 @@ class HttpActor(Actor):
             self._idle.append(session)
 
 
-def _checked(url: str | None) -> str:
+def _check_url(url: str | None) -> str:
     if not url:
         raise ConfigurationError("--url is missing", "give the base URL of the API")
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
+    if not is_plain_url(url):
         raise ConfigurationError(f"--url {url} cannot be used", "give one like https://www.example.org/api/v1/media_file")
     return url.rstrip("/")

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC
 from functools import partial
 from typing import Any, BinaryIO, ClassVar, cast
-from urllib.parse import urlsplit
 
 import click
 import swiftclient.client
@@ -25,10 +24,11 @@ from .._memory import Memory
 from .._names import is_text
 from .._parts import send_one_version, tried
 from .._sessions import in_blocks
+from .._urls import is_plain_url
 from .access import VERSIONS, Access, Login
 from .answers import answered_with
 from .deletions import AT_ONCE, Deletions
-from .keys import can_be_there, insist_on
+from .keys import can_be_there, check_key
 from .segments import Segments, Summed, etag_of, segment_ranges
 
 #: Files up to this size are read once, into memory.
@@ -83,7 +83,7 @@ class SwiftActor(Actor):
     def __init__(self, **settings: object) -> None:
         super().__init__(**settings)
         for option in ("auth_url", "storage_url"):
-            _insist_on_url(option, getattr(self, option))
+            _check_url(option, getattr(self, option))
         if not self.auth_url:
             raise ConfigurationError("--auth-url is missing", "give the URL of the identity service")
         self._name = str(self.target_container)
@@ -131,7 +131,7 @@ class SwiftActor(Actor):
     def upload(self, file: File) -> None:
         """Send one file: in one request, or as segments if it is large."""
         source = cast(SourceFile, file)
-        insist_on(source.key)
+        check_key(source.key)
         if source.size > self._segment_size:
             self._send_segments(source)
         elif source.size > _SMALL:
@@ -224,7 +224,7 @@ class SwiftActor(Actor):
                 return
             content.seek(0)
             summed = Summed(content)
-            summed.insist(file.key, put(contents=summed, content_length=file.size, chunk_size=_READ))
+            summed.check_etag(file.key, put(contents=summed, content_length=file.size, chunk_size=_READ))
 
         try:
             self._access.ask(file.key, do)
@@ -313,11 +313,10 @@ def _etag(one: dict[str, Any]) -> str | None:
     return large.strip('"') + _LARGE if large else one.get("hash")
 
 
-def _insist_on_url(option: str, url: str | None) -> None:
+def _check_url(option: str, url: str | None) -> None:
     if url is None:
         return
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
+    if not is_plain_url(url):
         raise ConfigurationError(
             f"--{option.replace('_', '-')} cannot be used", "give one like https://keystone.example.org/v3, without credentials"
         )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
-from urllib.parse import urlsplit
 
 import keystoneauth1.exceptions as identity
 from swiftclient.exceptions import ClientException
 from urllib3.exceptions import HTTPError
 
 from ...errors import PermanentError, SlowDown, TargetError, TargetRefused
+from .._urls import public_url
 
 #: 498 is what Swift's own ratelimit says.
 _SLOW = {429, 498, 503}
@@ -37,12 +37,12 @@ def translated(about: str, url: str) -> Iterator[None]:
     try:
         yield
     except ClientException as error:
-        raise meaning(error.http_status or 0, f"{about} at {_server(url)}", _told(error), error.http_response_headers or {}) from error
+        raise meaning(error.http_status or 0, f"{about} at {public_url(url)}", _told(error), error.http_response_headers or {}) from error
     except identity.ClientException as error:
-        raise _identity(error, f"{about} at {_server(url)}") from None  # what it is made of has the request, and so the password
+        raise _identity(error, f"{about} at {public_url(url)}") from None  # what it is made of has the request, and so the password
     except _BROKEN as error:
         inner = error.args[0] if error.args else error
-        raise TargetError(f"{about} at {_server(url)}: {type(error).__name__}: {getattr(inner, 'reason', None) or inner}") from error
+        raise TargetError(f"{about} at {public_url(url)}: {type(error).__name__}: {getattr(inner, 'reason', None) or inner}") from error
 
 
 def meaning(status: int, what: str, told: str, headers: Container[str] = ()) -> TargetError:
@@ -102,9 +102,3 @@ def _told(error: ClientException) -> str:
     text = content.decode(errors="replace") if isinstance(content, bytes) else str(content)
     shown = error.http_reason if text.lstrip().startswith(("<", "{")) or not text.strip() else text
     return " ".join((shown or error.msg or "").split())[:_SHOWN]
-
-
-def _server(url: str) -> str:
-    """A URL for people: the path tells the account only."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

@@ -13,7 +13,7 @@ import swiftclient.client
 from ...errors import PermanentError, TargetError, TargetRefused
 from .access import Access
 from .answers import answered_with, meaning
-from .keys import insist_on
+from .keys import check_key
 
 #: What Swift answers to a request for an account that it does not know, or not from this login.
 _NOT_KNOWN = {403, 404}
@@ -99,7 +99,7 @@ class Deletions:
                 if error.http_status != _NOT_FOUND:
                     raise
 
-        insist_on(name)
+        check_key(name)
         self._access.ask(name, do)
 
 

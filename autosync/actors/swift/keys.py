@@ -14,17 +14,17 @@ def can_be_there(key: str) -> bool:
     return _refusal(key) is None
 
 
-def insist_on(key: str) -> None:
-    """Say that a key arrives as it is.
+def check_key(key: str) -> None:
+    """Check that Swift stores an object under exactly this key.
 
     Raises:
         PermanentError: it does not.
     """
-    said = _refusal(key)
-    if said is None and has_dots(key):
-        said = "its path has . or .. as a part, which HTTP leaves out"
-    if said is not None:
-        raise PermanentError(f"{key!r} cannot be a key in Swift: {said}", "rename the file, or use --source-prefix")
+    reason = _refusal(key)
+    if reason is None and has_dots(key):
+        reason = "its path has . or .. as a part, which HTTP leaves out"
+    if reason is not None:
+        raise PermanentError(f"{key!r} cannot be a key in Swift: {reason}", "rename the file, or use --source-prefix")
 
 
 def _refusal(key: str) -> str | None:

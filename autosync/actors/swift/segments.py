@@ -87,7 +87,7 @@ class Segments:
             found = swiftclient.client.put_object(
                 url, token_, self.container, _name(key, token, number), summed, size, http_conn=connection, chunk_size=_READ
             )
-            summed.insist(key, found)
+            summed.check_etag(key, found)
             return str(found)
 
         try:
@@ -123,10 +123,10 @@ class Segments:
                 raise TargetError(error.what) from error
             raise
         if found != expected:
-            self._insist_on_manifest(key)
+            self._check_manifest(key)
         self.remove(key, but=token)
 
-    def _insist_on_manifest(self, key: str) -> None:
+    def _check_manifest(self, key: str) -> None:
         """The ETag is not that of a large object: see whether it is one. Where a manifest is no more to Swift than its text, it goes."""
 
         def do(url: str, token: str, connection: Any) -> bool:
@@ -236,7 +236,7 @@ class Summed:
         self._digest.update(data)
         return data
 
-    def insist(self, key: str, etag: str) -> None:
+    def check_etag(self, key: str, etag: str) -> None:
         """Raises `TargetError` if this is not the ETag of what was read."""
         if etag != self._digest.hexdigest():
             raise TargetError(f"{key}: something else has arrived than was sent")
