@@ -115,7 +115,7 @@ def test_a_fleet_slows_down_for_an_overloaded_server_and_speeds_up_again_by_itse
         low = ledger.limits.reserve().requests
         proxy.overloaded = False
         wait_until(lambda: ledger.limits.reserve().requests > 1.5 * low, 60, "it goes faster")
-        age_last_cut(own_valkey.client(), "m", 60)  # the half minute that it takes is held in `test_gate.py`
+        age_last_cut(own_valkey.client(), "m", 60)  # the half minute that it takes is held in `test_rate_limits.py`
         wait_until(lambda: ledger.limits.reserve().requests == 0, 30, "and in the end as fast as before")
     finally:
         stop.set()

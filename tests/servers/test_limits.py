@@ -145,7 +145,7 @@ class Share(NamedTuple):
 
 @pytest.fixture
 def shares(monkeypatch: pytest.MonkeyPatch) -> list[Share]:
-    """All shares of the test. That the broker gives them out at the right times is held in `test_gate.py`."""
+    """All shares of the test. That the broker gives them out at the right times is held in `test_rate_limits.py`."""
     given: list[Share] = []
     reserve = FleetLimits.reserve
 

@@ -1,4 +1,4 @@
-"""The scripts that limit the fleet, against a real Valkey: how long whoever asks has to wait, and who gets the next place."""
+"""The scripts that limit the fleet, against a real Valkey: how long each process has to wait, and which one gets the next slot."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_without_limits_nobody_waits(fleet_limits: FleetLimits) -> None:
     assert fleet_limits.reserve().limits == Limits()
 
 
-def test_each_waits_for_those_who_asked_before(fleet_limits: FleetLimits, since: Since) -> None:
+def test_each_waits_for_the_reservations_before(fleet_limits: FleetLimits, since: Since) -> None:
     """5 MB each at 1 MB/s: 0, 5, 10 s, less what nobody had used before."""
     fleet_limits.set(Limits(bandwidth=1e6))
 
@@ -92,7 +92,7 @@ def test_the_longer_of_two_waits_counts(fleet_limits: FleetLimits, since: Since)
     assert since.is_left(fleet_limits.reserve(1, 1).wait, of=9.9)
 
 
-def test_what_is_given_back_goes_to_the_next(fleet_limits: FleetLimits, since: Since) -> None:
+def test_a_share_that_is_returned_goes_to_the_next(fleet_limits: FleetLimits, since: Since) -> None:
     fleet_limits.set(Limits(requests=1))
     fleet_limits.reserve(10)
     assert since.is_left(fleet_limits.reserve(10).wait, of=9.9)
@@ -135,7 +135,7 @@ def test_limits_that_are_lost_are_set_again_and_others_stay(fleet_limits: FleetL
     assert fleet_limits.read() == Limits(inflight=2)
 
 
-def test_a_claim_says_whether_there_are_limits(ledger: Ledger) -> None:
+def test_a_claim_notes_whether_there_are_limits(ledger: Ledger) -> None:
     ledger.claims.claim("one", "v", ["a"])
     assert not ledger.claims.is_limited
     for limits in (Limits(requests=1), Limits(bandwidth=1), Limits(inflight=1)):
@@ -150,14 +150,14 @@ def test_a_claim_says_whether_there_are_limits(ledger: Ledger) -> None:
     assert ledger.claims.is_limited
 
 
-# A target that asks for fewer
+# A target that demands fewer requests
 
 def later(client: redis.Redis, seconds: float) -> None:
     """As if the last cut had been so much longer ago."""
     age_last_cut(client, "m", seconds)
 
 
-def test_a_target_that_asks_for_fewer_requests_gets_half_and_then_more_again_by_and_by(
+def test_a_target_that_demands_fewer_requests_gets_half_and_then_more_again_by_and_by(
     fleet_limits: FleetLimits, client: redis.Redis, since: Since
 ) -> None:
     first = fleet_limits.reserve(slow=60.0)
@@ -187,7 +187,7 @@ def test_many_refusals_in_one_second_are_one(fleet_limits: FleetLimits, client: 
     assert since.has_grown(fleet_limits.reserve(slow=60.0).requests, of=(cut + 2) / 2, by=1)
 
 
-def test_a_target_that_refuses_everything_is_asked_now_and_then(fleet_limits: FleetLimits, client: redis.Redis) -> None:
+def test_a_target_that_refuses_everything_gets_a_request_now_and_then(fleet_limits: FleetLimits, client: redis.Redis) -> None:
     fleet_limits.reserve(slow=640.0)
     for _ in range(20):
         later(client, 1)
@@ -214,7 +214,7 @@ def test_a_limit_holds_beside_it(fleet_limits: FleetLimits, client: redis.Redis)
 
 # Places
 
-def test_there_are_as_many_places_as_the_limit_says(fleet_limits: FleetLimits) -> None:
+def test_there_are_as_many_slots_as_the_limit(fleet_limits: FleetLimits) -> None:
     fleet_limits.set(Limits(inflight=3))
     assert fleet_limits.acquire_slots("one", ["a", "b"]) == 2
     assert fleet_limits.acquire_slots("two", ["c", "d"]) == 1
@@ -223,7 +223,7 @@ def test_there_are_as_many_places_as_the_limit_says(fleet_limits: FleetLimits) -
     assert fleet_limits.acquire_slots("two", ["d", "e", "f"]) == 2
 
 
-def test_places_are_given_in_the_order_of_asking(fleet_limits: FleetLimits) -> None:
+def test_slots_are_acquired_in_the_order_of_asking(fleet_limits: FleetLimits) -> None:
     fleet_limits.set(Limits(inflight=1))
     fleet_limits.acquire_slots("one", ["a"])
     for name in ("two", "three", "one"):
@@ -237,7 +237,7 @@ def test_places_are_given_in_the_order_of_asking(fleet_limits: FleetLimits) -> N
     assert fleet_limits.acquire_slots("three", ["three"]) == 1
 
 
-def test_whoever_is_next_is_woken(fleet_limits: FleetLimits) -> None:
+def test_the_next_process_is_woken(fleet_limits: FleetLimits) -> None:
     fleet_limits.set(Limits(inflight=1))
     fleet_limits.acquire_slots("one", ["a"])
     fleet_limits.acquire_slots("two", ["b"])
@@ -255,13 +255,13 @@ def test_whoever_is_next_is_woken(fleet_limits: FleetLimits) -> None:
     assert fleet_limits.acquire_slots("two", ["b"]) == 1
 
 
-def test_places_of_a_process_that_was_killed_come_back(fleet_limits: FleetLimits) -> None:
+def test_slots_of_a_process_that_was_killed_come_back(fleet_limits: FleetLimits) -> None:
     fleet_limits.set(Limits(inflight=1))
     fleet_limits.acquire_slots("dead", ["a"], lease=0.05)
     wait_until(lambda: fleet_limits.acquire_slots("two", ["b"]), 30, "its lease has ended")
 
 
-def test_places_of_a_process_that_is_known_to_be_dead_are_free_at_once(ledger: Ledger, fleet_limits: FleetLimits) -> None:
+def test_slots_of_a_process_that_is_known_to_be_dead_are_free_at_once(ledger: Ledger, fleet_limits: FleetLimits) -> None:
     fleet_limits.set(Limits(inflight=2))
     fleet_limits.acquire_slots("box:1:x", ["box:1:x 1"])
     fleet_limits.acquire_slots("box:2:x", ["box:2:x 1"])
@@ -272,16 +272,16 @@ def test_places_of_a_process_that_is_known_to_be_dead_are_free_at_once(ledger: L
     assert fleet_limits.acquire_slots("box:3:x", ["box:3:x 1", "box:3:x 2"]) == 1
 
 
-def test_places_that_are_kept_stay(fleet_limits: FleetLimits, client: redis.Redis) -> None:
+def test_slots_that_are_renewed_stay(fleet_limits: FleetLimits, client: redis.Redis) -> None:
     fleet_limits.set(Limits(inflight=2))
     fleet_limits.acquire_slots("one", ["a", "b"], lease=30)
     fleet_limits.renew_slots("one", ["a", "never had"], lease=60)
-    for place in client.zrange("autosync:{m}:places", 0, -1):
-        client.zincrby("autosync:{m}:places", -30_000, place)  # as if the lease of b had passed
+    for slot in client.zrange("autosync:{m}:places", 0, -1):
+        client.zincrby("autosync:{m}:places", -30_000, slot)  # as if the lease of b had passed
     assert fleet_limits.acquire_slots("two", ["c", "d"]) == 1
 
 
-def test_whoever_waits_no_more_is_passed_over(fleet_limits: FleetLimits) -> None:
+def test_a_process_that_waits_no_more_is_passed_over(fleet_limits: FleetLimits) -> None:
     fleet_limits.set(Limits(inflight=1))
     fleet_limits.acquire_slots("one", ["a"])
     fleet_limits.acquire_slots("gone", ["b"])
@@ -295,7 +295,7 @@ def test_whoever_waits_no_more_is_passed_over(fleet_limits: FleetLimits) -> None
     assert time.monotonic() - began > 2, "one that only takes its time is"
 
 
-def test_every_method_says_so_when_the_broker_is_gone(own_valkey: Valkey) -> None:
+def test_every_method_raises_when_the_broker_is_gone(own_valkey: Valkey) -> None:
     fleet_limits = Ledger(connect(own_valkey.url), "m").limits
     own_valkey.kill()
     calls = {
