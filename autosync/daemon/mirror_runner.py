@@ -344,7 +344,7 @@ class MirrorRunner:
             keys = self._ledger.claims.requeue_orphans(_ORPHANS_AT_ONCE, age)
             if keys == before:  # orphans are found again until somebody has claimed them
                 return
-            self._sender.resend(keys, Priority.EVENT if len(keys) < _ORPHANS_AT_ONCE else Priority.LOOK)
+            self._sender.resend(keys, Priority.EVENT if len(keys) < _ORPHANS_AT_ONCE else Priority.SCAN)
             if len(keys) < _ORPHANS_AT_ONCE:
                 return
             before = keys

@@ -193,7 +193,7 @@ class BatchSender:
         """
         self.on_work()
         for start in range(0, len(keys), BATCH_KEYS):
-            self._publisher.mark([(key, UNKNOWN) for key in keys[start : start + BATCH_KEYS]], size=0, priority=Priority.LOOK)
+            self._publisher.mark([(key, UNKNOWN) for key in keys[start : start + BATCH_KEYS]], size=0, priority=Priority.SCAN)
 
     def _send(self, batch: Batch, priority: Priority) -> int:
         """Mark and publish one batch. Returns the number of dirty keys."""

@@ -179,7 +179,7 @@ class Scanner:
         state, began = self._state, time.time()
         is_first = not request.path and state.last_in_sync_at == 0.0
         try:
-            self._sender.send_all(self._batches(request, report, state), Priority.FIRST_LOOK if is_first else Priority.LOOK, bounded=True)
+            self._sender.send_all(self._batches(request, report, state), Priority.FIRST_SCAN if is_first else Priority.SCAN, bounded=True)
         except (TargetError, SourceUnsure) as error:
             report.error = error
         except OSError as error:  # where listings are sorted

@@ -45,7 +45,7 @@ def told(message: dict[str, Any]) -> dict[str, Any]:
     return {**message, "body": json.loads(base64.b64decode(message["body"])), "headers": headers, "properties": properties}
 
 
-@pytest.mark.parametrize(("priority", "list_of"), [(Priority.EVENT, ""), (Priority.LOOK, ":5"), (Priority.FIRST_LOOK, ":9")])
+@pytest.mark.parametrize(("priority", "list_of"), [(Priority.EVENT, ""), (Priority.SCAN, ":5"), (Priority.FIRST_SCAN, ":9")])
 def test_a_message_is_the_one_that_celery_would_send(queue: Queue, priority: Priority, list_of: str) -> None:
     keys = ["a", "b/\udcff", "ü\n"]
     queue.publisher.mark([(key, UNKNOWN) for key in keys], size=7, priority=priority, task=DELETE)
@@ -66,7 +66,7 @@ def test_a_message_goes_only_if_a_key_needs_it(queue: Queue) -> None:
 
     queue.publisher.mark([("a", UNKNOWN), ("b", UNKNOWN)], size=0, priority=Priority.EVENT)
     assert told(queue.messages()[0])["body"][0] == ["m", ["a", "b"]]
-    queue.publisher.send(["a"], priority=Priority.LOOK)
+    queue.publisher.send(["a"], priority=Priority.SCAN)
     assert told(queue.messages(":5")[0])["body"][0] == ["m", ["a"]]
 
 

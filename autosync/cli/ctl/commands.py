@@ -161,7 +161,7 @@ def _retry(context: click.Context, keys: tuple[str, ...], everything: bool) -> N
     try:
         for start in range(0, len(keys), _MARKED_AT_ONCE):
             page = keys[start : start + _MARKED_AT_ONCE]
-            publisher.mark([(key, UNKNOWN) for key in page], size=0, priority=Priority.LOOK)
+            publisher.mark([(key, UNKNOWN) for key in page], size=0, priority=Priority.SCAN)
     finally:
         publisher.close()
     click.echo(f"{len(keys)} keys are tried again")
