@@ -206,7 +206,7 @@ class Merge:
         while listed.left() and listed.page.keys[listed.at] < key:
             yield self._gone()
         there = listed.page.keys[listed.at] if listed.left() else None
-        if not found.stays:
+        if not found.keep_in_target:
             if there != key:
                 yield Difference(key, found)
                 return

@@ -179,8 +179,8 @@ class Comparison:
         if len(gone) > most:
             report.held = len(gone) - most
             log.error(
-                "%s%d of %d keys in scope are gone from the source, and --max-delete (%s) lets %d go: %d are withheld and stay in the target. "
-                "If the source is as it should be, start again with --max-delete=100%%",
+                "%s%d of %d keys in scope are gone from the source, and --max-delete (%s) lets %d go: %d are withheld and stay in the "
+                "target. If the source is as it should be, start again with --max-delete=100%%",
                 self._about, len(gone), report.equal + len(gone), self._policy.limit, most, report.held,
             )  # fmt: skip
         report.deletes = len(gone) - report.held
@@ -290,13 +290,13 @@ class Comparison:
             if found.skipped:
                 if len(report.skipped) < MOST_SKIPPED:
                     report.skipped[found.path.rstrip("/")] = found.skipped
-                if not found.stays:
+                if not found.keep_in_target:
                     continue
             else:
                 report.seen += 1
                 marker = self._keys.marker_of(found.path)
                 if marker and not os.path.lexists(marker):
-                    found = found._replace(stays=True)
+                    found = found._replace(keep_in_target=True)
             yield key, found
 
     def _listed(self, span: Span) -> Iterator[Page]:

@@ -130,7 +130,7 @@ class EventFeed:
         found = state.found
         if found is not None and found.skipped:
             self._skipped.add({found.path: found.skipped})
-            return None if found.stays else PathState(None)
+            return None if found.keep_in_target else PathState(None)
         return state
 
 

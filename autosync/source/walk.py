@@ -52,7 +52,7 @@ class Found(NamedTuple):
         changed: max(mtime, ctime), or when the way to the file changed, if that is later; in seconds since the epoch.
         mtime_ns: its modification time, in nanoseconds since the epoch.
         skipped: the reason why it is not sent; empty if it is sent.
-        stays: for a skipped file, whether the target keeps what it has under this name.
+        keep_in_target: for a skipped file, whether the target keeps what it has under this name.
     """
 
     path: str
@@ -60,7 +60,7 @@ class Found(NamedTuple):
     changed: float
     mtime_ns: int
     skipped: str = ""
-    stays: bool = False
+    keep_in_target: bool = False
 
 
 @dataclass(slots=True)
@@ -355,7 +355,7 @@ class Walk:
                 path_changed = max(path_changed, _newest_link_time(root, passed))
                 descriptor = open_directory_beneath(root, real)
         except NotMirrored as reason:
-            return _StepResult([Found(path + "/", 0, 0.0, 0, str(reason), stays=True)], None, [])
+            return _StepResult([Found(path + "/", 0, 0.0, 0, str(reason), keep_in_target=True)], None, [])
         except OSError as error:
             return _StepResult([], None, [(error, path)])
         level = _Level(descriptor, path.rstrip("/") + "/", real, path_changed, parent)
@@ -453,7 +453,7 @@ class Walk:
             try:
                 one = self._stat_linked(root, level, name) if stat.S_ISLNK(seen.st_mode) else found_at(path, seen)
             except NotMirrored as reason:
-                one = Found(path, 0, 0.0, 0, str(reason), stays=True)
+                one = Found(path, 0, 0.0, 0, str(reason), keep_in_target=True)
             except OSError as error:
                 errors.append((error, path))
                 continue

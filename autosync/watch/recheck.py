@@ -93,7 +93,7 @@ def _behind_link(path: str, source: Source) -> PathState:
         finally:
             os.close(root)
     except NotMirrored as reason:
-        found = Found(path, 0, 0.0, 0, str(reason), stays=True)
+        found = Found(path, 0, 0.0, 0, str(reason), keep_in_target=True)
     except OSError as error:
         known = isinstance(error, FileNotFoundError | NotADirectoryError)
     return PathState(found, is_link=True, known=known)

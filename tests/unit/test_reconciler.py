@@ -169,7 +169,7 @@ def test_the_difference_of_the_clocks_is_allowed_for(ahead: float) -> None:
 
 def test_what_stays_is_neither_sent_nor_deleted_nor_is_what_may_be_below_it() -> None:
     def kept(key: str) -> tuple[str, Found]:
-        return key, Found(f"/s/{key}", 0, 0.0, 0, "is a link that leads out", stays=True)
+        return key, Found(f"/s/{key}", 0, 0.0, 0, "is a link that leads out", keep_in_target=True)
 
     source = [kept("film"), kept("link/"), kept("new"), *walked({"z": 1}, 10)]
     target = listed({"film": 3, "film2": 1, "link-": 1, "link/": 1, "link/a": 1, "link/b/c": 1, "link0": 1, "z": 1})
