@@ -66,6 +66,10 @@ class TargetError(AutosyncError):
     """The target did not do what it was asked. Tried again later, with growing delays."""
 
 
+class UnknownDefinition(AutosyncError):
+    """The definition of a mirror has what only a later version of autosync understands."""
+
+
 class PermanentError(TargetError):
     """The target will never do this; trying again is no use. The key goes to the failed list at once."""
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from ..actor import Actor
 from ..celery import sending_app
 from ..compare.scan import Comparison, Policy
-from ..errors import BrokerError, Exit, SourceUnsure
+from ..errors import BrokerError, Exit, SourceUnsure, UnknownDefinition
 from ..feed.batches import BatchSender
 from ..feed.broker_retry import BrokerRetry
 from ..feed.events import EventFeed
@@ -204,7 +204,7 @@ class MirrorRunner:
         before = self._ledger.definition.read()
         try:
             return before is not None and self._ledger.sync_state.accepted() and mirror.is_within_scope_of(Mirror.loads(before.definition))
-        except (ValueError, TypeError, KeyError):  # another version wrote it
+        except (UnknownDefinition, ValueError, TypeError, KeyError):  # another version wrote it
             return False
 
     def start(self, watcher: Watcher | None, ends: ExitStack) -> None:

@@ -11,6 +11,9 @@ from .entries import Published
 from .names import MIRRORS
 from .store import MirrorStore
 
+#: How long the note of a worker that cannot read the definition is kept, in seconds.
+UNREADABLE_SECONDS = 300
+
 
 class DefinitionStore:
     """The published definition of one mirror.
@@ -44,6 +47,7 @@ class DefinitionStore:
             pipe = self._client.pipeline()
             pipe.sadd(MIRRORS, self._store.names.mirror_name)
             pipe.hset(self._name, mapping={"definition": definition, "version": version, "queue": queue, "signature": signature})
+            pipe.delete(self._store.names.unreadable)
             pipe.hsetnx(self._name, "epoch", uuid.uuid4().hex)
             pipe.hget(self._name, "epoch")
             generation: bytes = pipe.execute()[-1]
@@ -55,3 +59,23 @@ class DefinitionStore:
             found = cast(list[bytes | None], self._client.hmget(self._name, ["definition", "version", "signature"]))
         definition, version, signature = [text.decode("utf-8", "replace") if text else "" for text in found]
         return Published(definition, version, signature) if definition and version else None
+
+    def note_unreadable(self, worker: str, reason: str) -> None:
+        """Note that a worker cannot read the definition. The note is kept for `UNREADABLE_SECONDS`, and until the next one is published.
+
+        Args:
+            worker: its name.
+            reason: for people.
+        """
+        name = self._store.names.unreadable
+        with self._store.errors():
+            pipe = self._client.pipeline()
+            pipe.hset(name, worker, reason)
+            pipe.expire(name, UNREADABLE_SECONDS)
+            pipe.execute()
+
+    def unreadable(self) -> dict[str, str]:
+        """The workers that cannot read the definition, with the reasons."""
+        with self._store.errors():
+            found = cast(dict[bytes, bytes], self._client.hgetall(self._store.names.unreadable))
+        return {worker.decode("utf-8", "replace"): reason.decode("utf-8", "replace") for worker, reason in found.items()}

@@ -41,6 +41,11 @@ class Names:
         return self._name("mirror")
 
     @cached_property
+    def unreadable(self) -> str:
+        """Hash: each worker that cannot read the definition, with the reason."""
+        return self._name("unreadable")
+
+    @cached_property
     def state(self) -> str:
         """Hash: each dirty key, with its generation, claim and hint."""
         return self._name("state")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
+from dataclasses import fields as dataclass_fields
 from typing import Any
 
+from ..errors import UnknownDefinition
 from .keys import Keys, Source
 
 #: The queue of mirrors that have none of their own, and how the names of the others begin.
@@ -37,6 +39,9 @@ class Identity:
     inode: int
 
 
+#: The format of definitions. It grows when a reader of an older one would misread what it does know.
+FORMAT = 1
+_SAME_VERSION = "install the same version of autosync on all hosts"
 #: The filter that leaves nothing out.
 _EVERYTHING = "^.*$"
 
@@ -121,23 +126,26 @@ class Mirror:
         )
 
     def dumps(self) -> str:
-        """The definition as JSON, the same text for the same definition. The default lease and an empty list of state directories are left
-        out: versions that do not know these fields refuse a definition that has them."""
+        """The definition as JSON, the same text for the same definition. A field that came later than the first format is left out where it
+        has its default, so that an option that nobody uses costs no worker of an older version anything."""
         fields = asdict(self)
-        if self.lease == LEASE:
-            del fields["lease"]
-        if not self.state_directories:
-            del fields["state_directories"]
+        later = [name for name, default in _LATER.items() if getattr(self, name) != default]
+        for name in _LATER.keys() - later:
+            del fields[name]
+        if later:
+            fields |= {"format": FORMAT, "optional": sorted(_OPTIONAL.intersection(later))}
         return json.dumps(fields, sort_keys=True)
 
     @classmethod
     def loads(cls, text: str) -> Mirror:
-        """The definition that `dumps` wrote.
+        """The definition that `dumps` wrote, in this version or another one. A field that is not known here is ignored if the definition
+        calls it optional.
 
         Raises:
+            UnknownDefinition: it needs a later version.
             ValueError, TypeError, KeyError: the text is no definition.
         """
-        fields = json.loads(text)
+        fields = _known(json.loads(text))
         fields["sources"] = tuple(Source(**source) for source in fields["sources"])
         fields["identities"] = {root: Identity(**found) for root, found in fields["identities"].items()}
         fields["source_exclude"] = tuple(fields["source_exclude"])
@@ -148,6 +156,23 @@ class Mirror:
         if not is_lease(mirror.lease):
             raise ValueError(f"its lease is {mirror.lease} s")
         return mirror
+
+
+def _known(written: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a definition that are known here.
+
+    Raises:
+        UnknownDefinition: one that is not known is required.
+    """
+    fields = dict(written)
+    number, optional = int(fields.pop("format", FORMAT)), fields.pop("optional", [])
+    if number > FORMAT:
+        raise UnknownDefinition(f"its format is {number}, and this version reads {FORMAT}", _SAME_VERSION)
+    unknown = fields.keys() - {field.name for field in dataclass_fields(Mirror)}
+    required = sorted(unknown.difference(optional))
+    if required:
+        raise UnknownDefinition(f"this version does not know {', '.join(required)}", _SAME_VERSION)
+    return {name: value for name, value in fields.items() if name not in unknown}
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:
@@ -163,3 +188,9 @@ def is_lease(seconds: float) -> bool:
 def version_of(definition: str) -> str:
     """A short name for the exact text of a definition; it changes when anything in the definition does."""
     return hashlib.sha256(definition.encode()).hexdigest()[:16]
+
+
+#: Fields that came later than the first format, with the values at which they are not written.
+_LATER: dict[str, object] = {"lease": LEASE, "state_directories": ()}
+#: Those of them that a worker may ignore if it does not know them.
+_OPTIONAL = frozenset({"state_directories"})

@@ -18,7 +18,7 @@ from typing import Any
 from celery import Celery, Task, shared_task, signals
 
 from ..broker.celery_settings import DELETE, UPLOAD
-from ..errors import AutosyncError, BrokerError, BrokerRefused, ConfigurationError
+from ..errors import AutosyncError, BrokerError, BrokerRefused, ConfigurationError, UnknownDefinition
 from ..ledger import Action, Claim, Failure, Result, check_reachable, connect, now
 from ..model.definition_signature import key_among
 from ..process.child import allow_many_open_files
@@ -115,6 +115,9 @@ def run(task: Task, name: str, keys: Sequence[str]) -> str:
     except BrokerError as error:
         log.warning("%s; the batch is left to the next sweep", error)
         return "the broker did not answer"
+    except UnknownDefinition as error:
+        box.report_unreadable(name, error)
+        return "left to workers of a later version"
     except AutosyncError as error:
         return _refuse(box, name, keys, error)
     if claimed is None or not claimed[1]:

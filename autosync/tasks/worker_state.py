@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from ..actor import Actor
 from ..actors import actor_of
-from ..errors import AutosyncError, LeaseLost, PermanentError
+from ..errors import AutosyncError, BrokerError, LeaseLost, PermanentError, UnknownDefinition
 from ..ledger import Claim, Ledger, Published, connect, mirror_names, owner_prefix
 from ..model.definition_signature import is_signed, key_among
 from ..model.keys import Keys
@@ -122,6 +122,10 @@ class WorkerMirror:
         return next(one for one in self.sources if one.source.holds(path))
 
 
+#: How often it is reported that the definition of a mirror cannot be read, in seconds.
+_REPORT_SECONDS = 60.0
+
+
 class WorkerState:
     """The state of a worker process, shared by all its tasks.
 
@@ -146,6 +150,8 @@ class WorkerState:
         self.draining = threading.Event()
         self._renewing: threading.Thread | None = None
         self._closed = threading.Event()
+        #: When it was reported last that the definition of a mirror cannot be read, by name, on the monotonic clock.
+        self._reported: dict[str, float] = {}
         #: Set when there is a mirror that the renewing thread does not know.
         self._learned = threading.Event()
 
@@ -199,6 +205,22 @@ class WorkerState:
             for name in mirror_names(self._client):
                 with suppress(Exception):
                     self.mirror(name).actor.check()
+
+    def report_unreadable(self, name: str, error: UnknownDefinition) -> None:
+        """Report that the definition of a mirror needs a later version of autosync: in the log and in the ledger, once a minute.
+
+        Args:
+            name: of the mirror.
+            error: the reason.
+        """
+        now = time.monotonic()
+        with self._lock:
+            if now - self._reported.get(name, -_REPORT_SECONDS) < _REPORT_SECONDS:
+                return
+            self._reported[name] = now
+        log.warning("the definition of mirror %s cannot be read here, so its keys are left to other workers: %s", name, error)
+        with suppress(BrokerError):
+            self.ledger(name).definition.note_unreadable(self.name, str(error))
 
     def close(self) -> None:
         """Let claims run out, and give connections and threads back."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 import mmap
 import os
@@ -1012,3 +1013,32 @@ def test_a_worker_that_lost_its_claim_does_not_take_back_what_the_new_holder_not
     bench.ledger.release_all_of_dead("")
     (claim,) = bench.ledger.claims.claim("third", version_of(bench.definition), bench.ledger.claims.requeue_orphans()) or []
     assert claim.unfinished == ("new",)
+
+
+# A definition of a later version
+
+
+def test_a_definition_of_a_later_version_is_left_to_other_workers(
+    bench: Workbench, tree: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tree / "a").write_text("a")
+    later = json.dumps({**json.loads(bench.definition), "format": 2})
+    bench.ledger.definition.publish(later, version_of(later))
+    bench.ledger.claims.mark([("a", hint(tree / "a"))])
+    box = WorkerState(bench.broker, [str(tree)], {})
+    bench.boxes.append(box)
+    monkeypatch.setattr(transfer, "box_of", lambda app: box)
+    task: Any = SimpleNamespace(app=None)
+
+    results = [transfer.run(task, "m", ["a"]) for _ in range(3)]
+
+    reason = "its format is 2, and this version reads 1; install the same version of autosync on all hosts"
+    assert results == ["left to workers of a later version"] * 3
+    assert (bench.ledger.stats.read().dirty, bench.ledger.stats.read().failed, STORE) == (1, 0, {})
+    assert bench.ledger.definition.unreadable() == {box.name: reason}
+    (line,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert line == f"the definition of mirror m cannot be read here, so its keys are left to other workers: {reason}"
+
+    bench.ledger.definition.publish(bench.definition, version_of(bench.definition))
+    assert transfer.box_of(None).mirror("m").mirror.name == "m"  # type: ignore[arg-type]
+    assert bench.ledger.definition.unreadable() == {}, "the next definition is another matter"

@@ -1093,6 +1093,8 @@ def calls(ledger: Remembering) -> dict[str, Callable[[], object]]:
         "Claims.requeue_orphans": ledger.claims.requeue_orphans,
         "DefinitionStore.publish": lambda: ledger.definition.publish("{}", "v"),
         "DefinitionStore.read": ledger.definition.read,
+        "DefinitionStore.note_unreadable": lambda: ledger.definition.note_unreadable("w", "reason"),
+        "DefinitionStore.unreadable": ledger.definition.unreadable,
         "Failures.all": lambda: list(ledger.failures.all()),
         "Failures.get": lambda: ledger.failures.get("a"),
         "FleetLimits.read": ledger.limits.read,

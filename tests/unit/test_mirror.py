@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autosync.errors import UnknownDefinition
 from autosync.model.keys import Keys, Source
 from autosync.model.mirror import LEASE, LONGEST_LEASE, SHORTEST_LEASE, Identity, Mirror, version_of
 
@@ -126,10 +127,44 @@ def test_the_naming_rule_is_that_of_the_definition() -> None:
     assert [keys.path(key) for key in ("t/a", "t/x", "t/tmp/a", "a")] == ["/s/a", None, None, None]
 
 
-DAMAGED = ["", "{}", "[]", "null", '{"name": 1}', ONE.dumps()[:-1], ONE.dumps()[:-1] + ', "x": 1}', ONE.dumps().replace('"path"', '"way"')]
+DAMAGED = ["", "{}", "[]", "null", '{"name": 1}', ONE.dumps()[:-1], ONE.dumps().replace('"path"', '"way"')]
 
 
 @pytest.mark.parametrize("text", DAMAGED)
 def test_a_text_that_is_no_definition_is_told_by_an_error(text: str) -> None:
     with pytest.raises((ValueError, TypeError, KeyError)):
         Mirror.loads(text)
+
+
+# Versions
+
+
+def with_fields(**more: Any) -> str:
+    return json.dumps({**json.loads(ONE.dumps()), **more})
+
+
+def test_a_definition_without_later_fields_is_one_that_the_first_version_reads() -> None:
+    assert json.loads(ONE.dumps()).keys() == {field.name for field in fields(Mirror)} - {"lease", "state_directories"}
+
+
+def test_a_definition_with_later_fields_names_its_format_and_which_of_them_are_optional() -> None:
+    written = json.loads(replace(ONE, lease=60.0, state_directories=("/s/state",)).dumps())
+
+    assert (written["format"], written["optional"]) == (1, ["state_directories"])
+
+
+def test_an_optional_field_that_is_not_known_is_ignored() -> None:
+    assert Mirror.loads(with_fields(format=1, optional=["colour"], colour="red")) == ONE
+
+
+@pytest.mark.parametrize(
+    ("more", "what"),
+    [
+        ({"format": 2}, "its format is 2, and this version reads 1"),
+        ({"colour": "red"}, "this version does not know colour"),
+        ({"optional": ["colour"], "colour": "red", "b": 1, "a": 2}, "this version does not know a, b"),
+    ],
+)
+def test_what_needs_a_later_version_is_refused_with_the_reason(more: dict[str, Any], what: str) -> None:
+    with pytest.raises(UnknownDefinition, match=f"^{what}; install the same version of autosync on all hosts$"):
+        Mirror.loads(with_fields(**more))

@@ -153,6 +153,9 @@ def _sources(mirror: Mirror) -> Iterator[Finding]:
 
 
 def _workers(one: MirrorHandle, mirror: Mirror) -> Iterator[Finding]:
+    for worker, reason in sorted(one.ledger.definition.unreadable().items()):
+        what, _, cure = reason.partition("; ")
+        yield Finding("workers", Verdict.WRONG, f"{worker} cannot read the definition: {what}", cure)
     app = sending_app(one.broker, mirror.queue, events=False)
     try:
         found: dict[str, list[dict[str, Any]]] = app.control.inspect(timeout=_WORKER_SECONDS).active_queues() or {}

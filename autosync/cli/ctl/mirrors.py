@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...broker.embedded import embedded_brokers
-from ...errors import BrokerError, ConfigurationError, StartError
+from ...errors import BrokerError, ConfigurationError, StartError, UnknownDefinition
 from ...ledger import Ledger, address, connect, mirror_names
 from ...model.mirror import Mirror
 
@@ -37,6 +37,8 @@ class MirrorHandle:
             raise StartError(f"mirror {self.name} has no definition at {address(self.broker)}", "start its autosync-watch again")
         try:
             return Mirror.loads(found[0])
+        except UnknownDefinition as error:
+            raise StartError(f"the definition of mirror {self.name} cannot be read: {error.what}", error.cure) from error
         except (ValueError, TypeError, KeyError) as error:
             raise StartError(
                 f"the definition of mirror {self.name} cannot be read: {error}", "use the same version of autosync on all hosts"

@@ -55,6 +55,7 @@ def standing(one: MirrorHandle) -> dict[str, Any]:
         "unwatched": counted.get("unwatched", 0),
         "scans": counted.get("looks", 0),
         "last_in_sync": cleared[1] if cleared else None,
+        "unreadable_by": one.ledger.definition.unreadable(),
         "workers": [
             {"worker": owner.rpartition(":")[0], "keys": len(keys), "one_of_them": keys[0]}
             for owner, keys in sorted(one.ledger.key_states.claimed_by_owner().items())
@@ -112,6 +113,8 @@ def lines(found: dict[str, Any], before: dict[str, Any] | None = None, seconds: 
         told.append("  accepted    no: what the target held before this mirror is kept; autosync's option --accept-existing lets it go")
     if any(count for count, _ in wrong):
         told.append(f"  attention   {', '.join(f'{count} {what}' for count, what in wrong if count)}")
+    unreadable = sorted(found["unreadable_by"].items())
+    told += [f"  attention   worker {worker} cannot read the definition: {reason}" for worker, reason in unreadable]
     told.append(f"  in sync     {_moment(found['last_in_sync'])}: when the last scan began after which all was right")
     told += [f"  {one['worker']:<11} {one['keys']} keys, {shown(one['one_of_them'])} is one" for one in found["workers"]]
     return told
