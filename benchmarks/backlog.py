@@ -29,8 +29,8 @@ from autosync.compare.scan import Comparison
 from autosync.feed.batches import HIGH_WATER, BatchSender
 from autosync.feed.broker_retry import BrokerRetry
 from autosync.feed.publisher import Publisher
-from autosync.feed.resting_files import RestQueue
 from autosync.feed.scanner import Scanner
+from autosync.feed.settled_files import RestQueue
 from autosync.feed.skipped_paths import SkippedPaths
 from autosync.files import File
 from autosync.ledger import PREFIX, Action, Ledger, Result, connect

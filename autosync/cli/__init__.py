@@ -46,7 +46,7 @@ def control(args: Sequence[str] | None = None) -> NoReturn:
 
 def _keep(name: str, args: Sequence[str] | None, actor: type[Actor] | None, *, one_host: bool) -> NoReturn:
     def run(arguments: list[str]) -> int:
-        from .keep import run
+        from .mirror_command import run
 
         return run(name, arguments, actor, one_host=one_host)
 

@@ -24,7 +24,7 @@ from ..watch.debounce import Debouncer, ScanRequest
 from .batches import Batch, BatchBuilder, BatchSender
 from .broker_retry import BrokerRetry, FeedThread, Stopped
 from .publisher import Priority
-from .resting_files import MOST_WAITING, RestQueue
+from .settled_files import MOST_WAITING, RestQueue
 from .skipped_paths import SkippedPaths
 
 log = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .access import check_reachable
 from .connection import address, connect
-from .entries import (  # fmt: skip
+from .entries import (
     GONE,
     UNKNOWN,
     Action,
@@ -22,8 +22,8 @@ from .entries import (  # fmt: skip
     owner_prefix,
 )
 from .ledger import Ledger
-from .names import PREFIX
 from .rate_limits import FleetLimits, RateGrant
+from .redis_keys import PREFIX
 from .registry import mirror_names, queues_of_mirrors
 from .requests import FLUSH_POINT, SCAN
 from .watcher_lease import WatcherLease

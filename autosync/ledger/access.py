@@ -5,7 +5,7 @@ from __future__ import annotations
 import redis
 
 from .connection import broker_errors
-from .names import PREFIX
+from .redis_keys import PREFIX
 from .store import MirrorStore
 
 #: Mirrors have no such name.

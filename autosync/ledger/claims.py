@@ -13,7 +13,7 @@ from typing import Any
 
 from ..model.mirror import LEASE
 from .entries import Action, Claim, Hint, Marked, Message, Result
-from .names import decode, encode, pages, queue_list
+from .redis_keys import decode, encode, pages, queue_list
 from .store import MirrorStore
 
 

@@ -8,7 +8,7 @@ from typing import cast
 from ..model.mirror import DEFAULT_QUEUE
 from .connection import server_run_id
 from .entries import Published
-from .names import MIRRORS
+from .redis_keys import MIRRORS
 from .store import MirrorStore
 
 #: How long the note of a worker that cannot read the definition is kept, in seconds.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import cast
 
 from .entries import Failure
-from .names import decode, encode
+from .redis_keys import decode, encode
 from .store import MirrorStore
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from .entries import HistoryEntry
-from .names import encode
+from .redis_keys import encode
 from .store import MirrorStore
 
 

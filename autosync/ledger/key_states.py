@@ -6,7 +6,7 @@ from typing import cast
 
 from .entries import Facts, Hint
 from .failures import Failures
-from .names import decode, encode
+from .redis_keys import decode, encode
 from .store import MirrorStore
 
 

@@ -12,9 +12,9 @@ from .definition import DefinitionStore
 from .failures import Failures
 from .history import History
 from .key_states import KeyStates
-from .names import MIRRORS
 from .queues import Queues
 from .rate_limits import FleetLimits
+from .redis_keys import MIRRORS
 from .registry import queues_of_mirrors
 from .requests import OperatorRequests
 from .stats import Stats

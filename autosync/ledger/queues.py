@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from .entries import Message
-from .names import PRIORITIES, queue_list
+from .redis_keys import PRIORITIES, queue_list
 from .store import MirrorStore
 
 

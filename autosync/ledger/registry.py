@@ -7,7 +7,7 @@ from typing import cast
 import redis
 
 from .connection import broker_errors
-from .names import MIRRORS, Names
+from .redis_keys import MIRRORS, Names
 
 
 def mirror_names(client: redis.Redis) -> list[str]:

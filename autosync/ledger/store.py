@@ -9,7 +9,7 @@ from typing import Any
 import redis
 
 from .connection import broker_errors
-from .names import Names
+from .redis_keys import Names
 from .scripts import Scripts, script_texts
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from .names import decode, encode
+from .redis_keys import decode, encode
 from .store import MirrorStore
 
 

@@ -20,8 +20,8 @@ from ..ledger import Claim, Ledger, Published, connect, mirror_names, owner_pref
 from ..model.definition_signature import is_signed, key_among
 from ..model.keys import Keys
 from ..model.mirror import FENCE, LEASE, Mirror, version_of
-from ..process.host import boot_id
-from .sightings import FirstSeen
+from ..process.boot_id import boot_id
+from .first_seen import FirstSeen
 from .sources import AllowedSources, MirrorSource
 from .thread_pool import AdaptivePool
 from .throttle import Throttle

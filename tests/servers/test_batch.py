@@ -30,11 +30,11 @@ from autosync.ledger import GONE, UNKNOWN, Hint, Ledger, connect
 from autosync.ledger.uploads import OpenUploads
 from autosync.model.keys import Source
 from autosync.model.mirror import Mirror, version_of
-from autosync.process.host import boot_id
+from autosync.process.boot_id import boot_id
 from autosync.source.source_file import SourceFile
 from autosync.tasks import transfer
 from autosync.tasks.batch import Batch
-from autosync.tasks.sightings import FirstSeen
+from autosync.tasks.first_seen import FirstSeen
 from autosync.tasks.worker_state import WorkerMirror, WorkerState
 from autosync.watch.watcher import identity_of
 from lab.servers import wait_until

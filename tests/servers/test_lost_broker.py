@@ -31,7 +31,7 @@ from autosync.ledger.sync_state import SyncState
 from autosync.ledger.uploads import OpenUploads
 from autosync.model.keys import Source
 from autosync.model.mirror import Mirror
-from autosync.process.host import boot_id
+from autosync.process.boot_id import boot_id
 from autosync.watch.watcher import identity_of
 from lab.servers import wait_until
 

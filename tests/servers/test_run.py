@@ -25,7 +25,7 @@ from autosync.feed.scanner import FinishedScan
 from autosync.ledger import UNKNOWN, Action, Claim, Failure, Ledger, Result, connect
 from autosync.model.keys import Source
 from autosync.model.mirror import Mirror
-from autosync.process.host import boot_id
+from autosync.process.boot_id import boot_id
 from autosync.watch.watcher import identity_of
 
 

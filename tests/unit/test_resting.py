@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from autosync.compare.diff import Difference
-from autosync.feed import resting_files as resting_module
-from autosync.feed.resting_files import RestQueue
+from autosync.feed import settled_files as resting_module
+from autosync.feed.settled_files import RestQueue
 from autosync.model.change import Kind
 from autosync.model.file_state import QUIET_UNASKED, FileState
 from autosync.model.keys import Source
 from autosync.source.walk import Found, found_at
-from autosync.tasks import sightings as sightings_module
-from autosync.tasks.sightings import LONGEST_WRITE, FirstSeen
+from autosync.tasks import first_seen as sightings_module
+from autosync.tasks.first_seen import LONGEST_WRITE, FirstSeen
 from autosync.watch import recheck as glance_module
 from autosync.watch.debounce import Pending
 from autosync.watch.recheck import PathState, glance

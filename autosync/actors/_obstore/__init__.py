@@ -23,7 +23,7 @@ from .._content import guess_content_type
 from .._memory import Memory
 from .._responses import AS_IT_IS
 from .._urls import is_plain_url
-from .answers import Unidentified, translated
+from .errors import Unidentified, translated
 from .keys import keeps
 
 #: Files up to this size are sent in one request, from memory; larger ones in parts of this size, or larger if they were too many.

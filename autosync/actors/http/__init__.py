@@ -27,8 +27,8 @@ from .._names import has_dots, is_text
 from .._sessions import in_blocks
 from .._sessions import session as new_session
 from .._urls import is_plain_url
-from .answers import raise_for_status, translated
 from .content import SameAgain
+from .errors import raise_for_status, translated
 from .listing import Told, told
 from .signing import Signed, digest_of
 

@@ -25,9 +25,9 @@ from .._names import is_text
 from .._parts import send_one_version, tried
 from .._sessions import in_blocks
 from .._urls import is_plain_url
-from .access import VERSIONS, Access, Login
-from .answers import answered_with
 from .deletions import AT_ONCE, Deletions
+from .errors import answered_with
+from .identity import VERSIONS, Access, Login
 from .keys import can_be_there, check_key
 from .segments import Segments, Summed, etag_of, segment_ranges
 

@@ -11,8 +11,8 @@ from urllib.parse import unquote
 import swiftclient.client
 
 from ...errors import PermanentError, TargetError, TargetRefused
-from .access import Access
-from .answers import answered_with, meaning
+from .errors import answered_with, meaning
+from .identity import Access
 from .keys import check_key
 
 #: What Swift answers to a request for an account that it does not know, or not from this login.

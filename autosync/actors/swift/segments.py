@@ -18,9 +18,9 @@ import swiftclient.client
 from ...errors import PermanentError, TargetError, TargetRefused
 from ...source.source_file import SourceFile
 from .._parts import PartRange, part_ranges
-from .access import Access
-from .answers import answered_with
 from .deletions import Deletions
+from .errors import answered_with
+from .identity import Access
 from .keys import LONGEST_NAME
 
 _ABOVE = "autosync/"

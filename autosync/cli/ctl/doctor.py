@@ -16,7 +16,7 @@ from ...compare.diff import MARGIN
 from ...errors import AutosyncError, StartError
 from ...ledger import address, connect
 from ...model.mirror import Mirror
-from ...process.host import boot_id
+from ...process.boot_id import boot_id
 from .mirrors import MirrorHandle
 from .status import watcher_of
 from .verify import made

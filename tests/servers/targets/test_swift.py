@@ -161,7 +161,7 @@ def test_each_way_to_log_in_can_do_everything(way: str, swift: Swift, keystone: 
 
 
 def test_rackspace_is_known_by_its_name() -> None:
-    from autosync.actors.swift.access import Login, _ApiKey, identity_of
+    from autosync.actors.swift.identity import Login, _ApiKey, identity_of
 
     found = identity_of(Login("https://identity.api.rackspacecloud.com/v2.0", user="u", password="k"))
 
@@ -841,7 +841,7 @@ def test_a_slash_behind_the_storage_url_does_no_harm(swift: Swift, container: st
 def test_a_slow_line_has_time_for_each_block_and_not_for_the_whole(
     swift: Swift, container: str, content: Content, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("autosync.actors.swift.access._TIMEOUT", (1, 60))
+    monkeypatch.setattr("autosync.actors.swift.identity._TIMEOUT", (1, 60))
     url = swift.login()[1]
     with Proxy(url.partition("/v1")[0]) as proxy:
         actor = swift_actor(swift, container, segment_size=100, storage_url=f"{proxy.url}/v1/AUTH_lab")

@@ -19,7 +19,7 @@ from swiftclient.authv1 import PasswordPlugin
 
 from ...errors import ConfigurationError, TargetError, TargetRefused
 from .._sessions import session
-from .answers import answered_with, translated
+from .errors import answered_with, translated
 
 T = TypeVar("T")
 

@@ -35,8 +35,8 @@ from ..model.mirror import DEFAULT_QUEUE, LONGEST_LEASE, SHORTEST_LEASE, Mirror,
 from ..model.secrets import written
 from ..model.text import shown
 from ..process import search_path
+from ..process.boot_id import boot_id
 from ..process.child import allow_many_open_files
-from ..process.host import boot_id
 from .config_file import config_option, read_targets, words
 from .options import actor_option, context_settings, parameters, refuse_empty_secrets, sources_of, state_base
 
