@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import threading
 import time
 from collections import deque
@@ -16,13 +15,14 @@ from typing import NamedTuple, TypeVar
 from ..actor import Actor, can_delete_many, without_secrets
 from ..errors import AutosyncError, BrokerError, Draining, FileChanged, LeaseLost, PermanentError, SlowDown
 from ..files import File
-from ..ledger import UNKNOWN, Action, Claim, Failure, Hint, Result, now
+from ..ledger import UNKNOWN, Action, Claim, Hint, Result
 from ..model.text import human_size, shown
 from ..source.beneath import NotMirrored
 from ..source.open_writers import is_shared
 from ..source.source_file import SourceFile
 from ..source.stable_read import StableReader
 from .progress import Progress
+from .retry import FIRST_DELAY, retry, retry_or_fail, retry_soon
 from .sources import Absent, DirectoryCache, MirrorSource
 from .throttle import BandwidthLimiter, Reservation
 from .worker_state import WorkerMirror, WorkerState
@@ -36,9 +36,6 @@ _SAY_AFTER = 0.1
 _SAY_MOST = 250
 #: Files up to this size are small enough that one thread takes several in a row, in bytes.
 _SMALL = 64 << 10
-#: Growing delays between tries, in seconds. A target that was away for an hour is in step again half a minute after it came back.
-_FIRST_DELAY, _LONGEST_DELAY = 0.25, 30.0
-_LONGEST_TORN_DELAY = 10.0
 #: How long a key may be kept from its own work by uploads of it that others have left open, in seconds.
 _LONGEST_ABANDONING = 10.0
 #: On another host than the file host, attributes may be as old as a network share's cache: NFS keeps them for up to a minute. So often a
@@ -202,10 +199,10 @@ class Batch:
             return Result(claim, Action.BACK)
         except FileChanged as error:
             log.info("%s; it is sent when it stands still", error)
-            return Result(claim, Action.RETRY, delay=_delay(claim.attempts, _LONGEST_TORN_DELAY))
+            return retry_soon(claim)
         except BrokerError as error:  # an upload could not be noted: no fault of the file's, so it never gets into the failed list
             log.info("%s: %s; tried again", shown(claim.key), error)
-            return Result(claim, Action.RETRY, delay=_delay(claim.attempts, _LONGEST_TORN_DELAY))
+            return retry_soon(claim)
         except Exception as error:
             return self._failure(claim, error)
 
@@ -340,7 +337,7 @@ class Batch:
         if self._sent.get(claim.key) == file.signature:
             return Result(claim, Action.NOTHING)
         if self._is_stale(claim, file):
-            return Result(claim, Action.RETRY, delay=_delay(claim.attempts, _LONGEST_DELAY))
+            return retry(claim)
         if claim.hint.etag and file.size == claim.hint.size and self._known.actor.matches(file, claim.hint.etag):
             return Result(claim, Action.NOTHING)
         paid = self._pay(claim, purse, file)
@@ -396,9 +393,9 @@ class Batch:
             return Result(claim, Action.NOTHING)
         saw_it = claim.hint.known and not claim.hint.gone
         if saw_it and not self._known.same_host and claim.attempts < _STALE_LOOKS:
-            return Result(claim, Action.RETRY, delay=_delay(claim.attempts, _LONGEST_DELAY))
+            return retry(claim)
         if not self._known.source_of(path).prove_absent(path):
-            return Result(claim, Action.RETRY, delay=_FIRST_DELAY)
+            return Result(claim, Action.RETRY, delay=FIRST_DELAY)
         return None
 
     def _delete_together(self) -> None:
@@ -472,15 +469,7 @@ class Batch:
     def _failure(self, claim: Claim, error: Exception) -> Result:
         if isinstance(error, SlowDown):
             self._known.pace.slow_down()
-        reason = str(error) if isinstance(error, AutosyncError) else f"{type(error).__name__}: {error}"
-        reason = without_secrets(self._known.actor, reason)
-        tries = claim.attempts + 1
-        if isinstance(error, PermanentError) or tries >= self._known.mirror.attempts:
-            log.info("failed: %s: %s", shown(claim.key), reason)  # the file host tells of failures as a whole
-            return Result(claim, Action.FAILED, failure=Failure(claim.key, reason, tries, self._box.name, now()))
-        delay = _delay(claim.attempts, _LONGEST_DELAY)
-        log.info("%s: %s; tried again in %.1f s", shown(claim.key), reason, delay)
-        return Result(claim, Action.RETRY, delay=delay)
+        return retry_or_fail(claim, error, self._known.actor, attempts=self._known.mirror.attempts, worker=self._box.name)
 
     def _note(self, outcomes: Iterable[Result | None]) -> None:
         known = [outcome for outcome in outcomes if outcome is not None]
@@ -588,8 +577,3 @@ def _is_known_to_rest(claim: Claim, file: SourceFile) -> bool:
 def _at_once(size: int) -> int:
     """How much of a file of this size goes in one piece; the rest is paid for while it is read."""
     return size if size <= _SMALL else 0
-
-
-def _delay(attempts: int, longest: float) -> float:
-    """Doubling, and jittered so that a fleet does not come back all at once."""
-    return float(min(_FIRST_DELAY * 2 ** min(attempts, 30), longest) * random.uniform(0.75, 1.25))  # noqa: S311 - no secret
