@@ -132,6 +132,11 @@ class SourceFile(File):
             yield view[:count]
             view = view[count:]
 
+    def wait_for_bandwidth(self, content: bytes) -> None:
+        """Wait until `content`, which an actor is going to send as one body, may go. Raises what stops the transfer."""
+        for _ in self.at_pace(content):
+            pass
+
     def ask(self) -> None:
         """For actors that send in parts: wait until one more request may be sent than the one that each upload takes."""
         if self.meter is not None:

@@ -127,8 +127,7 @@ class ObstoreActor(Actor):
 
     def _send(self, file: SourceFile) -> None:
         content = file.content()
-        for _ in file.at_pace(content):
-            pass  # obstore sends it as a whole
+        file.wait_for_bandwidth(content)  # obstore sends it as a whole
         with translated(file.key, self):
             obstore.put(self._store(0), file.key, content, attributes=_attributes(file.key), use_multipart=False)
 

@@ -100,8 +100,7 @@ class HttpActor(Actor):
             return
         with self._memory.of(file.size):
             content = source.content()
-            for _ in source.at_pace(content):
-                pass
+            source.wait_for_bandwidth(content)
             self._put(where, file.key, content, digest_of([content]))
 
     def _put(self, where: str, key: str, body: bytes | SameAgain, digest: str) -> None:

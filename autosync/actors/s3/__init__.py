@@ -360,8 +360,7 @@ class S3Actor(Actor):
         if self._objects is not None:
             self._objects.finish_put(self._objects.begin_put(key, content, headers, file.at_pace))
         else:
-            for _ in file.at_pace(content):
-                pass  # boto3 sends it as a whole
+            file.wait_for_bandwidth(content)  # boto3 sends it as a whole
             with translated(key, self._server):
                 self._client.put_object(Bucket=self.target_container, Key=key, Body=content, **headers.parameters)
 

@@ -193,11 +193,11 @@ class SwiftActor(Actor):
         """If there is no such object yet, which is most often so, no segments of an older one have to be looked for."""
         content = file.content()
         etag = hashlib.md5(content, usedforsecurity=False).hexdigest()
-        _wait_for(file, content)
+        file.wait_for_bandwidth(content)
         if self._put(file, content, etag, new=True):
             return
         file.ask()
-        _wait_for(file, content)
+        file.wait_for_bandwidth(content)
         self._put(file, content, etag)
         file.ask()
         self._segments.remove(file.key)
@@ -287,12 +287,6 @@ class SwiftActor(Actor):
     @property
     def _container(self) -> str:
         return f"{self.container_is} {self._name}"
-
-
-def _wait_for(file: SourceFile, content: bytes) -> None:
-    """Wait until so much may be sent."""
-    for _ in file.at_pace(content):
-        pass
 
 
 def _listed(url: str, token: str, connection: Any, *, container: str, prefix: str, after: str, limit: int | None = None) -> Any:
