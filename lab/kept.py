@@ -95,23 +95,23 @@ class Feeds:
 class Kept:
     """A watched tree with everything up to the queue."""
 
-    def __init__(self, tree: Path, broker: str, quiet: float, patience: float, until_idle: bool, **options: object) -> None:
+    def __init__(self, tree: Path, broker: str, quiet: float, max_wait: float, until_idle: bool, **options: object) -> None:
         self.keys = Keys([Source(str(tree))], source_prefix=f"{tree}/", temporary=TEMPORARY, **options)  # type: ignore[arg-type]
         self.ledger = Ledger(connect(broker), "m")
         self.ledger.definition.publish("{}", "v")
         self.sent = Sent(self.ledger, self.state)
         #: Directories that were looked at.
         self.looked: list[str] = []
-        self.settle = Debouncer(quiet, patience=patience)
+        self.debouncer = Debouncer(quiet, max_wait=max_wait)
         self.watcher = Watcher(self.keys, self._push)
-        self._feeds = Feeds(self.keys, Empty(), self.ledger, self.sent, self.settle, self.watcher.look_into)
+        self._feeds = Feeds(self.keys, Empty(), self.ledger, self.sent, self.debouncer, self.watcher.look_into)
         self._feeds.start()
         self.watcher.start()
         wait_until(lambda: self._has_scanned() and (self.is_idle() or not until_idle), what="the first scan has ended")
 
     def is_idle(self) -> bool:
         """Whether nothing is pending, no scan is running, and everything that was found is marked and sent."""
-        return self.settle.is_through()
+        return self.debouncer.is_drained()
 
     def _has_scanned(self) -> bool:
         return self._feeds.scanner.state.last_report is not None
@@ -119,7 +119,7 @@ class Kept:
     def _push(self, changes: Iterable[Change]) -> None:
         changes = list(changes)
         self.looked += [path for kind, path in changes if kind is Kind.LEFT]
-        self.settle.say(changes)
+        self.debouncer.push(changes)
 
     def state(self, key: str) -> object:
         """A checksum of the file that stands under a name; None if none does."""

@@ -159,8 +159,8 @@ def keep(tree: Path, broker: str) -> Iterator[Callable[..., Kept]]:
     """Starts to keep the tree."""
     started: list[Kept] = []
 
-    def start(quiet: float = 0.2, patience: float = 60.0, until_idle: bool = True, **options: object) -> Kept:
-        started.append(Kept(tree, broker, quiet, patience, until_idle, **options))
+    def start(quiet: float = 0.2, max_wait: float = 60.0, until_idle: bool = True, **options: object) -> Kept:
+        started.append(Kept(tree, broker, quiet, max_wait, until_idle, **options))
         return started[-1]
 
     yield start

@@ -27,7 +27,7 @@ from ..feed.scanner import FinishedScan, Scanner
 from ..feed.skipped_paths import SkippedPaths
 from ..ledger import SCAN, Ledger, MirrorStats, connect, owner_prefix
 from ..ledger.watcher_lock import WatcherLock
-from ..model.change import LOOK_EVERYWHERE, Change, Kind
+from ..model.change import SCAN_ALL, Change, Kind
 from ..model.definition_signature import sign
 from ..model.limits import Limits
 from ..model.mirror import Identity, Mirror, version_of
@@ -227,11 +227,11 @@ class MirrorRunner:
         if watcher:
             log.info("keeping %s equal to %s", self._mirror.name, ", ".join(source.path for source in self._keys.sources))
         else:
-            self.push_changes((LOOK_EVERYWHERE,))
+            self.push_changes((SCAN_ALL,))
 
     def push_changes(self, changes: Iterable[Change]) -> None:
         """Pass changes in the sources on to the debouncer. From any thread."""
-        self._debouncer.say(changes)
+        self._debouncer.push(changes)
 
     # The main loop
 
@@ -305,7 +305,7 @@ class MirrorRunner:
             self._ledger.limits.set(self._run.limits, if_lost=True)  # others may have been set since
             self._register(self._mirror)
             self._resends_after_loss = _RESENDS_AFTER_LOSS  # workers did not find the definition, or their messages are gone
-            self._debouncer.say((LOOK_EVERYWHERE,))
+            self._debouncer.push((SCAN_ALL,))
         return stats
 
     def _changed_counters(self) -> dict[str, int]:
@@ -325,12 +325,12 @@ class MirrorRunner:
         for what, about in self._ledger.requests.pop_all() if stats.requests else ():
             if what == SCAN:
                 log.info("a look at %s was asked for", about or "everything")
-                self._debouncer.say((Change(Kind.LOOK, about),) if about else (LOOK_EVERYWHERE,))
+                self._debouncer.push((Change(Kind.SCAN, about),) if about else (SCAN_ALL,))
             elif self._watcher:
-                self._watcher.catch_up(partial(self._flush_points.begin, about))
+                self._watcher.catch_up(partial(self._flush_points.add, about))
             else:
-                self._flush_points.begin(about)
-        for name in self._flush_points.reached():
+                self._flush_points.add(about)
+        for name in self._flush_points.pop_reached():
             self._ledger.requests.confirm_flush_point(name)
 
     def _resend_orphans(self) -> None:
@@ -422,7 +422,7 @@ class MirrorRunner:
         if self._watcher:
             self._watcher.place_again()
         else:
-            self._debouncer.say((LOOK_EVERYWHERE,))
+            self._debouncer.push((SCAN_ALL,))
 
     def _retry_failed(self, stats: MirrorStats) -> None:
         """Requeue keys that ran out of tries: the next rescan may be never. Keys that were refused for good wait for a rescan."""
@@ -465,7 +465,7 @@ class MirrorRunner:
             if isinstance(report.error, SourceUnsure) or scans.failed_scans >= _ONCE_SCANS:
                 raise report.error
             return False
-        return self._debouncer.is_through() and self._is_clean()
+        return self._debouncer.is_drained() and self._is_clean()
 
     def _is_clean(self) -> bool:
         """Whether nothing is dirty, and the broker has lost nothing; if it has, the whole source is scanned again."""

@@ -16,7 +16,7 @@ from ..ledger import GONE, UNKNOWN, Hint
 from ..model.change import Change, Kind
 from ..model.keys import Keys
 from ..watch.debounce import Debouncer, Pending
-from ..watch.recheck import PathState, glance
+from ..watch.recheck import PathState, recheck
 from .batches import Batch, BatchBuilder, BatchSender
 from .broker_retry import FeedThread
 from .publisher import Priority
@@ -77,7 +77,7 @@ class EventFeed:
         self._thread.join(patience)
 
     def _run(self) -> None:
-        while pending := self._debouncer.take():
+        while pending := self._debouncer.pop_due():
             dirty = self._sender.send_all(self._batches(pending), Priority.EVENT)
             self._stop.wait(self._sender.sizer.gathering_time(dirty - len(pending)))
 
@@ -104,17 +104,17 @@ class EventFeed:
         if not hint.gone and self._lacks_marker(change.path):
             return None
         if not state.rests:
-            if not state.is_idle and time.monotonic() < change.since + self._debouncer.patience:
-                self._debouncer.postpone(change, state.sight)
+            if not state.is_idle and time.monotonic() < change.since + self._debouncer.max_wait:
+                self._debouncer.requeue(change, state.file_state)
                 return None
-            self._debouncer.come_back(change.path, hint[:2], state.sight)
+            self._debouncer.requeue_after(change.path, hint[:2], state.file_state)
         return None if hint[:2] == change.sent else hint
 
     def _release_marked(self, path: str) -> None:
         """If a path is a done-marker that exists, have the debouncer pass on what waits for it."""
         if self._keys.is_marker(path) and os.path.lexists(path):
             marked, is_directory = self._keys.marked_by(path)
-            self._debouncer.say((Change(Kind.LOOK if is_directory else Kind.APPEARED, marked),))
+            self._debouncer.push((Change(Kind.SCAN if is_directory else Kind.APPEARED, marked),))
 
     def _lacks_marker(self, path: str) -> bool:
         marker = self._keys.marker_of(path)
@@ -124,7 +124,7 @@ class EventFeed:
         """What the disk holds at the path of a change. None: the target is left as it is."""
         source = self._keys.source_of(change.path)
         assert source is not None
-        state = glance(change, source, quiet=self._debouncer.quiet, follow=self._follow)
+        state = recheck(change, source, quiet=self._debouncer.quiet, follow=self._follow)
         if state.is_link:
             self._on_link(change.path)
         found = state.found
@@ -137,5 +137,5 @@ class EventFeed:
 def _hint_of(state: PathState, change: Pending) -> Hint:
     found = state.found
     if found is None:
-        return GONE if state.known else UNKNOWN
+        return GONE if state.is_certain else UNKNOWN
     return Hint(found.size, found.mtime_ns, change.etag, rested=state.rests and not change.is_closed)

@@ -19,7 +19,7 @@ from ..compare.scan import Comparison, ScanReport
 from ..errors import SourceUnsure, StartError, TargetError
 from ..ledger import GONE, Hint
 from ..ledger.sync_state import SyncState
-from ..model.change import LOOK_EVERYWHERE, Change, Kind
+from ..model.change import SCAN_ALL, Change, Kind
 from ..watch.debounce import Debouncer, ScanRequest
 from .batches import Batch, BatchBuilder, BatchSender
 from .broker_retry import BrokerRetry, FeedThread, Stopped
@@ -191,7 +191,7 @@ class Scanner:
         return report
 
     def _run(self) -> None:
-        while (request := self._debouncer.take_look()) is not None:
+        while (request := self._debouncer.pop_scan()) is not None:
             self._update(is_scanning=True, scans=self._state.scans + 1)
             try:
                 report = self.scan(request)
@@ -203,7 +203,7 @@ class Scanner:
                 continue
             log.warning("%slook at %s: %s", self._about, request.path or "everything", report.error)
             self._retry.pause(_FAILURE_PAUSES[min(failed, len(_FAILURE_PAUSES)) - 1])
-            self._debouncer.say((Change(Kind.LEFT if request.seen_leaving else Kind.LOOK, request.path),))
+            self._debouncer.push((Change(Kind.LEFT if request.has_left else Kind.SCAN, request.path),))
 
     def _update(self, **changes: Any) -> None:
         with self._state_lock:
@@ -243,7 +243,7 @@ class Scanner:
         self._update(accepted=True)
         self._retry.retry_until_answered(lambda: self._sync_state.set_accepted(True))
         if self._has_withheld:  # a scan of a part withheld deletions that are allowed now
-            self._debouncer.say((LOOK_EVERYWHERE,))
+            self._debouncer.push((SCAN_ALL,))
 
     def _batches(self, request: ScanRequest, report: ScanReport, state: ScanState) -> Iterator[Batch]:
         builder = BatchBuilder(self._sender.sizer)
@@ -251,7 +251,7 @@ class Scanner:
             request.path,
             report,
             state.last_in_sync_at,
-            seen_leaving=request.seen_leaving,
+            seen_leaving=request.has_left,
             holding=state.withheld_deletions > 0,
             accepted=state.accepted,
         )
@@ -283,12 +283,12 @@ class Scanner:
     def _due(self, resting: RestQueue, report: ScanReport, *, most: int) -> Iterator[Difference]:
         """The files that rest now. Waits until no more than `most` files are left in the queue."""
         while True:
-            for difference, sight, rests in resting.due():
+            for difference, file_state, rests in resting.due():
                 if rests:
                     yield difference
                 elif difference.found is not None:
                     report.busy_since = min(report.busy_since, difference.found.changed)
-                    self._debouncer.wait_for_rest(difference.found.path, sight, difference.etag or "")
+                    self._debouncer.push_unsettled(difference.found.path, file_state, difference.etag or "")
             if len(resting) <= most:
                 return
             self._retry.pause(resting.seconds())

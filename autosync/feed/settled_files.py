@@ -23,12 +23,12 @@ class Rested(NamedTuple):
 
     Attributes:
         difference: what the scan found.
-        sight: the file's state when the scan found it.
+        file_state: the file's state when the scan found it.
         rests: whether it has not changed since, and no process has it open for writing.
     """
 
     difference: Difference
-    sight: FileState
+    file_state: FileState
     rests: bool
 
 
@@ -64,17 +64,17 @@ class RestQueue:
         """The files that have waited for long enough, each checked once more."""
         for waiting, quiet in self._queues():
             while waiting and waiting[0][1].since + quiet <= self._clock():
-                difference, sight = waiting.popleft()
-                rests = self._rests(sight, difference.found, quiet)
+                difference, file_state = waiting.popleft()
+                rests = self._rests(file_state, difference.found, quiet)
                 if rests is None:
-                    self._writers_unknown.append((difference, sight))
+                    self._writers_unknown.append((difference, file_state))
                 else:
-                    yield Rested(difference, sight, rests)
+                    yield Rested(difference, file_state, rests)
 
     def _queues(self) -> tuple[tuple[deque[tuple[Difference, FileState]], float], ...]:
         return (self._waiting, self._quiet), (self._writers_unknown, max(self._quiet, QUIET_UNASKED))
 
-    def _rests(self, sight: FileState, found: Found | None, quiet: float) -> bool | None:
+    def _rests(self, file_state: FileState, found: Found | None, quiet: float) -> bool | None:
         """Whether a file has rested for `quiet` seconds; None if it must be unchanged for longer."""
         assert found is not None
         is_patient = quiet >= QUIET_UNASKED
@@ -82,7 +82,7 @@ class RestQueue:
             seen = os.stat(found.path)
         except OSError as error:  # the walk knows longer paths than may be named
             return (is_patient or None) if error.errno == errno.ENAMETOOLONG else False
-        if not sight.is_like(FileState(seen.st_size, seen.st_mtime_ns, max(seen.st_mtime, seen.st_ctime), 0.0)):
+        if not file_state.is_like(FileState(seen.st_size, seen.st_mtime_ns, max(seen.st_mtime, seen.st_ctime), 0.0)):
             return False
         written = self._has_writer(found.path, seen.st_dev)
         return (is_patient or None) if written is None else not written

@@ -1,4 +1,4 @@
-"""What the watcher says: one small value for each thing that may have happened below a source."""
+"""The changes that the watcher reports: one small value for each thing that may have happened below a source."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from typing import NamedTuple
 class Kind(Enum):
     """The kinds of change."""
 
-    #: The file has been completed: closed after writing, or moved to this name.
+    #: A file is complete: it was closed after writing, or moved to this name.
     SAVED = "saved"
-    #: The file has been made, and whoever made it has yet to close it; that will be seen.
+    #: A file was created and is not yet closed. Its close will be reported.
     CREATED = "created"
-    #: The file was found in a new directory; somebody may still be writing to it.
+    #: A file was found in a new directory. A process may still be writing to it.
     APPEARED = "appeared"
     #: The name is gone.
     DELETED = "deleted"
-    #: The directory is gone, as the kernel has told; compare what the target has below it.
+    #: The kernel reported that a directory is gone: compare what the target has below it.
     LEFT = "left"
-    #: Something at or below this path is uncertain; compare it with the target.
-    LOOK = "look"
+    #: What is at or below this path is uncertain: compare it with the target.
+    SCAN = "scan"
 
 
 class Change(NamedTuple):
-    """One change. `path` is absolute, without a trailing slash; for `LOOK`, "" means every source of the mirror."""
+    """One change. `path` is absolute, without a trailing slash. For `SCAN`, "" is the whole source of the mirror."""
 
     kind: Kind
     path: str
 
 
-#: Everything is uncertain: the start, a queue overflow, a broker that lost its memory.
-LOOK_EVERYWHERE = Change(Kind.LOOK, "")
+#: The whole source is uncertain: at the start, after a queue overflow, after the broker lost its memory.
+SCAN_ALL = Change(Kind.SCAN, "")

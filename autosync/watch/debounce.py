@@ -1,8 +1,8 @@
-"""Quiet time and folding: many events become few changes, and a file that is still being written has to wait.
+"""Debouncing: many events become few changes, and a file that is still being written waits.
 
-A file that was closed or moved into place goes at once if it has been quiet before; saved again within the quiet time, it goes when the
-quiet time is over, however often it was saved. A file that was only made waits for its close; one that was found waits until it has been
-seen unchanged for the quiet time. Looks fold into the look at a directory above them.
+A file that was closed, or moved to its name, is due at once if it was quiet before. If it is saved again within the quiet time, it is due
+when the quiet time is over, however often it was saved. A file that was only created waits for its close. A file that was found waits until
+it has been unchanged for the quiet time. A scan request is merged into a request for a directory above it.
 """
 
 from __future__ import annotations
@@ -17,311 +17,350 @@ from dataclasses import dataclass, field, replace
 from os.path import commonpath
 from typing import NamedTuple
 
-from ..model.change import LOOK_EVERYWHERE, Change, Kind
+from ..model.change import SCAN_ALL, Change, Kind
 from ..model.file_state import FileState
 from ..model.keys import slashed
 
-#: A file that never rests is sent this often all the same, in seconds.
-MOST_PATIENCE = 60.0
-#: More pending files than this become one look, so that a storm of events needs no more memory.
-MOST_PENDING = 100_000
-#: More pending looks than this become one look at the directory they have in common.
-MOST_LOOKS = 256
-#: Whoever makes a file has it open for writing by then, in seconds; before that, nobody can tell.
-_MAKING = 0.05
-#: How long a look waits for others to fold into, in seconds.
-LOOK_DELAY = 0.2
+#: A file that never rests is sent after this time, and again each time that it has passed, in seconds.
+MAX_WAIT = 60.0
+#: More pending files than this become one scan of the whole source, so that a storm of events needs no more memory.
+MAX_PENDING = 100_000
+#: More scan requests than this become one scan of their common directory.
+MAX_SCANS = 256
+#: A process that creates a file has opened it for writing after this time, in seconds. Before that, nobody can detect the writer.
+_OPEN_SECONDS = 0.05
+#: How long a scan request waits for others that can be merged with it, in seconds.
+SCAN_DELAY = 0.2
 
-# Python 3.11 looks a member of an enumeration up each time that it is named; that is noticed where it is done for each event.
+# Python 3.11 looks up a member of an enumeration each time that it is named, which costs time where it is done for each event.
 _CLOSED = (Kind.SAVED, Kind.DELETED)
-_UNCERTAIN = (Kind.LOOK, Kind.LEFT)
+_SCANS = (Kind.SCAN, Kind.LEFT)
 _CREATED = Kind.CREATED
-#: `heaped` of what was due when it was said: it stands in a queue of its own and not in the heap.
-_AT_ONCE = 0.0
-#: So many files that were taken within the quiet time may be known before those are sought for which it is over.
-_FEW = 1000
+#: `queued_until` of a file that was due when it was pushed: it is in the queue of due files, not in the heap.
+_NOW = 0.0
+#: The times of so many files are kept before those are removed for which the quiet time is over.
+_MIN_SENT_TIMES = 1000
 
 
 @dataclass(slots=True)
 class Pending:
-    """A path that will be sent, for the reason `kind`. Times are of the monotonic clock, in seconds."""
+    """A path that will be sent. Times are of the monotonic clock, in seconds.
+
+    Attributes:
+        path: absolute.
+        since: when the first change was pushed.
+        due: when it is to be sent.
+        kind: of the change that counts.
+        sent: the hint with which the file was sent last, if it did not rest then; else None.
+        file_state: the state of a file that did not rest when it was checked last; else None.
+        etag: the one that the target listed, if a scan found that only the times differ; else "".
+        queued_until: when its entry in the heap comes up, not later than `due`; 0.0: it is in the queue of due files.
+    """
 
     path: str
     since: float
     due: float
     kind: Kind
-    #: What was seen of it when it was sent last, of a file that did not rest then.
     sent: object = None
-    #: What was seen of it before, of a file that did not rest then.
-    sight: FileState | None = None
-    #: The etag that the target listed, of a file that a look found to differ by its times only.
+    file_state: FileState | None = None
     etag: str = ""
-    #: When its entry in the heap comes up; not later than `due`.
-    heaped: float = field(default=_AT_ONCE, compare=False, repr=False)
+    queued_until: float = field(default=_NOW, compare=False, repr=False)
 
     @property
     def is_closed(self) -> bool:
-        """Whether nobody is known to write to it."""
+        """Whether no process is known to have the file open for writing."""
         return self.kind in _CLOSED
 
 
 class ScanRequest(NamedTuple):
-    """A part of the source that is to be compared: at or below `path`, "" is everything. `seen_leaving` says that the kernel told that
-    this directory is gone."""
+    """A part of the source that is to be compared with the target.
+
+    Attributes:
+        path: of a directory; "" is the whole source.
+        has_left: whether the kernel has reported that this directory is gone.
+    """
 
     path: str
-    seen_leaving: bool = False
+    has_left: bool = False
 
 
 class Debouncer:
-    """What has been said and not yet been taken. Safe to use from many threads.
+    """Keeps changes until they are due. Safe to use from many threads: any number pushes, one pops files, one pops scan requests.
 
     Args:
         quiet: the quiet time, in seconds.
-        patience: how long a file that never rests is waited for, in seconds.
         clock: monotonic time, in seconds.
+        max_wait: how long a file that never rests may wait, in seconds.
     """
 
-    def __init__(self, quiet: float, clock: Callable[[], float] = time.monotonic, *, patience: float = MOST_PATIENCE) -> None:
+    def __init__(self, quiet: float, clock: Callable[[], float] = time.monotonic, *, max_wait: float = MAX_WAIT) -> None:
         self.quiet = quiet
-        self.patience = patience
+        self.max_wait = max_wait
         self._clock = clock
         self._pending: dict[str, Pending] = {}
-        self._at_once: deque[str] = deque()
+        self._due_now: deque[str] = deque()
         self._heap: list[tuple[float, str]] = []
-        self._sent: dict[str, float] = {}
-        self._most_sent = _FEW
-        #: In the order in which they are due.
-        self._back: OrderedDict[str, Pending] = OrderedDict()
-        self._looks: dict[ScanRequest, float] = {}
-        # Two who wait, each for its own: whoever is woken needlessly takes the processor from the one who has something to do.
+        #: When each file was popped last, if that was within the quiet time.
+        self._sent_at: dict[str, float] = {}
+        self._max_sent_times = _MIN_SENT_TIMES
+        #: Files that were sent although they did not rest, in the order in which they are due again.
+        self._requeued: OrderedDict[str, Pending] = OrderedDict()
+        self._scans: dict[ScanRequest, float] = {}
+        # Two conditions, since a thread that is woken needlessly takes the processor from the one that has work to do.
         lock = threading.RLock()
-        self._file_came = threading.Condition(lock)
-        self._look_came = threading.Condition(lock)
+        self._file_pushed = threading.Condition(lock)
+        self._scan_pushed = threading.Condition(lock)
         self._closed = False
-        #: Whether what was taken last, files and a look, is still being dealt with; and how often something was taken.
-        self._files_out = self._look_out = False
-        self._takes = self._looks_taken = 0
+        #: Whether the files, or the scan request, that were popped last are still being processed.
+        self._files_in_progress = self._scan_in_progress = False
+        #: How often files, and scan requests, were popped.
+        self._file_pops = self._scan_pops = 0
 
-    def say(self, changes: Iterable[Change]) -> None:
-        """Take in what the watcher or a timer says."""
+    def push(self, changes: Iterable[Change]) -> None:
+        """Add changes, from the watcher or a timer."""
         now = self._clock()
-        with self._file_came:
-            before = self._next_file()
+        with self._file_pushed:
+            before = self._next_due()
             for kind, path in changes:
-                if kind in _UNCERTAIN:
-                    self._add_look(ScanRequest(path, kind is Kind.LEFT), now)
+                if kind in _SCANS:
+                    self._add_scan(ScanRequest(path, kind is Kind.LEFT), now)
                 else:
-                    self._add(path, now, kind)
-            if self._next_file() < before:  # else nobody waits for longer than that
-                self._file_came.notify_all()
+                    self._add_file(path, now, kind)
+            if self._next_due() < before:  # otherwise `pop_due` waits for an earlier time already
+                self._file_pushed.notify_all()
 
-    def postpone(self, pending: Pending, sight: FileState | None = None) -> None:
-        """Put back a file that was taken and does not rest yet.
+    def requeue(self, pending: Pending, file_state: FileState | None = None) -> None:
+        """Add a file again that was popped and does not rest yet. It is due after the quiet time.
 
         Args:
-            pending: as it was taken.
-            sight: what was seen of it; comes back with it.
+            pending: as `pop_due` returned it.
+            file_state: the state of the file now.
         """
         now = self._clock()
-        with self._file_came:
+        with self._file_pushed:
             if pending.path not in self._pending and not self._closed:
-                due = now + max(self.quiet, _MAKING)
-                self._wait(replace(pending, due=due, sight=sight, heaped=_AT_ONCE), None, now)
+                due = now + max(self.quiet, _OPEN_SECONDS)
+                self._schedule(replace(pending, due=due, file_state=file_state, queued_until=_NOW), None, now)
 
-    def wait_for_rest(self, path: str, sight: FileState, etag: str) -> None:
-        """Have a file taken after the quiet time that a look found and that does not rest yet.
+    def push_unsettled(self, path: str, file_state: FileState, etag: str) -> None:
+        """Add a file that a scan found and that does not rest yet. It is due after the quiet time.
 
         Args:
             path: of the file.
-            sight: what was seen of it.
-            etag: what the target listed, if only the times differ; else "".
+            file_state: the state of the file now.
+            etag: the one that the target listed, if only the times differ; else "".
         """
-        with self._file_came:
-            self.postpone(Pending(path, self._clock(), 0.0, Kind.APPEARED, etag=etag), sight)
-            self._fold_if_many()
-            self._file_came.notify_all()
+        with self._file_pushed:
+            self.requeue(Pending(path, self._clock(), 0.0, Kind.APPEARED, etag=etag), file_state)
+            self._collapse_if_full()
+            self._file_pushed.notify_all()
 
-    def come_back(self, path: str, seen: object, sight: FileState | None = None) -> None:
-        """Have a file that was sent though it never rests taken again after as long as it was waited for. Nobody waits for that.
+    def requeue_after(self, path: str, sent: object, file_state: FileState | None = None) -> None:
+        """Add a file again that was sent although it does not rest. It is due after `max_wait`. Neither `is_drained` nor a flush check
+        waits for it.
 
         Args:
             path: of the file.
-            seen: comes back as `sent`.
-            sight: comes back with it.
+            sent: the hint with which it was sent.
+            file_state: the state of the file now.
         """
         now = self._clock()
-        with self._file_came:
-            if path not in self._pending and not self._closed and len(self._back) < MOST_PENDING:
-                self._back.pop(path, None)
-                self._back[path] = Pending(path, now, now + self.patience, Kind.APPEARED, seen, sight)
+        with self._file_pushed:
+            if path not in self._pending and not self._closed and len(self._requeued) < MAX_PENDING:
+                self._requeued.pop(path, None)
+                self._requeued[path] = Pending(path, now, now + self.max_wait, Kind.APPEARED, sent, file_state)
 
-    def take(self, most: int = 10_000) -> list[Pending]:
-        """The files that are due, at most so many; waits until there are some. An empty list means that `close` was called."""
-        with self._file_came:
-            self._files_out = False
+    def pop_due(self, limit: int = 10_000) -> list[Pending]:
+        """Remove and return the files that are due. Waits until there are some. The files of the call before count as processed.
+
+        Args:
+            limit: the largest number of files to return.
+
+        Returns:
+            The files; an empty list after `close`.
+        """
+        with self._file_pushed:
+            self._files_in_progress = False
             while True:
-                due = self._take_due(most)
-                self._files_out = bool(due)
-                self._takes += bool(due)
+                due = self._pop_due_locked(limit)
+                self._files_in_progress = bool(due)
+                self._file_pops += bool(due)
                 if due or (self._closed and not self._pending):
                     return due
-                next_file = self._next_file()
-                self._file_came.wait(max(next_file - self._clock(), 0.0) if next_file < math.inf else None)
+                next_due = self._next_due()
+                self._file_pushed.wait(max(next_due - self._clock(), 0.0) if next_due < math.inf else None)
 
-    def take_look(self) -> ScanRequest | None:
-        """The next look, or None as soon as `close` was called; waits until there is one."""
-        with self._look_came:
-            self._look_out = False
+    def pop_scan(self) -> ScanRequest | None:
+        """Remove and return the next scan request. Waits until there is one. The request of the call before counts as processed.
+
+        Returns:
+            The request; None after `close`.
+        """
+        with self._scan_pushed:
+            self._scan_in_progress = False
             while not self._closed:
                 now = self._clock()
-                due = [look for look, at in self._looks.items() if at <= now]
+                due = [request for request, at in self._scans.items() if at <= now]
                 if due:
-                    first = max(due, key=lambda look: look.seen_leaving)
-                    del self._looks[first]
-                    self._look_out = True
-                    self._looks_taken += 1
+                    first = max(due, key=lambda request: request.has_left)
+                    del self._scans[first]
+                    self._scan_in_progress = True
+                    self._scan_pops += 1
                     return first
-                self._look_came.wait(min(self._looks.values()) - now if self._looks else None)
+                self._scan_pushed.wait(min(self._scans.values()) - now if self._scans else None)
             return None
 
     def close(self) -> None:
-        """Let the takers go: what is pending is due now, looks are dropped (the next start looks everywhere)."""
-        with self._file_came:
+        """Make all pending files due now, and drop scan requests (the next start scans the whole source). Wakes both threads that pop."""
+        with self._file_pushed:
             self._closed = True
-            self._back.clear()
+            self._requeued.clear()
             now = self._clock()
             for pending in self._pending.values():
-                pending.due, pending.heaped = now, _AT_ONCE
-            self._at_once = deque(self._pending)
+                pending.due, pending.queued_until = now, _NOW
+            self._due_now = deque(self._pending)
             self._heap.clear()
-            self._file_came.notify_all()
-            self._look_came.notify_all()
+            self._file_pushed.notify_all()
+            self._scan_pushed.notify_all()
 
     def is_idle(self) -> bool:
         """Whether nothing is pending."""
-        with self._file_came:
-            return not self._pending and not self._looks
+        with self._file_pushed:
+            return not self._pending and not self._scans
 
-    def is_through(self) -> bool:
-        """Whether nothing is pending, and whoever took something last has dealt with it and asked again."""
-        with self._file_came:
-            return not (self._pending or self._looks or self._files_out or self._look_out)
+    def is_drained(self) -> bool:
+        """Whether nothing is pending, and what was popped last is processed."""
+        with self._file_pushed:
+            return not (self._pending or self._scans or self._files_in_progress or self._scan_in_progress)
 
-    def passage(self) -> Callable[[], bool]:
-        """What is to be asked, now and then, until it says that all is taken and dealt with that has been said up to this moment. A file
-        that was made and whose close is yet to come is not waited for; one that somebody is found to write to is, for `patience`."""
+    def flush_check(self) -> Callable[[], bool]:
+        """Begin to observe what was pushed until now.
+
+        Returns:
+            A function to call repeatedly. It returns True once everything that was pushed before `flush_check` is popped and processed. It
+            does not wait for a file that was created and not yet closed. It waits for a file that a process is found to write to, for up to
+            `max_wait`.
+        """
         moment = self._clock()
-        takes: int | None = None
-        looks_taken: int | None = None
+        file_pops: int | None = None
+        scan_pops: int | None = None
 
-        def is_through() -> bool:
-            nonlocal takes, looks_taken
-            with self._file_came:
-                if takes is None:
+        def is_drained() -> bool:
+            nonlocal file_pops, scan_pops
+            with self._file_pushed:
+                if file_pops is None:
                     if any(one.since <= moment and one.kind is not _CREATED for one in self._pending.values()):
                         return False
-                    takes = self._takes
-                if self._files_out and self._takes == takes:
+                    file_pops = self._file_pops
+                if self._files_in_progress and self._file_pops == file_pops:
                     return False
-                if looks_taken is None:
-                    if self._looks:  # of a look that others were folded into, nobody knows since when it is wanted
+                if scan_pops is None:
+                    if self._scans:  # the age of a request is not known: it may have been merged with earlier ones
                         return False
-                    looks_taken = self._looks_taken
-                return not (self._look_out and self._looks_taken == looks_taken)
+                    scan_pops = self._scan_pops
+                return not (self._scan_in_progress and self._scan_pops == scan_pops)
 
-        return is_through
+        return is_drained
 
-    def _next_file(self) -> float:
-        """When a file is due, at the soonest; infinity if none will be."""
-        if self._at_once:
-            return _AT_ONCE
+    def _next_due(self) -> float:
+        """When the first file is due, or earlier; infinity if there is none."""
+        if self._due_now:
+            return _NOW
         first = self._heap[0][0] if self._heap else math.inf
-        return min(first, self._next_back().due) if self._back else first
+        return min(first, self._first_requeued().due) if self._requeued else first
 
-    def _next_back(self) -> Pending:
-        return next(iter(self._back.values()))
+    def _first_requeued(self) -> Pending:
+        return next(iter(self._requeued.values()))
 
-    def _add(self, path: str, now: float, kind: Kind) -> None:
-        if self._back:
-            self._back.pop(path, None)
-        known = self._pending.get(path)
-        since = known.since if known else now
+    def _add_file(self, path: str, now: float, kind: Kind) -> None:
+        if self._requeued:
+            self._requeued.pop(path, None)
+        before = self._pending.get(path)
+        since = before.since if before else now
         if kind in _CLOSED:
-            last = self._sent.get(path)
-            busy = last is not None and now < last + self.quiet
-            due = now if not busy else min(now + self.quiet, since + self.patience)
-        elif known is not None and (known.kind in _CLOSED or known.kind is _CREATED):
-            return  # it is due anyway and will be looked at then, or its close will be seen
+            sent_at = self._sent_at.get(path)
+            is_busy = sent_at is not None and now < sent_at + self.quiet
+            due = now if not is_busy else min(now + self.quiet, since + self.max_wait)
+        elif before is not None and (before.kind in _CLOSED or before.kind is _CREATED):
+            return  # it is due anyway and checked then, or its close will give an event
         else:
-            due = now + max(self.quiet, _MAKING)
-        self._wait(Pending(path, since, due, kind), known, now)
-        self._fold_if_many()
+            due = now + max(self.quiet, _OPEN_SECONDS)
+        self._schedule(Pending(path, since, due, kind), before, now)
+        self._collapse_if_full()
 
-    def _fold_if_many(self) -> None:
-        if len(self._pending) > MOST_PENDING:
+    def _collapse_if_full(self) -> None:
+        if len(self._pending) > MAX_PENDING:
             self._pending.clear()
             self._heap.clear()
-            self._at_once.clear()
-            self._add_look(ScanRequest(LOOK_EVERYWHERE.path), self._clock())
+            self._due_now.clear()
+            self._add_scan(ScanRequest(SCAN_ALL.path), self._clock())
 
-    def _wait(self, pending: Pending, known: Pending | None, now: float) -> None:
-        """One entry a path, in the queue or the heap, however often it is said: an entry that comes up too early is put back."""
+    def _schedule(self, pending: Pending, before: Pending | None, now: float) -> None:
+        """Put a file in the queue of due files or on the heap. A path has one entry, however often it is pushed: an entry that comes up
+        before the file is due is put on the heap again.
+
+        Args:
+            pending: the file.
+            before: the entry that it replaces.
+            now: on the clock.
+        """
         self._pending[pending.path] = pending
-        if known is not None and known.heaped <= pending.due:
-            pending.heaped = known.heaped
+        if before is not None and before.queued_until <= pending.due:
+            pending.queued_until = before.queued_until
         elif pending.due <= now:
-            self._at_once.append(pending.path)
+            self._due_now.append(pending.path)
         else:
-            self._push(pending)
+            self._put_on_heap(pending)
 
-    def _push(self, pending: Pending) -> None:
-        pending.heaped = pending.due
+    def _put_on_heap(self, pending: Pending) -> None:
+        pending.queued_until = pending.due
         heapq.heappush(self._heap, (pending.due, pending.path))
 
-    def _take_due(self, most: int) -> list[Pending]:
+    def _pop_due_locked(self, limit: int) -> list[Pending]:
         now = self._clock()
         due: list[Pending] = []
-        while self._heap and self._heap[0][0] <= now and len(due) < most:
+        while self._heap and self._heap[0][0] <= now and len(due) < limit:
             at, path = heapq.heappop(self._heap)
-            self._take_if_due(path, at, now, due)
-        while self._at_once and len(due) < most:
-            self._take_if_due(self._at_once.popleft(), _AT_ONCE, now, due)
-        while self._back and len(due) < most and self._next_back().due <= now:
-            due.append(self._back.pop(self._next_back().path))
-        if len(self._sent) > self._most_sent:
-            self._sent = {path: at for path, at in self._sent.items() if now < at + self.quiet}
-            self._most_sent = 2 * len(self._sent) + _FEW
+            self._pop_if_due(path, at, now, due)
+        while self._due_now and len(due) < limit:
+            self._pop_if_due(self._due_now.popleft(), _NOW, now, due)
+        while self._requeued and len(due) < limit and self._first_requeued().due <= now:
+            due.append(self._requeued.pop(self._first_requeued().path))
+        if len(self._sent_at) > self._max_sent_times:
+            self._sent_at = {path: at for path, at in self._sent_at.items() if now < at + self.quiet}
+            self._max_sent_times = 2 * len(self._sent_at) + _MIN_SENT_TIMES
         return due
 
-    def _take_if_due(self, path: str, at: float, now: float, due: list[Pending]) -> None:
+    def _pop_if_due(self, path: str, at: float, now: float, due: list[Pending]) -> None:
+        """Move a file from the pending ones to `due`, if its entry with the time `at` is valid and the file is due."""
         pending = self._pending.get(path)
-        if pending is None or pending.heaped != at:
+        if pending is None or pending.queued_until != at:
             return
         if pending.due > now:
-            self._push(pending)
+            self._put_on_heap(pending)
             return
         due.append(pending)
         del self._pending[path]
         if self.quiet:
-            self._sent[path] = now
+            self._sent_at[path] = now
 
-    def _add_look(self, look: ScanRequest, now: float) -> None:
-        """Fold it with the others. A look at what has left and an ordinary one do not swallow each other: the first may delete more."""
-        if any(_swallows(other, look) for other in self._looks):
+    def _add_scan(self, request: ScanRequest, now: float) -> None:
+        """Merge a request with the others. A request for a directory that has left and an ordinary one are not merged: the scan of the
+        first may delete more."""
+        if any(_covers(other, request) for other in self._scans):
             return
-        for below in [other for other in self._looks if _swallows(look, other)]:
-            del self._looks[below]
-        self._looks[look] = now + (LOOK_DELAY if look.path else 0.0)
-        self._look_came.notify_all()
-        if len(self._looks) > MOST_LOOKS:
-            paths = [look.path for look in self._looks]
+        for below in [other for other in self._scans if _covers(request, other)]:
+            del self._scans[below]
+        self._scans[request] = now + (SCAN_DELAY if request.path else 0.0)
+        self._scan_pushed.notify_all()
+        if len(self._scans) > MAX_SCANS:
+            paths = [request.path for request in self._scans]
             common = "" if "" in paths else commonpath(paths)
-            self._looks = {ScanRequest(common): now + LOOK_DELAY}
+            self._scans = {ScanRequest(common): now + SCAN_DELAY}
 
 
-def _swallows(one: ScanRequest, other: ScanRequest) -> bool:
-    """Whether a look makes another one needless."""
-    if one.seen_leaving != other.seen_leaving:
+def _covers(one: ScanRequest, other: ScanRequest) -> bool:
+    """Whether one request makes another one needless."""
+    if one.has_left != other.has_left:
         return False
     return one.path in ("", other.path) or other.path.startswith(slashed(one.path))

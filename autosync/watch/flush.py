@@ -1,4 +1,4 @@
-"""Barriers: moments of which it is to be known when all that had happened by then is marked in the ledger."""
+"""Flush points: moments for which autosync reports when every change from before them is marked in the ledger."""
 
 from __future__ import annotations
 
@@ -11,40 +11,48 @@ from .debounce import Debouncer
 
 @dataclass
 class _FlushPoint:
+    """A flush point that is not yet reached.
+
+    Attributes:
+        name: of the flush point.
+        is_drained: the flush check of the debouncer.
+        is_last_check: whether this is the second check. Scans of the first one may have pushed files that are not yet quiet, so those have
+            to be drained too.
+    """
+
     name: str
-    is_through: Callable[[], bool]
-    #: Looks may say that files are still to settle, so what they have said has to pass too.
-    is_last_round: bool = False
+    is_drained: Callable[[], bool]
+    is_last_check: bool = False
 
 
 class FlushPoints:
-    """The barriers of one mirror that are yet to be reached.
+    """The flush points of one mirror that are not yet reached.
 
     Args:
-        settle: where changes wait.
+        debouncer: of the mirror.
     """
 
-    def __init__(self, settle: Debouncer) -> None:
-        self._settle = settle
+    def __init__(self, debouncer: Debouncer) -> None:
+        self._debouncer = debouncer
         self._new: deque[_FlushPoint] = deque()
         self._waiting: list[_FlushPoint] = []
 
-    def begin(self, name: str) -> None:
-        """The watcher has said all that had happened when this barrier was asked for. From any thread."""
-        self._new.append(_FlushPoint(name, self._settle.passage()))
+    def add(self, name: str) -> None:
+        """Add a flush point, after the watcher has pushed every change from before it. From any thread."""
+        self._new.append(_FlushPoint(name, self._debouncer.flush_check()))
 
-    def reached(self) -> list[str]:
-        """Those that are reached, each told once. To be asked now and then, from one thread."""
+    def pop_reached(self) -> list[str]:
+        """Remove the flush points that are reached, and return their names. To be called repeatedly, from one thread."""
         while self._new:
             self._waiting.append(self._new.popleft())
-        found = [one for one in self._waiting if self._is_reached(one)]
-        self._waiting = [one for one in self._waiting if one not in found]
-        return [one.name for one in found]
+        reached = [point for point in self._waiting if self._is_reached(point)]
+        self._waiting = [point for point in self._waiting if point not in reached]
+        return [point.name for point in reached]
 
-    def _is_reached(self, one: _FlushPoint) -> bool:
-        if not one.is_through():
+    def _is_reached(self, point: _FlushPoint) -> bool:
+        if not point.is_drained():
             return False
-        if one.is_last_round:
+        if point.is_last_check:
             return True
-        one.is_through, one.is_last_round = self._settle.passage(), True
-        return one.is_through()
+        point.is_drained, point.is_last_check = self._debouncer.flush_check(), True
+        return point.is_drained()

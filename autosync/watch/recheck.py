@@ -1,4 +1,4 @@
-"""A glance: what stands at one path now, and whether somebody is still writing to it. An event asks for a glance, doubt for a look."""
+"""Checking one path again after an event: what is on the disk now, and whether a process is still writing to it."""
 
 from __future__ import annotations
 
@@ -15,76 +15,77 @@ from ..source.open_writers import has_writer
 from ..source.walk import Found, found_at
 from .debounce import Pending
 
-#: Who has a file open for writing and has changed nothing for this long is not waited for, in seconds.
-_IDLE = 10.0
+#: A process that has a file open for writing, and has changed nothing for this long, is not waited for, in seconds.
+_IDLE_SECONDS = 10.0
 
 
 class PathState(NamedTuple):
-    """What stands at a path.
+    """What is at a path.
 
     Attributes:
-        found: a file, or something that is skipped; None: neither does.
-        rests: whether it is fit to be sent: it was closed, or has been seen unchanged for the quiet time and nobody writes to it.
-        sight: what was seen of a file that does not rest, and since when.
-        is_idle: whether somebody has it open for writing, and has written nothing for a while.
-        is_link: whether it is a link; `found` is then what it leads to.
-        known: False if the disk does not tell.
+        found: a file, or something that is skipped; None: neither.
+        rests: whether the file can be sent: it was closed, or it has been unchanged for the quiet time and no process writes to it.
+        file_state: the state of a file that does not rest, and since when it has been in this state.
+        is_idle: whether a process has the file open for writing, and has written nothing for a while.
+        is_link: whether the path is a link; `found` is then the file that the link leads to.
+        is_certain: False if the disk does not say what is at the path.
     """
 
     found: Found | None
     rests: bool = True
-    sight: FileState | None = None
+    file_state: FileState | None = None
     is_idle: bool = False
     is_link: bool = False
-    known: bool = True
+    is_certain: bool = True
 
 
-def glance(one: Pending, source: Source, *, quiet: float, follow: bool) -> PathState:
-    """Look at the path of a change.
+def recheck(change: Pending, source: Source, *, quiet: float, follow: bool) -> PathState:
+    """Check what is at the path of a change now.
 
     Args:
-        one: the change.
-        source: that holds the path.
-        quiet: for how long a file that was not closed must be seen unchanged, in seconds.
+        change: names the path.
+        source: contains the path.
+        quiet: how long a file that was not closed must be unchanged, in seconds.
         follow: whether links are followed.
     """
     try:
-        seen = os.lstat(one.path)
+        stats = os.lstat(change.path)
     except (FileNotFoundError, NotADirectoryError):
         return PathState(None)
     except OSError:
-        return PathState(None, known=False)
-    if stat.S_ISLNK(seen.st_mode):
-        return _behind_link(one.path, source) if follow else PathState(None, is_link=True)
-    found = found_at(one.path, seen)
-    if found is None or found.skipped or one.is_closed:
+        return PathState(None, is_certain=False)
+    if stat.S_ISLNK(stats.st_mode):
+        return _state_behind_link(change.path, source) if follow else PathState(None, is_link=True)
+    found = found_at(change.path, stats)
+    if found is None or found.skipped or change.is_closed:
         return PathState(found)
-    return _seen(one, found, quiet)
+    return _state_of_unclosed(change, found, quiet)
 
 
-def _seen(one: Pending, found: Found, quiet: float) -> PathState:
-    sight = _sight(one, found)
-    unchanged = time.monotonic() - sight.since if sight is one.sight else 0.0
-    written = has_writer(one.path)
-    if written:
-        return PathState(found, rests=False, sight=sight, is_idle=unchanged >= _IDLE)  # it will be closed some day, and that will be seen
-    if one.kind is Kind.CREATED and written is False:
-        return PathState(found)  # a hard link, say: complete as it was made
-    rests = sight is one.sight and unchanged >= max(quiet, QUIET_UNASKED if written is None else 0.0)
-    return PathState(found, rests=rests, sight=sight)
+def _state_of_unclosed(change: Pending, found: Found, quiet: float) -> PathState:
+    file_state = _current_state(change, found)
+    is_same = file_state is change.file_state
+    unchanged = time.monotonic() - file_state.since if is_same else 0.0
+    written = has_writer(change.path)
+    if written:  # its close will give an event
+        return PathState(found, rests=False, file_state=file_state, is_idle=unchanged >= _IDLE_SECONDS)
+    if change.kind is Kind.CREATED and written is False:
+        return PathState(found)  # for example a hard link, which is complete when it is created
+    rests = is_same and unchanged >= max(quiet, QUIET_UNASKED if written is None else 0.0)
+    return PathState(found, rests=rests, file_state=file_state)
 
 
-def _sight(one: Pending, found: Found) -> FileState:
-    """What is seen now, since it was seen first."""
+def _current_state(change: Pending, found: Found) -> FileState:
+    """The state of the file before, with its `since`, if the file has not changed; else a new state."""
     now = FileState(found.size, found.mtime_ns, found.changed, time.monotonic())
-    before = one.sight
+    before = change.file_state
     return before if before is not None and before.is_like(now) else now
 
 
-def _behind_link(path: str, source: Source) -> PathState:
-    """A link counts as the file that it leads to. One that leads to a directory is none; the watcher goes into it. Nor is one that leads
-    to nothing, but a link it is: the watcher waits for what it leads to."""
-    found, known = None, True
+def _state_behind_link(path: str, source: Source) -> PathState:
+    """A link counts as the file that it leads to. For a link to a directory, or to nothing, `found` is None: the watcher enters the
+    directory, or waits for the missing name."""
+    found, is_certain = None, True
     try:
         root = open_root(source.root)
         try:
@@ -95,5 +96,5 @@ def _behind_link(path: str, source: Source) -> PathState:
     except NotMirrored as reason:
         found = Found(path, 0, 0.0, 0, str(reason), keep_in_target=True)
     except OSError as error:
-        known = isinstance(error, FileNotFoundError | NotADirectoryError)
-    return PathState(found, is_link=True, known=known)
+        is_certain = isinstance(error, FileNotFoundError | NotADirectoryError)
+    return PathState(found, is_link=True, is_certain=is_certain)

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import Generic, Literal, NamedTuple, TypeVar
 
-from ..model.change import LOOK_EVERYWHERE, Change, Kind
+from ..model.change import SCAN_ALL, Change, Kind
 from ..model.keys import Keys, Source, slashed
 from ..model.mirror import Identity
 from ..source.beneath import NotMirrored, open_directory_beneath, open_root, resolve_beneath, root_paths
@@ -293,7 +293,7 @@ class Watcher:
             self._forget_lost()
         if not self._closing:
             log.info("watches are placed: %d", self.watches())
-        self._say((LOOK_EVERYWHERE,))
+        self._say((SCAN_ALL,))
 
     def _place_one(self, source: Source, path: str) -> None:
         """A directory that appeared, or a link that has to be looked into."""
@@ -301,7 +301,7 @@ class Watcher:
             self._place_link(source, path)
         else:
             self._place_tree(source, path, appeared=True)
-            self._say((Change(Kind.LOOK, path),))
+            self._say((Change(Kind.SCAN, path),))
 
     def _place_link(self, source: Source, link: str) -> None:
         with self._lock:
@@ -325,7 +325,7 @@ class Watcher:
         if is_directory:
             self._place_tree(source, link, appeared=True)
         if is_directory or was_directory:
-            self._say((Change(Kind.LEFT if was_directory else Kind.LOOK, link),))
+            self._say((Change(Kind.LEFT if was_directory else Kind.SCAN, link),))
         self._say((Change(Kind.SAVED, link),))
 
     def _follow_link(self, root: int, source: Source, link: str) -> bool:

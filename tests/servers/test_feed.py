@@ -16,11 +16,11 @@ import pytest
 from autosync.feed.batches import BatchSizer
 from autosync.files import File, Listing
 from autosync.ledger import Hint, Ledger, Marked, connect
-from autosync.model.change import LOOK_EVERYWHERE
+from autosync.model.change import SCAN_ALL
 from autosync.model.keys import Keys, Source
 from autosync.source import walk as tree_module
 from autosync.watch.debounce import Debouncer, Pending, ScanRequest
-from autosync.watch.recheck import glance
+from autosync.watch.recheck import recheck
 from lab.comparing import Held, fill
 from lab.kept import Empty, Feeds, Kept, Sent
 from lab.servers import wait_until
@@ -131,7 +131,7 @@ def test_a_file_that_is_being_written_waits_for_its_close(keep: Callable[..., Ke
 
 
 def test_a_file_that_never_rests_is_sent_at_a_bounded_interval(keep: Callable[..., Kept], tree: Path) -> None:
-    kept = keep(quiet=0.2, patience=1.0)
+    kept = keep(quiet=0.2, max_wait=1.0)
     stop = threading.Event()
 
     def write() -> None:
@@ -158,7 +158,7 @@ def test_a_file_that_never_rests_is_sent_at_a_bounded_interval(keep: Callable[..
 def test_a_file_that_stays_open_is_sent_again_if_it_has_changed_and_waited_for_by_nobody(
     keep: Callable[..., Kept], tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = keep(quiet=0.05, patience=0.3)
+    kept = keep(quiet=0.05, max_wait=0.3)
     with (tree / "log").open("wb", buffering=0) as file:
         file.write(b"x")
         kept.wait_for("log", 1)
@@ -167,9 +167,9 @@ def test_a_file_that_stays_open_is_sent_again_if_it_has_changed_and_waited_for_b
 
         def noted(one: Pending, *args: object, **more: object) -> object:
             seen.append(one.path)
-            return glance(one, *args, **more)  # type: ignore[arg-type]
+            return recheck(one, *args, **more)  # type: ignore[arg-type]
 
-        monkeypatch.setattr("autosync.feed.events.glance", noted)
+        monkeypatch.setattr("autosync.feed.events.recheck", noted)
         wait_until(lambda: seen.count(str(tree / "log")) >= 3, 20, "it is looked at again and again")
         assert kept.sent.keys["log"] == 1, "but it did not change"
 
@@ -289,11 +289,11 @@ def test_what_only_differs_by_its_times_keeps_its_etag_while_it_comes_to_rest(tr
             marked.extend(found)
             return super().mark(found, **more)
 
-    settle = Debouncer(0.05)
-    feeds = Feeds(keys, Holder(), ledger, Noting(ledger, str), settle)
+    debouncer = Debouncer(0.05)
+    feeds = Feeds(keys, Holder(), ledger, Noting(ledger, str), debouncer)
     feeds.start()
     with (tree / "f").open("a"):
-        settle.say([LOOK_EVERYWHERE])
+        debouncer.push([SCAN_ALL])
         wait_until(lambda: feeds.scanner.state.last_report is not None, 20, "the look has ended")
         assert marked == []
     wait_until(lambda: marked, 20, "it rests")

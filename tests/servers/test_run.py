@@ -201,9 +201,9 @@ def test_once_is_not_through_because_the_broker_forgot_what_is_to_be_done(
 
     connect(broker).flushall()
     assert not keeping.is_through()
-    assert keeping._debouncer.take_look() is not None, "everything is compared again"
+    assert keeping._debouncer.pop_scan() is not None, "everything is compared again"
 
-    monkeypatch.setattr(keeping._debouncer, "is_through", lambda: True)
+    monkeypatch.setattr(keeping._debouncer, "is_drained", lambda: True)
     assert keeping.is_through()
 
 
@@ -239,7 +239,7 @@ def test_a_broker_that_goes_away_in_the_middle_of_a_tick_does_not_hold_the_main_
     keeping._stop.clear()
     keeping.tick()
     assert ledger.claims.claim("w", keeping._version, ["a"]) == [Claim("a", 0, UNKNOWN, ("token",) if what == "unfinished" else ())]
-    assert keeping._debouncer.take_look() is not None, "the rescan was not left out"
+    assert keeping._debouncer.pop_scan() is not None, "the rescan was not left out"
     assert keeping._next_rescan > time.monotonic() + 3000
 
 
@@ -333,7 +333,7 @@ def test_a_broker_that_lost_its_memory_and_goes_away_again_is_told_everything_on
         keeping.tick()
     keeping.tick()
 
-    assert keeping._debouncer.take_look() == ("", False)
+    assert keeping._debouncer.pop_scan() == ("", False)
 
 
 @pytest.mark.parametrize("call", CALLS)

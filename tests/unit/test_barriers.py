@@ -1,4 +1,4 @@
-"""A barrier is reached once all is dealt with that had happened before it."""
+"""A flush point is reached once all that had happened before it is dealt with."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from autosync.watch.flush import FlushPoints
 from lab.servers import wait_until
 
 
-def test_a_barrier_is_reached_once() -> None:
-    barriers = FlushPoints(Debouncer(0.0))
-    barriers.begin("a")
-    barriers.begin("b")
+def test_a_flush_point_is_reached_once() -> None:
+    flush_points = FlushPoints(Debouncer(0.0))
+    flush_points.add("a")
+    flush_points.add("b")
 
-    assert barriers.reached() == ["a", "b"]
-    assert barriers.reached() == []
+    assert flush_points.pop_reached() == ["a", "b"]
+    assert flush_points.pop_reached() == []
 
 
-def test_a_barrier_waits_for_what_a_look_has_left_to_settle() -> None:
+def test_a_flush_point_waits_for_what_a_scan_has_left_to_settle() -> None:
     now = [100.0]
-    settle = Debouncer(1.0, lambda: now[0])
-    barriers = FlushPoints(settle)
-    settle.say([Change(Kind.LOOK, "")])
-    barriers.begin("a")
-    assert barriers.reached() == []
+    debouncer = Debouncer(1.0, lambda: now[0])
+    flush_points = FlushPoints(debouncer)
+    debouncer.push([Change(Kind.SCAN, "")])
+    flush_points.add("a")
+    assert flush_points.pop_reached() == []
 
-    settle.take_look()
-    assert barriers.reached() == []
+    debouncer.pop_scan()
+    assert flush_points.pop_reached() == []
     now[0] += 0.5
-    settle.say([Change(Kind.APPEARED, "/busy")])  # the look has met a file that changed just now
-    threading.Thread(target=settle.take_look, daemon=True).start()  # so this one is over
-    wait_until(lambda: not settle._look_out, 20, "the look is over")
-    assert barriers.reached() == []
+    debouncer.push([Change(Kind.APPEARED, "/busy")])  # the scan has met a file that changed just now
+    threading.Thread(target=debouncer.pop_scan, daemon=True).start()  # so this scan is over
+    wait_until(lambda: not debouncer._scan_in_progress, 20, "the scan is over")
+    assert flush_points.pop_reached() == []
 
     now[0] += 1.0
-    assert [one.path for one in settle.take()] == ["/busy"]
-    assert barriers.reached() == [], "it is being dealt with"
-    settle.say([Change(Kind.SAVED, "/next")])
-    settle.take()
-    assert barriers.reached() == ["a"]
-    settle.close()
+    assert [one.path for one in debouncer.pop_due()] == ["/busy"]
+    assert flush_points.pop_reached() == [], "it is being dealt with"
+    debouncer.push([Change(Kind.SAVED, "/next")])
+    debouncer.pop_due()
+    assert flush_points.pop_reached() == ["a"]
+    debouncer.close()

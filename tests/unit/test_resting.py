@@ -16,9 +16,9 @@ from autosync.model.keys import Source
 from autosync.source.walk import Found, found_at
 from autosync.tasks import first_seen as sightings_module
 from autosync.tasks.first_seen import LONGEST_WRITE, FirstSeen
-from autosync.watch import recheck as glance_module
+from autosync.watch import recheck as recheck_module
 from autosync.watch.debounce import Pending
-from autosync.watch.recheck import PathState, glance
+from autosync.watch.recheck import PathState, recheck
 
 QUIET = 1.0
 #: A camera's clock, and that of a server: ahead, and behind.
@@ -103,7 +103,7 @@ def test_a_file_that_somebody_has_open_for_writing_does_not_rest(file: Path, clo
         resting = waiting(file, clock)
         clock.now += 100 * QUIET
 
-        assert [(seen.rests, seen.sight.since) for seen in resting.due()] == [(False, 1000.0)]
+        assert [(seen.rests, seen.file_state.since) for seen in resting.due()] == [(False, 1000.0)]
 
 
 @pytest.mark.parametrize("why", ["a share", "another user's"])
@@ -142,9 +142,9 @@ def test_a_file_whose_path_is_too_long_to_be_named_is_waited_for(file: Path, clo
 
 # Files of which the kernel told
 
-def seen_at(path: Path, kind: Kind, sight: FileState | None = None) -> PathState:
-    one = Pending(str(path), 0.0, 0.0, kind, sight=sight)
-    return glance(one, Source(str(path.parent)), quiet=QUIET, follow=True)
+def seen_at(path: Path, kind: Kind, file_state: FileState | None = None) -> PathState:
+    one = Pending(str(path), 0.0, 0.0, kind, file_state=file_state)
+    return recheck(one, Source(str(path.parent)), quiet=QUIET, follow=True)
 
 
 @TIMES
@@ -152,13 +152,13 @@ def test_a_file_that_appeared_rests_once_it_was_seen_unchanged(file: Path, clock
     os.utime(file, (changed, changed))
     first = seen_at(file, Kind.APPEARED)
     clock.now += QUIET
-    second = seen_at(file, Kind.APPEARED, first.sight)
+    second = seen_at(file, Kind.APPEARED, first.file_state)
     os.utime(file, (changed + 1, changed + 1))
-    third = seen_at(file, Kind.APPEARED, second.sight)
+    third = seen_at(file, Kind.APPEARED, second.file_state)
     clock.now += QUIET / 2
-    fourth = seen_at(file, Kind.APPEARED, third.sight)
+    fourth = seen_at(file, Kind.APPEARED, third.file_state)
     clock.now += QUIET / 2
-    fifth = seen_at(file, Kind.APPEARED, fourth.sight)
+    fifth = seen_at(file, Kind.APPEARED, fourth.file_state)
 
     assert [one.rests for one in (first, second, third, fourth, fifth)] == [False, True, False, False, True]
 
@@ -169,9 +169,9 @@ def test_a_file_that_is_held_open_is_waited_for_until_its_writer_is_idle(file: P
         os.utime(file, (changed, changed))
         first = seen_at(file, Kind.APPEARED)
         clock.now += 9.9
-        second = seen_at(file, Kind.APPEARED, first.sight)
+        second = seen_at(file, Kind.APPEARED, first.file_state)
         clock.now += 0.1
-        third = seen_at(file, Kind.APPEARED, second.sight)
+        third = seen_at(file, Kind.APPEARED, second.file_state)
 
     assert [(one.rests, one.is_idle) for one in (first, second, third)] == [(False, False), (False, False), (False, True)]
 
@@ -188,11 +188,11 @@ def test_a_file_that_was_made_complete_rests_at_once_where_the_kernel_knows_that
     file: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, unknown: bool
 ) -> None:
     if unknown:
-        monkeypatch.setattr(glance_module, "has_writer", lambda path: None)
+        monkeypatch.setattr(recheck_module, "has_writer", lambda path: None)
 
     first = seen_at(file, Kind.CREATED)
     clock.now += QUIET_UNASKED
-    second = seen_at(file, Kind.CREATED, first.sight)
+    second = seen_at(file, Kind.CREATED, first.file_state)
 
     assert (first.rests, second.rests) == (not unknown, True)
 

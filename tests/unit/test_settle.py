@@ -12,17 +12,17 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from autosync.model.change import LOOK_EVERYWHERE, Change, Kind
+from autosync.model.change import SCAN_ALL, Change, Kind
 from autosync.model.file_state import FileState
 from autosync.watch import debounce as module
-from autosync.watch.debounce import LOOK_DELAY, MOST_LOOKS, MOST_PATIENCE, Debouncer, Pending, ScanRequest
+from autosync.watch.debounce import MAX_SCANS, MAX_WAIT, SCAN_DELAY, Debouncer, Pending, ScanRequest
 
 QUIET = 1.0
 NUMBERS = itertools.count()
 
 
 class Clock:
-    """Stands still unless it is wound."""
+    """Stands still unless a test winds it."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -37,15 +37,15 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def settle(clock: Clock) -> Debouncer:
+def debouncer(clock: Clock) -> Debouncer:
     return Debouncer(QUIET, clock)
 
 
-def taken(settle: Debouncer) -> list[Pending]:
-    """What is due now. `take` waits on the real clock if there is nothing, so there is always one thing more."""
+def popped(debouncer: Debouncer) -> list[Pending]:
+    """What is due now. `pop_due` waits on the real clock if there is nothing, so there is always one thing more."""
     bell = f"/bell/{next(NUMBERS)}"
-    settle.say([Change(Kind.SAVED, bell)])
-    return [one for one in settle.take() if one.path != bell]
+    debouncer.push([Change(Kind.SAVED, bell)])
+    return [one for one in debouncer.pop_due() if one.path != bell]
 
 
 def names(pending: Iterable[Pending]) -> list[str]:
@@ -55,37 +55,37 @@ def names(pending: Iterable[Pending]) -> list[str]:
 # Files
 
 @pytest.mark.parametrize("kind", [Kind.SAVED, Kind.DELETED])
-def test_a_change_after_quiet_goes_at_once(settle: Debouncer, clock: Clock, kind: Kind) -> None:
-    settle.say([Change(kind, "/f")])
+def test_a_change_after_quiet_goes_at_once(debouncer: Debouncer, clock: Clock, kind: Kind) -> None:
+    debouncer.push([Change(kind, "/f")])
 
-    assert settle.take() == [Pending("/f", clock.now, clock.now, kind)]
-    assert settle.is_idle()
+    assert debouncer.pop_due() == [Pending("/f", clock.now, clock.now, kind)]
+    assert debouncer.is_idle()
 
 
-def test_a_file_saved_again_within_the_quiet_time_goes_when_it_is_over(settle: Debouncer, clock: Clock) -> None:
-    settle.say([Change(Kind.SAVED, "/f")])
-    settle.take()
+def test_a_file_saved_again_within_the_quiet_time_goes_when_it_is_over(debouncer: Debouncer, clock: Clock) -> None:
+    debouncer.push([Change(Kind.SAVED, "/f")])
+    debouncer.pop_due()
 
     clock.now += QUIET / 2
-    settle.say([Change(Kind.SAVED, "/f")])
-    early = taken(settle)
+    debouncer.push([Change(Kind.SAVED, "/f")])
+    early = popped(debouncer)
     clock.now += QUIET
-    late = settle.take()
+    late = debouncer.pop_due()
 
     assert early == []
     assert names(late) == ["/f"]
 
 
-def test_a_thousand_saves_become_few_and_the_last_is_among_them(settle: Debouncer, clock: Clock) -> None:
+def test_a_thousand_saves_become_few_and_the_last_is_among_them(debouncer: Debouncer, clock: Clock) -> None:
     sent = []
     begin = clock.now
     for number in range(1000):
         clock.now = begin + number / 100
-        settle.say([Change(Kind.SAVED, "/f")])
-        sent += [clock.now for _ in taken(settle)]
+        debouncer.push([Change(Kind.SAVED, "/f")])
+        sent += [clock.now for _ in popped(debouncer)]
     last_save = clock.now
     clock.now += 2 * QUIET
-    sent += [clock.now for _ in taken(settle)]
+    sent += [clock.now for _ in popped(debouncer)]
 
     assert 2 <= len(sent) <= 12
     assert sent[0] == begin
@@ -93,166 +93,166 @@ def test_a_thousand_saves_become_few_and_the_last_is_among_them(settle: Debounce
 
 
 def test_a_file_that_never_rests_goes_all_the_same(clock: Clock) -> None:
-    settle = Debouncer(10 * MOST_PATIENCE, clock)
-    settle.say([Change(Kind.SAVED, "/f")])
-    settle.take()
+    debouncer = Debouncer(10 * MAX_WAIT, clock)
+    debouncer.push([Change(Kind.SAVED, "/f")])
+    debouncer.pop_due()
     began = clock.now
     sent: list[Pending] = []
 
     while not sent:
-        assert clock.now < began + 2 * MOST_PATIENCE
+        assert clock.now < began + 2 * MAX_WAIT
         clock.now += 1
-        settle.say([Change(Kind.SAVED, "/f")])
-        sent = taken(settle)
+        debouncer.push([Change(Kind.SAVED, "/f")])
+        sent = popped(debouncer)
 
-    assert clock.now >= began + MOST_PATIENCE
+    assert clock.now >= began + MAX_WAIT
 
 
-def test_a_file_that_was_sent_though_it_never_rests_comes_back_and_nobody_waits_for_it(settle: Debouncer, clock: Clock) -> None:
-    settle.come_back("/f", "as it was")
-    assert settle.is_idle()
-    assert settle.is_through()
+def test_a_file_that_was_sent_though_it_never_rests_is_requeued_and_nothing_waits_for_it(debouncer: Debouncer, clock: Clock) -> None:
+    debouncer.requeue_after("/f", "as it was")
+    assert debouncer.is_idle()
+    assert debouncer.is_drained()
 
-    clock.now += MOST_PATIENCE - 1
-    assert taken(settle) == []
+    clock.now += MAX_WAIT - 1
+    assert popped(debouncer) == []
     clock.now += 1
-    assert settle.take() == [Pending("/f", clock.now - MOST_PATIENCE, clock.now, Kind.APPEARED, "as it was")]
+    assert debouncer.pop_due() == [Pending("/f", clock.now - MAX_WAIT, clock.now, Kind.APPEARED, "as it was")]
 
-    settle.come_back("/f", "as it was")
-    settle.say([Change(Kind.SAVED, "/f")])
-    clock.now += 2 * MOST_PATIENCE
-    assert taken(settle) == [Pending("/f", clock.now - 2 * MOST_PATIENCE, clock.now - 2 * MOST_PATIENCE, Kind.SAVED)]
+    debouncer.requeue_after("/f", "as it was")
+    debouncer.push([Change(Kind.SAVED, "/f")])
+    clock.now += 2 * MAX_WAIT
+    assert popped(debouncer) == [Pending("/f", clock.now - 2 * MAX_WAIT, clock.now - 2 * MAX_WAIT, Kind.SAVED)]
 
-    settle.come_back("/f", "as it was")
-    settle.close()
-    assert settle.take() == []
-
-
-def test_whoever_waits_for_files_is_woken_for_one_that_comes_back() -> None:
-    settle = Debouncer(0.0, patience=0.05)
-    settle.come_back("/f", "as it was")
-
-    assert names(settle.take()) == ["/f"]
+    debouncer.requeue_after("/f", "as it was")
+    debouncer.close()
+    assert debouncer.pop_due() == []
 
 
-def test_many_changes_of_one_file_are_one(settle: Debouncer) -> None:
-    settle.say([Change(Kind.CREATED, "/f"), Change(Kind.SAVED, "/f"), Change(Kind.SAVED, "/f"), Change(Kind.DELETED, "/f")])
+def test_a_thread_that_waits_for_files_is_woken_for_one_that_was_requeued() -> None:
+    debouncer = Debouncer(0.0, max_wait=0.05)
+    debouncer.requeue_after("/f", "as it was")
 
-    assert [(one.path, one.kind) for one in settle.take()] == [("/f", Kind.DELETED)]
-    assert settle.is_idle()
+    assert names(debouncer.pop_due()) == ["/f"]
+
+
+def test_many_changes_of_one_file_are_one(debouncer: Debouncer) -> None:
+    debouncer.push([Change(Kind.CREATED, "/f"), Change(Kind.SAVED, "/f"), Change(Kind.SAVED, "/f"), Change(Kind.DELETED, "/f")])
+
+    assert [(one.path, one.kind) for one in debouncer.pop_due()] == [("/f", Kind.DELETED)]
+    assert debouncer.is_idle()
 
 
 @pytest.mark.parametrize("kind", [Kind.CREATED, Kind.APPEARED])
-def test_a_file_that_somebody_may_write_to_waits_and_goes_as_soon_as_it_is_closed(settle: Debouncer, clock: Clock, kind: Kind) -> None:
-    settle.say([Change(kind, "/f")])
-    waiting = taken(settle)
+def test_a_file_that_somebody_may_write_to_waits_and_goes_as_soon_as_it_is_closed(debouncer: Debouncer, clock: Clock, kind: Kind) -> None:
+    debouncer.push([Change(kind, "/f")])
+    waiting = popped(debouncer)
     clock.now += QUIET / 2
-    settle.say([Change(Kind.SAVED, "/f")])
+    debouncer.push([Change(Kind.SAVED, "/f")])
 
     assert waiting == []
-    assert [(one.path, one.kind, one.is_closed) for one in taken(settle)] == [("/f", Kind.SAVED, True)]
+    assert [(one.path, one.kind, one.is_closed) for one in popped(debouncer)] == [("/f", Kind.SAVED, True)]
     clock.now += 10 * QUIET
-    assert taken(settle) == []
+    assert popped(debouncer) == []
 
 
 @pytest.mark.parametrize("kind", [Kind.CREATED, Kind.APPEARED])
-def test_a_file_that_is_not_closed_is_shown_after_the_quiet_time_as_not_closed(settle: Debouncer, clock: Clock, kind: Kind) -> None:
-    settle.say([Change(kind, "/f")])
+def test_a_file_that_is_not_closed_is_due_after_the_quiet_time_as_not_closed(debouncer: Debouncer, clock: Clock, kind: Kind) -> None:
+    debouncer.push([Change(kind, "/f")])
     clock.now += QUIET
 
-    (shown,) = settle.take()
+    (checked,) = debouncer.pop_due()
 
-    assert (shown.path, shown.kind, shown.is_closed) == ("/f", kind, False)
+    assert (checked.path, checked.kind, checked.is_closed) == ("/f", kind, False)
 
 
 @pytest.mark.parametrize("later", [Kind.CREATED, Kind.APPEARED])
-def test_a_file_that_was_closed_does_not_wait_again_for_being_seen(settle: Debouncer, later: Kind) -> None:
-    settle.say([Change(Kind.SAVED, "/f"), Change(later, "/f")])
+def test_a_file_that_was_closed_does_not_wait_again_for_being_seen(debouncer: Debouncer, later: Kind) -> None:
+    debouncer.push([Change(Kind.SAVED, "/f"), Change(later, "/f")])
 
-    assert [(one.path, one.kind) for one in settle.take()] == [("/f", Kind.SAVED)]
-    assert settle.is_idle()
+    assert [(one.path, one.kind) for one in debouncer.pop_due()] == [("/f", Kind.SAVED)]
+    assert debouncer.is_idle()
 
 
-def test_a_file_whose_close_will_be_seen_is_not_taken_for_one_that_was_found(settle: Debouncer, clock: Clock) -> None:
-    settle.say([Change(Kind.CREATED, "/f"), Change(Kind.APPEARED, "/f")])
+def test_a_file_whose_close_will_be_seen_is_not_treated_as_one_that_was_found(debouncer: Debouncer, clock: Clock) -> None:
+    debouncer.push([Change(Kind.CREATED, "/f"), Change(Kind.APPEARED, "/f")])
     clock.now += QUIET
 
-    assert [one.kind for one in settle.take()] == [Kind.CREATED]
+    assert [one.kind for one in debouncer.pop_due()] == [Kind.CREATED]
 
 
-def test_a_postponed_file_comes_again_later_and_keeps_its_age(settle: Debouncer, clock: Clock) -> None:
-    settle.say([Change(Kind.CREATED, "/f")])
+def test_a_requeued_file_is_due_later_and_keeps_its_age(debouncer: Debouncer, clock: Clock) -> None:
+    debouncer.push([Change(Kind.CREATED, "/f")])
     since = clock.now
     clock.now += QUIET
-    (shown,) = settle.take()
+    (checked,) = debouncer.pop_due()
 
-    settle.postpone(shown)
-    early = taken(settle)
+    debouncer.requeue(checked)
+    early = popped(debouncer)
     clock.now += QUIET
 
     assert early == []
-    assert settle.take() == [Pending("/f", since, clock.now, Kind.CREATED)]
+    assert debouncer.pop_due() == [Pending("/f", since, clock.now, Kind.CREATED)]
 
 
-def test_a_change_that_came_meanwhile_is_stronger_than_a_postponed_file(settle: Debouncer, clock: Clock) -> None:
-    settle.say([Change(Kind.APPEARED, "/f")])
+def test_a_change_that_came_meanwhile_replaces_a_requeued_file(debouncer: Debouncer, clock: Clock) -> None:
+    debouncer.push([Change(Kind.APPEARED, "/f")])
     clock.now += QUIET
-    (shown,) = settle.take()
+    (checked,) = debouncer.pop_due()
 
-    settle.say([Change(Kind.DELETED, "/f")])
-    settle.postpone(shown)
+    debouncer.push([Change(Kind.DELETED, "/f")])
+    debouncer.requeue(checked)
     clock.now += 10 * QUIET
 
-    assert [(one.path, one.kind) for one in settle.take()] == [("/f", Kind.DELETED)]
-    assert settle.is_idle()
+    assert [(one.path, one.kind) for one in debouncer.pop_due()] == [("/f", Kind.DELETED)]
+    assert debouncer.is_idle()
 
 
-def test_a_file_that_a_look_found_comes_after_the_quiet_time_with_what_was_seen_of_it(settle: Debouncer, clock: Clock) -> None:
-    sight = FileState(1, 2, 3.0, clock.now)
-    settle.wait_for_rest("/f", sight, "etag")
-    early = taken(settle)
+def test_a_file_that_a_scan_found_is_due_after_the_quiet_time_with_its_state(debouncer: Debouncer, clock: Clock) -> None:
+    file_state = FileState(1, 2, 3.0, clock.now)
+    debouncer.push_unsettled("/f", file_state, "etag")
+    early = popped(debouncer)
     clock.now += QUIET
-    (first,) = settle.take()
-    settle.postpone(first, sight)
+    (first,) = debouncer.pop_due()
+    debouncer.requeue(first, file_state)
     clock.now += QUIET
 
     assert early == []
-    assert [(one.path, one.kind, one.sight, one.etag, one.since) for one in (first, *settle.take())] == [
-        ("/f", Kind.APPEARED, sight, "etag", 1000.0)
+    assert [(one.path, one.kind, one.file_state, one.etag, one.since) for one in (first, *debouncer.pop_due())] == [
+        ("/f", Kind.APPEARED, file_state, "etag", 1000.0)
     ] * 2
 
 
-def test_a_change_is_stronger_than_what_a_look_found(settle: Debouncer, clock: Clock) -> None:
-    settle.say([Change(Kind.SAVED, "/f")])
-    settle.wait_for_rest("/f", FileState(1, 2, 3.0, clock.now), "etag")
+def test_a_change_replaces_what_a_scan_found(debouncer: Debouncer, clock: Clock) -> None:
+    debouncer.push([Change(Kind.SAVED, "/f")])
+    debouncer.push_unsettled("/f", FileState(1, 2, 3.0, clock.now), "etag")
 
-    assert settle.take() == [Pending("/f", clock.now, clock.now, Kind.SAVED)]
+    assert debouncer.pop_due() == [Pending("/f", clock.now, clock.now, Kind.SAVED)]
 
 
-def test_too_many_files_that_a_look_found_become_a_look(settle: Debouncer, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_PENDING", 10)
+def test_too_many_files_that_a_scan_found_become_a_scan(debouncer: Debouncer, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_PENDING", 10)
     for number in range(11):
-        settle.wait_for_rest(f"/f{number}", FileState(1, 2, 3.0, clock.now), "")
+        debouncer.push_unsettled(f"/f{number}", FileState(1, 2, 3.0, clock.now), "")
 
-    assert settle.take_look() == ScanRequest("")
+    assert debouncer.pop_scan() == ScanRequest("")
     clock.now += QUIET
-    assert taken(settle) == []
+    assert popped(debouncer) == []
 
 
-def test_at_most_as_many_are_taken_as_asked_for_and_the_oldest_first(settle: Debouncer, clock: Clock) -> None:
+def test_no_more_than_the_limit_are_popped_and_the_oldest_first(debouncer: Debouncer, clock: Clock) -> None:
     for name in "cab":
-        settle.say([Change(Kind.SAVED, f"/{name}")])
+        debouncer.push([Change(Kind.SAVED, f"/{name}")])
         clock.now += 0.1
 
-    assert names(settle.take(2)) == ["/c", "/a"]
-    assert names(settle.take(2)) == ["/b"]
+    assert names(debouncer.pop_due(2)) == ["/c", "/a"]
+    assert names(debouncer.pop_due(2)) == ["/b"]
 
 
 OPERATIONS = st.lists(
     st.one_of(
-        st.tuples(st.sampled_from([kind for kind in Kind if kind not in (Kind.LOOK, Kind.LEFT)]), st.sampled_from(["/a", "/b", "/c"])),
+        st.tuples(st.sampled_from([kind for kind in Kind if kind not in (Kind.SCAN, Kind.LEFT)]), st.sampled_from(["/a", "/b", "/c"])),
         st.sampled_from([0.0, 0.1, QUIET / 2, QUIET, 3 * QUIET]),
-        st.just("postpone"),
+        st.just("requeue"),
     ),
     max_size=40,
 )
@@ -260,45 +260,45 @@ OPERATIONS = st.lists(
 
 @hypothesis_settings(deadline=None, max_examples=300)
 @given(OPERATIONS)
-def test_every_change_is_taken_after_it_was_said(operations: list[tuple[Kind, str] | float | str]) -> None:
+def test_every_change_is_popped_after_it_was_pushed(operations: list[tuple[Kind, str] | float | str]) -> None:
     clock = Clock()
-    settle = Debouncer(QUIET, clock)
+    debouncer = Debouncer(QUIET, clock)
     unseen: set[str] = set()
 
     for operation in [*operations, 3 * QUIET, 3 * QUIET]:
         if isinstance(operation, tuple):
-            settle.say([Change(*operation)])
+            debouncer.push([Change(*operation)])
             unseen.add(operation[1])
         elif isinstance(operation, float):
             clock.now += operation
-            unseen -= set(names(taken(settle)))
+            unseen -= set(names(popped(debouncer)))
         else:
-            for one in taken(settle):
-                settle.postpone(one)
+            for one in popped(debouncer):
+                debouncer.requeue(one)
                 unseen.add(one.path)
 
     assert not unseen
-    assert settle.is_idle()
+    assert debouncer.is_idle()
 
 
-# Looks
+# Scans
 
-def looks(settle: Debouncer, clock: Clock) -> list[str | None]:
-    """Every look that is said until now."""
-    clock.now += LOOK_DELAY
+def scans(debouncer: Debouncer, clock: Clock) -> list[str | None]:
+    """The paths of all scan requests that were pushed until now."""
+    clock.now += SCAN_DELAY
     found = []
-    while not settle.is_idle():
-        taken_look = settle.take_look()
-        found.append(taken_look and taken_look.path)
+    while not debouncer.is_idle():
+        request = debouncer.pop_scan()
+        found.append(request and request.path)
     return found
 
 
-def look(settle: Debouncer, *paths: str) -> None:
-    settle.say([Change(Kind.LOOK, path) for path in paths])
+def push_scans(debouncer: Debouncer, *paths: str) -> None:
+    debouncer.push([Change(Kind.SCAN, path) for path in paths])
 
 
 @pytest.mark.parametrize(
-    ("said", "left"),
+    ("pushed", "left"),
     [
         (["/s/a", "/s/a"], ["/s/a"]),
         (["/s/a", "/s/a/b/c"], ["/s/a"]),
@@ -310,90 +310,90 @@ def look(settle: Debouncer, *paths: str) -> None:
         (["/s", "/"], ["/"]),
     ],
 )
-def test_a_look_swallows_those_below_it(settle: Debouncer, clock: Clock, said: list[str], left: list[str]) -> None:
-    look(settle, *said)
+def test_a_scan_covers_those_below_it(debouncer: Debouncer, clock: Clock, pushed: list[str], left: list[str]) -> None:
+    push_scans(debouncer, *pushed)
 
-    assert looks(settle, clock) == left
+    assert scans(debouncer, clock) == left
 
 
-def test_a_look_at_what_has_left_and_an_ordinary_one_stand_beside_each_other(settle: Debouncer, clock: Clock) -> None:
+def test_a_scan_of_what_has_left_and_an_ordinary_one_are_not_merged(debouncer: Debouncer, clock: Clock) -> None:
     """One of them may delete as much as it finds gone, the other may not."""
-    settle.say([Change(Kind.LOOK, "/s"), Change(Kind.LEFT, "/s/a/b"), Change(Kind.LEFT, "/s/a"), Change(Kind.LOOK, "")])
-    clock.now += LOOK_DELAY
+    debouncer.push([Change(Kind.SCAN, "/s"), Change(Kind.LEFT, "/s/a/b"), Change(Kind.LEFT, "/s/a"), Change(Kind.SCAN, "")])
+    clock.now += SCAN_DELAY
 
-    assert [settle.take_look(), settle.take_look()] == [ScanRequest("/s/a", seen_leaving=True), ScanRequest("")]
-    assert settle.is_idle()
-
-
-def test_too_many_looks_beside_one_everywhere_become_that_one(settle: Debouncer, clock: Clock) -> None:
-    look(settle, "")
-    settle.say([Change(Kind.LEFT, f"/s/{number}") for number in range(MOST_LOOKS)])
-
-    assert looks(settle, clock) == [""]
+    assert [debouncer.pop_scan(), debouncer.pop_scan()] == [ScanRequest("/s/a", has_left=True), ScanRequest("")]
+    assert debouncer.is_idle()
 
 
-def test_a_look_waits_a_little_for_others_to_fold_into_and_one_everywhere_does_not(settle: Debouncer, clock: Clock) -> None:
-    look(settle, "/s/a/b")
-    clock.now += LOOK_DELAY * 0.9
-    look(settle, "/s/a")
-    clock.now += LOOK_DELAY * 0.2
-    look(settle, "/t")
+def test_too_many_scans_beside_one_of_everything_become_that_one(debouncer: Debouncer, clock: Clock) -> None:
+    push_scans(debouncer, "")
+    debouncer.push([Change(Kind.LEFT, f"/s/{number}") for number in range(MAX_SCANS)])
 
-    assert not settle.is_idle()
-    assert looks(settle, clock) == ["/s/a", "/t"]
+    assert scans(debouncer, clock) == [""]
 
-    settle.say([LOOK_EVERYWHERE])
-    assert settle.take_look() == ScanRequest("")
+
+def test_a_scan_waits_a_little_to_be_merged_with_others_and_one_of_everything_does_not(debouncer: Debouncer, clock: Clock) -> None:
+    push_scans(debouncer, "/s/a/b")
+    clock.now += SCAN_DELAY * 0.9
+    push_scans(debouncer, "/s/a")
+    clock.now += SCAN_DELAY * 0.2
+    push_scans(debouncer, "/t")
+
+    assert not debouncer.is_idle()
+    assert scans(debouncer, clock) == ["/s/a", "/t"]
+
+    debouncer.push([SCAN_ALL])
+    assert debouncer.pop_scan() == ScanRequest("")
 
 
 @pytest.mark.parametrize(("place", "common"), [("/s/d/{}", "/s/d"), ("/s/d{}/x", "/s"), ("/{}", "/")])
-def test_too_many_looks_become_one_at_the_directory_they_have_in_common(settle: Debouncer, clock: Clock, place: str, common: str) -> None:
-    look(settle, *(place.format(number) for number in range(MOST_LOOKS)))
-    assert len(looks(settle, clock)) == MOST_LOOKS
+def test_too_many_scans_become_one_of_their_common_directory(debouncer: Debouncer, clock: Clock, place: str, common: str) -> None:
+    push_scans(debouncer, *(place.format(number) for number in range(MAX_SCANS)))
+    assert len(scans(debouncer, clock)) == MAX_SCANS
 
-    look(settle, *(place.format(number) for number in range(MOST_LOOKS + 1)))
-    assert looks(settle, clock) == [common]
+    push_scans(debouncer, *(place.format(number) for number in range(MAX_SCANS + 1)))
+    assert scans(debouncer, clock) == [common]
 
 
-def test_a_look_does_not_hide_the_files_below_it(settle: Debouncer, clock: Clock) -> None:
-    settle.say([Change(Kind.LOOK, "/s"), Change(Kind.SAVED, "/s/f")])
+def test_a_scan_does_not_hide_the_files_below_it(debouncer: Debouncer, clock: Clock) -> None:
+    debouncer.push([Change(Kind.SCAN, "/s"), Change(Kind.SAVED, "/s/f")])
 
-    assert names(settle.take()) == ["/s/f"]
-    clock.now += LOOK_DELAY
-    assert settle.take_look() == ScanRequest("/s")
+    assert names(debouncer.pop_due()) == ["/s/f"]
+    clock.now += SCAN_DELAY
+    assert debouncer.pop_scan() == ScanRequest("/s")
 
 
 # Bounds
 
-def test_too_many_files_become_one_look_everywhere(settle: Debouncer, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_PENDING", 10)
+def test_too_many_files_become_one_scan_of_everything(debouncer: Debouncer, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_PENDING", 10)
 
-    settle.say([Change(Kind.APPEARED, f"/{number}") for number in range(10)])
+    debouncer.push([Change(Kind.APPEARED, f"/{number}") for number in range(10)])
     clock.now += QUIET
-    assert len(settle.take()) == 10
-    assert settle.is_idle()
+    assert len(debouncer.pop_due()) == 10
+    assert debouncer.is_idle()
 
-    settle.say([Change(Kind.APPEARED, f"/{number}") for number in range(11)])
-    settle.say([Change(Kind.SAVED, "/after")])
-    assert settle.take_look() == ScanRequest("")
-    assert names(settle.take()) == ["/after"]
-    assert settle.is_idle()
+    debouncer.push([Change(Kind.APPEARED, f"/{number}") for number in range(11)])
+    debouncer.push([Change(Kind.SAVED, "/after")])
+    assert debouncer.pop_scan() == ScanRequest("")
+    assert names(debouncer.pop_due()) == ["/after"]
+    assert debouncer.is_idle()
 
 
 @pytest.mark.parametrize("files", [1, 20_000])
-def test_a_storm_needs_no_more_memory_while_nobody_takes(
-    settle: Debouncer, clock: Clock, monkeypatch: pytest.MonkeyPatch, files: int
+def test_a_storm_needs_no_more_memory_while_nothing_is_popped(
+    debouncer: Debouncer, clock: Clock, monkeypatch: pytest.MonkeyPatch, files: int
 ) -> None:
     """The broker may be away for an hour, and then nobody does."""
-    monkeypatch.setattr(module, "MOST_PENDING", 100)
-    settle.say([Change(Kind.SAVED, "/0")])
-    settle.take()
+    monkeypatch.setattr(module, "MAX_PENDING", 100)
+    debouncer.push([Change(Kind.SAVED, "/0")])
+    debouncer.pop_due()
     numbers = itertools.count()
 
     def save(times: int) -> None:
         for _ in range(times):
             clock.now += 0.01
-            settle.say([Change(Kind.SAVED, f"/{next(numbers) % files}")])
+            debouncer.push([Change(Kind.SAVED, f"/{next(numbers) % files}")])
 
     tracemalloc.start()
     try:
@@ -412,156 +412,156 @@ def test_a_storm_needs_no_more_memory_while_nobody_takes(
 LIMIT = 5.0
 
 
-class Taker(threading.Thread):
-    """Takes until it is let go."""
+class Popper(threading.Thread):
+    """Pops files until the debouncer is closed."""
 
-    def __init__(self, settle: Debouncer, postpones: bool = False) -> None:
+    def __init__(self, debouncer: Debouncer, requeues: bool = False) -> None:
         super().__init__(daemon=True)
         self.files: list[str] = []
-        self._settle = settle
-        self.postpones = postpones
+        self._debouncer = debouncer
+        self.requeues = requeues
         self.start()
 
     def run(self) -> None:
-        while pending := self._settle.take():
+        while pending := self._debouncer.pop_due():
             self.files += names(pending)
-            for one in pending if self.postpones else ():
-                self._settle.postpone(one)
+            for one in pending if self.requeues else ():
+                self._debouncer.requeue(one)
 
     def has_ended(self) -> bool:
         self.join(LIMIT)
         return not self.is_alive()
 
 
-def test_closing_lets_those_go_who_wait() -> None:
-    settle = Debouncer(QUIET)
-    taker = Taker(settle)
-    looked: list[str | None] = []
-    looker = threading.Thread(target=lambda: looked.append(settle.take_look()), daemon=True)
-    looker.start()
+def test_closing_wakes_the_threads_that_wait() -> None:
+    debouncer = Debouncer(QUIET)
+    popper = Popper(debouncer)
+    scanned: list[str | None] = []
+    scanner = threading.Thread(target=lambda: scanned.append(debouncer.pop_scan()), daemon=True)
+    scanner.start()
 
-    settle.close()
-    looker.join(LIMIT)
+    debouncer.close()
+    scanner.join(LIMIT)
 
-    assert taker.has_ended()
-    assert taker.files == []
-    assert looked == [None]
-
-
-def test_closing_makes_due_what_is_pending_and_drops_looks() -> None:
-    settle = Debouncer(3600)
-    settle.say([Change(Kind.APPEARED, "/b"), Change(Kind.CREATED, "/a"), Change(Kind.LOOK, "/s")])
-
-    settle.close()
-    taker = Taker(settle)
-
-    assert taker.has_ended()
-    assert sorted(taker.files) == ["/a", "/b"]
-    assert settle.take_look() is None
+    assert popper.has_ended()
+    assert popper.files == []
+    assert scanned == [None]
 
 
-def test_what_is_postponed_after_closing_is_left_to_the_next_start() -> None:
-    settle = Debouncer(0.0)
-    settle.say([Change(Kind.CREATED, "/being-written")])
+def test_closing_makes_due_what_is_pending_and_drops_scans() -> None:
+    debouncer = Debouncer(3600)
+    debouncer.push([Change(Kind.APPEARED, "/b"), Change(Kind.CREATED, "/a"), Change(Kind.SCAN, "/s")])
 
-    settle.close()
-    taker = Taker(settle, postpones=True)
-    ended = taker.has_ended()
-    taker.postpones = False  # let it go if it did not end
+    debouncer.close()
+    popper = Popper(debouncer)
+
+    assert popper.has_ended()
+    assert sorted(popper.files) == ["/a", "/b"]
+    assert debouncer.pop_scan() is None
+
+
+def test_what_is_requeued_after_closing_is_left_to_the_next_start() -> None:
+    debouncer = Debouncer(0.0)
+    debouncer.push([Change(Kind.CREATED, "/being-written")])
+
+    debouncer.close()
+    popper = Popper(debouncer, requeues=True)
+    ended = popper.has_ended()
+    popper.requeues = False  # let it go if it did not end
 
     assert ended
-    assert taker.files == ["/being-written"]
+    assert popper.files == ["/being-written"]
 
 
-def test_one_who_waits_is_woken_by_what_is_said() -> None:
-    settle = Debouncer(0.01)
-    taker = Taker(settle)
-    looked: list[ScanRequest | None] = []
-    looker = threading.Thread(target=lambda: looked.append(settle.take_look()), daemon=True)
-    looker.start()
+def test_a_thread_that_waits_is_woken_by_what_is_pushed() -> None:
+    debouncer = Debouncer(0.01)
+    popper = Popper(debouncer)
+    scanned: list[ScanRequest | None] = []
+    scanner = threading.Thread(target=lambda: scanned.append(debouncer.pop_scan()), daemon=True)
+    scanner.start()
 
-    settle.say([Change(Kind.APPEARED, "/f")])
-    settle.say([Change(Kind.LOOK, "/s")])
-    looker.join(LIMIT)
-    settle.close()
+    debouncer.push([Change(Kind.APPEARED, "/f")])
+    debouncer.push([Change(Kind.SCAN, "/s")])
+    scanner.join(LIMIT)
+    debouncer.close()
 
-    assert taker.has_ended()
-    assert taker.files == ["/f"]
-    assert looked == [ScanRequest("/s")]
+    assert popper.has_ended()
+    assert popper.files == ["/f"]
+    assert scanned == [ScanRequest("/s")]
 
 
-def test_what_many_threads_say_is_taken_to_the_last() -> None:
-    settle = Debouncer(0.0)
-    taker = Taker(settle)
+def test_what_many_threads_push_is_popped_to_the_last() -> None:
+    debouncer = Debouncer(0.0)
+    popper = Popper(debouncer)
 
-    def say(thread: int) -> None:
+    def push(thread: int) -> None:
         for number in range(200):
-            settle.say([Change(Kind.SAVED, f"/{thread}/{number}")])
+            debouncer.push([Change(Kind.SAVED, f"/{thread}/{number}")])
 
-    threads = [threading.Thread(target=say, args=(thread,)) for thread in range(4)]
+    threads = [threading.Thread(target=push, args=(thread,)) for thread in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(LIMIT)
-    settle.close()
+    debouncer.close()
 
-    assert taker.has_ended()
-    assert sorted(taker.files) == sorted(f"/{thread}/{number}" for thread in range(4) for number in range(200))
-
-
-# What has passed
-
-def test_a_passage_is_over_when_what_was_said_before_it_is_dealt_with(settle: Debouncer) -> None:
-    assert settle.passage()(), "nothing was said"
-
-    settle.say([Change(Kind.SAVED, "/f")])
-    is_through = settle.passage()
-    assert not is_through(), "it waits"
-    settle.take()
-    assert not is_through(), "it is being dealt with"
-    settle.say([Change(Kind.SAVED, "/later")])
-    settle.take()
-
-    assert is_through()
-    assert not settle.passage()(), "what came later is another's business"
+    assert popper.has_ended()
+    assert sorted(popper.files) == sorted(f"/{thread}/{number}" for thread in range(4) for number in range(200))
 
 
-def test_a_passage_waits_for_quiet_time_and_not_for_what_is_said_later(settle: Debouncer, clock: Clock) -> None:
-    settle.say([Change(Kind.APPEARED, "/f")])
-    is_through = settle.passage()
+# Flush checks
+
+def test_a_flush_check_is_true_when_what_was_pushed_before_it_is_processed(debouncer: Debouncer) -> None:
+    assert debouncer.flush_check()(), "nothing was pushed"
+
+    debouncer.push([Change(Kind.SAVED, "/f")])
+    is_drained = debouncer.flush_check()
+    assert not is_drained(), "it waits"
+    debouncer.pop_due()
+    assert not is_drained(), "it is being dealt with"
+    debouncer.push([Change(Kind.SAVED, "/later")])
+    debouncer.pop_due()
+
+    assert is_drained()
+    assert not debouncer.flush_check()(), "what came later is another's business"
+
+
+def test_a_flush_check_waits_for_quiet_time_and_not_for_what_is_pushed_later(debouncer: Debouncer, clock: Clock) -> None:
+    debouncer.push([Change(Kind.APPEARED, "/f")])
+    is_drained = debouncer.flush_check()
     clock.now += QUIET / 2
     for number in range(3):
-        settle.say([Change(Kind.SAVED, f"/other/{number}")])
-        assert names(taken(settle)) == [f"/other/{number}"]
-        assert not is_through()
+        debouncer.push([Change(Kind.SAVED, f"/other/{number}")])
+        assert names(popped(debouncer)) == [f"/other/{number}"]
+        assert not is_drained()
 
     clock.now += QUIET
-    assert names(settle.take()) == ["/f"]
-    assert not is_through()
-    settle.say([Change(Kind.SAVED, "/later")])
-    settle.take()
+    assert names(debouncer.pop_due()) == ["/f"]
+    assert not is_drained()
+    debouncer.push([Change(Kind.SAVED, "/later")])
+    debouncer.pop_due()
 
-    assert is_through()
-
-
-def test_a_passage_does_not_wait_for_a_file_that_was_never_closed(settle: Debouncer) -> None:
-    settle.say([Change(Kind.CREATED, "/open")])
-
-    assert settle.passage()()
+    assert is_drained()
 
 
-def test_a_passage_waits_for_looks_and_what_they_were_folded_into(settle: Debouncer, clock: Clock) -> None:
-    settle.say([Change(Kind.LOOK, "/d")])
-    is_through = settle.passage()
-    settle.say([LOOK_EVERYWHERE])
-    clock.now += LOOK_DELAY
-    assert not is_through()
+def test_a_flush_check_does_not_wait_for_a_file_that_was_never_closed(debouncer: Debouncer) -> None:
+    debouncer.push([Change(Kind.CREATED, "/open")])
 
-    assert settle.take_look() == ScanRequest("")
-    assert not is_through(), "it is under way"
-    settle.say([Change(Kind.LOOK, "/e")])
-    assert not is_through()
+    assert debouncer.flush_check()()
 
-    clock.now += LOOK_DELAY
-    settle.take_look()
-    assert is_through()
+
+def test_a_flush_check_waits_for_scans_and_what_they_were_merged_into(debouncer: Debouncer, clock: Clock) -> None:
+    debouncer.push([Change(Kind.SCAN, "/d")])
+    is_drained = debouncer.flush_check()
+    debouncer.push([SCAN_ALL])
+    clock.now += SCAN_DELAY
+    assert not is_drained()
+
+    assert debouncer.pop_scan() == ScanRequest("")
+    assert not is_drained(), "it is under way"
+    debouncer.push([Change(Kind.SCAN, "/e")])
+    assert not is_drained()
+
+    clock.now += SCAN_DELAY
+    debouncer.pop_scan()
+    assert is_drained()

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from autosync.model.change import LOOK_EVERYWHERE, Change, Kind
+from autosync.model.change import SCAN_ALL, Change, Kind
 from autosync.model.keys import Keys, Source, slashed
 from autosync.source.beneath import open_directory_beneath, resolve_beneath
 from autosync.watch import symlinks as links
@@ -51,7 +51,7 @@ class Heard:
         with self._lock:
             self.changes += changes
             for kind, path in changes:
-                if kind in (Kind.LOOK, Kind.LEFT):
+                if kind in (Kind.SCAN, Kind.LEFT):
                     self._look(path)
                 else:
                     (self.known.add if os.path.isfile(path) else self.known.discard)(path)
@@ -103,7 +103,7 @@ def watch() -> Iterator[Watch]:
         watcher = Watcher(keys, heard)
         started.append((watcher, heard))
         watcher.start()
-        heard.wait_for(*LOOK_EVERYWHERE)
+        heard.wait_for(*SCAN_ALL)
         heard.forget()
         return watcher, heard
 
@@ -235,7 +235,7 @@ def test_a_directory_moved_in_is_looked_at_and_watched(tree: Path, tmp_path: Pat
 
     (tmp_path / "in").rename(tree / "in")
 
-    heard.wait_for(Kind.LOOK, tree / "in")
+    heard.wait_for(Kind.SCAN, tree / "in")
     assert heard.about(tree / "in" / "deep" / "f") == [Kind.APPEARED]
     assert heard.known == {f"{tree}/in/deep/f"}
     assert watcher.watches() == 3
@@ -266,7 +266,7 @@ def test_a_directory_renamed_within_the_tree_goes_on_under_its_new_name(tree: Pa
     (tree / "a").rename(tree / "b")
 
     heard.wait_for(Kind.LEFT, tree / "a")
-    heard.wait_for(Kind.LOOK, tree / "b")
+    heard.wait_for(Kind.SCAN, tree / "b")
     assert heard.known == {f"{tree}/b/deep/f"}
     (tree / "b" / "deep" / "g").touch()
     heard.wait_for(Kind.SAVED, tree / "b" / "deep" / "g")
@@ -305,7 +305,7 @@ def test_the_files_of_a_large_directory_that_appears_are_said_part_by_part(
 
     monkeypatch.setattr(watcher, "_say", say)
     (tmp_path / "large").rename(tree / "large")
-    heard.wait_for(Kind.LOOK, tree / "large")
+    heard.wait_for(Kind.SCAN, tree / "large")
 
     assert heard.known == files_below(str(tree))
     assert sum(sizes) == 26
@@ -483,7 +483,7 @@ def test_several_sources_are_watched_side_by_side(tmp_path: Path, watch: Watch) 
         (tmp_path / name / "d" / "f").touch()
         (tmp_path / name / "f").touch()
     (tmp_path / "a" / "d").rename(tmp_path / "b" / "moved")
-    heard.wait_for(Kind.LOOK, tmp_path / "b" / "moved")
+    heard.wait_for(Kind.SCAN, tmp_path / "b" / "moved")
 
     assert watcher.watches() == 5
     assert heard.known == {f"{tmp_path}/{name}" for name in ("a/f", "b/f", "b/d/f", "b/moved/f", "c/f")}
@@ -511,7 +511,7 @@ def test_a_root_that_was_replaced_is_watched_anew(tree: Path, tmp_path: Path, wa
     (tree / "e" / "f").touch()
 
     watcher.replace_root(Source(str(tree)))
-    heard.wait_for(*LOOK_EVERYWHERE)
+    heard.wait_for(*SCAN_ALL)
 
     assert identity_of(str(tree)) != before
     assert heard.known == {f"{tree}/e/f"}
@@ -530,7 +530,7 @@ def test_a_root_whose_watch_the_kernel_took_away_is_known_until_it_is_watched_an
     wait_until(lambda: watcher.lost_roots == {str(tree)}, LIMIT)
     tree.mkdir()
     watcher.place_again()
-    heard.wait_for(*LOOK_EVERYWHERE)
+    heard.wait_for(*SCAN_ALL)
     assert watcher.lost_roots == {str(tree)}, "that may have been the place where a share is mounted"
 
     watcher.replace_root(Source(str(tree)))
@@ -553,7 +553,7 @@ def test_a_directory_that_leaves_while_its_watch_is_placed_is_not_watched(
     monkeypatch.setattr(module, "open_directory_beneath", open_and_let_it_leave)
     (tree / "d").mkdir()
     (tree / "placed after it").mkdir()
-    heard.wait_for(Kind.LOOK, tree / "placed after it")
+    heard.wait_for(Kind.SCAN, tree / "placed after it")
     (tmp_path / "outside" / "f").touch()
     bell(tree, heard)
 
@@ -579,7 +579,7 @@ def test_a_directory_that_leaves_while_one_below_it_is_placed_takes_its_name_alo
     monkeypatch.setattr(watcher, "_add", let_it_leave_and_add)
     (tmp_path / "d").rename(tree / "d")
     (tree / "placed after it").mkdir()
-    heard.wait_for(Kind.LOOK, tree / "placed after it")
+    heard.wait_for(Kind.SCAN, tree / "placed after it")
     (tmp_path / "outside" / "f").touch()
     bell(tree, heard)
 
@@ -600,7 +600,7 @@ def test_directories_deeper_than_a_path_can_say_do_not_stop_it(tree: Path, watch
     (tree / "f").touch()
     (tree / "later").mkdir()
     heard.wait_for(Kind.SAVED, tree / "f")
-    heard.wait_for(Kind.LOOK, tree / "later")
+    heard.wait_for(Kind.SCAN, tree / "later")
 
     assert watcher.broken is None
     assert 190 < watcher.watches() < 220
@@ -640,7 +640,7 @@ def test_a_queue_that_overflowed_means_a_look_everywhere(tree: Path, watch: Watc
     (tree / "lost").touch()
     heard.open.set()
 
-    heard.wait_for(*LOOK_EVERYWHERE)
+    heard.wait_for(*SCAN_ALL)
     assert not heard.has(Kind.CREATED, tree / "lost"), "its event must have been lost, or this test shows nothing"
     wait_until(lambda: heard.known == files_below(str(tree)), LIMIT)
     assert [record.getMessage() for record in caplog.records if "overflow" in record.getMessage()] == [
@@ -656,8 +656,8 @@ def test_directories_that_were_made_or_moved_while_events_were_lost_are_watched_
     (tree / "new" / "deep").mkdir(parents=True)
     (tree / "old").rename(tree / "moved")
     heard.open.set()
-    heard.wait_for(*LOOK_EVERYWHERE)
-    assert not heard.has(Kind.LOOK, tree / "new"), "its event must have been lost, or this test shows nothing"
+    heard.wait_for(*SCAN_ALL)
+    assert not heard.has(Kind.SCAN, tree / "new"), "its event must have been lost, or this test shows nothing"
 
     for directory in (tree / "new" / "deep", tree / "moved" / "deep"):
         wait_until(lambda directory=directory: said_of_a_new_file(heard, directory), 30, f"a new file in {directory} is told")
@@ -671,12 +671,12 @@ def test_a_directory_that_left_while_events_were_lost_is_not_watched_any_more(tr
     overflow(tree, heard)
     (tree / "old").rename(tmp_path / "outside")
     heard.open.set()
-    heard.wait_for(*LOOK_EVERYWHERE)
+    heard.wait_for(*SCAN_ALL)
     assert not heard.has(Kind.LEFT, tree / "old"), "its event must have been lost, or this test shows nothing"
 
     assert watcher.watches() == 1
     assert kernel_watches(watcher) == 1
-    assert heard.changes.count(LOOK_EVERYWHERE) == 1
+    assert heard.changes.count(SCAN_ALL) == 1
 
 
 def test_rounds_and_links_that_are_asked_for_again_and_again_wait_once(
@@ -706,9 +706,9 @@ def test_rounds_and_links_that_are_asked_for_again_and_again_wait_once(
     assert watcher._to_place._queue.qsize() == 2, "one round, and one glance at the link"
     go_on.set()
     (tree / "last").mkdir()
-    heard.wait_for(Kind.LOOK, tree / "last")
+    heard.wait_for(Kind.SCAN, tree / "last")
 
-    assert heard.changes.count(LOOK_EVERYWHERE) == 2, "the one that was on its way, and one more"
+    assert heard.changes.count(SCAN_ALL) == 2, "the one that was on its way, and one more"
     assert heard.about(tree / "link") == [Kind.SAVED]
 
 
@@ -722,12 +722,12 @@ def test_a_directory_in_the_place_of_a_link_of_which_nobody_told_that_it_left_is
     for link in ("way", "out", "dangling"):
         (tree / link).unlink()
     heard.open.set()
-    heard.wait_for(*LOOK_EVERYWHERE)
+    heard.wait_for(*SCAN_ALL)
     for link in ("way", "out", "dangling"):
         (tree / link).mkdir()
 
     for link in ("way", "out", "dangling"):
-        wait_until(lambda link=link: {Kind.LOOK, Kind.LEFT} & set(heard.about(tree / link)), LIMIT)
+        wait_until(lambda link=link: {Kind.SCAN, Kind.LEFT} & set(heard.about(tree / link)), LIMIT)
         wait_until(lambda link=link: said_of_a_new_file(heard, tree / link), 30, f"a new file in {link} is told")
 
 
@@ -762,10 +762,10 @@ logging.getLogger("autosync").addHandler(handler)
 heard = []
 watcher = Watcher(Keys([Source(str(tree))]), heard.extend)
 watcher.start()
-wait_until(lambda: (Kind.LOOK, "") in heard, 20)
+wait_until(lambda: (Kind.SCAN, "") in heard, 20)
 (tree / "f").touch()
 (tree / "later").mkdir()
-wait_until(lambda: (Kind.SAVED, f"{tree}/f") in heard and (Kind.LOOK, f"{tree}/later") in heard, 20)
+wait_until(lambda: (Kind.SAVED, f"{tree}/f") in heard and (Kind.SCAN, f"{tree}/later") in heard, 20)
 print(json.dumps([watcher.watches(), lines]))
 watcher.close()
 """
@@ -804,7 +804,7 @@ def test_closing_leaves_no_thread_and_no_descriptor_behind(tree: Path) -> None:
 
     watcher = Watcher(Keys([Source(str(tree))]), heard)
     watcher.start()
-    heard.wait_for(*LOOK_EVERYWHERE)
+    heard.wait_for(*SCAN_ALL)
     during = threads_of_ours()
     watcher.close()
 
@@ -847,7 +847,7 @@ def test_no_line_is_logged_while_all_is_well(tree: Path, watch: Watch, caplog: p
         assert [record.getMessage() for record in caplog.records] == ["watches are placed: 1"]
         caplog.clear()
         (tree / "a" / "b").mkdir(parents=True)
-        heard.wait_for(Kind.LOOK, tree / "a")
+        heard.wait_for(Kind.SCAN, tree / "a")
         shutil.rmtree(tree / "a")
         bell(tree, heard)
 
@@ -859,7 +859,7 @@ def test_what_happened_just_before_the_stop_is_still_said(tree: Path) -> None:
         heard: list[Change] = []
         watcher = Watcher(Keys([Source(str(tree))]), heard.extend)
         watcher.start()
-        wait_until(lambda heard=heard: LOOK_EVERYWHERE in heard, LIMIT)
+        wait_until(lambda heard=heard: SCAN_ALL in heard, LIMIT)
 
         (tree / f"{number}").write_text("the last moment")
         watcher.stop_reading()
@@ -965,7 +965,7 @@ def test_links_that_are_made_and_changed_are_followed_without_a_look_at_the_othe
     (tree / "d/g").rename(tree / "d/f")
     for name in ("new", "way", *map(str, range(100))):
         heard.wait_for(Kind.SAVED, tree / name)
-    heard.wait_for(Kind.LOOK, tree / "way")
+    heard.wait_for(Kind.SCAN, tree / "way")
 
     assert asked == 0
 
