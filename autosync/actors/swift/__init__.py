@@ -26,16 +26,16 @@ from .._parts import send_one_version, tried
 from .._sessions import in_blocks
 from .._urls import is_plain_url
 from .deletions import AT_ONCE, Deletions
-from .errors import answered_with
+from .errors import status_of
 from .identity import VERSIONS, Access, Login
-from .keys import can_be_there, check_key
-from .segments import Segments, Summed, etag_of, segment_ranges
+from .keys import can_exist, check_key
+from .segments import Md5Reader, Segments, etag_of, segment_ranges
 
 #: Files up to this size are read once, into memory.
 _SMALL = 8 << 20
 _READ = 1 << 20
 _NOT_FOUND, _PRECONDITION_FAILED = 404, 412
-#: How an etag is marked that is one of a large object.
+#: Appended to the ETag of a large object.
 _LARGE = "-slo"
 _MD5 = re.compile(r"[0-9a-f]{32}(?:-slo)?")
 
@@ -46,7 +46,7 @@ class SwiftActor(Actor):
     container_is: ClassVar[str] = "container"
     options: ClassVar[Sequence[click.Option]] = (
         click.Option(["--auth-url"], metavar="URL", help="Identity service: https://keystone.example.org/v3"),
-        click.Option(["--auth-version"], type=click.Choice(VERSIONS), help="Version of the identity service, if its URL does not tell."),
+        click.Option(["--auth-version"], type=click.Choice(VERSIONS), help="Version of the identity service, if its URL has none."),
         click.Option(["--user"], metavar="NAME", help="User. Of version 1: ACCOUNT:USER."),
         SecretOption(["--password"], help="Password of the user; of Rackspace: the API key."),
         click.Option(["--project"], metavar="NAME", help="Project (tenant) that the container is in."),
@@ -94,7 +94,7 @@ class SwiftActor(Actor):
         self._access = Access(self._login(self.auth_url), self.region, self.interface or "public", self.storage_url)
         self._segment_size = (self.segment_size or 256) << 20
         self._deletions = Deletions(self._access)
-        self._segments = Segments(self._access, self._name, _described, self._deletions)
+        self._segments = Segments(self._access, self._name, _object_headers, self._deletions)
         self._memory = Memory()
 
     def _login(self, url: str) -> Login:
@@ -106,20 +106,21 @@ class SwiftActor(Actor):
         domains = {"user_domain": self.user_domain or "Default", "project_domain": self.project_domain or "Default"}
         return Login(url, self.auth_version, self.user, self.password, self.project, **domains, credential=credential)
 
-    # What is asked of an actor
+    # The interface of an actor
 
     def check(self) -> None:
-        """See that the login works, and that the container is there."""
-        self._access.ask(self._container, partial(_listed, container=self._name, prefix="", after="", limit=1))
+        """Check that the login works and that the container exists."""
+        self._access.request(self._container, partial(_listed, container=self._name, prefix="", after="", limit=1))
 
     def list(self, prefix: str = "") -> Listing:
         """Objects by pages, in the order of bytes."""
         return PagedListing(self._pages(prefix) if is_text(prefix) else (), already_sorted=True)
 
     def _pages(self, prefix: str) -> Iterator[Page]:
-        prefix = prefix.rstrip(chr(sys.maxunicode))  # Swift looks for what comes behind it, and fails; what is listed too much is left out
+        # Swift computes the name that follows the prefix, and fails for the last character. Keys that do not match are ignored later.
+        prefix = prefix.rstrip(chr(sys.maxunicode))
         after = ""
-        while found := self._access.ask(self._container, partial(_listed, container=self._name, prefix=prefix, after=after)):
+        while found := self._access.request(self._container, partial(_listed, container=self._name, prefix=prefix, after=after)):
             yield Page(
                 [one["name"] for one in found],
                 [one["bytes"] for one in found],
@@ -129,7 +130,7 @@ class SwiftActor(Actor):
             after = found[-1]["name"]
 
     def upload(self, file: File) -> None:
-        """Send one file: in one request, or as segments if it is large."""
+        """Send one file: with one request, or in segments if it is large."""
         source = cast(SourceFile, file)
         check_key(source.key)
         if source.size > self._segment_size:
@@ -141,46 +142,46 @@ class SwiftActor(Actor):
                 self._send(source)
 
     def delete(self, file: File) -> None:
-        """Delete one object, and what it is made of."""
-        (answer,) = self.delete_many([file])
-        if answer is not None:
-            raise answer
+        """Delete one object and its segments."""
+        (error,) = self.delete_many([file])
+        if error is not None:
+            raise error
 
     def delete_many(self, files: Sequence[File]) -> Sequence[Exception | None]:
-        """Delete several objects at once. Segments go first, so that none are left whose object is gone."""
-        keys = [file.key for file in files if can_be_there(file.key)]
-        answers: dict[str, TargetError | None] = {}
+        """Delete several objects. Their segments are deleted first, so that no segments without an object are left."""
+        keys = [file.key for file in files if can_exist(file.key)]
+        results: dict[str, TargetError | None] = {}
         for start in range(0, len(keys), AT_ONCE):
-            answers |= self._delete_page(keys[start : start + AT_ONCE])
-        return [answers.get(file.key) for file in files]
+            results |= self._delete_page(keys[start : start + AT_ONCE])
+        return [results.get(file.key) for file in files]
 
     def can_match(self, listed: File) -> bool:
-        """ETags are MD5s; of a large object, that of the ETags of its segments."""
+        """See `Actor.can_match`. An ETag is an MD5: of the content, or, for a large object, of the ETags of its segments."""
         return _MD5.fullmatch(listed.etag or "") is not None
 
     def matches(self, file: File, etag: str) -> bool:
-        """Compare the MD5, for a large object with what it would be if it were sent now."""
+        """See `Actor.matches`. The ETag of a large object is computed for segments of today's size."""
         source = cast(SourceFile, file)
         if etag.endswith(_LARGE):
-            return etag_of(md5_of(source, *piece) for piece in segment_ranges(source.size, self._segment_size)) + _LARGE == etag
+            return etag_of(md5_of(source, *segment) for segment in segment_ranges(source.size, self._segment_size)) + _LARGE == etag
         return md5_of(source) == etag
 
     def abandon(self, key: str, token: str) -> None:
-        """Remove the segments of an upload, unless it is what the object is made of by now; then those of others."""
+        """Remove the segments of an upload. If the object consists of them by now, remove those of other uploads instead."""
         if self._segments.is_live(key, token):
-            self._segments.remove(key, but=token)
+            self._segments.remove(key, keep_token=token)
         else:
             self._deletions.all(self._segments.container, [one.name for one in self._segments.of([key]) if one.token == token])
 
     def clock_ahead(self) -> float:
-        """By the Date of an answer."""
+        """See `Actor.clock_ahead`; from the Date of a response."""
 
         def do(url: str, token: str, connection: Any) -> str:
             return str(swiftclient.client.head_container(url, token, self._name, http_conn=connection).get("date", ""))
 
-        self._access.ask(self._container, do)  # the login takes its time
+        self._access.request(self._container, do)  # so that the time of the login does not count
         before = time.time()
-        date = self._access.ask(self._container, do)
+        date = self._access.request(self._container, do)
         return seconds_ahead(date, before, time.time())
 
     def close(self) -> None:
@@ -190,7 +191,7 @@ class SwiftActor(Actor):
     # Uploading
 
     def _send(self, file: SourceFile) -> None:
-        """If there is no such object yet, which is most often so, no segments of an older one have to be looked for."""
+        """Send a small file. The first request succeeds only if the object is new; then no segments of an older one can exist."""
         content = file.content()
         etag = hashlib.md5(content, usedforsecurity=False).hexdigest()
         file.wait_for_bandwidth(content)
@@ -203,38 +204,48 @@ class SwiftActor(Actor):
         self._segments.remove(file.key)
 
     def _send_stream(self, file: SourceFile) -> None:
-        """The same with a file that does not fit in memory: that it is there is asked for before, and not told in the middle."""
+        """Send a file that is too large for memory. Whether the object exists is checked before, so that the body is sent only once."""
         file.ask()
-        was_there = self._is_there(file.key)
+        existed = self._exists(file.key)
         self._put(file, file.open())
-        if was_there:
+        if existed:
             file.ask()
             self._segments.remove(file.key)
 
     def _put(self, file: SourceFile, content: bytes | BinaryIO, etag: str = "", *, new: bool = False) -> bool:
-        """Make an object; only if there is none yet, if it is to be `new`. Returns whether it was made."""
-        headers = _described(file.key, file.mtime_ns) | ({"If-None-Match": "*"} if new else {})
+        """Store an object with one request.
+
+        Args:
+            file: that is sent.
+            content: of the file.
+            etag: the MD5 of `content`, if that is bytes.
+            new: store it only if there is no such object.
+
+        Returns:
+            Whether the object was stored.
+        """
+        headers = _object_headers(file.key, file.mtime_ns) | ({"If-None-Match": "*"} if new else {})
 
         def do(url: str, token: str, connection: Any) -> None:
             put = partial(swiftclient.client.put_object, url, token, self._name, file.key, headers=headers, http_conn=connection)
             if isinstance(content, bytes):
                 found = put(contents=in_blocks(content), content_length=len(content), etag=etag, chunk_size=_READ if content else None)
                 if found != etag:
-                    raise TargetError(f"{file.key}: something else has arrived than was sent")
+                    raise TargetError(f"{file.key}: the ETag is not that of the content that was sent")
                 return
             content.seek(0)
-            summed = Summed(content)
-            summed.check_etag(file.key, put(contents=summed, content_length=file.size, chunk_size=_READ))
+            body = Md5Reader(content)
+            body.check_etag(file.key, put(contents=body, content_length=file.size, chunk_size=_READ))
 
         try:
-            self._access.ask(file.key, do)
+            self._access.request(file.key, do)
         except PermanentError as error:
-            if new and answered_with(error) == _PRECONDITION_FAILED:
+            if new and status_of(error) == _PRECONDITION_FAILED:
                 return False
             raise
         return True
 
-    def _is_there(self, key: str) -> bool:
+    def _exists(self, key: str) -> bool:
         def do(url: str, token: str, connection: Any) -> bool:
             try:
                 swiftclient.client.head_object(url, token, self._name, key, http_conn=connection)
@@ -244,7 +255,7 @@ class SwiftActor(Actor):
                 raise
             return True
 
-        return self._access.ask(key, do)
+        return self._access.request(key, do)
 
     def _send_segments(self, file: SourceFile) -> None:
         token = self._segments.begin(file)
@@ -254,7 +265,7 @@ class SwiftActor(Actor):
             etags = send_one_version(file, segment_ranges(file.size, self._segment_size), send)
             tried(file, lambda: self._complete(file, token, etags))
         except BaseException:
-            self._give_up(file, token)
+            self._abort(file, token)
             raise
         file.ended(token)
 
@@ -262,10 +273,10 @@ class SwiftActor(Actor):
         file.ask()
         self._segments.complete(file.key, token, etags)
 
-    def _give_up(self, file: SourceFile, token: str) -> None:
+    def _abort(self, file: SourceFile, token: str) -> None:
         try:
             self.abandon(file.key, token)
-        except Exception:  # noqa: S110 - what counts is the first error; what is left is abandoned with the next try
+        except Exception:  # noqa: S110 - the caller raises the first error; the next transfer abandons the upload
             pass
         else:
             file.ended(token)
@@ -278,11 +289,11 @@ class SwiftActor(Actor):
             failed = self._deletions.each(self._segments.container, [one.name for one in segments])
         except TargetError as error:
             return dict.fromkeys(keys, error)
-        answers: dict[str, TargetError | None] = {one.key: failed[one.name] for one in segments if one.name in failed}
+        results: dict[str, TargetError | None] = {one.key: failed[one.name] for one in segments if one.name in failed}
         try:
-            return answers | self._deletions.each(self._name, [key for key in keys if key not in answers])
+            return results | self._deletions.each(self._name, [key for key in keys if key not in results])
         except TargetError as error:
-            return dict.fromkeys(keys, error) | answers
+            return dict.fromkeys(keys, error) | results
 
     @property
     def _container(self) -> str:
@@ -296,8 +307,8 @@ def _listed(url: str, token: str, connection: Any, *, container: str, prefix: st
     )[1]
 
 
-def _described(key: str, mtime_ns: int) -> dict[str, str]:
-    """What is said of an object: its type, and when the file was modified, as rclone and swift(1) write and read it."""
+def _object_headers(key: str, mtime_ns: int) -> dict[str, str]:
+    """The headers of an object: media type, and modification time in the form of rclone and swift(1)."""
     seconds, rest = divmod(abs(mtime_ns), 10**9)
     return {"Content-Type": guess_content_type(key), "X-Object-Meta-Mtime": f"{'-' if mtime_ns < 0 else ''}{seconds}.{rest:09}"}
 

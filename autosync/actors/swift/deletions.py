@@ -1,4 +1,4 @@
-"""Deleting objects, with few requests."""
+"""Deletes objects with few requests: Swift's bulk-delete middleware, or one request for each object where there is none."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from urllib.parse import unquote
 import swiftclient.client
 
 from ...errors import PermanentError, TargetError, TargetRefused
-from .errors import answered_with, meaning
+from .errors import error_of_status, status_of
 from .identity import Access
 from .keys import check_key
 
-#: What Swift answers to a request for an account that it does not know, or not from this login.
-_NOT_KNOWN = {403, 404}
-#: What may not stand as it is in a list of names. All else does: Swift allows a line little more than a name may have.
+#: Statuses of a POST to an account that does not exist, or that this login may not use.
+_NO_ACCESS = {403, 404}
+#: Bytes that must be quoted in a list of names. No others are quoted, because Swift's limit for a line is little more than that for a name.
 _SPECIAL = re.compile(rb"[\x00-\x20%\x7f]")
-#: So many are deleted with one request; Swift's own limit is ten times that.
+#: Objects deleted with one request. Swift's own limit is 10,000.
 AT_ONCE = 1000
 _NOT_FOUND = 404
 
 
-class _Told(NamedTuple):
-    """What came of several deletions: what went wrong, and what was not tried."""
+class _BulkResult(NamedTuple):
+    """Result of a bulk delete: the errors by name, and the names that Swift did not try."""
 
     failed: dict[str, TargetError]
     undone: list[str]
 
 
 class Deletions:
-    """Deletes objects of any container: many with one request, or one by one where Swift does not know how.
+    """Deletes objects of any container: many with one request, or one by one if Swift has no bulk delete.
 
     Args:
         access: to Swift.
@@ -52,16 +52,20 @@ class Deletions:
             raise error
 
     def each(self, container: str, names: Collection[str]) -> dict[str, TargetError]:
-        """Delete objects. Returns what went wrong with which; that one is not there is not wrong."""
+        """Delete objects. An object that does not exist is no error.
+
+        Returns:
+            The errors by name.
+        """
         left, by_one = [*names], list[str]()
         failed: dict[str, TargetError] = {}
         while left and self._bulk:
-            told = self._delete_together(container, left[:AT_ONCE])
-            if told is None:
+            result = self._delete_together(container, left[:AT_ONCE])
+            if result is None:
                 self._bulk = False
                 break
-            failed |= told.failed
-            by_one += told.undone
+            failed |= result.failed
+            by_one += result.undone
             del left[:AT_ONCE]
         for name in by_one + left:
             try:
@@ -70,26 +74,29 @@ class Deletions:
                 failed[name] = error
         return failed
 
-    def _delete_together(self, container: str, names: Sequence[str]) -> _Told | None:
-        """With one request (https://docs.openstack.org/swift/latest/api/bulk-delete.html). None if this Swift does not know it, or does not
-        let this login ask the account for anything."""
-        body = b"".join(b"/%s/%s\n" % (_written(container), _written(name)) for name in names)
+    def _delete_together(self, container: str, names: Sequence[str]) -> _BulkResult | None:
+        """Delete objects with one request (https://docs.openstack.org/swift/latest/api/bulk-delete.html).
+
+        Returns:
+            None if this Swift has no bulk delete, or this login may send no requests to the account.
+        """
+        body = b"".join(b"/%s/%s\n" % (_quoted_name(container), _quoted_name(name)) for name in names)
         headers = {"Content-Type": "text/plain", "Accept": "application/json"}
 
         def do(url: str, token: str, connection: Any) -> bytes:
-            _, told = swiftclient.client.post_account(url, token, headers, http_conn=connection, query_string="bulk-delete", data=body)
-            return cast(bytes, told)
+            _, content = swiftclient.client.post_account(url, token, headers, http_conn=connection, query_string="bulk-delete", data=body)
+            return cast(bytes, content)
 
         try:
-            told = json.loads(self._access.ask(container, do))
-            status, errors, done = str(told["Response Status"]), told["Errors"], told["Number Deleted"] + told["Number Not Found"]
+            report = json.loads(self._access.request(container, do))
+            status, errors, done = str(report["Response Status"]), report["Errors"], report["Number Deleted"] + report["Number Not Found"]
         except PermanentError as error:
-            if isinstance(error, TargetRefused) and answered_with(error) not in _NOT_KNOWN:
+            if isinstance(error, TargetRefused) and status_of(error) not in _NO_ACCESS:
                 raise
             return None
         except (ValueError, KeyError, TypeError):
             return None
-        return _understood(container, names, status, errors, done)
+        return _parse_bulk_response(container, names, status, errors, done)
 
     def _delete_one(self, container: str, name: str) -> None:
         def do(url: str, token: str, connection: Any) -> None:
@@ -100,25 +107,33 @@ class Deletions:
                     raise
 
         check_key(name)
-        self._access.ask(name, do)
+        self._access.request(name, do)
 
 
-def _understood(container: str, names: Sequence[str], status: str, errors: Any, done: int) -> _Told:
-    """The answer to a request that deletes many, which has a status of its own inside."""
+def _parse_bulk_response(container: str, names: Sequence[str], status: str, errors: Any, done: int) -> _BulkResult:
+    """Read the report of a bulk delete, whose body carries a status of its own.
+
+    Args:
+        container: that held the objects.
+        names: of the objects in the request.
+        status: `Response Status` of the report.
+        errors: `Errors` of the report: pairs of path and status.
+        done: number of objects that were deleted or did not exist.
+    """
     failed: dict[str, TargetError] = {}
-    for path, said in errors:
+    for path, reason in errors:
         name = unquote(path).removeprefix("/").removeprefix(f"{container}/")
-        error = meaning(int(said[:3]), f"{name} in {container}", said[4:])
-        # A token that has ended meanwhile is made anew with the next try.
-        failed[name] = TargetError(error.what) if said.startswith("401") else error
+        error = error_of_status(int(reason[:3]), f"{name} in {container}", reason[4:])
+        # A token that has expired meanwhile is renewed by the next try.
+        failed[name] = TargetError(error.what) if reason.startswith("401") else error
     if status.startswith("200") or (errors and done + len(errors) == len(names)):
-        return _Told(failed, [])
+        return _BulkResult(failed, [])
     left = [name for name in names if name not in failed]
     if status.startswith("4") and not status.startswith(("401", "429")):
-        return _Told(failed, left)  # it stopped at something that may be none of their business
-    rest = meaning(int(status[:3]), f"deleting from {container}", status[4:])
-    return _Told(failed | dict.fromkeys(left, TargetError(rest.what) if status.startswith("401") else rest), [])
+        return _BulkResult(failed, left)  # Swift stopped at one name, and the others may be fine
+    rest = error_of_status(int(status[:3]), f"deleting from {container}", status[4:])
+    return _BulkResult(failed | dict.fromkeys(left, TargetError(rest.what) if status.startswith("401") else rest), [])
 
 
-def _written(name: str) -> bytes:
+def _quoted_name(name: str) -> bytes:
     return _SPECIAL.sub(lambda found: b"%%%02X" % found[0][0], name.encode())

@@ -1,4 +1,4 @@
-"""What answers and errors of Swift and of its identity service mean. docs/targets/swift.md has the table."""
+"""Translates responses and errors of Swift and of its identity service. docs/targets/swift.md has the table."""
 
 from __future__ import annotations
 
@@ -12,93 +12,95 @@ from urllib3.exceptions import HTTPError
 from ...errors import PermanentError, SlowDown, TargetError, TargetRefused
 from .._urls import public_url
 
-#: 498 is what Swift's own ratelimit says.
+#: 498 is the status of Swift's middleware `ratelimit`.
 _SLOW = {429, 498, 503}
 _WRONG = {400, 405, 411, 412, 413, 414, 416, 501}
-#: What says that there is something else at the URL of the identity service.
+#: Statuses of a URL at which there is no identity service of this version.
 _NO_SERVICE = {300, 400, 404, 405}
-#: What libraries raise where an answer is broken off, or is none: those of requests are OSErrors; swiftclient reads from urllib3 itself,
-#: and JSON and headers are taken as they should be.
+#: What the libraries raise for a response that is cut off or malformed. Errors of requests are OSErrors; swiftclient also reads from
+#: urllib3 directly, and checks neither JSON nor headers.
 _BROKEN = (OSError, HTTPError, ValueError, KeyError)
 _CREDENTIALS = "check --user, --password, --project and the domains, or the application credential"
 _RIGHTS = f"{_CREDENTIALS}; they need the right to list, write and delete, in the container for segments too"
-#: So much of what a server says is shown.
-_SHOWN = 200
+#: The most characters of a server's message that an error shows.
+_LONGEST_DETAIL = 200
 
 
 @contextmanager
 def translated(about: str, url: str) -> Iterator[None]:
-    """Turn what swiftclient, keystoneauth and requests raise inside the with-block into `TargetError` and its kinds.
+    """Translate exceptions of swiftclient, keystoneauth and requests inside the with-block into `TargetError` and its subclasses.
 
     Args:
-        about: the key, the container or the login.
-        url: where it was asked for.
+        about: the key, the container or the login, for the message.
+        url: of the request, for the message.
     """
     try:
         yield
     except ClientException as error:
-        raise meaning(error.http_status or 0, f"{about} at {public_url(url)}", _told(error), error.http_response_headers or {}) from error
+        raise error_of_status(
+            error.http_status or 0, f"{about} at {public_url(url)}", _detail_of(error), error.http_response_headers or {}
+        ) from error
     except identity.ClientException as error:
-        raise _identity(error, f"{about} at {public_url(url)}") from None  # what it is made of has the request, and so the password
+        raise _identity_error(error, f"{about} at {public_url(url)}") from None  # the cause holds the request, which has the password
     except _BROKEN as error:
         inner = error.args[0] if error.args else error
         raise TargetError(f"{about} at {public_url(url)}: {type(error).__name__}: {getattr(inner, 'reason', None) or inner}") from error
 
 
-def meaning(status: int, what: str, told: str, headers: Container[str] = ()) -> TargetError:
-    """What an answer means.
+def error_of_status(status: int, what: str, detail: str, headers: Container[str] = ()) -> TargetError:
+    """The error that stands for a response.
 
     Args:
-        status: of the answer.
-        what: what was asked for, and where.
-        told: what the server says.
-        headers: of the answer.
+        status: HTTP status of the response.
+        what: the object of the request and its URL, for the message.
+        detail: the server's own message.
+        headers: names of the response's headers.
     """
-    said = f"{what}: {status} {told}".rstrip()
+    message = f"{what}: {status} {detail}".rstrip()
     if status in (401, 403):
-        return _noted(TargetRefused(said, _RIGHTS), status)
+        return _with_status(TargetRefused(message, _RIGHTS), status)
     if 300 <= status < 400:
-        return _noted(TargetRefused(f"{said}: it leads elsewhere", "correct --storage-url"), status)
+        return _with_status(TargetRefused(f"{message}: it leads elsewhere", "correct --storage-url"), status)
     if status == 404:
-        return _noted(TargetRefused(said, "create the container, or correct --target-container"), status)
-    # 413 with a time is how old services ask for fewer.
+        return _with_status(TargetRefused(message, "create the container, or correct --target-container"), status)
+    # Old services limit the rate by 413 with Retry-After.
     if status in _SLOW or (status == 413 and "Retry-After" in headers):
-        return _noted(SlowDown(said), status)
-    is_full = status == 413 and "quota" in told.lower()
-    return _noted((PermanentError if status in _WRONG and not is_full else TargetError)(said), status)
+        return _with_status(SlowDown(message), status)
+    is_full = status == 413 and "quota" in detail.lower()
+    return _with_status((PermanentError if status in _WRONG and not is_full else TargetError)(message), status)
 
 
-def answered_with(error: TargetError) -> int:
-    """The status that an error was made of; 0 if there was none."""
+def status_of(error: TargetError) -> int:
+    """The HTTP status that caused an error; 0 if there was none."""
     found: int = getattr(error, "status", 0)
     return found
 
 
-def _noted(error: TargetError, status: int) -> TargetError:
+def _with_status(error: TargetError, status: int) -> TargetError:
     error.status = status  # type: ignore[attr-defined]
     return error
 
 
-def _identity(error: identity.ClientException, what: str) -> TargetError:
-    """What goes wrong while a token is made."""
-    told = " ".join(str(error).split())[:_SHOWN]
+def _identity_error(error: identity.ClientException, what: str) -> TargetError:
+    """The error that stands for a failed login."""
+    detail = " ".join(str(error).split())[:_LONGEST_DETAIL]
     if isinstance(error, identity.CatalogException):
         return TargetRefused(
-            f"{what}: there is no object store for this login ({told})", "check --region and --interface, or give --storage-url"
+            f"{what}: there is no object store for this login ({detail})", "check --region and --interface, or give --storage-url"
         )
     if isinstance(error, identity.ConnectionError):
-        return TargetError(f"{what}: it cannot be reached ({told})")
+        return TargetError(f"{what}: it cannot be reached ({detail})")
     status = int(getattr(error, "http_status", 0) or 0)
     if status in (401, 403):
-        return TargetRefused(f"{what}: {told}", _CREDENTIALS)
+        return TargetRefused(f"{what}: {detail}", _CREDENTIALS)
     if status in _NO_SERVICE:
-        return TargetRefused(f"{what}: this is no identity service of this version ({told})", "check --auth-url and --auth-version")
-    return TargetError(f"{what}: {told}")
+        return TargetRefused(f"{what}: this is no identity service of this version ({detail})", "check --auth-url and --auth-version")
+    return TargetError(f"{what}: {detail}")
 
 
-def _told(error: ClientException) -> str:
-    """What the server says is wrong: its text, or the reason of the status where that is a page for a browser."""
+def _detail_of(error: ClientException) -> str:
+    """The server's own message: the text of the response, or the reason phrase if the text is HTML or JSON."""
     content = error.http_response_content or b""
     text = content.decode(errors="replace") if isinstance(content, bytes) else str(content)
-    shown = error.http_reason if text.lstrip().startswith(("<", "{")) or not text.strip() else text
-    return " ".join((shown or error.msg or "").split())[:_SHOWN]
+    detail = error.http_reason if text.lstrip().startswith(("<", "{")) or not text.strip() else text
+    return " ".join((detail or error.msg or "").split())[:_LONGEST_DETAIL]

@@ -1,4 +1,4 @@
-"""Who speaks to Swift, and over which connections. Tokens come from keystoneauth, requests go through python-swiftclient."""
+"""Login and connections to Swift. Tokens come from keystoneauth, requests go through python-swiftclient."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from swiftclient.authv1 import PasswordPlugin
 
 from ...errors import ConfigurationError, TargetError, TargetRefused
 from .._sessions import session
-from .errors import answered_with, translated
+from .errors import status_of, translated
 
 T = TypeVar("T")
 
-#: For so long a server may not be reached, and may not answer, in seconds. It looks at every segment before it takes a manifest.
+#: Timeouts for connecting and for a response, in seconds. Swift checks every segment before it stores a manifest.
 _TIMEOUT = (30, 120)
 _LOGIN_TIMEOUT = 30
 _UNAUTHORIZED = 401
-#: Rackspace's identity service, which takes an API key in place of a password.
+#: Host of Rackspace's identity service, which expects an API key in place of a password.
 _RACKSPACE = "identity.api.rackspacecloud.com"
 _VERSION = re.compile(r"v?([123])(?:\.[0-9]+)?")
 
-#: What of a URL of an account is not that of the server (https://docs.openstack.org/api-ref/object-store/, discoverability).
+#: The part of an account's URL behind that of the server (https://docs.openstack.org/api-ref/object-store/, discoverability).
 _ACCOUNT = re.compile(r"/v[0-9.]+(?:/.*)?$")
 
 VERSIONS = ("1", "2", "3", "rackspace")
@@ -39,11 +39,11 @@ VERSIONS = ("1", "2", "3", "rackspace")
 
 @dataclass(frozen=True)
 class Login:
-    """What is known of who speaks, as the options say it; None is not given.
+    """Credentials from the actor's options; None for an option that is not set.
 
     Attributes:
         url: of the identity service.
-        version: one of `VERSIONS`; None: as the URL says.
+        version: one of `VERSIONS`; None to derive it from the URL.
         credential: an application credential and its secret.
     """
 
@@ -73,10 +73,10 @@ class _ApiKey(v2.Auth):
 
 
 def identity_of(login: Login) -> BaseIdentityPlugin:
-    """What gets tokens.
+    """The plugin of keystoneauth that gets tokens with these credentials.
 
     Raises:
-        ConfigurationError: something that this version needs is missing.
+        ConfigurationError: an option that this version needs is missing.
     """
     version = login.version or _version_of(login.url)
     if login.credential:
@@ -103,7 +103,7 @@ def identity_of(login: Login) -> BaseIdentityPlugin:
 
 
 def _version_of(url: str) -> str:
-    """Which version a URL is of; one that does not say it is of the third."""
+    """The version of the identity service in a URL; "3" if the URL has none."""
     parts = urlsplit(url)
     if parts.hostname == _RACKSPACE:
         return "rackspace"
@@ -120,10 +120,10 @@ class Access:
     """Tokens and connections for many threads at once.
 
     Args:
-        login: who speaks.
-        region: which of several object stores of the catalog; None: the only one, or the first.
+        login: credentials.
+        region: of the object store in the catalog; None for the only one, or the first.
         interface: `public`, `internal` or `admin`.
-        storage_url: where to go in place of what the catalog says.
+        storage_url: URL of the account, in place of that in the catalog.
     """
 
     def __init__(self, login: Login, region: str | None, interface: str, storage_url: str | None) -> None:
@@ -136,12 +136,15 @@ class Access:
         #: swiftclient's connections are for one thread at a time.
         self._idle: deque[tuple[Any, Any]] = deque()
 
-    def ask(self, about: str, do: Callable[[str, str, Any], T]) -> T:
-        """Ask Swift for something.
+    def request(self, about: str, do: Callable[[str, str, Any], T]) -> T:
+        """Send a request to Swift.
 
         Args:
-            about: the key or the container, for people.
-            do: given the URL of the account, a token, and what swiftclient calls `http_conn`; called once more if the token is refused.
+            about: the key or the container, for error messages.
+            do: sends it, with the URL of the account, a token, and swiftclient's `http_conn`. Called once more if the token is refused.
+
+        Returns:
+            The value that `do` returns.
 
         Raises:
             TargetError: see docs/targets/swift.md.
@@ -152,26 +155,26 @@ class Access:
                 with translated(about, url):
                     return do(url, token, connection)
             except TargetRefused as error:
-                if answered_with(error) != _UNAUTHORIZED or not self._forget(token):
+                if status_of(error) != _UNAUTHORIZED or not self._forget(token):
                     raise
             with translated(about, url):
                 return do(url, self._token(), connection)
 
-    def can(self, what: str) -> bool:
-        """Whether this Swift has a middleware; one that does not tell is taken to have it."""
+    def has_middleware(self, name: str) -> bool:
+        """Whether this Swift has a middleware; True if the server does not list its middleware."""
 
         def do(url: str, token: str, connection: Any) -> dict[str, Any]:
-            where = _ACCOUNT.sub("/info", url)
+            info_url = _ACCOUNT.sub("/info", url)
             try:
-                found: dict[str, Any] = swiftclient.client.get_capabilities((urlsplit(where), connection[1]))
-            except ValueError:  # a page for people
-                return {what: {}}
+                found: dict[str, Any] = swiftclient.client.get_capabilities((urlsplit(info_url), connection[1]))
+            except ValueError:  # HTML in place of JSON
+                return {name: {}}
             return found
 
         try:
-            return what in self.ask("what it can do", do)
+            return name in self.request("the list of capabilities", do)
         except TargetError as error:
-            if answered_with(error):
+            if status_of(error):
                 return True
             raise
 
@@ -185,7 +188,7 @@ class Access:
             return str(self._auth.get_token())
 
     def _forget(self, token: str) -> bool:
-        """Have a new token made, unless another thread has seen to it."""
+        """Discard an expired token. Returns whether there is a new one, or will be with the next request."""
         with self._lock:
             return self._token() != token or self._auth.invalidate()
 
@@ -202,11 +205,11 @@ class Access:
 
     def _connect(self) -> tuple[Any, Any]:
         self._url = self._url or self._endpoint()
-        # It writes a part of each token into its log otherwise.
+        # Otherwise swiftclient writes a part of each token into its log.
         swiftclient.client.logger_settings["reveal_sensitive_prefix"] = 0
         made = swiftclient.client.http_connection(self._url, timeout=_TIMEOUT)
         made[1].request_session = session(1, has_pages=True, stored="multipart-manifest=get")
-        # Redirected, a DELETE would become a GET, and the token would go to whoever is named.
+        # A redirected DELETE would become a GET, and the token would go to the host that the redirect names.
         made[1].requests_args["allow_redirects"] = False
         return (made[0], made[1])
 

@@ -1,16 +1,16 @@
-"""Which keys Swift keeps."""
+"""Checks whether Swift can store a key."""
 
 from __future__ import annotations
 
 from ...errors import PermanentError
 from .._names import has_dots, is_text
 
-#: Swift's own limit, in bytes, which few change.
+#: Swift's default limit, in bytes. Few deployments change it.
 LONGEST_NAME = 1024
 
 
-def can_be_there(key: str) -> bool:
-    """Whether there may be an object of this name, whoever made it."""
+def can_exist(key: str) -> bool:
+    """Whether an object of this name may exist, also one that another program made."""
     return _refusal(key) is None
 
 
@@ -18,11 +18,11 @@ def check_key(key: str) -> None:
     """Check that Swift stores an object under exactly this key.
 
     Raises:
-        PermanentError: it does not.
+        PermanentError: Swift does not.
     """
     reason = _refusal(key)
     if reason is None and has_dots(key):
-        reason = "its path has . or .. as a part, which HTTP leaves out"
+        reason = "its path has . or .. as a part, which HTTP clients remove"
     if reason is not None:
         raise PermanentError(f"{key!r} cannot be a key in Swift: {reason}", "rename the file, or use --source-prefix")
 

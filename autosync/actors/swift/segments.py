@@ -1,7 +1,8 @@
-"""Large objects: their segments stand in a container of their own, and a manifest, which lists them, in their place.
+"""Large objects: the segments are in a container of their own, and the object is a manifest that lists them.
 
-https://docs.openstack.org/swift/latest/overview_large_objects.html (static large objects). A segment is called `autosync/KEY/TOKEN/NUMBER`:
-the token is of one upload, and neither it nor the number has a slash, so a name says whose it is. Nothing else there is touched.
+https://docs.openstack.org/swift/latest/overview_large_objects.html (static large objects). The name of a segment is
+`autosync/KEY/TOKEN/NUMBER`. Each upload has its own token. Neither token nor number has a slash, so the key can be read from the name.
+Nothing else in that container is touched.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from ...errors import PermanentError, TargetError, TargetRefused
 from ...source.source_file import SourceFile
 from .._parts import PartRange, part_ranges
 from .deletions import Deletions
-from .errors import answered_with
+from .errors import status_of
 from .identity import Access
 from .keys import LONGEST_NAME
 
 _ABOVE = "autosync/"
 _NAME = re.compile(r"autosync/(?P<key>.*)/(?P<token>-?[0-9]+-[0-9]+-[0-9a-f]{16})/[0-9]{8}", re.DOTALL)
-#: Swift's own limits, which few change: segments of a manifest, bytes of a segment.
+#: Swift's default limits: segments of a manifest, bytes of a segment. Few deployments change them.
 _MOST_SEGMENTS = 1000
 _LARGEST = 5 << 30
 _READ = 1 << 20
@@ -34,7 +35,7 @@ _PAGE = 1000
 
 
 class Segment(NamedTuple):
-    """A segment that is there."""
+    """A segment in the container."""
 
     name: str
     key: str
@@ -51,24 +52,27 @@ class Segments:
 
     Args:
         access: to Swift.
-        container: whose segments they are.
-        described: gives the headers of an object, by its key and the time of the file in nanoseconds.
-        deletions: delete what is not needed any more.
+        container: of the objects; the segments are in CONTAINER_segments.
+        object_headers: makes the headers of an object from its key and the modification time of the file in nanoseconds.
+        deletions: used to delete segments.
     """
 
-    def __init__(self, access: Access, container: str, described: Callable[[str, int], dict[str, str]], deletions: Deletions) -> None:
+    def __init__(self, access: Access, container: str, object_headers: Callable[[str, int], dict[str, str]], deletions: Deletions) -> None:
         self._access = access
         self._container = container
         self.container = f"{container}_segments"
-        self._described = described
+        self._object_headers = object_headers
         self._deletions = deletions
         self._is_ready = False
 
     def begin(self, file: SourceFile) -> str:
-        """What the segments of a new upload are called by.
+        """Begin an upload in segments.
+
+        Returns:
+            The token in the names of its segments.
 
         Raises:
-            PermanentError: they cannot be.
+            PermanentError: the key is too long, or the file too large.
         """
         token = f"{file.mtime_ns}-{file.size}-{secrets.token_hex(8)}"
         if len(_name(file.key, token, 0).encode()) > LONGEST_NAME:
@@ -79,34 +83,53 @@ class Segments:
         return token
 
     def send(self, key: str, token: str, number: int, content: BinaryIO, size: int) -> str:
-        """Send one. Returns its ETag."""
+        """Send one segment.
+
+        Args:
+            key: of the object.
+            token: of the upload.
+            number: of the segment, from 1 on.
+            content: of the segment.
+            size: of the segment, in bytes.
+
+        Returns:
+            The ETag of the segment.
+
+        Raises:
+            TargetError: the segment was not stored.
+        """
 
         def do(url: str, token_: str, connection: Any) -> str:
             content.seek(0)
-            summed = Summed(content)
+            body = Md5Reader(content)
             found = swiftclient.client.put_object(
-                url, token_, self.container, _name(key, token, number), summed, size, http_conn=connection, chunk_size=_READ
+                url, token_, self.container, _name(key, token, number), body, size, http_conn=connection, chunk_size=_READ
             )
-            summed.check_etag(key, found)
+            body.check_etag(key, found)
             return str(found)
 
         try:
-            return self._access.ask(key, do)
+            return self._access.request(key, do)
         except TargetRefused as error:
-            if answered_with(error) != _NOT_FOUND:
+            if status_of(error) != _NOT_FOUND:
                 raise
-            self._is_ready = False  # somebody has removed the container; it is made again
+            self._is_ready = False  # the container was removed meanwhile, and is made again
             raise TargetError(error.what) from error
 
     def complete(self, key: str, token: str, etags: Mapping[int, str]) -> None:
-        """Make the object of its segments, and remove those of older ones.
+        """Make the object from its segments, and remove the segments of earlier uploads.
+
+        Args:
+            key: of the object.
+            token: of the upload.
+            etags: of the segments, by number.
 
         Raises:
-            TargetError: it is not made, or some are left.
+            TargetError: the object was not made, or old segments are left.
         """
         listed = [{"path": f"/{self.container}/{_name(key, token, number)}", "etag": etags[number]} for number in sorted(etags)]
         expected = etag_of(etags[number] for number in sorted(etags))
-        headers = self._described(key, int(token.rsplit("-", 2)[0]))
+        headers = self._object_headers(key, int(token.rsplit("-", 2)[0]))
 
         def do(url: str, token_: str, connection: Any) -> str:
             return str(
@@ -117,60 +140,60 @@ class Segments:
             )  # fmt: skip
 
         try:
-            found = self._access.ask(key, do)
+            found = self._access.request(key, do)
         except PermanentError as error:
-            if answered_with(error) == 400:  # a segment is gone or another one: the next try sends them anew
+            if status_of(error) == 400:  # a segment is missing or differs: the next try sends all again
                 raise TargetError(error.what) from error
             raise
         if found != expected:
             self._check_manifest(key)
-        self.remove(key, but=token)
+        self.remove(key, keep_token=token)
 
     def _check_manifest(self, key: str) -> None:
-        """The ETag is not that of a large object: see whether it is one. Where a manifest is no more to Swift than its text, it goes."""
+        """Raise the error for an ETag that is not the expected one. If Swift stored the manifest as a plain object, delete it."""
 
         def do(url: str, token: str, connection: Any) -> bool:
-            said = swiftclient.client.head_object(url, token, self._container, key, http_conn=connection)
-            return bool(said.get("x-static-large-object", "").lower() == "true")
+            headers = swiftclient.client.head_object(url, token, self._container, key, http_conn=connection)
+            return bool(headers.get("x-static-large-object", "").lower() == "true")
 
-        if self._access.ask(key, do):
-            raise TargetError(f"{key}: something else has arrived than was sent")
+        if self._access.request(key, do):
+            raise TargetError(f"{key}: the ETag is not that of the content that was sent")
         self._deletions.all(self._container, [key])
         raise self._no_manifests(key)
 
     def is_live(self, key: str, token: str) -> bool:
-        """Whether the object is made of the segments of this upload."""
+        """Whether the object consists of the segments of this upload."""
 
         def do(url: str, token_: str, connection: Any) -> bytes:
-            said, found = swiftclient.client.get_object(
+            headers, found = swiftclient.client.get_object(
                 url, token_, self._container, key, http_conn=connection, query_string="multipart-manifest=get", resp_chunk_size=_READ,
                 headers={"X-Newest": "true"},
             )  # fmt: skip
-            is_one = said.get("x-static-large-object", "").lower() == "true"
-            content = b"".join(found) if is_one else b"[]"
+            is_large = headers.get("x-static-large-object", "").lower() == "true"
+            content = b"".join(found) if is_large else b"[]"
             found.close()
             return content
 
         try:
-            content = self._access.ask(key, do)
+            content = self._access.request(key, do)
         except TargetRefused as error:
-            if answered_with(error) == _NOT_FOUND:
+            if status_of(error) == _NOT_FOUND:
                 return False
             raise
         prefix = f"/{self.container}/{_ABOVE}{key}/{token}/"
         return any(str(one.get("name", "")).startswith(prefix) for one in json.loads(content))
 
-    def remove(self, key: str, but: str = "") -> None:
-        """Remove the segments of a key, but for those of one upload."""
-        self._deletions.all(self.container, [one.name for one in self.of([key]) if one.token != but])
+    def remove(self, key: str, keep_token: str = "") -> None:
+        """Remove the segments of a key, except those of the upload with the token `keep_token`."""
+        self._deletions.all(self.container, [one.name for one in self.of([key]) if one.token != keep_token])
 
     def of(self, keys: Collection[str]) -> Iterator[Segment]:
         """The segments of these keys."""
         wanted = {*keys}
         ahead = sorted(wanted, reverse=True)
-        after, end = "", max(map(_behind, wanted), default="")
+        after, end = "", max(map(_end_of_segments, wanted), default="")
         while ahead:
-            # What stands between the keys is jumped over, however much it is.
+            # Names between two keys are skipped, however many they are.
             after = max(after, _ABOVE + ahead[-1])
             names = self._page(after, end)
             for name in names:
@@ -180,7 +203,7 @@ class Segments:
             if len(names) < _PAGE:
                 return
             after = names[-1]
-            while ahead and _behind(ahead[-1]) <= after:
+            while ahead and _end_of_segments(ahead[-1]) <= after:
                 ahead.pop()
 
     def _page(self, after: str, before: str) -> list[str]:
@@ -191,14 +214,14 @@ class Segments:
             return [one["name"] for one in found]
 
         try:
-            return self._access.ask(self.container, do)
+            return self._access.request(self.container, do)
         except TargetRefused as error:
-            if answered_with(error) in (_FORBIDDEN, _NOT_FOUND):
-                return []  # there is none, or none that this login could ever have filled
+            if status_of(error) in (_FORBIDDEN, _NOT_FOUND):
+                return []  # there is no such container, or this login can never have written to it
             raise
 
     def _make_ready(self) -> None:
-        """See that there can be large objects, and a container for their segments, of the same storage policy."""
+        """Check that Swift has large objects, and create the container of segments with the storage policy of the target container."""
         if self._is_ready:
             return
 
@@ -212,9 +235,9 @@ class Segments:
                     raise
                 swiftclient.client.put_container(url, token, self.container, headers=headers, http_conn=connection)
 
-        if not self._access.can("slo"):
+        if not self._access.has_middleware("slo"):
             raise self._no_manifests(self._container)
-        self._access.ask(self.container, do)
+        self._access.request(self.container, do)
         self._is_ready = True
 
     def _no_manifests(self, about: str) -> PermanentError:
@@ -224,8 +247,8 @@ class Segments:
         )
 
 
-class Summed:
-    """A stream whose MD5 is taken while it is read."""
+class Md5Reader:
+    """Reads a stream and computes its MD5."""
 
     def __init__(self, content: BinaryIO) -> None:
         self._content = content
@@ -237,18 +260,22 @@ class Summed:
         return data
 
     def check_etag(self, key: str, etag: str) -> None:
-        """Raises `TargetError` if this is not the ETag of what was read."""
+        """Compare the ETag of a response with the MD5 of the bytes read.
+
+        Raises:
+            TargetError: they differ.
+        """
         if etag != self._digest.hexdigest():
-            raise TargetError(f"{key}: something else has arrived than was sent")
+            raise TargetError(f"{key}: the ETag is not that of the content that was sent")
 
 
 def etag_of(etags: Iterator[str]) -> str:
-    """The ETag of a large object whose segments have these."""
+    """The ETag of a large object, from those of its segments."""
     return hashlib.md5("".join(etags).encode(), usedforsecurity=False).hexdigest()
 
 
-def _behind(key: str) -> str:
-    """What comes in a listing behind all segments of a key: 0 is what follows a slash in ASCII."""
+def _end_of_segments(key: str) -> str:
+    """The first name that a listing has behind all segments of a key: in ASCII, 0 follows the slash."""
     return f"{_ABOVE}{key}0"
 
 

@@ -21,7 +21,7 @@ import swiftclient.client
 from autosync.actor import Actor, listing_of
 from autosync.actors import load
 from autosync.actors.swift import segments
-from autosync.actors.swift.deletions import _understood
+from autosync.actors.swift.deletions import _parse_bulk_response
 from autosync.actors.swift.segments import segment_ranges
 from autosync.errors import ConfigurationError, FileChanged, PermanentError, SlowDown, TargetError, TargetRefused
 from autosync.files import File
@@ -327,10 +327,10 @@ def test_keys_are_exact_to_the_byte(actor: Actor, swift: Swift, container: str, 
 
 # Listing
 
-@pytest.mark.parametrize(("moment", "told"), [(10**18 + 5, "1000000000.000000005"), (-1_500_000_000, "-1.500000000")])
+@pytest.mark.parametrize(("moment", "meta_mtime"), [(10**18 + 5, "1000000000.000000005"), (-1_500_000_000, "-1.500000000")])
 @pytest.mark.parametrize(("name", "size", "kind"), [("page.html", 1, "text/html"), ("film.mp4", MIB + 1, "video/mp4")])
 def test_an_object_tells_type_and_times(
-    name: str, size: int, kind: str, moment: int, told: str, actor: Actor, swift: Swift, container: str, content: Content
+    name: str, size: int, kind: str, moment: int, meta_mtime: str, actor: Actor, swift: Swift, container: str, content: Content
 ) -> None:
     path = content.path(content.file(name, bytes(size)))
     os.utime(path, ns=(moment, moment))
@@ -342,7 +342,7 @@ def test_an_object_tells_type_and_times(
 
     headers = swift.read(container, name).headers
     assert headers["Content-Type"] == kind
-    assert headers["X-Object-Meta-Mtime"] == told
+    assert headers["X-Object-Meta-Mtime"] == meta_mtime
     assert before - 1 < found.mtime < time.time() + 1
     actor.delete(File(name))
     assert swift.names(f"{container}_segments") == []
@@ -597,7 +597,7 @@ def test_a_swift_without_large_objects_says_so_before_anything_is_sent(old_swift
 def test_one_that_does_not_tell_what_it_can_is_found_out(old_swift: Swift, content: Content, monkeypatch: pytest.MonkeyPatch) -> None:
     name = new_container(old_swift)
     actor = swift_actor(old_swift, name)
-    monkeypatch.setattr(actor._access, "can", lambda _: True)  # type: ignore[attr-defined]
+    monkeypatch.setattr(actor._access, "has_middleware", lambda _: True)  # type: ignore[attr-defined]
 
     with pytest.raises(PermanentError, match="this Swift has no large objects"):
         actor.upload(content.file("a", bytes(MIB + 1)))
@@ -663,15 +663,15 @@ def test_other_answers_are_tried_again_or_not(
 def test_of_several_deletions_each_has_its_own_answer() -> None:
     names = ["a", "b/ü", "d"]
 
-    found = _understood("c", names, "400 Bad Request", [["/c/b/%C3%BC", "503 Service Unavailable"]], 2)
+    found = _parse_bulk_response("c", names, "400 Bad Request", [["/c/b/%C3%BC", "503 Service Unavailable"]], 2)
     assert ({name: type(error) for name, error in found.failed.items()}, found.undone) == ({"b/ü": SlowDown}, [])
-    found = _understood("c", names, "413 Max delete failures exceeded", [["/c/a", "409 Conflict"]], 0)
+    found = _parse_bulk_response("c", names, "413 Max delete failures exceeded", [["/c/a", "409 Conflict"]], 0)
     assert ({name: type(error) for name, error in found.failed.items()}, found.undone) == ({"a": TargetError}, ["b/ü", "d"])
-    found = _understood("c", names, "400 Bad Request", [], 0)
+    found = _parse_bulk_response("c", names, "400 Bad Request", [], 0)
     assert (found.failed, found.undone) == ({}, names)
-    assert _understood("c", ["a"], "200 OK", [], 1) == ({}, [])
+    assert _parse_bulk_response("c", ["a"], "200 OK", [], 1) == ({}, [])
     for status, kind in (("502 Bad Gateway", TargetError), ("401 Unauthorized", TargetError), ("429 Too Many", SlowDown)):
-        found = _understood("c", ["a", "b"], status, [], 1)
+        found = _parse_bulk_response("c", ["a", "b"], status, [], 1)
         assert {name: type(error) for name, error in found.failed.items()} == {"a": kind, "b": kind}
 
 
@@ -731,7 +731,7 @@ def test_what_arrives_as_something_else_is_an_error(
 
     monkeypatch.setattr(swiftclient.client, "put_object", spoiled)
 
-    with pytest.raises(TargetError, match="something else has arrived") as refused:
+    with pytest.raises(TargetError, match="the ETag is not that of the content") as refused:
         swift_actor(swift, container, segment_size=100).upload(content.file("a", b"x" * size))
     assert type(refused.value) is TargetError, "it is tried again"
 
@@ -764,7 +764,7 @@ def test_a_large_object_with_an_etag_that_nobody_expects_is_left_and_tried_again
     monkeypatch.setattr(swiftclient.client, "put_object", without_etag)
     monkeypatch.setattr("autosync.actors._parts._PART_TRIES", 1)
 
-    with pytest.raises(TargetError, match="something else has arrived") as refused:
+    with pytest.raises(TargetError, match="the ETag is not that of the content") as refused:
         actor.upload(content.file("a", bytes(MIB + 1)))
     assert type(refused.value) is TargetError
     assert swift.read(container, "a").content == bytes(MIB + 1)
@@ -804,7 +804,7 @@ def test_an_answer_that_is_none_is_tried_again(refusing: Callable[..., Refusing]
         with pytest.raises(TargetError) as refused:
             do()
         assert type(refused.value) is TargetError
-    assert actor._access.can("slo"), "it does not tell"  # type: ignore[attr-defined]
+    assert actor._access.has_middleware("slo"), "the server does not list its middleware"  # type: ignore[attr-defined]
 
 
 def test_a_quota_is_no_fault_of_the_key(refusing: Callable[..., Refusing], swift: Swift, content: Content) -> None:
