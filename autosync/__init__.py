@@ -44,12 +44,29 @@ _HOMES = {
     "File": "files",
     "Listing": "files",
 }
+#: Entry points of the commands besides `autosync`: functions in `cli`.
+_COMMANDS = {"_watch": "watch", "_control": "control"}
 
 
 def __getattr__(name: str) -> object:
     """Load a public name when it is first used, so that importing the package loads neither Celery nor boto3."""
-    if name not in _HOMES:
+    home, wanted = ("cli", _COMMANDS[name]) if name in _COMMANDS else (_HOMES.get(name), name)
+    if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
+    import sys
 
-    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    from .process import installation_path
+
+    is_program = name in _COMMANDS or (name == "main" and installation_path.starts_with_script())
+    before = sys.path[:]
+    installation_path.search_only()
+    during = sys.path[:]
+    try:
+        import importlib
+
+        return getattr(importlib.import_module(f".{home}", __name__), wanted)
+    finally:
+        if is_program:  # what a script imports after that is searched in the installation first
+            installation_path.search_others_last()
+        elif sys.path == during:
+            sys.path[:] = before

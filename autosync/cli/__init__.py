@@ -13,6 +13,7 @@ import click
 
 from ..actor import Actor
 from ..errors import AutosyncError, ConfigurationError, Exit
+from ..process import installation_path
 from ..process import standard_streams as streams
 from ..process import utf8_mode as utf8
 
@@ -39,6 +40,7 @@ def control(args: Sequence[str] | None = None) -> NoReturn:
     def run(arguments: list[str]) -> int:
         from .ctl.commands import run
 
+        installation_path.search_others_last()  # there may be an actor of the user's own
         return run("autosync-ctl", arguments)
 
     _door("autosync-ctl", args, run)
@@ -55,6 +57,8 @@ def _keep(name: str, args: Sequence[str] | None, actor: type[Actor] | None, *, o
 
 def _door(name: str, args: Sequence[str] | None, run: Callable[[list[str]], int]) -> NoReturn:
     """Run a command, and end with its exit code; every error is one line."""
+    if args is None:
+        installation_path.search_only()
     streams.ensure_open()
     arguments = list(sys.argv[1:] if args is None else args)
     atexit.register(gc.freeze)  # else Python looks through every object once more at its end, which takes it nearly as long as to start

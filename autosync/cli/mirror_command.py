@@ -34,7 +34,7 @@ from ..model.limits import Limits
 from ..model.mirror import DEFAULT_QUEUE, LONGEST_LEASE, SHORTEST_LEASE, Mirror, is_lease
 from ..model.secrets import written
 from ..model.text import shown
-from ..process import search_path
+from ..process import installation_path, search_path
 from ..process.boot_id import boot_id
 from ..process.child import allow_many_open_files
 from .config_file import config_option, read_targets, words
@@ -185,6 +185,7 @@ def _search_for_modules(given: type[Actor] | None, wanted: Sequence[str], paths:
     """
     script = _file_of(given)
     modules = [name for name in wanted if "." in name]
+    installation_path.search_others_last()
     search_path.leave_out(paths)
     directories = [os.path.dirname(script)] if script else []
     directories += [os.getcwd()] if given or modules else []
