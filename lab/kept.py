@@ -104,7 +104,7 @@ class Kept:
         self.looked: list[str] = []
         self.debouncer = Debouncer(quiet, max_wait=max_wait)
         self.watcher = Watcher(self.keys, self._push)
-        self._feeds = Feeds(self.keys, Empty(), self.ledger, self.sent, self.debouncer, self.watcher.look_into)
+        self._feeds = Feeds(self.keys, Empty(), self.ledger, self.sent, self.debouncer, self.watcher.follow_link)
         self._feeds.start()
         self.watcher.start()
         wait_until(lambda: self._has_scanned() and (self.is_idle() or not until_idle), what="the first scan has ended")

@@ -15,7 +15,7 @@ from types import FrameType
 from ..errors import AutosyncError, BrokerError, BrokerRefused, Exit, StartError
 from ..ledger import address, check_reachable, connect
 from ..model.change import Change
-from ..watch.watcher import Say, Watcher
+from ..watch.watcher import Push, Watcher
 from .mirror_runner import MirrorRunner, RunSettings
 from .one_host import OneHost
 from .status_line import StatusLine
@@ -200,7 +200,7 @@ class _Loop:
 
     def _see_that_threads_live(self) -> None:
         """A thread that has died takes the program with it: going on without would lose events in silence."""
-        found = [keeping.broken for keeping in self._all] + ([self._watcher.broken] if self._watcher else [])
+        found = [keeping.broken for keeping in self._all] + ([self._watcher.error] if self._watcher else [])
         broken = next((error for error in found if error is not None), None)
         if broken is not None:
             raise StartError(f"cannot go on: {type(broken).__name__}: {broken}", "start it again; everything is compared then") from broken
@@ -210,7 +210,7 @@ class _Loop:
         if not finished:
             log.info("stopping")
         if self._watcher:
-            self._watcher.stop_reading()
+            self._watcher.stop()
         for keeping in self._all:
             keeping.close(1.0 if self._signals.hurry.is_set() else _DRAIN, finished=finished)
         until = time.monotonic() + (_DRAIN if self._host else 0.0)
@@ -227,9 +227,9 @@ class _Loop:
             self._host.is_idle = all(idle)
 
 
-def _watcher(run: RunSettings, say: Say) -> Watcher:
+def _watcher(run: RunSettings, push: Push) -> Watcher:
     try:
-        return Watcher(run.mirror.keys(), say, follow=run.mirror.follow_links)
+        return Watcher(run.mirror.keys(), push, follow=run.mirror.follow_links)
     except OSError as error:
         cure = "raise it with: sysctl fs.inotify.max_user_instances=1024" if error.errno == errno.EMFILE else ""
         raise StartError(f"the kernel gives no inotify instance: {error.strerror}", cure) from error

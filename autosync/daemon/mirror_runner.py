@@ -219,7 +219,7 @@ class MirrorRunner:
             self._publisher.prepare()
         self._events = EventFeed(
             self._keys, self._debouncer, self._sender, self._skipped, self._stop,
-            on_link=watcher.look_into if watcher else lambda _: None, follow=self._mirror.follow_links,
+            on_link=watcher.follow_link if watcher else lambda _: None, follow=self._mirror.follow_links,
         )  # fmt: skip
         ends.callback(self._close_feeds, 2.0)
         self._events.start()
@@ -327,7 +327,7 @@ class MirrorRunner:
                 log.info("a look at %s was asked for", about or "everything")
                 self._debouncer.push((Change(Kind.SCAN, about),) if about else (SCAN_ALL,))
             elif self._watcher:
-                self._watcher.catch_up(partial(self._flush_points.add, about))
+                self._watcher.flush(partial(self._flush_points.add, about))
             else:
                 self._flush_points.add(about)
         for name in self._flush_points.pop_reached():
@@ -420,7 +420,7 @@ class MirrorRunner:
     def _rescan(self) -> None:
         """Scan the whole source, and watch what could not be watched before."""
         if self._watcher:
-            self._watcher.place_again()
+            self._watcher.place_all()
         else:
             self._debouncer.push((SCAN_ALL,))
 

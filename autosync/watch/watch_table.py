@@ -1,4 +1,4 @@
-"""Which directories are watched, and under which names each of them is known: its own, and those of links to it."""
+"""The watched directories, each with all of its paths: its own, and those through links to it."""
 
 from __future__ import annotations
 
@@ -14,20 +14,22 @@ _MASK = IN_CLOSE_WRITE | IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO
 class WatchTable:
     """The watches of one inotify instance. Not safe to use from many threads at once.
 
+    `len()` is the number of watches. Iterating yields the paths of all watched directories, and `in` tests for one of them.
+
     Args:
-        inotify: where they are placed.
+        inotify: the instance.
     """
 
     def __init__(self, inotify: Inotify) -> None:
         self._inotify = inotify
-        #: Watch descriptor -> the name of its directory; nearly all have one only, and there may be a million of them.
-        self._name: dict[int, str] = {}
-        #: Watch descriptor -> its other names.
+        #: Watch descriptor -> the first path of its directory. Most directories have no other, and there may be a million of them.
+        self._path: dict[int, str] = {}
+        #: Watch descriptor -> the other paths.
         self._more: dict[int, list[str]] = {}
         self._wds: dict[str, int] = {}
 
     def __len__(self) -> int:
-        return len(self._name)
+        return len(self._path)
 
     def __contains__(self, directory: str) -> bool:
         return directory in self._wds
@@ -35,15 +37,19 @@ class WatchTable:
     def __iter__(self) -> Iterator[str]:
         return iter(self._wds)
 
-    def names(self, wd: int) -> tuple[str, ...]:
-        """The names of a directory; none if it is not watched any more."""
-        name = self._name.get(wd)
-        if name is None:
+    def paths(self, wd: int) -> tuple[str, ...]:
+        """The paths of a watched directory; none if the directory is no longer watched."""
+        path = self._path.get(wd)
+        if path is None:
             return ()
-        return (name, *self._more[wd]) if wd in self._more else (name,)
+        return (path, *self._more[wd]) if wd in self._more else (path,)
 
     def add(self, descriptor: int, directory: str) -> None:
-        """Watch an open directory under one name more. Names that lead elsewhere by now are forgotten.
+        """Watch a directory, or add a path to a directory that is watched already. Paths that lead elsewhere now are removed.
+
+        Args:
+            descriptor: of the open directory.
+            directory: its path.
 
         Raises:
             OSError: the kernel refuses the watch.
@@ -51,51 +57,54 @@ class WatchTable:
         wd = self._inotify.add(descriptor, _MASK)
         if self._wds.get(directory, wd) != wd:
             self.forget(directory)
-        known = self.names(wd)
-        if known:
-            names = [name for name in known if name == directory or _is_at(descriptor, name)]
-            for name in set(known).difference(names):
-                self._wds.pop(name, None)
-            self._note(wd, names if directory in names else [*names, directory])
+        before = self.paths(wd)
+        if before:
+            paths = [path for path in before if path == directory or _is_at(descriptor, path)]
+            for path in set(before).difference(paths):
+                self._wds.pop(path, None)
+            self._set_paths(wd, paths if directory in paths else [*paths, directory])
         else:
-            self._name[wd] = directory
+            self._path[wd] = directory
         self._wds[directory] = wd
 
-    def lost(self, wd: int) -> tuple[str, ...]:
-        """The kernel has taken a watch away. Returns the names that its directory had; none if it was given back from here."""
-        names = self.names(wd)
-        self._note(wd, ())
-        for directory in names:
+    def drop(self, wd: int) -> tuple[str, ...]:
+        """Remove a watch that the kernel has ended.
+
+        Returns:
+            The paths of its directory; none if `forget` had removed the watch before.
+        """
+        paths = self.paths(wd)
+        self._set_paths(wd, ())
+        for directory in paths:
             if self._wds.get(directory) == wd:
                 del self._wds[directory]
-        return names
+        return paths
 
     def forget(self, directory: str) -> None:
-        """Forget one name of a directory; with the last of them its watch goes."""
+        """Remove one path of a directory. The watch ends with the last path."""
         wd = self._wds.pop(directory, None)
         if wd is None:
             return
-        names = [name for name in self.names(wd) if name != directory]
-        self._note(wd, names)
-        if not names:
+        paths = [path for path in self.paths(wd) if path != directory]
+        self._set_paths(wd, paths)
+        if not paths:
             self._inotify.remove(wd)
 
-    def _note(self, wd: int, names: Sequence[str]) -> None:
-        """These are the names of a directory now."""
-        self._name.pop(wd, None)
-        self._more.pop(wd, None)
-        if names:
-            self._name[wd] = names[0]
-        if len(names) > 1:
-            self._more[wd] = list(names[1:])
-
     def forget_below(self, top: str) -> None:
-        """Forget a directory and all below it. This goes through all names."""
+        """Remove a directory and all directories below it. The time is proportional to the number of all paths."""
         if top not in self._wds:
-            return  # nothing below can be watched either
+            return  # then nothing below it is watched either
         prefix = slashed(top)
         for path in [path for path in self._wds if path == top or path.startswith(prefix)]:
             self.forget(path)
+
+    def _set_paths(self, wd: int, paths: Sequence[str]) -> None:
+        self._path.pop(wd, None)
+        self._more.pop(wd, None)
+        if paths:
+            self._path[wd] = paths[0]
+        if len(paths) > 1:
+            self._more[wd] = list(paths[1:])
 
 
 def _is_at(descriptor: int, path: str) -> bool:

@@ -1,4 +1,4 @@
-"""The watcher on the real kernel: whatever happens on the disk is told by a change, or by a look at or above it."""
+"""The watcher on the real kernel: whatever happens on the disk is reported by a change, or by a scan at or above it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import pytest
 from autosync.model.change import SCAN_ALL, Change, Kind
 from autosync.model.keys import Keys, Source, slashed
 from autosync.source.beneath import open_directory_beneath, resolve_beneath
-from autosync.watch import symlinks as links
+from autosync.watch import symlinks
 from autosync.watch import watcher as module
 from autosync.watch.watcher import Watcher, identity_of
 from lab import ROOT
@@ -28,15 +28,15 @@ from lab.parts import lacking
 from lab.servers import wait_until
 
 LIMIT = 20.0
-BELLS = itertools.count()
+NUMBERS = itertools.count()
 
 
-class Heard:
-    """Hears what a watcher says, and believes it: `known` is what somebody knows who looks wherever the watcher says so."""
+class Recorder:
+    """Records the changes of a watcher. `files` is what an observer finds who scans wherever a change says so."""
 
     def __init__(self) -> None:
         self.changes: list[Change] = []
-        self.known: set[str] = set()
+        self.files: set[str] = set()
         self.open = threading.Event()
         self.open.set()
         self.waits = threading.Event()
@@ -52,15 +52,15 @@ class Heard:
             self.changes += changes
             for kind, path in changes:
                 if kind in (Kind.SCAN, Kind.LEFT):
-                    self._look(path)
+                    self._scan(path)
                 else:
-                    (self.known.add if os.path.isfile(path) else self.known.discard)(path)
+                    (self.files.add if os.path.isfile(path) else self.files.discard)(path)
 
-    def _look(self, path: str) -> None:
+    def _scan(self, path: str) -> None:
         tops = [path] if path else self.roots
-        self.known -= {known for known in self.known for top in tops if known.startswith(slashed(top))}
+        self.files -= {path for path in self.files for top in tops if path.startswith(slashed(top))}
         for top in tops:
-            self.known |= files_below(top)
+            self.files |= files_below(top)
 
     def has(self, kind: Kind, path: str | Path) -> bool:
         with self._lock:
@@ -69,16 +69,16 @@ class Heard:
     def wait_for(self, kind: Kind, path: str | Path) -> None:
         wait_until(lambda: self.has(kind, path), LIMIT, f"{kind.value} {path}: {self.changes}")
 
-    def about(self, path: str | Path) -> list[Kind]:
+    def kinds(self, path: str | Path) -> list[Kind]:
         with self._lock:
-            return [kind for kind, said in self.changes if said == str(path)]
+            return [kind for kind, at in self.changes if at == str(path)]
 
     def paths(self) -> set[str]:
         with self._lock:
             return {path for _, path in self.changes}
 
-    def forget(self, path: Path | None = None) -> None:
-        """Forget what was said, or what was said of one path."""
+    def clear(self, path: Path | None = None) -> None:
+        """Remove all recorded changes, or those of one path."""
         with self._lock:
             self.changes[:] = [change for change in self.changes if path is not None and change.path != str(path)]
 
@@ -87,100 +87,100 @@ def files_below(top: str) -> set[str]:
     return {f"{slashed(directory)}{name}" for directory, _, names in os.walk(top) for name in names}
 
 
-Watch = Callable[..., tuple[Watcher, Heard]]
+Watch = Callable[..., tuple[Watcher, Recorder]]
 
 
 @pytest.fixture
 def watch() -> Iterator[Watch]:
-    """Starts watchers, and waits until all their watches stand."""
-    started: list[tuple[Watcher, Heard]] = []
+    """Starts watchers, and waits until all their watches are placed."""
+    started: list[tuple[Watcher, Recorder]] = []
 
-    def start(*sources: Source | Path, excludes: tuple[str, ...] = (), state: tuple[str, ...] = ()) -> tuple[Watcher, Heard]:
-        given = [one if isinstance(one, Source) else Source(str(one)) for one in sources]
-        keys = Keys(given, source_exclude=excludes, state_directories=state)
-        heard = Heard()
-        heard.roots = [source.root for source in keys.sources]
-        watcher = Watcher(keys, heard)
-        started.append((watcher, heard))
+    def start(*sources: Source | Path, excludes: tuple[str, ...] = (), state: tuple[str, ...] = ()) -> tuple[Watcher, Recorder]:
+        wanted = [one if isinstance(one, Source) else Source(str(one)) for one in sources]
+        keys = Keys(wanted, source_exclude=excludes, state_directories=state)
+        recorder = Recorder()
+        recorder.roots = [source.root for source in keys.sources]
+        watcher = Watcher(keys, recorder)
+        started.append((watcher, recorder))
         watcher.start()
-        heard.wait_for(*SCAN_ALL)
-        heard.forget()
-        return watcher, heard
+        recorder.wait_for(*SCAN_ALL)
+        recorder.clear()
+        return watcher, recorder
 
     yield start
-    for watcher, heard in started:
-        heard.open.set()
+    for watcher, recorder in started:
+        recorder.open.set()
         watcher.close()
 
 
-def bell(tree: Path, heard: Heard) -> None:
-    """Wait until everything is told that happened before: one thread tells events in their order."""
-    rung = tree / f"bell {next(BELLS)}"
-    rung.touch()
-    heard.wait_for(Kind.SAVED, rung)
-    rung.unlink()
-    heard.wait_for(Kind.DELETED, rung)
-    heard.forget(rung)
+def wait_until_processed(tree: Path, recorder: Recorder) -> None:
+    """Wait until everything is reported that happened before: one thread reports events in their order."""
+    last = tree / f"last {next(NUMBERS)}"
+    last.touch()
+    recorder.wait_for(Kind.SAVED, last)
+    last.unlink()
+    recorder.wait_for(Kind.DELETED, last)
+    recorder.clear(last)
 
 
 # Files
 
 @pytest.mark.parametrize("name", [b"f", b"\xff\xfe", b"two\nlines", "é😀".encode(), b"x" * 255, b" ", b"-"])
-def test_a_file_is_told_by_its_exact_name(tree: Path, watch: Watch, name: bytes) -> None:
-    _, heard = watch(tree)
+def test_a_file_is_reported_by_its_exact_name(tree: Path, watch: Watch, name: bytes) -> None:
+    _, recorder = watch(tree)
     path = os.fsdecode(os.fsencode(tree) + b"/" + name)
 
     with open(path, "wb") as file:
-        heard.wait_for(Kind.CREATED, path)
-        assert not heard.has(Kind.SAVED, path)
+        recorder.wait_for(Kind.CREATED, path)
+        assert not recorder.has(Kind.SAVED, path)
         file.write(b"content")
-    heard.wait_for(Kind.SAVED, path)
+    recorder.wait_for(Kind.SAVED, path)
     os.unlink(path)
-    heard.wait_for(Kind.DELETED, path)
+    recorder.wait_for(Kind.DELETED, path)
 
-    assert heard.about(path) == [Kind.CREATED, Kind.SAVED, Kind.DELETED]
-    assert heard.paths() == {path}
+    assert recorder.kinds(path) == [Kind.CREATED, Kind.SAVED, Kind.DELETED]
+    assert recorder.paths() == {path}
 
 
-def test_a_file_that_is_saved_again_is_told_again(tree: Path, watch: Watch) -> None:
+def test_a_file_that_is_saved_again_is_reported_again(tree: Path, watch: Watch) -> None:
     (tree / "f").touch()
-    _, heard = watch(tree)
+    _, recorder = watch(tree)
 
     with open(tree / "f", "a") as file:
         file.write("more")
 
-    heard.wait_for(Kind.SAVED, tree / "f")
-    assert heard.about(tree / "f") == [Kind.SAVED]
+    recorder.wait_for(Kind.SAVED, tree / "f")
+    assert recorder.kinds(tree / "f") == [Kind.SAVED]
 
 
-def test_the_making_of_a_file_is_told_only_if_its_close_is_not_read_together_with_it(tree: Path, watch: Watch) -> None:
-    _, heard = watch(tree)
-    heard.open.clear()
+def test_the_creation_of_a_file_is_reported_only_if_its_close_is_not_read_together_with_it(tree: Path, watch: Watch) -> None:
+    _, recorder = watch(tree)
+    recorder.open.clear()
     (tree / "holds up the reader").touch()
-    heard.waits.wait(LIMIT)
+    recorder.waits.wait(LIMIT)
     (tree / "closed").touch()
     (tree / "closed, gone, and there again").touch()
     (tree / "closed, gone, and there again").unlink()
     with open(tree / "open", "w"), open(tree / "closed, gone, and there again", "w"):
-        heard.open.set()
-        heard.wait_for(Kind.CREATED, tree / "open")
+        recorder.open.set()
+        recorder.wait_for(Kind.CREATED, tree / "open")
 
-        assert heard.about(tree / "closed") == [Kind.SAVED]
-        assert heard.about(tree / "closed, gone, and there again") == [Kind.SAVED, Kind.DELETED]
-        assert heard.about(tree / "open") == [Kind.CREATED]
+        assert recorder.kinds(tree / "closed") == [Kind.SAVED]
+        assert recorder.kinds(tree / "closed, gone, and there again") == [Kind.SAVED, Kind.DELETED]
+        assert recorder.kinds(tree / "open") == [Kind.CREATED]
 
 
 def test_a_file_renamed_within_the_tree_is_gone_here_and_saved_there(tree: Path, watch: Watch) -> None:
     (tree / "d").mkdir()
     (tree / "a").touch()
     (tree / "old").touch()
-    _, heard = watch(tree)
+    _, recorder = watch(tree)
 
     (tree / "a").rename(tree / "d" / "b")
     (tree / "d" / "b").rename(tree / "old")
 
-    heard.wait_for(Kind.SAVED, tree / "old")
-    assert heard.changes == [
+    recorder.wait_for(Kind.SAVED, tree / "old")
+    assert recorder.changes == [
         Change(Kind.DELETED, f"{tree}/a"), Change(Kind.SAVED, f"{tree}/d/b"),
         Change(Kind.DELETED, f"{tree}/d/b"), Change(Kind.SAVED, f"{tree}/old"),
     ]  # fmt: skip
@@ -189,158 +189,158 @@ def test_a_file_renamed_within_the_tree_is_gone_here_and_saved_there(tree: Path,
 def test_a_file_moved_in_is_saved_and_one_moved_out_is_gone(tree: Path, tmp_path: Path, watch: Watch) -> None:
     (tmp_path / "in").touch()
     (tree / "out").touch()
-    _, heard = watch(tree)
+    _, recorder = watch(tree)
 
     (tmp_path / "in").rename(tree / "in")
     (tree / "out").rename(tmp_path / "out")
 
-    heard.wait_for(Kind.SAVED, tree / "in")
-    heard.wait_for(Kind.DELETED, tree / "out")
-    assert heard.paths() == {f"{tree}/in", f"{tree}/out"}
+    recorder.wait_for(Kind.SAVED, tree / "in")
+    recorder.wait_for(Kind.DELETED, tree / "out")
+    assert recorder.paths() == {f"{tree}/in", f"{tree}/out"}
 
 
 def test_a_link_to_a_directory_is_no_way_in(tree: Path, tmp_path: Path, watch: Watch) -> None:
     (tmp_path / "outside").mkdir()
     (tree / "link").symlink_to(tmp_path / "outside")
-    watcher, heard = watch(tree)
+    watcher, recorder = watch(tree)
 
     (tree / "later").symlink_to(tmp_path / "outside")
     (tmp_path / "outside" / "f").touch()
-    bell(tree, heard)
+    wait_until_processed(tree, recorder)
 
-    assert heard.paths() == {f"{tree}/later"}
+    assert recorder.paths() == {f"{tree}/later"}
     wait_until(lambda: watcher.watches() == 1, LIMIT, "only the tree is watched")
 
 
 # Directories
 
-def test_every_directory_is_watched_before_the_first_look(tree: Path, watch: Watch) -> None:
+def test_every_directory_is_watched_before_the_first_scan(tree: Path, watch: Watch) -> None:
     deep = tree / "a" / "b" / "c"
     deep.mkdir(parents=True)
     (tree / "d").mkdir()
-    watcher, heard = watch(tree)
+    watcher, recorder = watch(tree)
 
     (deep / "f").touch()
     (tree / "d" / "f").touch()
 
     assert watcher.watches() == 5
-    heard.wait_for(Kind.SAVED, deep / "f")
-    heard.wait_for(Kind.SAVED, tree / "d" / "f")
+    recorder.wait_for(Kind.SAVED, deep / "f")
+    recorder.wait_for(Kind.SAVED, tree / "d" / "f")
 
 
-def test_a_directory_moved_in_is_looked_at_and_watched(tree: Path, tmp_path: Path, watch: Watch) -> None:
+def test_a_directory_moved_in_is_scanned_and_watched(tree: Path, tmp_path: Path, watch: Watch) -> None:
     (tmp_path / "in" / "deep").mkdir(parents=True)
     (tmp_path / "in" / "deep" / "f").touch()
-    watcher, heard = watch(tree)
+    watcher, recorder = watch(tree)
 
     (tmp_path / "in").rename(tree / "in")
 
-    heard.wait_for(Kind.SCAN, tree / "in")
-    assert heard.about(tree / "in" / "deep" / "f") == [Kind.APPEARED]
-    assert heard.known == {f"{tree}/in/deep/f"}
+    recorder.wait_for(Kind.SCAN, tree / "in")
+    assert recorder.kinds(tree / "in" / "deep" / "f") == [Kind.APPEARED]
+    assert recorder.files == {f"{tree}/in/deep/f"}
     assert watcher.watches() == 3
     (tree / "in" / "deep" / "g").touch()
-    heard.wait_for(Kind.SAVED, tree / "in" / "deep" / "g")
+    recorder.wait_for(Kind.SAVED, tree / "in" / "deep" / "g")
 
 
-def test_a_directory_moved_out_is_looked_for_and_left_alone(tree: Path, tmp_path: Path, watch: Watch) -> None:
+def test_a_directory_moved_out_is_scanned_and_not_watched(tree: Path, tmp_path: Path, watch: Watch) -> None:
     (tree / "out" / "deep").mkdir(parents=True)
-    watcher, heard = watch(tree)
+    watcher, recorder = watch(tree)
 
     (tree / "out").rename(tmp_path / "out")
-    heard.wait_for(Kind.LEFT, tree / "out")
-    heard.forget()
+    recorder.wait_for(Kind.LEFT, tree / "out")
+    recorder.clear()
     (tmp_path / "out" / "f").touch()
     (tmp_path / "out" / "deep" / "f").touch()
-    bell(tree, heard)
+    wait_until_processed(tree, recorder)
 
-    assert heard.paths() == set()
+    assert recorder.paths() == set()
     wait_until(lambda: watcher.watches() == 1, LIMIT)
 
 
 def test_a_directory_renamed_within_the_tree_goes_on_under_its_new_name(tree: Path, watch: Watch) -> None:
     (tree / "a" / "deep").mkdir(parents=True)
     (tree / "a" / "deep" / "f").touch()
-    watcher, heard = watch(tree)
+    watcher, recorder = watch(tree)
 
     (tree / "a").rename(tree / "b")
 
-    heard.wait_for(Kind.LEFT, tree / "a")
-    heard.wait_for(Kind.SCAN, tree / "b")
-    assert heard.known == {f"{tree}/b/deep/f"}
+    recorder.wait_for(Kind.LEFT, tree / "a")
+    recorder.wait_for(Kind.SCAN, tree / "b")
+    assert recorder.files == {f"{tree}/b/deep/f"}
     (tree / "b" / "deep" / "g").touch()
-    heard.wait_for(Kind.SAVED, tree / "b" / "deep" / "g")
+    recorder.wait_for(Kind.SAVED, tree / "b" / "deep" / "g")
     assert watcher.watches() == 3
 
 
-def test_a_tree_that_is_deleted_is_told_and_its_watches_end(tree: Path, watch: Watch) -> None:
+def test_a_tree_that_is_deleted_is_reported_and_its_watches_end(tree: Path, watch: Watch) -> None:
     for number in range(5):
         (tree / "d" / str(number)).mkdir(parents=True)
         (tree / "d" / str(number) / "f").touch()
-    watcher, heard = watch(tree)
+    watcher, recorder = watch(tree)
     assert watcher.watches() == 7
 
     shutil.rmtree(tree / "d")
 
-    wait_until(lambda: not heard.known, LIMIT, "all files are known to be gone")
+    wait_until(lambda: not recorder.files, LIMIT, "all files are gone")
     wait_until(lambda: watcher.watches() == 1, LIMIT)
-    assert heard.has(Kind.LEFT, tree / "d")
+    assert recorder.has(Kind.LEFT, tree / "d")
 
 
-def test_the_files_of_a_large_directory_that_appears_are_said_part_by_part(
+def test_the_files_of_a_large_directory_that_appears_are_reported_part_by_part(
     tree: Path, tmp_path: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_SAID_AT_ONCE", 10)
+    monkeypatch.setattr(module, "_PUSHED_AT_ONCE", 10)
     (tmp_path / "large/below").mkdir(parents=True)
     for number in range(25):
         (tmp_path / f"large/{number}").touch()
     (tmp_path / "large/below/f").touch()
-    watcher, heard = watch(tree)
+    watcher, recorder = watch(tree)
     sizes: list[int] = []
 
-    def say(changes: Iterable[Change]) -> None:
+    def push(changes: Iterable[Change]) -> None:
         changes = list(changes)
         sizes.append(sum(kind is Kind.APPEARED for kind, _ in changes))
-        heard(changes)
+        recorder(changes)
 
-    monkeypatch.setattr(watcher, "_say", say)
+    monkeypatch.setattr(watcher, "_push", push)
     (tmp_path / "large").rename(tree / "large")
-    heard.wait_for(Kind.SCAN, tree / "large")
+    recorder.wait_for(Kind.SCAN, tree / "large")
 
-    assert heard.known == files_below(str(tree))
+    assert recorder.files == files_below(str(tree))
     assert sum(sizes) == 26
     assert max(sizes) == 10
 
 
-def test_a_directory_that_is_deleted_is_forgotten_without_a_look_at_the_others(
+def test_a_directory_that_is_deleted_is_forgotten_without_a_search_through_the_others(
     tree: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`rm -rf` of many directories among many more must not take the product of both."""
     for number in range(200):
         (tree / f"d{number}").mkdir()
     (tree / "link").symlink_to("d0")
-    watcher, heard = watch(tree)
+    watcher, recorder = watch(tree)
     assert watcher.watches() == 201
-    asked = 0
+    scanned = 0
 
     class Counted(dict[str, int]):
         def __iter__(self) -> Iterator[str]:
-            nonlocal asked
-            asked += len(self)
+            nonlocal scanned
+            scanned += len(self)
             return super().__iter__()
 
     monkeypatch.setattr(watcher._watches, "_wds", Counted(watcher._watches._wds))
     for number in range(1, 101):
         (tree / f"d{number}").rmdir()
     for number in range(1, 101):
-        heard.wait_for(Kind.LEFT, tree / f"d{number}")
+        recorder.wait_for(Kind.LEFT, tree / f"d{number}")
 
-    assert asked == 0
+    assert scanned == 0
     assert watcher.watches() == kernel_watches(watcher) == 101
 
 
 def test_nothing_is_lost_when_directories_are_made_and_filled_at_once(tree: Path, watch: Watch) -> None:
-    _, heard = watch(tree)
+    _, recorder = watch(tree)
 
     def fill(number: int) -> None:
         for turn in range(40):
@@ -357,15 +357,15 @@ def test_nothing_is_lost_when_directories_are_made_and_filled_at_once(tree: Path
 
     made = files_below(str(tree))
     assert len(made) == 3 * 40 * 3
-    wait_until(lambda: heard.known == made, LIMIT, "every file is covered by a change or a look")
+    wait_until(lambda: recorder.files == made, LIMIT, "every file is covered by a change or a scan")
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_nothing_is_lost_in_a_storm(tree: Path, tmp_path: Path, watch: Watch, seed: int) -> None:
-    """Whoever believes the watcher knows in the end what is on the disk, whatever was made, moved and removed how fast."""
+    """An observer that trusts the watcher has the files of the disk in the end, whatever was made, moved and removed, and how fast."""
     outside = tmp_path / "outside"
     outside.mkdir()
-    _, heard = watch(tree)
+    _, recorder = watch(tree)
     dice = random.Random(seed)
 
     for number in range(400):
@@ -391,19 +391,23 @@ def test_nothing_is_lost_in_a_storm(tree: Path, tmp_path: Path, watch: Watch, se
 
     left = files_below(str(tree))
     directories = [str(tree), *(str(path) for path in tree.rglob("*") if path.is_dir())]
-    wait_until(lambda: heard.known == left, LIMIT, f"known is what is there; not known: {left - heard.known}, gone: {heard.known - left}")
+    wait_until(
+        lambda: recorder.files == left,
+        LIMIT,
+        f"files are those of the disk; missing: {left - recorder.files}, gone: {recorder.files - left}",
+    )
     for directory in directories:
         Path(directory, "last").touch()
-        heard.wait_for(Kind.SAVED, f"{directory}/last")
+        recorder.wait_for(Kind.SAVED, f"{directory}/last")
 
 
 # Scope
 
-def test_the_neighbours_of_a_single_file_say_nothing(tree: Path, watch: Watch) -> None:
+def test_the_neighbours_of_a_single_file_are_not_reported(tree: Path, watch: Watch) -> None:
     file = tree / "file"
     file.touch()
     (tree / "d").mkdir()
-    watcher, heard = watch(Source(str(file), is_file=True))
+    watcher, recorder = watch(Source(str(file), is_file=True))
 
     (tree / "neighbour").write_text("x")
     (tree / "neighbour").unlink()
@@ -413,7 +417,7 @@ def test_the_neighbours_of_a_single_file_say_nothing(tree: Path, watch: Watch) -
     shutil.rmtree(tree / "e")
     (tree / "new").write_text("new")
     (tree / "new").rename(file)
-    heard.wait_for(Kind.SAVED, file)
+    recorder.wait_for(Kind.SAVED, file)
     file.unlink()
     file.mkdir()
     (file / "f").touch()
@@ -421,27 +425,27 @@ def test_the_neighbours_of_a_single_file_say_nothing(tree: Path, watch: Watch) -
     file.rmdir()
     (tree / "new").touch()
     (tree / "new").rename(file)
-    wait_until(lambda: heard.about(file).count(Kind.SAVED) == 2, LIMIT)
+    wait_until(lambda: recorder.kinds(file).count(Kind.SAVED) == 2, LIMIT)
 
-    assert heard.changes == [Change(kind, str(file)) for kind in (Kind.SAVED, Kind.DELETED, Kind.SAVED)]
+    assert recorder.changes == [Change(kind, str(file)) for kind in (Kind.SAVED, Kind.DELETED, Kind.SAVED)]
     assert watcher.watches() == 1
 
 
-def test_two_files_of_one_directory_are_both_told(tree: Path, watch: Watch) -> None:
-    watcher, heard = watch(Source(f"{tree}/a", is_file=True), Source(f"{tree}/b", is_file=True))
+def test_two_files_of_one_directory_are_both_reported(tree: Path, watch: Watch) -> None:
+    watcher, recorder = watch(Source(f"{tree}/a", is_file=True), Source(f"{tree}/b", is_file=True))
 
     for name in "cba":
         (tree / name).touch()
-    heard.wait_for(Kind.SAVED, tree / "a")
+    recorder.wait_for(Kind.SAVED, tree / "a")
 
-    assert heard.paths() == {f"{tree}/a", f"{tree}/b"}
+    assert recorder.paths() == {f"{tree}/a", f"{tree}/b"}
     assert watcher.watches() == 1
 
 
 def test_an_excluded_directory_is_not_watched(tree: Path, watch: Watch) -> None:
     (tree / "tmp" / "deep").mkdir(parents=True)
     (tree / "kept").mkdir()
-    watcher, heard = watch(tree, excludes=(f"{tree}/tmp$", ".*/cache$"))
+    watcher, recorder = watch(tree, excludes=(f"{tree}/tmp$", ".*/cache$"))
 
     (tree / "tmp" / "f").touch()
     (tree / "tmp" / "deep" / "f").touch()
@@ -449,9 +453,9 @@ def test_an_excluded_directory_is_not_watched(tree: Path, watch: Watch) -> None:
     (tree / "kept" / "cache" / "deep" / "f").touch()
     shutil.rmtree(tree / "kept" / "cache")
     (tree / "kept" / "f").touch()
-    heard.wait_for(Kind.SAVED, tree / "kept" / "f")
+    recorder.wait_for(Kind.SAVED, tree / "kept" / "f")
 
-    assert heard.paths() == {f"{tree}/kept/f"}
+    assert recorder.paths() == {f"{tree}/kept/f"}
     assert watcher.watches() == 2
 
 
@@ -459,78 +463,78 @@ def test_the_own_state_is_not_watched_by_any_way(tree: Path, watch: Watch) -> No
     (tree / "d" / "state" / "m").mkdir(parents=True)
     (tree / "way").symlink_to("d")
     (tree / "deep").symlink_to("way/state/m")
-    watcher, heard = watch(tree, state=(f"{tree}/d/state",))
+    watcher, recorder = watch(tree, state=(f"{tree}/d/state",))
 
     (tree / "d" / "state" / "m" / "log").touch()
     (tree / "d" / "state" / "n").mkdir()
     (tree / "d" / "state" / "n" / "lock").touch()
     (tree / "into").symlink_to("d/state")
-    watcher.look_into(f"{tree}/into")
-    heard.wait_for(Kind.SAVED, tree / "into")
+    watcher.follow_link(f"{tree}/into")
+    recorder.wait_for(Kind.SAVED, tree / "into")
     (tree / "d" / "state" / "m" / "log").write_text("more")
-    bell(tree, heard)
+    wait_until_processed(tree, recorder)
 
-    assert not {path for path in heard.paths() if "/m/" in path or "/n" in path}
+    assert not {path for path in recorder.paths() if "/m/" in path or "/n" in path}
     assert watcher.watches() == 2, "the root and d"
 
 
 def test_several_sources_are_watched_side_by_side(tmp_path: Path, watch: Watch) -> None:
     for name in ("a", "b", "c"):
         (tmp_path / name / "d").mkdir(parents=True)
-    watcher, heard = watch(tmp_path / "a", tmp_path / "b", Source(f"{tmp_path}/c/f", is_file=True))
+    watcher, recorder = watch(tmp_path / "a", tmp_path / "b", Source(f"{tmp_path}/c/f", is_file=True))
 
     for name in ("a", "b", "c"):
         (tmp_path / name / "d" / "f").touch()
         (tmp_path / name / "f").touch()
     (tmp_path / "a" / "d").rename(tmp_path / "b" / "moved")
-    heard.wait_for(Kind.SCAN, tmp_path / "b" / "moved")
+    recorder.wait_for(Kind.SCAN, tmp_path / "b" / "moved")
 
     assert watcher.watches() == 5
-    assert heard.known == {f"{tmp_path}/{name}" for name in ("a/f", "b/f", "b/d/f", "b/moved/f", "c/f")}
+    assert recorder.files == {f"{tmp_path}/{name}" for name in ("a/f", "b/f", "b/d/f", "b/moved/f", "c/f")}
 
 
 # What may go wrong
 
-def test_a_source_that_is_not_there_is_said_and_the_others_are_watched(
+def test_a_source_that_is_not_there_is_logged_and_the_others_are_watched(
     tree: Path, tmp_path: Path, watch: Watch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    _, heard = watch(tmp_path / "missing", tree)
+    _, recorder = watch(tmp_path / "missing", tree)
 
     (tree / "f").touch()
-    heard.wait_for(Kind.SAVED, tree / "f")
+    recorder.wait_for(Kind.SAVED, tree / "f")
 
     assert f"source {tmp_path}/missing cannot be watched" in caplog.text
 
 
 def test_a_root_that_was_replaced_is_watched_anew(tree: Path, tmp_path: Path, watch: Watch) -> None:
     (tree / "d").mkdir()
-    watcher, heard = watch(tree)
+    watcher, recorder = watch(tree)
     before = identity_of(str(tree))
     tree.rename(tmp_path / "old")
     (tree / "e").mkdir(parents=True)
     (tree / "e" / "f").touch()
 
     watcher.replace_root(Source(str(tree)))
-    heard.wait_for(*SCAN_ALL)
+    recorder.wait_for(*SCAN_ALL)
 
     assert identity_of(str(tree)) != before
-    assert heard.known == {f"{tree}/e/f"}
+    assert recorder.files == {f"{tree}/e/f"}
     assert watcher.watches() == 2
     (tmp_path / "old" / "d" / "g").touch()
     (tree / "e" / "g").touch()
-    heard.wait_for(Kind.SAVED, tree / "e" / "g")
-    assert not heard.has(Kind.SAVED, tree / "d" / "g")
+    recorder.wait_for(Kind.SAVED, tree / "e" / "g")
+    assert not recorder.has(Kind.SAVED, tree / "d" / "g")
 
 
-def test_a_root_whose_watch_the_kernel_took_away_is_known_until_it_is_watched_anew(tree: Path, watch: Watch) -> None:
-    watcher, heard = watch(tree)
+def test_a_root_whose_watch_the_kernel_took_away_is_reported_until_it_is_watched_anew(tree: Path, watch: Watch) -> None:
+    watcher, recorder = watch(tree)
     assert watcher.lost_roots == set()
 
     tree.rmdir()
     wait_until(lambda: watcher.lost_roots == {str(tree)}, LIMIT)
     tree.mkdir()
-    watcher.place_again()
-    heard.wait_for(*SCAN_ALL)
+    watcher.place_all()
+    recorder.wait_for(*SCAN_ALL)
     assert watcher.lost_roots == {str(tree)}, "that may have been the place where a share is mounted"
 
     watcher.replace_root(Source(str(tree)))
@@ -540,24 +544,24 @@ def test_a_root_whose_watch_the_kernel_took_away_is_known_until_it_is_watched_an
 def test_a_directory_that_leaves_while_its_watch_is_placed_is_not_watched(
     tree: Path, tmp_path: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    watcher, heard = watch(tree)
+    watcher, recorder = watch(tree)
     moves = iter([tree / "d"])
 
     def open_and_let_it_leave(root: int, relative: str) -> int:
         descriptor = open_directory_beneath(root, relative)
         if relative == "d" and (leaving := next(moves, None)):
             leaving.rename(tmp_path / "outside")
-            heard.wait_for(Kind.LEFT, leaving)
+            recorder.wait_for(Kind.LEFT, leaving)
         return descriptor
 
     monkeypatch.setattr(module, "open_directory_beneath", open_and_let_it_leave)
     (tree / "d").mkdir()
     (tree / "placed after it").mkdir()
-    heard.wait_for(Kind.SCAN, tree / "placed after it")
+    recorder.wait_for(Kind.SCAN, tree / "placed after it")
     (tmp_path / "outside" / "f").touch()
-    bell(tree, heard)
+    wait_until_processed(tree, recorder)
 
-    assert not heard.about(tree / "d" / "f")
+    assert not recorder.kinds(tree / "d" / "f")
     assert watcher.watches() == 2
 
 
@@ -567,23 +571,23 @@ def test_a_directory_that_leaves_while_one_below_it_is_placed_takes_its_name_alo
 ) -> None:
     """Those below are opened from the directory that they are in, wherever that is by then."""
     (tmp_path / "d/below").mkdir(parents=True)
-    watcher, heard = watch(tree)
-    add = watcher._add
+    watcher, recorder = watch(tree)
+    add = watcher._add_watch
 
     def let_it_leave_and_add(descriptor: int, directory: str) -> None:
         if directory == f"{tree}/d/below" and (tree / leaving).exists():
             (tree / leaving).rename(tmp_path / "outside")
-            heard.wait_for(Kind.LEFT, tree / leaving)
+            recorder.wait_for(Kind.LEFT, tree / leaving)
         add(descriptor, directory)
 
-    monkeypatch.setattr(watcher, "_add", let_it_leave_and_add)
+    monkeypatch.setattr(watcher, "_add_watch", let_it_leave_and_add)
     (tmp_path / "d").rename(tree / "d")
     (tree / "placed after it").mkdir()
-    heard.wait_for(Kind.SCAN, tree / "placed after it")
+    recorder.wait_for(Kind.SCAN, tree / "placed after it")
     (tmp_path / "outside" / "f").touch()
-    bell(tree, heard)
+    wait_until_processed(tree, recorder)
 
-    assert f"{tree}/{leaving}/f" not in heard.paths()
+    assert f"{tree}/{leaving}/f" not in recorder.paths()
     assert watcher.watches() == kernel_watches(watcher) == (2 if leaving == "d" else 3)
 
 
@@ -596,36 +600,36 @@ def test_directories_deeper_than_a_path_can_say_do_not_stop_it(tree: Path, watch
         os.close(above)
     os.close(here)
 
-    watcher, heard = watch(tree)
+    watcher, recorder = watch(tree)
     (tree / "f").touch()
     (tree / "later").mkdir()
-    heard.wait_for(Kind.SAVED, tree / "f")
-    heard.wait_for(Kind.SCAN, tree / "later")
+    recorder.wait_for(Kind.SAVED, tree / "f")
+    recorder.wait_for(Kind.SCAN, tree / "later")
 
-    assert watcher.broken is None
+    assert watcher.error is None
     assert 190 < watcher.watches() < 220
 
 
-def test_a_thread_that_breaks_is_known(tree: Path) -> None:
+def test_the_error_that_ended_a_thread_is_kept(tree: Path) -> None:
     def fail(changes: Iterable[Change]) -> None:
-        raise RuntimeError("nobody listens")
+        raise RuntimeError("cannot push")
 
     watcher = Watcher(Keys([Source(str(tree))]), fail)
-    assert watcher.broken is None
+    assert watcher.error is None
     watcher.start()
     try:
-        broken = wait_until(lambda: watcher.broken, LIMIT)
+        error = wait_until(lambda: watcher.error, LIMIT)
     finally:
         watcher.close()
 
-    assert str(broken) == "nobody listens"
+    assert str(error) == "cannot push"
 
 
-def overflow(tree: Path, heard: Heard) -> None:
+def overflow(tree: Path, recorder: Recorder) -> None:
     """Fill the kernel's queue while the watcher's reader is held up, until events are lost."""
-    heard.open.clear()
+    recorder.open.clear()
     (tree / "held up").touch()
-    assert heard.waits.wait(LIMIT)
+    assert recorder.waits.wait(LIMIT)
     here, there = str(tree / "here"), str(tree / "there")
     Path(here).touch()
     for _ in range(int(Path("/proc/sys/fs/inotify/max_queued_events").read_text()) // 2 + 10):
@@ -633,16 +637,16 @@ def overflow(tree: Path, heard: Heard) -> None:
         here, there = there, here
 
 
-def test_a_queue_that_overflowed_means_a_look_everywhere(tree: Path, watch: Watch, caplog: pytest.LogCaptureFixture) -> None:
-    _, heard = watch(tree)
+def test_a_queue_that_overflowed_means_a_scan_of_everything(tree: Path, watch: Watch, caplog: pytest.LogCaptureFixture) -> None:
+    _, recorder = watch(tree)
 
-    overflow(tree, heard)
+    overflow(tree, recorder)
     (tree / "lost").touch()
-    heard.open.set()
+    recorder.open.set()
 
-    heard.wait_for(*SCAN_ALL)
-    assert not heard.has(Kind.CREATED, tree / "lost"), "its event must have been lost, or this test shows nothing"
-    wait_until(lambda: heard.known == files_below(str(tree)), LIMIT)
+    recorder.wait_for(*SCAN_ALL)
+    assert not recorder.has(Kind.CREATED, tree / "lost"), "its event must have been lost, or this test shows nothing"
+    wait_until(lambda: recorder.files == files_below(str(tree)), LIMIT)
     assert [record.getMessage() for record in caplog.records if "overflow" in record.getMessage()] == [
         "the kernel's event queue overflowed: everything is compared again"
     ]
@@ -650,42 +654,42 @@ def test_a_queue_that_overflowed_means_a_look_everywhere(tree: Path, watch: Watc
 
 def test_directories_that_were_made_or_moved_while_events_were_lost_are_watched_afterwards(tree: Path, watch: Watch) -> None:
     (tree / "old" / "deep").mkdir(parents=True)
-    _, heard = watch(tree)
+    _, recorder = watch(tree)
 
-    overflow(tree, heard)
+    overflow(tree, recorder)
     (tree / "new" / "deep").mkdir(parents=True)
     (tree / "old").rename(tree / "moved")
-    heard.open.set()
-    heard.wait_for(*SCAN_ALL)
-    assert not heard.has(Kind.SCAN, tree / "new"), "its event must have been lost, or this test shows nothing"
+    recorder.open.set()
+    recorder.wait_for(*SCAN_ALL)
+    assert not recorder.has(Kind.SCAN, tree / "new"), "its event must have been lost, or this test shows nothing"
 
     for directory in (tree / "new" / "deep", tree / "moved" / "deep"):
-        wait_until(lambda directory=directory: said_of_a_new_file(heard, directory), 30, f"a new file in {directory} is told")
+        wait_until(lambda directory=directory: reports_a_new_file(recorder, directory), 30, f"a new file in {directory} is reported")
 
 
 def test_a_directory_that_left_while_events_were_lost_is_not_watched_any_more(tree: Path, tmp_path: Path, watch: Watch) -> None:
     (tree / "old" / "deep").mkdir(parents=True)
-    watcher, heard = watch(tree)
+    watcher, recorder = watch(tree)
     assert watcher.watches() == 3
 
-    overflow(tree, heard)
+    overflow(tree, recorder)
     (tree / "old").rename(tmp_path / "outside")
-    heard.open.set()
-    heard.wait_for(*SCAN_ALL)
-    assert not heard.has(Kind.LEFT, tree / "old"), "its event must have been lost, or this test shows nothing"
+    recorder.open.set()
+    recorder.wait_for(*SCAN_ALL)
+    assert not recorder.has(Kind.LEFT, tree / "old"), "its event must have been lost, or this test shows nothing"
 
     assert watcher.watches() == 1
     assert kernel_watches(watcher) == 1
-    assert heard.changes.count(SCAN_ALL) == 1
+    assert recorder.changes.count(SCAN_ALL) == 1
 
 
-def test_rounds_and_links_that_are_asked_for_again_and_again_wait_once(
+def test_rounds_and_links_that_are_requested_again_and_again_wait_once(
     tree: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tree / "d").mkdir()
     (tree / "file").touch()
     (tree / "link").symlink_to("file")
-    watcher, heard = watch(tree)
+    watcher, recorder = watch(tree)
     begun, go_on = threading.Event(), threading.Event()
 
     def opened(root: int, relative: str) -> int:
@@ -694,41 +698,41 @@ def test_rounds_and_links_that_are_asked_for_again_and_again_wait_once(
         return open_directory_beneath(root, relative)
 
     monkeypatch.setattr(module, "open_directory_beneath", opened)
-    watcher.place_again()
+    watcher.place_all()
     assert begun.wait(LIMIT)
-    heard.changes.clear()
+    recorder.changes.clear()
     for _ in range(100):
-        watcher.place_again()
+        watcher.place_all()
         (tree / "new").touch()
         (tree / "new").rename(tree / "file")
-    bell(tree, heard)
-    heard.forget(tree / "link")
-    assert watcher._to_place._queue.qsize() == 2, "one round, and one glance at the link"
+    wait_until_processed(tree, recorder)
+    recorder.clear(tree / "link")
+    assert watcher._requests._queue.qsize() == 2, "one round, and one request for the link"
     go_on.set()
     (tree / "last").mkdir()
-    heard.wait_for(Kind.SCAN, tree / "last")
+    recorder.wait_for(Kind.SCAN, tree / "last")
 
-    assert heard.changes.count(SCAN_ALL) == 2, "the one that was on its way, and one more"
-    assert heard.about(tree / "link") == [Kind.SAVED]
+    assert recorder.changes.count(SCAN_ALL) == 2, "the one that was on its way, and one more"
+    assert recorder.kinds(tree / "link") == [Kind.SAVED]
 
 
-def test_a_directory_in_the_place_of_a_link_of_which_nobody_told_that_it_left_is_watched(tree: Path, watch: Watch) -> None:
+def test_a_directory_in_the_place_of_a_link_whose_end_was_not_reported_is_watched(tree: Path, watch: Watch) -> None:
     (tree / "d").mkdir()
     for link, leads in (("way", "d"), ("out", "/"), ("dangling", "nothing")):
         (tree / link).symlink_to(leads)
-    _, heard = watch(tree)
+    _, recorder = watch(tree)
 
-    overflow(tree, heard)
+    overflow(tree, recorder)
     for link in ("way", "out", "dangling"):
         (tree / link).unlink()
-    heard.open.set()
-    heard.wait_for(*SCAN_ALL)
+    recorder.open.set()
+    recorder.wait_for(*SCAN_ALL)
     for link in ("way", "out", "dangling"):
         (tree / link).mkdir()
 
     for link in ("way", "out", "dangling"):
-        wait_until(lambda link=link: {Kind.SCAN, Kind.LEFT} & set(heard.about(tree / link)), LIMIT)
-        wait_until(lambda link=link: said_of_a_new_file(heard, tree / link), 30, f"a new file in {link} is told")
+        wait_until(lambda link=link: {Kind.SCAN, Kind.LEFT} & set(recorder.kinds(tree / link)), LIMIT)
+        wait_until(lambda link=link: reports_a_new_file(recorder, tree / link), 30, f"a new file in {link} is reported")
 
 
 def kernel_watches(watcher: Watcher) -> int:
@@ -736,9 +740,9 @@ def kernel_watches(watcher: Watcher) -> int:
     return Path(f"/proc/self/fdinfo/{watcher._inotify.fileno()}").read_text().count("inotify wd:")
 
 
-def said_of_a_new_file(heard: Heard, directory: Path) -> bool:
+def reports_a_new_file(recorder: Recorder, directory: Path) -> bool:
     (directory / "f").touch()
-    return heard.has(Kind.SAVED, directory / "f")
+    return recorder.has(Kind.SAVED, directory / "f")
 
 
 LIMITED = """
@@ -759,19 +763,19 @@ lines = []
 handler = logging.Handler()
 handler.emit = lambda record: lines.append((record.levelname, record.getMessage()))
 logging.getLogger("autosync").addHandler(handler)
-heard = []
-watcher = Watcher(Keys([Source(str(tree))]), heard.extend)
+recorder = []
+watcher = Watcher(Keys([Source(str(tree))]), recorder.extend)
 watcher.start()
-wait_until(lambda: (Kind.SCAN, "") in heard, 20)
+wait_until(lambda: (Kind.SCAN, "") in recorder, 20)
 (tree / "f").touch()
 (tree / "later").mkdir()
-wait_until(lambda: (Kind.SAVED, f"{tree}/f") in heard and (Kind.SCAN, f"{tree}/later") in heard, 20)
+wait_until(lambda: (Kind.SAVED, f"{tree}/f") in recorder and (Kind.SCAN, f"{tree}/later") in recorder, 20)
 print(json.dumps([watcher.watches(), lines]))
 watcher.close()
 """
 
 
-def test_a_limit_of_watches_is_said_once_with_its_cure_and_stops_nothing(tree: Path) -> None:
+def test_a_limit_of_watches_is_logged_once_with_its_cure_and_stops_nothing(tree: Path) -> None:
     for number in range(10):
         (tree / str(number)).mkdir()
 
@@ -800,11 +804,11 @@ def test_closing_leaves_no_thread_and_no_descriptor_behind(tree: Path) -> None:
     for number in range(50):
         (tree / str(number) / "deep").mkdir(parents=True)
     before = descriptors()
-    heard = Heard()
+    recorder = Recorder()
 
-    watcher = Watcher(Keys([Source(str(tree))]), heard)
+    watcher = Watcher(Keys([Source(str(tree))]), recorder)
     watcher.start()
-    heard.wait_for(*SCAN_ALL)
+    recorder.wait_for(*SCAN_ALL)
     during = threads_of_ours()
     watcher.close()
 
@@ -813,13 +817,13 @@ def test_closing_leaves_no_thread_and_no_descriptor_behind(tree: Path) -> None:
     assert opened_since(before) == set()
 
 
-def test_a_watcher_may_be_closed_before_its_watches_stand_or_before_it_began(tree: Path) -> None:
+def test_a_watcher_may_be_closed_before_its_watches_are_placed_or_before_it_began(tree: Path) -> None:
     for number in range(200):
         (tree / str(number)).mkdir()
     before = descriptors()
 
     for begins in (True, False):
-        watcher = Watcher(Keys([Source(str(tree))]), Heard())
+        watcher = Watcher(Keys([Source(str(tree))]), Recorder())
         if begins:
             watcher.start()
         watcher.close()
@@ -828,62 +832,62 @@ def test_a_watcher_may_be_closed_before_its_watches_stand_or_before_it_began(tre
     assert opened_since(before) == set()
 
 
-def test_what_was_said_before_reading_stops_stands_and_nothing_is_said_after(tree: Path, watch: Watch) -> None:
-    watcher, heard = watch(tree)
+def test_what_was_reported_before_the_stop_stays_and_nothing_is_reported_after(tree: Path, watch: Watch) -> None:
+    watcher, recorder = watch(tree)
     (tree / "before").touch()
-    heard.wait_for(Kind.SAVED, tree / "before")
+    recorder.wait_for(Kind.SAVED, tree / "before")
 
-    watcher.stop_reading()
-    watcher.stop_reading()
+    watcher.stop()
+    watcher.stop()
     (tree / "after").touch()
 
     assert threads_of_ours() == []
-    assert heard.paths() == {f"{tree}/before"}
+    assert recorder.paths() == {f"{tree}/before"}
 
 
 def test_no_line_is_logged_while_all_is_well(tree: Path, watch: Watch, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        _, heard = watch(tree)
+        _, recorder = watch(tree)
         assert [record.getMessage() for record in caplog.records] == ["watches are placed: 1"]
         caplog.clear()
         (tree / "a" / "b").mkdir(parents=True)
-        heard.wait_for(Kind.SCAN, tree / "a")
+        recorder.wait_for(Kind.SCAN, tree / "a")
         shutil.rmtree(tree / "a")
-        bell(tree, heard)
+        wait_until_processed(tree, recorder)
 
     assert caplog.records == []
 
 
-def test_what_happened_just_before_the_stop_is_still_said(tree: Path) -> None:
+def test_what_happened_just_before_the_stop_is_still_reported(tree: Path) -> None:
     for number in range(30):
-        heard: list[Change] = []
-        watcher = Watcher(Keys([Source(str(tree))]), heard.extend)
+        recorder: list[Change] = []
+        watcher = Watcher(Keys([Source(str(tree))]), recorder.extend)
         watcher.start()
-        wait_until(lambda heard=heard: SCAN_ALL in heard, LIMIT)
+        wait_until(lambda recorder=recorder: SCAN_ALL in recorder, LIMIT)
 
         (tree / f"{number}").write_text("the last moment")
-        watcher.stop_reading()
+        watcher.stop()
 
-        assert Change(Kind.SAVED, f"{tree}/{number}") in heard
+        assert Change(Kind.SAVED, f"{tree}/{number}") in recorder
         watcher.close()
 
 
 def test_a_tree_in_which_something_happens_all_the_time_does_not_hold_up_the_stop(tree: Path) -> None:
-    heard: list[Change] = []
+    recorder: list[Change] = []
 
-    def say(changes: Iterable[Change]) -> None:
-        heard.extend(changes)
+    def push(changes: Iterable[Change]) -> None:
+        recorder.extend(changes)
         (tree / "f").touch()
         (tree / "f").unlink(missing_ok=True)  # both threads of the watcher come here
 
-    watcher = Watcher(Keys([Source(str(tree))]), say)
+    watcher = Watcher(Keys([Source(str(tree))]), push)
     watcher.start()
-    wait_until(lambda: len(heard) > 100, LIMIT, "each change brings the next")
+    wait_until(lambda: len(recorder) > 100, LIMIT, "each change brings the next")
     (tree / "last").touch()
-    threading.Thread(target=watcher.stop_reading, daemon=True).start()
+    threading.Thread(target=watcher.stop, daemon=True).start()
 
     wait_until(lambda: threads_of_ours() == [], LIMIT)
-    assert Change(Kind.SAVED, f"{tree}/last") in heard
+    assert Change(Kind.SAVED, f"{tree}/last") in recorder
     watcher.close()
 
 
@@ -892,29 +896,29 @@ def test_a_tree_in_which_something_happens_all_the_time_does_not_hold_up_the_sto
 def test_a_link_that_is_changed_while_it_is_followed_is_followed_again(tree: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("old", "new"):
         (tree / name).touch()
-    watcher, heard = watch(tree)
+    watcher, recorder = watch(tree)
     (tree / "link").symlink_to("old")
-    heard.wait_for(Kind.CREATED, tree / "link")
+    recorder.wait_for(Kind.CREATED, tree / "link")
 
     def resolve(*args: object) -> object:
         found = resolve_beneath(*args)  # type: ignore[arg-type]
         if found.real == "old":
             (tree / "next").symlink_to("new")
             (tree / "next").rename(tree / "link")
-            heard.wait_for(Kind.SAVED, tree / "link")
+            recorder.wait_for(Kind.SAVED, tree / "link")
         return found
 
-    monkeypatch.setattr(links, "resolve_beneath", resolve)
-    watcher.look_into(str(tree / "link"))
+    monkeypatch.setattr(symlinks, "resolve_beneath", resolve)
+    watcher.follow_link(str(tree / "link"))
     (tree / "last").symlink_to("new")
-    heard.wait_for(Kind.CREATED, tree / "last")
-    watcher.look_into(str(tree / "last"))
-    heard.wait_for(Kind.SAVED, tree / "last")  # one thread follows them, one after the other
-    heard.forget()
+    recorder.wait_for(Kind.CREATED, tree / "last")
+    watcher.follow_link(str(tree / "last"))
+    recorder.wait_for(Kind.SAVED, tree / "last")  # one thread follows them, one after the other
+    recorder.clear()
 
     (tree / "new").write_text("x")
-    heard.wait_for(Kind.SAVED, tree / "last")
-    heard.wait_for(Kind.SAVED, tree / "link")
+    recorder.wait_for(Kind.SAVED, tree / "last")
+    recorder.wait_for(Kind.SAVED, tree / "link")
 
 
 def test_what_a_link_waits_for_is_seen_where_it_was_made_before_its_directory_was_watched(
@@ -922,7 +926,7 @@ def test_what_a_link_waits_for_is_seen_where_it_was_made_before_its_directory_wa
 ) -> None:
     (tree / "file").symlink_to("new/f")
     (tree / "way").symlink_to("new/deep")
-    _, heard = watch(tree)
+    _, recorder = watch(tree)
 
     def opened(root: int, relative: str) -> int:
         if relative == "new" and not (tree / "new/f").exists():
@@ -934,12 +938,12 @@ def test_what_a_link_waits_for_is_seen_where_it_was_made_before_its_directory_wa
     monkeypatch.setattr(module, "open_directory_beneath", opened)
     (tree / "new").mkdir()
 
-    wait_until(lambda: {f"{tree}/file", f"{tree}/way/g"} <= heard.known, LIMIT, "both links are told of")
+    wait_until(lambda: {f"{tree}/file", f"{tree}/way/g"} <= recorder.files, LIMIT, "both links are reported")
     (tree / "new/deep/later").touch()
-    heard.wait_for(Kind.SAVED, tree / "way/later")
+    recorder.wait_for(Kind.SAVED, tree / "way/later")
 
 
-def test_links_that_are_made_and_changed_are_followed_without_a_look_at_the_others(
+def test_links_that_are_made_and_changed_are_followed_without_a_search_through_the_others(
     tree: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A package manager may make a hundred thousand of them."""
@@ -947,94 +951,94 @@ def test_links_that_are_made_and_changed_are_followed_without_a_look_at_the_othe
     (tree / "d/f").touch()
     for number in range(100):
         (tree / f"{number}").symlink_to("d/f")
-    watcher, heard = watch(tree)
-    asked = 0
+    watcher, recorder = watch(tree)
+    scanned = 0
 
     class Counted(dict[str, tuple[str, ...]]):
         def __iter__(self) -> Iterator[str]:
-            nonlocal asked
-            asked += len(self)
+            nonlocal scanned
+            scanned += len(self)
             return super().__iter__()
 
     monkeypatch.setattr(watcher._links, "_paths", Counted(watcher._links._paths))
     for name, leads in (("new", "d/f"), ("way", "d")):
         (tree / name).symlink_to(leads)
-        heard.wait_for(Kind.CREATED, tree / name)  # a link that is known already when that is heard is followed once more
-        watcher.look_into(str(tree / name))
+        recorder.wait_for(Kind.CREATED, tree / name)  # a link that is known already when its event is read is followed once more
+        watcher.follow_link(str(tree / name))
     (tree / "d/g").touch()
     (tree / "d/g").rename(tree / "d/f")
     for name in ("new", "way", *map(str, range(100))):
-        heard.wait_for(Kind.SAVED, tree / name)
-    heard.wait_for(Kind.SCAN, tree / "way")
+        recorder.wait_for(Kind.SAVED, tree / name)
+    recorder.wait_for(Kind.SCAN, tree / "way")
 
-    assert asked == 0
+    assert scanned == 0
 
 
 @pytest.mark.parametrize("way", ["{outside}", ".", "way"])
-def test_what_stayed_below_a_link_that_was_not_followed_is_looked_at_when_the_link_is_gone(
+def test_what_stayed_below_a_link_that_was_not_followed_is_scanned_when_the_link_is_gone(
     tree: Path, tmp_path: Path, watch: Watch, way: str
 ) -> None:
     (tmp_path / "outside").mkdir()
     (tree / "way").symlink_to(way.format(outside=tmp_path / "outside"))
-    _, heard = watch(tree)
+    _, recorder = watch(tree)
 
     (tree / "way").unlink()
-    heard.wait_for(Kind.LEFT, tree / "way")
+    recorder.wait_for(Kind.LEFT, tree / "way")
 
 
-def test_a_link_to_a_directory_that_left_is_told_although_another_link_was_led_there_meanwhile(
+def test_a_link_to_a_directory_that_left_is_reported_although_another_link_was_led_there_meanwhile(
     tree: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tree / "d").mkdir()
     (tree / "way").symlink_to("d")
-    watcher, heard = watch(tree)
+    watcher, recorder = watch(tree)
 
     def resolve(root: int, tops: Sequence[str], relative: str) -> object:
         if relative == "other" and os.path.lexists(tree / "way"):
             (tree / "way").unlink()
-            heard.wait_for(Kind.DELETED, tree / "way")
+            recorder.wait_for(Kind.DELETED, tree / "way")
         return resolve_beneath(root, tops, relative)
 
     monkeypatch.setattr(module, "resolve_beneath", resolve)
     (tree / "other").symlink_to("d")
-    heard.wait_for(Kind.CREATED, tree / "other")
-    watcher.look_into(str(tree / "other"))
+    recorder.wait_for(Kind.CREATED, tree / "other")
+    watcher.follow_link(str(tree / "other"))
 
-    heard.wait_for(Kind.LEFT, tree / "way")
+    recorder.wait_for(Kind.LEFT, tree / "way")
 
 
-# What has happened by now
+# Flushing
 
-def test_when_it_has_caught_up_all_is_said_that_had_happened(watch: Watch, tmp_path: Path) -> None:
+def test_when_it_is_flushed_everything_is_reported_that_had_happened(watch: Watch, tmp_path: Path) -> None:
     """Also what the kernel still had in its queue, and what is in directories that are yet to be watched."""
-    watcher, heard = watch(tmp_path)
-    heard.open.clear()
+    watcher, recorder = watch(tmp_path)
+    recorder.open.clear()
     (tmp_path / "held").touch()
-    assert heard.waits.wait(LIMIT), "the reader is held up, so that events gather"
+    assert recorder.waits.wait(LIMIT), "the reader is held up, so that events gather"
     for number in range(300):
         (tmp_path / f"f{number}").write_text("x")
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "a" / "b" / "deep").write_text("x")
-    caught_up = threading.Event()
-    known: list[set[str]] = []
+    flushed = threading.Event()
+    found: list[set[str]] = []
 
     def reached() -> None:
-        known.append(set(heard.known))
-        caught_up.set()
+        found.append(set(recorder.files))
+        flushed.set()
 
-    watcher.catch_up(reached)
-    assert not caught_up.is_set()
-    heard.open.set()
+    watcher.flush(reached)
+    assert not flushed.is_set()
+    recorder.open.set()
 
-    assert caught_up.wait(LIMIT)
-    assert known == [files_below(str(tmp_path))]
+    assert flushed.wait(LIMIT)
+    assert found == [files_below(str(tmp_path))]
 
 
-def test_it_catches_up_each_time_it_is_asked(watch: Watch, tmp_path: Path) -> None:
+def test_it_is_flushed_each_time_that_it_is_requested(watch: Watch, tmp_path: Path) -> None:
     watcher, _ = watch(tmp_path)
     called: list[int] = []
 
     for number in range(20):
-        watcher.catch_up(lambda number=number: called.append(number))
+        watcher.flush(lambda number=number: called.append(number))
 
-    wait_until(lambda: called == list(range(20)), LIMIT, "each is told, in order")
+    wait_until(lambda: called == list(range(20)), LIMIT, "each is called, in order")
