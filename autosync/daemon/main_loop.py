@@ -14,8 +14,8 @@ from types import FrameType
 
 from ..errors import AutosyncError, BrokerError, BrokerRefused, Exit, StartError
 from ..ledger import address, check_reachable, connect
-from ..model.change import Change
-from ..watch.watcher import Push, Watcher
+from ..model.change import Change, Push
+from ..watch.watcher import Watcher
 from .mirror_runner import MirrorRunner, RunSettings
 from .one_host import OneHost
 from .status_line import StatusLine

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import NamedTuple
 
@@ -29,6 +30,9 @@ class Change(NamedTuple):
     kind: Kind
     path: str
 
+
+#: Receives changes; must not block.
+Push = Callable[[Iterable[Change]], None]
 
 #: The whole source is uncertain: at the start, after a queue overflow, after the broker lost its memory.
 SCAN_ALL = Change(Kind.SCAN, "")

@@ -19,8 +19,7 @@ import pytest
 from autosync.model.change import SCAN_ALL, Change, Kind
 from autosync.model.keys import Keys, Source, slashed
 from autosync.source.beneath import open_directory_beneath, resolve_beneath
-from autosync.watch import symlinks
-from autosync.watch import watcher as module
+from autosync.watch import symlinks, tree_placer
 from autosync.watch.watcher import Watcher, identity_of
 from lab import ROOT
 from lab.descriptors import descriptors, opened_since
@@ -290,7 +289,7 @@ def test_a_tree_that_is_deleted_is_reported_and_its_watches_end(tree: Path, watc
 def test_the_files_of_a_large_directory_that_appears_are_reported_part_by_part(
     tree: Path, tmp_path: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_PUSHED_AT_ONCE", 10)
+    monkeypatch.setattr(tree_placer, "_PUSHED_AT_ONCE", 10)
     (tmp_path / "large/below").mkdir(parents=True)
     for number in range(25):
         (tmp_path / f"large/{number}").touch()
@@ -303,7 +302,7 @@ def test_the_files_of_a_large_directory_that_appears_are_reported_part_by_part(
         sizes.append(sum(kind is Kind.APPEARED for kind, _ in changes))
         recorder(changes)
 
-    monkeypatch.setattr(watcher, "_push", push)
+    monkeypatch.setattr(trees(watcher), "_push", push)
     (tmp_path / "large").rename(tree / "large")
     recorder.wait_for(Kind.SCAN, tree / "large")
 
@@ -329,7 +328,7 @@ def test_a_directory_that_is_deleted_is_forgotten_without_a_search_through_the_o
             scanned += len(self)
             return super().__iter__()
 
-    monkeypatch.setattr(watcher._watches, "_wds", Counted(watcher._watches._wds))
+    monkeypatch.setattr(watcher._tree.watches, "_wds", Counted(watcher._tree.watches._wds))
     for number in range(1, 101):
         (tree / f"d{number}").rmdir()
     for number in range(1, 101):
@@ -554,7 +553,7 @@ def test_a_directory_that_leaves_while_its_watch_is_placed_is_not_watched(
             recorder.wait_for(Kind.LEFT, leaving)
         return descriptor
 
-    monkeypatch.setattr(module, "open_directory_beneath", open_and_let_it_leave)
+    monkeypatch.setattr(tree_placer, "open_directory_beneath", open_and_let_it_leave)
     (tree / "d").mkdir()
     (tree / "placed after it").mkdir()
     recorder.wait_for(Kind.SCAN, tree / "placed after it")
@@ -572,7 +571,7 @@ def test_a_directory_that_leaves_while_one_below_it_is_placed_takes_its_name_alo
     """Those below are opened from the directory that they are in, wherever that is by then."""
     (tmp_path / "d/below").mkdir(parents=True)
     watcher, recorder = watch(tree)
-    add = watcher._add_watch
+    add = trees(watcher)._add_watch
 
     def let_it_leave_and_add(descriptor: int, directory: str) -> None:
         if directory == f"{tree}/d/below" and (tree / leaving).exists():
@@ -580,7 +579,7 @@ def test_a_directory_that_leaves_while_one_below_it_is_placed_takes_its_name_alo
             recorder.wait_for(Kind.LEFT, tree / leaving)
         add(descriptor, directory)
 
-    monkeypatch.setattr(watcher, "_add_watch", let_it_leave_and_add)
+    monkeypatch.setattr(trees(watcher), "_add_watch", let_it_leave_and_add)
     (tmp_path / "d").rename(tree / "d")
     (tree / "placed after it").mkdir()
     recorder.wait_for(Kind.SCAN, tree / "placed after it")
@@ -697,7 +696,7 @@ def test_rounds_and_links_that_are_requested_again_and_again_wait_once(
         go_on.wait(LIMIT)
         return open_directory_beneath(root, relative)
 
-    monkeypatch.setattr(module, "open_directory_beneath", opened)
+    monkeypatch.setattr(tree_placer, "open_directory_beneath", opened)
     watcher.place_all()
     assert begun.wait(LIMIT)
     recorder.changes.clear()
@@ -707,7 +706,7 @@ def test_rounds_and_links_that_are_requested_again_and_again_wait_once(
         (tree / "new").rename(tree / "file")
     wait_until_processed(tree, recorder)
     recorder.clear(tree / "link")
-    assert watcher._requests._queue.qsize() == 2, "one round, and one request for the link"
+    assert watcher._tree.requests._queue.qsize() == 2, "one round, and one request for the link"
     go_on.set()
     (tree / "last").mkdir()
     recorder.wait_for(Kind.SCAN, tree / "last")
@@ -733,6 +732,10 @@ def test_a_directory_in_the_place_of_a_link_whose_end_was_not_reported_is_watche
     for link in ("way", "out", "dangling"):
         wait_until(lambda link=link: {Kind.SCAN, Kind.LEFT} & set(recorder.kinds(tree / link)), LIMIT)
         wait_until(lambda link=link: reports_a_new_file(recorder, tree / link), 30, f"a new file in {link} is reported")
+
+
+def trees(watcher: Watcher) -> tree_placer.TreePlacer:
+    return watcher._placer._trees
 
 
 def kernel_watches(watcher: Watcher) -> int:
@@ -935,7 +938,7 @@ def test_what_a_link_waits_for_is_seen_where_it_was_made_before_its_directory_wa
             (tree / "new/deep/g").touch()
         return open_directory_beneath(root, relative)
 
-    monkeypatch.setattr(module, "open_directory_beneath", opened)
+    monkeypatch.setattr(tree_placer, "open_directory_beneath", opened)
     (tree / "new").mkdir()
 
     wait_until(lambda: {f"{tree}/file", f"{tree}/way/g"} <= recorder.files, LIMIT, "both links are reported")
@@ -960,7 +963,7 @@ def test_links_that_are_made_and_changed_are_followed_without_a_search_through_t
             scanned += len(self)
             return super().__iter__()
 
-    monkeypatch.setattr(watcher._links, "_paths", Counted(watcher._links._paths))
+    monkeypatch.setattr(watcher._tree.links, "_paths", Counted(watcher._tree.links._paths))
     for name, leads in (("new", "d/f"), ("way", "d")):
         (tree / name).symlink_to(leads)
         recorder.wait_for(Kind.CREATED, tree / name)  # a link that is known already when its event is read is followed once more
@@ -999,7 +1002,7 @@ def test_a_link_to_a_directory_that_left_is_reported_although_another_link_was_l
             recorder.wait_for(Kind.DELETED, tree / "way")
         return resolve_beneath(root, tops, relative)
 
-    monkeypatch.setattr(module, "resolve_beneath", resolve)
+    monkeypatch.setattr(tree_placer, "resolve_beneath", resolve)
     (tree / "other").symlink_to("d")
     recorder.wait_for(Kind.CREATED, tree / "other")
     watcher.follow_link(str(tree / "other"))

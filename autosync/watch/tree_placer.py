@@ -1,0 +1,261 @@
+"""Placing watches on a directory and on all directories below it, also those that links lead to."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from ..model.change import Change, Kind, Push
+from ..model.keys import Keys, Source, slashed
+from ..source.beneath import NotMirrored, open_directory_beneath, open_root, resolve_beneath, root_paths
+from .symlinks import resolve_link
+from .watched_tree import WatchedTree
+
+log = logging.getLogger(__name__)
+
+_DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+#: So many files of a directory are pushed together. A directory may hold more files than fit in memory.
+_PUSHED_AT_ONCE = 1000
+
+
+class _Pass(NamedTuple):
+    """One pass through a tree.
+
+    Attributes:
+        root: descriptor of the source's root.
+        source: contains the tree.
+        appeared: whether the tree is new, so that its files are pushed.
+    """
+
+    root: int
+    source: Source
+    appeared: bool
+
+
+class _Directory(NamedTuple):
+    """A directory that is watched.
+
+    Attributes:
+        path: by which the pass reached it.
+        real: its path without links, relative to the root.
+        below: the paths of the directories in it that are to be watched, and of links to directories.
+    """
+
+    path: str
+    real: str
+    below: list[str]
+
+
+class TreePlacer:
+    """Places watches. A watch is placed before its directory is read, so that no file is missed between both.
+
+    Args:
+        keys: scope of the mirror.
+        tree: where the watches and the links are kept.
+        push: receives the files of trees that appeared.
+        follow: whether links are followed.
+
+    Attributes:
+        unwatched: number of directories that the kernel refused to watch; set to 0 by the user of this class.
+        is_stopped: set to end `place` before it has reached all directories.
+    """
+
+    def __init__(self, keys: Keys, tree: WatchedTree, push: Push, *, follow: bool) -> None:
+        self._keys = keys
+        self._tree = tree
+        self._push = push
+        self._follow = follow
+        self.unwatched = 0
+        self.is_stopped = False
+
+    def place(self, source: Source, top: str, *, appeared: bool) -> None:
+        """Watch a directory and those below it.
+
+        Args:
+            source: contains the directory.
+            top: path of the directory.
+            appeared: whether it is new, so that its files are pushed.
+        """
+        try:
+            root = open_root(source.root)
+        except OSError as error:
+            log.error("source %s cannot be watched: %s", source.root, error.strerror)
+            return
+        try:
+            this_pass = _Pass(root, source, appeared)
+            first = self._place_by_path(this_pass, top)
+            waiting = [first] if first else []
+            while waiting and not self.is_stopped:
+                waiting += self._place_below(this_pass, waiting.pop())
+        finally:
+            os.close(root)
+
+    def follow_link(self, source: Source, link: str) -> bool:
+        """Store where a link leads.
+
+        Args:
+            source: contains the link.
+            link: path of the link.
+
+        Returns:
+            Whether the link leads to a directory that is to be entered.
+
+        Raises:
+            OSError: the source's root cannot be opened.
+        """
+        root = open_root(source.root)
+        try:
+            return self._follow_link(root, source, link)
+        finally:
+            os.close(root)
+
+    def _follow_link(self, root: int, source: Source, link: str) -> bool:
+        while True:
+            target = resolve_link(root, source, link)
+            with self._tree.lock:
+                if self._tree.links.update(link, target):
+                    return target.is_directory
+
+    def _place_by_path(self, this_pass: _Pass, path: str) -> _Directory | None:
+        """Watch one directory by its path, whatever links are on the way. Returns the directory if there is something below it to watch."""
+        root, source, _ = this_pass
+        try:
+            real, descriptor = self._open(root, source, path[len(source.root) :].strip("/"))
+        except NotMirrored:
+            return None
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                log.warning("%s cannot be watched: %s; it is compared every --rescan seconds", path, error.strerror)
+            return None
+        return self._watch(this_pass, _Directory(path, real, []), descriptor)
+
+    def _open(self, root: int, source: Source, relative: str) -> tuple[str, int]:
+        """Open a directory. Returns its path without links, relative to the root, and its descriptor."""
+        try:
+            return relative, open_directory_beneath(root, relative)
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.ENOTDIR) or not self._follow:
+                raise
+        real = resolve_beneath(root, root_paths(source.root), relative).real
+        return real, open_directory_beneath(root, real)
+
+    def _place_below(self, this_pass: _Pass, above: _Directory) -> Iterator[_Directory]:
+        """Watch the directories in a directory, which is opened once for all of them. Yields those with something below to watch."""
+        departures = self._tree.departures
+        try:
+            parent = open_directory_beneath(this_pass.root, above.real)
+        except OSError:
+            parent = -1  # the directory left, or its path is longer than the kernel accepts
+        start = len(slashed(above.path))
+        prefix = above.real and above.real + "/"
+        try:
+            for path in above.below:
+                if self.is_stopped:
+                    return
+                name = path[start:]
+                try:
+                    descriptor = os.open(name, _DIRECTORY_FLAGS, dir_fd=parent)  # one name, and no link: it cannot lead out of the source
+                except OSError:
+                    found = self._place_by_path(this_pass, path)
+                else:
+                    found = self._watch(this_pass, _Directory(path, prefix + name, []), descriptor, departures)
+                if found:
+                    yield found
+        finally:
+            if parent >= 0:
+                os.close(parent)
+
+    def _watch(self, this_pass: _Pass, here: _Directory, descriptor: int, departures: int | None = None) -> _Directory | None:
+        """Watch an open directory, and read it.
+
+        Args:
+            this_pass: the pass.
+            here: the directory; receives what is below it.
+            descriptor: of the directory; it is closed.
+            departures: number of departures when the parent was opened by its path. If no directory-left event has been read since then,
+                the path is still valid: if a directory left, its event is yet to be read, and will remove the watch. None: check the path
+                with the kernel. That is also done while some directories are not watched, since their departure gives no event.
+
+        Returns:
+            The directory, if there is something below it to watch.
+        """
+        try:
+            if self._keys.is_state(slashed(this_pass.source.root) + here.real):
+                return None  # reached through a link
+            self._add_watch(descriptor, here.path)
+            is_certain = departures == self._tree.departures and not self.unwatched
+            if not is_certain and not _is_at(descriptor, this_pass.root, here.real):
+                with self._tree.lock:  # it was moved meanwhile; the event of its new path causes a request of its own
+                    self._tree.forget(here.path)
+                return None
+            if not this_pass.source.is_file:
+                self._read(this_pass, descriptor, here)
+            return here if here.below else None
+        finally:
+            os.close(descriptor)
+
+    def _add_watch(self, descriptor: int, directory: str) -> None:
+        try:
+            with self._tree.lock:
+                self._tree.watches.add(descriptor, directory)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                log.warning("%s cannot be watched: %s; it is compared every --rescan seconds", directory, error.strerror)
+            self.unwatched += 1
+
+    def _read(self, this_pass: _Pass, descriptor: int, here: _Directory) -> None:
+        """Read a directory: find what is below it, follow its links, and push its files if they appeared."""
+        below: list[str] = []
+        links: list[str] = []
+        files: list[str] = []
+        prefix = slashed(here.path)
+        appeared = this_pass.appeared
+        try:
+            with os.scandir(descriptor) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        below.append(prefix + entry.name)
+                    elif self._follow and entry.is_symlink():
+                        links.append(prefix + entry.name)
+                    elif appeared:
+                        files.append(prefix + entry.name)
+                        if len(files) == _PUSHED_AT_ONCE:
+                            self._push_files(files)
+                            files = []
+        except OSError as error:
+            if error.errno != errno.ENOENT:  # a directory that is gone gives an event
+                log.warning("%s cannot be read: %s", here.path, error.strerror)
+        if appeared:
+            self._request_links_to(below)
+        for link in links:
+            if self._follow_link(this_pass.root, this_pass.source, link):
+                below.append(link)
+            elif appeared:
+                files.append(link)
+        self._push_files(files)
+        here.below.extend(path for path in below if self._keys.enters(path))
+
+    def _push_files(self, files: Sequence[str]) -> None:
+        self._request_links_to(files)
+        if files:
+            self._push([Change(Kind.APPEARED, path) for path in files])
+
+    def _request_links_to(self, paths: Iterable[str]) -> None:
+        """Request the links that lead to these paths: a path that was created before its directory was watched has given no event."""
+        with self._tree.lock:
+            for path in paths if self._tree.links else ():
+                self._tree.request_links(self._tree.links.through(path))
+
+
+def _is_at(descriptor: int, root: int, relative: str) -> bool:
+    """Whether an open directory has this path below the root now, according to the kernel (proc_pid_fd(5)). True if the path is longer
+    than the kernel can return."""
+    try:
+        top = os.readlink(f"/proc/self/fd/{root}")
+        return os.readlink(f"/proc/self/fd/{descriptor}") == (slashed(top) + relative if relative else top)
+    except OSError:
+        return True
