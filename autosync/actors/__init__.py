@@ -1,4 +1,4 @@
-"""One file or folder for each kind of target. `load` finds a class by its short name, or a user's by `module.Class`."""
+"""One file or folder for each kind of target. `load` finds a class by its short name, or one of the user's by `module.Class`."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ def load(name: str) -> type[Actor]:
     """Find an actor class.
 
     Args:
-        name: a short name (the file or folder here; its class is the one that it defines), or `module.Class`.
+        name: a short name, which is that of a file or folder here that defines one class; or `module.Class`.
 
     Raises:
         ConfigurationError: there is no such class, it cannot be imported, or it is no `Actor`.
     """
     ours = "." not in name
     module_name, _, class_name = (f"{__package__}.{name}", "", "") if ours else name.rpartition(".")
-    known = f"known are {', '.join(short_names())}, or module.Class of your own"
+    advice = f"known are {', '.join(short_names())}, or module.Class of your own"
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is not None and (module_name == error.name or module_name.startswith(error.name + ".")):
-            raise ConfigurationError(f"there is no actor {name!r}", known) from error
+            raise ConfigurationError(f"there is no actor {name!r}", advice) from error
         package = f"'autosync[{name}]'" if ours else str(error.name).partition(".")[0]
         raise ConfigurationError(f"actor {name!r} needs the module {error.name!r}", f"install it with: pip install {package}") from error
     except Exception as error:  # a user's module may fail in any way
@@ -46,21 +46,21 @@ def load(name: str) -> type[Actor]:
             if isinstance(value, type) and issubclass(value, Actor) and value.__module__ == module_name
         ]  # fmt: skip
         if len(found) != 1:
-            raise ConfigurationError(f"there is no actor {name!r}", known)
+            raise ConfigurationError(f"there is no actor {name!r}", advice)
         return found[0]
     found_class = getattr(module, class_name, None)
     if not isinstance(found_class, type):
-        raise ConfigurationError(f"{name} is not a subclass of autosync.Actor", known)
+        raise ConfigurationError(f"{name} is not a subclass of autosync.Actor", advice)
     return as_actor(found_class)
 
 
 def actor_of(mirror: Mirror, secrets: Mapping[str, Any], cure: str) -> Actor:
-    """The actor of a mirror, with the secrets that this host has.
+    """Make the actor of a mirror, with the secrets of this host.
 
     Args:
-        mirror: says which one, and its settings.
+        mirror: has the name of the actor, and its settings.
         secrets: see `secret_of`.
-        cure: what to do where one is missing; {} stands for the name of the option.
+        cure: the advice in the error for a missing secret; {} is replaced by the name of the option.
 
     Raises:
         ConfigurationError: a secret is missing, or a setting cannot be used.

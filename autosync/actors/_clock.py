@@ -1,4 +1,4 @@
-"""Times as servers write them."""
+"""Reads the times in responses of servers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The content of a file: its media type, its chunks, its MD5."""
+"""Media type, chunks and MD5 of a file's content."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CHUNK = 1 << 20
 
 
 def guess_content_type(key: str) -> str:
-    """The media type that a key suggests by its suffix."""
+    """The media type that belongs to the suffix of a key."""
     if "." not in key:
         return _UNKNOWN_TYPE
     stem, last = posixpath.splitext(key)
@@ -25,7 +25,7 @@ def guess_content_type(key: str) -> str:
 
 @lru_cache(4096)
 def _type_of_suffixes(suffixes: str) -> str:
-    # With the directory in front, `mimetypes` never takes `data:text/plain,...` for a URL that contains its type.
+    # With a directory in front, `mimetypes` never reads `data:text/plain,...` as a URL that contains its type.
     return mimetypes.guess_type(f"./x{suffixes}", strict=False)[0] or _UNKNOWN_TYPE
 
 
@@ -44,7 +44,7 @@ def chunks(file: SourceFile, offset: int = 0, length: int | None = None) -> Iter
     end = file.size if length is None else offset + length
     while offset < end:
         chunk = file.look_at(offset, min(_CHUNK, end - offset))
-        file.passing(0)  # a large file takes long, and the transfer may be stopped meanwhile
+        file.passing(0)  # raises if the transfer was stopped meanwhile
         offset += len(chunk)
         yield chunk
 

@@ -1,4 +1,4 @@
-"""How much of the content of files may be in memory at once."""
+"""Bounds the content of files that is in memory at once."""
 
 from __future__ import annotations
 
@@ -6,36 +6,36 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-#: Files up to this size are so small that nobody counts what of them is in memory.
+#: Files up to this size, in bytes, are not counted.
 TINY = 64 << 10
-#: Content of other files held in memory by one process, in bytes.
+#: The most content of larger files that one process has in memory, in bytes.
 _MOST = 64 << 20
 
 
 class Memory:
-    """So many bytes at a time. One taker may exceed the whole only when it is alone.
+    """A semaphore for bytes. A file that is larger than the whole budget waits until it is alone.
 
     Args:
-        most: in bytes.
+        most: the budget, in bytes.
     """
 
     def __init__(self, most: int = _MOST) -> None:
         self._most = most
-        self._taken = 0
+        self._used = 0
         self._changed = threading.Condition()
 
     @contextmanager
     def of(self, count: int) -> Iterator[None]:
-        """Hold the content of a file of `count` bytes, waiting until there is room for it."""
+        """Reserve `count` bytes for the with-block, and wait until they are free."""
         if count <= TINY:
             yield
             return
         with self._changed:
-            self._changed.wait_for(lambda: self._taken == 0 or self._taken + count <= self._most)
-            self._taken += count
+            self._changed.wait_for(lambda: self._used == 0 or self._used + count <= self._most)
+            self._used += count
         try:
             yield
         finally:
             with self._changed:
-                self._taken -= count
+                self._used -= count
                 self._changed.notify_all()

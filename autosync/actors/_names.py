@@ -1,4 +1,4 @@
-"""Checks of keys that several targets need."""
+"""Checks of keys that several actors share."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def has_dots(key: str) -> bool:
 
 
 def path_segments(key: str) -> list[str]:
-    """Split a key into the directories and the name of a file; there is at least the name.
+    """Split a key into the names of its directories and its file; the last is the file's.
 
     Raises:
-        PermanentError: there can be no such file.
+        PermanentError: no file can have this key as its path.
     """
     segments = [segment for segment in key.split("/") if segment]
     if not segments or "\0" in key or {".", ".."}.intersection(segments) or key.endswith("/"):

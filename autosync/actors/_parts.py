@@ -1,4 +1,4 @@
-"""Sending a large file in parts, several at a time, all of one version of the file."""
+"""Sends a large file in parts, several at a time, all of one version of the file."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Send = Callable[[int, BinaryIO, int], str]
 
 #: Parts of one file in flight.
 _PARTS_AT_ONCE = 4
-#: Each part, and the end, has tries of its own, with doubling delays from this one on, in seconds: if one failure cost the whole file, a
+#: Tries of each part and of the completing request, and the delay after the first, in seconds, which doubles with each try. Without them, a
 #: file of a thousand parts would never arrive at a server that fails now and then.
 _PART_TRIES, _PART_DELAY = 5, 0.25
-#: How often what changed in a file that never rests is sent once more before the whole is given up.
+#: How often changed parts of a file that never rests are sent again before the upload fails.
 ROUNDS = 5
 
 
@@ -32,7 +32,7 @@ def part_ranges(size: int, part_bytes: int, most: int) -> Iterator[PartRange]:
 
     Args:
         size: of the file, in bytes.
-        part_bytes: size of each part but the last. Parts are larger, in whole MiB, if there were too many of them.
+        part_bytes: size of each part but the last. If that made more than `most` parts, they are larger, in whole MiB.
         most: the most parts that the target allows.
 
     Returns:
@@ -45,12 +45,12 @@ def part_ranges(size: int, part_bytes: int, most: int) -> Iterator[PartRange]:
 
 
 def send_one_version(file: SourceFile, ranges: Iterable[PartRange], send: Send) -> dict[int, str]:
-    """Send all parts, and again those that changed meanwhile, if the file is one that never rests.
+    """Send all parts, and send again those that changed meanwhile in a file that never rests.
 
     Args:
-        file: whose parts they are.
+        file: to send.
         ranges: of the parts, in order.
-        send: called by several threads at once.
+        send: sends one part; called by several threads at once.
 
     Returns:
         The ETags by part number, from 1 on.
@@ -73,7 +73,16 @@ def send_one_version(file: SourceFile, ranges: Iterable[PartRange], send: Send) 
 
 
 def tried(file: SourceFile, act: Callable[[], T], again: Callable[[], None] = lambda: None) -> T:
-    """Do something, a few times if it must be; `again` is called before each time but the first."""
+    """Call a function until it succeeds, five times at most.
+
+    Args:
+        file: the file of the request; it learns of each `SlowDown`.
+        act: the function.
+        again: called before each try but the first.
+
+    Raises:
+        TargetError: the last try failed, or one failed with `PermanentError`.
+    """
     for tries in range(_PART_TRIES - 1):
         try:
             return act()
@@ -105,5 +114,5 @@ def _send_part(file: SourceFile, number: int, part: PartRange, send: Send) -> st
         file.ask()
         return send(number, file.part(*part), part[1])
 
-    # The upload is completed with the ETag of the try that was answered, so another one that the server kept is no danger.
+    # The upload is completed with the ETag of the try that succeeded, so a part of an earlier try that the server has stored does no harm.
     return tried(file, once, partial(file.forget, *part))

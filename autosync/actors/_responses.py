@@ -1,8 +1,8 @@
-"""How much of a server's response is read, and for how long.
+"""Bounds for the size and the time of a server's response.
 
-A server, or what stands between, may send more than this host has memory for: a body without an end, or a megabyte of gzip that becomes
-gigabytes. So every actor asks for content as it is, decodes nothing, and reads up to a bound. An error is reported by its status, with as
-much of its text as was read; any other response that is longer is an error. The connection is closed then: the rest is not waited for.
+A server or proxy may send more than this host has memory for: an endless body, or a megabyte of gzip that becomes gigabytes. So every actor
+requests content without compression, decodes nothing, and reads up to a bound. The text of an error response is cut at the bound. Any other
+response that is longer is an error. In both cases the connection is closed.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-#: The most that is read of a page of a listing, in bytes; and of a report on many keys: 1,000 keys of 1,024 bytes, of which XML may make
-#: six times as many, are more than the other bound.
+#: The most bytes read of a page of a listing, or of a report on many keys: 1,000 keys of 1,024 bytes, each of which XML may write as six.
 PAGE_BYTES = 64 << 20
-#: The most that is read of any other response, in bytes.
+#: The most bytes read of any other response.
 BODY_BYTES = 1 << 20
-#: How long the body of a response may take to arrive, in seconds. S3 may write spaces for minutes while it makes an object of many parts.
+#: How long the body of a response may take to arrive, in seconds. S3 may send spaces for minutes while it completes a multipart upload.
 BODY_SECONDS = 900.0
 #: A header of every request.
 AS_IT_IS = {"Accept-Encoding": "identity"}
@@ -24,16 +23,16 @@ _BLOCK = 64 << 10
 
 
 class ResponseError(OSError):
-    """A response that is not read to its end, or not at all."""
+    """A response that is too long, too slow, or compressed."""
 
 
 def too_long(most: int) -> ResponseError:
-    """The error of a response that is longer than this many bytes."""
+    """The error of a response with more than `most` bytes."""
     return ResponseError(f"the response is longer than {most >> 20} MiB, which is the most that is read of it")
 
 
 def too_slow() -> ResponseError:
-    """The error of a response that has not come to its end in time."""
+    """The error of a response that takes longer than `BODY_SECONDS`."""
     return ResponseError("the response does not come to its end")
 
 
@@ -43,19 +42,19 @@ def compressed(encoding: str) -> ResponseError:
 
 
 def encoding_of(header: str | None) -> str:
-    """What a Content-Encoding says; "" if the content is as it is."""
+    """The value of a Content-Encoding; "" if the content is not compressed."""
     found = (header or "").strip()
     return "" if found.lower() == "identity" else found
 
 
 class BoundedBody:
-    """The body of one of urllib3's responses as a stream that ends. It has what requests, swiftclient and botocore use of urllib3's own.
+    """The body of a urllib3 response as a bounded stream. It has the methods that requests, swiftclient and botocore call.
 
     Args:
-        raw: the response, of which no content was read.
-        most: the number of bytes that are read.
-        is_error: the status says that the request has failed: then a body that is too long is cut, and one that is compressed is empty.
-        encoding: how the content is compressed; "" if it is not, or if that is the caller's business.
+        raw: the response, before any content was read.
+        most: the most bytes that are read.
+        is_error: the status is that of an error. Then a body that is too long is cut, and a compressed one is empty.
+        encoding: how the content is compressed; "" if it is not, or if the caller accepts it.
     """
 
     def __init__(self, raw: Any, most: int, *, is_error: bool, encoding: str) -> None:
@@ -68,19 +67,22 @@ class BoundedBody:
         self._encoding = encoding
         self._until = time.monotonic() + BODY_SECONDS
         self._is_cut = False
-        #: Where requests looks for cookies.
+        #: requests reads cookies from this attribute.
         self._original_response = getattr(raw, "_original_response", None)
 
     def read(self, amt: int | None = None, **_: object) -> bytes:
-        """The next bytes, up to so many; without a number, all that are left.
+        """The next bytes.
+
+        Args:
+            amt: how many bytes at most; None for all that are left.
 
         Raises:
-            ResponseError: there are too many, or they are compressed, or too slow.
+            ResponseError: the body is too long, compressed, or too slow.
         """
         return b"".join(self.stream()) if amt is None else self._gathered(amt)
 
     def stream(self, amt: int = _BLOCK, **_: object) -> Iterator[bytes]:
-        """What is left, in pieces of so many bytes. Raises what `read` does."""
+        """The rest of the body, in chunks of `amt` bytes. Raises as `read` does."""
         while data := self._gathered(amt):
             yield data
 
@@ -93,8 +95,7 @@ class BoundedBody:
         self._raw.release_conn()
 
     def _gathered(self, amt: int) -> bytes:
-        """So many bytes, fewer only at the end: the caller keeps each piece, and of a server that sends single bytes there would be as many
-        pieces, each of which takes fifty times its size."""
+        """The next `amt` bytes; fewer only at the end. Callers keep a list of chunks, and chunks of one byte need fifty times the memory."""
         gathered = bytearray()
         while len(gathered) < amt and (data := self._next(amt - len(gathered))):
             gathered += data

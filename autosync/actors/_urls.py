@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-#: A path of at least this length is not shown.
+#: Error messages leave out a path of at least this many characters.
 _LONGEST_PATH = 200
 
 
@@ -15,7 +15,7 @@ def is_plain_url(url: str) -> bool:
 
 
 def public_url(url: str) -> str:
-    """A URL for error messages, without the parts that may be secret; "" if it is none."""
+    """A URL for error messages, without user, password, query and fragment; "" if the text is no URL."""
     try:
         parts = urlsplit(url)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Another directory. An object appears under its name only when it is whole and on the disk; nothing leaves the container."""
+"""A directory as target. An object appears under its name only when it is complete and on the disk. No path leads out of the container."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from ..source.beneath import open_beneath, open_directory_beneath, open_root
 from ..source.walk import Walk
 from ._names import path_segments
 
-#: What an upload writes has a name of its own until it is whole. Workers of all versions know each other's by this pattern.
+#: Names of the temporary files that uploads write. The pattern is the same in all versions, because workers of several may share a target.
 _TEMPORARY = re.compile(r"\.autosync-[0-9a-f]{16}")
-#: Listed in place of a checksum: whoever holds it can ask `matches`.
-_COMPARABLE = "content"
-#: Bytes compared at a time.
-_PIECE = 1 << 20
-#: A temporary file older than this was left by a worker that was killed, in seconds.
+#: Listed in place of an ETag: `matches` compares the content itself.
+_CONTENT_ETAG = "content"
+#: Bytes compared at once.
+_BLOCK = 1 << 20
+#: A temporary file older than this, in seconds, was left by a worker that was killed.
 _STALE = 86_400.0
-#: How often a directory is searched for such files, in seconds, and how many directories are remembered until then: others wait.
+#: How often a directory is searched for such files, in seconds, and how many directories are searched within that time.
 _SWEEP_AGAIN, _MOST_SWEPT = 86_400.0, 10_000
-#: How often a directory that another transfer empties and removes at the same moment is made again.
-_MAKE_AGAIN = 5
+#: How often an upload is tried if another transfer removes the empty directory at the same moment.
+_MAKE_TRIES = 5
 
 
 class FileActor(Actor):
@@ -47,7 +47,7 @@ class FileActor(Actor):
         self._swept_since = time.monotonic()
 
     def check(self) -> None:
-        """See that the container is there and may be written to."""
+        """Check that the container exists and may be read and written."""
         container = str(self.target_container)
         if not os.path.isdir(container):
             raise TargetRefused(f"target container {container} is not a directory", "create it first, or mount it")
@@ -55,13 +55,13 @@ class FileActor(Actor):
             raise TargetRefused(f"target container {container} may not be read and written", "change its permissions or owner")
 
     def list(self, prefix: str = "") -> Listing:
-        """The files in the container. A file system does not tell `a//b` from `a/b`; keys come as the prefix writes them."""
+        """The files in the container. For a file system `a//b` is `a/b`; the keys returned begin with the prefix as it is written."""
         return Listing(self._files(prefix), already_sorted=True)
 
     def _files(self, prefix: str) -> Iterator[File]:
         container = str(self.target_container)
-        written, slash, _ = prefix.rpartition("/")
-        top = os.path.normpath(f"{container}/{written}")
+        parent, slash, _ = prefix.rpartition("/")
+        top = os.path.normpath(f"{container}/{parent}")
         try:
             os.close(open_root(container))
         except OSError as error:
@@ -71,16 +71,16 @@ class FileActor(Actor):
             if found.skipped:
                 continue
             if _is_temporary(found.path.rpartition("/")[2]):
-                continue  # the upload of somebody else, maybe
-            key = written + slash + found.path[len(top.rstrip("/")) + 1 :]
+                continue  # it may be the upload of another worker
+            key = parent + slash + found.path[len(top.rstrip("/")) + 1 :]
             if key.startswith(prefix):
-                yield File(key, found.size, found.changed, _COMPARABLE)
+                yield File(key, found.size, found.changed, _CONTENT_ETAG)
         if walk.errors:
             raise TargetError(f"target {walk.errors[0].filename}: {walk.errors[0].strerror}")
 
     def can_match(self, listed: File) -> bool:
-        """Always: the content is at hand."""
-        return listed.etag == _COMPARABLE
+        """See `Actor.can_match`. True, since the content can be read."""
+        return listed.etag == _CONTENT_ETAG
 
     def matches(self, file: File, etag: str) -> bool:
         """Compare the content byte by byte."""
@@ -91,33 +91,33 @@ class FileActor(Actor):
         except OSError:
             return False
         with os.fdopen(descriptor, "rb") as copy, file.open() as source:
-            while ours := source.read(_PIECE):
+            while ours := source.read(_BLOCK):
                 if copy.read(len(ours)) != ours:
                     return False
             return not copy.read(1)
 
     def upload(self, file: File) -> None:
-        """Write a temporary file beside the name, bring it to the disk, rename it."""
+        """Write a temporary file in the same directory, sync it to the disk, rename it."""
         *parents, name = path_segments(file.key)
         if _is_temporary(name):
             raise PermanentError(f"{file.key}: autosync's own temporary files have such names", "rename the file")
-        for attempt in range(_MAKE_AGAIN):
+        for attempt in range(_MAKE_TRIES):
             with _translated(file.key), self._container() as container:
-                directory = _make(container, parents)
+                directory = _make_directories(container, parents)
                 try:
                     _write(file, directory, name, sweeps=self._begins_sweep("/".join(parents)))
                     return
                 except FileNotFoundError:
-                    if attempt == _MAKE_AGAIN - 1:
+                    if attempt == _MAKE_TRIES - 1:
                         raise
                 finally:
                     os.close(directory)
 
     def delete(self, file: File) -> None:
-        """Remove the file, then the directories that are empty without it."""
+        """Remove the file, and the directories above it that are empty then."""
         *parents, name = path_segments(file.key)
         if _is_temporary(name):
-            return  # no upload makes such an object, and the file may be the upload of another
+            return  # no object has such a name, and the file may be the upload of another worker
         with _translated(file.key), self._container() as container:
             try:
                 directory = open_directory_beneath(container, "/".join(parents))
@@ -125,7 +125,7 @@ class FileActor(Actor):
                 return
             try:
                 if stat.S_ISDIR(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
-                    return  # a directory of that name is not the object
+                    return  # a directory is no object
                 os.unlink(name, dir_fd=directory)
             except FileNotFoundError:
                 return
@@ -134,7 +134,7 @@ class FileActor(Actor):
             _remove_empty(container, parents)
 
     def _begins_sweep(self, directory: str) -> bool:
-        """Whether a directory is to be searched for stale temporary files now. From now on it is not, for a while."""
+        """Whether a directory is to be searched for stale temporary files now. True once in `_SWEEP_AGAIN` for each directory."""
         now = time.monotonic()
         if now - self._swept_since > _SWEEP_AGAIN:
             self._swept, self._swept_since = set(), now
@@ -152,8 +152,8 @@ class FileActor(Actor):
             os.close(container)
 
 
-def _make(container: int, parents: list[str]) -> int:
-    """Open the directory of a key, making what is missing of its way. Links on the way are not followed out of the container."""
+def _make_directories(container: int, parents: list[str]) -> int:
+    """Open the directory of a key, and make the directories that are missing. Links are not followed out of the container."""
     here = os.dup(container)
     for name in parents:
         try:
@@ -194,7 +194,7 @@ def _remove_empty(container: int, parents: list[str]) -> None:
         try:
             os.rmdir(parents[depth - 1], dir_fd=above)
         except OSError:
-            return  # not empty, or somebody else's
+            return  # it is not empty, or another program's
         finally:
             os.close(above)
 
@@ -204,11 +204,11 @@ def _is_temporary(name: str) -> bool:
 
 
 def _remove_stale(directory: int, now: float) -> None:
-    """Remove temporary files that were left in a directory. Their ctime counts: their mtime becomes that of the file that is copied.
+    """Remove stale temporary files of a directory. Their ctime counts, since their mtime becomes that of the file that is copied.
 
     Args:
         directory: descriptor of the directory.
-        now: the time on the clock of its file system, which may be that of a server, in seconds since the epoch.
+        now: the time in seconds since the epoch, on the clock of the file system, which may be a server's.
     """
     with suppress(OSError), os.scandir(directory) as entries:
         for name in [entry.name for entry in entries if _is_temporary(entry.name)]:
@@ -223,7 +223,7 @@ def _translated(key: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        said = f"{key}: {error.strerror or error}"
+        message = f"{key}: {error.strerror or error}"
         if error.errno in (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.EFBIG):
-            raise PermanentError(said) from error
-        raise TargetError(said) from error
+            raise PermanentError(message) from error
+        raise TargetError(message) from error

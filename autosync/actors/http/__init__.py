@@ -1,6 +1,6 @@
-"""A REST API, such as that of a station's media files: GET lists, PUT uploads, DELETE deletes, and each request is signed.
+"""A REST API: GET lists, PUT uploads, DELETE deletes, and each request is signed.
 
-docs/targets/http.md specifies it; examples/media_server.py is a server that speaks it.
+docs/targets/http.md specifies the API; examples/media_server.py is a server that implements it.
 """
 
 from __future__ import annotations
@@ -27,20 +27,21 @@ from .._names import has_dots, is_text
 from .._sessions import in_blocks
 from .._sessions import session as new_session
 from .._urls import is_plain_url
-from .content import SameAgain
+from .content import VerifiedBody
 from .errors import raise_for_status, translated
-from .listing import Told, told
-from .signing import Signed, digest_of
+from .listing import ListingPage, parse_page
+from .signing import SignatureAuth, content_digest
 
-#: Files up to this size are read once, into memory; of larger ones the digest, which comes first, is made by a reading of its own.
+#: Files up to this size, in bytes, are read once, into memory. Larger ones are read twice: for the digest, which is sent first, and to be
+#: sent.
 _SMALL = 8 << 20
 _PAGE = 1000
-#: For so long a server may not be reached, and may not answer, in seconds.
+#: Timeouts for connecting and for a response, in seconds.
 _TIMEOUT = (30, 60)
 _GONE = {404, 410}
-#: A digest that `matches` can compare: this one alone.
+#: The only form of digest that `matches` can compare.
 _DIGEST = re.compile(r"sha-256=:[A-Za-z0-9+/]{43}=:")
-#: What a key id may be made of (RFC 9651, 3.3.3: strings).
+#: The characters that a key id may have (RFC 9651, 3.3.3: strings).
 _KEY_ID = re.compile(r"[\x20-\x7e]+")
 
 
@@ -64,78 +65,78 @@ class HttpActor(Actor):
             raise ConfigurationError("--secret is missing", "give it as @FILE, or in AUTOSYNC_SECRET")
         if self.key_id and not _KEY_ID.fullmatch(self.key_id):
             raise ConfigurationError(f"--key-id {self.key_id!r} cannot stand in a signature", "take printable ASCII")
-        self._signed = Signed(self.secret, self.key_id or "autosync")
+        self._auth = SignatureAuth(self.secret, self.key_id or "autosync")
         self._memory = Memory()
-        #: Sessions are not promised to be safe for several threads at once, so each is used by one at a time.
+        #: requests does not promise that sessions are thread-safe, so each is used by one thread at a time.
         self._idle: deque[requests.Session] = deque()
 
     def check(self) -> None:
-        """See that the API is there, and takes the signature."""
-        self._ask_for_page("", "", 1)
+        """Check that the API can be reached and accepts the signature."""
+        self._get_page("", "", 1)
 
     def list(self, prefix: str = "") -> Listing:
-        """Files by pages, sorted if the server says so."""
+        """See `Actor.list`. Whether it is sorted is up to the server."""
         if not is_text(prefix):
             return PagedListing((), already_sorted=True)
-        first = self._ask_for_page(prefix, "", _PAGE)
+        first = self._get_page(prefix, "", _PAGE)
         return PagedListing(self._pages(prefix, first), already_sorted=first.is_sorted)
 
-    def _pages(self, prefix: str, found: Told) -> Iterator[Page]:
+    def _pages(self, prefix: str, found: ListingPage) -> Iterator[Page]:
         while True:
             yield found.page
             after = found.next
             if after is None:
                 return
-            found = self._ask_for_page(prefix, after, _PAGE)
+            found = self._get_page(prefix, after, _PAGE)
             if found.next == after:
                 raise TargetError(f"the listing at {self.url} does not go on: the next page is the same")
 
     def upload(self, file: File) -> None:
-        """Send one file. The server makes nothing visible before it has all, and the digest fits."""
+        """Send one file. The server makes it visible only when it has the whole content and the digest matches."""
         source = cast(SourceFile, file)
-        where = self._where(file.key)
+        url = self._url_of(file.key)
         if file.size > _SMALL:
-            digest = digest_of(chunks(source))
-            self._put(where, file.key, SameAgain(source, digest), digest)
+            digest = content_digest(chunks(source))
+            self._put(url, file.key, VerifiedBody(source, digest), digest)
             return
         with self._memory.of(file.size):
             content = source.content()
             source.wait_for_bandwidth(content)
-            self._put(where, file.key, content, digest_of([content]))
+            self._put(url, file.key, content, content_digest([content]))
 
-    def _put(self, where: str, key: str, body: bytes | SameAgain, digest: str) -> None:
-        raise_for_status(key, self._ask("PUT", where, key, body, {"Content-Digest": digest, "Content-Type": guess_content_type(key)}))
+    def _put(self, url: str, key: str, body: bytes | VerifiedBody, digest: str) -> None:
+        raise_for_status(key, self._request("PUT", url, key, body, {"Content-Digest": digest, "Content-Type": guess_content_type(key)}))
 
     def delete(self, file: File) -> None:
         """Delete one file."""
         if not is_text(file.key):
             return  # the API has no such keys
-        answer = self._ask("DELETE", self._where(file.key), file.key)
-        if answer.status_code not in _GONE:
-            raise_for_status(file.key, answer)
+        response = self._request("DELETE", self._url_of(file.key), file.key)
+        if response.status_code not in _GONE:
+            raise_for_status(file.key, response)
 
     def can_match(self, listed: File) -> bool:
-        """Where the server tells just the digest that is computed here."""
+        """See `Actor.can_match`: True if the server lists a SHA-256 and nothing else."""
         return _DIGEST.fullmatch(listed.etag or "") is not None
 
     def matches(self, file: File, etag: str) -> bool:
         """Compare the digest."""
-        return digest_of(chunks(cast(SourceFile, file))) == etag
+        return content_digest(chunks(cast(SourceFile, file))) == etag
 
     def clock_ahead(self) -> float:
-        """By the Date of an answer."""
+        """See `Actor.clock_ahead`; from the Date of a response."""
         before = time.time()
-        answer = self._ask("GET", f"{self.url}?{urlencode({'limit': 1})}", "the listing")
+        response = self._request("GET", f"{self.url}?{urlencode({'limit': 1})}", "the listing")
         after = time.time()
-        raise_for_status("the listing", answer)
-        return seconds_ahead(answer.headers.get("Date", ""), before, after)
+        raise_for_status("the listing", response)
+        return seconds_ahead(response.headers.get("Date", ""), before, after)
 
     def close(self) -> None:
         """Close the connections."""
         while self._idle:
             self._idle.pop().close()
 
-    def _where(self, key: str) -> str:
+    def _url_of(self, key: str) -> str:
         """The URL of a key."""
         if not is_text(key):
             raise PermanentError(f"{key!r} is not UTF-8; the API has no such keys", "rename the file")
@@ -143,13 +144,13 @@ class HttpActor(Actor):
             raise PermanentError(f"{key!r} cannot stand in a URL", "rename the file, or use --source-prefix")
         return f"{self.url}/{quote(key)}"
 
-    def _ask_for_page(self, prefix: str, after: str, limit: int) -> Told:
+    def _get_page(self, prefix: str, after: str, limit: int) -> ListingPage:
         query = {"prefix": prefix, "limit": limit, **({"after": after} if after else {})}
-        answer = self._ask("GET", f"{self.url}?{urlencode(query, quote_via=quote)}", "the listing")
-        raise_for_status("the listing", answer)
-        return told(answer.content, str(self.url))
+        response = self._request("GET", f"{self.url}?{urlencode(query, quote_via=quote)}", "the listing")
+        raise_for_status("the listing", response)
+        return parse_page(response.content, str(self.url))
 
-    def _ask(
+    def _request(
         self, method: str, url: str, about: str, body: bytes | Iterable[bytes] | None = None, headers: Mapping[str, str] | None = None
     ) -> requests.Response:
         with translated(about, url), self._session() as session:
@@ -158,12 +159,12 @@ class HttpActor(Actor):
 
     @contextmanager
     def _session(self) -> Iterator[requests.Session]:
-        """One that nobody else uses, and that was used last, so that as few connections as are needed stay open."""
+        """A session that no other thread uses. The one that was used last is reused first, so that few connections stay open."""
         try:
             session = self._idle.pop()
         except IndexError:
             session = new_session(1, has_pages=True)
-            session.auth = self._signed
+            session.auth = self._auth
         try:
             yield session
         finally:

@@ -1,4 +1,4 @@
-"""The content of a file, which is read twice: for the digest, which goes ahead of it, and to be sent."""
+"""The body of an upload whose digest, computed by a first reading, was sent before it."""
 
 from __future__ import annotations
 
@@ -7,34 +7,34 @@ from collections.abc import Iterator
 
 from ...errors import FileChanged
 from ...source.source_file import SourceFile
-from .signing import as_field
+from .signing import digest_header
 
-_PIECE = 1 << 20
+_BLOCK = 1 << 20
 
 
-class SameAgain:
-    """The content of a file as a stream with a length. Its end is given out only if all of it has this digest, whatever the times of the
-    file say: one that somebody has mapped changes without them.
+class VerifiedBody:
+    """The content of a file as a stream with a length. The last block is returned only if the whole content has the expected digest: a
+    file that a process has mapped into memory can change without a change of its times.
 
     Args:
-        file: whose content it is.
-        digest: what `digest_of` made of the first reading.
+        file: to read.
+        digest: the expected digest, as `content_digest` returns it.
     """
 
     def __init__(self, file: SourceFile, digest: str) -> None:
         self._file = file
         self._digest = digest
         self._source = file.open()
-        self._again = hashlib.sha256()
-        self._left = file.size
+        self._second_digest = hashlib.sha256()
+        self._bytes_left = file.size
 
     def __len__(self) -> int:
-        """The whole length: requests takes Content-Length from it."""
+        """The whole length in bytes; requests makes Content-Length of it."""
         return self._file.size
 
     def __iter__(self) -> Iterator[bytes]:
-        """By blocks; requests takes for a stream what has this."""
-        return iter(lambda: self.read(_PIECE), b"")
+        """The content in blocks. requests streams a body that has this method."""
+        return iter(lambda: self.read(_BLOCK), b"")
 
     def read(self, size: int = -1) -> bytes:
         """The next bytes.
@@ -44,8 +44,8 @@ class SameAgain:
             SourceUnsure: the share failed.
         """
         data = self._source.read(size)
-        self._again.update(data)
-        self._left -= len(data)
-        if not self._left and as_field(self._again.digest()) != self._digest:
+        self._second_digest.update(data)
+        self._bytes_left -= len(data)
+        if not self._bytes_left and digest_header(self._second_digest.digest()) != self._digest:
             raise FileChanged(f"{self._file.key} changed while it was read")
         return data

@@ -1,4 +1,4 @@
-"""What a page of a listing says. One that is not understood to the last is an error, and never a short listing."""
+"""Reads a page of a listing. A page with anything unexpected is an error, never a shorter listing."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from ...errors import TargetError
 from ...files import Page
 
 
-class Told(NamedTuple):
-    """A page, whether the listing is sorted, and the cursor of the next page; None: there is none."""
+class ListingPage(NamedTuple):
+    """A page, whether the listing is sorted, and the cursor of the next page, or None for the last page."""
 
     page: Page
     is_sorted: bool
     next: str | None
 
 
-def told(content: bytes, url: str) -> Told:
+def parse_page(content: bytes, url: str) -> ListingPage:
     """Read one page.
 
     Args:
-        content: what the server answered. JSON is UTF-8 (RFC 8259, 8.1), whatever else a header says of it.
-        url: the server's, for people.
+        content: body of the response. JSON is UTF-8 (RFC 8259, 8.1), whatever a header says.
+        url: of the server, for error messages.
 
     Raises:
-        TargetError: it is not understood.
+        TargetError: the page does not have the specified form.
     """
     try:
         found = json.loads(content.decode())
@@ -40,17 +40,17 @@ def told(content: bytes, url: str) -> Told:
     page = Page([], [], [], [])
     for one in found["files"]:
         try:
-            _take(page, one)
+            _append_file(page, one)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise TargetError(f"the listing at {url} has a file that is not understood: {type(error).__name__}: {error}") from error
-    return Told(page, found.get("sorted") is True, after or None)
+    return ListingPage(page, found.get("sorted") is True, after or None)
 
 
-def _take(page: Page, one: dict[str, Any]) -> None:
+def _append_file(page: Page, one: dict[str, Any]) -> None:
     key, size, changed, digest = one["key"], one["size"], one.get("mtime"), one.get("digest")
     if not isinstance(key, str):
         raise TypeError(f"the key {key!r} is no text")
-    key.encode()  # half a surrogate pair is none either
+    key.encode()  # raises ValueError for half of a surrogate pair
     if type(size) is not int or size < 0:
         raise TypeError(f"the size {size!r} of {key!r} is no number of bytes")
     if changed is not None and (type(changed) not in (int, float) or not math.isfinite(changed)):

@@ -1,4 +1,4 @@
-"""Signatures of requests: HTTP Message Signatures (RFC 9421) with HMAC-SHA256, over a Content-Digest (RFC 9530) where there is content."""
+"""Signatures of requests: HTTP Message Signatures (RFC 9421) with HMAC-SHA256. A request with content has a Content-Digest (RFC 9530)."""
 
 from __future__ import annotations
 
@@ -12,44 +12,46 @@ import http_message_signatures as signatures
 from requests import PreparedRequest
 from requests.auth import AuthBase
 
-#: What each signature covers, and what it covers besides where there is content.
+#: Components that each signature covers, and those that it also covers for a request with content.
 COVERED = ("@method", "@authority", "@path", "@query")
 COVERED_CONTENT = ("content-digest", "content-length", "content-type")
-#: What distinguishes these signatures from others (RFC 9421, 2.3: tag).
+#: The tag that distinguishes these signatures from others (RFC 9421, 2.3).
 TAG = "autosync"
-#: For so long a signature may be used from its making to its arrival.
+#: How long a signature is valid.
 LIFETIME = datetime.timedelta(minutes=5)
 
 
-class OneKey(signatures.HTTPSignatureKeyResolver):
-    """The one key that both sides share."""
+class SharedKeyResolver(signatures.HTTPSignatureKeyResolver):
+    """Resolves every key id to the one secret that both sides share."""
 
     def __init__(self, secret: str) -> None:
         self._secret = secret.encode("utf-8", "surrogateescape")
 
     def resolve_private_key(self, key_id: str) -> bytes:
-        """To sign with."""
+        """The secret to sign with."""
         return self._secret
 
     def resolve_public_key(self, key_id: str) -> bytes:
-        """To verify with: the same."""
+        """The secret to verify with: the same."""
         return self._secret
 
 
-class Signed(AuthBase):
-    """Signs each request that is about to be sent, with a nonce of its own.
+class SignatureAuth(AuthBase):
+    """Signs each request before it is sent, with a nonce of its own.
 
     Args:
         secret: that both sides share.
-        key_id: by which the server finds it.
+        key_id: the name of the secret at the server.
     """
 
     def __init__(self, secret: str, key_id: str) -> None:
         self._key_id = key_id
-        self._signer = signatures.HTTPMessageSigner(signature_algorithm=signatures.algorithms.HMAC_SHA256, key_resolver=OneKey(secret))
+        self._signer = signatures.HTTPMessageSigner(
+            signature_algorithm=signatures.algorithms.HMAC_SHA256, key_resolver=SharedKeyResolver(secret)
+        )
 
     def __call__(self, request: PreparedRequest) -> PreparedRequest:
-        """Add the signature to the headers of a request, of which nothing that is signed changes afterwards."""
+        """Add the signature to the headers of a request. The signed components must not change afterwards."""
         now = datetime.datetime.now(datetime.UTC)
         has_content = "Content-Digest" in request.headers
         self._signer.sign(
@@ -59,14 +61,14 @@ class Signed(AuthBase):
         return request
 
 
-def digest_of(content: Iterable[bytes]) -> str:
-    """The value of Content-Digest, and of `digest` in a listing: RFC 9530, 2."""
+def content_digest(content: Iterable[bytes]) -> str:
+    """The SHA-256 of content, in the form of the header Content-Digest (RFC 9530, 2) and of `digest` in a listing."""
     found = hashlib.sha256()
-    for piece in content:
-        found.update(piece)
-    return as_field(found.digest())
+    for block in content:
+        found.update(block)
+    return digest_header(found.digest())
 
 
-def as_field(digest: bytes) -> str:
-    """A SHA-256 as it is written there."""
+def digest_header(digest: bytes) -> str:
+    """A SHA-256 in the form of Content-Digest."""
     return f"sha-256=:{base64.b64encode(digest).decode()}:"

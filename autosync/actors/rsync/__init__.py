@@ -1,6 +1,6 @@
 """A module of an rsync server, through the rsync program: one process for many files.
 
-rsync reads what it sends by itself, and would send a file half old, half new. So it is given copies, each of one version.
+rsync would send a file that changes meanwhile half old and half new. So it sends copies, each of one version.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from .listing import LIST, only_below, only_these, pages
 from .program import lines, run
 
 _CONTAINER = re.compile(r"rsync://[^/]+/[^/]+(/.*)?|[^-/:][^/:]*::[^/]+(/.*)?")
-#: Listed in place of a checksum: rsync can compare content by checksums of its own.
-_COMPARABLE = "content"
-#: Sent as they are, whatever size and time the other side has; with their times; modes are left to the server.
+#: Listed in place of an ETag: rsync can compare content by its own checksums.
+_CONTENT_ETAG = "content"
+#: Options for sending: every file, whatever size and time the server has; with its times; the server decides on modes.
 _SEND = ("-rtO", "--ignore-times")
 _UNNAMABLE = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)
 
@@ -56,29 +56,30 @@ class RsyncActor(Actor):
         self._url = f"{str(self.target_container).rstrip('/')}/"
 
     def check(self) -> None:
-        """See that the module is there and may be listed. Whether it may be written shows with the first file."""
+        """Check that the module exists and may be listed. Whether it may be written is known only after the first file."""
         self._run([*LIST, "--exclude=*", self._url], f"module {self.target_container}")
 
     def list(self, prefix: str = "") -> Listing:
-        """The files in the module, in rsync's order. A file system does not tell `a//b` from `a/b`; keys come as the prefix writes them."""
+        """The files in the module, in rsync's order. For a file system `a//b` is `a/b`; the keys returned begin with the prefix as it is
+        written."""
         return PagedListing(self._pages(prefix), already_sorted=False)
 
     def _pages(self, prefix: str) -> Iterator[Page]:
-        written, slash, _ = prefix.rpartition("/")
-        parts = [part for part in written.split("/") if part]
+        parent, slash, _ = prefix.rpartition("/")
+        parts = [part for part in parent.split("/") if part]
         if {".", ".."} & {*parts} or "\0" in prefix:
             return
-        before, cut = written + slash, len("/".join(parts)) + bool(parts)
-        words = [*LIST, *only_below(parts), self._url]
-        with closing(lines(words, self.rsync_password or "", f"module {self.target_container}")) as rows:
-            for page in pages(rows, "", _COMPARABLE):
+        before, cut = parent + slash, len("/".join(parts)) + bool(parts)
+        arguments = [*LIST, *only_below(parts), self._url]
+        with closing(lines(arguments, self.rsync_password or "", f"module {self.target_container}")) as rows:
+            for page in pages(rows, "", _CONTENT_ETAG):
                 yield Page([before + key[cut:] for key in page.keys], page.sizes, page.times, page.etags)
 
     def upload(self, file: File) -> None:
         """Send one file."""
-        (answer,) = self.upload_many([file])
-        if answer is not None:
-            raise answer
+        (error,) = self.upload_many([file])
+        if error is not None:
+            raise error
 
     @property
     def sends_together(self) -> bool:
@@ -86,25 +87,25 @@ class RsyncActor(Actor):
         return True
 
     def upload_many(self, files: Sequence[File]) -> Sequence[Exception | None]:
-        """Copy all, and send the copies with one process. Where that fails, each is sent by itself and says how it fares."""
-        answers: dict[int, Exception | None] = {}
+        """Copy all files, and send the copies with one process. If it fails, send each file by itself, so that each has its own error."""
+        results: dict[int, Exception | None] = {}
         with self._stage() as stage:
             for number, file in enumerate(files):
                 try:
                     _copy(cast(SourceFile, file), stage)
-                    answers[number] = None
+                    results[number] = None
                 except Exception as error:
-                    answers[number] = error
-            sent = [number for number, error in answers.items() if error is None]
+                    results[number] = error
+            sent = [number for number, error in results.items() if error is None]
             try:
                 if sent:
                     self._run([*_SEND, f"{stage}/", self._url], files[sent[0]].key)
             except TargetError as error:
                 if len(sent) == 1:
-                    answers[sent[0]] = error
+                    results[sent[0]] = error
                 else:
-                    answers |= {number: self._alone(files[number]) for number in sent}
-        return [answers[number] for number in range(len(files))]
+                    results |= {number: self._alone(files[number]) for number in sent}
+        return [results[number] for number in range(len(files))]
 
     def _alone(self, file: File) -> Exception | None:
         try:
@@ -115,46 +116,46 @@ class RsyncActor(Actor):
 
     def delete(self, file: File) -> None:
         """Delete one file."""
-        (answer,) = self.delete_many([file])
-        if answer is not None:
-            raise answer
+        (error,) = self.delete_many([file])
+        if error is not None:
+            raise error
 
     def delete_many(self, files: Sequence[File]) -> Sequence[Exception | None]:
-        """Compare an empty directory with the module, of which rules leave only these keys and the directories above them: rsync deletes
-        what it finds, and directories that are empty then."""
-        answers: list[Exception | None] = []
+        """Have rsync make the module equal to an empty directory. Filter rules hide everything but these keys and the directories above
+        them, so rsync deletes these files, and the directories that are empty then."""
+        results: list[Exception | None] = []
         keys: list[list[str]] = []
         for file in files:
             try:
                 keys.append(path_segments(file.key))
-                answers.append(None)
+                results.append(None)
             except PermanentError as error:
-                answers.append(error)
+                results.append(error)
         if keys:
             with self._stage() as empty:
-                words = ["-r", "--delete", "--from0", "--include-from=-", "--exclude=*", f"{empty}/", self._url]
-                run(words, self.rsync_password or "", files[0].key, only_these(keys))
-        return answers
+                arguments = ["-r", "--delete", "--from0", "--include-from=-", "--exclude=*", f"{empty}/", self._url]
+                run(arguments, self.rsync_password or "", files[0].key, only_these(keys))
+        return results
 
     def can_match(self, listed: File) -> bool:
-        """Always: rsync compares content."""
-        return listed.etag == _COMPARABLE
+        """See `Actor.can_match`. True, since rsync can compare content."""
+        return listed.etag == _CONTENT_ETAG
 
     def matches(self, file: File, etag: str) -> bool:
         """Have rsync compare checksums, and change nothing."""
         source = cast(SourceFile, file)
         with self._stage() as stage:
-            os.symlink(f"/proc/{os.getpid()}/fd/{source.descriptor}", _place(file.key, stage))
-            found = self._run(["-rnLc", "--out-format=%i", f"{stage}/", self._url], file.key)
+            os.symlink(f"/proc/{os.getpid()}/fd/{source.descriptor}", _staged_path(file.key, stage))
+            output = self._run(["-rnLc", "--out-format=%i", f"{stage}/", self._url], file.key)
         source.verify()
-        return not any(line.startswith(b"<f") for line in found.splitlines())
+        return not any(line.startswith(b"<f") for line in output.splitlines())
 
-    def _run(self, words: Sequence[str], about: str) -> bytes:
-        return run(words, self.rsync_password or "", about)
+    def _run(self, arguments: Sequence[str], about: str) -> bytes:
+        return run(arguments, self.rsync_password or "", about)
 
     @contextmanager
     def _stage(self) -> Iterator[str]:
-        """A directory for what is to be sent; it goes with its end."""
+        """A temporary directory for copies, removed after the with-block."""
         try:
             stage = tempfile.mkdtemp(prefix="autosync-rsync-", dir=self.staging)
         except OSError as error:
@@ -165,19 +166,19 @@ class RsyncActor(Actor):
             shutil.rmtree(stage, ignore_errors=True)
 
 
-def _place(key: str, stage: str) -> str:
-    """The path of a key below the stage, with the directories on its way made; their modes are what the server's umask leaves of them."""
+def _staged_path(key: str, stage: str) -> str:
+    """The path of a key in the staging directory. The directories above it are made; the server's umask decides on their modes there."""
     path = os.path.join(stage, *path_segments(key))
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
     except OSError as error:
-        raise _unplaced(key, error) from error
+        raise _staging_error(key, error) from error
     return path
 
 
 def _copy(file: SourceFile, stage: str) -> None:
-    """Put one version of a file there, or nothing."""
-    path = _place(file.key, stage)
+    """Copy one version of a file to the staging directory, or nothing."""
+    path = _staged_path(file.key, stage)
     try:
         with open(path, "xb") as copy, file.open() as source:
             try:
@@ -189,9 +190,9 @@ def _copy(file: SourceFile, stage: str) -> None:
                 os.unlink(path)
                 raise
     except OSError as error:
-        raise _unplaced(file.key, error) from error
+        raise _staging_error(file.key, error) from error
 
 
-def _unplaced(key: str, error: OSError) -> TargetError:
+def _staging_error(key: str, error: OSError) -> TargetError:
     kind = PermanentError if error.errno in _UNNAMABLE else TargetError
     return kind(f"{key}: cannot be copied to be sent: {error.strerror}")

@@ -1,7 +1,7 @@
-"""What `rsync --list-only` writes, and which patterns have it list a part of a module, or delete just some keys in it.
+"""Reads the output of `rsync --list-only`, and makes filter rules for a part of a module or for single keys.
 
-The formats are those of rsync(1), FILTER RULES, and of rsync's log.c: a byte that is not printable, and a backslash in front of what
-looks like one, stands as `\\#` and three octal digits.
+The formats are those of rsync(1), FILTER RULES, and of rsync's log.c: `\\#` and three octal digits stand for a byte that is not printable,
+and for a backslash that such digits follow.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ _WRITTEN = re.compile(rb"\\#([0-7]{3})")
 _WILD = re.compile(r"[*?\[]")
 _PAGE = 1000
 
-#: List only; sizes without separators; bytes above ASCII as they are.
+#: Options for listing: sizes without separators, bytes above ASCII unchanged.
 LIST = ("-r", "--list-only", "--no-h", "-8")
 
 
 def pages(lines: Iterable[bytes], before: str, etag: str) -> Iterator[Page]:
-    """The regular files among the rows of a listing.
+    """The regular files of a listing.
 
     Args:
-        lines: the rows.
+        lines: the rows of the listing.
         before: put in front of each name.
         etag: of each file.
 
     Raises:
-        TargetError: a row is not understood.
+        TargetError: a row does not have the expected form.
     """
     page = Page([], [], [], [])
     for line in lines:
@@ -54,15 +54,23 @@ def pages(lines: Iterable[bytes], before: str, etag: str) -> Iterator[Page]:
 
 
 def only_below(parts: Sequence[str]) -> list[str]:
-    """Options that leave only what is below a directory, given by the parts of its path."""
+    """Options that include only the content of a directory.
+
+    Args:
+        parts: the components of the directory's path.
+    """
     if not parts:
         return []
-    ways = ["/" + "/".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
-    return [*(f"--include={literal(way)}/" for way in ways), f"--include={literal(ways[-1], wild=True)}/**", "--exclude=*"]
+    paths = ["/" + "/".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
+    return [*(f"--include={literal(path)}/" for path in paths), f"--include={literal(paths[-1], wild=True)}/**", "--exclude=*"]
 
 
 def only_these(keys: Iterable[Sequence[str]]) -> bytes:
-    """Rules that leave only these keys, given by the parts of their paths, and the directories above them; for --from0."""
+    """Filter rules that include only some keys and the directories above them; for --from0.
+
+    Args:
+        keys: the components of each key.
+    """
     rules: dict[str, None] = {}
     for parts in keys:
         for depth in range(1, len(parts)):
@@ -72,11 +80,11 @@ def only_these(keys: Iterable[Sequence[str]]) -> bytes:
 
 
 def literal(path: str, *, wild: bool = False) -> str:
-    """A pattern that matches just this. A backslash means something only in a pattern that has a wildcard.
+    """A pattern that matches only this path. In a pattern without wildcards, rsync takes a backslash literally.
 
     Args:
-        path: what to match.
-        wild: the pattern is going to have a wildcard besides.
+        path: to match.
+        wild: the caller adds a wildcard to the pattern.
     """
     return re.sub(r"([*?\[\\])", r"\\\1", path) if wild or _WILD.search(path) else path
 

@@ -1,4 +1,4 @@
-"""The rsync program, and what its errors mean. rsync(1), EXIT VALUES; docs/targets/rsync.md has the table."""
+"""Runs the rsync program and translates its errors (rsync(1), EXIT VALUES). docs/targets/rsync.md has the table."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ from typing import IO
 from ...errors import PermanentError, SlowDown, TargetError, TargetRefused
 from .._responses import BODY_BYTES
 
-#: For so long nothing may come from a server, and a connection may take, in seconds. rsync writes many small pieces and waits for what is
-#: answered; with Nagle's algorithm each of them waits for 40 ms as well.
+#: Options of every run: timeouts in seconds, and no Nagle's algorithm. With it, each of rsync's many small requests takes 40 ms longer.
 _ALWAYS = ("--timeout=60", "--contimeout=10", "--no-motd", "--sockopts=TCP_NODELAY")
-#: What rsync says, and what that means.
-_SAID: tuple[tuple[re.Pattern[str], type[TargetError], str], ...] = (
+#: Messages of rsync, with the error and the cure for each.
+_MESSAGES: tuple[tuple[re.Pattern[str], type[TargetError], str], ...] = (
     (re.compile(r"@ERROR: max connections"), SlowDown, ""),
     (re.compile(r"@ERROR: Unknown module"), TargetRefused, "correct --target-container"),
     (re.compile(r"@ERROR: auth failed"), TargetRefused, "correct the user in --target-container, and --rsync-password"),
@@ -29,46 +28,51 @@ _SAID: tuple[tuple[re.Pattern[str], type[TargetError], str], ...] = (
     (re.compile(r"ERROR: module is read only"), TargetRefused, "set `read only = no` in the server's rsyncd.conf"),
     (re.compile(r"File name too long|Invalid or incomplete multibyte"), PermanentError, "rename the file"),
 )
-#: Wrong usage, an older protocol, an option that one side does not know.
+#: Exit codes for wrong usage, an older protocol, an unknown option.
 _NEVER = (1, 2, 4)
-_SHOWN = 300
-#: A row of a listing: a path has up to 4,096 bytes, each of which may stand as five.
+_LONGEST_DETAIL = 300
+#: The most bytes of a row of a listing: a path has up to 4,096 bytes, each of which may be written as five.
 _LONGEST_LINE = 64 << 10
 
 
-def run(words: Sequence[str], password: str, about: str, stdin: bytes = b"") -> bytes:
+def run(arguments: Sequence[str], password: str, about: str, stdin: bytes = b"") -> bytes:
     """Run rsync to its end.
 
     Args:
-        words: its options and arguments.
+        arguments: options and arguments of rsync.
         password: of the user at the server, or "".
-        about: the key, or the module, for people.
-        stdin: what it reads.
+        about: the key or the module, for error messages.
+        stdin: content of the standard input.
 
     Returns:
-        What it has written.
+        The standard output.
 
     Raises:
-        TargetError: it failed.
+        TargetError: rsync failed.
     """
-    with _given(stdin) as given, _started(words, password, given) as (process, errors):
+    with _as_file(stdin) as input_file, _started(arguments, password, input_file) as (process, errors):
         assert process.stdout is not None
-        written = process.stdout.read(BODY_BYTES + 1)
-        if len(written) > BODY_BYTES:
-            raise TargetError(f"{about}: rsync: it writes more than {BODY_BYTES >> 20} MiB, which is the most that is read of it")
+        output = process.stdout.read(BODY_BYTES + 1)
+        if len(output) > BODY_BYTES:
+            raise TargetError(f"{about}: rsync: its output is longer than {BODY_BYTES >> 20} MiB, which is the most that is read of it")
         code = process.wait()
     if code:
-        raise _meaning(code, errors.text, about)
-    return written
+        raise _error_of(code, errors.text, about)
+    return output
 
 
-def lines(words: Sequence[str], password: str, about: str) -> Generator[bytes, None, None]:
-    """Run rsync, and give out the lines that it writes while it does. It is killed where they are closed before their end.
+def lines(arguments: Sequence[str], password: str, about: str) -> Generator[bytes, None, None]:
+    """Run rsync, and yield the lines of its output while it runs. If the generator is closed before its end, rsync is killed.
+
+    Args:
+        arguments: options and arguments of rsync.
+        password: of the user at the server, or "".
+        about: the key or the module, for error messages.
 
     Raises:
-        TargetError: it failed; also behind lines that were given out.
+        TargetError: rsync failed, maybe after some lines.
     """
-    with _started(words, password, subprocess.DEVNULL) as (process, errors):
+    with _started(arguments, password, subprocess.DEVNULL) as (process, errors):
         assert process.stdout is not None
         while line := process.stdout.readline(_LONGEST_LINE + 1):
             if len(line) > _LONGEST_LINE:
@@ -76,24 +80,24 @@ def lines(words: Sequence[str], password: str, about: str) -> Generator[bytes, N
             yield line.rstrip(b"\n")
         code = process.wait()
     if code:
-        raise _meaning(code, errors.text, about)
+        raise _error_of(code, errors.text, about)
 
 
 class _Errors(threading.Thread):
-    """Reads what a program says is wrong. A server may have it say so without an end, so it is killed when that is too much.
+    """Reads the error messages of a program. A server can make them endless, so the program is killed when they are too long.
 
     Args:
-        process: the program, the first of a session of its own.
+        process: the program, which leads a session of its own.
     """
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         super().__init__(name="autosync-rsync", daemon=True)
         self._process = process
-        #: The beginning of it; the whole, if that is not too much, once the thread has ended.
+        #: The messages, up to the bound, once the thread has ended.
         self.text = b""
 
     def run(self) -> None:
-        """Read it to its end, or up to the bound."""
+        """Read the messages to their end, or up to the bound."""
         assert self._process.stderr is not None
         self.text = self._process.stderr.read(BODY_BYTES)
         if self._process.stderr.read(1):
@@ -101,10 +105,10 @@ class _Errors(threading.Thread):
 
 
 @contextmanager
-def _started(words: Sequence[str], password: str, stdin: IO[bytes] | int) -> Iterator[tuple[subprocess.Popen[bytes], _Errors]]:
-    """A running rsync, and what it says is wrong. Both have ended behind the with-block."""
+def _started(arguments: Sequence[str], password: str, stdin: IO[bytes] | int) -> Iterator[tuple[subprocess.Popen[bytes], _Errors]]:
+    """A running rsync and the thread that reads its error messages. Both have ended after the with-block."""
     with subprocess.Popen(
-        [_program(), *_ALWAYS, *words], stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=_environment(password),
+        [_program(), *_ALWAYS, *arguments], stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=_environment(password),
         start_new_session=True,
     ) as process:  # fmt: skip
         errors = _Errors(process)
@@ -117,15 +121,15 @@ def _started(words: Sequence[str], password: str, stdin: IO[bytes] | int) -> Ite
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """End a program that has not ended, with its children, which write to the same pipes."""
+    """Kill a running program with its children, which write to the same pipes."""
     with suppress(ProcessLookupError):
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
 
 
 @contextmanager
-def _given(content: bytes) -> Iterator[IO[bytes]]:
-    """Content as a file that a program can read."""
+def _as_file(content: bytes) -> Iterator[IO[bytes]]:
+    """Content as a temporary file, for the standard input of a program."""
     with tempfile.TemporaryFile() as file:
         file.write(content)
         file.seek(0)
@@ -141,15 +145,15 @@ def _program() -> str:
 
 
 def _environment(password: str) -> dict[str, str]:
-    """Nothing of the user's changes what is meant. With a password, be it empty, none is asked for at a terminal."""
+    """An environment without the user's variables. Since a password is set, maybe an empty one, rsync never prompts for one."""
     return {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC", "RSYNC_PASSWORD": password}
 
 
-def _meaning(code: int, stderr: bytes, about: str) -> TargetError:
+def _error_of(code: int, stderr: bytes, about: str) -> TargetError:
     text = stderr.decode("utf-8", "backslashreplace")
-    said = [line for line in text.splitlines() if line and not line.startswith(("rsync error:", "rsync warning:", "***"))]
-    what = f"{about}: rsync: {(said or text.splitlines() or ['?'])[0][:_SHOWN]} (code {code})"
-    for pattern, kind, cure in _SAID:
+    messages = [line for line in text.splitlines() if line and not line.startswith(("rsync error:", "rsync warning:", "***"))]
+    what = f"{about}: rsync: {(messages or text.splitlines() or ['?'])[0][:_LONGEST_DETAIL]} (code {code})"
+    for pattern, kind, cure in _MESSAGES:
         if pattern.search(text):
             return kind(what, cure)
     if code in _NEVER:

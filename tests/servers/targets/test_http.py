@@ -122,7 +122,7 @@ def again(request: requests.PreparedRequest, actor: Actor) -> requests.PreparedR
     fresh = request.copy()
     for name in ("Signature", "Signature-Input"):
         del fresh.headers[name]
-    actor._signed(fresh)  # type: ignore[attr-defined]
+    actor._auth(fresh)  # type: ignore[attr-defined]
     return fresh
 
 
@@ -160,10 +160,10 @@ def other_body(request: requests.PreparedRequest) -> None:
 
 
 def other_body_and_digest(request: requests.PreparedRequest) -> None:
-    from autosync.actors.http.signing import digest_of
+    from autosync.actors.http.signing import content_digest
 
     request.body = b"CONTENT"
-    request.headers["Content-Digest"] = digest_of([b"CONTENT"])
+    request.headers["Content-Digest"] = content_digest([b"CONTENT"])
 
 
 def shorter_body(request: requests.PreparedRequest) -> None:
@@ -282,7 +282,7 @@ def test_where_a_request_ends_is_plain_or_it_is_the_last_of_its_connection(head:
 
 @pytest.mark.parametrize("query", ["limit=x", "after=%21", "prefix=%FF"])
 def test_a_query_that_is_not_understood_is_said(query: str, actor: Actor, server: MediaServer) -> None:
-    request = requests.Request("GET", f"{server.url}?{query}", auth=actor._signed).prepare()  # type: ignore[attr-defined]
+    request = requests.Request("GET", f"{server.url}?{query}", auth=actor._auth).prepare()  # type: ignore[attr-defined]
 
     answer = sent(request)
 
@@ -347,13 +347,13 @@ def test_a_wrong_secret_is_refused_in_one_line(server: MediaServer) -> None:
 def test_the_example_in_the_docs_is_signed_as_it_says() -> None:
     from http_message_signatures import HTTPMessageVerifier, algorithms
 
-    from autosync.actors.http.signing import COVERED, COVERED_CONTENT, TAG, OneKey, digest_of
+    from autosync.actors.http.signing import COVERED, COVERED_CONTENT, TAG, SharedKeyResolver, content_digest
 
     page = (EXAMPLES.parent / "docs" / "targets" / "http.md").read_text()
     first, *rows = page.partition("```\nPUT ")[2].partition("\n```")[0].splitlines()
     headers = dict(row.split(": ", 1) for row in rows)
     message = SimpleNamespace(method="PUT", url=f"https://{headers['Host']}{first.split()[0]}", headers=headers)
-    verifier = HTTPMessageVerifier(signature_algorithm=algorithms.HMAC_SHA256, key_resolver=OneKey("example secret"))
+    verifier = HTTPMessageVerifier(signature_algorithm=algorithms.HMAC_SHA256, key_resolver=SharedKeyResolver("example secret"))
 
     class Then(datetime.datetime):
         @classmethod
@@ -364,7 +364,7 @@ def test_the_example_in_the_docs_is_signed_as_it_says() -> None:
         patch.setattr("http_message_signatures.signatures.datetime.datetime", Then)
         (found,) = verifier.verify(message, expect_tag=TAG, require_components=COVERED + COVERED_CONTENT)
     assert found.parameters["nonce"] == "mZk0Q2lFy0yFq1cT5sV2bA"
-    assert headers["Content-Digest"] == digest_of([b"content"])
+    assert headers["Content-Digest"] == content_digest([b"content"])
 
 
 # Files
