@@ -426,7 +426,7 @@ class MirrorRunner:
 
     def _retry_failed(self, stats: MirrorStats) -> None:
         """Requeue keys that ran out of tries: the next rescan may be never. Keys that were refused for good wait for a rescan."""
-        if self._run.once or not stats.failed or stats.held or time.monotonic() < self._next_retry:
+        if self._run.once or not stats.failed or stats.claimed or time.monotonic() < self._next_retry:
             return
         self._next_retry = time.monotonic() + _RETRY_INTERVAL
         self._requeue_failed(self._mirror.attempts)

@@ -1,4 +1,4 @@
-"""Whether a broker can be used at all: it answers, and its user may do what a ledger needs."""
+"""Checks that a broker responds and that its user may run the commands of a ledger."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .connection import broker_errors
 from .redis_keys import PREFIX
 from .store import MirrorStore
 
-#: Mirrors have no such name.
+#: No mirror can have this name.
 _NO_MIRROR = "-"
 
 

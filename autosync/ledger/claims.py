@@ -1,8 +1,8 @@
 """Dirty keys and the claims of workers on them.
 
-Celery's messages are hints; this is the truth. A key is dirty from `mark` until a worker's `done`. At most one worker has claimed it at a
-time. A change that arrives meanwhile raises the generation of the key, and then `done` returns a new claim for it. Keys that no worker has
-claimed any more are found by `requeue_orphans`. Each step is one script in `scripts/`; mark.lua describes the data.
+The ledger is the truth; Celery's messages are hints. A key is dirty from `mark` until a worker's `done`. At most one worker has claimed it
+at a time. A change that arrives meanwhile raises the generation of the key, and then `done` returns a new claim for it. `requeue_orphans`
+finds the keys whose worker is gone. Each step is one script in `scripts/`; mark.lua describes the data.
 """
 
 from __future__ import annotations
@@ -66,11 +66,11 @@ class Claims:
         """
         claims: list[Claim] = []
         for page in pages(keys):
-            answers = self._store.run("claim", [owner, int(lease * 1000), version, *map(encode, page)])
-            if answers is None:
-                return claims or None  # those of earlier pages are worked on; the rest waits for a worker with the new definition
-            self.is_limited = bool(answers.pop(0))
-            claims += [_claim(key, answer) for key, answer in zip(page, answers, strict=True) if not isinstance(answer, int)]
+            replies = self._store.run("claim", [owner, int(lease * 1000), version, *map(encode, page)])
+            if replies is None:
+                return claims or None  # claims of earlier pages are used; the other keys wait for a worker with the new definition
+            self.is_limited = bool(replies.pop(0))
+            claims += [_claim(key, reply) for key, reply in zip(page, replies, strict=True) if not isinstance(reply, int)]
         return claims
 
     def renew(self, owner: str, keys: Sequence[str], lease: float = LEASE) -> list[str]:
@@ -95,11 +95,11 @@ class Claims:
             args: list[Any] = [owner, len(uploaded), sum(uploaded), deleted]
             for one in page:
                 args += (encode(one.claim.key), one.claim.fencing_token, _outcome(one))
-            for one, answer in zip(page, self._store.run("done", args, self._result_keys), strict=True):
-                if answer is None:
+            for one, reply in zip(page, self._store.run("done", args, self._result_keys), strict=True):
+                if reply is None:
                     continue
-                if isinstance(answer, bytes):
-                    again.append(_claim(one.key, answer))
+                if isinstance(reply, bytes):
+                    again.append(_claim(one.key, reply))
                 else:
                     lost.append(one.key)
         return again, lost
@@ -130,7 +130,7 @@ class Claims:
         return int(self._store.run("release_claims_of_dead", [owners]))
 
 
-#: As done.lua reads results without a number or text.
+#: The words of done.lua for results without a number or text.
 _WORDS = {Action.DELETED: "deleted", Action.NOTHING: "equal", Action.BACK: "back"}
 
 
@@ -143,9 +143,9 @@ def _outcome(result: Result) -> str:
     return f"sent {result.size}" if result.action is Action.UPLOADED else _WORDS[result.action]
 
 
-def _claim(key: str, answer: bytes | list[bytes]) -> Claim:
-    """A claim from the answer of claim.lua or done.lua."""
-    text, *unfinished = [answer] if isinstance(answer, bytes) else answer
+def _claim(key: str, reply: bytes | list[bytes]) -> Claim:
+    """A claim from a reply of claim.lua or done.lua."""
+    text, *unfinished = [reply] if isinstance(reply, bytes) else reply
     fencing_token, attempts, hint = text.decode().split(" ", 2)
     tokens = tuple(token for lines in unfinished for token in decode(lines).split("\n"))
     return Claim(key, int(attempts), Hint.loads(hint), tokens, fencing_token)

@@ -1,4 +1,4 @@
-"""A connection to the broker, for everything that is not Celery's: its URL, and its errors as ours."""
+"""Connects to the broker for everything but Celery, and translates its errors."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ from redis.retry import Retry
 from ..errors import BrokerError, BrokerRefused, ConfigurationError
 from ..model.broker_tls import with_certificate_checks
 
-#: Which of our commands met with the error: redis-py and Valkey put it around what happened.
-_ABOUT_US = re.compile(r"^Command # \d+ \(.*?\) of pipeline caused error: | script: \S*,? ?on @user_script.*$", re.DOTALL)
-#: How it begins where a script of ours meets with it.
+#: Text that redis-py and Valkey put around an error message: which command or script met with the error.
+_SCRIPT_CONTEXT = re.compile(r"^Command # \d+ \(.*?\) of pipeline caused error: | script: \S*,? ?on @user_script.*$", re.DOTALL)
+#: The beginning of the message for a command that a script may not run.
 _REFUSED_IN_SCRIPT = "ACL failure in script: "
 
 #: Options of a rediss:// URL that name files.
 _FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
-#: What OpenSSL says of an answer that is no TLS at all.
+#: OpenSSL's reasons for a response that is not TLS.
 _NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE")
 
 
 def address(url: str) -> str:
-    """A broker's URL without its password, fit to be shown, whether or not it is a good URL."""
+    """A broker's URL without its password, for messages. The URL may be malformed."""
     begin, mark, rest = url.partition("://")
-    login, at, where = rest.rpartition("@")
+    login, at, server = rest.rpartition("@")
     if at and ":" in login:
         login = login.partition(":")[0] + ":***"
-    return re.sub(r"([?&](?:ssl_)?password=)[^&]*", r"\1***", f"{begin}{mark}{login}{at}{where}")
+    return re.sub(r"([?&](?:ssl_)?password=)[^&]*", r"\1***", f"{begin}{mark}{login}{at}{server}")
 
 
 def connect(url: str) -> redis.Redis:
-    """A client for a broker's URL, in the spellings that Celery takes: redis://, rediss://, redis+socket:///path, unix:///path.
+    """A client for a broker's URL, in the spellings that Celery accepts: redis://, rediss://, redis+socket:///path, unix:///path.
 
-    With rediss:// the server's certificate must fit its name and come from an authority that this host trusts, or from one in the file
-    that ?ssl_ca_certs= names; see `model.broker_tls` for a URL that wants less.
+    With rediss:// the server's certificate must match its host name and come from an authority that this host trusts, or from one in the
+    file that ?ssl_ca_certs= names. `model.broker_tls` describes URLs with weaker checks.
 
     Raises:
-        ConfigurationError: the URL is none of these, has an unknown value, or names a file that cannot be read.
+        ConfigurationError: the URL has another scheme or an unknown value, or names a file that cannot be read.
     """
     try:
         parts = urlsplit(url)
@@ -71,41 +71,41 @@ def connect(url: str) -> redis.Redis:
 
 
 def server_run_id(client: redis.Redis) -> str:
-    """Which run of the server answers; "" if this user may not ask.
+    """The id of the server's run; "" if this user may not run INFO.
 
-    A server that was killed comes back without what it had not written yet: with `appendfsync everysec` up to two seconds of what it had
-    confirmed (redis.io, persistence). So does a replica that takes over.
+    A server that was killed restarts without its last writes: with `appendfsync everysec` up to two seconds of writes that it had confirmed
+    (redis.io, persistence). So does a replica after a failover.
 
     Raises:
-        redis.exceptions.RedisError: the server does not answer.
+        redis.exceptions.RedisError: the server does not respond.
     """
     try:
         return str(client.info("server").get("run_id", ""))
-    except redis.exceptions.NoPermissionError:  # INFO counts as @dangerous, which a careful operator takes away
+    except redis.exceptions.NoPermissionError:  # INFO is in the ACL category @dangerous, which a careful operator does not allow
         return ""
 
 
 @contextmanager
 def broker_errors(client: redis.Redis) -> Iterator[None]:
-    """Turn what redis-py raises inside the with-block into `BrokerError`."""
+    """Translate exceptions of redis-py inside the with-block into `BrokerError`."""
     try:
         yield
     except redis.exceptions.RedisError as error:
         kwargs = client.connection_pool.connection_kwargs
-        where = kwargs.get("path") or f"{kwargs.get('host')}:{kwargs.get('port')}"
+        server = kwargs.get("path") or f"{kwargs.get('host')}:{kwargs.get('port')}"
         user = kwargs.get("username") or "default"
-        raise _meaning(error, f"broker at {where}", user, has_password=bool(kwargs.get("password"))) from error
+        raise _broker_error(error, f"broker at {server}", user, has_password=bool(kwargs.get("password"))) from error
 
 
-def _meaning(error: redis.exceptions.RedisError, broker: str, user: str, *, has_password: bool) -> BrokerError:
-    """Our error for redis-py's. It never quotes the password, nor does what the server says."""
-    said = _ABOUT_US.sub("", str(error))
+def _broker_error(error: redis.exceptions.RedisError, broker: str, user: str, *, has_password: bool) -> BrokerError:
+    """The `BrokerError` for an exception of redis-py. It contains no password; the server's messages contain none either."""
+    message = _SCRIPT_CONTEXT.sub("", str(error))
     if isinstance(error, redis.exceptions.AuthenticationError):
         what = f"the password of user {user} is wrong" if has_password else "it wants a password"
         return BrokerRefused(f"{broker}: {what}", "correct user and password in the broker's URL (docs/operations.md)")
-    if isinstance(error, redis.exceptions.NoPermissionError) or said.startswith(_REFUSED_IN_SCRIPT):
-        said = said.removeprefix(_REFUSED_IN_SCRIPT)
-        return BrokerRefused(f"{broker}: user {user} lacks a permission: {said}", "give it those that docs/operations.md lists")
+    if isinstance(error, redis.exceptions.NoPermissionError) or message.startswith(_REFUSED_IN_SCRIPT):
+        message = message.removeprefix(_REFUSED_IN_SCRIPT)
+        return BrokerRefused(f"{broker}: user {user} lacks a permission: {message}", "give it those that docs/operations.md lists")
     tls = _tls_error(error)
     if isinstance(tls, ssl.SSLCertVerificationError):
         return BrokerRefused(
@@ -114,11 +114,11 @@ def _meaning(error: redis.exceptions.RedisError, broker: str, user: str, *, has_
         )
     if tls is not None and tls.reason in _NO_TLS:
         return BrokerRefused(f"{broker}: it does not speak TLS on this port", "correct the port, or write redis:// instead of rediss://")
-    return BrokerError(f"{broker}: {said}")
+    return BrokerError(f"{broker}: {message}")
 
 
 def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
-    """What redis-py was told by TLS, if it was."""
+    """The TLS error that caused an exception; None if there was none."""
     while error is not None:
         if isinstance(error, ssl.SSLError):
             return error

@@ -15,8 +15,8 @@ class Hint(NamedTuple):
     """What the file host saw when it marked a key.
 
     Attributes:
-        size: of the file, in bytes; -1: there was no file; -2: the file host did not look.
-        mtime_ns: its modification time, in nanoseconds; 0: there was no file, or the file host did not look.
+        size: of the file, in bytes; -1: there was no file; -2: the file host did not check.
+        mtime_ns: its modification time, in nanoseconds; 0: there was no file, or the file host did not check.
         etag: of the object, where everything but the times is equal: a file whose content still has it need not be sent; "": none.
         rested: the file was unchanged for as long as a write may take, or the kernel says that no process has it open for writing.
     """
@@ -32,8 +32,8 @@ class Hint(NamedTuple):
         return self.size == -1
 
     @property
-    def known(self) -> bool:
-        """Whether the file host has looked."""
+    def was_checked(self) -> bool:
+        """Whether the file host has checked the file."""
         return self.size != -2
 
     def dumps(self) -> str:
@@ -188,7 +188,7 @@ class MirrorStats:
         holder: who has the watcher's lease; "": nobody.
         broker_generation: changes when the broker has lost its memory, or may have lost the end of it.
         dirty: how many keys are dirty.
-        held: how many of those are claimed or wait for their next try.
+        claimed: how many of those are claimed or wait for their next try.
         failed: how many keys are in the failed list.
         files: how many files were sent since the mirror exists.
         bytes: how many bytes were sent since then.
@@ -201,7 +201,7 @@ class MirrorStats:
     holder: str
     broker_generation: str
     dirty: int
-    held: int
+    claimed: int
     failed: int
     files: int
     bytes: int
@@ -212,7 +212,7 @@ class MirrorStats:
 
 
 def owner_prefix(host: str, pid: int) -> str:
-    """How the names of owners in one worker process begin."""
+    """The prefix of the names of owners in one worker process."""
     return f"{host}:{pid}:"
 
 

@@ -1,4 +1,4 @@
-"""What the ledger knows about single keys, for operators and for whoever waits until nothing is dirty."""
+"""The states of single keys, for operators and for commands that wait until nothing is dirty."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class KeyStates:
             return int(self._client.hlen(self._names.state))
 
     def facts(self, key: str) -> Facts:
-        """What is known about one key."""
+        """The state of one key."""
         raw = encode(key)
         with self._store.errors():
             pipe = self._client.pipeline()

@@ -63,8 +63,8 @@ class FleetLimits:
             pipe.execute()
 
     def reserve(self, requests: int = 0, size: int = 0, *, made: int = 0, slow: float | None = None) -> RateGrant:
-        """Reserve requests and bytes of the fleet's share. Shares are granted in the order of the calls; the caller waits as long as the
-        answer says before it uses its share.
+        """Reserve requests and bytes of the fleet's share. Shares are granted in the order of the calls. The caller waits for
+        `RateGrant.wait` before it uses its share.
 
         Args:
             requests: how many requests; less than 0 returns unused ones.

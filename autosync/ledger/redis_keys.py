@@ -37,7 +37,7 @@ class Names:
 
     @cached_property
     def definition(self) -> str:
-        """Hash: the definition, what is known of the whole mirror, and its limits."""
+        """Hash: the definition, the state of the whole mirror, and its limits."""
         return self._name("mirror")
 
     @cached_property
@@ -97,7 +97,7 @@ class Names:
 
     @cached_property
     def requests(self) -> str:
-        """List: what operators have requested of the watcher."""
+        """List: the requests of operators for the watcher."""
         return self._name("asked")
 
     @cached_property
@@ -107,7 +107,7 @@ class Names:
 
     @cached_property
     def slots(self) -> str:
-        """Sorted set: the in-flight slots that are taken."""
+        """Sorted set: the in-flight slots in use."""
         return self._name("places")
 
     @cached_property
@@ -117,12 +117,12 @@ class Names:
 
     @cached_property
     def slot_requests(self) -> str:
-        """Sorted set: when each process that waits has asked last."""
+        """Sorted set: the time of the last call of each process that waits."""
         return self._name("asking")
 
     @cached_property
     def wakeup_prefix(self) -> str:
-        """How the names of the lists begin that wake a process when its turn for a slot has come."""
+        """Prefix of the lists that wake a process when its turn for a slot has come."""
         return self._name("bell:")
 
     @property

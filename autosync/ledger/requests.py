@@ -1,4 +1,4 @@
-"""What operators request of a mirror: a pause, scans, flush points."""
+"""Requests of operators for a mirror: a pause, scans, flush points."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class Stats:
         return run_heartbeat(self._store, "", {}, LONGEST_LOCK)
 
     def counters(self) -> dict[str, int]:
-        """What is counted since the mirror exists, by name: see mark.lua."""
+        """Numbers that are counted since the mirror exists, by the names in mark.lua."""
         with self._store.errors():
             found = cast(dict[bytes, bytes], self._store.client.hgetall(self._store.names.counters))
         return {name.decode(): int(count) for name, count in found.items()}
@@ -45,9 +45,9 @@ def run_heartbeat(store: MirrorStore, holder: str, counters: Mapping[str, int], 
     names = store.names
     args = [holder, int(lock * 1000), *(word for pair in counters.items() for word in pair)]
     found = store.run("heartbeat", args, [names.watcher, *names.script_keys, names.requests])
-    held_by, generation, dirty, waiting, failed, files, size, deleted, lag, paused, requests = found
+    holder_now, generation, dirty, waiting, failed, files, size, deleted, lag, paused, requests = found
     return MirrorStats(
-        held_by.decode(),
+        holder_now.decode(),
         generation.decode(),
         dirty,
         waiting,

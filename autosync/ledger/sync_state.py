@@ -1,4 +1,4 @@
-"""What the scans of a mirror have found: when it was last in sync, whether deletions are allowed, and what is not mirrored."""
+"""The results of a mirror's scans: when it was last in sync, whether scans may delete, and which paths are not mirrored."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .store import MirrorStore
 
 
 class SyncState:
-    """How far source and target of one mirror are known to agree.
+    """The results of one mirror's scans.
 
     Every method raises `BrokerError` when Redis does not answer or answers with an error.
 
@@ -48,8 +48,8 @@ class SyncState:
         """Whether the mirror is accepted: scans may delete in its target. Older versions stored only `cleared`, once the mirror was in
         sync; such a mirror is accepted."""
         with self._store.errors():
-            accepted, cleared = cast(list[bytes | None], self._client.hmget(self._name, ["accepted", "cleared"]))
-        return accepted == b"1" if accepted is not None else cleared is not None
+            accepted, in_sync = cast(list[bytes | None], self._client.hmget(self._name, ["accepted", "cleared"]))
+        return accepted == b"1" if accepted is not None else in_sync is not None
 
     def set_accepted(self, accepted: bool) -> None:
         """Store whether the mirror is accepted."""

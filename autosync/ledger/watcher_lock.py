@@ -98,7 +98,7 @@ class WatcherLock:
         return self._lease.heartbeat(self._holder, lock=self._lock)
 
     def release(self) -> None:
-        """Release the lock. Where the broker does not answer, it is left to run out."""
+        """Release the lock. If the broker does not respond, the lease runs out by itself."""
         with suppress(BrokerError):
             self._lease.release(self._holder)
 
@@ -106,7 +106,7 @@ class WatcherLock:
         return self._is_of_this_host(holder) and not self._is_alive(holder)
 
     def _is_alive(self, holder: dict[str, Any]) -> bool:
-        """Whether the holder is a process that this one can see."""
+        """Whether the holder is a running process of this host, other than this one."""
         pid = holder.get("pid")
         return self._is_of_this_host(holder) and pid != os.getpid() and os.path.exists(f"/proc/{pid}")
 

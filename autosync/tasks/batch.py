@@ -366,7 +366,7 @@ class Batch:
     def _is_stale(self, claim: Claim, file: SourceFile) -> bool:
         """Whether this host's share has yet to show what the file host saw."""
         hint = claim.hint
-        if self._known.same_host or not hint.known or claim.attempts >= _STALE_LOOKS:
+        if self._known.same_host or not hint.was_checked or claim.attempts >= _STALE_LOOKS:
             return False
         if hint.gone:
             return True
@@ -391,7 +391,7 @@ class Batch:
         """None if this key is to be deleted now; else what to do instead."""
         if not self._known.mirror.delete:
             return Result(claim, Action.NOTHING)
-        saw_it = claim.hint.known and not claim.hint.gone
+        saw_it = claim.hint.was_checked and not claim.hint.gone
         if saw_it and not self._known.same_host and claim.attempts < _STALE_LOOKS:
             return retry(claim)
         if not self._known.source_of(path).prove_absent(path):

@@ -604,7 +604,7 @@ def test_the_heartbeat_returns_the_figures_of_the_mirror(ledger: Remembering) ->
     ledger.claims.done("one", [failed, ledger.outcome("one", "b", Action.RETRY, delay=3600.0)])
 
     standing = ledger.watcher_lease.heartbeat("me")
-    assert (standing.dirty, standing.held, standing.failed) == (4, 2, 1)
+    assert (standing.dirty, standing.claimed, standing.failed) == (4, 2, 1)
     wait_until(lambda: ledger.watcher_lease.heartbeat("me").lag > 0, LIMIT)
 
 
@@ -717,9 +717,9 @@ def test_a_hint_is_read_as_it_was_written(ledger: Ledger, hint: Hint) -> None:
     ledger.claims.mark([("a", hint)])
 
     assert Hint.loads(hint.dumps()) == hint
-    known = hint if hint.known else HINT  # who knows nothing adds nothing
+    known = hint if hint.was_checked else HINT  # who knows nothing adds nothing
     assert ledger.claims.claim("one", "v", ["a"]) == [Claim("a", 0, known)]
-    assert (GONE.gone, GONE.known, UNKNOWN.gone, UNKNOWN.known, HINT.gone, HINT.known) == (True, True, False, False, False, True)
+    assert (GONE.gone, GONE.was_checked, UNKNOWN.gone, UNKNOWN.was_checked, HINT.gone, HINT.was_checked) == (True, True, False, False, False, True)
 
 
 # Two owners at once

@@ -40,7 +40,7 @@ def standing(one: MirrorHandle) -> dict[str, Any]:
         "watched_by": watcher_of(now.holder),
         "paused": now.paused,
         "dirty": now.dirty,
-        "claimed": now.held,
+        "claimed": now.claimed,
         "messages": one.ledger.queues.count_waiting(mirror.queue) if mirror else None,
         "lag": now.lag if now.dirty else 0.0,
         "failed": now.failed,
@@ -161,7 +161,7 @@ def table(rows: Sequence[Sequence[object]]) -> list[str]:
 
 def _seen(facts: Facts) -> str:
     hint = facts.hint
-    if hint is None or not hint.known:
+    if hint is None or not hint.was_checked:
         return "something that is to be looked at"
     return "gone" if hint.gone else f"{human_size(hint.size)}, changed {_moment(hint.mtime_ns / 1e9)}"
 

@@ -1,7 +1,7 @@
-"""How the ledger's scripts are run: on connections of their own, past most of redis-py's client.
+"""Runs the ledger's scripts on connections of their own, without most of redis-py's client.
 
-What that does around each command costs half of it, and in a process that has just been asleep a fifth of a millisecond, three times for
-each file that is saved.
+The client's work around each command takes half of the command's time: in a process that has just slept, a fifth of a millisecond, three
+times for each saved file.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ class Scripts:
     """Scripts, by name. Safe to use from many threads: each call has a connection to itself.
 
     Args:
-        client: gives the connections, and does what is not plain: a script that the server does not know yet, a connection that broke.
-        texts: the scripts in Lua.
+        client: makes the connections. It also runs a script that the server has not loaded yet, and repeats a call whose connection broke.
+        texts: the scripts in Lua, by name.
     """
 
     def __init__(self, client: redis.Redis, texts: Mapping[str, str]) -> None:
         self._pool = client.connection_pool
         self._scripts = {name: client.register_script(text) for name, text in texts.items()}
-        #: Connections that nobody uses at the moment.
+        #: Connections that no call uses at the moment.
         self._idle: deque[Any] = deque()
 
     def run(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        """Run one.
+        """Run a script.
 
         Args:
             name: of the script.
@@ -58,19 +58,19 @@ class Scripts:
             args: ARGV in Lua.
 
         Returns:
-            What it returns, texts as bytes.
+            The value that the script returns, texts as bytes.
 
         Raises:
-            redis.exceptions.RedisError: it was refused, or the server does not answer. If the connection breaks it is tried once more, as
-                with any other command, so it may be carried out twice.
+            redis.exceptions.RedisError: the server refused the script, or does not respond. If the connection breaks, the script is run
+                once more, as redis-py does with any command, so it may run twice.
         """
         script = self._scripts[name]
         try:
-            return self._on_a_connection("EVALSHA", script.sha, len(keys), *keys, *args)
+            return self._run_on_own_connection("EVALSHA", script.sha, len(keys), *keys, *args)
         except (redis.exceptions.NoScriptError, redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
             return script(keys=keys, args=args)
 
-    def _on_a_connection(self, *command: Any) -> Any:
+    def _run_on_own_connection(self, *command: Any) -> Any:
         try:
             connection = self._idle.pop()
         except IndexError:
@@ -78,15 +78,15 @@ class Scripts:
         is_whole = False
         try:
             connection.send_command(*command)
-            answer = connection.read_response()
+            response = connection.read_response()
             is_whole = True
-            return answer
+            return response
         except redis.exceptions.ResponseError:
             is_whole = True
             raise
         finally:
             if is_whole:
                 self._idle.append(connection)
-            else:  # half of an answer may still be on its way
+            else:  # the rest of a response may still arrive
                 connection.disconnect()
                 self._pool.release(connection)

@@ -11,10 +11,10 @@ for _, command in ipairs({
   {'LPUSH', key, 'a'}, {'RPUSH', key, 'a'}, {'LRANGE', key, 0, 0}, {'LLEN', key}, {'LTRIM', key, 0, 0}, {'DEL', key},
   {'SADD', key, 'a'}, {'SMEMBERS', key}, {'SREM', key, 'a'}, {'DEL', key},
 }) do
-  local answer = redis.pcall(unpack(command))
-  if type(answer) == 'table' and answer.err then
+  local reply = redis.pcall(unpack(command))
+  if type(reply) == 'table' and reply.err then
     redis.pcall('DEL', key)
-    return answer
+    return reply
   end
 end
 return 1

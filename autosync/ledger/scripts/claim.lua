@@ -1,11 +1,11 @@
 -- claim: claim keys to work on. KEYS as in mark.lua.
 -- ARGV: owner, lease in ms, version of the definition that the worker has, key, key, ...
--- Returns false if the mirror has another definition by now; else 1 if transfers are limited in any way (rate_limit.lua) and 0 if not, and
--- per key:
---   "ticket attempts hint": claimed; or {"ticket attempts hint", tokens}: claimed, and multipart uploads of it were left open by owners
+-- Returns false if the mirror has another definition by now. Otherwise: 1 if transfers are limited in any way (rate_limit.lua), else 0; and
+-- for each key:
+--   "fencing_token attempts hint": claimed; or {"fencing_token attempts hint", tokens}: claimed, and multipart uploads of it were left open by owners
 --   that have lost their claim;
 --   0: not dirty, nothing to do; -1: another worker has claimed it, or its next try is not due, or the mirror is paused.
--- The ticket is a fencing token: the generation, which grows with each claim, so that no two claims of a key have the same.
+-- The fencing token is the generation. It grows with each claim, so no two claims of a key have the same token.
 local mirror = redis.call('HMGET', KEYS[1], 'version', 'limits', 'slow', 'paused')
 if mirror[1] ~= ARGV[3] then return false end
 local limited = (mirror[3] or (mirror[2] and mirror[2] ~= '0.0 0.0 0')) and 1 or 0
@@ -21,7 +21,7 @@ for i = 4, #ARGV do keys[#keys + 1] = ARGV[i] end
 if #keys == 0 then return {limited} end
 local found = redis.call('HMGET', KEYS[2], unpack(keys))
 local open = redis.call('EXISTS', KEYS[7]) == 1 and redis.call('HMGET', KEYS[7], unpack(keys)) or {}
-local claimed, answer, states, leases = {}, {limited}, {}, {}
+local claimed, reply, states, leases = {}, {limited}, {}, {}
 for i, key in ipairs(keys) do
   local state = found[i]
   local generation, attempts, owner, hint
@@ -30,22 +30,22 @@ for i, key in ipairs(keys) do
   local may_wait = state and (owner ~= '-' or attempts ~= '0')
   local due = may_wait and redis.call('ZSCORE', KEYS[4], key)
   if not state then
-    answer[i + 1] = 0
+    reply[i + 1] = 0
   elseif claimed[key] or (due and tonumber(due) > now) then
-    answer[i + 1] = -1
+    reply[i + 1] = -1
   else
     claimed[key] = true
-    local ticket = string.format('%d', generation + 1)
+    local fencing_token = string.format('%d', generation + 1)
     states[#states + 1] = key
-    states[#states + 1] = table.concat({ticket, ticket, attempts, ARGV[1], hint}, ' ')
+    states[#states + 1] = table.concat({fencing_token, fencing_token, attempts, ARGV[1], hint}, ' ')
     leases[#leases + 1] = now + ARGV[2]
     leases[#leases + 1] = key
-    local claim = table.concat({ticket, attempts, hint}, ' ')
-    answer[i + 1] = open[i] and {claim, open[i]} or claim
+    local claim = table.concat({fencing_token, attempts, hint}, ' ')
+    reply[i + 1] = open[i] and {claim, open[i]} or claim
   end
 end
 if #states > 0 then
   redis.call('HSET', KEYS[2], unpack(states))
   redis.call('ZADD', KEYS[4], unpack(leases))
 end
-return answer
+return reply

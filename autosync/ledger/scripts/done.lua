@@ -1,10 +1,11 @@
 -- done: store the results of claimed keys. KEYS as in mark.lua, and KEYS[8] recent.
--- ARGV: owner, files sent, bytes sent, keys deleted, then per key: key, ticket of its claim, result
---   result "sent BYTES", "deleted" or "equal": the target is right; "retry MS": try again after so many milliseconds; "failed JSON": with
---   its entry in the failed list; "back": untouched, another worker may have it.
--- Returns per key: false if the claim has ended; its new "ticket attempts hint" if the key changed meanwhile and is claimed once more: its
--- file has to be read again; 0 if the claim was lost before: another owner or a later claim of this one has the key, or this is the second
--- call, since the answer to the first was lost.
+-- ARGV: owner, files sent, bytes sent, keys deleted, then for each key: key, fencing token of its claim, result
+--   result "sent BYTES", "deleted" or "equal": the target is right; "retry MS": try again after so many milliseconds; "failed JSON": its
+--   entry in the failed list; "back": untouched, another worker may claim it.
+-- Returns for each key:
+--   false: the claim has ended.
+--   "fencing_token attempts hint": the key changed meanwhile. This is a new claim of it; the worker reads the file again.
+--   0: the claim was lost before: another owner or a later claim has the key; or the call is repeated, since its first reply was lost.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 if tonumber(ARGV[2]) > 0 then redis.call('HINCRBY', KEYS[6], 'files', ARGV[2]) end
@@ -14,15 +15,15 @@ local keys = {}
 for i = 5, #ARGV, 3 do keys[#keys + 1] = ARGV[i] end
 if #keys == 0 then return {} end
 local found = redis.call('HMGET', KEYS[2], unpack(keys))
-local seen, answers, right, ended, recent = {}, {}, {}, {}, {}
+local seen, replies, right, ended, recent = {}, {}, {}, {}, {}
 for i, key in ipairs(keys) do
-  local ticket, result = ARGV[3 * i + 3], ARGV[3 * i + 4]
-  local state = not seen[key] and found[i] -- the second of two has no claim any more
+  local fencing_token, result = ARGV[3 * i + 3], ARGV[3 * i + 4]
+  local state = not seen[key] and found[i] -- a key that comes twice has no claim the second time
   local generation, claimed, attempts, owner, hint
   if state then generation, claimed, attempts, owner, hint = string.match(state, '^(%d+) (%d+) (%d+) (%S+) (.*)$') end
-  local answer = false
-  if owner ~= ARGV[1] or claimed ~= ticket then
-    answer = 0
+  local reply = false
+  if owner ~= ARGV[1] or claimed ~= fencing_token then
+    reply = 0
   else
     seen[key] = true
     local what, detail = string.match(result, '^(%a*) ?(.*)$')
@@ -34,12 +35,12 @@ for i, key in ipairs(keys) do
       redis.call('HSET', KEYS[2], key, string.format('%s 0 %s - %s', generation, attempts, hint))
       redis.call('ZADD', KEYS[4], now, key)
     elseif what == 'retry' then
-      if generation ~= claimed then attempts, detail = -1, 0 end -- it is another file by now, and has its own tries
+      if generation ~= claimed then attempts, detail = -1, 0 end -- the file changed: it is tried at once, and its tries begin anew
       redis.call('HSET', KEYS[2], key, string.format('%s 0 %d - %s', generation, attempts + 1, hint))
       redis.call('ZADD', KEYS[4], now + detail, key)
     elseif generation ~= claimed then
       redis.call('HSET', KEYS[2], key, string.format('%s %s 0 %s %s', generation, generation, owner, hint))
-      answer = generation .. ' 0 ' .. hint
+      reply = generation .. ' 0 ' .. hint
     else
       if what == 'failed' then
         redis.call('HSET', KEYS[5], key, detail)
@@ -50,17 +51,17 @@ for i, key in ipairs(keys) do
       ended[#ended + 1] = key
     end
   end
-  answers[i] = answer
+  replies[i] = reply
 end
 if #right > 0 then
   -- How long each was dirty, counted by the smallest bound (ms) that it does not exceed.
   local counts, sum = {}, 0
   for _, since in ipairs(redis.call('ZMSCORE', KEYS[3], unpack(right))) do
-    local took = since and now - tonumber(since) or 0
-    sum = sum + took
+    local dirty_ms = since and now - tonumber(since) or 0
+    sum = sum + dirty_ms
     local bound = 'inf'
     for _, one in ipairs({10, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 60000, 600000, 3600000}) do
-      if took <= one then
+      if dirty_ms <= one then
         bound = one
         break
       end
@@ -80,4 +81,4 @@ if #ended > 0 then
   redis.call('ZREM', KEYS[4], unpack(ended))
 end
 if #right > 0 and redis.call('EXISTS', KEYS[5]) == 1 then redis.call('HDEL', KEYS[5], unpack(right)) end
-return answers
+return replies

@@ -1,7 +1,7 @@
--- mark: mark keys as dirty: they are not known to be right in the target.
+-- mark: mark keys as dirty: their objects in the target may be wrong.
 --
--- The ledger of one mirror, as all scripts here use it (one hash slot, so one Redis cluster node). Names and fields are those of running
--- fleets, and stay; names.py has our words for them:
+-- The ledger of one mirror, as all scripts here use it (one hash slot, so one Redis cluster node). Running fleets hold data under these
+-- names, so they stay; redis_keys.py says what they mean:
 --   KEYS[1] mirror  hash  version, definition, epoch (broker generation), cleared (when it was last in sync), accepted, holding (withheld
 --                         deletions), paused (only if it is), limits and slow (rate_limit.lua)
 --   KEYS[2] state   hash  key -> "generation claimed attempts owner hint"; only dirty keys are in it
@@ -31,22 +31,22 @@ for i = 1, #ARGV - 1, 2 do keys[#keys + 1] = ARGV[i] end
 if #keys == 0 then return {redis.call('HLEN', KEYS[2])} end
 local found = redis.call('HMGET', KEYS[2], unpack(keys))
 local written = {} -- a key may come twice
-local states, since, answer = {}, {}, {0}
+local states, since, reply = {}, {}, {0}
 for i, key in ipairs(keys) do
   local hint, state = ARGV[2 * i], written[key] or found[i]
   if not state then
     state = first .. hint
     since[#since + 1] = now
     since[#since + 1] = key
-    answer[#answer + 1] = i
+    reply[#reply + 1] = i
   else
-    local generation, claimed, attempts, owner, known = string.match(state, '^(%d+) (%d+) (%d+) (%S+) (.*)$')
+    local generation, claimed, attempts, owner, old_hint = string.match(state, '^(%d+) (%d+) (%d+) (%S+) (.*)$')
     if owner == '-' and redis.call('ZREM', KEYS[4], key) == 1 then
       -- It waited for its next try; the change is a reason to try now.
       attempts = 0
-      answer[#answer + 1] = i
+      reply[#reply + 1] = i
     end
-    if string.sub(hint, 1, 3) == '-2 ' then hint = known end -- nothing was seen: what is known stays
+    if string.sub(hint, 1, 3) == '-2 ' then hint = old_hint end -- the file host has not checked: the old hint stays
     state = string.format('%d %s %s %s %s', generation + 1, claimed, attempts, owner, hint)
   end
   written[key] = state
@@ -55,6 +55,6 @@ for i, key in ipairs(keys) do
 end
 redis.call('HSET', KEYS[2], unpack(states))
 if #since > 0 then redis.call('ZADD', KEYS[3], unpack(since)) end
-if KEYS[8] and #answer > 1 then redis.call('LPUSH', KEYS[8], ARGV[#ARGV]) end
-answer[1] = redis.call('HLEN', KEYS[2])
-return answer
+if KEYS[8] and #reply > 1 then redis.call('LPUSH', KEYS[8], ARGV[#ARGV]) end
+reply[1] = redis.call('HLEN', KEYS[2])
+return reply

@@ -1,22 +1,22 @@
 -- rate_limit: let the fleet's requests and bytes go to a target no faster than its limits. The generic cell rate algorithm (GCRA; ITU-T
 -- I.371, annex A, "virtual scheduling"): a bucket is one number, the theoretical arrival time of what comes next. A reservation moves that
--- time on, and waits until the time that it found: so shares are granted in the order of asking, and never more than there is.
+-- time on, and waits until the time that it found. So shares are granted in the order of the calls, and never exceed the limit.
 -- KEYS[1] mirror  hash  limits: "requests bandwidth inflight", a second each, 0 is none; may be absent
---                       slow: "rate before at", only while the target has lately demanded fewer requests: so many a second were allowed
---                       at that time, of so many before; the rate grows since, and when it has no effect any more the field is deleted
+--                       slow: "rate before at", only after the target has demanded fewer requests: the rate allowed at that time, the
+--                       rate before, and the time. The rate grows since; when it limits nothing any more, the field is deleted
 -- KEYS[2] pace    hash  requests, bytes: arrival times in us; since, made, rate: how many requests are made a second
 -- ARGV: requests made since the last call, requests to reserve, bytes to reserve (less than 0: returned unused),
---       "" or, if the target has demanded fewer requests, how many of them a second this process has made lately
+--       "" or, if the target has demanded fewer requests, the rate of this process lately, in requests a second
 -- Returns {limits, requests a second that are allowed or "0", microseconds to wait before what was reserved may be used}.
 
--- Unused time can be used for so long afterwards, in us: else each late wake-up would lose a little.
+-- How long unused time can be used afterwards, in us: otherwise each late wake-up would lose a little.
 local BURST = 100000
--- Requests are counted over so long, in us.
+-- Requests are counted over WINDOW; after FORGOTTEN without a request the count begins anew; in us.
 local WINDOW, FORGOTTEN = 2000000, 10000000
 -- A cut is followed by a pause, and not by another cut before it could have an effect, in us.
 local PAUSE, BETWEEN_CUTS = 500000, 1000000
--- The allowed rate never falls below this part of the rate before the cut, and has reached that again after so many seconds. The rate
--- before is at least so many a second: a target that refuses the very first requests does not reveal how many it can bear.
+-- The allowed rate never falls below LEAST of the rate before the cut, and reaches it again after SECONDS. The rate before counts as SLOWEST
+-- requests a second at least: a target that refuses the first requests does not reveal how many it can bear.
 local LEAST, SECONDS, SLOWEST = 1 / 64, 30, 10
 
 local time = redis.call('TIME')

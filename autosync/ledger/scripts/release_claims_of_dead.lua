@@ -1,5 +1,5 @@
--- release_claims_of_dead: end the claims of workers that are known to be dead. KEYS as in mark.lua.
--- ARGV: how the names of these owners begin; "": all owners
+-- release_claims_of_dead: end the claims of workers that have died. KEYS as in mark.lua.
+-- ARGV: prefix of the names of these owners; "": all owners
 -- Returns how many claims there were.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

@@ -1,7 +1,7 @@
 -- requeue_orphans: find the keys that no worker has claimed and that need a message. KEYS as in mark.lua.
--- ARGV: at most how many, age in ms
--- First those whose lease has run out or whose next try is due; their claims end. If there are none: keys that have been dirty for longer
--- than the age and are neither claimed nor waiting for a try, so that their message should have arrived; an age of -1 leaves these out.
+-- ARGV: limit, age in ms
+-- Returns at most `limit` keys: those whose lease has run out or whose next try is due; their claims end. If there are none, and the age is
+-- not -1: keys that have been dirty for longer than the age, and are neither claimed nor waiting for a try. Their message must be lost.
 if redis.call('HEXISTS', KEYS[1], 'paused') == 1 then return {} end -- a message would have no effect
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

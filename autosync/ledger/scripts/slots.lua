@@ -1,15 +1,15 @@
--- slots: how many transfers are in flight to a target at once. Each holds a slot, for as long as a lease. Where no slot is free, processes
--- wait in the order in which they have asked.
+-- slots: limit the transfers that are in flight to a target at once. Each has a slot, for the length of a lease. If no slot is free,
+-- processes wait in a queue.
 -- KEYS[1] mirror  hash  limits: see rate_limit.lua
 -- KEYS[2] places  zset  slot -> ms: end of its lease
 -- KEYS[3] queue   zset  process -> us since when it waits
--- KEYS[4] asking  zset  process -> ms when it asked last
--- KEYS[5] with a process behind it: a list that gets an entry when it is that process' turn
--- ARGV: "acquire", "release", "renew", "leave_queue", or "release_of_dead" (all processes whose names begin so); process; lease in ms;
---       slot, slot, ...
--- Returns how many of the slots were acquired, the first ones: fewer if there are not so many, and 0 if the process has to wait.
+-- KEYS[4] asking  zset  process -> ms of its last call
+-- KEYS[5] prefix: with the name of a process, a list that gets an entry when it is the turn of that process
+-- ARGV: command; process; lease in ms; slot, slot, ... The commands: "acquire", "release", "renew", "leave_queue", "release_of_dead" (of
+--       all processes whose names begin with the text in the place of the process)
+-- Returns how many of the slots were acquired, the first ones: fewer if fewer are free, and 0 if the process has to wait.
 
--- A process that waits asks again within a second; one that has not asked for so long is gone, in ms.
+-- A waiting process calls again within a second. After this time without a call it leaves the queue, in ms.
 local GONE = 2500
 
 local time = redis.call('TIME')
@@ -45,15 +45,15 @@ for _, gone in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', now - GONE)) 
   redis.call('ZREM', KEYS[4], gone)
 end
 local free = most > 0 and most - redis.call('ZCARD', KEYS[2]) or math.huge
-local taken = 0
+local acquired = 0
 if command == 'acquire' then
   local first = redis.call('ZRANGE', KEYS[3], 0, 0)[1]
   if free > 0 and (not first or first == process) then
-    taken = math.min(free, #names)
-    redis.call('ZADD', KEYS[2], unpack(leases, 1, 2 * taken))
+    acquired = math.min(free, #names)
+    redis.call('ZADD', KEYS[2], unpack(leases, 1, 2 * acquired))
     redis.call('ZREM', KEYS[3], process)
     redis.call('ZREM', KEYS[4], process)
-    free = free - taken
+    free = free - acquired
   else
     redis.call('ZADD', KEYS[3], 'NX', time[1] * 1000000 + time[2], process)
     redis.call('ZADD', KEYS[4], now, process)
@@ -66,4 +66,4 @@ if next_one then
   redis.call('LPUSH', wakeup, '1')
   redis.call('PEXPIRE', wakeup, GONE)
 end
-return taken
+return acquired
