@@ -1,1 +1,1 @@
-"""The queue between the file host and the upload boxes: `messages` on the sending side, `transfer` on the receiving side."""
+"""The receiving side of the queue: the tasks of Celery, and all that a worker does for a batch of keys."""

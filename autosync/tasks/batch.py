@@ -101,7 +101,7 @@ class Batch:
     def _work_off(self) -> None:
         self._delete_together()
         try:
-            self._known.crew.work_off(self._step, -(-len(self._todo) // self._most_in_a_piece()))
+            self._known.pool.work_off(self._step, -(-len(self._todo) // self._most_in_a_piece()))
         finally:
             while not self._all_ended(_SAY_AFTER):
                 self._say(only_if_due=True)  # what is done must not wait for the slowest
@@ -129,8 +129,8 @@ class Batch:
         if not piece:
             return False
         try:
-            with self._known.crew.room(len(piece) if self._known.actor.sends_together else 1):
-                self._note(self._make_right(piece) if not self._known.pace.is_on else self._make_right_at_pace(piece))
+            with self._known.pool.room(len(piece) if self._known.actor.sends_together else 1):
+                self._note(self._make_right(piece) if not self._known.throttle.is_on else self._make_right_at_pace(piece))
             self._say(only_if_due=True)
         finally:
             with self._ended:
@@ -150,14 +150,14 @@ class Batch:
         return piece
 
     def _most_in_a_piece(self) -> int:
-        return self._known.pace.piece(self._known.crew.piece(together=self._known.actor.sends_together))
+        return self._known.throttle.chunk_size(self._known.pool.piece(together=self._known.actor.sends_together))
 
     # A few keys
 
     def _make_right(self, piece: list[Claim]) -> list[Result | None]:
         """Do what the disk says; None means that the claim is lost. All that is to be uploaded is in flight at the same time."""
-        with closing(DirectoryCache()) as way, closing(Reservation(self._known.pace, len(piece))) as purse:
-            found = [self._outcome(claim, partial(self._look, claim, purse, way if len(piece) > 1 else None)) for claim in piece]
+        with closing(DirectoryCache()) as way, closing(Reservation(self._known.throttle, len(piece))) as reservation:
+            found = [self._outcome(claim, partial(self._look, claim, reservation, way if len(piece) > 1 else None)) for claim in piece]
         ready = [one for one in found if isinstance(one, _Ready)]
         try:
             began = time.monotonic()
@@ -177,7 +177,7 @@ class Batch:
         together = self._known.actor.sends_together
         large = not _is_small(piece[0]) and not piece[0].hint.gone
         try:
-            with self._known.pace.transfers(len(piece) if together else 1, go_on, large=large) as room:
+            with self._known.throttle.in_flight(len(piece) if together else 1, go_on, large=large) as room:
                 most = room if together else len(piece)
                 with self._ended:
                     self._todo.extendleft(reversed(piece[most:]))
@@ -209,15 +209,15 @@ class Batch:
     def _send(self, ready: Sequence[_Ready]) -> Sequence[Exception | None]:
         """Upload all of these. Returns for each what went wrong, or None."""
         actor = self._known.actor
-        if not self._known.pace.is_on:
-            self._known.pace.count(len(ready))
+        if not self._known.throttle.is_on:
+            self._known.throttle.count(len(ready))
         began = time.monotonic()
         if len(ready) > 1 and actor.sends_together:
             try:
                 answers: Sequence[Exception | None] = actor.upload_many([one.file for one in ready])
             except Exception as error:  # a user's actor may fail in any way
                 answers = [error] * len(ready)
-            self._known.crew.took(time.monotonic() - began, len(ready))
+            self._known.pool.took(time.monotonic() - began, len(ready))
             return answers
         return [self._send_one(actor, one.file) for one in ready]
 
@@ -227,7 +227,7 @@ class Batch:
             actor.upload(file)
         except Exception as error:
             return error
-        self._known.crew.took(time.monotonic() - began)
+        self._known.pool.took(time.monotonic() - began)
         return None
 
     def _end(self, ready: _Ready, answer: Exception | None, seconds: float) -> Result:
@@ -245,16 +245,16 @@ class Batch:
             claim = outcome.claim
             log.info(
                 "%s %s", outcome.action.value, shown(claim.key),
-                extra={"mirror": self._known.mirror.name, "key": claim.key, "bytes": outcome.size, "attempt": claim.attempts + 1,
+                extra={"mirror": self._known.definition.name, "key": claim.key, "bytes": outcome.size, "attempt": claim.attempts + 1,
                        "seconds": round(seconds, 4), "worker": self._box.name},
             )  # fmt: skip
         return outcome
 
     # One key
 
-    def _look(self, claim: Claim, purse: Reservation, way: DirectoryCache | None) -> Result | _Ready:
+    def _look(self, claim: Claim, reservation: Reservation, way: DirectoryCache | None) -> Result | _Ready:
         """Look at the disk, and do what is not an upload."""
-        purse.next()
+        reservation.next()
         self._go_on(claim.key)
         if claim.unfinished:
             self._abandon(claim)
@@ -264,12 +264,12 @@ class Batch:
         try:
             file = self._open(claim, path, way)
         except Absent:
-            return self._delete(claim, purse, path)
+            return self._delete(claim, reservation, path)
         except NotMirrored as reason:
             log.info("%s %s; what the target has is kept", shown(claim.key), reason)
             return Result(claim, Action.NOTHING)
         try:
-            found = self._prepare(claim, purse, file)
+            found = self._prepare(claim, reservation, file)
         except BaseException:
             file.close()
             raise
@@ -330,9 +330,9 @@ class Batch:
         """Asked before each step of a transfer."""
         if self._box.draining.is_set():
             raise Draining(f"{key}: the worker is being stopped")
-        self._known.held.insist(key, self._asked)
+        self._known.claim_table.check(key, self._asked)
 
-    def _prepare(self, claim: Claim, purse: Reservation, file: SourceFile) -> Result | _Ready:
+    def _prepare(self, claim: Claim, reservation: Reservation, file: SourceFile) -> Result | _Ready:
         """Whether a file is to be uploaded, and how it has to be read."""
         if self._sent.get(claim.key) == file.signature:
             return Result(claim, Action.NOTHING)
@@ -340,27 +340,27 @@ class Batch:
             return retry(claim)
         if claim.hint.etag and file.size == claim.hint.size and self._known.actor.matches(file, claim.hint.etag):
             return Result(claim, Action.NOTHING)
-        paid = self._pay(claim, purse, file)
+        paid = self._pay(claim, reservation, file)
         if file.device not in self._shared:
             self._shared[file.device] = is_shared(file.descriptor)
         writer = file.has_writer(self._shared[file.device])
-        rested = writer is False or _is_known_to_rest(claim, file) or self._known.sightings.has_rested(claim.key, file.signature)
+        rested = writer is False or _is_known_to_rest(claim, file) or self._known.first_seen.has_rested(claim.key, file.signature)
         if not rested and claim.attempts < _WRITTEN_LOOKS:
             if paid:
-                purse.put_back(_at_once(file.size))
+                reservation.release(_at_once(file.size))
             raise FileChanged(f"{claim.key} is being written")
         still = rested and not writer  # an old file that somebody has open may be changed through a mapping
         return _Ready(claim, file if still else StableReader(file), still)
 
-    def _pay(self, claim: Claim, purse: Reservation, file: SourceFile) -> bool:
+    def _pay(self, claim: Claim, reservation: Reservation, file: SourceFile) -> bool:
         """Wait until it may be sent: of a large file the first request, and the content while it is read. This comes before the question
         who writes to it, which must not be asked long before the reading. False: nobody had to wait, and `_send` counts it."""
-        pace = self._known.pace
+        throttle = self._known.throttle
         if file.size > _SMALL:
-            file.meter = BandwidthLimiter(pace, partial(self._go_on, claim.key))
-        if not pace.is_on:
+            file.meter = BandwidthLimiter(throttle, partial(self._go_on, claim.key))
+        if not throttle.is_on:
             return False
-        purse.pay(_at_once(file.size), partial(self._go_on, claim.key))
+        reservation.acquire(_at_once(file.size), partial(self._go_on, claim.key))
         return True
 
     def _is_stale(self, claim: Claim, file: SourceFile) -> bool:
@@ -376,20 +376,20 @@ class Batch:
 
     # Deleting
 
-    def _delete(self, claim: Claim, purse: Reservation, path: str) -> Result:
-        purse.pay(0, partial(self._go_on, claim.key))  # before the proof, which must be fresh
+    def _delete(self, claim: Claim, reservation: Reservation, path: str) -> Result:
+        reservation.acquire(0, partial(self._go_on, claim.key))  # before the proof, which must be fresh
         deed = self._may_delete(claim, path)
         self._sent.pop(claim.key, None)
         if deed is None:
             began = time.monotonic()
             self._known.actor.delete(File(claim.key))
             return self._told(Result(claim, Action.DELETED), time.monotonic() - began)
-        purse.put_back(0)
+        reservation.release(0)
         return deed
 
     def _may_delete(self, claim: Claim, path: str) -> Result | None:
         """None if this key is to be deleted now; else what to do instead."""
-        if not self._known.mirror.delete:
+        if not self._known.definition.delete:
             return Result(claim, Action.NOTHING)
         saw_it = claim.hint.was_checked and not claim.hint.gone
         if saw_it and not self._known.same_host and claim.attempts < _STALE_LOOKS:
@@ -436,20 +436,20 @@ class Batch:
         """`_gone`, once one request with all of them may be in flight, as it is until the end of `transfer`."""
         if not claims:
             return []
-        pace, go_on = self._known.pace, partial(self._go_on, claims[0].key)
+        throttle, go_on = self._known.throttle, partial(self._go_on, claims[0].key)
         try:
-            transfer.enter_context(pace.transfers(1, go_on, large=False))
-            pace.take(1, 0, go_on)
+            transfer.enter_context(throttle.in_flight(1, go_on, large=False))
+            throttle.acquire(1, 0, go_on)
         except (Draining, LeaseLost):
             return []
         gone = self._gone(claims)
         if not gone:
-            pace.put_back(1, 0)
+            throttle.release(1, 0)
         return gone
 
     def _gone(self, claims: list[Claim]) -> list[Claim]:
         """Those that are certain to be deleted; whatever is not plain is left to the way of one key, which knows what to do."""
-        if not self._known.mirror.delete:
+        if not self._known.definition.delete:
             return []
         paths: dict[MirrorSource, list[str]] = {}
         for claim in claims:
@@ -468,8 +468,8 @@ class Batch:
 
     def _failure(self, claim: Claim, error: Exception) -> Result:
         if isinstance(error, SlowDown):
-            self._known.pace.slow_down()
-        return retry_or_fail(claim, error, self._known.actor, attempts=self._known.mirror.attempts, worker=self._box.name)
+            self._known.throttle.slow_down()
+        return retry_or_fail(claim, error, self._known.actor, attempts=self._known.definition.attempts, worker=self._box.name)
 
     def _note(self, outcomes: Iterable[Result | None]) -> None:
         known = [outcome for outcome in outcomes if outcome is not None]
@@ -492,10 +492,10 @@ class Batch:
         answer = self._tell(page)
         if answer is None:
             log.warning("the broker did not take the result of %d keys; they will be done again", len(page))
-            self._known.held.drop([one.key for one in page], self._asked)
+            self._known.claim_table.remove([one.key for one in page], self._asked)
             return  # their leases run out, and the sweep has them done again
         again, lost = answer
-        self._known.held.drop({one.key for one in page} - {claim.key for claim in again}, self._asked)
+        self._known.claim_table.remove({one.key for one in page} - {claim.key for claim in again}, self._asked)
         if lost:
             log.warning("%d keys were taken over by another worker; they are looked at once more", len(lost))
             self._mark_again(lost)

@@ -1,4 +1,4 @@
-"""What a worker has seen of files before it sends them, where nobody else says that they rest."""
+"""Since when a worker has seen a file unchanged, for files that the file host has not seen at rest."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections.abc import Callable
 
 #: A single write(2) has ended after this time, in seconds.
 LONGEST_WRITE = 1.0
-#: So many files are remembered; one that was forgotten is seen for the first time once more.
-_MOST = 10_000
+#: So many files are remembered; a file that was forgotten counts as seen for the first time.
+_MAX_FILES = 10_000
 
 Signature = tuple[int, int, int, int]
 
 
 class FirstSeen:
-    """The state of files by key, and since when each was seen like that. Safe to use from many threads.
+    """The state of files by key, and since when each was seen in that state. Safe to use from many threads.
 
     Args:
         clock: monotonic time, in seconds.
@@ -28,12 +28,12 @@ class FirstSeen:
         self._lock = threading.Lock()
 
     def has_rested(self, key: str, signature: Signature) -> bool:
-        """Whether no write(2) can be under way that began before the file was first seen: it has been seen unchanged for longer than any
-        takes. The times of the file are not compared with this host's clock, since they may be those of another.
+        """Whether the file was seen unchanged for longer than any write(2) takes, so that none can be under way that began before the file
+        was first seen. The times of the file are not compared with this host's clock, since they may be those of another host.
 
         Args:
             key: of the file.
-            signature: what it is like now, see `SourceFile.signature`.
+            signature: its state now, see `SourceFile.signature`.
         """
         now = self._clock()
         with self._lock:
@@ -41,6 +41,6 @@ class FirstSeen:
             if before == signature and now - since >= LONGEST_WRITE:
                 return True
             self._seen[key] = (signature, since if before == signature else now)
-            if len(self._seen) > _MOST:
+            if len(self._seen) > _MAX_FILES:
                 self._seen.popitem(last=False)
             return False

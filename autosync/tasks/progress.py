@@ -10,14 +10,14 @@ from celery import Task
 
 from ..model.text import human_size
 
-#: Batches smaller than this are over before anybody could read their progress, in bytes.
-_WORTH_SHOWING = 16 << 20
+#: Smaller batches are over before anybody could read their progress, in bytes.
+_MIN_TOTAL = 16 << 20
 #: Seconds between two events.
 _INTERVAL = 1.0
 
 
 class Progress:
-    """Counts the bytes of one task and tells them at most once a second.
+    """Counts the bytes that one task has read, and sends an event once a second at most.
 
     Args:
         task: sends the events.
@@ -27,28 +27,28 @@ class Progress:
     def __init__(self, task: Task, total: int) -> None:
         self._task = task
         self._total = total
-        self._seen = 0
-        self._began = self._told = time.monotonic()
+        self._bytes = 0
+        self._began = self._last_event = time.monotonic()
         self._lock = threading.Lock()
-        # Celery knows the running task by thread; the transfers run in others.
+        # Celery finds the running task by thread; the transfers run in others.
         self._id = task.request.id
         self._worker = task.request.hostname
 
     def add(self, count: int) -> None:
         """Count bytes that were read."""
-        if self._total < _WORTH_SHOWING:
+        if self._total < _MIN_TOTAL:
             return
         with self._lock:
-            self._seen += count
+            self._bytes += count
             moment = time.monotonic()
-            if moment - self._told < _INTERVAL:
+            if moment - self._last_event < _INTERVAL:
                 return
-            self._told = moment
-        with suppress(Exception):  # progress is a courtesy; a broker that is away must not stop a transfer
-            self._tell(moment - self._began)
+            self._last_event = moment
+        with suppress(Exception):  # a transfer does not need its progress, and the broker may be away
+            self._send_event(moment - self._began)
 
-    def _tell(self, seconds: float) -> None:
-        percent = min(100 * self._seen // max(self._total, 1), 100)
-        text = f"{percent}% {human_size(self._seen)} of {human_size(self._total)}, {human_size(self._seen / seconds)}/s"
+    def _send_event(self, seconds: float) -> None:
+        percent = min(100 * self._bytes // max(self._total, 1), 100)
+        text = f"{percent}% {human_size(self._bytes)} of {human_size(self._total)}, {human_size(self._bytes / seconds)}/s"
         with self._task.app.events.default_dispatcher(hostname=self._worker) as dispatcher:
             dispatcher.send("task-progress", uuid=self._id, result=text)

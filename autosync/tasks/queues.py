@@ -1,4 +1,4 @@
-"""Which queues a worker serves: those that it is told, or those of every mirror, of which more may come while it runs."""
+"""Which queues a worker serves: those of `-Q`, or those of every mirror, of which more may come while it runs."""
 
 from __future__ import annotations
 
@@ -21,57 +21,56 @@ from ..model.mirror import DEFAULT_QUEUE
 
 log = logging.getLogger(__name__)
 
-#: So often a worker that serves every mirror asks which there are, in seconds.
+#: So often a worker that serves every mirror reads which mirrors there are, in seconds.
 _SECONDS = 1.0
-#: The workers that were told by -Q or -X what to serve.
-_told: WeakSet[Any] = WeakSet()
-#: Those of the other workers, by Celery's consumer.
-_every: dict[Any, QueueSubscriptions] = {}
+#: The workers whose queues were named by -Q or -X.
+_with_named_queues: WeakSet[Any] = WeakSet()
+#: The subscriptions of the other workers, by Celery's consumer.
+_subscriptions: dict[Any, QueueSubscriptions] = {}
 
 
 @signals.celeryd_init.connect
-def _know_queues(instance: Any, conf: Any, options: dict[str, Any], **_: Any) -> None:
-    """Celery knows the queues of celeryconfig.py by now. Those of mirrors are known to the broker: here they become known to Celery,
-    before it looks whether it knows what -Q and -X name."""
-    asked, excluded = _names(options.get("queues")), _names(options.get("exclude_queues"))
-    if asked | excluded:
-        _told.add(instance)
+def _add_queues(instance: Any, conf: Any, options: dict[str, Any], **_: Any) -> None:
+    """Add the queues of mirrors to those of celeryconfig.py, before Celery checks that the queues of -Q and -X exist."""
+    selected, excluded = _names(options.get("queues")), _names(options.get("exclude_queues"))
+    if selected | excluded:
+        _with_named_queues.add(instance)
     elif not serves_all(conf):
         return
     try:
         found = set(queues_of_mirrors(connect(conf.broker_url)))
-    except BrokerError as error:  # it is waited for, and what was asked for may be there by then
+    except BrokerError as error:  # Celery waits for the broker, and by then the queues may be there
         log.debug("%s", error)
-        found = asked | excluded
+        found = selected | excluded
     except AutosyncError:
-        return  # said elsewhere, with what to do about it
-    known: Queues = instance.app.amqp.queues
-    if serves_all(conf) and not asked:
+        return  # reported elsewhere, with its cure
+    queues: Queues = instance.app.amqp.queues
+    if serves_all(conf) and not selected:
         for name in found:
-            known.select_add(queue_called(name))
+            queues.select_add(queue_called(name))
     else:
-        for name in found & (asked | excluded) - {*known}:
-            known.add(queue_called(name))
-    missing = (asked | excluded) - {*known}
+        for name in found & (selected | excluded) - {*queues}:
+            queues.add(queue_called(name))
+    missing = (selected | excluded) - {*queues}
     if missing:
-        unknown, told = (", ".join(sorted(names)) for names in (missing, {*known, *found}))
-        raise SystemExit(f"autosync: no mirror has the queue {unknown} (known: {told}); start its autosync-watch first")
+        unknown, known = (", ".join(sorted(names)) for names in (missing, {*queues, *found}))
+        raise SystemExit(f"autosync: no mirror has the queue {unknown} (known: {known}); start its autosync-watch first")
 
 
 @signals.worker_ready.connect
-def _keep_up(sender: Any, **_: Any) -> None:
+def _follow_mirrors(sender: Any, **_: Any) -> None:
     """Serve mirrors that are registered later, too."""
-    if serves_all(sender.app.conf) and sender.controller not in _told:
-        every = _every[sender] = QueueSubscriptions(sender, sender.app.conf.broker_url)
-        threading.Thread(target=every.run, name="autosync-queues", daemon=True).start()
+    if serves_all(sender.app.conf) and sender.controller not in _with_named_queues:
+        subscriptions = _subscriptions[sender] = QueueSubscriptions(sender, sender.app.conf.broker_url)
+        threading.Thread(target=subscriptions.run, name="autosync-queues", daemon=True).start()
 
 
 @control_command(name=SERVE)
 def _serve_at_once(state: Any) -> None:
     """A mirror was registered, maybe a new one."""
-    every = _every.get(state.consumer)
-    if every is not None:
-        every.look()
+    subscriptions = _subscriptions.get(state.consumer)
+    if subscriptions is not None:
+        subscriptions.refresh()
 
 
 def serves_all(conf: Any) -> bool:
@@ -95,19 +94,20 @@ class QueueSubscriptions:
         """Until the process ends."""
         while True:
             try:
-                self.look()
-            except Exception as error:  # whatever it is, the next look may succeed
-                log.debug("which mirrors there are is not known: %s", error)
+                self.refresh()
+            except Exception as error:  # the next try may succeed after any error
+                log.debug("the mirrors could not be read: %s", error)
             time.sleep(_SECONDS)
 
-    def look(self) -> None:
-        """Begin to serve what there is now, and end what is no more."""
+    def refresh(self) -> None:
+        """Begin to serve the queues that are new, and end those that no mirror has any more."""
         wanted = {DEFAULT_QUEUE, *queues_of_mirrors(self._client)}
         if wanted != {*self._consumer.app.amqp.queues.consume_from}:
             self._consumer.call_soon(self._serve, wanted)
 
     def _serve(self, wanted: Collection[str]) -> None:
-        """In Celery's own thread, which alone may use its connections. While there is none, what is selected is served with the next."""
+        """Runs in Celery's own thread, since only that one may use its connections. While Celery has no connection, the queues are only
+        selected; the next connection serves them."""
         queues: Queues = self._consumer.app.amqp.queues
         tasks = self._consumer.task_consumer
         served = {*queues.consume_from}
@@ -123,7 +123,7 @@ class QueueSubscriptions:
             log.info("the queue %s is no mirror's any more", name)
 
 
-def _names(asked: str | Iterable[str] | None) -> set[str]:
-    """What stands behind -Q or -X."""
-    found = asked.split(",") if isinstance(asked, str) else asked or ()
+def _names(option: str | Iterable[str] | None) -> set[str]:
+    """The names in the value of -Q or -X."""
+    found = option.split(",") if isinstance(option, str) else option or ()
     return {name.strip() for name in found if name.strip()}

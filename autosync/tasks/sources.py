@@ -1,6 +1,6 @@
-"""What a worker may read, and what it may take as proof that a file is gone.
+"""Which sources a worker may read, and what proves that a file is gone.
 
-The allow list is the worker's own configuration; a definition that came through Redis can only choose from it.
+The worker's own configuration has the list of allowed sources; a definition that came through Redis can only choose from it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..model.keys import Source, is_plain, slashed
 from ..model.mirror import Identity
 from ..source.beneath import FILE_FLAGS, NotMirrored, open_beneath, open_directory_beneath, open_root, resolve_beneath, root_paths
 
-#: A file that is not there, and a way to it that is none; anything else is no proof.
+#: The file, or a directory on its path, does not exist; any other error is no proof.
 _GONE = (errno.ENOENT, errno.ENOTDIR)
 
 
@@ -26,54 +26,54 @@ class Absent(Exception):  # noqa: N818 - a finding, not an error
 
 
 class Opened(NamedTuple):
-    """A file that was opened for reading: its descriptor, and what fstat(2) said of it."""
+    """A file that was opened for reading: its descriptor, and the result of fstat(2)."""
 
     descriptor: int
     seen: os.stat_result
 
 
 class DirectoryCache:
-    """The way to the directory of a path, kept open for the next path, which is most often of the same directory. That there is no such
-    directory is remembered as well: with one that was removed, a thousand keys are gone.
+    """The directory of the last path, kept open for the next path, which most often lies in the same directory. A directory that does not
+    exist is cached as well: when it was removed, a thousand keys are gone.
 
-    A directory may be moved meanwhile, so whoever asks does so within milliseconds, and looks afterwards whether the file still stands
-    where it was (`MirrorSource.inodes`), as is done after every transfer.
+    The directory may be moved meanwhile. So a cache is used for milliseconds only, and after every transfer the path of the file is checked
+    (`MirrorSource.inodes`).
     """
 
     def __init__(self) -> None:
         self._directory, self._name = -1, ""
-        self._nowhere: int | None = None  # what was said of that directory, if it was not there
+        self._missing_errno: int | None = None  # of the attempt to open that directory, if it does not exist
 
     def open(self, root: int, relative: str) -> int:
         """Like `open_beneath`, for a file."""
         above, _, name = relative.rpartition("/")
-        directory = self._to(root, above)
+        directory = self._open_directory(root, above)
         if name in ("", ".", "..") or "\0" in name:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), relative)
         return os.open(name, FILE_FLAGS, dir_fd=directory)
 
     def stat(self, root: int, relative: str) -> os.stat_result:
-        """What lstat(2) says of it."""
+        """The result of lstat(2)."""
         above, _, name = relative.rpartition("/")
-        return os.stat(name, dir_fd=self._to(root, above), follow_symlinks=False)
+        return os.stat(name, dir_fd=self._open_directory(root, above), follow_symlinks=False)
 
     def close(self) -> None:
-        """Let go of the directory."""
+        """Close the directory."""
         if self._directory >= 0:
             os.close(self._directory)
         self._directory = -1
 
-    def _to(self, root: int, above: str) -> int:
-        if self._nowhere is not None and above == self._name:
-            raise OSError(self._nowhere, os.strerror(self._nowhere), above)
+    def _open_directory(self, root: int, above: str) -> int:
+        if self._missing_errno is not None and above == self._name:
+            raise OSError(self._missing_errno, os.strerror(self._missing_errno), above)
         if self._directory < 0 or above != self._name:
             self.close()
-            self._name, self._nowhere = above, None
+            self._name, self._missing_errno = above, None
             try:
                 self._directory = open_directory_beneath(root, above)
             except OSError as error:
                 if error.errno in _GONE:
-                    self._nowhere = error.errno
+                    self._missing_errno = error.errno
                 raise
         return self._directory
 
@@ -82,7 +82,7 @@ class AllowedSources:
     """The source roots that a worker may read, and where it mounts them.
 
     Args:
-        allowed: paths as the file host writes them; a mapping says where each is on this host.
+        allowed: paths on the file host; in a mapping, each with its path on this host.
     """
 
     def __init__(self, allowed: Iterable[str] | Mapping[str, str]) -> None:
@@ -90,10 +90,10 @@ class AllowedSources:
         self._mounts = {path.rstrip("/") or "/": mount.rstrip("/") or "/" for path, mount in pairs}
 
     def locate(self, root: str, worker: str) -> str:
-        """Where a source root is on this host.
+        """The path of a source root on this host.
 
         Raises:
-            SourceRefused: this worker was not given it.
+            SourceRefused: the root is not in the list of allowed sources.
         """
         if is_plain(root):
             for path in sorted(self._mounts, key=len, reverse=True):
@@ -103,19 +103,19 @@ class AllowedSources:
 
 
 class MirrorSource:
-    """One source of a mirror, as this worker sees it.
+    """One source of a mirror, on this host.
 
     Args:
-        source: what it is on the file host.
-        here: where its root is on this host.
-        identity: which directory the root is, as the file host saw it; None if that is not known.
+        source: the source on the file host.
+        local_root: the path of its root on this host.
+        identity: the root directory, as the file host saw it; None: unknown.
         same_host: whether this is the file host.
         follow: whether links are followed.
     """
 
-    def __init__(self, source: Source, here: str, identity: Identity | None, *, same_host: bool, follow: bool = True) -> None:
+    def __init__(self, source: Source, local_root: str, identity: Identity | None, *, same_host: bool, follow: bool = True) -> None:
         self.source = source
-        self._here = here
+        self._local_root = local_root
         self._identity = identity
         self._same_host = same_host
         self._follow = follow
@@ -124,20 +124,20 @@ class MirrorSource:
         """Open the root; the caller closes it.
 
         Raises:
-            SourceUnsure: it is not there.
+            SourceUnsure: it cannot be opened.
         """
         try:
-            return open_root(self._here)
+            return open_root(self._local_root)
         except OSError as error:
-            raise SourceUnsure(f"source root {self._here}: {error.strerror}", "mount it, or correct autosync_sources") from error
+            raise SourceUnsure(f"source root {self._local_root}: {error.strerror}", "mount it, or correct autosync_sources") from error
 
-    def open(self, path: str, root: int, way: DirectoryCache | None = None) -> Opened:
+    def open(self, path: str, root: int, directories: DirectoryCache | None = None) -> Opened:
         """Open a file of this source for reading, beneath its root.
 
         Args:
-            path: as the file host writes it.
-            root: the root, opened lately.
-            way: to the directory of the last one; for files that are opened one right after the other.
+            path: on the file host.
+            root: descriptor of the root, opened lately.
+            directories: cache of the last directory; for files that are opened one right after the other.
 
         Returns:
             A regular file.
@@ -149,9 +149,9 @@ class MirrorSource:
             SourceUnsure: the share fails.
         """
         try:
-            descriptor = self._open(root, self._relative(path), way)
+            descriptor = self._open(root, self._relative(path), directories)
         except OSError as error:
-            if error.errno in (*_GONE, errno.ENXIO):  # the last is said of a socket
+            if error.errno in (*_GONE, errno.ENXIO):  # the last is the error for a socket
                 raise Absent from error
             if error.errno == errno.ELOOP:
                 if self._follow:
@@ -171,17 +171,17 @@ class MirrorSource:
         raise Absent
 
     def inodes(self, paths: Iterable[str]) -> Iterator[int | None]:
-        """Which file each path names at this moment, by its inode number: None if none, 0 if that takes a closer look.
+        """The inode number of the file of each path at this moment. None: there is none. 0: a path like this takes more steps to resolve.
 
         Raises:
             SourceUnsure: the root cannot be opened.
         """
         root = self.open_root()
         try:
-            with closing(DirectoryCache()) as way:
+            with closing(DirectoryCache()) as directories:
                 for path in paths:
                     try:
-                        seen = way.stat(root, self._relative(path))
+                        seen = directories.stat(root, self._relative(path))
                     except OSError as error:
                         yield None if error.errno == errno.ENOENT else 0
                     else:
@@ -190,20 +190,20 @@ class MirrorSource:
             os.close(root)
 
     def prove_absent(self, path: str) -> bool:
-        """Whether nothing that is to be mirrored has this path, on the word of the file system, at this moment.
+        """Whether the file system proves that nothing that is to be mirrored has this path at this moment.
 
         Returns:
             False if there is something after all.
 
         Raises:
-            SourceUnsure: the root is not the directory that it was, or the share does not say ENOENT or ENOTDIR.
+            SourceUnsure: the root is another directory by now, or the error is neither ENOENT nor ENOTDIR.
         """
         root = self.open_root()
         try:
-            self._trust(root)
+            self._check_identity(root)
             relative = self._relative(path)
             real = self._real(root, relative)
-            # What a link led to may be removed as soon as the link leads elsewhere, as releases are switched; then nothing is gone.
+            # When releases are switched, a link gets another target, and the old target is removed; then nothing is gone.
             return self._is_absent(root, real) and self._real(root, relative) == real
         except NotMirrored:
             return False
@@ -215,11 +215,10 @@ class MirrorSource:
             os.close(root)
 
     def gone(self, paths: Iterable[str]) -> set[str]:
-        """Those of the paths of which `prove_absent` is plainly true; most are found in one glance at their directory. What takes a closer
-        look is not among them.
+        """Those of the paths for which one check of their directory proves what `prove_absent` would prove. Others may be gone as well.
 
         Raises:
-            SourceUnsure: the root is not the directory that it was.
+            SourceUnsure: the root is another directory by now.
         """
         by_directory: dict[str, list[tuple[str, str]]] = {}
         for path in paths:
@@ -227,7 +226,7 @@ class MirrorSource:
             by_directory.setdefault(above, []).append((name, path))
         root = self.open_root()
         try:
-            self._trust(root)
+            self._check_identity(root)
             return {path for above, found in by_directory.items() for path in self._gone_from(root, above, found)}
         finally:
             os.close(root)
@@ -253,11 +252,11 @@ class MirrorSource:
     def _relative(self, path: str) -> str:
         return path[len(self.source.root) :].lstrip("/")
 
-    def _open(self, root: int, relative: str, way: DirectoryCache | None) -> int:
+    def _open(self, root: int, relative: str, directories: DirectoryCache | None) -> int:
         try:
-            return way.open(root, relative) if way else open_beneath(root, relative)
+            return directories.open(root, relative) if directories else open_beneath(root, relative)
         except OSError as error:
-            # Without openat2, a link to a directory on the way is told as ENOTDIR.
+            # Without openat2, the error for a link on the path is ENOTDIR.
             if error.errno not in (errno.ELOOP, errno.ENOTDIR) or not self._follow:
                 raise
             return open_beneath(root, self._resolve(root, relative))
@@ -266,7 +265,7 @@ class MirrorSource:
         return self._resolve(root, relative) if self._follow else relative
 
     def _is_absent(self, root: int, relative: str) -> bool:
-        """Whether no file is there, nor a link that is still to be followed."""
+        """Whether there is neither a file nor a link that is still to be followed."""
         try:
             seen = self._lstat(root, relative)
         except OSError as error:
@@ -286,22 +285,22 @@ class MirrorSource:
             os.close(directory)
 
     def _resolve(self, root: int, relative: str) -> str:
-        """Absolute links are written as the file host sees the source."""
-        return resolve_beneath(root, (self.source.root, *root_paths(self._here)), relative).real
+        """Absolute links have the paths of the file host."""
+        return resolve_beneath(root, (self.source.root, *root_paths(self._local_root)), relative).real
 
-    def _trust(self, root: int) -> None:
-        """The root must be the directory that the file host saw. Another host cannot compare devices, and some file systems show every
-        client other inodes; there, a root that holds nothing proves nothing."""
+    def _check_identity(self, root: int) -> None:
+        """Check that the root is the directory that the file host saw. Another host cannot compare devices, and some file systems have
+        other inode numbers on every client; there, an empty root proves nothing."""
         if self._identity is None:
             return
         seen = os.fstat(root)
         if self._same_host:
             if (seen.st_dev, seen.st_ino) != (self._identity.device, self._identity.inode):
-                raise SourceUnsure(f"source root {self._here} is not the directory that it was", "nothing is deleted")
+                raise SourceUnsure(f"source root {self._local_root} is not the directory that it was", "nothing is deleted")
         elif seen.st_ino != self._identity.inode:
             with os.scandir(root) as entries:
                 if next(entries, None) is None:
-                    raise SourceUnsure(f"source root {self._here} is empty and may not be mounted", "nothing is deleted")
+                    raise SourceUnsure(f"source root {self._local_root} is empty and may not be mounted", "nothing is deleted")
 
 
 def _is_nothing(directory: int, name: str) -> bool:

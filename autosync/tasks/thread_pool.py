@@ -126,7 +126,7 @@ class AdaptivePool:
                     self._open.rotate(-1)
                 if not self._do(step):
                     self._close(step)
-        except Exception:  # its key is left to the sweep
+        except Exception:  # the file host requeues its key
             log.exception("a transfer ended in a way that was not expected")
         finally:
             with self._lock:

@@ -1,8 +1,8 @@
-"""How this process keeps to the limits of a target, together with all others of the fleet.
+"""How this process keeps to the limits of a target, together with all other processes of the fleet.
 
-Nothing is asked of anybody as long as there are no limits. Where there are, the threads of a process stand in line, and the first of them
-takes what they need next from the broker and waits for its time. So each process waits for one small share at any moment, and all get as
-much as each other. One share is all that is lost with a process that is killed.
+Without limits, no request to the broker is made. With limits, the threads of a process queue up. The first of them reserves its next share
+at the broker and waits until the share is due. So each process waits for one small share at any moment, all processes get as much as each
+other, and a process that is killed loses one share at most.
 """
 
 from __future__ import annotations
@@ -23,39 +23,39 @@ from ..model.mirror import LEASE
 
 log = logging.getLogger("autosync.transfer")
 
-#: Many small shares are taken at once, for so long, in seconds: at 10,000 requests a second, asking for each would be the limit.
-_SHARE = 0.02
-#: A thread takes so many small files in a row as may be sent in this time, in seconds.
-_PIECE = 0.05
+#: A share lasts for so long, in seconds: at 10,000 requests a second, one reservation for each request would be the bottleneck.
+_SHARE_SECONDS = 0.02
+#: A thread works on as many small files in a row as may be sent in this time, in seconds.
+_CHUNK_SECONDS = 0.05
 #: No small file is larger than this, in bytes.
 _SMALL = 64 << 10
-#: Content of large files is given out in blocks that may be sent in this time, in seconds; and between these sizes, in bytes.
-_BLOCK, _SMALLEST_BLOCK, _LARGEST_BLOCK = 0.05, 4 << 10, 256 << 10
-#: A stream for each so many bytes a second, and one at least: more at once would each stand still for so long that servers hang up.
-_STREAM = 1 << 20
-_MOST_STREAMS = 16
+#: Content of large files is sent in blocks that may be sent in this time, in seconds; and between these sizes, in bytes.
+_BLOCK_SECONDS, _SMALLEST_BLOCK, _LARGEST_BLOCK = 0.05, 4 << 10, 256 << 10
+#: One stream for each so many bytes a second, and one at least: each of more streams would pause for so long that servers hang up.
+_STREAM_RATE = 1 << 20
+_MAX_STREAMS = 16
 #: A rate is not measured over less than this, in seconds.
-_SHORTEST = 0.1
-#: So often a thread that waits sees whether it still has to, in seconds.
-_GLANCE = 1.0
+_SHORTEST_MEASUREMENT = 0.1
+#: So often a waiting thread checks whether it still has to wait, in seconds.
+_CHECK_INTERVAL = 1.0
 _BROKER_PAUSE = 0.5
 
-#: Raises what stops a transfer.
-GoOn = Callable[[], None]
+#: Raises an error that ends a transfer: the worker is being stopped, or the claim is lost.
+StopCheck = Callable[[], None]
 
 
-class _Line:
+class _FairLock:
     """A lock that threads get in the order in which they came. (One of threading's may go to the same thread again and again.)"""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._waiting: deque[threading.Lock] = deque()
-        self._taken = False
+        self._is_locked = False
 
     def __enter__(self) -> None:
         with self._lock:
-            if not self._taken:
-                self._taken = True
+            if not self._is_locked:
+                self._is_locked = True
                 return
             mine = threading.Lock()
             mine.acquire()
@@ -67,7 +67,7 @@ class _Line:
             if self._waiting:
                 self._waiting.popleft().release()
             else:
-                self._taken = False
+                self._is_locked = False
 
 
 class Throttle:
@@ -75,144 +75,145 @@ class Throttle:
 
     Args:
         fleet_limits: the limits, as the fleet shares them.
-        process: its name, which no other has.
+        process: a name that no other process has.
         draining: set when the process is to end.
-        lease: how long a place in flight holds without being kept, in seconds.
+        lease: how long a slot in flight lasts without a renewal, in seconds.
     """
 
     def __init__(self, fleet_limits: FleetLimits, process: str, draining: threading.Event, lease: float = LEASE) -> None:
         self._fleet_limits = fleet_limits
         self._process = process
         self._draining = draining
-        #: Of places that are taken or kept from now on.
+        #: Of slots that are acquired or renewed from now on.
         self.lease = lease
         self.limits = Limits()
-        #: Whether there is anything to keep to.
+        #: Whether there are limits.
         self.is_on = False
         self._allowed = 0.0
-        # Requests that were made, and how many of them the fleet was told of.
-        self._made = self._told = 0
-        # For the rate of this process: what was made until the last look, when that was, and when the first was made since.
-        self._made_before, self._looked, self._first, self._rate = 0, time.monotonic(), 0.0, 0.0
-        self._slowed = float("-inf")
-        self._line = _Line()
-        # What was taken and is not used yet.
+        # Requests that were made, and how many of them the fleet has counted.
+        self._made = self._reported = 0
+        # For the rate of this process: requests until the last measurement, its time, and the time of the first request since.
+        self._made_before, self._measured_at, self._first, self._rate = 0, time.monotonic(), 0.0, 0.0
+        self._slowed_at = float("-inf")
+        self._share_lock = _FairLock()
+        # Shares that are reserved and not used yet.
         self._requests = self._bytes = 0
         self._unused: deque[tuple[int, int]] = deque()
-        self._door = _Line()
-        self._numbers = itertools.count(1)
-        self._places: set[str] = set()
+        self._slot_lock = _FairLock()
+        self._slot_numbers = itertools.count(1)
+        self._slots: set[str] = set()
         self._streams = 0
         self._fewer_streams = threading.Condition()
 
-    def look(self) -> None:
-        """See what the limits are by now.
+    def refresh(self) -> None:
+        """Read the current limits from the broker.
 
         Raises:
-            BrokerError: that cannot be known.
+            BrokerError: the broker did not answer.
         """
-        self._measure()
-        self._ask()
+        self._measure_rate()
+        self._reserve()
 
     def slow_down(self) -> None:
-        """The target has asked for fewer requests: the fleet is told, once a second at most."""
+        """Slow the whole fleet down, once a second at most: the target has asked for fewer requests."""
         now = time.monotonic()
-        if now - self._slowed < 1.0:
+        if now - self._slowed_at < 1.0:
             return
-        self._slowed = now
-        with suppress(BrokerError):  # the next one that is refused tells of it
+        self._slowed_at = now
+        with suppress(BrokerError):  # the next request that is refused tries again
             was_on = self.is_on
-            self._ask(slow=self._measure())
+            self._reserve(slow=self._measure_rate())
             if not was_on:
                 log.warning("the target asks for fewer requests: the fleet goes on with %.3g a second, and then with more", self._allowed)
 
     # Requests and bytes
 
-    def take(self, requests: int, size: int, go_on: GoOn) -> None:
-        """Wait until so many requests and bytes may be sent.
+    def acquire(self, requests: int, size: int, check: StopCheck) -> None:
+        """Wait until requests may be sent.
 
         Args:
-            requests: so many.
-            size: so many bytes.
-            go_on: asked at least once a second; may raise to end the waiting.
+            requests: how many.
+            size: how many bytes.
+            check: called at least once a second; an error that it raises ends the waiting.
         """
         if self.is_on:
-            with self._line:
-                self._fill(requests, size, go_on)
+            with self._share_lock:
+                self._reserve_missing(requests, size, check)
                 self._requests = max(self._requests - requests, 0)
                 self._bytes = max(self._bytes - size, 0)
         self.count(requests)
 
     def count(self, requests: int) -> None:
-        """So many requests are made."""
+        """Count requests that are made."""
         if self._made == self._made_before:
             self._first = time.monotonic()
         self._made += requests
 
-    def put_back(self, requests: int, size: int) -> None:
-        """What was taken was not needed."""
+    def release(self, requests: int, size: int) -> None:
+        """Return requests and bytes that were acquired and are not needed."""
         self._made -= requests
         if self.is_on:
             self._unused.append((requests, size))
 
-    def piece(self, most: int) -> int:
-        """How many small files a thread takes at a time."""
+    def chunk_size(self, most: int) -> int:
+        """How many small files a thread works on at a time, at most `most`."""
         if self.limits.inflight:
             most = min(most, self.limits.inflight)
         if self._allowed:
-            most = min(most, int(self._allowed * _PIECE))
+            most = min(most, int(self._allowed * _CHUNK_SECONDS))
         if self.limits.bandwidth:
-            most = min(most, int(self.limits.bandwidth * _PIECE / _SMALL))
+            most = min(most, int(self.limits.bandwidth * _CHUNK_SECONDS / _SMALL))
         return max(1, most)
 
-    def block(self, most: int) -> int:
-        """How many bytes of a large file are given out at a time."""
+    def block_size(self, most: int) -> int:
+        """How many bytes of a large file are sent at a time, at most `most`."""
         if not self.limits.bandwidth:
             return most
-        return min(most, max(_SMALLEST_BLOCK, min(int(self.limits.bandwidth * _BLOCK), _LARGEST_BLOCK)))
+        return min(most, max(_SMALLEST_BLOCK, min(int(self.limits.bandwidth * _BLOCK_SECONDS), _LARGEST_BLOCK)))
 
-    def at_once(self, most: int) -> int:
-        """How many parts of a large file may be on their way at once. A file is one transfer, so where these are counted it is one."""
-        return 1 if self.limits.inflight else min(most, self._most_streams())
+    def max_parts(self, most: int) -> int:
+        """How many parts of a large file may be in flight at once, at most `most`. A file is one transfer, so it is one part where
+        transfers are limited."""
+        return 1 if self.limits.inflight else min(most, self._max_streams())
 
     # Transfers
 
     @contextmanager
-    def transfers(self, count: int, go_on: GoOn, *, large: bool) -> Iterator[int]:
+    def in_flight(self, count: int, check: StopCheck, *, large: bool) -> Iterator[int]:
         """Have transfers in flight.
 
         Args:
-            count: as many as this.
-            go_on: asked at least once a second while this waits; may raise to end the waiting.
-            large: of a large file.
+            count: how many.
+            check: called at least once a second while this waits; an error that it raises ends the waiting.
+            large: whether they are of a large file.
 
         Returns:
-            How many it may be: one at least.
+            How many there may be: one at least.
         """
         streams = count if large else 0
-        with self._stream(streams, go_on):
-            places = self._take_places(count, go_on) if self.limits.inflight else []
+        with self._stream(streams, check):
+            slots = self._acquire_slots(count, check) if self.limits.inflight else []
             try:
-                yield len(places) or count
+                yield len(slots) or count
             finally:
-                self._give(places)
+                self._release_slots(slots)
 
-    def keep(self) -> None:
-        """Keep the places that this process has.
+    def renew_slots(self) -> None:
+        """Renew the slots of this process.
 
         Raises:
             BrokerError: they may be lost.
         """
-        places = list(self._places)
-        if places:
-            self._fleet_limits.renew_slots(self._process, places, self.lease)
+        slots = list(self._slots)
+        if slots:
+            self._fleet_limits.renew_slots(self._process, slots, self.lease)
 
     @contextmanager
-    def _stream(self, count: int, go_on: GoOn) -> Iterator[None]:
+    def _stream(self, count: int, check: StopCheck) -> Iterator[None]:
         with self._fewer_streams:
-            while count and self._streams >= self._most_streams():
-                go_on()
-                self._fewer_streams.wait(_GLANCE)
+            while count and self._streams >= self._max_streams():
+                check()
+                self._fewer_streams.wait(_CHECK_INTERVAL)
             self._streams += count
         try:
             yield
@@ -221,25 +222,25 @@ class Throttle:
                 self._streams -= count
                 self._fewer_streams.notify()
 
-    def _most_streams(self) -> int:
+    def _max_streams(self) -> int:
         bandwidth = self.limits.bandwidth
-        return max(1, min(int(bandwidth / _STREAM), _MOST_STREAMS)) if bandwidth else 1 << 30
+        return max(1, min(int(bandwidth / _STREAM_RATE), _MAX_STREAMS)) if bandwidth else 1 << 30
 
-    def _take_places(self, count: int, go_on: GoOn) -> list[str]:
+    def _acquire_slots(self, count: int, check: StopCheck) -> list[str]:
         """Empty: there is no limit any more."""
-        places = [f"{self._process} {next(self._numbers)}" for _ in range(count)]
-        with self._door:
+        slots = [f"{self._process} {next(self._slot_numbers)}" for _ in range(count)]
+        with self._slot_lock:
             try:
                 while self.limits.inflight:
-                    go_on()
+                    check()
                     try:
-                        taken = self._fleet_limits.acquire_slots(self._process, places, self.lease)
-                        if taken:
-                            self._places.update(places[:taken])
-                            return places[:taken]
-                        self._fleet_limits.wait_for_turn(self._process, _GLANCE)
+                        acquired = self._fleet_limits.acquire_slots(self._process, slots, self.lease)
+                        if acquired:
+                            self._slots.update(slots[:acquired])
+                            return slots[:acquired]
+                        self._fleet_limits.wait_for_turn(self._process, _CHECK_INTERVAL)
                     except BrokerError as error:
-                        log.debug("no place yet: %s", error)
+                        log.debug("no slot yet: %s", error)
                         self._draining.wait(_BROKER_PAUSE)
             except BaseException:
                 with suppress(BrokerError):  # then this process is passed over soon
@@ -247,140 +248,140 @@ class Throttle:
                 raise
         return []
 
-    def _give(self, places: list[str]) -> None:
-        if places:
-            self._places.difference_update(places)
-            with suppress(BrokerError):  # then they run out
-                self._fleet_limits.release_slots(self._process, places)
+    def _release_slots(self, slots: list[str]) -> None:
+        if slots:
+            self._slots.difference_update(slots)
+            with suppress(BrokerError):  # then they expire
+                self._fleet_limits.release_slots(self._process, slots)
 
-    # What the fleet says
+    # The broker
 
-    def _fill(self, requests: int, size: int, go_on: GoOn) -> None:
-        """Have so much at hand. Who is first in line does this."""
+    def _reserve_missing(self, requests: int, size: int, check: StopCheck) -> None:
+        """Reserve until as much is at hand as is needed. The thread that has the lock calls this."""
         while True:
             while self._unused:
-                some = self._unused.popleft()
-                self._requests, self._bytes = self._requests + some[0], self._bytes + some[1]
+                unused = self._unused.popleft()
+                self._requests, self._bytes = self._requests + unused[0], self._bytes + unused[1]
             limits = self.limits
-            short = _short(requests, self._requests, self._allowed), _short(size, self._bytes, limits.bandwidth)
-            if not any(short):
+            missing = _missing(requests, self._requests, self._allowed), _missing(size, self._bytes, limits.bandwidth)
+            if not any(missing):
                 return
             try:
-                wait = self._ask(*short).wait
+                wait = self._reserve(*missing).wait
             except BrokerError as error:
-                log.debug("no leave yet: %s", error)
-                go_on()
+                log.debug("no share yet: %s", error)
+                check()
                 self._draining.wait(_BROKER_PAUSE)
                 continue
-            if self._wait(wait, short, go_on):
-                self._requests, self._bytes = self._requests + short[0], self._bytes + short[1]
+            if self._wait(wait, missing, check):
+                self._requests, self._bytes = self._requests + missing[0], self._bytes + missing[1]
 
-    def _wait(self, seconds: float, short: tuple[int, int], go_on: GoOn) -> bool:
-        """Wait for a share. False: the limits are others by now, and so it is nothing any more."""
+    def _wait(self, seconds: float, share: tuple[int, int], check: StopCheck) -> bool:
+        """Wait until a share is due. False: the limits have changed meanwhile, so the share is void."""
         limits, until = self.limits, time.monotonic() + seconds
         try:
             while (left := until - time.monotonic()) > 0:
-                go_on()
-                self._draining.wait(min(left, _GLANCE))
+                check()
+                self._draining.wait(min(left, _CHECK_INTERVAL))
                 if self.limits != limits:
                     return False
         except BaseException:
             with suppress(BrokerError):
-                self._ask(-short[0], -short[1])
+                self._reserve(-share[0], -share[1])
             raise
         return True
 
-    def _ask(self, requests: int = 0, size: int = 0, *, slow: float | None = None) -> RateGrant:
-        made, self._told = self._made - self._told, self._made
-        answer = self._fleet_limits.reserve(requests, size, made=max(made, 0), slow=slow)
-        if answer.limits != self.limits:
+    def _reserve(self, requests: int = 0, size: int = 0, *, slow: float | None = None) -> RateGrant:
+        made, self._reported = self._made - self._reported, self._made
+        grant = self._fleet_limits.reserve(requests, size, made=max(made, 0), slow=slow)
+        if grant.limits != self.limits:
             self._requests = self._bytes = 0
-        self.limits, self._allowed = answer.limits, answer.requests
+        self.limits, self._allowed = grant.limits, grant.requests
         self.is_on = self.limits != Limits() or self._allowed > 0
-        return answer
+        return grant
 
-    def _measure(self) -> float:
+    def _measure_rate(self) -> float:
         """How many requests a second this process has made lately."""
         now, made = time.monotonic(), self._made
-        rate = (made - self._made_before) / max(now - self._first, _SHORTEST)
-        if now - self._looked < 1.0:
+        rate = (made - self._made_before) / max(now - self._first, _SHORTEST_MEASUREMENT)
+        if now - self._measured_at < 1.0:
             return max(self._rate, rate)
         self._rate = rate
-        self._made_before, self._looked = made, now
+        self._made_before, self._measured_at = made, now
         return rate
 
 
 class Reservation:
-    """What is taken for the few files that a thread looks at in a row: all at once, since whoever stood in line for each of them would
-    hold back the shares of the first while it waits for the last.
+    """Requests and bytes for the few files of a chunk, acquired all at once: a thread that queued up for each file would keep the share of
+    the first unused while it waits for that of the last.
 
     Args:
-        pace: of the target.
-        files: how many there are.
+        throttle: of the target.
+        files: how many files there are.
     """
 
-    __slots__ = ("_bytes", "_left", "_pace", "_requests")
+    __slots__ = ("_bytes", "_left", "_requests", "_throttle")
 
-    def __init__(self, pace: Throttle, files: int) -> None:
-        self._pace = pace
+    def __init__(self, throttle: Throttle, files: int) -> None:
+        self._throttle = throttle
         self._left = files
         self._requests = self._bytes = 0
 
     def next(self) -> None:
-        """The next file is looked at."""
+        """Go on to the next file."""
         self._left -= 1
 
-    def pay(self, size: int, go_on: GoOn) -> None:
-        """Wait until one request may be sent, with so many bytes. Those that are yet to be looked at are taken to be alike."""
+    def acquire(self, size: int, check: StopCheck) -> None:
+        """Wait until one request with `size` bytes may be sent. The files that are still left are taken to be alike."""
         alike = max(self._left, 0) + 1
         requests = 0 if self._requests else alike
         more = max(size - self._bytes, 0) * (alike if requests else 1)
         if requests or more:
-            self._pace.take(requests, more, go_on)
+            self._throttle.acquire(requests, more, check)
         self._requests += requests - 1
         self._bytes += more - size
 
-    def put_back(self, size: int) -> None:
-        """The last was not needed."""
+    def release(self, size: int) -> None:
+        """Return the last request and its bytes."""
         self._requests += 1
         self._bytes += size
 
     def close(self) -> None:
-        """Nobody needs the rest."""
+        """Return all that is left."""
         if self._requests or self._bytes:
-            self._pace.put_back(self._requests, self._bytes)
+            self._throttle.release(self._requests, self._bytes)
             self._requests = self._bytes = 0
 
 
 class BandwidthLimiter:
-    """The pace of one large file: see `autosync.source.source_file.BandwidthLimiter`."""
+    """The limits of one large file: see `autosync.source.source_file.Meter`."""
 
-    def __init__(self, pace: Throttle, go_on: GoOn) -> None:
-        self._pace = pace
-        self._go_on = go_on
+    def __init__(self, throttle: Throttle, check: StopCheck) -> None:
+        self._throttle = throttle
+        self._check = check
 
     def block(self, most: int) -> int:
-        """How many bytes to give out next."""
-        return self._pace.block(most)
+        """How many bytes to send next."""
+        return self._throttle.block_size(most)
 
     def give(self, size: int) -> None:
-        """Wait until so many bytes may go."""
-        if self._pace.limits.bandwidth:
-            self._pace.take(0, size, self._go_on)
+        """Wait until so many bytes may be sent."""
+        if self._throttle.limits.bandwidth:
+            self._throttle.acquire(0, size, self._check)
 
     def ask(self) -> None:
         """Wait until one more request may be sent."""
-        self._pace.take(1, 0, self._go_on)
+        self._throttle.acquire(1, 0, self._check)
 
     def refused(self) -> None:
         """The target has asked for fewer requests."""
-        self._pace.slow_down()
+        self._throttle.slow_down()
 
     def at_once(self, most: int) -> int:
-        """How many parts may be on their way at once."""
-        return self._pace.at_once(most)
+        """How many parts may be in flight at once."""
+        return self._throttle.max_parts(most)
 
 
-def _short(wanted: int, at_hand: int, a_second: float) -> int:
-    """How much to take."""
-    return 0 if not a_second or wanted <= at_hand else max(wanted - at_hand, int(a_second * _SHARE))
+def _missing(wanted: int, at_hand: int, a_second: float) -> int:
+    """How much to reserve."""
+    return 0 if not a_second or wanted <= at_hand else max(wanted - at_hand, int(a_second * _SHARE_SECONDS))

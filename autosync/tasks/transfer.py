@@ -1,7 +1,7 @@
 """The tasks autosync.upload and autosync.delete: make the target right for a batch of keys.
 
-Both do the same: claim the keys, look at the disk, act, say what became of them. A task can come late, twice or out of order; what it does
-depends on the disk at that moment, not on its name.
+Both do the same: claim the keys, check the disk, act, report the results. A task can come late, twice or out of order; its effect depends
+on the disk at that moment, not on its name.
 """
 
 from __future__ import annotations
@@ -28,32 +28,32 @@ from .worker_state import WorkerMirror, WorkerState
 
 log = logging.getLogger("autosync.transfer")
 
-_one_at_a_time = threading.Lock()
+_state_lock = threading.Lock()
 
-#: How long a task waits for a broker that does not answer before it leaves its keys to the sweep, in seconds.
+#: How long a task waits for a broker that does not answer before it leaves its keys to the file host, in seconds.
 _BROKER_PATIENCE = 30.0
-#: No message of ours has more keys, and no mirror a longer name.
-_MOST_KEYS, _LONGEST_NAME = 10_000, 100
+#: No message of autosync has more keys, and no mirror a longer name.
+_MAX_KEYS, _MAX_NAME = 10_000, 100
 
 
-def box_of(app: Celery) -> WorkerState:
+def worker_state(app: Celery) -> WorkerState:
     """The state of this worker process, made when the first task needs it."""
-    with _one_at_a_time:  # the first tasks come all at once, and two boxes would have twice the transfers and the memory
-        return _made_for(app)
+    with _state_lock:  # the first tasks come all at once, and two states would have twice the transfers and the memory
+        return _state_of(app)
 
 
 @cache
-def _made_for(app: Celery) -> WorkerState:
+def _state_of(app: Celery) -> WorkerState:
     conf = app.conf
-    box = WorkerState(conf.broker_url, conf.autosync_sources, conf.autosync_secrets.by_name())
-    signals.worker_shutting_down.connect(lambda **_: box.draining.set(), weak=False)
-    return box
+    state = WorkerState(conf.broker_url, conf.autosync_sources, conf.autosync_secrets.by_name())
+    signals.worker_shutting_down.connect(lambda **_: state.draining.set(), weak=False)
+    return state
 
 
 @signals.celeryd_init.connect
-def _insist(conf: Any, **_: Any) -> None:
-    """A broker that is away is waited for. One that refuses this box would be asked for ever, and a key that cannot be used refuses every
-    mirror, so the program ends with one line instead."""
+def _check_broker(conf: Any, **_: Any) -> None:
+    """Wait for a broker that is away. A broker that refuses this worker would be tried for ever, and a key that cannot be used refuses
+    every mirror, so the program ends with one line instead."""
     try:
         key_among(conf.autosync_secrets.by_name())
         check_reachable(connect(conf.broker_url), "celery.pidbox")
@@ -65,7 +65,7 @@ def _insist(conf: Any, **_: Any) -> None:
 
 @signals.celeryd_after_setup.connect
 def _report_signatures(instance: Any, conf: Any, **_: Any) -> None:
-    """An operator must see at the start whether this box takes any definition. Celery's own log would not show it at its default level."""
+    """An operator must see at the start whether this box accepts any definition, and Celery's own log does not show it by default."""
     if not instance.app.loader.searches_here:
         return  # autosync has started it, for a mirror of its own
     line = (
@@ -82,7 +82,7 @@ def _report_signatures(instance: Any, conf: Any, **_: Any) -> None:
 @signals.worker_ready.connect
 def _warm_up(sender: Any, **_: Any) -> None:
     allow_many_open_files()
-    threading.Thread(target=lambda: box_of(sender.app).warm_up(), name="autosync-warm-up", daemon=True).start()
+    threading.Thread(target=lambda: worker_state(sender.app).warm_up(), name="autosync-warm-up", daemon=True).start()
 
 
 @shared_task(bind=True, name=UPLOAD)
@@ -105,84 +105,85 @@ def run(task: Task, name: str, keys: Sequence[str]) -> str:
         name: of the mirror.
         keys: of the batch.
     """
-    if not _is_sound(name, keys):
+    if not _is_valid(name, keys):
         log.warning("a message for mirror %s was not understood and is dropped", reprlib.repr(name))
         return "not understood"
     began = time.monotonic()
-    box = box_of(task.app)
+    worker = worker_state(task.app)
     try:
-        claimed = _claim(box, name, keys)
+        claimed = _claim(worker, name, keys)
     except BrokerError as error:
-        log.warning("%s; the batch is left to the next sweep", error)
+        log.warning("%s; the file host will requeue the batch", error)
         return "the broker did not answer"
     except UnknownDefinition as error:
-        box.report_unreadable(name, error)
+        worker.report_unreadable(name, error)
         return "left to workers of a later version"
     except AutosyncError as error:
-        return _refuse(box, name, keys, error)
+        return _refuse(worker, name, keys, error)
     if claimed is None or not claimed[1]:
         return "nothing to do"
-    known, claims, asked = claimed
-    batch = Batch(box, known, Progress(task, sum(max(claim.hint.size, 0) for claim in claims)), asked)
+    mirror, claims, claimed_at = claimed
+    batch = Batch(worker, mirror, Progress(task, sum(max(claim.hint.size, 0) for claim in claims)), claimed_at)
     try:
         batch.run(claims)
     finally:
-        known.held.drop([claim.key for claim in claims], asked)  # whatever happened: nobody works on them here any more
+        mirror.claim_table.remove([claim.key for claim in claims], claimed_at)  # after any error, too: this process works on none of them
     seconds = time.monotonic() - began
     return f"{batch.summary()}, {seconds:.2f} s"
 
 
-def _is_sound(name: Any, keys: Any) -> bool:
-    if not isinstance(keys, list) or len(keys) > _MOST_KEYS or not all(_is_text(text) for text in (name, *keys)):
+def _is_valid(name: Any, keys: Any) -> bool:
+    if not isinstance(keys, list) or len(keys) > _MAX_KEYS or not all(_is_text(text) for text in (name, *keys)):
         return False
-    return len(name) <= _LONGEST_NAME
+    return len(name) <= _MAX_NAME
 
 
 def _is_text(found: Any) -> bool:
-    """Whether it is a name that can be spelled: JSON can carry halves of characters."""
+    """Whether it is a string that can be encoded: JSON can carry halves of characters."""
     try:
         return isinstance(found, str) and bool(found.encode("utf-8", "surrogateescape"))
     except UnicodeEncodeError:
         return False
 
 
-def _claim(box: WorkerState, name: str, keys: Sequence[str]) -> tuple[WorkerMirror, list[Claim], float] | None:
+def _claim(worker: WorkerState, name: str, keys: Sequence[str]) -> tuple[WorkerMirror, list[Claim], float] | None:
     """Claim keys under the mirror's newest definition, waiting a while for a broker that is away."""
     patience = time.monotonic() + _BROKER_PATIENCE
     fresh = False
-    while not box.draining.is_set():
+    while not worker.draining.is_set():
         try:
-            known = box.mirror(name, fresh=fresh)
-            asked = time.monotonic()
-            claims = known.ledger.claims.claim(box.owner, known.version, keys, known.mirror.lease)
+            mirror = worker.mirror(name, fresh=fresh)
+            claimed_at = time.monotonic()
+            claims = mirror.ledger.claims.claim(worker.owner, mirror.version, keys, mirror.definition.lease)
             if claims is not None:
-                known.held.take(claims, asked, known.mirror.lease)
-                if known.ledger.claims.is_limited and not known.pace.is_on:
-                    known.pace.look()
-                return known, claims, asked
+                mirror.claim_table.add(claims, claimed_at, mirror.definition.lease)
+                if mirror.ledger.claims.is_limited and not mirror.throttle.is_on:
+                    mirror.throttle.refresh()
+                return mirror, claims, claimed_at
             fresh = True
         except BrokerError:
             if time.monotonic() > patience:
                 raise
-            box.draining.wait(0.5)
+            worker.draining.wait(0.5)
     return None
 
 
-def _refuse(box: WorkerState, name: str, keys: Sequence[str], error: AutosyncError) -> str:
-    """This worker cannot work on the mirror at all: the keys show up as failed, with the reason, and are tried again at the next rescan."""
+def _refuse(worker: WorkerState, name: str, keys: Sequence[str], error: AutosyncError) -> str:
+    """This worker cannot serve the mirror at all: the keys get into the failed list, with the reason, and are tried again at the next
+    rescan."""
     log.error("mirror %s: %s", name, error)
     try:
-        ledger = box.ledger(name)
-        found = ledger.definition.read()
-        if found is None:
+        ledger = worker.ledger(name)
+        published = ledger.definition.read()
+        if published is None:
             return str(error)
-        claims = ledger.claims.claim(box.owner, found[1], keys) or []
+        claims = ledger.claims.claim(worker.owner, published.version, keys) or []
         while claims:
             refused = [
-                Result(claim, Action.FAILED, failure=Failure(claim.key, str(error), claim.attempts + 1, box.name, now()))
+                Result(claim, Action.FAILED, failure=Failure(claim.key, str(error), claim.attempts + 1, worker.name, now()))
                 for claim in claims
             ]
-            claims = ledger.claims.done(box.owner, refused)[0]
+            claims = ledger.claims.done(worker.owner, refused)[0]
     except BrokerError as unreachable:
-        log.warning("%s; the batch is left to the next sweep", unreachable)
+        log.warning("%s; the file host will requeue the batch", unreachable)
     return f"refused: {error}"

@@ -1,4 +1,4 @@
-"""What one worker process holds: its ledgers, the mirrors that it has met with their actors, and the claims that it keeps alive."""
+"""The state of one worker process: its ledgers, the mirrors that it serves with their actors, and the claims that it renews."""
 
 from __future__ import annotations
 
@@ -28,102 +28,100 @@ from .throttle import Throttle
 
 log = logging.getLogger(__name__)
 
-#: How old what is known of a target's limits may be, in seconds.
-_LIMITS = 1.0
+#: The limits of a target are read again after this time, in seconds.
+_LIMITS_SECONDS = 1.0
 #: Claims are renewed so many times in a lease; those that could not be are tried again so many times in a lease.
-_RENEWALS, _NEW_TRIES = 3, 10
+_RENEWALS, _RETRIES = 3, 10
+#: How often it is reported that the definition of a mirror cannot be read, in seconds.
+_REPORT_SECONDS = 60.0
 
 
-class _Hold(NamedTuple):
-    """A claim: when it was asked for, and until when it may be used without a renewal, both on the monotonic clock."""
+class _Lease(NamedTuple):
+    """The lease of a claim: when the claim was requested, and until when it may be used without a renewal, both on the monotonic clock."""
 
-    asked: float
-    fence: float
+    claimed_at: float
+    usable_until: float
 
 
 class ClaimTable:
     """The claims of one mirror in this process.
 
-    A batch that gives a key up and one that has claimed the same key since are told apart by the moment at which they asked for it.
+    The time of the request tells the claim of one batch from a later claim of the same key by another batch.
     """
 
     def __init__(self) -> None:
-        self._holds: dict[str, _Hold] = {}
+        self._leases: dict[str, _Lease] = {}
         self._lock = threading.Lock()
 
-    def take(self, claims: list[Claim], asked: float, lease: float = LEASE) -> None:
-        """Note claims that were asked for at `asked`, for a lease in seconds."""
+    def add(self, claims: list[Claim], claimed_at: float, lease: float = LEASE) -> None:
+        """Add claims that were requested at `claimed_at`, for a lease in seconds."""
         with self._lock:
-            self._holds.update(dict.fromkeys([claim.key for claim in claims], _Hold(asked, _fence(asked, lease))))
+            self._leases.update(dict.fromkeys([claim.key for claim in claims], _Lease(claimed_at, _usable_until(claimed_at, lease))))
 
-    def drop(self, keys: Iterable[str], asked: float) -> None:
-        """Forget claims that are done or lost, unless they were asked for again since."""
+    def remove(self, keys: Iterable[str], claimed_at: float) -> None:
+        """Remove claims that are done or lost, but not those that were requested at another time."""
         with self._lock:
             for key in keys:
-                if key in self._holds and self._holds[key].asked == asked:
-                    del self._holds[key]
+                if key in self._leases and self._leases[key].claimed_at == claimed_at:
+                    del self._leases[key]
 
     def __bool__(self) -> bool:
         """Whether there are any."""
-        return bool(self._holds)
+        return bool(self._leases)
 
-    def keys(self) -> dict[str, float]:
-        """What is held, with the time at which it was asked for."""
+    def times(self) -> dict[str, float]:
+        """The claimed keys, each with the time at which its claim was requested."""
         with self._lock:
-            return {key: hold.asked for key, hold in self._holds.items()}
+            return {key: lease.claimed_at for key, lease in self._leases.items()}
 
-    def renewed(self, keys: list[str], asked: float, lease: float = LEASE) -> None:
+    def extend(self, keys: list[str], renewed_at: float, lease: float = LEASE) -> None:
         """Note that claims were renewed, for a lease in seconds."""
         with self._lock:
             for key in keys:
-                if key in self._holds:
-                    self._holds[key] = self._holds[key]._replace(fence=_fence(asked, lease))
+                if key in self._leases:
+                    self._leases[key] = self._leases[key]._replace(usable_until=_usable_until(renewed_at, lease))
 
-    def insist(self, key: str, asked: float) -> None:
-        """Go on only with a claim that nobody else can have taken over.
+    def check(self, key: str, claimed_at: float) -> None:
+        """Check that no other worker can have the claim of a key.
 
         Raises:
-            LeaseLost: it may be somebody else's by now.
+            LeaseLost: another worker may have it.
         """
-        hold = self._holds.get(key)
-        if hold is None or hold.asked != asked or hold.fence < time.monotonic():
+        lease = self._leases.get(key)
+        if lease is None or lease.claimed_at != claimed_at or lease.usable_until < time.monotonic():
             raise LeaseLost(f"{key}: the claim could not be renewed in time")
 
 
-def _fence(asked: float, lease: float) -> float:
-    return asked + lease * (1 - FENCE)
+def _usable_until(renewed_at: float, lease: float) -> float:
+    return renewed_at + lease * (1 - FENCE)
 
 
 @dataclass
 class WorkerMirror:
-    """A mirror as this worker knows it."""
+    """A mirror with all that this process needs to serve it."""
 
-    mirror: Mirror
+    definition: Mirror
     version: str
     keys: Keys
     actor: Actor
     sources: list[MirrorSource]
     same_host: bool
     ledger: Ledger
-    crew: AdaptivePool
-    pace: Throttle
-    #: When its claims and places are renewed next, on the monotonic clock.
+    pool: AdaptivePool
+    throttle: Throttle
+    #: When its claims and slots are renewed next, on the monotonic clock.
     next_renewal: float
-    held: ClaimTable = field(default_factory=ClaimTable)
-    #: Files of which it is not known yet whether they rest.
-    sightings: FirstSeen = field(default_factory=FirstSeen)
-    #: Whether the last renewal of its claims and places failed.
+    claim_table: ClaimTable = field(default_factory=ClaimTable)
+    #: Files that were not seen at rest yet.
+    first_seen: FirstSeen = field(default_factory=FirstSeen)
+    #: Whether the last renewal of its claims and slots failed.
     is_late: bool = False
 
     def source_of(self, path: str) -> MirrorSource:
-        """The source that holds a path in scope."""
+        """The source of a path in scope."""
         if len(self.sources) == 1:
             return self.sources[0]
         return next(one for one in self.sources if one.source.holds(path))
-
-
-#: How often it is reported that the definition of a mirror cannot be read, in seconds.
-_REPORT_SECONDS = 60.0
 
 
 class WorkerState:
@@ -145,28 +143,28 @@ class WorkerState:
         self._allowed = AllowedSources(allowed)
         self._secrets = secrets
         self._signing_key = key_among(secrets)
-        self._known: dict[str, WorkerMirror] = {}
+        self._mirrors: dict[str, WorkerMirror] = {}
         self._lock = threading.Lock()
         self.draining = threading.Event()
         self._renewing: threading.Thread | None = None
         self._closed = threading.Event()
-        #: When it was reported last that the definition of a mirror cannot be read, by name, on the monotonic clock.
+        #: When it was last reported that the definition of a mirror cannot be read, by name, on the monotonic clock.
         self._reported: dict[str, float] = {}
-        #: Set when there is a mirror that the renewing thread does not know.
-        self._learned = threading.Event()
+        #: Set when there is a mirror that the renewing thread does not have yet.
+        self._mirrors_changed = threading.Event()
 
     @property
     def owner(self) -> str:
-        """Under which name this process claims keys."""
+        """The owner of claims of this process, in the ledger."""
         return self._owner
 
     def ledger(self, name: str) -> Ledger:
-        """The ledger of a mirror, whether or not it can be worked on here."""
-        known = self._known.get(name)
-        return known.ledger if known else Ledger(self._client, name)
+        """The ledger of a mirror, whether or not this worker can serve it."""
+        mirror = self._mirrors.get(name)
+        return mirror.ledger if mirror else Ledger(self._client, name)
 
     def mirror(self, name: str, *, fresh: bool = False) -> WorkerMirror:
-        """A mirror, with everything that is needed to work on it.
+        """A mirror, with all that is needed to serve it.
 
         Args:
             name: its name.
@@ -174,33 +172,33 @@ class WorkerState:
 
         Raises:
             BrokerError: the broker did not answer.
-            AutosyncError: this worker cannot work on it, and says why.
+            AutosyncError: this worker cannot serve it, for the reason in the text.
         """
-        known = self._known.get(name)
-        if known is not None and not fresh:
-            return known
+        current = self._mirrors.get(name)
+        if current is not None and not fresh:
+            return current
         with self._lock:
             ledger = self.ledger(name)
-            found = ledger.definition.read()
-            if found is None:
+            published = ledger.definition.read()
+            if published is None:
                 raise PermanentError(f"no mirror is called {name!r}")
-            known = self._known.get(name)
-            if known is not None and known.version == found.version:
-                return known
-            made = self._learn(name, found, ledger)
-            if known is not None:
+            current = self._mirrors.get(name)
+            if current is not None and current.version == published.version:
+                return current
+            mirror = self._load(name, published, ledger)
+            if current is not None:
                 # Batches that still run with the old definition keep their claims, and their actor.
-                made.held, made.pace, made.sightings = known.held, known.pace, known.sightings
-                made.pace.lease = made.mirror.lease
-                made.next_renewal = 0.0  # they have the old lease
-            self._known[name] = made
-            self._keep_claims()
-            self._learned.set()
-            return made
+                mirror.claim_table, mirror.throttle, mirror.first_seen = current.claim_table, current.throttle, current.first_seen
+                mirror.throttle.lease = mirror.definition.lease
+                mirror.next_renewal = 0.0  # the claims have the old lease
+            self._mirrors[name] = mirror
+            self._start_threads()
+            self._mirrors_changed.set()
+            return mirror
 
     def warm_up(self) -> None:
-        """Learn the mirrors that there are, and connect to their targets, so that the first change does not wait for it. What cannot be
-        learned is left to the first task, which says why."""
+        """Load all mirrors, and connect to their targets, so that the first change does not wait for that. The first task reports what
+        cannot be loaded."""
         with suppress(AutosyncError):
             for name in mirror_names(self._client):
                 with suppress(Exception):
@@ -223,99 +221,99 @@ class WorkerState:
             self.ledger(name).definition.note_unreadable(self.name, str(error))
 
     def close(self) -> None:
-        """Let claims run out, and give connections and threads back."""
+        """Let the claims expire, and close connections and threads."""
         self._closed.set()
-        self._learned.set()
-        for known in self._known.values():
-            known.crew.close()
-            known.actor.close()
+        self._mirrors_changed.set()
+        for mirror in self._mirrors.values():
+            mirror.pool.close()
+            mirror.actor.close()
         self._client.close()
 
-    def _learn(self, name: str, found: Published, ledger: Ledger) -> WorkerMirror:
-        if self._signing_key and not is_signed(self._signing_key, name, found.definition, found.signature):
+    def _load(self, name: str, published: Published, ledger: Ledger) -> WorkerMirror:
+        if self._signing_key and not is_signed(self._signing_key, name, published.definition, published.signature):
             raise PermanentError(
                 f"the definition of mirror {name!r} is not signed with this worker's key",
                 "start its autosync-watch with the same --signing-key",
             )
-        if version_of(found.definition) != found.version:
+        if version_of(published.definition) != published.version:
             raise PermanentError(f"the definition of mirror {name!r} is damaged", "start its autosync-watch again")
         try:
-            mirror = Mirror.loads(found.definition)
+            definition = Mirror.loads(published.definition)
         except (ValueError, TypeError, KeyError) as error:
             raise PermanentError(
                 f"the definition of mirror {name!r} cannot be read: {error}", "use the same version of autosync on all hosts"
             ) from error
-        same_host = mirror.host == boot_id()
+        same_host = definition.host == boot_id()
         sources = [
             MirrorSource(
                 source,
                 self._allowed.locate(source.root, self.name),
-                mirror.identities.get(source.root),
+                definition.identities.get(source.root),
                 same_host=same_host,
-                follow=mirror.follow_links,
+                follow=definition.follow_links,
             )
-            for source in mirror.sources
+            for source in definition.sources
         ]
         return WorkerMirror(
-            mirror=mirror,
-            version=found.version,
-            keys=mirror.keys(),
-            actor=actor_of(mirror, self._secrets, "add {} to autosync_secrets in this worker's celeryconfig.py"),
+            definition=definition,
+            version=published.version,
+            keys=definition.keys(),
+            actor=actor_of(definition, self._secrets, "add {} to autosync_secrets in this worker's celeryconfig.py"),
             sources=sources,
             same_host=same_host,
             ledger=ledger,
-            crew=AdaptivePool(mirror.threads, name),
-            pace=Throttle(ledger.limits, self._owner, self.draining, mirror.lease),
-            next_renewal=time.monotonic() + mirror.lease / _RENEWALS,
+            pool=AdaptivePool(definition.threads, name),
+            throttle=Throttle(ledger.limits, self._owner, self.draining, definition.lease),
+            next_renewal=time.monotonic() + definition.lease / _RENEWALS,
         )
 
-    def _keep_claims(self) -> None:
+    def _start_threads(self) -> None:
         if self._renewing is None:
             self._renewing = threading.Thread(target=self._renew_all, name="autosync-renew", daemon=True)
             self._renewing.start()
-            threading.Thread(target=self._look_at_limits, name="autosync-limits", daemon=True).start()
+            threading.Thread(target=self._refresh_limits, name="autosync-limits", daemon=True).start()
 
     def _renew_all(self) -> None:
-        """Until the process ends; a claim must hold while its transfer is being drained too."""
+        """Until the process ends: a claim must last while its transfer is being drained, too."""
         while not self._closed.is_set():
-            self._learned.clear()
-            for known in sorted(self._known.values(), key=lambda one: one.next_renewal):
-                if known.next_renewal <= time.monotonic():
-                    self._renew_in_time(known)
-            due = min(known.next_renewal for known in list(self._known.values()))
-            self._learned.wait(max(due - time.monotonic(), 0.0))
+            self._mirrors_changed.clear()
+            for mirror in sorted(self._mirrors.values(), key=lambda one: one.next_renewal):
+                if mirror.next_renewal <= time.monotonic():
+                    self._renew_in_time(mirror)
+            due = min(mirror.next_renewal for mirror in list(self._mirrors.values()))
+            self._mirrors_changed.wait(max(due - time.monotonic(), 0.0))
 
-    def _renew_in_time(self, known: WorkerMirror) -> None:
-        """Renew what is held of one mirror, and set the time of the next renewal."""
+    def _renew_in_time(self, mirror: WorkerMirror) -> None:
+        """Renew the claims and slots of one mirror, and set the time of the next renewal."""
         began = time.monotonic()
         try:
-            self._renew(known)
-            known.is_late = False
-            known.next_renewal = began + known.mirror.lease / _RENEWALS
-        except Exception as error:  # whatever it is, the next try may succeed, and without this thread no claim would hold
-            level = logging.DEBUG if known.is_late else logging.WARNING
-            log.log(level, "claims of %s could not be renewed: %s", known.mirror.name, error)
-            known.is_late = True
-            known.next_renewal = time.monotonic() + known.mirror.lease / _NEW_TRIES
+            self._renew(mirror)
+            mirror.is_late = False
+            mirror.next_renewal = began + mirror.definition.lease / _RENEWALS
+        except Exception as error:  # the next try may succeed after any error, and without this thread no claim would last
+            level = logging.DEBUG if mirror.is_late else logging.WARNING
+            log.log(level, "claims of %s could not be renewed: %s", mirror.definition.name, error)
+            mirror.is_late = True
+            mirror.next_renewal = time.monotonic() + mirror.definition.lease / _RETRIES
 
-    def _look_at_limits(self) -> None:
-        """Limits may change while a large file is on its way. Where nothing is, nobody is asked."""
-        while not self._closed.wait(_LIMITS):
-            for known in list(self._known.values()):
-                if known.held:
+    def _refresh_limits(self) -> None:
+        """Limits may change while a large file is in flight. Without claims, no request to the broker is made."""
+        while not self._closed.wait(_LIMITS_SECONDS):
+            for mirror in list(self._mirrors.values()):
+                if mirror.claim_table:
                     try:
-                        known.pace.look()
-                    except Exception as error:  # whatever it is, the next look may succeed
-                        log.debug("the limits of %s are not known: %s", known.mirror.name, error)
+                        mirror.throttle.refresh()
+                    except Exception as error:  # the next try may succeed after any error
+                        log.debug("the limits of %s could not be read: %s", mirror.definition.name, error)
 
-    def _renew(self, known: WorkerMirror) -> None:
-        known.pace.keep()
-        held = known.held.keys()
-        keys = list(held)
+    def _renew(self, mirror: WorkerMirror) -> None:
+        mirror.throttle.renew_slots()
+        times = mirror.claim_table.times()
+        keys = list(times)
         for start in range(0, len(keys), 500):
             page = keys[start : start + 500]
-            asked = time.monotonic()
-            lost = set(known.ledger.claims.renew(self._owner, page, known.mirror.lease))
+            renewed_at = time.monotonic()
+            lost = set(mirror.ledger.claims.renew(self._owner, page, mirror.definition.lease))
             for key in lost:
-                known.held.drop([key], held[key])
-            known.held.renewed([key for key in page if key not in lost], asked, known.mirror.lease)
+                mirror.claim_table.remove([key], times[key])
+            mirror.claim_table.extend([key for key in page if key not in lost], renewed_at, mirror.definition.lease)

@@ -14,16 +14,16 @@ from autosync.tasks.throttle import Throttle
 def work(broker: str, name: str, requests: int, size: int, threads: int) -> None:
     """Take shares until stdin is closed, and print when each was got."""
     instants: list[float] = []
-    pace = Throttle(Ledger(connect(broker), "m").limits, name, threading.Event())
-    pace.look()
-    assert pace.is_on
+    throttle = Throttle(Ledger(connect(broker), "m").limits, name, threading.Event())
+    throttle.refresh()
+    assert throttle.is_on
 
     def take() -> None:
         while True:
-            pace.take(requests, size, lambda: None)
+            throttle.acquire(requests, size, lambda: None)
             instants.append(time.monotonic())
 
-    pace.take(requests, size, lambda: None)
+    throttle.acquire(requests, size, lambda: None)
     with connect(broker) as client:
         client.sadd("came", name)
     for _ in range(threads):

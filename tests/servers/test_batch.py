@@ -72,8 +72,8 @@ class Workbench:
         """What a task does with a message."""
         where, known = box or self.box()
         asked = time.monotonic()
-        claims = known.ledger.claims.claim(where.owner, known.version, keys, known.mirror.lease) or []
-        known.held.take(claims, asked, known.mirror.lease)
+        claims = known.ledger.claims.claim(where.owner, known.version, keys, known.definition.lease) or []
+        known.claim_table.add(claims, asked, known.definition.lease)
         batch = Batch(where, known, Quiet(), asked)  # type: ignore[arg-type]
         batch.run(claims)
         return batch
@@ -291,7 +291,7 @@ def test_a_file_of_which_nobody_knows_whether_it_rests_is_sent_once_it_was_seen_
     bench.ledger.claims.mark([("a", hint(tree / "a"))])
     box, known = bench.box()
     now = 0.0
-    known.sightings = FirstSeen(lambda: now)
+    known.first_seen = FirstSeen(lambda: now)
     for seconds, change in ((0.0, ""), (0.9, "changed"), (0.9, ""), (0.1, "")):
         now += seconds
         if change:
@@ -440,7 +440,7 @@ def test_of_files_that_go_together_each_has_a_fate_of_its_own(together: Workbenc
     Recording.meanwhile = lambda key: _happen(key, tree)
     (tree / "small-40").unlink()
     box = together.box()
-    box[1].crew.took(0.001)  # so that they go by the handful from the first on
+    box[1].pool.took(0.001)  # so that they go by the handful from the first on
 
     together.work(sorted(f"small-{number:02}" for number in range(50)), box)
 
@@ -461,7 +461,7 @@ def _happen(key: str, tree: Path) -> None:
 def test_an_actor_that_fails_for_all_of_a_group_fails_for_each(together: Workbench) -> None:
     Together.fails_as_a_whole = True
     box = together.box()
-    box[1].crew.took(0.001)
+    box[1].pool.took(0.001)
 
     together.work(["small-01", "small-02"], box)
 
@@ -484,11 +484,11 @@ def test_a_claim_that_ends_while_progress_is_told_sends_nothing_more(bench: Work
     box, known = bench.box()
     asked = time.monotonic()
     claims = known.ledger.claims.claim(box.owner, known.version, ["a"]) or []
-    known.held.take(claims, asked)
+    known.claim_table.add(claims, asked)
 
     class Slow:
         def add(self, count: int) -> None:
-            known.held.drop(["a"], asked)
+            known.claim_table.remove(["a"], asked)
 
     Batch(box, known, Slow(), asked).run(claims)  # type: ignore[arg-type]
 
@@ -503,7 +503,7 @@ def test_a_batch_does_not_end_while_a_helper_has_the_last_of_it(bench: Workbench
     box, known = bench.box()
     asked = time.monotonic()
     claims = known.ledger.claims.claim(box.owner, known.version, ["a"]) or []
-    known.held.take(claims, asked)
+    known.claim_table.add(claims, asked)
     batch = Batch(box, known, Quiet(), asked)  # type: ignore[arg-type]
     taken, waiting, go_on = threading.Event(), threading.Event(), threading.Event()
     helpers: list[threading.Thread] = []
@@ -517,7 +517,7 @@ def test_a_batch_does_not_end_while_a_helper_has_the_last_of_it(bench: Workbench
         if not only_if_due and not helpers:
             (tree / "a").write_text("again")
             bench.ledger.claims.mark([("a", UNKNOWN)])
-            known.held.take(again := known.ledger.claims.claim(box.owner, known.version, ["a"]) or [], asked)
+            known.claim_table.add(again := known.ledger.claims.claim(box.owner, known.version, ["a"]) or [], asked)
             Recording.meanwhile = wait
             batch._todo.extend(again)
             helpers.append(threading.Thread(target=batch._step))
@@ -627,7 +627,7 @@ def test_what_one_batch_gives_up_another_of_the_same_process_may_hold_already(
         asked = time.monotonic()
         claims = known.ledger.claims.claim(where.owner, known.version, bench.ledger.claims.requeue_orphans())
         assert [claim.key for claim in claims or []] == ["a"]
-        known.held.take(claims or [], asked)
+        known.claim_table.add(claims or [], asked)
         second.append((Batch(where, known, Quiet(), asked), claims))  # type: ignore[arg-type]
         return answer
 
@@ -932,7 +932,7 @@ def test_a_file_that_was_torn_a_thousand_times_is_tried_again(make: Callable[...
     (claim,) = known.ledger.claims.claim(box.owner, known.version, ["a"]) or []
     asked = time.monotonic()
     many = replace(claim, attempts=1100)
-    known.held.take([many], asked)
+    known.claim_table.add([many], asked)
     Recording.errors.append(TargetError("not now"))
 
     Batch(box, known, Quiet(), asked).run([many])  # type: ignore[arg-type]
@@ -952,7 +952,7 @@ def test_a_process_has_one_box_however_many_tasks_begin_at_once(monkeypatch: pyt
     monkeypatch.setattr(transfer, "WorkerState", slowly)
     app: Any = App()
     with ThreadPoolExecutor(4) as pool:
-        assert len(set(pool.map(transfer.box_of, [app] * 4))) == 1
+        assert len(set(pool.map(transfer.worker_state, [app] * 4))) == 1
 
 
 def test_an_upload_that_failed_in_order_is_not_ended_twice(bench: Workbench, tree: Path) -> None:
@@ -1027,7 +1027,7 @@ def test_a_definition_of_a_later_version_is_left_to_other_workers(
     bench.ledger.claims.mark([("a", hint(tree / "a"))])
     box = WorkerState(bench.broker, [str(tree)], {})
     bench.boxes.append(box)
-    monkeypatch.setattr(transfer, "box_of", lambda app: box)
+    monkeypatch.setattr(transfer, "worker_state", lambda app: box)
     task: Any = SimpleNamespace(app=None)
 
     results = [transfer.run(task, "m", ["a"]) for _ in range(3)]
@@ -1040,5 +1040,5 @@ def test_a_definition_of_a_later_version_is_left_to_other_workers(
     assert line == f"the definition of mirror m cannot be read here, so its keys are left to other workers: {reason}"
 
     bench.ledger.definition.publish(bench.definition, version_of(bench.definition))
-    assert transfer.box_of(None).mirror("m").mirror.name == "m"  # type: ignore[arg-type]
+    assert transfer.worker_state(None).mirror("m").definition.name == "m"  # type: ignore[arg-type]
     assert bench.ledger.definition.unreadable() == {}, "the next definition is another matter"

@@ -51,7 +51,7 @@ class Fleet:
         assert claimed
         known, claims, asked = claimed
         assert [claim.key for claim in claims] == [key]
-        return lambda: known.held.insist(key, asked)
+        return lambda: known.claim_table.check(key, asked)
 
     def facts(self, name: str, key: str = "a") -> Facts:
         return self.ledger(name).key_states.facts(key)
@@ -139,7 +139,7 @@ def test_places_in_flight_hold_for_the_lease(fleet: Fleet) -> None:
     fleet.register("m", LONGEST_LEASE)
     known = fleet.learn("m")
     known.ledger.limits.set(Limits(inflight=1))
-    known.pace.look()
+    known.throttle.refresh()
     client = connect(fleet._broker)
 
     def left() -> float:
@@ -147,7 +147,7 @@ def test_places_in_flight_hold_for_the_lease(fleet: Fleet) -> None:
         seconds, more = client.time()  # type: ignore[misc]
         return float(end) / 1000 - seconds - more / 1e6
 
-    with known.pace.transfers(1, lambda: None, large=False):
+    with known.throttle.in_flight(1, lambda: None, large=False):
         assert LONGEST_LEASE * 0.9 < left() <= LONGEST_LEASE
         fleet.register("m", SHORT)
         fleet.learn("m")
@@ -167,17 +167,17 @@ def test_a_claim_that_is_not_renewed_is_used_until_8_thirtieths_of_its_lease_are
 ) -> None:
     now, fence = 1000.0, lease * 22 / 30
     monkeypatch.setattr(box, "time", SimpleNamespace(monotonic=lambda: now))
-    held, asked = ClaimTable(), now
-    held.take([Claim("a", 0, UNKNOWN)], asked, lease)
+    claim_table, asked = ClaimTable(), now
+    claim_table.add([Claim("a", 0, UNKNOWN)], asked, lease)
 
     now = asked + fence - 0.01
-    held.insist("a", asked)
+    claim_table.check("a", asked)
     now = asked + fence + 0.01
     with pytest.raises(LeaseLost):
-        held.insist("a", asked)
+        claim_table.check("a", asked)
 
-    held.renewed(["a"], now, lease)
-    held.insist("a", asked)
+    claim_table.extend(["a"], now, lease)
+    claim_table.check("a", asked)
 
 
 def test_a_worker_refuses_a_definition_whose_lease_is_too_short(fleet: Fleet) -> None:

@@ -112,7 +112,7 @@ def work(bench: Workbench, keys: list[str], boxes: int = 1) -> list[threading.Th
     """As many boxes as are asked for work on these keys, each on its share; `join` waits for them."""
     known = [bench.box() for _ in range(boxes)]
     for box in known:
-        box[1].pace.look()
+        box[1].throttle.refresh()
     threads = [threading.Thread(target=bench.work, args=(keys[number::boxes], box)) for number, box in enumerate(known)]
     for thread in threads:
         thread.start()
@@ -340,13 +340,13 @@ def test_a_target_that_is_overloaded_slows_all_boxes_down(make: Callable[..., Wo
     bench = make(attempts=100)
     keys = marked(bench, tree, 5)
     other = bench.box()
-    other[1].pace.look()
-    assert not other[1].pace.is_on
+    other[1].throttle.refresh()
+    assert not other[1].throttle.is_on
     Counting.overloaded = True
 
     bench.work(keys)
 
     assert len(Counting.began) == 5
-    other[1].pace.look()
-    assert other[1].pace.is_on, "one that was not refused knows too"
+    other[1].throttle.refresh()
+    assert other[1].throttle.is_on, "one that was not refused knows too"
     assert bench.ledger.limits.reserve().requests > 0

@@ -66,31 +66,31 @@ def test_the_fleet_sends_as_many_bytes_as_it_may(broker: str, processes: int) ->
 def test_a_few_files_are_paid_for_at_once_and_what_is_not_needed_goes_back(broker: str) -> None:
     ledger = Ledger(connect(broker), "m")
     ledger.limits.set(Limits(requests=0.1))
-    pace = Throttle(ledger.limits, "one", threading.Event())
-    pace.look()
-    purse = Reservation(pace, 4)
+    throttle = Throttle(ledger.limits, "one", threading.Event())
+    throttle.refresh()
+    reservation = Reservation(throttle, 4)
 
     for number in range(4):
-        purse.next()
+        reservation.next()
         if number != 1:
-            purse.pay(0, lambda: pytest.fail("one share of four, and no waiting"))
-    purse.put_back(0)
-    purse.close()
+            reservation.acquire(0, lambda: pytest.fail("one share of four, and no waiting"))
+    reservation.release(0)
+    reservation.close()
 
     for _ in range(2):  # one that was passed over, and one that was put back
-        pace.take(1, 0, lambda: pytest.fail("it is at hand"))
+        throttle.acquire(1, 0, lambda: pytest.fail("it is at hand"))
     assert ledger.limits.reserve(1).wait > 35
 
 
 def test_waiting_takes_no_processor(broker: str) -> None:
     ledger = Ledger(connect(broker), "m")
     ledger.limits.set(Limits(requests=5))
-    pace = Throttle(ledger.limits, "one", threading.Event())
-    pace.look()
+    throttle = Throttle(ledger.limits, "one", threading.Event())
+    throttle.refresh()
     before = time.process_time()
     began = time.monotonic()
     for _ in range(7):
-        pace.take(1, 0, lambda: None)
+        throttle.acquire(1, 0, lambda: None)
     assert time.monotonic() - began > 1.0
     assert time.process_time() - before < 0.1
 
@@ -98,15 +98,15 @@ def test_waiting_takes_no_processor(broker: str) -> None:
 def test_whoever_waits_hears_within_a_second_that_there_is_no_limit_any_more(broker: str) -> None:
     ledger = Ledger(connect(broker), "m")
     ledger.limits.set(Limits(requests=0.01))
-    pace = Throttle(ledger.limits, "one", threading.Event())
-    pace.look()
-    threads = [threading.Thread(target=pace.take, args=(1, 0, lambda: None)) for _ in range(5)]
+    throttle = Throttle(ledger.limits, "one", threading.Event())
+    throttle.refresh()
+    threads = [threading.Thread(target=throttle.acquire, args=(1, 0, lambda: None)) for _ in range(5)]
     for thread in threads:
         thread.start()
     wait_until(lambda: sum(thread.is_alive() for thread in threads) == 4, 30, "the first has what it wants")
 
     ledger.limits.set(Limits())
-    pace.look()
+    throttle.refresh()
 
     for thread in threads:
         thread.join(30)
@@ -117,9 +117,9 @@ def test_a_process_that_is_to_end_waits_no_more_and_its_share_goes_to_the_next(b
     ledger = Ledger(connect(broker), "m")
     ledger.limits.set(Limits(requests=0.01))
     draining = threading.Event()
-    pace = Throttle(ledger.limits, "one", draining)
-    pace.look()
-    pace.take(1, 0, lambda: None)
+    throttle = Throttle(ledger.limits, "one", draining)
+    throttle.refresh()
+    throttle.acquire(1, 0, lambda: None)
     ended: list[float] = []
 
     def go_on() -> None:
@@ -128,7 +128,7 @@ def test_a_process_that_is_to_end_waits_no_more_and_its_share_goes_to_the_next(b
 
     def wait() -> None:
         with pytest.raises(Draining):
-            pace.take(1, 0, go_on)
+            throttle.acquire(1, 0, go_on)
         ended.append(time.monotonic())
 
     threads = [threading.Thread(target=wait) for _ in range(20)]
@@ -153,9 +153,9 @@ def test_a_process_that_is_to_end_waits_no_more_and_its_share_goes_to_the_next(b
 def test_a_broker_that_goes_away_is_waited_for(own_valkey: Valkey) -> None:
     ledger = Ledger(connect(own_valkey.url), "m")
     ledger.limits.set(Limits(requests=1000))
-    pace = Throttle(ledger.limits, "one", threading.Event())
-    pace.look()
-    pace.take(1, 0, lambda: None)
+    throttle = Throttle(ledger.limits, "one", threading.Event())
+    throttle.refresh()
+    throttle.acquire(1, 0, lambda: None)
     own_valkey.kill()
     asked = 0
 
@@ -163,7 +163,7 @@ def test_a_broker_that_goes_away_is_waited_for(own_valkey: Valkey) -> None:
         nonlocal asked
         asked += 1
 
-    thread = threading.Thread(target=pace.take, args=(1000, 0, go_on))
+    thread = threading.Thread(target=throttle.acquire, args=(1000, 0, go_on))
     thread.start()
     wait_until(lambda: asked > 1, 20, "it has met the dead broker")
     assert thread.is_alive()
@@ -176,15 +176,15 @@ def test_places_are_had_for_as_long_as_a_transfer_takes(broker: str) -> None:
     ledger = Ledger(connect(broker), "m")
     ledger.limits.set(Limits(inflight=2))
     one, two = (Throttle(ledger.limits, name, threading.Event()) for name in ("one", "two"))
-    for pace in (one, two):
-        pace.look()
+    for throttle in (one, two):
+        throttle.refresh()
     began: list[float] = []
 
     def transfer() -> None:
-        with two.transfers(1, lambda: None, large=False):
+        with two.in_flight(1, lambda: None, large=False):
             began.append(time.monotonic())
 
-    with one.transfers(16, lambda: None, large=False) as most:
+    with one.in_flight(16, lambda: None, large=False) as most:
         assert most == 2
         thread = threading.Thread(target=transfer)
         thread.start()

@@ -14,7 +14,7 @@ from autosync.model.change import Kind
 from autosync.model.file_state import QUIET_UNASKED, FileState
 from autosync.model.keys import Source
 from autosync.source.walk import Found, found_at
-from autosync.tasks import first_seen as sightings_module
+from autosync.tasks import first_seen as first_seen_module
 from autosync.tasks.first_seen import LONGEST_WRITE, FirstSeen
 from autosync.watch import recheck as recheck_module
 from autosync.watch.debounce import Pending
@@ -215,7 +215,7 @@ def test_a_worker_knows_that_a_file_rests_once_it_has_seen_it_unchanged_for_as_l
 
 
 def test_a_worker_remembers_a_bounded_number_of_files(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sightings_module, "_MOST", 2)
+    monkeypatch.setattr(first_seen_module, "_MAX_FILES", 2)
     sightings = FirstSeen(clock)
     for key in "abc":
         sightings.has_rested(key, (1, 2, 3, 4))

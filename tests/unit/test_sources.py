@@ -26,8 +26,8 @@ def opened(source: MirrorSource, path: str) -> int:
     """Open a file by itself, and once more right after another of its directory: both ways say the same."""
     root = source.open_root()
     try:
-        with closing(DirectoryCache()) as way:
-            answers = [_opened(source, path, root), _opened(source, path, root, way), _opened(source, path, root, way)]
+        with closing(DirectoryCache()) as directories:
+            answers = [_opened(source, path, root), _opened(source, path, root, directories), _opened(source, path, root, directories)]
     finally:
         os.close(root)
     first, *others = answers
@@ -41,9 +41,9 @@ def opened(source: MirrorSource, path: str) -> int:
     return first.descriptor
 
 
-def _opened(source: MirrorSource, path: str, root: int, way: DirectoryCache | None = None) -> Opened | Exception:
+def _opened(source: MirrorSource, path: str, root: int, directories: DirectoryCache | None = None) -> Opened | Exception:
     try:
-        return source.open(path, root, way)
+        return source.open(path, root, directories)
     except Exception as error:
         return error
 
@@ -240,12 +240,12 @@ def test_a_directory_that_was_moved_away_is_not_gone_into_for_the_next_path_but_
     source, before = seen_from(tree), len(os.listdir("/proc/self/fd"))
     root = source.open_root()
 
-    with closing(DirectoryCache()) as way:
-        os.close(source.open(f"{tree}/d/a", root, way).descriptor)
+    with closing(DirectoryCache()) as directories:
+        os.close(source.open(f"{tree}/d/a", root, directories).descriptor)
         (tree / "d").rename(tmp_path / "elsewhere")
-        os.close(source.open(f"{tree}/e/c", root, way).descriptor)
+        os.close(source.open(f"{tree}/e/c", root, directories).descriptor)
         with pytest.raises(Absent):
-            source.open(f"{tree}/d/b", root, way)
+            source.open(f"{tree}/d/b", root, directories)
     os.close(root)
 
     assert len(os.listdir("/proc/self/fd")) == before
