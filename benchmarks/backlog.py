@@ -36,7 +36,8 @@ from autosync.files import File
 from autosync.ledger import PREFIX, Action, Ledger, Result, connect
 from autosync.model.keys import Keys, Source
 from autosync.source.walk import Found
-from autosync.watch.debounce import Debouncer, ScanRequest
+from autosync.watch.debounce import Debouncer
+from autosync.watch.scan_requests import ScanRequest
 
 _MIRROR, _QUEUE, _VERSION = "backlog", "backlog", "1"
 _ROOT = "/invented"

@@ -20,7 +20,8 @@ from ..errors import SourceUnsure, StartError, TargetError
 from ..ledger import GONE, Hint
 from ..ledger.sync_state import SyncState
 from ..model.change import SCAN_ALL, Change, Kind
-from ..watch.debounce import Debouncer, ScanRequest
+from ..watch.debounce import Debouncer
+from ..watch.scan_requests import ScanRequest
 from .batches import Batch, BatchBuilder, BatchSender
 from .broker_retry import BrokerRetry, FeedThread, Stopped
 from .publisher import Priority

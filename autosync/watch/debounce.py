@@ -2,7 +2,7 @@
 
 A file that was closed, or moved to its name, is due at once if it was quiet before. If it is saved again within the quiet time, it is due
 when the quiet time is over, however often it was saved. A file that was only created waits for its close. A file that was found waits until
-it has been unchanged for the quiet time. A scan request is merged into a request for a directory above it.
+it has been unchanged for the quiet time.
 """
 
 from __future__ import annotations
@@ -14,23 +14,17 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from os.path import commonpath
-from typing import NamedTuple
 
 from ..model.change import SCAN_ALL, Change, Kind
 from ..model.file_state import FileState
-from ..model.keys import slashed
+from .scan_requests import ScanRequest, ScanRequests
 
 #: A file that never rests is sent after this time, and again each time that it has passed, in seconds.
 MAX_WAIT = 60.0
 #: More pending files than this become one scan of the whole source, so that a storm of events needs no more memory.
 MAX_PENDING = 100_000
-#: More scan requests than this become one scan of their common directory.
-MAX_SCANS = 256
 #: A process that creates a file has opened it for writing after this time, in seconds. Before that, nobody can detect the writer.
 _OPEN_SECONDS = 0.05
-#: How long a scan request waits for others that can be merged with it, in seconds.
-SCAN_DELAY = 0.2
 
 # Python 3.11 looks up a member of an enumeration each time that it is named, which costs time where it is done for each event.
 _CLOSED = (Kind.SAVED, Kind.DELETED)
@@ -72,18 +66,6 @@ class Pending:
         return self.kind in _CLOSED
 
 
-class ScanRequest(NamedTuple):
-    """A part of the source that is to be compared with the target.
-
-    Attributes:
-        path: of a directory; "" is the whole source.
-        has_left: whether the kernel has reported that this directory is gone.
-    """
-
-    path: str
-    has_left: bool = False
-
-
 class Debouncer:
     """Keeps changes until they are due. Safe to use from many threads: any number pushes, one pops files, one pops scan requests.
 
@@ -105,7 +87,7 @@ class Debouncer:
         self._max_sent_times = _MIN_SENT_TIMES
         #: Files that were sent although they did not rest, in the order in which they are due again.
         self._requeued: OrderedDict[str, Pending] = OrderedDict()
-        self._scans: dict[ScanRequest, float] = {}
+        self._scans = ScanRequests()
         # Two conditions, since a thread that is woken needlessly takes the processor from the one that has work to do.
         lock = threading.RLock()
         self._file_pushed = threading.Condition(lock)
@@ -200,14 +182,13 @@ class Debouncer:
             self._scan_in_progress = False
             while not self._closed:
                 now = self._clock()
-                due = [request for request, at in self._scans.items() if at <= now]
-                if due:
-                    first = max(due, key=lambda request: request.has_left)
-                    del self._scans[first]
+                request = self._scans.pop_due(now)
+                if request is not None:
                     self._scan_in_progress = True
                     self._scan_pops += 1
-                    return first
-                self._scan_pushed.wait(min(self._scans.values()) - now if self._scans else None)
+                    return request
+                next_due = self._scans.next_due()
+                self._scan_pushed.wait(None if next_due is None else next_due - now)
             return None
 
     def close(self) -> None:
@@ -345,22 +326,5 @@ class Debouncer:
             self._sent_at[path] = now
 
     def _add_scan(self, request: ScanRequest, now: float) -> None:
-        """Merge a request with the others. A request for a directory that has left and an ordinary one are not merged: the scan of the
-        first may delete more."""
-        if any(_covers(other, request) for other in self._scans):
-            return
-        for below in [other for other in self._scans if _covers(request, other)]:
-            del self._scans[below]
-        self._scans[request] = now + (SCAN_DELAY if request.path else 0.0)
-        self._scan_pushed.notify_all()
-        if len(self._scans) > MAX_SCANS:
-            paths = [request.path for request in self._scans]
-            common = "" if "" in paths else commonpath(paths)
-            self._scans = {ScanRequest(common): now + SCAN_DELAY}
-
-
-def _covers(one: ScanRequest, other: ScanRequest) -> bool:
-    """Whether one request makes another one needless."""
-    if one.has_left != other.has_left:
-        return False
-    return one.path in ("", other.path) or other.path.startswith(slashed(one.path))
+        if self._scans.add(request, now):
+            self._scan_pushed.notify_all()

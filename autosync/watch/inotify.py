@@ -1,7 +1,7 @@
-"""inotify(7) and nothing more: place a watch, read events, close. Names are exact, whatever bytes they hold.
+"""The calls of inotify(7): add a watch, read events, close. Names are exact, whatever bytes they contain.
 
-The calls and constants are pyinotify's. Its reader is not used: it decodes names as UTF-8 and drops everything that was
-read together with one that is not. Nor is its way of placing a watch, which takes longer than the kernel's part of it.
+The calls and constants are pyinotify's. Its reader is not used: it decodes names as UTF-8, and one name that is not UTF-8 makes it drop all
+events that were read together. Its call to add a watch is not used: it takes longer than the kernel.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Event(NamedTuple):
-    """One event as the kernel gives it. `name` is "" for events of the watched directory itself."""
+    """One event of the kernel. `name` is "" for events of the watched directory itself."""
 
     wd: int
     mask: int
@@ -71,14 +71,14 @@ class Inotify:
         return self._fd
 
     def add(self, directory: int, mask: int) -> int:
-        """Watch an open directory. Going through its descriptor, any name works and no link can be swapped in.
+        """Watch an open directory. A descriptor instead of a path works with any name, and with no link in its place.
 
         Args:
             directory: descriptor of the directory.
-            mask: the `IN_` flags that are wanted.
+            mask: `IN_` flags of the events to report.
 
         Returns:
-            The watch descriptor; the same one again if this directory is watched already.
+            The watch descriptor; the same one as before if the directory is watched already.
 
         Raises:
             OSError: ENOSPC when the user's limit of watches is reached (sysctl fs.inotify.max_user_watches).
@@ -90,11 +90,11 @@ class Inotify:
         return wd
 
     def remove(self, wd: int) -> None:
-        """Take a watch away. One that the kernel has already dropped is no error."""
+        """Remove a watch. It is no error if the kernel has removed it already."""
         self._calls.inotify_rm_watch(self._fd, wd)
 
     def read(self) -> list[Event]:
-        """The events that are waiting, in order; nothing if there are none."""
+        """Read events that are in the kernel's queue, in order; an empty list if there are none."""
         try:
             data = os.read(self._fd, _BUFFER)
         except BlockingIOError:
@@ -111,10 +111,10 @@ class Inotify:
         return events
 
     def reads_waiting(self) -> int:
-        """After how many calls of `read` all has been read that is waiting now."""
+        """The number of calls of `read` that read all events which are in the kernel's queue now."""
         waiting: int = struct.unpack("i", fcntl.ioctl(self._fd, termios.FIONREAD, bytes(4)))[0]
         return -(-waiting // (_BUFFER - _LARGEST))
 
     def close(self) -> None:
-        """Give the instance and all its watches back."""
+        """Close the instance, which removes all its watches."""
         os.close(self._fd)

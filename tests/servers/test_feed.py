@@ -19,8 +19,9 @@ from autosync.ledger import Hint, Ledger, Marked, connect
 from autosync.model.change import SCAN_ALL
 from autosync.model.keys import Keys, Source
 from autosync.source import walk as tree_module
-from autosync.watch.debounce import Debouncer, Pending, ScanRequest
+from autosync.watch.debounce import Debouncer, Pending
 from autosync.watch.recheck import recheck
+from autosync.watch.scan_requests import ScanRequest
 from lab.comparing import Held, fill
 from lab.kept import Empty, Feeds, Kept, Sent
 from lab.servers import wait_until

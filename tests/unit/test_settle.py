@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from autosync.model.change import SCAN_ALL, Change, Kind
 from autosync.model.file_state import FileState
 from autosync.watch import debounce as module
-from autosync.watch.debounce import MAX_SCANS, MAX_WAIT, SCAN_DELAY, Debouncer, Pending, ScanRequest
+from autosync.watch.debounce import MAX_WAIT, Debouncer, Pending
+from autosync.watch.scan_requests import MAX_SCANS, SCAN_DELAY, ScanRequest
 
 QUIET = 1.0
 NUMBERS = itertools.count()
