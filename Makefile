@@ -15,6 +15,8 @@ TOOLS := cryptography|hypothesis|psutil|pytest-timeout|pytest-xdist|pyyaml|seawe
 BENCH := .venv-bench
 # It measures autosync as users have it, without what development needs beside it.
 INSTALLED := .venv-installed
+# An earlier version, for `make bench-pairs`.
+EARLIER := .venv-earlier
 # More words for pytest: `make test ARGS="-k keys -x"`.
 ARGS ?=
 # How many tests run side by side. Half of their time is waiting, so there are more than processors; each has servers of its own.
@@ -25,7 +27,7 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 # Tests start hundreds of Pythons: what is compiled is kept.
 unexport PYTHONDONTWRITEBYTECODE
 .DELETE_ON_ERROR:
-.PHONY: help set-up set-up-lowest demo test test-unit test-smoke test-lowest test-all coverage soak bench lint check lock clean
+.PHONY: help set-up set-up-lowest demo test test-unit test-smoke test-lowest test-all coverage soak bench bench-pairs lint check lock clean
 
 help: ## List what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1#\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'#' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -66,6 +68,15 @@ bench: $(BENCH)/.ready $(INSTALLED)/.ready ## Measure autosync and its peers, in
 	@rm -rf build
 	@$(INSTALLED)/bin/python -m pip install -qq --disable-pip-version-check --no-deps .
 	@$(BENCH)/bin/python -m benchmarks.bench $(INSTALLED)/bin
+
+bench-pairs: $(BENCH)/.ready $(INSTALLED)/.ready ## Measure an earlier version and this one in turn (BEFORE=commit WORKS=small ROUNDS=5 SCALE=0.1)
+	@test -n "$(BEFORE)" || { echo 'make bench-pairs: name the earlier version: BEFORE=commit' >&2; exit 1; }
+	@rm -rf build $(EARLIER) && mkdir -p $(EARLIER)/source
+	@git archive $(BEFORE) | tar -x -C $(EARLIER)/source
+	@$(PYTHON) -m venv $(EARLIER)
+	@$(call install,$(EARLIER)/bin/python,--quiet --constraint $(EARLIER)/source/$(LOCK) $(EARLIER)/source)
+	@$(INSTALLED)/bin/python -m pip install -qq --disable-pip-version-check --no-deps .
+	@$(BENCH)/bin/python -m benchmarks.pairs $(EARLIER)/bin $(INSTALLED)/bin
 
 lint: $(READY) ## Check the code: ruff, mypy
 	@$(BIN)/python -m ruff check

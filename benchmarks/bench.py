@@ -186,7 +186,8 @@ def write_page(scale: float) -> Path:
     return words
 
 
-def _end(number: int, frame: object) -> NoReturn:
+def ended_by_signal(number: int, frame: object) -> NoReturn:
+    """A signal's handler that ends the program, with everything that is to be cleaned up."""
     raise SystemExit(128 + number)
 
 
@@ -198,7 +199,7 @@ def main() -> None:
         raise SystemExit(f"WORKS: there is no {', '.join(unknown)}; there are {', '.join(WORKS)}")
     scale, rounds = float(os.environ.get("SCALE") or 1), int(os.environ.get("ROUNDS") or 3)
     above = os.environ.get("BENCH_DIR") or ("/dev/shm" if os.path.isdir("/dev/shm") else None)
-    signal.signal(signal.SIGTERM, _end)  # so that servers and tools end, and the trees go
+    signal.signal(signal.SIGTERM, ended_by_signal)  # so that servers and tools end, and the trees go
     if above:
         os.makedirs(above, exist_ok=True)
     with (
