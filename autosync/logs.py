@@ -1,4 +1,4 @@
-"""Log lines: for people as text, for machines as one JSON object a line."""
+"""Formats log lines: as text, or as one JSON object a line."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import sys
 import time
 from typing import Any
 
-#: What these say below an error tells secrets (signed URLs, session tokens, answers of credential services), or is a traceback.
-_TALKATIVE = ("boto3", "botocore", "urllib3")
-#: What every record has; anything else was given with `extra` and belongs into the JSON.
+#: Loggers whose lines below ERROR contain secrets (signed URLs, session tokens, responses of credential services) or tracebacks.
+_LEAKY = ("azure", "boto3", "botocore", "google.auth", "msal", "urllib3")
+#: Attributes that every record has. Others come from `extra`, and become fields of the JSON.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
 class JsonFormatter(logging.Formatter):
-    """Time (RFC 3339), level, logger, message, and whatever the record was given besides."""
+    """Time (RFC 3339), level, logger, message, and the fields of `extra`."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -31,7 +31,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """Time, level where it is more than a notice, message."""
+    """Time, level unless it is INFO, message."""
 
     def format(self, record: logging.LogRecord) -> str:
         level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
@@ -47,7 +47,7 @@ def configure(form: str, verbosity: int) -> None:
 
     Args:
         form: "text" or "json".
-        verbosity: -1 warnings only; 0 what autosync does as a whole; 1 each transfer too; 2 everything that is no secret.
+        verbosity: -1 for warnings only; 0 for notices; 1 for each transfer too; 2 for everything but secrets.
     """
     handler = logging.StreamHandler(sys.stderr)
     formatter = JsonFormatter() if form == "json" else TextFormatter()
@@ -64,6 +64,6 @@ def configure(form: str, verbosity: int) -> None:
 
 
 def keep_secrets() -> None:
-    """Have the libraries that tell secrets say errors only, whoever has set up the logging and however much it wants to know."""
-    for name in _TALKATIVE:
+    """Log only errors of libraries whose other lines contain secrets, at any verbosity, also if another program has set up the logging."""
+    for name in _LEAKY:
         logging.getLogger(name).setLevel(logging.ERROR)

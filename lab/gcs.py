@@ -1,4 +1,4 @@
-"""A stand-in for Google Cloud Storage, whose server is not to be had: as much of its XML API as obstore speaks
+"""A stand-in for Google Cloud Storage, whose server is not to be had: as much of its XML API as the actor uses
 (https://cloud.google.com/storage/docs/xml-api/overview), written from that description."""
 
 from __future__ import annotations
@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import sys
 import threading
 import time
@@ -14,8 +15,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import parse_qs, quote, unquote, urlsplit
-from xml.sax.saxutils import escape
+from urllib.parse import parse_qs, quote, quote_plus, unquote, urlsplit
+from xml.sax.saxutils import escape, unescape
 
 import requests
 from cryptography.exceptions import InvalidSignature
@@ -27,8 +28,13 @@ from .servers import Server
 
 #: What tests say in place of a token.
 _OURS = "Bearer lab"
+#: Service accounts name a service that gives tokens; it is not needed.
+_NOWHERE = "http://127.0.0.1:1/token"
 #: So many objects are on a page of a listing.
 PAGE = 100
+#: So many uploads that were begun only are on a page of theirs.
+UPLOADS_PAGE = 2
+_QUOTE = {"&quot;": '"'}
 
 
 class Gcs(Server):
@@ -75,7 +81,7 @@ class Gcs(Server):
 
     def open_uploads(self, bucket: str) -> list[str]:
         """The keys of what was begun only."""
-        found: list[str] = self._ask("GET", f"{bucket}?uploads").json()
+        found: list[str] = self._ask("GET", f"{bucket}?open-uploads").json()
         return found
 
     def _ask(self, method: str, path: str, content: bytes = b"") -> requests.Response:
@@ -89,7 +95,7 @@ def _service_account(path: Path, public: Path) -> Path:
     written = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()).decode()
     public.write_bytes(key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo))
     account = {"type": "service_account", "client_email": "lab@lab.iam", "private_key_id": "lab", "private_key": written}
-    path.write_text(json.dumps(account))
+    path.write_text(json.dumps({**account, "token_uri": _NOWHERE}))
     return path
 
 
@@ -107,6 +113,7 @@ class _Upload:
     key: str
     kind: str
     parts: dict[int, bytes] = field(default_factory=dict)
+    initiated: float = field(default_factory=time.time)
 
 
 class _Refused(Exception):  # noqa: N818
@@ -179,15 +186,37 @@ class _Handler(BaseHTTPRequestHandler):
     def _about_a_bucket(self, bucket: str, asked: dict[str, str]) -> None:
         if "names" in asked:
             return self._say(200, json.dumps(sorted(_buckets[bucket])))
-        if "uploads" in asked:
+        if "open-uploads" in asked:
             return self._say(200, json.dumps([one.key for one in _uploads.values() if one.bucket == bucket]))
+        if "uploads" in asked:
+            return self._open_uploads(bucket, asked)
         prefix, after = asked.get("prefix", ""), unquote(asked.get("continuation-token", ""))
         keys = sorted((key for key in _buckets[bucket] if key.startswith(prefix) and key > after), key=str.encode)
         page = keys[:PAGE]
         more = f"<NextContinuationToken>{quote(page[-1])}</NextContinuationToken>" if len(keys) > len(page) else ""
-        found = "".join(_listed(key, _buckets[bucket][key]) for key in page)
-        head = f"<?xml version='1.0' encoding='UTF-8'?><ListBucketResult><Name>{bucket}</Name>"
+        is_encoded = asked.get("encoding-type") == "url"
+        found = "".join(_listed(_written(key, is_encoded=is_encoded), _buckets[bucket][key]) for key in page)
+        head = f"<?xml version='1.0' encoding='UTF-8'?><ListBucketResult><Name>{bucket}</Name>{_encoding(is_encoded=is_encoded)}"
         return self._say(200, f"{head}<IsTruncated>{str(bool(more)).lower()}</IsTruncated>{more}{found}</ListBucketResult>")
+
+    def _open_uploads(self, bucket: str, asked: dict[str, str]) -> None:
+        """A page of the uploads that were begun only, in the order of keys and then of ids."""
+        is_encoded = asked.get("encoding-type") == "url"
+        after = (asked.get("key-marker", ""), asked.get("upload-id-marker", ""))
+        every = sorted((one.key, name) for name, one in _uploads.items() if one.bucket == bucket)
+        left = [one for one in every if one > after and one[0].startswith(asked.get("prefix", ""))]
+        page = left[:UPLOADS_PAGE]
+        found = "".join(
+            f"<Upload><Key>{_written(key, is_encoded=is_encoded)}</Key><UploadId>{name}</UploadId>"
+            f"<Initiated>{_iso_time(_uploads[name].initiated)}</Initiated></Upload>"
+            for key, name in page
+        )
+        more = f"<IsTruncated>{str(len(left) > len(page)).lower()}</IsTruncated>"
+        if len(left) > len(page):
+            key, name = page[-1]
+            more += f"<NextKeyMarker>{_written(key, is_encoded=is_encoded)}</NextKeyMarker><NextUploadIdMarker>{name}</NextUploadIdMarker>"
+        head = f"<ListMultipartUploadsResult><Bucket>{bucket}</Bucket>{_encoding(is_encoded=is_encoded)}"
+        return self._say(200, f"{head}{more}{found}</ListMultipartUploadsResult>")
 
     def _in_parts(self, bucket: str, key: str, asked: dict[str, str], content: bytes) -> None:
         if "uploads" in asked:
@@ -203,7 +232,11 @@ class _Handler(BaseHTTPRequestHandler):
         upload = _uploads.pop(name)
         if self.command == "DELETE":
             return self._say(204)
-        whole = b"".join(upload.parts[number] for number in sorted(upload.parts))
+        named = re.findall(r"<PartNumber>(\d+)</PartNumber><ETag>(.*?)</ETag>", content.decode())
+        if any(f'"{hashlib.md5(upload.parts.get(int(number), b"")).hexdigest()}"' != unescape(etag, _QUOTE) for number, etag in named):
+            _uploads[name] = upload
+            raise _Refused(400, "InvalidPart", "One or more of the specified parts could not be found.")
+        whole = b"".join(upload.parts[int(number)] for number, _ in named)
         etag = base64.b64encode(f"\x08{uuid.uuid4().hex[:10]}".encode()).decode()
         _buckets[bucket][key] = _Stored(whole, upload.kind, etag)
         said = f'<CompleteMultipartUploadResult><ETag>"{etag}"</ETag></CompleteMultipartUploadResult>'
@@ -225,10 +258,21 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
+def _iso_time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _encoding(*, is_encoded: bool) -> str:
+    return "<EncodingType>url</EncodingType>" if is_encoded else ""
+
+
+def _written(key: str, *, is_encoded: bool) -> str:
+    return quote_plus(key) if is_encoded else escape(key)
+
+
 def _listed(key: str, found: _Stored) -> str:
-    changed = datetime.fromtimestamp(found.changed, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     return (
-        f'<Contents><Key>{escape(key)}</Key><LastModified>{changed}</LastModified><ETag>"{found.etag}"</ETag>'
+        f'<Contents><Key>{key}</Key><LastModified>{_iso_time(found.changed)}</LastModified><ETag>"{found.etag}"</ETag>'
         f"<Size>{len(found.content)}</Size></Contents>"
     )
 

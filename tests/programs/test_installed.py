@@ -30,9 +30,8 @@ print(json.dumps([len(names), lacking]))
 """
 #: The modules, and folders of such, that need what an extra brings.
 EXTRA = {
-    "autosync.actors._obstore": "obstore",
-    "autosync.actors.azure": "obstore",
-    "autosync.actors.gcs": "obstore",
+    "autosync.actors.azure": "azure",
+    "autosync.actors.gcs": "google",
     "autosync.actors.http": "http_message_signatures",
     "autosync.actors.swift": "swiftclient",
     "autosync.testing": "pytest",

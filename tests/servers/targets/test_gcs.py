@@ -11,11 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from test_azure import NOT_KEPT, tried_twice  # noqa: F401
+from test_azure import FOREIGN, NOT_KEPT, in_one_line, tried_twice  # noqa: F401
 
 from autosync.actor import Actor, listing_of
 from autosync.actors import load
-from autosync.actors._obstore import SMALL
+from autosync.actors._errors import NothingSent
+from autosync.actors._object_store import SMALL
 from autosync.actors._parts import tried
 from autosync.errors import ConfigurationError, FileChanged, PermanentError, SlowDown, TargetError, TargetRefused
 from autosync.files import File
@@ -57,7 +58,7 @@ class TestGcs(ActorContract):
         one.close()
 
 
-@pytest.mark.parametrize("key", [*NOT_KEPT, "y" * 1025, "ü" * 513, ".well-known/acme-challenge/x"], ids=lambda key: ascii(key)[:20])
+@pytest.mark.parametrize("key", [*NOT_KEPT, "\r", "y" * 1025, "ü" * 513, ".well-known/acme-challenge/x"], ids=lambda key: ascii(key)[:20])
 def test_a_key_that_is_not_kept_is_refused_for_good_and_nothing_is_stored_or_deleted_in_its_place(
     key: str, gcs: Gcs, bucket: str, content: Content
 ) -> None:
@@ -71,14 +72,14 @@ def test_a_key_that_is_not_kept_is_refused_for_good_and_nothing_is_stored_or_del
         actor.upload(content.file(key, b"new"))
     assert "\n" not in str(refused.value)
     actor.delete(File(key))
-    assert actor.delete_many([File(key)]) == [None]
 
     assert gcs.names(bucket) == there
 
 
 def test_keys_are_exact_to_the_byte(gcs: Gcs, bucket: str, content: Content) -> None:
     actor = made(gcs, bucket)
-    keys = ["a/b", "a-b", "a", "é", "per%41cent", "%2e%2e/up", "pl+us sp ace", "q?#&=;", "back\\slash", "dot.", "\ue000", "\U0001f600"]
+    keys = ["a/b", "a-b", "a", "é", "per%41cent", "%2e%2e/up", "pl+us sp ace", "q?#&=;", "back\\slash", "dot.", "\ue000", "\U0001f600",
+            "/slash", "//two", "a//b", "dir/", "tab\t", "\x01", "\x7f", "\x85", "\uffff"]  # fmt: skip
     for key in keys:
         actor.upload(content.file(key, b"x"))
 
@@ -89,21 +90,15 @@ def test_keys_are_exact_to_the_byte(gcs: Gcs, bucket: str, content: Content) -> 
     assert gcs.names(bucket) == []
 
 
-@pytest.mark.parametrize("foreign", ["b//c", "b/../c", "b/./c", "//b"])
-def test_a_listing_that_meets_a_name_that_obstore_cannot_read_fails_and_says_which(foreign: str, gcs: Gcs, bucket: str) -> None:
+@pytest.mark.parametrize("foreign", [*FOREIGN, "\x01", "\ufffe", "new\nline", "\r"], ids=ascii)
+def test_a_foreign_name_is_listed_as_it_is_and_breaks_no_listing(foreign: str, gcs: Gcs, bucket: str) -> None:
     for key in ("a", foreign, "z"):
         gcs.put(bucket, key, b"x")
 
-    with pytest.raises(TargetRefused, match="has a name that obstore cannot read"):
-        list(listing_of(made(gcs, bucket), ""))
-
-    assert foreign in gcs.names(bucket)
+    assert listed(made(gcs, bucket)) == {"a": 1, foreign: 1, "z": 1}
 
 
-def test_a_listing_across_pages_is_complete_and_in_order(
-    gcs: Gcs, bucket: str, content: Content, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("autosync.actors._obstore._PAGE", 70)  # so that the pages of both sides end at different places
+def test_a_listing_across_pages_is_complete_and_in_order(gcs: Gcs, bucket: str, content: Content) -> None:
     one = content.file("shared", b"x")
     keys = sorted(f"{number % 13}/{number:05}" for number in range(6 * PAGE))
     files = [SourceFile(key, os.dup(one.descriptor)) for key in keys]
@@ -115,7 +110,8 @@ def test_a_listing_across_pages_is_complete_and_in_order(
 
     assert [file.key for file in listing_of(actor, "")] == keys
     assert [file.key for file in listing_of(actor, "1")] == [key for key in keys if key.startswith("1")]
-    assert actor.delete_many([File(key) for key in keys]) == [None] * len(keys)
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda key: actor.delete(File(key)), keys))
     assert listed(actor) == {}
 
 
@@ -162,7 +158,7 @@ def test_a_torn_large_file_leaves_no_open_upload(gcs: Gcs, bucket: str, content:
     with pytest.raises(FileChanged):
         actor.upload(file)
 
-    assert open_then == ["torn"], "it was torn while it was on its way"
+    assert set(open_then) == {"torn"}, "it was torn while it was on its way"
     assert gcs.open_uploads(bucket) == []
     assert gcs.names(bucket) == []
 
@@ -183,9 +179,9 @@ def account(text: str, directory: Path) -> str:
         ({"service_account": "stranger"}, TargetRefused, "access is denied .*check --service-account"),
         ({"service_account": "/no/such/file"}, TargetRefused, "credentials cannot be used .*No such file.*check --service-account"),
         ({"service_account": '{"private_key": "sEcReT"}'}, TargetRefused, "credentials cannot be used .*check --service-account"),
-        ({"service_account": '{"private_key": "sEcReT", "client_email": "x", "private_key_id": "y"}'}, TargetRefused, "be used .*pem"),
+        ({"service_account": '{"private_key": "sEcReT", "client_email": "x", "private_key_id": "y"}'}, TargetRefused, "be used .*PEM"),
         ({"service_account": '"sEcReT"'}, TargetRefused, "credentials cannot be used .*check --service-account"),
-        ({"endpoint_url": "http://127.0.0.1:1"}, TargetError, r"cannot be reached \(Connection refused\)"),
+        ({"endpoint_url": "http://127.0.0.1:1"}, NothingSent, "Connection refused"),
     ],
     ids=lambda value: " ".join(value.values())[:30] if isinstance(value, dict) else "",
 )
@@ -209,8 +205,7 @@ def test_what_is_wrong_is_said_in_one_clear_line_without_a_secret(
         told.append(refused.value)
 
     assert [type(error) for error in told] == [kind] * 5
-    assert [(error.__cause__, error.__suppress_context__) for error in told] == [(None, True)] * 5
-    assert [type(answer) for answer in actor.delete_many([File("a")])] == [kind]
+    assert all(map(in_one_line, told))
     everything = "\n".join([*map(str, told), caplog.text])
     assert everything.count("\n") == 5 + caplog.text.count("\n")
     assert not [secret for secret in ("sEcReT", "Bearer", "PRIVATE", "eyJ") if secret in everything]
@@ -237,16 +232,24 @@ def test_a_target_that_asks_for_fewer_requests_is_heard_at_once(
 def test_credentials_of_the_environment_are_used_where_none_are_given(
     gcs: Gcs, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT", str(gcs.service_account))
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(gcs.service_account))
 
     made(gcs, bucket, service_account=None).check()
 
 
-def test_two_keys_of_a_service_account_are_one_too_many(gcs: Gcs, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT_KEY", gcs.service_account.read_text())
+def test_a_host_without_credentials_is_refused_at_the_start_and_tried_again_later(
+    gcs: Gcs, bucket: str, content: Content, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"HOME": str(tmp_path), "CLOUDSDK_CONFIG": str(tmp_path), "NO_GCE_CHECK": "true"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+    actor = made(gcs, bucket, service_account=None)
 
-    with pytest.raises(TargetRefused, match=r"credentials cannot be used .*One of service account path or service account key"):
-        made(gcs, bucket).check()
+    with pytest.raises(TargetRefused, match=r"no credentials were found .*check --service-account"):
+        actor.check()
+    with pytest.raises(TargetError, match="no credentials were found") as caught:
+        actor.upload(content.file("a", b"x"))
+    assert not isinstance(caught.value, PermanentError)
 
 
 def test_the_file_of_a_service_account_is_found_from_any_directory(

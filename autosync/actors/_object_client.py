@@ -1,0 +1,233 @@
+"""Sends the requests of Azure Blob Storage and of Google Cloud Storage.
+
+Their URLs, headers and errors are alike. A request is made by hand and given to the adapter of requests: what `requests.Session` does for
+each one (cookies, redirects, the environment's proxies) takes as long as everything else, and the URL stays as it is written here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from html import unescape
+from typing import Any, BinaryIO, NamedTuple, Protocol, cast
+from urllib.parse import quote
+
+import requests
+from requests.structures import CaseInsensitiveDict
+
+from ..errors import PermanentError, TargetError, TargetRefused
+from ._errors import kind_of_status, translated
+from ._sessions import in_blocks
+from ._sessions import session as new_session
+
+#: How long a server may not be reached, and may not answer, in seconds.
+CONNECT_SECONDS, READ_SECONDS = 30, 60
+_OK = range(200, 300)
+_NOT_FOUND = 404
+#: Statuses that no retry cures.
+_PERMANENT = frozenset({400, 413})
+_CODE = re.compile(r"<Code>\s*([A-Za-z0-9]{1,100})\s*</Code>")
+_MESSAGE = re.compile(r"<Message>([^<\r\n]*)")
+#: The most of a server's text that is searched, in bytes, and the most that is shown, in characters.
+_SEARCHED, _SHOWN = 64 << 10, 300
+
+
+class Dialect(NamedTuple):
+    """The words of one service, and what its error codes mean.
+
+    Attributes:
+        container_is: what it calls a container.
+        cure: what to do about credentials that are missing or refused.
+        no_container: code of the error that there is no such container.
+        refused: codes of errors of the target as a whole.
+        permanent: codes of errors that no retry of this key cures.
+        passing: codes of errors that a retry may cure, whatever the status says.
+    """
+
+    container_is: str
+    cure: str
+    no_container: str
+    refused: frozenset[str]
+    permanent: frozenset[str]
+    passing: frozenset[str]
+
+
+class Credentials(Protocol):
+    """How requests are authorized."""
+
+    #: Is added to the query of every request, and must not show.
+    secret_query: str
+
+    def authorize(self, method: str, path: str, query: Mapping[str, str], headers: CaseInsensitiveDict[str]) -> None:
+        """Add the headers that authorize a request.
+
+        Args:
+            method: of the request.
+            path: of its URL, as it is sent.
+            query: of its URL, as names and values that are not encoded.
+            headers: of the request.
+
+        Raises:
+            TargetError: there are no credentials that can be used.
+        """
+
+    def close(self) -> None:
+        """Close the connections."""
+
+
+class NoCredentials(TargetError):  # noqa: N818 - a finding about an error
+    """There was nothing to authorize a request with."""
+
+
+class ObjectClient:
+    """Sends requests for the objects of one container.
+
+    Args:
+        base_url: of the service, without a slash at its end.
+        container: its name.
+        dialect: of the service.
+        credentials: authorize the requests.
+        headers: of every request.
+    """
+
+    def __init__(self, base_url: str, container: str, dialect: Dialect, credentials: Credentials, headers: Mapping[str, str]) -> None:
+        self.base_url = base_url
+        self.about = f"{dialect.container_is} {container}"
+        self._dialect = dialect
+        self._container = container
+        self._credentials = credentials
+        self._headers = {"User-Agent": "autosync", **headers}
+        #: Each is used by one thread at a time, first the one that was used last, so that few stay open.
+        self._idle: deque[_Connection] = deque()
+
+    def send(
+        self,
+        method: str,
+        about: str,
+        key: str | None = None,
+        query: Mapping[str, str] | None = None,
+        body: bytes | BinaryIO = b"",
+        size: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        is_authorized: bool = True,
+    ) -> requests.Response:
+        """Send a request, once, and read the response.
+
+        Args:
+            method: of the request.
+            about: the key or the container, for messages.
+            key: of the object; None for the container.
+            query: names and values, not encoded.
+            body: the content.
+            size: of a body that is a stream, in bytes.
+            headers: further ones.
+            is_authorized: False for a request that carries no credentials.
+
+        Raises:
+            TargetError: no response came, or it was not read to its end.
+        """
+        path = f"/{self._container}" if key is None else f"/{self._container}/{quote(key)}"
+        url = f"{self.base_url}{path}"
+        every: CaseInsensitiveDict[str] = CaseInsensitiveDict({**self._headers, **(headers or {})})
+        if method not in ("GET", "HEAD", "DELETE"):
+            every["Content-Length"] = str(len(body) if isinstance(body, bytes) else size)
+        if is_authorized:
+            self._credentials.authorize(method, path, query or {}, every)
+        content = in_blocks(body) if isinstance(body, bytes) else body
+        request = requests.PreparedRequest()
+        request.method, request.headers, request.body = method, every, cast(Any, content or None)
+        request.url = f"{url}?{_encoded(query)}" if query else url
+        with translated(about, self.base_url), self._connection() as connection:
+            return connection.send(request)
+
+    def checked(self, response: requests.Response, about: str, *, missing_is_fine: bool = False) -> requests.Response:
+        """The response, if the request succeeded.
+
+        Args:
+            response: to look at.
+            about: the key or the container, for messages.
+            missing_is_fine: the object need not be there.
+
+        Raises:
+            TargetError: it failed; its kind is that of the tables in docs/targets/azure.md and gcs.md.
+        """
+        if response.status_code in _OK:
+            return response
+        if missing_is_fine and response.status_code == _NOT_FOUND and self.code_of(response) != self._dialect.no_container:
+            return response
+        raise self.error_of(response, about)
+
+    def code_of(self, response: requests.Response) -> str:
+        """The service's code of an error; "" if the response has none."""
+        found = _CODE.search(_text(response))
+        return found[1] if found else response.headers.get("x-ms-error-code", "")[:_SHOWN]
+
+    def error_of(self, response: requests.Response, about: str) -> TargetError:
+        """The error that a response means."""
+        what, status, code = f"{about} at {self.base_url}", response.status_code, self.code_of(response)
+        message = _MESSAGE.search(_text(response))
+        detail = ": ".join(filter(None, (f"{status} {code}".strip(), unescape(message[1]).strip()[:_SHOWN] if message else "")))
+        if code in self._dialect.passing:
+            return TargetError(f"{what}: {detail}")
+        if code in self._dialect.permanent:
+            return PermanentError(f"{what}: {detail}")
+        if code == self._dialect.no_container or status == _NOT_FOUND:
+            return TargetRefused(f"{what}: there is no such {self._dialect.container_is}", "create it, or correct --target-container")
+        if 300 <= status < 400:
+            return TargetRefused(f"{what}: {detail}: it leads elsewhere", "correct --endpoint-url")
+        kind = kind_of_status(status, _PERMANENT)
+        if kind is TargetRefused or code in self._dialect.refused:
+            cure = f"{self._dialect.cure}; they need the right to list, write and delete"
+            return TargetRefused(f"{what}: access is denied ({detail})", cure)
+        return kind(f"{what}: {detail}")
+
+    def close(self) -> None:
+        """Close the connections."""
+        while self._idle:
+            self._idle.pop().close()
+        self._credentials.close()
+
+    @contextmanager
+    def _connection(self) -> Iterator[_Connection]:
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = _Connection(self.base_url, self._credentials.secret_query)
+        try:
+            yield connection
+        finally:
+            self._idle.append(connection)
+
+
+class _Connection:
+    """A connection to the service, made with the first request."""
+
+    def __init__(self, base_url: str, secret_query: str) -> None:
+        self._session = new_session(1, has_pages=True, secret_query=secret_query)
+        self._adapter = self._session.get_adapter(base_url)
+        #: Proxies and certificates, as the environment has them.
+        self._settings: dict[str, Any] = {**self._session.merge_environment_settings(base_url, {}, None, None, None), "stream": True}
+
+    def send(self, request: requests.PreparedRequest) -> requests.Response:
+        response = self._adapter.send(request, timeout=(CONNECT_SECONDS, READ_SECONDS), **self._settings)
+        try:
+            _ = response.content  # read here, where errors are translated
+        except BaseException:
+            response.close()
+            raise
+        return response
+
+    def close(self) -> None:
+        self._session.close()
+
+
+def _encoded(query: Mapping[str, str]) -> str:
+    return "&".join(f"{name}={quote(value, safe='')}" if value else name for name, value in query.items())
+
+
+def _text(response: requests.Response) -> str:
+    """The start of the body of an error."""
+    return response.content[:_SEARCHED].decode(errors="replace")
