@@ -11,8 +11,12 @@ from autosync.files import File, Listing
 from autosync.model.keys import Keys, Source
 
 
-class Held(Actor):
-    """A target that holds the keys it is told to hold, made at the beginning of time."""
+class FixedTarget(Actor):
+    """A target with empty objects that were created at the beginning of time.
+
+    Args:
+        keys: of the objects.
+    """
 
     def __init__(self, *keys: str) -> None:
         super().__init__()
@@ -22,23 +26,23 @@ class Held(Actor):
         return Listing((File(key, 0, 0.0) for key in sorted(self.keys)), already_sorted=True)
 
 
-def looked(
+def scan(
     tree: Path,
     actor: Actor,
     path: str = "",
     *,
     limit: DeleteLimit | None = None,
-    seen_leaving: bool = False,
-    holding: bool = False,
+    has_left: bool = False,
+    has_withheld: bool = False,
     accepted: bool = True,
     delete: bool = True,
     follow: bool = True,
 ) -> tuple[list[str], ScanReport]:
-    """Which keys a look would delete, and its report."""
+    """Scan a part of a directory. Returns the keys that would be deleted, and the report."""
     policy = Policy(delete, limit or DeleteLimit(), follow=follow)
     comparison = Comparison(Keys([Source(str(tree))], source_prefix=f"{tree}/"), actor, policy)
     report = ScanReport()
-    found = list(comparison.differences(path, report, seen_leaving=seen_leaving, holding=holding, accepted=accepted))
+    found = list(comparison.differences(path, report, has_left=has_left, has_withheld=has_withheld, accepted=accepted))
     return [one.key for one in found if one.found is None], report
 
 

@@ -372,7 +372,7 @@ def _dry_run(plans: Sequence[Plan]) -> int:
             print(verb, shown(difference.key))
         for path, reason in report.skipped.items():
             print("skip", shown(path), reason)
-        if not report.complete or report.held:
+        if not report.complete or report.withheld:
             code = Exit.INCOMPLETE
     return code
 

@@ -1,4 +1,4 @@
-"""How much one look may delete. A source that has lost half of its files is more often a mistake than a wish."""
+"""How many keys one scan may delete. A source that has lost half of its files is more often a mistake than an intention."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass
 
 from ..errors import ConfigurationError
 
-#: By default so many deletions are never too many.
-_FEW = 1000
+#: By default, so many deletions are always allowed.
+_ALWAYS_ALLOWED = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class DeleteLimit:
-    """A limit for the deletions of one look: a number, or percents of the keys in scope. By default half of them, where that is more
-    than 1,000, else 1,000.
+    """A limit for the deletions of one scan: a number of keys, or a percentage of the keys in scope. The default is half of the keys in
+    scope, and at least 1,000.
 
     Attributes:
-        count: a number of keys; None: `percent` counts.
-        percent: of the keys in scope; None with `count` None: the default.
+        count: number of keys; None: `percent` is used.
+        percent: of the keys in scope; None, if `count` is None too: the default.
     """
 
     count: int | None = None
@@ -26,10 +26,10 @@ class DeleteLimit:
 
     @classmethod
     def parse(cls, text: str) -> DeleteLimit:
-        """Read what stands behind --max-delete.
+        """Parse the value of --max-delete.
 
         Raises:
-            ConfigurationError: it is neither a number nor percents.
+            ConfigurationError: the value is neither a number nor a percentage.
         """
         match = re.fullmatch(r"(\d{1,12})|(\d{1,3}(?:\.\d+)?)%", text.strip(), re.ASCII)
         if match is None or (match[2] and float(match[2]) > 100):
@@ -42,7 +42,11 @@ class DeleteLimit:
         return "by default" if self.percent is None else f"{self.percent:g}%"
 
     def of(self, scope: int) -> int:
-        """How many keys may go when so many are in scope."""
+        """The number of keys that may be deleted.
+
+        Args:
+            scope: number of keys in scope.
+        """
         if self.count is not None:
             return self.count
-        return max(_FEW, scope // 2) if self.percent is None else int(scope * self.percent / 100)
+        return max(_ALWAYS_ALLOWED, scope // 2) if self.percent is None else int(scope * self.percent / 100)

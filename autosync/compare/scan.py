@@ -1,7 +1,7 @@
-"""A look: walk a part of the source, list the same part of the target, and give the differences that are in scope.
+"""A scan walks a part of the source, lists the same part of the target, and yields the differences that are in scope.
 
-What a look may not conclude is decided here. Deletions come last, when the walk and the listing have ended: none where a part of the source
-could not be read, none of a source that is empty as a whole, none as long as the mirror is not accepted, and no more than its limit allows.
+Deletions come last, when the walk and the listing have ended. Keys are not deleted if they may be in a part of the source that could not be
+read, if their source is empty as a whole, if the mirror is not accepted, or if they are more than the limit allows.
 """
 
 from __future__ import annotations
@@ -24,57 +24,59 @@ from ..model.text import shown
 from ..source.external_sort import Spool, disksort
 from ..source.walk import Run, Walk
 from .delete_limit import DeleteLimit
-from .diff import Compare, Difference, Merge, Ours, Rule, in_order
+from .diff import Compare, Difference, KeyedFiles, Merge, Rule, in_order
 
 log = logging.getLogger(__name__)
 
-#: A clock difference that is worth a line in the log, in seconds.
-_CLOCK_WORTH_A_LINE = 5.0
-#: So many of the keys are named that are withheld.
+#: A clock difference above this is logged, in seconds.
+_LOGGED_CLOCK_DIFFERENCE = 5.0
+#: Number of withheld keys that are named in the log.
 _EXAMPLES = 3
-#: So many skipped paths are kept with their reasons.
+#: Number of skipped paths that are reported with their reasons.
 MOST_SKIPPED = 1000
 
 
 @dataclass
 class ScanReport:
-    """What a look found. `complete` is False if part of the source could not be seen; then nothing was deleted behind that part.
+    """What a scan found. All counts are numbers of keys.
 
     Attributes:
-        uploads: keys that differ.
-        checks: those of them of which only the times differ.
-        deletes: keys to be deleted.
-        held: keys that the source lacks and that are not deleted, since they are more than the limit allows or the mirror is not accepted.
-        extra: keys in scope that the target has and the source lacks, whether they are deleted or not.
-        seen: files of the source.
-        equal: keys that the target has and that stay.
-        busy_since: when the first of the files changed that were left to settle, in seconds since the epoch.
-        skipped: what autosync has no use for, by path, with the reason; at most `MOST_SKIPPED`.
-        noticed: called with each key that may be deleted; whether it is, is known at the end only.
+        uploads: to be uploaded.
+        checks: of which only the times differ, so that the content is compared first.
+        deletes: to be deleted.
+        withheld: that the source lacks and that are not deleted: they are more than the limit allows, or the mirror is not accepted.
+        extra: in scope that the target has and the source lacks, whether they are deleted or not.
+        source_files: files of the source.
+        equal: of the target, that stay.
+        skipped: paths that are not mirrored, with the reasons; at most `MOST_SKIPPED`.
+        busy_since: when the first of those files changed that do not rest yet, in seconds since the epoch.
+        complete: whether the whole part of the source could be read. If not, nothing is deleted behind what could not be read.
+        error: why the scan failed; None if it did not.
+        on_extra: called for each key that may be deleted. Whether it is deleted is decided at the end of the scan.
     """
 
     uploads: int = 0
     checks: int = 0
     deletes: int = 0
-    held: int = 0
+    withheld: int = 0
     extra: int = 0
-    seen: int = 0
+    source_files: int = 0
     equal: int = 0
     skipped: dict[str, str] = field(default_factory=dict)
     busy_since: float = math.inf
     complete: bool = True
     error: AutosyncError | None = None
-    noticed: Callable[[], None] = lambda: None
+    on_extra: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
 class Policy:
-    """What a mirror wants of its looks.
+    """The options of a mirror for its scans.
 
     Attributes:
         delete: whether keys that the source does not have are differences.
-        limit: how many of them one look may give.
-        by: what counts as different.
+        limit: how many of them one scan may delete.
+        by: what is compared.
         follow: whether links are followed.
     """
 
@@ -88,13 +90,13 @@ class Comparison:
     """Compares a source with its target.
 
     Args:
-        keys: the naming rule and scope of the mirror.
+        keys: naming rule and scope of the mirror.
         actor: lists the target.
-        policy: what the mirror wants.
-        spill: directory for what is sorted on disk; None for the system's temporary directory.
-        exact: every listing is sorted on disk. Else one is only once it has turned out not to be in order, and until then some keys seem to
-            differ that do not: who acts on differences finds nothing to do, but who tells of them would tell what is not so.
-        about: put in front of what is logged about deletions, where there are several mirrors.
+        policy: options of the mirror.
+        spill: directory for what is sorted on disk; None: the system's temporary directory.
+        exact: whether every listing is sorted on disk. If not, listings are sorted once one was not in order. Until that is found, keys may
+            be yielded as different that are not. False differences are harmless for syncing but wrong in reports.
+        about: prefix of log lines about deletions, where there are several mirrors.
     """
 
     def __init__(
@@ -111,86 +113,87 @@ class Comparison:
         self,
         path: str,
         report: ScanReport,
-        cleared: float = 0.0,
+        last_in_sync: float = 0.0,
         *,
-        seen_leaving: bool = False,
-        holding: bool = False,
+        has_left: bool = False,
+        has_withheld: bool = False,
         accepted: bool = True,
     ) -> Iterator[Difference]:
-        """The differences at or below a path: first what is to be sent, then what is to be deleted.
+        """The differences at or below a path: first the files to send, then the keys to delete.
 
         Args:
-            path: a directory; "" is everything.
-            report: is filled in on the way.
-            cleared: see `autosync.compare.diff.Rule`.
-            seen_leaving: the kernel told that this directory left; then neither the limit of deletions nor the next one holds.
-            holding: an earlier look held deletions back; then this one lets none go unless it is one at everything and finds all of them
-                within the limit.
-            accepted: whether the mirror is; one that is not lets none go, and withholds what the target held before it. That a directory
-                left says nothing about keys below it which it never held.
+            path: of a directory; "" is the whole source.
+            report: is filled in meanwhile.
+            last_in_sync: see `autosync.compare.diff.Rule`.
+            has_left: whether the kernel has reported that this directory is gone. Then neither the policy nor `has_withheld` limits the
+                deletions.
+            has_withheld: whether an earlier scan has withheld deletions. If so, only a scan of the whole source deletes keys, and only if
+                all its deletions are within the limit.
+            accepted: whether the mirror is accepted. If not, a scan deletes nothing, also below a directory that has left: the target may
+                have keys there from before this mirror.
 
         Raises:
-            TargetError: the target's listing failed.
-            SourceUnsure: a source root cannot be read, or a source holds nothing while the target does.
-            OSError: what is put aside cannot be written.
+            TargetError: the target could not be listed.
+            SourceUnsure: a source root cannot be read, or a source holds no file while the target does.
+            OSError: what is sorted or stored on disk cannot be written.
         """
         spans = self._keys.spans(path)
         if self._policy.delete:
             self._refuse_empty_sources(path)
-        rule = Rule(self._policy.by, cleared, self._clock_ahead(), self._actor.can_match)
-        with closing(Spool(self._spill)) as gone:
+        rule = Rule(self._policy.by, last_in_sync, self._clock_ahead(), self._actor.can_match)
+        with closing(Spool(self._spill)) as missing:
             for span in spans:
-                yield from self._at(span, report, rule, gone)
-            most = len(gone) if seen_leaving else self._policy.limit.of(report.equal + len(gone))
+                yield from self._scan_span(span, report, rule, missing)
+            limit = len(missing) if has_left else self._policy.limit.of(report.equal + len(missing))
             if not accepted:
-                self._withhold(gone, report, most)
+                self._withhold_all(missing, report, limit)
                 return
-            if holding and not seen_leaving and (path or len(gone) > most):
-                most = 0
-            yield from self._let_go(gone, report, most)
+            if has_withheld and not has_left and (path or len(missing) > limit):
+                limit = 0
+            yield from self._delete(missing, report, limit)
 
-    def _withhold(self, gone: Spool, report: ScanReport, most: int) -> None:
-        """Delete nothing, since nobody has said that what the target held before this mirror may go, and say so. A file that was made and
-        sent while its directory was being walked is none of that.
+    def _withhold_all(self, missing: Spool, report: ScanReport, limit: int) -> None:
+        """Delete nothing, and log what is withheld. A file that was created and sent while its directory was walked does not count.
 
         Args:
-            gone: the keys that would be deleted.
-            report: is told how many are withheld.
-            most: how many could be deleted if the mirror were accepted.
+            missing: the keys that the source lacks.
+            report: receives the number of withheld keys.
+            limit: how many keys could be deleted if the mirror were accepted.
         """
         examples: list[str] = []
-        for (key,) in gone:
+        for (key,) in missing:
             if self._is_file(str(self._keys.path(key))):
                 report.extra -= 1
                 continue
-            report.held += 1
+            report.withheld += 1
             if len(examples) < _EXAMPLES:
                 examples.append(shown(key))
-        if report.held:
-            more = f" and {report.held - len(examples)} more" if report.held > len(examples) else ""
-            options = "--accept-existing --max-delete=100%" if report.held > most else "--accept-existing"
+        if report.withheld:
+            more = f" and {report.withheld - len(examples)} more" if report.withheld > len(examples) else ""
+            options = "--accept-existing --max-delete=100%" if report.withheld > limit else "--accept-existing"
             log.error(
                 "%sthe target holds %d keys in scope that the source lacks (%s%s). This mirror is not accepted yet, so none is deleted. "
                 "To delete them, start again with %s; to keep them, with --no-delete or another --target-prefix",
-                self._about, report.held, ", ".join(examples), more, options,
+                self._about, report.withheld, ", ".join(examples), more, options,
             )  # fmt: skip
 
-    def _let_go(self, gone: Spool, report: ScanReport, most: int) -> Iterator[Difference]:
-        if len(gone) > most:
-            report.held = len(gone) - most
+    def _delete(self, missing: Spool, report: ScanReport, limit: int) -> Iterator[Difference]:
+        """The deletions, as many as the limit allows. The others are withheld, which is logged."""
+        if len(missing) > limit:
+            report.withheld = len(missing) - limit
             log.error(
                 "%s%d of %d keys in scope are gone from the source, and --max-delete (%s) lets %d go: %d are withheld and stay in the "
                 "target. If the source is as it should be, start again with --max-delete=100%%",
-                self._about, len(gone), report.equal + len(gone), self._policy.limit, most, report.held,
+                self._about, len(missing), report.equal + len(missing), self._policy.limit, limit, report.withheld,
             )  # fmt: skip
-        report.deletes = len(gone) - report.held
-        for number, row in enumerate(gone):
+        report.deletes = len(missing) - report.withheld
+        for number, row in enumerate(missing):
             if number == report.deletes:
                 return
             yield Difference(row[0], None, listed=True)
 
     def _is_file(self, path: str) -> bool:
-        """Whether a regular file has this path, with no link below the root of its source."""
+        """Whether there is a regular file at this path, and no link on the way below the root of its source."""
         try:
             if not stat.S_ISREG(os.lstat(path).st_mode):
                 return False
@@ -208,57 +211,58 @@ class Comparison:
         except AutosyncError:
             raise
         except Exception as error:  # a user's actor may fail in any way
-            said = without_secrets(self._actor, f"{type(error).__name__}: {error}")
-            raise TargetError(f"the target's clock could not be read: {said}") from error
-        if abs(ahead) > _CLOCK_WORTH_A_LINE:
+            reason = without_secrets(self._actor, f"{type(error).__name__}: {error}")
+            raise TargetError(f"the target's clock could not be read: {reason}") from error
+        if abs(ahead) > _LOGGED_CLOCK_DIFFERENCE:
             log.info("the target's clock is %.0f s %s this host's; that is allowed for", abs(ahead), "ahead of" if ahead > 0 else "behind")
         return ahead
 
-    def _at(self, span: Span, report: ScanReport, rule: Rule, gone: Spool) -> Iterator[Difference]:
-        """One stretch. A listing that turns out not to be sorted is asked for again and sorted on disk."""
+    def _scan_span(self, span: Span, report: ScanReport, rule: Rule, missing: Spool) -> Iterator[Difference]:
+        """Compare one span. A listing that is found not to be sorted is requested again, and sorted on disk."""
         if not self._unsorted:
             try:
-                yield from self._merge(span, report, self._listed(span), rule, gone)
+                yield from self._merge(span, report, self._pages(span), rule, missing)
                 return
             except OutOfOrder as error:
                 log.info("%s; listings of this target are sorted on disk from now on", error)
                 self._unsorted = True
-        yield from self._merge(span, report, self._listed(span), rule, gone)
+        yield from self._merge(span, report, self._pages(span), rule, missing)
 
-    def _merge(self, span: Span, report: ScanReport, listed: Iterator[Page], rule: Rule, gone: Spool) -> Iterator[Difference]:
+    def _merge(self, span: Span, report: ScanReport, pages: Iterator[Page], rule: Rule, missing: Spool) -> Iterator[Difference]:
+        """Merge the files of a span with the pages of its listing. Yields the files to send, and adds the keys to delete to `missing`."""
         walk = self._walk(span)
-        comparing = Merge(self._named(walk, span, report), in_order(listed), rule)
-        missing = extra = 0
-        with closing(Spool(self._spill)) as here:
-            for difference in comparing:
+        merge = Merge(self._with_keys(walk, span, report), in_order(pages), rule)
+        not_in_source = extra = 0
+        with closing(Spool(self._spill)) as missing_here:
+            for difference in merge:
                 if difference.found is None:
-                    missing += 1
+                    not_in_source += 1
                     if self._keys.path(difference.key) is None:
                         continue
                     extra += 1
                     if self._policy.delete:
-                        report.noticed()
-                        here.add((difference.key,))
+                        report.on_extra()
+                        missing_here.add((difference.key,))
                     continue
                 yield difference
             report.extra += extra
-            self._judge(span, walk.errors, report)
-            report.equal += comparing.listed - missing
+            self._report_errors(span, walk.errors, report)
+            report.equal += merge.listed - not_in_source
             if walk.errors:
-                hides = _Hidden(walk.errors)
-                for (key,) in here:
-                    if str(self._keys.path(key)) not in hides:
-                        gone.add((key,))
+                unreadable = _UnreadablePaths(walk.errors)
+                for (key,) in missing_here:
+                    if str(self._keys.path(key)) not in unreadable:
+                        missing.add((key,))
             else:
-                gone.take(here)
+                missing.move_from(missing_here)
 
-    def _judge(self, span: Span, errors: Sequence[OSError], report: ScanReport) -> None:
+    def _report_errors(self, span: Span, errors: Sequence[OSError], report: ScanReport) -> None:
         root = self._source_at(span).root
         for error in errors:
             if error.filename == root:
                 raise SourceUnsure(f"source {root} cannot be read: {error.strerror}", "mount it, or correct PATH")
         for error in errors[:10]:
-            log.warning("%s cannot be read: %s; nothing behind it is deleted in this look", error.filename, error.strerror)
+            log.warning("%s cannot be read: %s; nothing behind it is deleted in this scan", error.filename, error.strerror)
         report.complete = report.complete and not errors
 
     def _walk(self, span: Span, *, in_order: bool = True) -> Walk:
@@ -277,12 +281,13 @@ class Comparison:
             source.root, span.directory, enters, accepts, self._spill, follow=self._policy.follow, in_order=in_order, state=state
         )  # fmt: skip
 
-    def _named(self, walk: Walk, span: Span, report: ScanReport) -> Iterator[Ours]:
+    def _with_keys(self, walk: Walk, span: Span, report: ScanReport) -> Iterator[KeyedFiles]:
+        """The files of a walk with their keys."""
         cut = len(span.directory.rstrip("/")) + 1
-        # A file that waits for its marker stays as it is, so there each has to be asked for by itself.
+        # The target keeps what it has for a file that waits for its done-marker. So with markers, each file is checked on its own.
         for found in walk if self._keys.marker_of(slashed(span.directory)) else walk.runs():
             if isinstance(found, Run):
-                report.seen += len(found.names)
+                report.source_files += len(found.names)
                 before = span.prefix + found.directory[cut:]
                 yield ([span.prefix] if span.only else [before + name for name in found.names]), found
                 continue
@@ -293,16 +298,17 @@ class Comparison:
                 if not found.keep_in_target:
                     continue
             else:
-                report.seen += 1
+                report.source_files += 1
                 marker = self._keys.marker_of(found.path)
                 if marker and not os.path.lexists(marker):
                     found = found._replace(keep_in_target=True)
             yield key, found
 
-    def _listed(self, span: Span) -> Iterator[Page]:
+    def _pages(self, span: Span) -> Iterator[Page]:
+        """The listing of a span, in order if the target lists in order or listings are sorted on disk."""
         try:
             listing = listing_of(self._actor, span.prefix)
-            pages = _beginning(span.prefix, listing.pages() if isinstance(listing, Listing) else paged(listing))
+            pages = _with_prefix(span.prefix, listing.pages() if isinstance(listing, Listing) else paged(listing))
             if self._unsorted or not getattr(listing, "already_sorted", False):
                 rows = disksort((row for page in pages for row in zip(*page, strict=True)), self._spill)
                 pages = paged(File(*row) for row in rows)
@@ -310,12 +316,19 @@ class Comparison:
         except AutosyncError:
             raise
         except Exception as error:  # a user's actor may fail in any way
-            said = without_secrets(self._actor, f"{type(error).__name__}: {error}")
-            raise TargetError(f"the target could not be listed: {said}") from error
+            reason = without_secrets(self._actor, f"{type(error).__name__}: {error}")
+            raise TargetError(f"the target could not be listed: {reason}") from error
 
     def _refuse_empty_sources(self, path: str) -> None:
-        """A share that is not mounted looks like an empty directory. It must not empty the target, not even a part of it. Asked of the
-        sources that lie at or below a path as a whole; "" is all of them."""
+        """Check the sources that are at or below a path as a whole. A share that is not mounted appears as an empty directory, and must not
+        empty the target, nor a part of it.
+
+        Args:
+            path: of a directory; "" for all sources.
+
+        Raises:
+            SourceUnsure: one is empty, and the target has keys of it.
+        """
         for source in self._keys.sources:
             spans = self._keys.spans(source.path)
             if path and not slashed(source.path).startswith(slashed(path)):
@@ -325,10 +338,10 @@ class Comparison:
 
     def _holds_something(self, span: Span) -> bool:
         walk = self._walk(span, in_order=False)
-        return any(not found.skipped for found in walk) or bool(walk.errors)  # an error is said, and acted upon, where the look meets it
+        return any(not found.skipped for found in walk) or bool(walk.errors)  # the scan itself reports the errors
 
     def _refuse_if_listed(self, source: Source, spans: Sequence[Span]) -> None:
-        for key in (key for span in spans for page in self._listed(span) for key in page.keys):
+        for key in (key for span in spans for page in self._pages(span) for key in page.keys):
             if self._keys.path(key) is not None:
                 raise SourceUnsure(
                     f"the source {source.path} holds no file while the target holds {key!r} and maybe more, so nothing is deleted",
@@ -339,9 +352,13 @@ class Comparison:
         return next(one for one in self._keys.sources if one.root == span.directory or one.holds(span.directory))
 
 
-class _Hidden:
-    """The paths that may be there although a walk did not see them. A directory that may not be entered hides what is below it; any other
-    error says that the whole file system is not to be believed."""
+class _UnreadablePaths:
+    """The paths that may exist although a walk did not find them: after "permission denied", those below that directory; after any other
+    error, all paths, since the whole file system may be unavailable.
+
+    Args:
+        errors: of the walk.
+    """
 
     def __init__(self, errors: Sequence[OSError]) -> None:
         self._all = any(error.errno not in (errno.EACCES, errno.EPERM) for error in errors)
@@ -355,8 +372,8 @@ class _Hidden:
         return self._all or path in self._tops
 
 
-def _beginning(prefix: str, pages: Iterable[Page]) -> Iterator[Page]:
-    """What begins with a prefix. A target may list more than it was asked for."""
+def _with_prefix(prefix: str, pages: Iterable[Page]) -> Iterator[Page]:
+    """The files whose keys begin with a prefix. A target may list others too."""
     for page in pages:
         if all(map(str.startswith, page.keys, repeat(prefix))):
             yield page

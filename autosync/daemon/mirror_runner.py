@@ -189,12 +189,12 @@ class MirrorRunner:
         if not (self._host and self._host.is_alone):
             self._publisher.announce()
         cleared = self._ledger.sync_state.last_in_sync()
-        holding = self._ledger.sync_state.withheld_deletions()
+        withheld = self._ledger.sync_state.withheld_deletions()
         if accepted:
             self._ledger.sync_state.set_accepted(True)
         self._mirror, self._version, self._broker_generation = mirror, version, generation
         last_in_sync_at = cleared[1] if cleared and cleared[0] == version else 0.0
-        self._scanner.restore(accepted=accepted, last_in_sync_at=last_in_sync_at, withheld_deletions=holding)
+        self._scanner.restore(accepted=accepted, last_in_sync_at=last_in_sync_at, withheld_deletions=withheld)
 
     def _is_accepted(self, mirror: Mirror) -> bool:
         """Whether scans with a definition may delete: the mirror was accepted with this target, and with all that is in the definition's
@@ -324,7 +324,7 @@ class MirrorRunner:
             log.warning("%s is %s", self._mirror.name, "paused: nothing is sent until it is resumed" if stats.paused else "resumed")
         for what, about in self._ledger.requests.pop_all() if stats.requests else ():
             if what == SCAN:
-                log.info("a look at %s was asked for", about or "everything")
+                log.info("a scan of %s was requested", about or "everything")
                 self._debouncer.push((Change(Kind.SCAN, about),) if about else (SCAN_ALL,))
             elif self._watcher:
                 self._watcher.flush(partial(self._flush_points.add, about))
@@ -527,7 +527,7 @@ class MirrorRunner:
             self._log_failed_keys(after.failed)
             return Exit.INCOMPLETE
         report = self._scanner.state.last_report
-        return Exit.INCOMPLETE if finished and report is not None and (report.held or not report.complete) else Exit.DONE
+        return Exit.INCOMPLETE if finished and report is not None and (report.withheld or not report.complete) else Exit.DONE
 
     def _log_failed_keys(self, count: int) -> None:
         with suppress(BrokerError):

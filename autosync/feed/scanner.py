@@ -176,7 +176,7 @@ class Scanner:
         Raises:
             Stopped: the mirror was closed meanwhile.
         """
-        report = ScanReport(noticed=self._sender.on_work)
+        report = ScanReport(on_extra=self._sender.on_work)
         state, began = self._state, time.time()
         is_first = not request.path and state.last_in_sync_at == 0.0
         try:
@@ -202,7 +202,7 @@ class Scanner:
             self._update(failed_scans=failed, last_report=self._state.last_report if request.path else report)
             if report.error is None:
                 continue
-            log.warning("%slook at %s: %s", self._about, request.path or "everything", report.error)
+            log.warning("%sscan of %s: %s", self._about, request.path or "everything", report.error)
             self._retry.pause(_FAILURE_PAUSES[min(failed, len(_FAILURE_PAUSES)) - 1])
             self._debouncer.push((Change(Kind.LEFT if request.has_left else Kind.SCAN, request.path),))
 
@@ -224,19 +224,19 @@ class Scanner:
             self._skipped.replace(report.skipped)
         else:
             self._skipped.add(report.skipped)
-        self._has_withheld = self._has_withheld or (report.held > 0 and not self._state.accepted)
+        self._has_withheld = self._has_withheld or (report.withheld > 0 and not self._state.accepted)
         if not is_whole:
             return
         seconds = time.time() - began
         finished = FinishedScan(min(began, report.busy_since), time.monotonic(), generation)
         self._update(finished_scan=finished if report.complete else None)
-        self._retry.retry_until_answered(lambda: self._sync_state.set_withheld_deletions(report.held))
-        self._update(withheld_deletions=report.held)
+        self._retry.retry_until_answered(lambda: self._sync_state.set_withheld_deletions(report.withheld))
+        self._update(withheld_deletions=report.withheld)
         if not self._state.accepted and report.complete and not report.extra:
             self._accept()
         log.info(
             "%scompared %d files in %.1f s: %d to upload, %d to check, %d to delete",
-            self._about, report.seen, seconds, report.uploads, report.checks, report.deletes,
+            self._about, report.source_files, seconds, report.uploads, report.checks, report.deletes,
         )  # fmt: skip
 
     def _accept(self) -> None:
@@ -252,8 +252,8 @@ class Scanner:
             request.path,
             report,
             state.last_in_sync_at,
-            seen_leaving=request.has_left,
-            holding=state.withheld_deletions > 0,
+            has_left=request.has_left,
+            has_withheld=state.withheld_deletions > 0,
             accepted=state.accepted,
         )
         for key, found, etag, _ in self._at_rest(differences, report):

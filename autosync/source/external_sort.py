@@ -1,4 +1,4 @@
-"""Sorting more than fits in memory: sorted runs in temporary files, then one merge."""
+"""Sorting and storing more rows than fit in memory: sorted runs in temporary files, then one merge."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ from typing import IO, Any
 Row = tuple[Any, ...]
 
 _FIRST = itemgetter(0)
-#: Rows read back at a time from each run.
+#: Number of rows that are read at a time from each run.
 _PAGE = 512
-#: Runs open at a time; more are merged into one first.
+#: Number of runs that are open at a time; more are merged into one first.
 _FAN_IN = 64
 
 
 class Spool:
-    """Rows that are put aside, in their order, in memory or, when there are many, in a file without a name.
+    """Rows in the order in which they were added. They are in memory or, if there are many, in a file without a name.
+
+    `len()` is the number of rows. Iterating yields all of them.
 
     Args:
         directory: where the file is written; None: the system's temporary directory.
-        in_memory: rows held in memory at most.
+        in_memory: largest number of rows in memory.
     """
 
     def __init__(self, directory: str | None = None, in_memory: int = 10_000) -> None:
@@ -39,10 +41,10 @@ class Spool:
         return self._written + len(self._rows)
 
     def add(self, row: Row) -> None:
-        """Put one more aside.
+        """Append a row.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: the file cannot be written.
         """
         self._rows.append(row)
         if len(self._rows) < self._in_memory:
@@ -53,8 +55,12 @@ class Spool:
         self._written += len(self._rows)
         self._rows = []
 
-    def take(self, other: Spool) -> None:
-        """Put all aside that the other one holds, which is empty then. Nothing is read or written if there is nothing here yet."""
+    def move_from(self, other: Spool) -> None:
+        """Append all rows of another spool, which is empty then. If this one is empty, nothing is read or written.
+
+        Raises:
+            OSError: the file cannot be read or written.
+        """
         if len(self):
             for row in other:
                 self.add(row)
@@ -69,7 +75,7 @@ class Spool:
         yield from self._rows
 
     def close(self) -> None:
-        """Let go of what is left."""
+        """Remove the file."""
         if self._file is not None:
             self._file.close()
 
@@ -79,12 +85,12 @@ def disksort(rows: Iterable[Row], directory: str | None = None, in_memory: int =
 
     Args:
         rows: tuples of plain values (str, int, float, bytes, None).
-        directory: where the runs are written; they have no name there and vanish with the process. None: the system's
-            temporary directory.
-        in_memory: rows per run.
+        directory: where the runs are written, in files without names, which vanish with the process. None: the system's temporary
+            directory.
+        in_memory: number of rows in a run.
 
     Yields:
-        The rows in order. Rows with equal first fields keep the order in which they came.
+        The rows in order. Rows with equal first fields keep their order.
 
     Raises:
         OSError: the runs cannot be written.

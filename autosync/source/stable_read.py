@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import BinaryIO, cast
 
 from ..errors import FileChanged
-from .open_writers import let_writes_end
+from .open_writers import wait_for_writes
 from .source_file import Part, SourceFile
 
 _CHUNK = 1 << 20
@@ -54,7 +54,7 @@ class StableReader(SourceFile):
         """
         if self._noted == self._proved:
             return
-        let_writes_end(self.descriptor)
+        wait_for_writes(self.descriptor)
         noted = dict(self._noted)
         changed = [piece for piece, digest in noted.items() if self._digest(*piece) != digest]
         if changed:

@@ -28,7 +28,7 @@ _NAMES_AHEAD = 4000
 #: share the work.
 _FILES_AT_FIRST, _FILES_AT_ONCE = 32, 1000
 #: A disk is slow if a call takes longer than the first (in seconds), on average over the second (in seconds).
-_SLOW_CALL, _PACE_SECONDS = 50e-6, 0.05
+_SLOW_CALL, _MEASURED_SECONDS = 50e-6, 0.05
 #: How many calls opening a directory takes, and how many names are read in the time of one call.
 _CALLS_TO_OPEN, _NAMES_PER_CALL = 4, 10
 #: On a slow disk, so many threads read ahead of the walk,
@@ -36,7 +36,7 @@ _HELPERS = 16
 #: and hold so many open directories, and so many portions of files.
 _DIRECTORIES_AHEAD, _FILES_AHEAD = 32, 128
 
-#: So many errors of one walk are noted.
+#: So many errors of one walk are stored.
 _MOST_ERRORS = 10_000
 
 #: Kinds of files that are not sent, in words.
@@ -102,7 +102,7 @@ class _Level:
         descriptor: of the directory.
         path: by which the walk reached it, with a slash at its end.
         real: its path without links, relative to the root.
-        path_changed: when the way to it changed last (a directory was renamed, a link was made), in seconds since the epoch; 0.0 if
+        path_changed: when the way to it changed last (a directory was renamed, a link was created), in seconds since the epoch; 0.0 if
             that is unknown.
         parent: the directory from which the walk reached it.
         is_large: whether not all of its names have been read.
@@ -152,7 +152,7 @@ class Walk:
     """The files below a directory, in the order of their paths' code points.
 
     Names are sorted per directory with "/" appended to those of directories, so `a-b` comes before `a/c` and that before `a0`: the order
-    in which object stores list keys. A directory that vanishes meanwhile is passed over. FIFOs, sockets, devices, and links that lead out
+    in which object stores list keys. A directory that vanishes meanwhile is ignored. FIFOs, sockets, devices, and links that lead out
     of the root or back to a directory on the way, are found as `skipped`; of the links, the target keeps what it has. Every error is added
     to `errors`, and then the walk is incomplete; after so many errors, one last entry represents all others.
 
@@ -165,7 +165,7 @@ class Walk:
         enters: called with the path of each directory below; False leaves the directory out.
         accepts: called with a directory's path, with a slash at its end, and names of files in it; returns the names to include.
         spill: directory in which very large directories are sorted; None for the system's temporary directory.
-        follow: whether links are followed to files and directories beneath the root; if not, they are passed over.
+        follow: whether links are followed to files and directories beneath the root; if not, they are ignored.
         in_order: False for any order, which finds the first file soonest.
         state: directories in which autosync keeps its own state, relative to the root; a link into one of them is `skipped` too.
     """
@@ -209,13 +209,13 @@ class Walk:
         try:
             root = open_root(self._root)
         except OSError as error:
-            self._note(error, self._root)
+            self._add_error(error, self._root)
             return
         try:
             start = self._directory[len(self._root) :].strip("/")
             above = self._above(root, start)
             top = self._open(root, above, _Level(root, "", "", 0.0), start, self._directory)
-            self._note_all(top.errors)
+            self._add_errors(top.errors)
             yield from top.found
             if top.level is not None:
                 yield from self._below(root, above, top.level)
@@ -238,13 +238,13 @@ class Walk:
             while levels:
                 level = levels[-1]
                 done = self._next_result(root, above, levels)
-                self._note_all(level.errors)
+                self._add_errors(level.errors)
                 if done is None:
                     _close(levels.pop())
                     continue
                 if done.level is not None:
                     levels.append(done.level)
-                self._note_all(done.errors)
+                self._add_errors(done.errors)
                 yield from done.found
         finally:
             if self._helpers is not None:
@@ -319,7 +319,7 @@ class Walk:
             work = self._work(root, above, level, step)
             if work is not None:
                 assert self._helpers is not None
-                level.ahead.append((step, self._helpers.ask(work)))
+                level.ahead.append((step, self._helpers.submit(work)))
                 self._count_ahead(step, 1)
         return True
 
@@ -424,11 +424,11 @@ class Walk:
     def _stat_files(self, root: int, level: _Level, names: list[str]) -> _StepResult:
         try:
             # Most of the time of a walk is spent in this line.
-            seen = [os.stat(name, dir_fd=level.descriptor, follow_symlinks=False) for name in names]
+            stats = [os.stat(name, dir_fd=level.descriptor, follow_symlinks=False) for name in names]
         except OSError:
             return self._stat_mixed(root, level, names)
-        if all(map(stat.S_ISREG, [one.st_mode for one in seen])):
-            return _StepResult([Run(level.path, names, seen, level.path_changed)], None, [], len(names))
+        if all(map(stat.S_ISREG, [one.st_mode for one in stats])):
+            return _StepResult([Run(level.path, names, stats, level.path_changed)], None, [], len(names))
         return self._stat_mixed(root, level, names)
 
     def _stat_mixed(self, root: int, level: _Level, names: list[str]) -> _StepResult:
@@ -439,19 +439,19 @@ class Walk:
         for name in names:
             path = level.path + name
             try:
-                seen = os.stat(name, dir_fd=level.descriptor, follow_symlinks=False)
+                stats = os.stat(name, dir_fd=level.descriptor, follow_symlinks=False)
             except PermissionError as error:
                 errors.append((error, level.path))  # the directory may not be searched: one error for all its names
                 continue
             except OSError as error:
                 errors.append((error, path))
                 continue
-            if stat.S_ISREG(seen.st_mode):
+            if stat.S_ISREG(stats.st_mode):
                 run.names.append(name)
-                run.stats.append(seen)
+                run.stats.append(stats)
                 continue
             try:
-                one = self._stat_linked(root, level, name) if stat.S_ISLNK(seen.st_mode) else found_at(path, seen)
+                one = self._stat_linked(root, level, name) if stat.S_ISLNK(stats.st_mode) else found_at(path, stats)
             except NotMirrored as reason:
                 one = Found(path, 0, 0.0, 0, str(reason), keep_in_target=True)
             except OSError as error:
@@ -471,12 +471,12 @@ class Walk:
 
     # Errors
 
-    def _note_all(self, errors: list[tuple[OSError, str]]) -> None:
+    def _add_errors(self, errors: list[tuple[OSError, str]]) -> None:
         for error, path in errors:
-            self._note(error, path)
+            self._add_error(error, path)
         errors.clear()
 
-    def _note(self, error: OSError, path: str) -> None:
+    def _add_error(self, error: OSError, path: str) -> None:
         if error.errno in (errno.ENOENT, errno.ENOTDIR) and path != self._root:
             return
         last = self.errors[-1] if self.errors else None
@@ -486,7 +486,7 @@ class Walk:
             error.filename = path
             self.errors.append(error)
         elif len(self.errors) == _MOST_ERRORS:
-            self.errors.append(OSError(errno.EOVERFLOW, "this and others cannot be read, too many to keep in mind", path))
+            self.errors.append(OSError(errno.EOVERFLOW, "this and others cannot be read, too many to store", path))
 
 
 class _SlowDiskDetector:
@@ -501,7 +501,7 @@ class _SlowDiskDetector:
         """Add a measurement: so many calls took so many seconds."""
         self._calls += calls
         self._seconds += seconds
-        if self._seconds > _PACE_SECONDS:
+        if self._seconds > _MEASURED_SECONDS:
             self.is_slow = self._seconds > self._calls * _SLOW_CALL
             self._calls, self._seconds = 0, 0.0
 
@@ -526,16 +526,16 @@ def _is_inside(level: _Level | None, real: str) -> bool:
     return False
 
 
-def found_at(path: str, seen: os.stat_result) -> Found | None:
-    """Classify the result of lstat(2): a file, something that is skipped, or None for what is passed over (a directory, a link)."""
-    if stat.S_ISREG(seen.st_mode):
-        return Found(path, seen.st_size, max(seen.st_mtime, seen.st_ctime), seen.st_mtime_ns)
-    found = _SPECIAL.get(stat.S_IFMT(seen.st_mode), "")
-    return Found(path, 0, 0.0, 0, f"is {found}") if found else None
+def found_at(path: str, stats: os.stat_result) -> Found | None:
+    """Classify the result of lstat(2): a file, something that is skipped, or None for what is ignored (a directory, a link)."""
+    if stat.S_ISREG(stats.st_mode):
+        return Found(path, stats.st_size, max(stats.st_mtime, stats.st_ctime), stats.st_mtime_ns)
+    special = _SPECIAL.get(stat.S_IFMT(stats.st_mode), "")
+    return Found(path, 0, 0.0, 0, f"is {special}") if special else None
 
 
 def _newest_link_time(root: int, links: Iterable[str]) -> float:
-    """When the newest of some links was made, in seconds since the epoch; 0.0 for none."""
+    """When the newest of some links was created, in seconds since the epoch; 0.0 for none."""
     return max((os.stat(link, dir_fd=root, follow_symlinks=False).st_ctime for link in links), default=0.0)
 
 
@@ -544,8 +544,8 @@ def _rename_time(directory: int) -> float:
 
     Renaming sets the ctime alone, so it is later than the mtime until a name in the directory is added or removed.
     """
-    seen = os.fstat(directory)
-    return seen.st_ctime if seen.st_ctime_ns > seen.st_mtime_ns else 0.0
+    stats = os.fstat(directory)
+    return stats.st_ctime if stats.st_ctime_ns > stats.st_mtime_ns else 0.0
 
 
 def _not_before(path_changed: float, found: Found | None) -> Found | None:

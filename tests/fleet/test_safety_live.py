@@ -74,7 +74,7 @@ def test_a_root_that_goes_away_deletes_nothing_and_goes_on_when_it_is_back(
         _take_away(what, tree, tmp_path)
         wait_until(lambda: "is another directory than before" in process.said() or "is gone" in process.said(), what="it is noticed")
         # Whatever is done about it is done by the rescan after that.
-        wait_until(lambda: process.said().count("look at everything") >= 2, 60, "two looks at what is not there")
+        wait_until(lambda: process.said().count("scan of everything") >= 2, 60, "two scans of what is not there")
         assert sorted(bucket.sizes()) == ["a", "d/b", "d/c"]
         assert process.poll() is None
 

@@ -22,7 +22,7 @@ from autosync.source import walk as tree_module
 from autosync.watch.debounce import Debouncer, Pending
 from autosync.watch.recheck import recheck
 from autosync.watch.scan_requests import ScanRequest
-from lab.comparing import Held, fill
+from lab.comparing import FixedTarget, fill
 from lab.kept import Empty, Feeds, Kept, Sent
 from lab.servers import wait_until
 
@@ -53,13 +53,13 @@ def test_a_scan_belongs_to_the_generation_in_which_it_began(tree: Path, broker: 
 
 
 @pytest.mark.parametrize("what", ["nothing to delete", "a key too many", "an unreadable part", "a part"])
-def test_a_complete_look_at_everything_that_finds_nothing_to_delete_accepts_the_mirror(
+def test_a_complete_scan_of_everything_that_finds_nothing_to_delete_accepts_the_mirror(
     tree: Path, broker: str, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     fill(tree, "d/a")
     keys = Keys([Source(str(tree))], source_prefix=f"{tree}/")
     ledger = Ledger(connect(broker), "m")
-    target = Held("d/a", "d/b") if what == "a key too many" else Held("d/a")
+    target = FixedTarget("d/a", "d/b") if what == "a key too many" else FixedTarget("d/a")
     scanner = Feeds(keys, target, ledger, Sent(ledger, str), Debouncer(0.0)).scanner
     if what == "an unreadable part":
         scandir, closed = os.scandir, os.stat(tree / "d").st_ino
@@ -77,9 +77,9 @@ def test_a_complete_look_at_everything_that_finds_nothing_to_delete_accepts_the_
     assert scanner.state.accepted == ledger.sync_state.accepted() == (what == "nothing to delete")
     assert ledger.sync_state.withheld_deletions() == (what == "a key too many")
     if what == "a key too many":
-        assert scanner.scan(ScanRequest("")).held == 1, "nor does the next one"
+        assert scanner.scan(ScanRequest("")).withheld == 1, "nor does the next one"
         target.keys = ("d/a",)
-        assert scanner.scan(ScanRequest("")).held == 0
+        assert scanner.scan(ScanRequest("")).withheld == 0
         assert (scanner.state.accepted, ledger.sync_state.accepted(), ledger.sync_state.withheld_deletions()) == (True, True, 0)
 
 
@@ -171,7 +171,7 @@ def test_a_file_that_stays_open_is_sent_again_if_it_has_changed_and_waited_for_b
             return recheck(one, *args, **more)  # type: ignore[arg-type]
 
         monkeypatch.setattr("autosync.feed.events.recheck", noted)
-        wait_until(lambda: seen.count(str(tree / "log")) >= 3, 20, "it is looked at again and again")
+        wait_until(lambda: seen.count(str(tree / "log")) >= 3, 20, "it is checked again and again")
         assert kept.sent.keys["log"] == 1, "but it did not change"
 
         file.write(b"y")
@@ -295,7 +295,7 @@ def test_what_only_differs_by_its_times_keeps_its_etag_while_it_comes_to_rest(tr
     feeds.start()
     with (tree / "f").open("a"):
         debouncer.push([SCAN_ALL])
-        wait_until(lambda: feeds.scanner.state.last_report is not None, 20, "the look has ended")
+        wait_until(lambda: feeds.scanner.state.last_report is not None, 20, "the scan has ended")
         assert marked == []
     wait_until(lambda: marked, 20, "it rests")
     feeds.close()
@@ -303,7 +303,7 @@ def test_what_only_differs_by_its_times_keeps_its_etag_while_it_comes_to_rest(tr
     assert [(key, hint.etag, hint.rested) for key, hint in marked] == [("f", "etag", True)]
 
 
-def test_a_look_leaves_a_file_alone_that_somebody_writes_to(keep: Callable[..., Kept], tree: Path) -> None:
+def test_a_scan_does_not_send_a_file_that_a_process_writes_to(keep: Callable[..., Kept], tree: Path) -> None:
     with (tree / "recording").open("w") as recording:
         recording.write("x")
         recording.flush()

@@ -14,7 +14,7 @@ from autosync.actors import load
 from autosync.actors._parts import ROUNDS
 from autosync.actors.s3.multipart import PART_BYTES
 from autosync.errors import FileChanged
-from autosync.source.open_writers import let_writes_end
+from autosync.source.open_writers import wait_for_writes
 from autosync.source.source_file import SourceFile
 from autosync.source.stable_read import StableReader
 from lab.buckets import Bucket
@@ -174,7 +174,7 @@ def test_a_write_that_is_under_way_is_waited_for(path: Path) -> None:
         writer.start()
         while (seen := ends()) == old * 2:
             pass
-        let_writes_end(descriptor)
+        wait_for_writes(descriptor)
         after = ends()
         writer.join()
         assert after == content[:1] * 2

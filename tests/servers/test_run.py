@@ -66,7 +66,7 @@ def fail(keeping: MirrorRunner, ledger: Ledger, key: str) -> None:
     ledger.claims.done("w", [Result(claim, Action.FAILED, failure=Failure(key, "no room", 10, "w", time.time()))])
 
 
-def test_what_a_look_found_is_right_once_nothing_is_dirty(keep: Callable[..., MirrorRunner], ledger: Ledger) -> None:
+def test_what_a_scan_found_is_right_once_nothing_is_dirty(keep: Callable[..., MirrorRunner], ledger: Ledger) -> None:
     keeping = keep()
     began, generation = time.time(), keeping._scanner.state.scan_generation
     ledger.claims.mark([("a", UNKNOWN)])

@@ -148,14 +148,14 @@ def test_a_directory_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
 
 @settings(deadline=None, max_examples=100)
 @given(there=st.lists(KEYS, max_size=9), come=st.lists(KEYS, max_size=9), later=st.lists(KEYS, max_size=9), in_memory=st.integers(1, 5))
-def test_a_spool_takes_what_another_one_holds(there: list[str], come: list[str], later: list[str], in_memory: int) -> None:
+def test_a_spool_moves_the_rows_of_another_one(there: list[str], come: list[str], later: list[str], in_memory: int) -> None:
     with closing(Spool(None, in_memory)) as one, closing(Spool(None, in_memory)) as other:
         for key in there:
             one.add((key,))
         for key in come:
             other.add((key,))
 
-        one.take(other)
+        one.move_from(other)
         other.close()
         for key in later:
             one.add((key,))

@@ -1,4 +1,4 @@
-"""How much one look may delete."""
+"""How much one scan may delete."""
 
 from __future__ import annotations
 

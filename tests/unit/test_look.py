@@ -1,4 +1,4 @@
-"""What a look asks of the target and of the source besides the two listings."""
+"""What a scan requests from the target and the source besides the two listings."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from autosync.model.keys import Keys, Source
 
 
 class Target(Actor):
-    """Holds one object of three bytes, made so many seconds from now by a clock that is so far ahead."""
+    """A target with one object of three bytes, created so many seconds from now by a clock that is so far ahead."""
 
     def __init__(self, made: float, ahead: float) -> None:
         super().__init__()
         self.made = time.time() + made + ahead
         self.ahead = ahead
-        self.asked = 0
+        self.clock_reads = 0
 
     def list(self, prefix: str = "") -> Listing:
         return Listing([File("f", 3, self.made, "etag")], already_sorted=True)
@@ -31,11 +31,11 @@ class Target(Actor):
         return True
 
     def clock_ahead(self) -> float:
-        self.asked += 1
+        self.clock_reads += 1
         return self.ahead
 
 
-def told(tree: Path, target: Actor, **policy: object) -> list[str | None]:
+def etags(tree: Path, target: Actor, **policy: object) -> list[str | None]:
     """The etags of the differences, each of which a worker compares with first."""
     comparison = Comparison(Keys([Source(str(tree))], source_prefix=f"{tree}/"), target, Policy(**policy))  # type: ignore[arg-type]
     return [one.etag for one in comparison.differences("", ScanReport())]
@@ -47,23 +47,23 @@ def test_a_clock_that_is_wrong_makes_no_difference(tree: Path, ahead: float) -> 
 
     newer, older = Target(60, ahead), Target(-60, ahead)
 
-    assert told(tree, newer) == [], "the object was made after the file"
-    assert told(tree, older) == ["etag"], "the object was made before the file"
-    assert newer.asked == 1
+    assert etags(tree, newer) == [], "the object was made after the file"
+    assert etags(tree, older) == ["etag"], "the object was made before the file"
+    assert newer.clock_reads == 1
 
 
-def test_a_clock_that_cannot_be_read_ends_the_look(tree: Path) -> None:
+def test_a_clock_that_cannot_be_read_ends_the_scan(tree: Path) -> None:
     class Broken(Target):
         def clock_ahead(self) -> float:
             raise RuntimeError("no clock")
 
     (tree / "f").write_text("new")
     with pytest.raises(TargetError, match="no clock"):
-        told(tree, Broken(0, 0))
+        etags(tree, Broken(0, 0))
 
 
-def test_checksums_are_compared_whatever_the_times_say(tree: Path) -> None:
+def test_checksums_are_compared_whatever_the_times_are(tree: Path) -> None:
     (tree / "f").write_text("new")
 
-    assert told(tree, Target(60, 0), by=Compare.CHECKSUM) == ["etag"]
-    assert told(tree, Target(-60, 0), by=Compare.SIZE) == []
+    assert etags(tree, Target(60, 0), by=Compare.CHECKSUM) == ["etag"]
+    assert etags(tree, Target(-60, 0), by=Compare.SIZE) == []

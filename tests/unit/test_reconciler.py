@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autosync import files
-from autosync.compare.diff import MARGIN, Compare, Difference, Merge, Ours, Rule, in_order
+from autosync.compare.diff import MARGIN, Compare, Difference, KeyedFiles, Merge, Rule, in_order
 from autosync.errors import OutOfOrder
 from autosync.files import File, Page, paged
 from autosync.source.walk import Found, Run, Walk
@@ -30,7 +30,7 @@ def lstat(size: int, changed: float) -> os.stat_result:
     return os.stat_result((0, 0, 0, 1, 0, 0, size, 0, whole, whole), {"st_mtime": changed, "st_ctime": 0.0, "st_mtime_ns": 0})
 
 
-def in_runs(source: dict[str, int], changed: float = 100.0, most: int = 3) -> Iterator[Ours]:
+def in_runs(source: dict[str, int], changed: float = 100.0, most: int = 3) -> Iterator[KeyedFiles]:
     """The same, as the walk gives files that follow one another."""
     keys = sorted(source)
     for start in range(0, len(keys), most):
@@ -43,7 +43,7 @@ def listed(target: dict[str, int], mtime: float = 1000.0, most: int = 1000) -> I
     return (page for start in range(0, len(files), most) for page in paged(files[start : start + most]))
 
 
-def compare(source: Iterable[Ours], target: Iterable[Page], rule: Rule) -> Iterator[Difference]:
+def compare(source: Iterable[KeyedFiles], target: Iterable[Page], rule: Rule) -> Iterator[Difference]:
     return iter(Merge(source, target, rule))
 
 
@@ -79,14 +79,14 @@ def test_files_together_give_the_differences_that_they_give_one_by_one(
 @pytest.mark.parametrize("by", Compare)
 @given(
     times=st.lists(st.tuples(st.integers(95, 110), st.integers(95, 110)), min_size=1, max_size=4),
-    cleared=st.integers(90, 115),
+    last_in_sync=st.integers(90, 115),
     ahead=st.integers(-3, 3),
 )
-def test_files_are_spared_together_only_if_each_would_be(by: Compare, times: list[tuple[int, int]], cleared: int, ahead: int) -> None:
-    rule = Rule(by, cleared, ahead, lambda _: True)
+def test_files_are_equal_together_only_if_each_is(by: Compare, times: list[tuple[int, int]], last_in_sync: int, ahead: int) -> None:
+    rule = Rule(by, last_in_sync, ahead, lambda _: True)
     page = Page(["k"] * len(times), [1] * len(times), [float(made) for _, made in times], [None] * len(times))
 
-    if rule.spares(max(changed for changed, _ in times), page.times):
+    if rule.are_equal(max(changed for changed, _ in times), page.times):
         assert not any(rule.differ(1, changed, page, number)[0] for number, (changed, _) in enumerate(times))
 
 
@@ -110,16 +110,16 @@ def test_a_difference_says_what_is_on_the_disk() -> None:
     assert differences == [gone, Difference("new", new, listed=False), sized]
 
 
-# Equal sizes: (changed, mtime of the object, cleared) -> suspect
+# Equal sizes: (changed, mtime of the object, last_in_sync) -> suspect
 
 @pytest.mark.parametrize(
-    ("changed", "made", "cleared", "suspect"),
+    ("changed", "made", "last_in_sync", "suspect"),
     [
         (100, 103, 0, False),
         (100, 102, 0, True),
         (100, 100, 0, True),
         (100, 50, 0, True),
-        # a look that began at `cleared` left everything right, and neither side has changed since
+        # a scan that began at `last_in_sync` left everything right, and neither side has changed since
         (100, 101, 104, False),
         (100, 50, 200, False),
         (100, 101, 103, True),
@@ -131,17 +131,17 @@ def test_a_difference_says_what_is_on_the_disk() -> None:
     ],
 )
 def test_an_object_of_equal_size_is_suspect_unless_it_is_known_to_be_newer_or_settled(
-    changed: float, made: float, cleared: float, suspect: bool
+    changed: float, made: float, last_in_sync: float, suspect: bool
 ) -> None:
     assert MARGIN == 2.0, "the table is written for this margin"
 
-    differences = list(compare(walked({"k": 1}, changed), listed({"k": 1}, made), Rule(cleared=cleared)))
+    differences = list(compare(walked({"k": 1}, changed), listed({"k": 1}, made), Rule(last_in_sync=last_in_sync)))
 
     assert [difference.key for difference in differences] == (["k"] if suspect else [])
 
 
 @pytest.mark.parametrize(
-    ("by", "size", "changed", "told", "differs"),
+    ("by", "size", "changed", "can_match", "differs"),
     [
         (Compare.SIZE, 1, 2000, True, False),
         (Compare.SIZE, 2, 100, True, True),
@@ -152,8 +152,8 @@ def test_an_object_of_equal_size_is_suspect_unless_it_is_known_to_be_newer_or_se
         (Compare.CHECKSUM, 1, 2000, False, True),
     ],
 )
-def test_what_counts_is_what_was_asked_for(by: Compare, size: int, changed: float, told: bool, differs: bool) -> None:
-    rule = Rule(by, tells=lambda _: told)
+def test_what_is_compared_is_what_the_rule_says(by: Compare, size: int, changed: float, can_match: bool, differs: bool) -> None:
+    rule = Rule(by, can_match=lambda _: can_match)
 
     assert [one.key for one in compare(walked({"k": size}, changed), listed({"k": 1}, 1000), rule)] == (["k"] if differs else [])
 
@@ -161,7 +161,7 @@ def test_what_counts_is_what_was_asked_for(by: Compare, size: int, changed: floa
 @pytest.mark.parametrize("ahead", [-3600.0, -5.0, 0.0, 5.0, 3600.0])
 def test_the_difference_of_the_clocks_is_allowed_for(ahead: float) -> None:
     """The file was changed at 1000, by the clock of this host; the object is made an hour before or afterwards, by the same clock."""
-    rule = Rule(ahead=ahead)
+    rule = Rule(clock_ahead=ahead)
 
     assert list(compare(walked({"k": 1}, 1000.0), listed({"k": 1}, 1003 + ahead), rule)) == []
     assert [one.key for one in compare(walked({"k": 1}, 1000.0), listed({"k": 1}, 999 + ahead), rule)] == ["k"]
@@ -227,14 +227,14 @@ def test_a_listing_in_order_passes_unchanged(keys: set[str]) -> None:
     assert list(in_order(pages)) == pages
 
 
-def test_what_is_said_before_a_listing_breaks_its_order_is_said_and_nothing_after() -> None:
-    told: list[str] = []
+def test_what_comes_before_a_listing_breaks_its_order_is_yielded_and_nothing_after() -> None:
+    found: list[str] = []
     differences = compare(walked({"a": 1, "x": 1}), in_order(paged([File("b"), File("a"), File("c")])), Rule())
 
     with pytest.raises(OutOfOrder):
-        told.extend(difference.key for difference in differences)
+        found.extend(difference.key for difference in differences)
 
-    assert told == ["a", "b"], "the source is in order, so it is certain that it has no b"
+    assert found == ["a", "b"], "the source is in order, so it is certain that it has no b"
 
 
 def test_order_is_that_of_code_points_which_is_that_of_utf8() -> None:

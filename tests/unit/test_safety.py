@@ -18,7 +18,7 @@ from autosync.errors import SourceUnsure, TargetError
 from autosync.files import File, Listing
 from autosync.model.keys import Keys, Source
 from autosync.source import walk as tree_module
-from lab.comparing import Held, fill, looked
+from lab.comparing import FixedTarget, fill, scan
 from lab.ports import free_port
 
 # A source that lies
@@ -26,7 +26,7 @@ from lab.ports import free_port
 
 def test_an_empty_root_deletes_nothing(tree: Path) -> None:
     with pytest.raises(SourceUnsure, match="holds no file while the target holds 'a'"):
-        looked(tree, Held("a", "b"))
+        scan(tree, FixedTarget("a", "b"))
 
 
 def test_a_root_with_nothing_but_what_is_not_mirrored_deletes_nothing(tree: Path) -> None:
@@ -35,7 +35,7 @@ def test_a_root_with_nothing_but_what_is_not_mirrored_deletes_nothing(tree: Path
     (tree / "directory").mkdir()
 
     with pytest.raises(SourceUnsure):
-        looked(tree, Held("a", "b"))
+        scan(tree, FixedTarget("a", "b"))
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ENOTCONN])
@@ -52,7 +52,7 @@ def test_an_error_while_walking_keeps_everything(tree: Path, monkeypatch: pytest
         return real(directory)
 
     monkeypatch.setattr(tree_module.os, "scandir", scandir)
-    deleted, report = looked(tree, Held("a/1", "a/gone", "b/2", "c/3", "c/gone"))
+    deleted, report = scan(tree, FixedTarget("a/1", "a/gone", "b/2", "c/3", "c/gone"))
 
     assert hit, "the error must have happened, or this test shows nothing"
     assert deleted == []
@@ -105,18 +105,18 @@ def test_a_listing_that_breaks_off_after_page_one_deletes_nothing(tree: Path, mo
     try:
         actor = S3Actor(target_container="bucket", endpoint_url=f"http://127.0.0.1:{port}", region="us-east-1")
         comparison = Comparison(Keys([Source(str(tree))], source_prefix=f"{tree}/"), actor)
-        given: list[str] = []
+        deleted: list[str] = []
         with pytest.raises(TargetError):
-            given.extend(one.key for one in comparison.differences("", ScanReport()) if one.found is None)
+            deleted.extend(one.key for one in comparison.differences("", ScanReport()) if one.found is None)
     finally:
         server.shutdown()
         server.server_close()
-    assert handler.pages, "the second page must have been asked for, or this test shows nothing"
-    assert given == []
+    assert handler.pages, "the second page must have been requested, or this test shows nothing"
+    assert deleted == []
 
 
 def test_a_listing_that_fails_in_an_actor_of_the_users_own_deletes_nothing(tree: Path) -> None:
-    class Breaks(Held):
+    class Breaks(FixedTarget):
         def list(self, prefix: str = "") -> Listing:
             def files() -> Iterator[File]:
                 yield File("a")
@@ -126,17 +126,17 @@ def test_a_listing_that_fails_in_an_actor_of_the_users_own_deletes_nothing(tree:
 
     fill(tree, "z")
     with pytest.raises(TargetError, match="no more"):
-        looked(tree, Breaks())
+        scan(tree, Breaks())
 
 
 # Scope
 
 
 @pytest.mark.parametrize("path", ["{tree}", "{tree}/.."])
-def test_an_empty_root_deletes_nothing_also_if_the_look_is_at_it_alone(tree: Path, path: str) -> None:
-    """Many looks fold into one at the directory that they have in common."""
+def test_an_empty_root_deletes_nothing_also_if_the_scan_is_of_it_alone(tree: Path, path: str) -> None:
+    """Many scans are merged into one of their common directory."""
     with pytest.raises(SourceUnsure, match="holds no file while the target holds 'a'"):
-        looked(tree, Held("a", "d/b"), os.path.normpath(path.format(tree=tree)))
+        scan(tree, FixedTarget("a", "d/b"), os.path.normpath(path.format(tree=tree)))
 
 
 @pytest.mark.parametrize("outside", ["a directory", "nothing"])
@@ -149,9 +149,9 @@ def test_what_is_below_a_link_that_leads_out_stays_also_while_the_disk_outside_i
     if outside == "a directory":
         (tmp_path / "outside").mkdir()
     keys = Keys([Source(str(tree))], source_prefix=prefix.format(tree=tree))
-    held = Held(*(keys.key(f"{tree}/{name}") for name in ("f", "way/a", "way/d/b", "way-gone")))
+    target = FixedTarget(*(keys.key(f"{tree}/{name}") for name in ("f", "way/a", "way/d/b", "way-gone")))
 
-    found = list(Comparison(keys, held).differences("", ScanReport()))
+    found = list(Comparison(keys, target).differences("", ScanReport()))
 
     assert [one.key for one in found if one.found is None] == [keys.key(f"{tree}/way-gone")]
 
@@ -162,54 +162,54 @@ KEYS = [f"{number:04}" for number in range(40)]
 
 
 @pytest.mark.parametrize(("limit", "gone"), [("0", 0), ("5", 5), ("50%", 20), ("30", 30), ("100%", 30), (None, 30)])
-def test_a_look_deletes_no_more_than_its_limit_and_holds_the_rest(tree: Path, limit: str | None, gone: int) -> None:
+def test_a_scan_deletes_no_more_than_its_limit_and_withholds_the_rest(tree: Path, limit: str | None, gone: int) -> None:
     fill(tree, *KEYS[:10])
 
-    deleted, report = looked(tree, Held(*KEYS), limit=DeleteLimit.parse(limit) if limit else None)
+    deleted, report = scan(tree, FixedTarget(*KEYS), limit=DeleteLimit.parse(limit) if limit else None)
 
     assert deleted == KEYS[10 : 10 + gone]
-    assert (report.deletes, report.held) == (gone, 30 - gone)
+    assert (report.deletes, report.withheld) == (gone, 30 - gone)
 
 
-def test_what_is_held_stays_held_until_a_look_finds_it_within_the_limit(tree: Path) -> None:
+def test_what_is_withheld_stays_withheld_until_a_scan_finds_it_within_the_limit(tree: Path) -> None:
     fill(tree, *KEYS[:10])
 
-    assert looked(tree, Held(*KEYS), limit=DeleteLimit(count=5), holding=True)[0] == []
-    assert looked(tree, Held(*KEYS[:15]), limit=DeleteLimit(count=5), holding=True)[0] == KEYS[10:15]
-    assert looked(tree, Held(*KEYS), limit=DeleteLimit(percent=100.0), holding=True)[0] == KEYS[10:]
+    assert scan(tree, FixedTarget(*KEYS), limit=DeleteLimit(count=5), has_withheld=True)[0] == []
+    assert scan(tree, FixedTarget(*KEYS[:15]), limit=DeleteLimit(count=5), has_withheld=True)[0] == KEYS[10:15]
+    assert scan(tree, FixedTarget(*KEYS), limit=DeleteLimit(percent=100.0), has_withheld=True)[0] == KEYS[10:]
 
 
-def test_what_is_held_is_not_let_go_part_by_part(tree: Path) -> None:
+def test_what_is_withheld_is_not_deleted_part_by_part(tree: Path) -> None:
     fill(tree, "d/x", "y")
-    held = Held(*(f"d/{key}" for key in KEYS[:3]), "d/x", "y")
+    target = FixedTarget(*(f"d/{key}" for key in KEYS[:3]), "d/x", "y")
 
-    assert looked(tree, held, f"{tree}/d", limit=DeleteLimit(count=5), holding=True)[0] == []
-    assert looked(tree, held, f"{tree}/d", limit=DeleteLimit(count=5))[0] == [f"d/{key}" for key in KEYS[:3]]
-    assert len(looked(tree, held, f"{tree}/d", limit=DeleteLimit(count=1), holding=True, seen_leaving=True)[0]) == 3
+    assert scan(tree, target, f"{tree}/d", limit=DeleteLimit(count=5), has_withheld=True)[0] == []
+    assert scan(tree, target, f"{tree}/d", limit=DeleteLimit(count=5))[0] == [f"d/{key}" for key in KEYS[:3]]
+    assert len(scan(tree, target, f"{tree}/d", limit=DeleteLimit(count=1), has_withheld=True, has_left=True)[0]) == 3
 
 
-def test_a_directory_that_was_seen_leaving_is_not_limited(tree: Path) -> None:
+def test_the_deletions_of_a_directory_that_has_left_are_not_limited(tree: Path) -> None:
     fill(tree, "x")
-    held = Held(*(f"d/{key}" for key in KEYS), "x")
+    target = FixedTarget(*(f"d/{key}" for key in KEYS), "x")
 
-    assert len(looked(tree, held, f"{tree}/d", limit=DeleteLimit(count=5), seen_leaving=True)[0]) == 40
-    assert len(looked(tree, held, f"{tree}/d", limit=DeleteLimit(count=5))[0]) == 5
+    assert len(scan(tree, target, f"{tree}/d", limit=DeleteLimit(count=5), has_left=True)[0]) == 40
+    assert len(scan(tree, target, f"{tree}/d", limit=DeleteLimit(count=5))[0]) == 5
 
 
 # A mirror that is not accepted
 
 
 @pytest.mark.parametrize("path", ["", "{tree}/d"])
-def test_a_mirror_that_is_not_accepted_deletes_nothing_and_says_what_it_withholds(
+def test_a_mirror_that_is_not_accepted_deletes_nothing_and_logs_what_it_withholds(
     tree: Path, caplog: pytest.LogCaptureFixture, path: str
 ) -> None:
     fill(tree, "a", "d/b")
-    held = Held("a", "d/b", "d/new\nline", "d/x", "d/y", "d/z")
+    target = FixedTarget("a", "d/b", "d/new\nline", "d/x", "d/y", "d/z")
 
-    deleted, report = looked(tree, held, path.format(tree=tree), accepted=False)
+    deleted, report = scan(tree, target, path.format(tree=tree), accepted=False)
 
     assert deleted == []
-    assert (report.deletes, report.held, report.extra) == (0, 4, 4)
+    assert (report.deletes, report.withheld, report.extra) == (0, 4, 4)
     (line,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert line == (
         "the target holds 4 keys in scope that the source lacks (d/new\\nline, d/x, d/y and 1 more). This mirror is not accepted yet, so "
@@ -221,35 +221,35 @@ def test_the_options_that_are_named_suffice_to_delete_what_is_withheld(tree: Pat
     fill(tree, *KEYS[:10])
     limit = DeleteLimit(count=29)
 
-    assert looked(tree, Held(*KEYS), limit=limit, accepted=False)[0] == []
+    assert scan(tree, FixedTarget(*KEYS), limit=limit, accepted=False)[0] == []
     assert "start again with --accept-existing --max-delete=100%;" in caplog.text
-    assert looked(tree, Held(*KEYS), limit=limit, holding=True)[0] == [], "--accept-existing alone lifts no limit"
-    assert looked(tree, Held(*KEYS), limit=DeleteLimit.parse("100%"), holding=True)[0] == KEYS[10:]
+    assert scan(tree, FixedTarget(*KEYS), limit=limit, has_withheld=True)[0] == [], "--accept-existing alone lifts no limit"
+    assert scan(tree, FixedTarget(*KEYS), limit=DeleteLimit.parse("100%"), has_withheld=True)[0] == KEYS[10:]
 
 
-def test_a_directory_that_was_seen_leaving_says_nothing_of_what_it_never_held(tree: Path) -> None:
+def test_a_directory_that_has_left_is_no_proof_about_keys_that_it_never_held(tree: Path) -> None:
     """`mkdir d; rmdir d` in a mirror that is not accepted."""
     fill(tree, "x")
 
-    deleted, report = looked(tree, Held("d/theirs", "x"), f"{tree}/d", seen_leaving=True, accepted=False)
+    deleted, report = scan(tree, FixedTarget("d/theirs", "x"), f"{tree}/d", has_left=True, accepted=False)
 
-    assert (deleted, report.held) == ([], 1)
+    assert (deleted, report.withheld) == ([], 1)
 
 
 @pytest.mark.parametrize("names", [["a"], ["a", "b"]], ids=["nothing", "a key"])
-def test_without_deletions_nothing_is_withheld_and_what_the_source_lacks_is_known(
+def test_without_deletions_nothing_is_withheld_and_what_the_source_lacks_is_counted(
     tree: Path, caplog: pytest.LogCaptureFixture, names: list[str]
 ) -> None:
     fill(tree, "a")
 
-    deleted, report = looked(tree, Held(*names), accepted=False, delete=False)
+    deleted, report = scan(tree, FixedTarget(*names), accepted=False, delete=False)
 
-    assert (deleted, report.held, report.extra) == ([], 0, len(names) - 1)
+    assert (deleted, report.withheld, report.extra) == ([], 0, len(names) - 1)
     assert not caplog.records
 
 
 def test_a_file_that_was_made_and_sent_while_its_directory_was_walked_is_not_withheld(tree: Path) -> None:
-    class Later(Held):
+    class Later(FixedTarget):
         def list(self, prefix: str = "") -> Listing:
             def files() -> Iterator[File]:
                 yield File("a")
@@ -260,20 +260,20 @@ def test_a_file_that_was_made_and_sent_while_its_directory_was_walked_is_not_wit
 
     fill(tree, "a")
 
-    deleted, report = looked(tree, Later(), accepted=False)
+    deleted, report = scan(tree, Later(), accepted=False)
 
-    assert report.seen == 1, "the walk must have been past it, or this test shows nothing"
-    assert (deleted, report.held, report.extra) == ([], 0, 0)
+    assert report.source_files == 1, "the walk must have been past it, or this test shows nothing"
+    assert (deleted, report.withheld, report.extra) == ([], 0, 0)
 
 
-def test_what_stands_behind_a_link_that_is_not_followed_is_withheld(tree: Path) -> None:
+def test_what_is_behind_a_link_that_is_not_followed_is_withheld(tree: Path) -> None:
     fill(tree, "d/f")
     (tree / "link").symlink_to("d/f")
     (tree / "way").symlink_to("d")
-    held = Held("d/f", "link", "way/f")
+    target = FixedTarget("d/f", "link", "way/f")
 
-    assert looked(tree, held, accepted=False, follow=False)[1].held == 2
-    assert looked(tree, held, follow=False)[0] == ["link", "way/f"]
+    assert scan(tree, target, accepted=False, follow=False)[1].withheld == 2
+    assert scan(tree, target, follow=False)[0] == ["link", "way/f"]
 
 
-# What stands there and is not sent
+# What is there and is not sent

@@ -38,7 +38,7 @@ TREES = st.lists(st.lists(NAMES, min_size=1, max_size=4), max_size=25)
 def helpers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """For the second, each walk takes its disk for a slow one from the beginning, and little is held ahead of it."""
     if request.param == "with helpers":
-        monkeypatch.setattr(module, "_PACE_SECONDS", -1.0)
+        monkeypatch.setattr(module, "_MEASURED_SECONDS", -1.0)
         monkeypatch.setattr(module, "_SLOW_CALL", -1.0)
         monkeypatch.setattr(module, "_FILES_AT_FIRST", 2)
         monkeypatch.setattr(module, "_DIRECTORIES_AHEAD", 3)

@@ -275,7 +275,7 @@ def _verify(context: click.Context, checksum: bool) -> int:
     for path, reason in proof.report.skipped.items():
         click.echo(f"skipped  {shown(path)}: {reason}")
     seen = "" if proof.report.complete else "; a part of the source could not be read"
-    click.echo(f"{target_of(mirror)}: {proof.report.seen} files in the source, {proof.found} differences{seen}")
+    click.echo(f"{target_of(mirror)}: {proof.report.source_files} files in the source, {proof.found} differences{seen}")
     return Exit.INCOMPLETE if proof.found or not proof.report.complete else Exit.DONE
 
 
