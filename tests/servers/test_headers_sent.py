@@ -6,13 +6,16 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from test_actors import by_proxy
+from test_actors import by_proxy, proxy
 
 from autosync.actor import Actor
 from autosync.actors import load
 from autosync.actors.s3 import SMALL
 from autosync.testing import Content
 from lab.buckets import Bucket
+from lab.forward_proxy import ForwardProxy
+
+__all__ = ["proxy"]
 
 ALL = {
     "storage_class": "STANDARD_IA", "sse": "AES256", "acl": "public-read", "cache_control": "max-age=60,  public",
@@ -36,13 +39,16 @@ def made(exact_bucket: Bucket) -> Iterator[Callable[..., Actor]]:
 
 @pytest.mark.parametrize("size", [10, 100_000, SMALL + 1])
 @pytest.mark.parametrize("way", ["direct", "by a proxy"])
-def test_an_object_has_what_options_say(size: int, way: str, exact_bucket: Bucket, made: Callable[..., Actor], content: Content) -> None:
+def test_an_object_has_what_options_say(
+    size: int, way: str, exact_bucket: Bucket, made: Callable[..., Actor], content: Content, proxy: ForwardProxy
+) -> None:
     actor = made(**ALL)
     if way == "by a proxy":
-        by_proxy(actor, exact_bucket.server.url)
+        by_proxy(actor, proxy)
 
     actor.upload(content.file("a", b"x" * size))
 
+    assert bool(proxy.requests) == (way == "by a proxy")
     found = exact_bucket.client.head_object(Bucket=exact_bucket.name, Key="a")
     assert found["ContentLength"] == size
     assert (found["StorageClass"], found["ServerSideEncryption"]) == ("STANDARD_IA", "AES256")

@@ -18,7 +18,7 @@ BAD_BUCKETS = {
         {"environ": {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_EC2_METADATA_DISABLED": "true"}},
         "no credentials were found",
     ),
-    "nobody answers": ({"options": ["--endpoint-url=http://127.0.0.1:1"]}, "Could not connect"),
+    "nobody answers": ({"options": ["--endpoint-url=http://127.0.0.1:1"]}, "Connection refused"),
     "no address": ({"options": ["--endpoint-url=nonsense"]}, "S3 cannot be set up"),
     "unknown profile": ({"options": ["--profile=nobody"]}, "profile (nobody) could not be found"),
 }

@@ -16,6 +16,7 @@ from autosync.actors import load
 from autosync.actors.s3.access import Access
 from autosync.errors import AutosyncError
 from lab.buckets import Bucket
+from lab.forward_proxy import ForwardProxy
 
 #: Checks a bucket by a scout, lists it, and then has a fork, as a worker is one, check it and send to it; tells what came of it.
 CHECKED = """
@@ -82,6 +83,19 @@ def test_whatever_becomes_of_the_scout_the_bucket_is_checked_and_listed(bucket: 
     assert bucket.sizes() == {"c": 1}, "what the worker was asked to delete is gone"
 
 
+def test_a_proxy_that_the_scout_has_found_is_used_by_the_others_without_boto3(bucket: Bucket) -> None:
+    for key in ("a", "b", "c"):
+        bucket.client.put_object(Bucket=bucket.name, Key=key, Body=b"x")
+
+    with ForwardProxy("joe:secret") as proxy:
+        found = checked(bucket.server.url, bucket.name, http_proxy=proxy.url_for_clients)
+
+    assert (found["said"], found["keys"], found["boto3"], found["in the worker"]) == (["", ""], ["a", "b", "c"], False, False)
+    assert proxy.count("GET") >= 3
+    assert proxy.count("POST") == 1
+    assert bucket.sizes() == {"c": 1}
+
+
 @pytest.mark.parametrize("wrong", ["bucket", "key", "nobody there", "no credentials", "profile"])
 def test_what_is_wrong_is_said_as_if_there_were_no_scout(bucket: Bucket, wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
     url, name = bucket.server.url, bucket.name
@@ -110,7 +124,7 @@ def test_what_is_wrong_is_said_as_if_there_were_no_scout(bucket: Bucket, wrong: 
 def access(given: Any, **more: Any) -> Access:
     return Access(
         **{
-            "address": "https://h/b", "region": "eu-west-1", "trusted": "/ca.pem", "by_proxy": False,
+            "address": "https://h/b", "region": "eu-west-1", "trusted": "/ca.pem", "proxy": "http://joe:secret@p:1",
             "credentials": given and given.get_frozen_credentials, "lasting": type(given) is Credentials, **more,
         }
     )  # fmt: skip
@@ -123,7 +137,9 @@ def test_an_access_goes_through_a_tuple_unchanged() -> None:
         restored = Access.from_tuple(values)
 
         assert restored.as_tuple() == values
-        assert (restored.address, restored.region, restored.trusted, restored.by_proxy) == ("https://h/b", "eu-west-1", "/ca.pem", False)
+        assert (restored.address, restored.region, restored.trusted) == ("https://h/b", "eu-west-1", "/ca.pem")
+        assert restored.proxy == "http://joe:secret@p:1"
+        assert "secret" not in repr(restored)
         assert restored.credentials is not None
         assert tuple(restored.credentials()) == ("access", "secret", token)
 
@@ -134,7 +150,7 @@ def test_what_will_be_other_credentials_some_day_is_not_told() -> None:
 
     assert access(passing).as_tuple() is None
     assert access(None).as_tuple() is None
-    assert access(Credentials("access", "secret"), by_proxy=True).as_tuple() is None
+    assert access(Credentials("access", "secret")).as_tuple() is not None
 
 
 def test_credentials_that_boto3_renews_are_known_to_be_so(bucket: Bucket, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:

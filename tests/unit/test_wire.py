@@ -586,7 +586,7 @@ def test_a_server_that_takes_nothing_of_it_is_given_up(serve: Serve) -> None:
 def certificate(directory: Path, name: str) -> Path:
     """A self-signed one for an address, with its key in the same file."""
     key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "autosync's tests")])
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, f"autosync's tests {name}")])
     now = datetime.datetime.now(datetime.UTC)
     made = (
         x509.CertificateBuilder()

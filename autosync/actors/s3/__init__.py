@@ -1,7 +1,6 @@
-"""Any S3 server. boto3 decides on sessions, profiles, credentials and regions (clients.py), and sends every rare request.
+"""Any S3 server. boto3 decides on credentials, region, address and proxy (clients.py), and the client in fast/ sends the requests.
 
-Frequent requests do not need it: small objects (fast/), listings (listing.py), multipart uploads (multipart.py). boto3 is loaded when it is
-first needed; a process to which another one has passed boto3's decisions (access.py) seldom loads it.
+boto3 is loaded when it is first needed; a process to which another one has passed boto3's decisions (access.py) seldom loads it.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -22,14 +20,14 @@ from ...errors import PermanentError, TargetError, TargetRefused
 from ...files import File, Listing, PagedListing
 from ...process.forked import ForkedGenerator
 from ...source.source_file import SourceFile
-from .._clock import seconds_ahead
 from .._content import md5_of
 from .._memory import TINY, Memory
 from .._names import is_text
 from .access import Access
-from .errors import error_from_code, translated
-from .fast.multipart import DirectMultipartRequests
-from .fast.requests import ObjectRequests, PendingPut
+from .errors import translated
+from .fast.list_page import any_page, token_after
+from .fast.multipart import MultipartRequests, OpenUpload
+from .fast.requests import ObjectRequests, PendingPut, with_retry
 from .headers import Headers
 from .headers import options as _header_options
 from .listing import Listings
@@ -105,7 +103,7 @@ class S3Actor(Actor):
 
     def stand_by(self) -> None:
         """Start the process that checks the bucket, and then reads the first listing."""
-        self._prefetch = ForkedGenerator.stands_by("autosync-list", self._rows, self._check_result)
+        self._prefetch = ForkedGenerator.try_start("autosync-list", self._rows, self._check_result)
 
     def list(self, prefix: str = "") -> Listing:
         """Every object below the prefix. S3 lists in byte order; the comparison notices servers that do not."""
@@ -126,8 +124,8 @@ class S3Actor(Actor):
 
     @property
     def sends_together(self) -> bool:
-        """Whether requests go without a proxy."""
-        return self._objects is not None
+        """Whether `upload_many` has all of its files on their way at the same time."""
+        return True
 
     def upload_many(self, files: Sequence[File]) -> Sequence[Exception | None]:
         """Send several files: this one thread sends the small ones at once, each on its own connection."""
@@ -136,7 +134,7 @@ class S3Actor(Actor):
         for file in files:
             put, error = None, None
             try:
-                if self._objects is None or file.size > TINY or not self._check_key(file.key) <= self._stored_kinds:
+                if file.size > TINY or not self._check_key(file.key) <= self._stored_kinds:
                     self.upload(file)
                 else:
                     put = self._objects.begin_put(file.key, cast(SourceFile, file).content(), self._headers.of(file.key))
@@ -145,7 +143,7 @@ class S3Actor(Actor):
             begun.append(put)
             answers.append(error)
         for number, put in enumerate(begun):
-            if put is not None and self._objects is not None:
+            if put is not None:
                 try:
                     self._objects.finish_put(put)
                 except TargetError as error:
@@ -156,11 +154,7 @@ class S3Actor(Actor):
         """Delete one object."""
         if not _is_key(file.key):
             return  # S3 has no such keys
-        if self._objects is not None:
-            self._objects.delete(file.key)
-        else:
-            with translated(file.key, self._server):
-                self._client.delete_object(Bucket=self.target_container, Key=file.key)
+        self._objects.delete(file.key)
 
     def delete_many(self, files: Sequence[File]) -> Sequence[Exception | None]:
         """Delete up to 1,000 objects with each request. XML cannot carry control characters, so such keys go one by one."""
@@ -174,21 +168,8 @@ class S3Actor(Actor):
         alone = {file.key for file in by_one}
         together = [file.key for file in files if file.key not in alone]
         for start in range(0, len(together), _DELETES_AT_ONCE):
-            answers |= self._delete_page(together[start : start + _DELETES_AT_ONCE])
+            answers |= self._objects.delete_many(together[start : start + _DELETES_AT_ONCE])
         return [answers[file.key] for file in files]
-
-    def _delete_page(self, keys: Sequence[str]) -> dict[str, TargetError]:
-        """Delete up to 1,000 objects. Returns the errors, by key."""
-        if self._objects is not None:
-            return self._objects.delete_many(keys)
-        with translated(keys[0], self._server):
-            response = self._client.delete_objects(
-                Bucket=self.target_container, Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True}
-            )
-        return {
-            wrong["Key"]: error_from_code(wrong["Key"], wrong.get("Code", ""), wrong.get("Message", ""), self._server)
-            for wrong in response.get("Errors", ())
-        }
 
     def can_match(self, listed: File) -> bool:
         """An ETag can be compared if it is an MD5, or an MD5 of MD5s of parts of our size."""
@@ -222,29 +203,13 @@ class S3Actor(Actor):
 
     def _measure_clock(self) -> tuple[float, float]:
         """The round-trip time, and how far the server's clock is ahead, both in seconds."""
-        about = f"bucket {self.target_container}"
-        with translated(about, self._server):
-            objects = self._objects  # raises if certificates cannot be read
-        if objects is not None:
-            with suppress(TargetError):  # boto3 retries, and has the better error messages
-                return objects.measure_clock(about)
-        return self._measure_clock_by_boto3(about)
-
-    def _measure_clock_by_boto3(self, about: str) -> tuple[float, float]:
-        with translated(about, self._server):
-            client = self._client  # made before the time is measured
-            before = time.time()
-            response = client.list_objects_v2(Bucket=self.target_container, MaxKeys=1)
-            after = time.time()
-        from .clients import date_of
-
-        return after - before, seconds_ahead(date_of(response), before, after)
+        return with_retry(lambda: self._objects.measure_clock(self._bucket))
 
     def close(self) -> None:
         """Close the connections; boto3 closes its own."""
-        for held in (self._prefetch, self._made.get("multipart"), vars(self).get("_objects")):
-            if held is not None:
-                held.close()
+        for opened in (self._prefetch, vars(self).get("_objects")):
+            if opened is not None:
+                opened.close()
 
     # The prefetch process
 
@@ -270,8 +235,7 @@ class S3Actor(Actor):
         self._clock_at_check = found["clock"]
         if found["access"] is not None:
             _received[self._access_key] = Access.from_tuple(found["access"])
-        with translated(f"bucket {self.target_container}", self._server):
-            _ = self._objects  # made now if it could not be passed on, so that the workers that are forked from here inherit it
+        _ = self._objects  # made now if it could not be passed on, so that the workers that are forked from here inherit it
 
     def _rows(self, prefix: str) -> Iterator[tuple[Any, ...]]:
         return self._listings.rows(prefix)
@@ -292,12 +256,13 @@ class S3Actor(Actor):
         return clients.access(self._session, self._client, str(self.target_container))
 
     @cached_property
-    def _objects(self) -> ObjectRequests | None:
-        return self._access.objects(self._server, checksums=self.endpoint_url is None)
+    def _objects(self) -> ObjectRequests:
+        with translated(self._bucket, self._server):
+            return self._access.objects(self._server, checksums=self.endpoint_url is None)
 
     @cached_property
     def _listings(self) -> Listings:
-        return Listings(lambda: self._client, self._objects, str(self.target_container), self._server)
+        return Listings(self._objects, str(self.target_container), self._server)
 
     @property
     def _session(self) -> boto3.Session:
@@ -316,12 +281,12 @@ class S3Actor(Actor):
         return cast(MultipartUploader, self._make_once("multipart", self._make_multipart))
 
     def _make_multipart(self) -> MultipartUploader:
-        bucket = str(self.target_container)
-        if self._objects is not None:
-            return MultipartUploader(DirectMultipartRequests(self._objects, lambda: self._client, bucket, self._server))
-        from .proxied import ProxiedMultipartRequests
+        return MultipartUploader(MultipartRequests(self._objects, self._open_uploads, self._server))
 
-        return MultipartUploader(ProxiedMultipartRequests(self._client, bucket, self._server))
+    def _open_uploads(self, key: str) -> Iterator[OpenUpload]:
+        from . import clients
+
+        return clients.open_uploads(self._client, str(self.target_container), key)
 
     def _make_once(self, name: str, make: Callable[[], Any]) -> Any:
         """Make something when the first of many threads needs it."""
@@ -329,6 +294,11 @@ class S3Actor(Actor):
             if name not in self._made:
                 self._made[name] = make()
             return self._made[name]
+
+    @property
+    def _bucket(self) -> str:
+        """The bucket, as the subject of error messages."""
+        return f"bucket {self.target_container}"
 
     @property
     def _server(self) -> str:
@@ -357,12 +327,7 @@ class S3Actor(Actor):
 
     def _put(self, file: SourceFile) -> None:
         key, content, headers = file.key, file.content(), self._headers.of(file.key)
-        if self._objects is not None:
-            self._objects.finish_put(self._objects.begin_put(key, content, headers, file.at_pace))
-        else:
-            file.wait_for_bandwidth(content)  # boto3 sends it as a whole
-            with translated(key, self._server):
-                self._client.put_object(Bucket=self.target_container, Key=key, Body=content, **headers.parameters)
+        self._objects.finish_put(self._objects.begin_put(key, content, headers, file.at_pace))
 
     def _check_that_key_is_stored(self, key: str, kinds: set[str]) -> None:
         """List back one key of each risky kind, and refuse further ones if the server has stored it under another name.
@@ -372,10 +337,10 @@ class S3Actor(Actor):
         """
         if kinds <= self._stored_kinds:
             return
+        text = self._listings.fetch(key[:-1])
         with translated(key, self._server):
-            response = self._client.list_objects_v2(Bucket=self.target_container, Prefix=key[:-1])
-        found = {one["Key"] for one in response.get("Contents", ())}
-        may_follow = response["IsTruncated"] and all(name.startswith(key[:-1]) for name in found)
+            found = set(any_page(text).keys)
+            may_follow = token_after(text) is not None and all(name.startswith(key[:-1]) for name in found)
         if key not in found and not may_follow:
             self._rewritten_kinds |= kinds - self._stored_kinds
             self._raise_if_rewritten(key, kinds)

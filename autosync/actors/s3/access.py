@@ -1,4 +1,4 @@
-"""How a bucket is reached: URL, region, certificates, credentials. boto3 decides on them, and one process can pass them to another.
+"""How a bucket is reached: URL, region, certificates, proxy, credentials. boto3 decides on them, and one process can pass them to another.
 
 Loading boto3 takes longer than a small task. So one process loads it, beside other work, and passes its decisions on; the others need boto3
 only for rare requests.
@@ -7,10 +7,11 @@ only for rare requests.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
 from .fast.http import CONNECT_SECONDS, READ_SECONDS, HttpConnectionPool
+from .fast.proxy import Proxy
 from .fast.requests import ObjectRequests
 from .fast.sigv4 import RequestSigner
 
@@ -31,7 +32,7 @@ class Access:
         address: URL of the bucket.
         region: of the bucket.
         trusted: file or directory with the certificates to trust; None for the system's.
-        by_proxy: whether requests go through a proxy.
+        proxy: URL of the proxy through which requests go, which may contain a password; None for none.
         credentials: returns the current ones; None if there are none.
         lasting: whether the credentials never expire; boto3 renews others in time.
     """
@@ -39,36 +40,37 @@ class Access:
     address: str
     region: str
     trusted: str | None
-    by_proxy: bool
+    proxy: str | None = field(repr=False)
     credentials: Callable[[], Any] | None
     lasting: bool
 
-    def objects(self, server: str, *, checksums: bool) -> ObjectRequests | None:
-        """The own client of the bucket; None behind a proxy, which it does not support.
+    def objects(self, server: str, *, checksums: bool) -> ObjectRequests:
+        """The own client of the bucket.
 
         Args:
             server: name of the server in error messages.
             checksums: see `RequestSigner`.
 
         Raises:
-            OSError: the certificates to trust cannot be read.
+            OSError: the certificates to trust cannot be read, or the proxy cannot be used (`ProxyRefused`).
         """
-        if self.by_proxy:
-            return None
-        pool = HttpConnectionPool(self.address, cert_path=self.trusted, connect_seconds=CONNECT_SECONDS, read_seconds=READ_SECONDS)
-        signer = RequestSigner(self.address, self.region, self.credentials, server, checksums=checksums)
-        return ObjectRequests(pool, signer, server)
+        proxy = Proxy.from_url(self.proxy) if self.proxy else None
+        pool = HttpConnectionPool(
+            self.address, cert_path=self.trusted, connect_seconds=CONNECT_SECONDS, read_seconds=READ_SECONDS, proxy=proxy
+        )
+        signer = RequestSigner(self.address, self.region, self.credentials, server, checksums=checksums, proxy=proxy)
+        return ObjectRequests(pool, signer, server, proxy)
 
     def as_tuple(self) -> tuple[Any, ...] | None:
         """The values as plain types, for `from_tuple`; None if another process has to load boto3 itself."""
-        if self.by_proxy or not self.lasting or self.credentials is None:
+        if not self.lasting or self.credentials is None:
             return None
         current = self.credentials()
-        return self.address, self.region, self.trusted, current.access_key, current.secret_key, current.token
+        return self.address, self.region, self.trusted, self.proxy, current.access_key, current.secret_key, current.token
 
     @classmethod
     def from_tuple(cls, values: tuple[Any, ...]) -> Self:
         """The access that another process made a tuple of."""
-        address, region, trusted, *keys = values
+        address, region, trusted, proxy, *keys = values
         credentials = Credentials(*keys)
-        return cls(address, region, trusted, by_proxy=False, credentials=lambda: credentials, lasting=True)
+        return cls(address, region, trusted, proxy, credentials=lambda: credentials, lasting=True)

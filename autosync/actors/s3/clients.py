@@ -1,4 +1,7 @@
-"""boto3's sessions and clients, which decide on credentials, region and URL of a bucket."""
+"""boto3's sessions and clients, which decide on credentials, region, URL and proxy of a bucket.
+
+They send two kinds of requests: HeadBucket, for the region, and ListMultipartUploads, where a worker was killed while it began an upload.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +26,10 @@ from botocore.utils import get_environ_proxies
 
 from ...errors import TargetRefused
 from .._clock import seconds_ahead
-from .._content import content_md5
 from .._responses import BODY_BYTES, PAGE_BYTES, BoundedBody, ResponseError, encoding_of
 from .access import Access
 from .fast.http import CONNECT_SECONDS, READ_SECONDS
-from .multipart import OpenUpload
+from .fast.multipart import OpenUpload
 
 _one_at_a_time = threading.Lock()
 
@@ -73,8 +75,7 @@ class _BoundedSession:
         request.stream_output = True  # so that nothing of it has been read yet
         response = self._session.send(request)
         is_error = not 200 <= response.status_code < 300
-        is_large = request.method == "GET" or "delete" in urlsplit(request.url).query  # a page, or a report on many keys
-        most = PAGE_BYTES if is_large and not is_error else BODY_BYTES
+        most = PAGE_BYTES if request.method == "GET" and not is_error else BODY_BYTES
         encoding = encoding_of(response.headers.get("Content-Encoding"))
         response.raw = BoundedBody(response.raw, most, is_error=is_error, encoding=encoding)
         try:
@@ -113,15 +114,10 @@ def client(of: boto3.Session, bucket: str, endpoint_url: str | None) -> Any:
     Raises:
         TargetRefused: it cannot be made of what the user wrote.
     """
-    # Servers that are not Amazon's often do not know the checksums that are sent unasked.
-    checksums = "when_required" if endpoint_url else "when_supported"
     config = Config(
         connect_timeout=CONNECT_SECONDS,
         read_timeout=READ_SECONDS,
         retries={"mode": "standard", "total_max_attempts": 2},
-        max_pool_connections=32,
-        request_checksum_calculation=checksums,
-        response_checksum_validation=checksums,
         # For URLs boto3 would take version 2 in the oldest regions and on other servers than Amazon's. Many of these refuse that, and
         # so does Amazon where the bucket is encrypted with KMS.
         signature_version="s3v4",
@@ -138,7 +134,6 @@ def client(of: boto3.Session, bucket: str, endpoint_url: str | None) -> Any:
                     # buckets in others; it takes the region's own if it is told how the bucket is addressed.
                     made = of.client("s3", region_name=region, config=config.merge(Config(s3={"addressing_style": "virtual"})))
         _bound(made)
-        made.meta.events.register("before-sign.s3.DeleteObjects", _add_md5)
         return made
     except (ValueError, botocore.exceptions.BotoCoreError) as error:
         raise TargetRefused(f"S3 cannot be set up: {error}", "check --endpoint-url, --region and the AWS configuration") from error
@@ -165,15 +160,10 @@ def access(of: boto3.Session, by: Any, bucket: str) -> Access:
         address,
         by.meta.region_name or "us-east-1",
         get_cert_path(of._session.get_config_variable("ca_bundle") or True),
-        by_proxy=bool(get_environ_proxies(address).get(urlsplit(address).scheme)),
+        get_environ_proxies(address).get(urlsplit(address).scheme),
         credentials=given and given.get_frozen_credentials,
         lasting=type(given) is botocore.credentials.Credentials,
     )
-
-
-def date_of(response: Any) -> str:
-    """The header Date of one of boto3's responses; "" if there is none."""
-    return str(response["ResponseMetadata"]["HTTPHeaders"].get("date", ""))
 
 
 def open_uploads(by: Any, bucket: str, key: str) -> Iterator[OpenUpload]:
@@ -181,7 +171,7 @@ def open_uploads(by: Any, bucket: str, key: str) -> Iterator[OpenUpload]:
     before = time.time()
     for page in by.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=key):
         after = time.time()
-        ahead = seconds_ahead(date_of(page), before, after)
+        ahead = seconds_ahead(page["ResponseMetadata"]["HTTPHeaders"].get("date", ""), before, after)
         for found in page.get("Uploads", ()):
             if found["Key"] == key:
                 yield OpenUpload(found["UploadId"], found["Initiated"].timestamp() - ahead, (after - before) / 2)
@@ -196,12 +186,6 @@ def _in_its_region(of: boto3.Session, made: Any, bucket: str, config: Config) ->
         if region and region != made.meta.region_name:
             return of.client("s3", region_name=region, config=config)
     return made
-
-
-def _add_md5(request: Any, **_: Any) -> None:
-    """Add the MD5, which many servers require as S3 once did, and boto3 no longer sends."""
-    if "Content-MD5" not in request.headers:
-        request.headers["Content-MD5"] = content_md5(request.body)
 
 
 def _base(by: Any, bucket: str) -> str:

@@ -1,13 +1,13 @@
-"""Translates the exceptions of boto3, requests and sockets, and S3's error codes, into `TargetError` and its kinds."""
+"""Translates the exceptions of boto3 and sockets, and S3's error codes, into `TargetError` and its kinds."""
 
 from __future__ import annotations
 
 import http.client
-import re
 import sys
 from types import TracebackType
 
 from ...errors import PermanentError, SlowDown, TargetError, TargetRefused
+from .fast.proxy import CREDENTIALS_WANTED, CURE, ProxyRefused
 
 _REFUSED = {
     "AccessDenied",
@@ -35,12 +35,8 @@ _SHOWN = 300
 _SLOW = {"SlowDown", "503", "429", "TooManyRequests", "RequestLimitExceeded", "Throttling"}
 
 
-#: requests puts the URL into its messages, and the query of a signed URL contains the signature and the session token.
-_QUERY = re.compile(r"\?\S*")
-
-
 class translated:  # noqa: N801 - used like a function of contextlib's, which would take three times as long on the way of every file
-    """Translate what boto3, requests and sockets raise inside a with-block.
+    """Translate what boto3 and sockets raise inside a with-block.
 
     Args:
         about: the key, or the bucket.
@@ -84,8 +80,10 @@ def _translate(error: BaseException, about: str, server: str) -> TargetError | N
             return no_credentials(about, server)
         if isinstance(error, BotoCoreError):
             return TargetError(f"{about} at {server}: {error}")
-    if isinstance(error, OSError | http.client.HTTPException):  # also those of requests
-        return TargetError(f"{about} at {server}: {_QUERY.sub('', str(error)) or type(error).__name__}")
+    if isinstance(error, ProxyRefused):
+        return TargetRefused(f"{about} at {server}: {error}", CURE)
+    if isinstance(error, OSError | http.client.HTTPException):
+        return TargetError(f"{about} at {server}: {str(error) or type(error).__name__}")
     return None
 
 
@@ -101,6 +99,8 @@ def error_from_code(about: str, code: str, message: str, server: str = "S3") -> 
     code, message = code[:_SHOWN], " ".join(message.split())[:_SHOWN]
     if code == "NoSuchBucket":
         return TargetRefused(f"{about} at {server}: there is no such bucket", "create it, or correct --target-container")
+    if code == "407":
+        return TargetRefused(f"{about} at {server}: {CREDENTIALS_WANTED}", CURE)
     if code in _REFUSED:
         detail = f" ({message})" if message else ""
         return TargetRefused(f"{about} at {server}: access is denied{detail}", "check the credentials and their permissions on the bucket")

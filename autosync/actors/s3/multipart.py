@@ -10,64 +10,22 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import BinaryIO, NamedTuple, Protocol
 
 from ...errors import PermanentError, SlowDown
 from ...source.source_file import SourceFile
 from .._parts import PartRange, part_ranges, send_one_version, tried
 from .errors import NothingSent
 from .fast.http import CONNECT_SECONDS, READ_SECONDS
+from .fast.multipart import MultipartRequests
 from .headers import ObjectHeaders
 
 #: Size of a part in bytes; larger files have larger parts, since S3 allows so many of them.
 PART_BYTES, _MOST_PARTS = 8 << 20, 10_000
 #: Prefix of the note of an intention, before its time in seconds since the epoch.
 _INTENTION = "begins "
-#: An intended upload was initiated between these times after the intention, in seconds: clocks differ a little, and boto3 tries twice.
+#: An intended upload was initiated between these times after the intention, in seconds: clocks differ a little, a proxy may take its time,
+#: and boto3, which made the request in earlier versions, tried twice.
 _EARLIEST, _LATEST = -2.0, 2.0 * (CONNECT_SECONDS + READ_SECONDS) + 5.0
-
-
-class OpenUpload(NamedTuple):
-    """An upload that was neither completed nor aborted.
-
-    Attributes:
-        upload_id: of the upload.
-        initiated: when it was initiated, by this host's clock, in seconds since the epoch.
-        uncertainty: how far that time may be off, in seconds.
-    """
-
-    upload_id: str
-    initiated: float
-    uncertainty: float
-
-
-class MultipartRequests(Protocol):
-    """The requests of multipart uploads. Each raises `TargetError` if it fails."""
-
-    def create(self, key: str, headers: ObjectHeaders) -> tuple[str, bool]:
-        """Create an upload.
-
-        Returns:
-            Its UploadId, and whether the request may have created a second one.
-
-        Raises:
-            NothingSent: no upload was created for certain.
-        """
-
-    def send_part(self, key: str, upload_id: str, number: int, content: BinaryIO, size: int) -> str:
-        """Send a part. Returns its ETag."""
-
-    def complete(self, key: str, upload_id: str, etags: Mapping[int, str]) -> None:
-        """Make an object of the parts, whose ETags are given by part number."""
-
-    def abort(self, key: str, upload_id: str) -> None:
-        """Abort an upload; it is no error if there is none."""
-
-    def open_uploads(self, key: str) -> Iterator[OpenUpload]:
-        """The open uploads of exactly this key."""
-
-    def close(self) -> None:
-        """Close the connections."""
 
 
 class MultipartUploader:
@@ -109,21 +67,16 @@ class MultipartUploader:
         else:
             self._requests.abort(key, token)
 
-    def close(self) -> None:
-        """Close the connections."""
-        self._requests.close()
-
     def _create(self, file: SourceFile, headers: ObjectHeaders) -> str:
         intention = f"{_INTENTION}{time.time():.3f}"
         file.begun(intention)
         try:
-            upload_id, may_be_two = self._requests.create(file.key, headers)
+            upload_id = self._requests.create(file.key, headers)
         except (PermanentError, SlowDown, NothingSent):
             file.ended(intention)
             raise
         try:
-            # If there may be two uploads, the intention stays noted for the next transfer of this key.
-            file.begun(upload_id, "" if may_be_two else intention)
+            file.begun(upload_id, intention)
         except BaseException:
             self._try_to_abort(file, upload_id)
             raise

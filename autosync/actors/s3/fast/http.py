@@ -24,6 +24,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 from urllib.parse import urlsplit
 
 from ..._responses import BODY_BYTES, BODY_SECONDS, compressed, encoding_of, too_long, too_slow
+from .proxy import Proxy, ProxyError, ProxyRefused
 
 #: Size of the blocks in which content that does not fit in memory is read and sent, in bytes; 16 KiB, as others use, cost three times the
 #: CPU.
@@ -95,16 +96,20 @@ class HttpConnectionPool:
         cert_path: file or directory with the certificates to trust; None for the system's.
         connect_seconds: time-out of connecting.
         read_seconds: time-out of each part of a response.
+        proxy: through which the server is reached: by a tunnel if the URL is https://; to forward requests, which name the server, if it
+            is http://.
     """
 
-    def __init__(self, url: str, *, cert_path: str | None, connect_seconds: float, read_seconds: float) -> None:
+    def __init__(self, url: str, *, cert_path: str | None, connect_seconds: float, read_seconds: float, proxy: Proxy | None = None) -> None:
         parts = urlsplit(url)
+        self._is_tls = parts.scheme == "https"
+        self._proxy = proxy
         self._tls = None
-        if parts.scheme == "https":
+        if self._is_tls or (proxy is not None and proxy.is_tls):
             folder = bool(cert_path) and os.path.isdir(str(cert_path))
             self._tls = ssl.create_default_context(cafile=None if folder else cert_path, capath=cert_path if folder else None)
         self._host = str(parts.hostname)
-        self._port = parts.port or (443 if self._tls else 80)
+        self._port = parts.port or (443 if self._is_tls else 80)
         self._connect_seconds = connect_seconds
         self._read_seconds = read_seconds
         #: When each connection became idle (monotonic), and the connection.
@@ -115,14 +120,13 @@ class HttpConnectionPool:
         """Open a new connection.
 
         Raises:
-            OSError: the server cannot be reached.
+            OSError: the server, or the proxy, cannot be reached.
         """
-        connection = socket.create_connection((self._host, self._port), self._connect_seconds)
+        connection = self._open(self._host, self._port) if self._proxy is None else self._open_through(self._proxy)
         try:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             if self._tls is not None:
-                connection = self._tls.wrap_socket(connection, server_hostname=self._host)
+                if self._is_tls:
+                    connection = _inside(connection, self._tls, self._host)
                 connection.settimeout(self._read_seconds)
                 return connection
             # The kernel keeps these time-outs; for its own, Python would call poll(2) before each read and write.
@@ -132,6 +136,30 @@ class HttpConnectionPool:
         except BaseException:
             connection.close()
             raise
+        return connection
+
+    def _open(self, host: str, port: int) -> socket.socket:
+        connection = socket.create_connection((host, port), self._connect_seconds)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        return connection
+
+    def _open_through(self, proxy: Proxy) -> socket.socket:
+        """Open a connection to the proxy, and in it a tunnel if TLS is spoken with the server."""
+        try:
+            connection = self._open(proxy.host, proxy.port)
+            try:
+                if proxy.is_tls and self._tls is not None:
+                    connection = self._tls.wrap_socket(connection, server_hostname=proxy.host)
+                if self._is_tls:
+                    proxy.open_tunnel(connection, self._host, self._port)
+                    connection.settimeout(self._connect_seconds)
+            except BaseException:
+                connection.close()
+                raise
+        except (OSError, UnicodeError) as error:
+            kind = ProxyRefused if isinstance(error, ProxyRefused) else ProxyError
+            raise kind(f"proxy {proxy}: {str(error) or type(error).__name__}") from error
         return connection
 
     def send(self, head: bytes, content: bytes = b"", throttle: Throttle | None = None) -> PendingRequest:
@@ -256,6 +284,15 @@ class HttpConnectionPool:
             connection.settimeout(seconds)
         else:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(seconds))
+
+
+def _inside(connection: socket.socket, tls: ssl.SSLContext, host: str) -> socket.socket:
+    """Speak TLS with a host inside a connection, which may be one of TLS itself: to a proxy."""
+    if not isinstance(connection, ssl.SSLSocket):
+        return tls.wrap_socket(connection, server_hostname=host)
+    from .nested_tls import NestedTls
+
+    return cast(socket.socket, NestedTls(connection, tls, host))
 
 
 def _timeval(seconds: float) -> bytes:

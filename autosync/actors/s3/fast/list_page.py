@@ -1,7 +1,7 @@
 """Pages of a listing (ListObjectsV2): the query that requests one, and what is read from it.
 
-boto3 takes ten times as long to read a page: it builds a tree of the XML, and dictionaries from that. Here regular expressions extract the
-four values that are needed of each object. A page in which not every object has each of them is left to boto3.
+Regular expressions extract the four values that are needed of each object. A page in which they do not find each of them for every object
+is read by expat (`list_xml`), which takes ten times as long.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ _SIZE = re.compile(r"<Size>([0-9]+)</Size>")
 _IS_TRUNCATED = re.compile(r"<IsTruncated>\s*(true|false)\s*</IsTruncated>")
 _NEXT = re.compile(r"<NextContinuationToken>([^<&]+)</NextContinuationToken>")
 _QUOTES = {"&quot;": '"', "&apos;": "'"}
+_REFERENCE = re.compile(r"&(?:#x([0-9A-Fa-f]{1,6})|#([0-9]{1,7})|(amp|lt|gt|quot|apos));")
+_NAMED = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
 #: Parameters of every request for a page, in the order in which they are signed.
 _PARAMETERS = {"encoding-type": "url", "list-type": "2"}
 
@@ -36,8 +38,37 @@ def page_query(prefix: str, token: str) -> str:
     return "&".join(f"{name}={quote(value, safe='')}" for name, value in {**first, **_PARAMETERS, "prefix": prefix}.items())
 
 
+def any_page(text: str) -> Page:
+    """Read a page, in whatever form.
+
+    Raises:
+        ResponseError: it is not a page of a listing, or not all of it is there.
+    """
+    page = parse_page(text)
+    if page is None:
+        from .list_xml import parse_xml
+
+        return parse_xml(text).page
+    return page
+
+
+def token_after(text: str) -> str | None:
+    """The continuation token for the next page, of a page in whatever form; None if there is no next page.
+
+    Raises:
+        ResponseError: it is not a page of a listing, or not all of it is there.
+    """
+    token = next_token(text)
+    is_truncated = _IS_TRUNCATED.search(text)
+    if token is None and (is_truncated is None or is_truncated[1] == "true"):
+        from .list_xml import parse_xml
+
+        return parse_xml(text).token
+    return token
+
+
 def next_token(text: str) -> str | None:
-    """The continuation token for the next page; None if there is no next page, or the page is not understood."""
+    """The continuation token for the next page; None if there is no next page, or the page has to be read by expat."""
     is_truncated, token = _IS_TRUNCATED.search(text), _NEXT.search(text)
     return token[1] if is_truncated is not None and is_truncated[1] == "true" and token is not None else None
 
@@ -49,7 +80,7 @@ def parse_page(text: str) -> Page | None:
         text: the body of the response.
 
     Returns:
-        The objects; None if not all of the page is understood.
+        The objects; None if the page has to be read by expat.
     """
     is_truncated = _IS_TRUNCATED.search(text)
     if is_truncated is None or (is_truncated[1] == "true" and next_token(text) is None) or "</ListBucketResult>" not in text:
@@ -57,25 +88,29 @@ def parse_page(text: str) -> Page | None:
     keys, times, etags, sizes = _KEY.findall(text), _TIME.findall(text), _ETAG.findall(text), _SIZE.findall(text)
     if not text.count("<Contents") == text.count("<Contents>") == len(keys) == len(times) == len(etags) == len(sizes):
         return None
-    decoded = _decode_keys(keys, is_url_encoded="<EncodingType>url</EncodingType>" in text)
-    if decoded is None or not all(decoded):
-        return None
     try:
-        return Page(decoded, list(map(int, sizes)), _parse_times(times), [etag or None for etag in etags])
-    except ValueError:
+        decoded = _decode_keys(keys, is_url_encoded="<EncodingType>url</EncodingType>" in text)
+        return Page(decoded, list(map(int, sizes)), _parse_times(times), [etag or None for etag in etags]) if all(decoded) else None
+    except (ValueError, OverflowError):
         return None
 
 
-def _decode_keys(keys: list[str], *, is_url_encoded: bool) -> list[str] | None:
-    """Undo the escapes of XML, and the URL encoding, if the server supports it. None if there are numeric character references."""
+def _decode_keys(keys: list[str], *, is_url_encoded: bool) -> list[str]:
+    """Undo the escapes of XML, and the URL encoding, if the server supports it."""
     together = "".join(keys)
     if "&#" in together:
-        return None
-    if "&" in together:
+        keys = [_REFERENCE.sub(_character, key) for key in keys]
+    elif "&" in together:
         keys = [unescape(key, _QUOTES) for key in keys]
     if is_url_encoded and ("%" in together or "+" in together):
         keys = [unquote_plus(key, errors="surrogateescape") for key in keys]
     return keys
+
+
+def _character(reference: re.Match[str]) -> str:
+    """The character of a reference. Some servers so write control characters, which XML 1.0 forbids and expat refuses."""
+    hexadecimal, decimal, name = reference.groups()
+    return _NAMED[name] if name else chr(int(hexadecimal, 16) if hexadecimal else int(decimal))
 
 
 def _parse_times(times: list[str]) -> list[float]:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import unescape
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, TypeVar
 from xml.sax.saxutils import escape
 
-from ....errors import TargetError
+from ....errors import PermanentError, TargetError
 from ..._clock import seconds_ahead
 from ..._responses import PAGE_BYTES
 from ..errors import NothingSent, error_from_code, translated
 from ..headers import ObjectHeaders
 from .http import HttpConnectionPool, PendingRequest, Response, Throttle
 from .list_page import page_query
+from .proxy import Proxy, ProxyRefused
 from .sigv4 import DELETE_QUERY, RequestSigner
 
 _CODE = re.compile(r"<Code>(\w+)</Code>")
@@ -23,6 +24,23 @@ _MESSAGE = re.compile(r"<Message>([^<]*)</Message>")
 _ERROR = re.compile(r"<Error>(.*?)</Error>", re.DOTALL)
 _KEY = re.compile(r"<Key>([^<]*)</Key>")
 _OK, _NOT_FOUND = range(200, 300), 404
+
+
+T = TypeVar("T")
+
+
+def with_retry(send: Callable[[], T]) -> T:
+    """Send a request again if it fails: servers fail now and then.
+
+    Raises:
+        TargetError: the second one failed, or the first one failed for good.
+    """
+    try:
+        return send()
+    except PermanentError:
+        raise
+    except TargetError:
+        return send()
 
 
 class PendingPut(NamedTuple):
@@ -44,13 +62,16 @@ class ObjectRequests:
         pool: connections to its server.
         signer: signs the requests.
         server: name of the server in error messages.
+        proxy: through which the server is reached; None for none.
     """
 
-    def __init__(self, pool: HttpConnectionPool, signer: RequestSigner, server: str) -> None:
+    def __init__(self, pool: HttpConnectionPool, signer: RequestSigner, server: str, proxy: Proxy | None = None) -> None:
         self._pool = pool
         self._signed_head = signer.signed_head
         self._presigned_head = signer.presigned_head
         self._server = server
+        #: The name in messages about responses that contain no error code of S3's.
+        self._server_or_proxy = server if proxy is None else f"{server} by the proxy {proxy}"
 
     def begin_put(self, key: str, content: bytes, headers: ObjectHeaders, throttle: Throttle | None = None) -> PendingPut:
         """Send an object. Many may begin before the first is finished, so that one thread sends many at once.
@@ -168,6 +189,8 @@ class ObjectRequests:
             head = self._signed_head(method, key, content, content_type, time.time(), query=query, headers=headers)
             try:
                 connection = self._pool.connect()
+            except ProxyRefused:
+                raise
             except OSError as error:
                 raise NothingSent(f"{key} at {self._server}: {str(error) or type(error).__name__}") from error
             return self._pool.read_response(self._pool.send_once(connection, head, content))
@@ -223,4 +246,6 @@ class ObjectRequests:
     def error_of(self, about: str, response: Response) -> TargetError:
         """The error that a response describes."""
         code, message = _CODE.search(response.text), _MESSAGE.search(response.text)
-        return error_from_code(about, code[1] if code else str(response.status), message[1] if message else "", self._server)
+        if code is None:
+            return error_from_code(about, str(response.status), message[1] if message else "", self._server_or_proxy)
+        return error_from_code(about, code[1], message[1] if message else "", self._server)

@@ -13,11 +13,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 from zlib import crc32
 
 from ..._content import content_md5
 from ..errors import no_credentials
+from .proxy import Proxy, authority
 
 #: Query of a request that deletes many objects.
 DELETE_QUERY = "delete="
@@ -36,12 +37,20 @@ class RequestSigner:
         credentials: returns the current ones, named as botocore names them; None if there are none.
         server: name of the server in error messages.
         checksums: whether PUT requests carry a CRC32, as Amazon requires for buckets with object lock; other servers may not support it.
+        proxy: through which the server is reached; it forwards the requests if the URL is http://.
     """
 
-    def __init__(self, base: str, region: str, credentials: Callable[[], Any] | None, server: str, *, checksums: bool = False) -> None:
+    def __init__(
+        self, base: str, region: str, credentials: Callable[[], Any] | None, server: str, *, checksums: bool = False,
+        proxy: Proxy | None = None,
+    ) -> None:  # fmt: skip
         parts = urlsplit(base)
         self._path = parts.path.rstrip("/")
-        self._host = parts.netloc.rpartition("@")[2]
+        self._host = _host_of(parts)
+        #: In front of the path, and beside the headers, for a proxy that forwards the requests.
+        self._origin, self._unsigned = "", _UNSIGNED
+        if proxy is not None and parts.scheme == "http":
+            self._origin, self._unsigned = f"http://{self._host}", _UNSIGNED + proxy.authorization
         self._region = region
         self._credentials = credentials
         self._server = server
@@ -93,7 +102,7 @@ class RequestSigner:
         if query == DELETE_QUERY:  # many servers require the MD5, as Amazon once did, and others the newer checksum
             lines += f"content-md5:{content_md5(content)}\r\n"
         return (
-            f"{method} {path}{query and '?'}{query} HTTP/1.1\r\n{lines}content-length:{len(content)}\r\n{_UNSIGNED}"
+            f"{method} {self._origin}{path}{query and '?'}{query} HTTP/1.1\r\n{lines}content-length:{len(content)}\r\n{self._unsigned}"
             f"authorization:AWS4-HMAC-SHA256 Credential={credentials.access_key}/{self._scope(timestamp)}, "
             f"SignedHeaders={names}, Signature={signature}\r\n\r\n"
         ).encode()
@@ -115,7 +124,8 @@ class RequestSigner:
             TargetRefused: there are no credentials.
         """
         path = self._presigned_path(method, key, query, now)
-        return f"{method} {path} HTTP/1.1\r\nhost:{self._host}\r\ncontent-length:{size}\r\n{_UNSIGNED}\r\n".encode()
+        first = f"{method} {self._origin}{path} HTTP/1.1"
+        return f"{first}\r\nhost:{self._host}\r\ncontent-length:{size}\r\n{self._unsigned}\r\n".encode()
 
     def _presigned_path(self, method: str, key: str, query: Mapping[str, str], now: float) -> str:
         credentials = self._current_credentials(key)
@@ -146,6 +156,12 @@ class RequestSigner:
     def _signature(self, secret: str, timestamp: str, request_hash: str) -> str:
         signed = f"AWS4-HMAC-SHA256\n{timestamp}\n{self._scope(timestamp)}\n{request_hash}".encode()
         return hmac.digest(_signing_key(secret, timestamp[:8], self._region), signed, "sha256").hex()
+
+
+def _host_of(url: SplitResult) -> str:
+    """The header Host, as it is signed. It has no port that the scheme implies: a proxy may remove that."""
+    implied = {"http": 80, "https": 443}[url.scheme]
+    return authority(str(url.hostname), None if url.port == implied else url.port)
 
 
 @lru_cache(8)
