@@ -100,8 +100,8 @@ class Kept:
         self.ledger = Ledger(connect(broker), "m")
         self.ledger.definition.publish("{}", "v")
         self.sent = Sent(self.ledger, self.state)
-        #: Directories that were looked at.
-        self.looked: list[str] = []
+        #: Directories that have left.
+        self.left: list[str] = []
         self.debouncer = Debouncer(quiet, max_wait=max_wait)
         self.watcher = Watcher(self.keys, self._push)
         self._feeds = Feeds(self.keys, Empty(), self.ledger, self.sent, self.debouncer, self.watcher.follow_link)
@@ -118,7 +118,7 @@ class Kept:
 
     def _push(self, changes: Iterable[Change]) -> None:
         changes = list(changes)
-        self.looked += [path for kind, path in changes if kind is Kind.LEFT]
+        self.left += [path for kind, path in changes if kind is Kind.LEFT]
         self.debouncer.push(changes)
 
     def state(self, key: str) -> object:
@@ -129,10 +129,10 @@ class Kept:
         except OSError:
             return None
 
-    def looked_for(self, keys: set[str]) -> set[str]:
-        """Those of the keys that are gone, below a directory of which the kernel told that it left."""
+    def below_left(self, keys: set[str]) -> set[str]:
+        """Those of the keys that are gone and that were below a directory that has left."""
         gone = {key: str(self.keys.path(key)) for key in keys if self.state(key) is None}
-        return {key for key, path in gone.items() if any(path.startswith(f"{top}/") for top in self.looked)}
+        return {key for key, path in gone.items() if any(path.startswith(f"{top}/") for top in self.left)}
 
     def wait_for(self, key: str, times: int = 1) -> None:
         wait_until(lambda: self.sent.keys[key] >= times, 20, f"{key} is sent: {self.sent.keys}")

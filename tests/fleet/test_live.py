@@ -29,7 +29,7 @@ def live(programs: Programs, bucket: Bucket, tree: Path) -> Callable[..., Progra
 
     def start(*options: str, source: Path = tree) -> Program:
         process = programs.start("autosync", "-v", *bucket.options(), f"--source-prefix={source}/", *options, str(source))
-        wait_until(lambda: "keeping" in process.said() and bucket.sizes() == on_disk(source), what="the first look is done")
+        wait_until(lambda: "keeping" in process.said() and bucket.sizes() == on_disk(source), what="the first scan is done")
         return process
 
     return start
@@ -550,7 +550,7 @@ def test_a_root_that_is_replaced_by_an_empty_directory_deletes_nothing_and_one_t
     os.rename(tree, away)  # as if it was unmounted
     tree.mkdir()
     wait_until(lambda: "is another directory than before" in process.said(), 10, "the other directory is noticed")
-    wait_until(lambda: process.said().count("nothing is deleted") >= 2, 20, "two looks refused it")
+    wait_until(lambda: process.said().count("nothing is deleted") >= 2, 20, "two scans refused it")
     assert bucket.sizes() == before
 
     tree.rmdir()
@@ -583,7 +583,7 @@ def test_what_was_right_of_one_source_says_nothing_of_the_one_that_has_come_in_i
     replacement = tree.with_name("replacement")
     replacement.mkdir()
     (replacement / "a").write_text("two")
-    with bucket.server.frozen():  # the first look at the other one takes its time
+    with bucket.server.frozen():  # the first scan of the other one takes its time
         os.rename(tree, tree.with_name("away"))
         os.rename(replacement, tree)
         wait_until(lambda: "is another directory than before" in process.said(), what="the other directory is noticed")

@@ -70,7 +70,7 @@ def test_a_root_that_goes_away_deletes_nothing_and_goes_on_when_it_is_back(
     try:
         fill(tree, "a", "d/b", "d/c")
         process = programs.start("autosync", "--rescan=1", *bucket.options(), f"--source-prefix={tree}/", str(tree))
-        wait_until(lambda: len(bucket.sizes()) == 3, what="the first look is done")
+        wait_until(lambda: len(bucket.sizes()) == 3, what="the first scan is done")
         _take_away(what, tree, tmp_path)
         wait_until(lambda: "is another directory than before" in process.said() or "is gone" in process.said(), what="it is noticed")
         # Whatever is done about it is done by the rescan after that.
@@ -220,11 +220,11 @@ def test_before_a_mirror_is_accepted_what_is_seen_to_be_deleted_goes_and_what_re
     shutil.rmtree(tree / "d")
     (tree / "outside").mkdir()
     (tree / "outside").rmdir()
-    (tmp_path / "outside").rename(tree / "outside")  # a look at this directory alone
+    (tmp_path / "outside").rename(tree / "outside")  # a scan of this directory alone
 
     wait_until(lambda: sorted(bucket.sizes()) == ["b", "foreign", "outside/foreign", "outside/new"], 60, "what was done live is done")
-    looks = process.said().count("This mirror is not accepted yet")
-    wait_until(lambda: process.said().count("This mirror is not accepted yet") >= looks + 2, 60, "rescans find it again")
+    scans = process.said().count("This mirror is not accepted yet")
+    wait_until(lambda: process.said().count("This mirror is not accepted yet") >= scans + 2, 60, "rescans find it again")
     assert sorted(bucket.sizes()) == ["b", "foreign", "outside/foreign", "outside/new"]
     found = programs.run("autosync-ctl", "status", "--json")
     assert '"accepted": false, "withheld_deletions": 2' in found.stdout, found
@@ -281,7 +281,7 @@ def test_the_limit_on_the_command_line_holds_tells_and_lets_through(
 def test_what_the_kernel_tells_as_deleted_goes_whatever_the_limit(programs: Programs, bucket: Bucket, tree: Path, tmp_path: Path) -> None:
     fill(tree, "one", *(f"moved/{key}" for key in KEYS), *(f"removed/{key}" for key in KEYS), *(f"out/{key}" for key in KEYS))
     process = programs.start("autosync", "--max-delete=0", *bucket.options(), f"--source-prefix={tree}/", str(tree))
-    wait_until(lambda: len(bucket.sizes()) == 121, 60, "the first look is done")
+    wait_until(lambda: len(bucket.sizes()) == 121, 60, "the first scan is done")
 
     (tree / "one").unlink()
     (tree / "moved").rename(tree / "here")

@@ -160,11 +160,11 @@ def test_what_a_program_does_comes_out(row: Row, keep: Callable[..., Kept], tree
         os.utime(path, (1e9, 1e9), follow_symlinks=False)
     kept = keep(quiet=0.1)
     kept.sent.states.clear()
-    kept.looked.clear()
+    kept.left.clear()
 
     shell(row.command)
-    # A directory that left is not told file by file: a look at it stands for the keys that the target has there.
-    wait_until(lambda: not row.sent - set(kept.sent.states) - kept.looked_for(row.sent), 20, f"{row.sent} are sent")
+    # A directory that left is not reported file by file: a scan of it covers the keys that the target has there.
+    wait_until(lambda: not row.sent - set(kept.sent.states) - kept.below_left(row.sent), 20, f"{row.sent} are sent")
     wait_until(kept.is_idle, 20)
 
     for key, state in kept.sent.states.items():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.comparing import Held, fill, looked
+from lab.comparing import FixedTarget, fill, scan
 
 
 def test_a_share_inside_the_tree_whose_server_died_keeps_everything(bindfs: Callable, tree: Path, tmp_path: Path) -> None:
@@ -17,13 +17,13 @@ def test_a_share_inside_the_tree_whose_server_died_keeps_everything(bindfs: Call
     fill(tree, "a/1")
     (tree / "b").mkdir()
     server = bindfs(tmp_path / "behind", tree / "b")
-    assert looked(tree, Held("a/1", "b/2"))[0] == []
+    assert scan(tree, FixedTarget("a/1", "b/2"))[0] == []
 
     server.kill()
     server.wait()
     with pytest.raises(OSError, match="not connected"):
         os.listdir(tree / "b")
-    deleted, report = looked(tree, Held("a/1", "a/gone", "b/2"))
+    deleted, report = scan(tree, FixedTarget("a/1", "a/gone", "b/2"))
 
     assert deleted == []
     assert not report.complete

@@ -171,7 +171,7 @@ def test_nobody_accepts_deletions_where_there_are_none(keep: Callable[..., Mirro
 def test_that_nothing_is_dirty_since_the_broker_forgot_it_makes_nothing_right(
     keep: Callable[..., MirrorRunner], ledger: Ledger, broker: str, ended: str
 ) -> None:
-    """Else a file that differs in nothing but its times, and was marked before, would be taken for equal by all looks to come."""
+    """Else a file that differs in nothing but its times, and was marked before, would count as equal in all later scans."""
     keeping = keep()
     began, generation = time.time(), keeping._scanner.state.scan_generation
     ledger.claims.mark([("a", UNKNOWN)])

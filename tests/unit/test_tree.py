@@ -317,7 +317,7 @@ def test_the_caller_says_what_is_entered_and_what_is_taken(tree: Path) -> None:
     assert paths(walk) == [f"{tree}/in/yes", f"{tree}/yes"]
 
 
-# What changes meanwhile: the caller is asked right before a directory is opened and before a file is looked at
+# What changes meanwhile: the callbacks run right before a directory is opened and before a file is examined
 
 def test_a_directory_that_vanishes_is_passed_over(tree: Path, kernel: str) -> None:
     plant(tree, [[b"a", b"1"], [b"b", b"2"], [b"c", b"3"]])
