@@ -1,4 +1,4 @@
-"""What a target must be able to do. One file for each kind of target stands in actors/; a user's own class is as good as ours."""
+"""The interface to a target. `actors/` has a file or folder for each kind of target; a user's own class is used in the same way."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from .model.secrets import read_secret
 
 
 class SecretOption(click.Option):
-    """An option of an actor whose value is never published or logged. It is given as it is, which shows it to whoever may list processes;
-    as `@FILE`; in AUTOSYNC_NAME; or, after the option without a value, at a prompt. Workers take it from their own environment, or from
-    `autosync_secrets` in celeryconfig.py."""
+    """An option of an actor whose value is never published or logged. Its value is the secret itself, which other users can see in the list
+    of processes; or `@FILE`; or that of AUTOSYNC_NAME; or, for an option without a value, the input at a prompt. Workers read it from their
+    own environment, or from `autosync_secrets` in celeryconfig.py."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"prompt": True, "prompt_required": False, "hide_input": True, "metavar": "TEXT|@FILE", **kwargs})
@@ -26,7 +26,7 @@ class SecretOption(click.Option):
         """The secret itself.
 
         Raises:
-            ConfigurationError: it is empty, or the file that was named cannot be read.
+            ConfigurationError: the secret is empty, or its file cannot be read.
         """
         found = super().process_value(context, value)
         if found == "":
@@ -35,16 +35,16 @@ class SecretOption(click.Option):
 
 
 class Actor:
-    """Speaks to one kind of target.
+    """The client of one kind of target.
 
     A subclass defines `list`, `upload` and `delete`. It may define `check`, `delete_many`, `matches`, `abandon`, `clock_ahead` and `close`,
-    and may bring options of its own. One instance serves a whole worker process, so the methods are called from many threads at once.
+    and may have options of its own. One instance serves a whole worker process, so several threads call its methods at once.
 
     Any exception that a method raises means "try again later"; `PermanentError` means "never try this again", `SlowDown` "too fast".
 
     Args:
-        settings: the values of `options`, and `target_container`; each becomes an attribute of the same name, and one that is not given
-            is None. What a constructor makes of them (an absolute path, say) is what the workers are given.
+        settings: the values of `options`, and `target_container`. Each becomes an attribute of the same name; the attribute of a missing
+            one is None. The attributes after the constructor (an absolute path, for example) are the settings for the workers.
 
     Raises:
         ConfigurationError: a setting is missing or cannot be used.
@@ -52,11 +52,11 @@ class Actor:
 
     #: The click options that this kind of target adds to the commands.
     options: ClassVar[Sequence[click.Option]] = ()
-    #: Whether the target needs `--target-container`; what it is called in an error message.
+    #: The name of the container in error messages, if the target needs `--target-container`; "" if not.
     container_is: ClassVar[str] = ""
 
     target_container: str | None = None
-    #: A local directory that this actor writes to; autosync refuses to mirror a source into itself.
+    #: A local directory that this actor writes to, if any. autosync refuses to mirror a source into itself.
     directory: str | None = None
 
     def __init__(self, **settings: Any) -> None:
@@ -69,87 +69,101 @@ class Actor:
             raise ConfigurationError("--target-container is missing", f"name the {self.container_is}")
 
     def check(self) -> None:
-        """See whether the target can be used, before anything is transferred.
+        """Check that the target can be used, before the first transfer.
 
         Raises:
-            TargetRefused: it never will, as it is set up now.
-            TargetError: it cannot be reached at the moment.
+            TargetRefused: the target cannot be used with these settings.
+            TargetError: the target cannot be reached now.
         """
 
     def stand_by(self) -> None:
-        """`check` and the first listing will be asked for soon. Called by the main thread while it is the only one, so this process may be
-        forked, and what that finds out may take as long as there are other things to be loaded; not called before each listing, nor by
-        workers."""
+        """Prepare for `check` and the first listing, which follow soon. autosync may call this once at its start, in the main thread while
+        that is the only one, so the method may fork this process. Workers do not call it."""
 
     def list(self, prefix: str = "") -> Iterable[File]:
-        """What the target holds.
+        """The objects in the target.
 
         Args:
-            prefix: only keys that begin with this are wanted; others are ignored. A subclass whose `list` takes no argument is asked for
-                everything.
+            prefix: only keys that begin with this prefix are used; others are ignored. The method of a subclass may have no such argument;
+                then it returns all objects.
 
         Returns:
             Files with `key`, `size`, `mtime` and, if the target has it, `etag`. If the returned iterable has a true attribute
-            `already_sorted` (see `autosync.files.Listing`) the keys come in the order of their UTF-8 bytes; if not, autosync sorts them on
+            `already_sorted` (see `autosync.files.Listing`), the keys are in the order of their UTF-8 bytes; if not, autosync sorts them on
             disk.
         """
         raise NotImplementedError
 
     def upload(self, file: File) -> None:
-        """Make the object `file.key` hold exactly what `file.open()` gives; until that is complete, leave what was there.
+        """Store the content of `file.open()` as the object `file.key`. Until the upload is complete, the old object stays as it is.
 
-        `file.open()` raises `FileChanged` before its last byte if the file changed meanwhile; let that through, with nothing made visible.
+        Reading from `file.open()` raises `FileChanged` before the last byte if the file changed meanwhile. Let that exception through, and
+        store nothing.
         """
         raise NotImplementedError
 
     @property
     def sends_together(self) -> bool:
-        """Whether `upload_many` has all of its files on their way at the same time."""
+        """Whether `upload_many` sends its files at the same time."""
         return False
 
     def upload_many(self, files: Sequence[File]) -> Sequence[Exception | None]:
-        """Upload several small files, for targets that can have many on their way in one thread (`sends_together`). Returns for each file
-        None or what went wrong, which says the same as if `upload` had raised it."""
+        """Upload several small files, for targets that can send many at the same time in one thread (`sends_together`).
+
+        Returns:
+            For each file None, or the exception that `upload` would have raised.
+        """
         raise NotImplementedError
 
     def delete(self, file: File) -> None:
-        """Make the object `file.key` not be there. That it was not there already is no error."""
+        """Delete the object `file.key`. A missing object is no error."""
         raise NotImplementedError
 
     def delete_many(self, files: Sequence[File]) -> Sequence[Exception | None]:
-        """Delete several objects; for targets that can do so at once. Returns for each file None or what went wrong."""
+        """Delete several objects, for targets that can delete many with one request.
+
+        Returns:
+            For each file None, or the exception that `delete` would have raised.
+        """
         raise NotImplementedError
 
     def can_match(self, listed: File) -> bool:
-        """Whether `matches` can compare a file with this listed object, of the same size, by its etag."""
+        """Whether `matches` can compare a file of the same size with this listed object by its etag."""
         return False
 
     def matches(self, file: File, etag: str) -> bool:
-        """Whether the content of `file` is what an object with this etag holds. False means that it cannot be told."""
+        """Whether an object with this etag has the content of `file`. False if the etag does not prove it."""
         return False
 
     def abandon(self, key: str, token: str) -> None:
-        """End an upload in parts of `key` whose `File.begun` was given this token by a process that was killed since. That there is no
-        such upload any more is no error. After any error it is tried again with the next transfer of the key."""
+        """Abort an upload in parts that a killed process has left open. A missing upload is no error. After any exception, autosync calls
+        this again with the next transfer of the key.
+
+        Args:
+            key: of the object.
+            token: the token that the process passed to `File.begun`.
+        """
 
     def clock_ahead(self) -> float:
-        """By how many seconds the target's clock, which gives the times of `list`, is ahead of this host's. Measured anew each time; 0.0
-        where it cannot be told.
+        """Measure the target's clock, which sets the times of `list`.
+
+        Returns:
+            By how many seconds it is ahead of this host's clock; 0.0 if that is unknown.
 
         Raises:
-            TargetError: the target cannot be reached at the moment.
+            TargetError: the target cannot be reached now.
         """
         return 0.0
 
     def close(self) -> None:
-        """Give connections back; called once, at the end."""
+        """Close connections. Called once, at the end."""
 
 
 def as_actor(found: type) -> type[Actor]:
-    """A class as an actor: itself, or, of one that only has the three methods, one that is made of both.
+    """The actor class for a class: the class itself, or, if it only has the three methods, a subclass of it and of `Actor`.
 
     Raises:
-        ConfigurationError: it has not.
+        ConfigurationError: the class lacks a method.
     """
     if issubclass(found, Actor):
         return found
@@ -165,21 +179,21 @@ def can_delete_many(actor: Actor) -> bool:
 
 
 def listing_of(actor: Actor, prefix: str) -> Iterable[File]:
-    """Ask an actor for its listing, whether or not its `list` takes a prefix."""
+    """The listing of an actor whose `list` may or may not have the argument `prefix`."""
     if inspect.signature(actor.list).parameters:
         return actor.list(prefix)
     return actor.list()
 
 
 def secret_names(actor_class: type[Actor]) -> set[str]:
-    """The names of those settings of a class that must not be published."""
+    """The names of the settings of an actor class that must not be published."""
     return {str(option.name) for option in actor_class.options if isinstance(option, SecretOption)}
 
 
 def without_secrets(actor: Actor, text: str) -> str:
-    """What an actor or a library of its own said, fit to be shown: the values of its secret options are struck out, also as in URLs."""
+    """A message of an actor or of its libraries in which the values of secret options, also URL-quoted ones, are replaced by ***."""
     for name in secret_names(type(actor)):
         value = str(getattr(actor, name, None) or "")
-        for written in filter(None, (value, quote(value, safe=""), quote_plus(value))):
-            text = text.replace(written, "***")
+        for spelling in filter(None, (value, quote(value, safe=""), quote_plus(value))):
+            text = text.replace(spelling, "***")
     return text

@@ -1,7 +1,6 @@
-"""What can go wrong, named once, and the exit codes that tell it to a shell.
+"""The errors of autosync, and the exit codes.
 
-Every error that reaches a user is an `AutosyncError`: it says what happened (with the path or key) and, where there is
-one, what to do about it.
+Every error that a user sees is an `AutosyncError`. Its message says what happened, with the path or key, and what the user can do about it.
 """
 
 from __future__ import annotations
@@ -13,14 +12,14 @@ from enum import IntEnum
 class Exit(IntEnum):
     """Exit codes of `autosync` and `autosync-watch`; docs/settings.md lists them for operators."""
 
-    #: The work is done, or the program was asked to stop (SIGTERM) and stopped in order.
+    #: The work is done, or the program stopped in order after SIGTERM.
     DONE = 0
-    #: It could not start, or could not go on.
+    #: The program could not start, or could not go on.
     FAILED = 1
     #: The command line, an environment variable or the configuration file is wrong.
     USAGE = 2
-    #: It ended in order, but some keys are in the failed list, a part of the source could not be read, or deletions are withheld: more than
-    #: --max-delete, or of a mirror that is not accepted.
+    #: The program ended in order, but some keys are in the failed list, a part of the source could not be read, or deletions are withheld:
+    #: more than --max-delete, or those of a mirror that is not accepted.
     INCOMPLETE = 3
     #: Interrupted: SIGINT, or SIGTERM before `--once` was through.
     INTERRUPTED = 130
@@ -30,8 +29,8 @@ class AutosyncError(Exception):
     """Root of all errors of this package.
 
     Args:
-        what: what happened, with the path, key or address it happened to.
-        cure: what the reader can do about it; shown behind the first sentence.
+        what: what happened, with the path, key or address.
+        cure: what the user can do about it; the message has it after `what`.
     """
 
     def __init__(self, what: str, cure: str = "") -> None:
@@ -44,34 +43,34 @@ class AutosyncError(Exception):
 
 
 class ConfigurationError(AutosyncError):
-    """An option, variable or file that the user wrote cannot be used (exit code 2)."""
+    """An option, a variable or a file of the user's cannot be used (exit code 2)."""
 
 
 class StartError(AutosyncError):
-    """Something that must stand before the first transfer does not (exit code 1)."""
+    """A condition for the first transfer is not met (exit code 1)."""
 
 
 class BrokerError(AutosyncError):
-    """Redis or Valkey did not answer, or answered with an error. Always worth another try."""
+    """Redis or Valkey did not respond, or responded with an error. It may be tried again."""
 
 
 class BrokerRefused(BrokerError):
-    """The broker will not have us as things are set up: a wrong password, a missing permission, a certificate that does not fit.
+    """The broker refuses this client: a wrong password, a missing permission, an invalid certificate.
 
-    What runs goes on trying, since somebody may mend it; what starts says so and ends.
+    A program that starts ends with this error. A running program goes on trying, since an operator may correct it.
     """
 
 
 class TargetError(AutosyncError):
-    """The target did not do what it was asked. Tried again later, with growing delays."""
+    """The target did not carry out a request. It is tried again later, with growing delays."""
 
 
 class UnknownDefinition(AutosyncError):
-    """The definition of a mirror has what only a later version of autosync understands."""
+    """The definition of a mirror needs a later version of autosync."""
 
 
 class PermanentError(TargetError):
-    """The target will never do this; trying again is no use. The key goes to the failed list at once."""
+    """The target will never carry out this request. The key goes to the failed list at once."""
 
 
 class TargetRefused(PermanentError):
@@ -79,40 +78,41 @@ class TargetRefused(PermanentError):
 
 
 class SlowDown(TargetError):
-    """The target asks for fewer requests (HTTP 429, S3 503 SlowDown)."""
+    """The target demands fewer requests (HTTP 429, S3 503 SlowDown)."""
 
 
 class SourceRefused(PermanentError):
-    """A worker was asked for a source that its own configuration does not allow."""
+    """The configuration of a worker does not allow the source of a mirror."""
 
 
 class SourceUnsure(AutosyncError):
-    """The source cannot be believed at this moment: another directory in its place, a stale or failing share."""
+    """The state of the source cannot be trusted now: another directory is in its place, or a share is stale or fails."""
 
 
 class FileChanged(AutosyncError):
-    """The file changed while it was being read; what was read is not a version that ever stood on the disk.
+    """The file changed while it was read, so the content read is no version of the file.
 
     Args:
-        pieces: offset and length of what has to be read and sent again, if that helps; nothing else changed since it was read.
+        what: the message.
+        parts: offset and length of the parts that must be read and sent again. Empty if the whole file must be.
     """
 
-    def __init__(self, what: str, *, pieces: Sequence[tuple[int, int]] = ()) -> None:
+    def __init__(self, what: str, *, parts: Sequence[tuple[int, int]] = ()) -> None:
         super().__init__(what)
-        self.pieces = pieces
+        self.parts = parts
 
 
-#: Its name until 0.1; actors of users may catch it.
+#: The name of `FileChanged` until 0.1. Actors of users may catch it.
 Torn = FileChanged
 
 
 class LeaseLost(AutosyncError):
-    """The worker could not renew its claim on a key in time, so another may hold it by now."""
+    """The worker could not renew its claim of a key in time, so another worker may have claimed the key."""
 
 
 class Draining(AutosyncError):
-    """The worker is being stopped; the key goes back to the queue untouched."""
+    """The worker is stopping. The key goes back to the queue unchanged."""
 
 
 class OutOfOrder(AutosyncError):
-    """A listing that was taken to be sorted gave a key that is not behind the one before it."""
+    """A listing that claims to be sorted has a key that does not follow the one before it."""

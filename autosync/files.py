@@ -1,4 +1,4 @@
-"""A file as a target lists it and as an actor is given it: the value that actors and autosync share."""
+"""A file in a listing of a target, or on its way to the target: the values that actors and autosync exchange."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import BinaryIO, NamedTuple
 
-#: Files that are listed one by one are compared so many at a time.
+#: Files of a page, if the target lists them one by one.
 _PAGE = 1000
 
 
@@ -16,11 +16,11 @@ class File:
     """One file of a mirror.
 
     Attributes:
-        key: its name in the target. Names that are not UTF-8 carry surrogate escapes, as `os.fsdecode` makes them.
+        key: the name in the target. Names that are not UTF-8 have surrogate escapes, as in `os.fsdecode`.
         size: in bytes.
-        mtime: seconds since the epoch. In a listing: when the target last changed the object, or None or 0.0 where it cannot tell. On
-            the way up: when the file was last modified at the source.
-        etag: the target's own checksum of the content, without quotes; None where it has none.
+        mtime: in seconds since the epoch. In a listing: when the target last changed the object; None or 0.0 if that is unknown. In an
+            upload: the modification time of the file in the source.
+        etag: the target's checksum of the content, without quotes; None if it has none.
     """
 
     key: str
@@ -29,28 +29,28 @@ class File:
     etag: str | None = None
 
     def open(self) -> BinaryIO:
-        """Open the content for reading. Only the files that autosync hands to `Actor.upload` have one."""
+        """Open the content for reading. Only files in a call of `Actor.upload` have content."""
         raise NotImplementedError(f"{self.key} is a listed file; only a file to be uploaded can be read")
 
     def begun(self, token: str, instead: str = "") -> None:
-        """For actors that send in parts: say that from now on the target may hold an upload of this file open, before any part is sent. If
-        this process is killed, another one gives the token to `Actor.abandon`.
+        """Note an upload in parts that the target may keep open. An actor calls this before it sends the first part. If this process is
+        killed, another one passes the token to `Actor.abandon`.
 
         Args:
-            token: by which the actor knows the upload again; one line of text.
-            instead: a token that was given before and that this one replaces.
+            token: identifies the upload for the actor; one line of text.
+            instead: an earlier token that this one replaces.
 
         Raises:
-            BrokerError: this could not be noted. End the upload, and let the error through.
+            BrokerError: the note could not be stored. Abort the upload, and let the error through.
         """
 
     def ended(self, token: str) -> None:
-        """For actors that send in parts: say that the upload is complete, or that the target has forgotten it. Raises nothing."""
+        """Remove the note of an upload in parts: it is complete, aborted, or unknown to the target. Raises nothing."""
 
 
 class Page(NamedTuple):
-    """Files that follow one another in a listing, by columns: a look compares most of them all at once, and needs no `File` for each. The
-    meaning is that of the attributes of `File`."""
+    """Consecutive files of a listing, as columns with the attributes of `File`. A scan compares whole columns, without a `File` object for
+    each file."""
 
     keys: list[str]
     sizes: list[int]
@@ -58,28 +58,28 @@ class Page(NamedTuple):
     etags: list[str | None]
 
     def file(self, number: int) -> File:
-        """One of them."""
+        """The file with this index."""
         return File(self.keys[number], self.sizes[number], self.times[number], self.etags[number])
 
     def cut(self, end: int) -> Page:
-        """The first of them."""
+        """A page of the first `end` files."""
         return Page(self.keys[:end], self.sizes[:end], self.times[:end], self.etags[:end])
 
 
 def paged(files: Iterable[File]) -> Iterator[Page]:
-    """Files as they come, by pages."""
+    """Group files into pages."""
     source = iter(files)
     while some := list(islice(source, _PAGE)):
         yield Page([one.key for one in some], [one.size for one in some], [one.mtime or 0.0 for one in some], [one.etag for one in some])
 
 
 class Listing:
-    """An iterable of `File` that says whether it is sorted.
+    """An iterable of `File` with an attribute that says whether it is sorted.
 
     Args:
-        files: what the target holds.
-        already_sorted: True if the keys come in the order of their UTF-8 bytes (RFC 3629, part 1: the same as the order
-            of code points). Where this is False, autosync sorts on disk before it compares.
+        files: the objects in the target.
+        already_sorted: True if the keys are in the order of their UTF-8 bytes, which is the order of code points (RFC 3629, 1). If
+            False, autosync sorts on disk before it compares.
     """
 
     def __init__(self, files: Iterable[File], *, already_sorted: bool) -> None:
@@ -90,15 +90,15 @@ class Listing:
         return iter(self._files)
 
     def pages(self) -> Iterator[Page]:
-        """The same, by pages."""
+        """The same files in pages."""
         return paged(self)
 
 
 class PagedListing(Listing):
-    """A listing that comes by pages.
+    """A listing in pages.
 
     Args:
-        pages: what the target holds.
+        pages: the objects in the target.
         already_sorted: see `Listing`.
     """
 

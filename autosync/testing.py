@@ -1,4 +1,4 @@
-"""What every actor must do, as tests for pytest. Hold your own to it:
+"""The contract of actors, as tests for pytest. Test an actor of your own like this:
 
     from autosync.testing import ActorContract
 
@@ -7,9 +7,9 @@
         def actor(self):
             yield MyActor(url=...)      # with an empty target
 
-Every test begins with an empty target. What a kind of target cannot do is said by the class attributes below, not by leaving tests out.
-An actor that has settings is held to all of it once. With other settings the part that they change is enough: `KeyContract`,
-`ListingContract`, `UploadContract`, `DeletionContract`.
+Every test begins with an empty target. For a limitation of a target, set the class attributes below; do not leave tests out. Run all tests
+once for an actor that has settings. For other settings, run the part that they affect: `KeyContract`, `ListingContract`,
+`UploadContract`, `DeletionContract`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = ["ActorContract", "Content", "DeletionContract", "KeyContract", "Listi
 
 
 def listed(actor: Actor, prefix: str = "") -> dict[str, int]:
-    """What the target has whose key begins with the prefix: sizes by key."""
+    """The objects whose key begins with the prefix: sizes by key."""
     files = list(listing_of(actor, prefix))
     found = {file.key: file.size for file in files}
     assert len(found) == len(files), "a key is listed twice"
@@ -44,30 +44,30 @@ def listed(actor: Actor, prefix: str = "") -> dict[str, int]:
 
 
 class Content:
-    """Makes files to be uploaded, such as workers make them.
+    """Makes files to upload, as workers do.
 
     Args:
-        directory: for the content.
+        directory: for the content of the files.
     """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._made: list[SourceFile] = []
-        #: Tokens of uploads in parts that the target may hold open, see `File.begun`; and of all that there were.
+        #: Tokens of uploads in parts that the target may keep open, see `File.begun`; and of all uploads in parts.
         self.open: set[str] = set()
         self.tokens: list[str] = []
 
     def path(self, file: SourceFile) -> Path:
-        """Where the content of a file stands."""
+        """The path of a file's content."""
         return self._directory / f"source-{self._made.index(file)}"
 
     def file(self, key: str, content: bytes, passing: Callable[[int], None] = lambda count: None) -> SourceFile:
-        """A file with this content.
+        """Make a file.
 
         Args:
-            key: its key.
-            content: its content.
-            passing: called with the number of bytes whenever some are read.
+            key: of the file.
+            content: of the file.
+            passing: called with the number of bytes of each read.
         """
         path = self._directory / f"source-{len(self._made)}"
         path.write_bytes(content)
@@ -82,20 +82,20 @@ class Content:
         return made
 
     def close(self) -> None:
-        """Close them all."""
+        """Close all files."""
         for file in self._made:
             file.close()
 
 
 class _Contract:
-    """What the parts of the contract share. A subclass brings the fixture `actor`.
+    """The common base of the contract's parts. A subclass defines the fixture `actor`.
 
     Attributes:
-        small: bytes of a file that goes in one request.
-        large: bytes of one that does not, where the target takes files in parts.
-        many: more files than the target lists at once. Targets that are made for tests can often list fewer, which costs less time.
-        sorts: whether a listing that says that it is sorted really is. Where that depends on the server, looks find out.
-        odd_keys: each is kept to the byte, or refused with `PermanentError`.
+        small: size of a file that is sent with one request, in bytes.
+        large: size of a file that is sent in parts, if the target has uploads in parts, in bytes.
+        many: more files than a page of the listing has. Servers for tests can often make smaller pages, which saves time.
+        sorts: whether a listing with `already_sorted` is really sorted. False if that depends on the server; a scan checks it.
+        odd_keys: keys that the target stores exactly to the byte, or that the actor refuses with `PermanentError`.
     """
 
     small: ClassVar[int] = 100
@@ -111,13 +111,13 @@ class _Contract:
     )  # fmt: skip
 
     def spelt(self, key: str) -> str:
-        """How a key is listed where no prefix says how it is written: in a file system `/a//b` is `a/b`."""
+        """The spelling of a key in a listing without a prefix: in a file system `/a//b` is `a/b`."""
         return key
 
     @pytest.fixture
     def actor(self) -> Iterator[Actor]:
         """An actor with an empty target."""
-        raise NotImplementedError("bring a fixture of this name")
+        raise NotImplementedError("define a fixture of this name")
 
     @pytest.fixture
     def content(self, tmp_path: Path) -> Iterator[Content]:
@@ -129,7 +129,7 @@ class _Contract:
         made.close()
 
     def _compare(self, actor: Actor, found: File, same: SourceFile, other: SourceFile) -> None:
-        """`other` has the size of `same`, and other content."""
+        """Compare two files with a listed object: `same` has its content, `other` has its size and other content."""
         assert same.size == other.size
         if found.etag is not None and actor.can_match(found):
             assert actor.matches(same, found.etag), "it has this content"
@@ -137,7 +137,7 @@ class _Contract:
 
 
 class KeyContract(_Contract):
-    """Keys that are hard to write down. A subclass brings the fixture `actor`."""
+    """Unusual keys. A subclass defines the fixture `actor`."""
 
     def test_an_odd_key_is_kept_to_the_byte_or_refused_for_good(self, actor: Actor, content: Content) -> None:
         expected = {"stays": 1}
@@ -149,14 +149,14 @@ class KeyContract(_Contract):
                 pass
             else:
                 expected[key] = number
-                assert listed(actor, key).get(key) == number, f"{key!r} was taken, and is not listed"
+                assert listed(actor, key).get(key) == number, f"{key!r} was accepted, and is not listed"
 
         for key in self.odd_keys:
             assert listed(actor) == {self.spelt(kept): size for kept, size in expected.items()}
             try:
                 actor.delete(File(key))
             except PermanentError:
-                assert key not in expected, f"{key!r} was taken, and cannot be deleted"
+                assert key not in expected, f"{key!r} was accepted, and cannot be deleted"
             expected.pop(key, None)
         if can_delete_many(actor):
             actor.delete_many([File(key) for key in self.odd_keys])
@@ -164,10 +164,10 @@ class KeyContract(_Contract):
 
 
 class ListingContract(_Contract):
-    """What a target tells of what it has. A subclass brings the fixture `actor`."""
+    """Listings. A subclass defines the fixture `actor`."""
 
-    def test_a_tree_that_was_sent_shows_no_difference(self, actor: Actor, tmp_path: Path) -> None:
-        """However the target sorts, and whether or not it tells times and checksums: nothing is sent again."""
+    def test_a_tree_that_was_sent_has_no_difference(self, actor: Actor, tmp_path: Path) -> None:
+        """Nothing is sent again, in whatever order the target lists, and whether or not it lists times and checksums."""
         tree = tmp_path / "tree"
         for name in ("a/b", "a-b", "a/c/d", "b", "Z", "é"):
             (tree / name).parent.mkdir(parents=True, exist_ok=True)
@@ -182,14 +182,14 @@ class ListingContract(_Contract):
             file = SourceFile(one.key, os.open(one.found.path, os.O_RDONLY))
             actor.upload(file)
             file.close()
-        settled = time.time() + 60  # as it is said by a mirror whose last look left nothing to do
+        settled = time.time() + 60  # as for a mirror that was last in sync then
 
         assert list(comparison.differences("", ScanReport(), settled)) == []
         (tree / "b").write_text("longer than before")
         (tree / "Z").unlink()
         assert [(one.key, one.found is None) for one in comparison.differences("", ScanReport(), settled)] == [("b", False), ("Z", True)]
 
-    def test_a_listing_gives_what_begins_with_the_prefix(self, actor: Actor, content: Content) -> None:
+    def test_a_listing_has_the_keys_that_begin_with_the_prefix(self, actor: Actor, content: Content) -> None:
         keys = ("a/1", "a/b/2", "a-b/3", "ab/4", "b/5")
         for key in keys:
             actor.upload(content.file(key, b"x"))
@@ -212,7 +212,7 @@ class ListingContract(_Contract):
 
         assert sorted(found) == sorted(kept)
         if self.sorts and getattr(listing, "already_sorted", False):
-            assert found == sorted(kept, key=lambda key: key.encode()), "it says that it is sorted, and is not"
+            assert found == sorted(kept, key=lambda key: key.encode()), "already_sorted is true, and the listing is not sorted"
 
     def test_a_listing_of_many_pages_is_complete(self, actor: Actor, content: Content) -> None:
         one = content.file("shared", b"x")
@@ -248,7 +248,7 @@ class ListingContract(_Contract):
 
 
 class UploadContract(_Contract):
-    """What becomes of a file, be it small or large. A subclass brings the fixture `actor`."""
+    """Uploads of small and large files. A subclass defines the fixture `actor`."""
 
     def test_a_large_file_arrives_whole(self, actor: Actor, content: Content) -> None:
         data = random.Random(1).randbytes(self.large)  # noqa: S311
@@ -296,7 +296,7 @@ class UploadContract(_Contract):
 
     @pytest.mark.parametrize("which", ["small", "large"])
     def test_an_upload_that_is_stopped_leaves_what_was_there(self, which: str, actor: Actor, content: Content) -> None:
-        """A worker that is being stopped raises `Draining` where the file is read; it must come through as it is."""
+        """When a worker stops, reading a file raises `Draining`; `upload` must let it through."""
         actor.upload(content.file("a", b"old"))
         read = [0]
 
@@ -313,29 +313,29 @@ class UploadContract(_Contract):
 
     def _is_as_it_was(self, actor: Actor, content: Content) -> None:
         assert listed(actor) == {"a": 3}
-        assert content.open == set(), "what was given up is noted as one that is open"
+        assert content.open == set(), "an aborted upload is noted as one that is open"
         actor.upload(content.file("a", b"newer"))
         assert listed(actor) == {"a": 5}
 
-    def test_several_files_are_uploaded_together_and_each_has_its_own_answer(self, actor: Actor, content: Content) -> None:
+    def test_several_files_are_uploaded_together_and_each_has_its_own_result(self, actor: Actor, content: Content) -> None:
         torn = content.file("torn", b"old")
         content.path(torn).write_bytes(b"new content")
         files = [content.file(f"d/{number:02}", bytes([number]) * number) for number in range(20)]
         files += [torn, content.file("medium", bytes(200_000))]
 
-        answers = actor.upload_many(files) if actor.sends_together else [self._answer(actor, file) for file in files]
+        results = actor.upload_many(files) if actor.sends_together else [self._result_of(actor, file) for file in files]
 
-        assert [type(answer) for answer in answers] == [type(None)] * 20 + [FileChanged, type(None)]
+        assert [type(result) for result in results] == [type(None)] * 20 + [FileChanged, type(None)]
         assert listed(actor) == {**{f"d/{number:02}": number for number in range(20)}, "medium": 200_000}
 
-    def _answer(self, actor: Actor, file: File) -> Exception | None:
+    def _result_of(self, actor: Actor, file: File) -> Exception | None:
         try:
             actor.upload(file)
         except Exception as error:
             return error
         return None
 
-    def test_to_abandon_what_is_complete_is_no_error_and_does_nothing(self, actor: Actor, content: Content) -> None:
+    def test_abandoning_a_complete_upload_is_no_error_and_changes_nothing(self, actor: Actor, content: Content) -> None:
         actor.upload(content.file("large", bytes(self.large)))
 
         for token in content.tokens:
@@ -345,9 +345,9 @@ class UploadContract(_Contract):
 
 
 class DeletionContract(_Contract):
-    """Deletions, one by one and together. A subclass brings the fixture `actor`."""
+    """Deletions, one by one and together. A subclass defines the fixture `actor`."""
 
-    def test_deleting_what_is_not_there_is_no_error(self, actor: Actor, content: Content) -> None:
+    def test_deleting_a_missing_object_is_no_error(self, actor: Actor, content: Content) -> None:
         actor.upload(content.file("d/stays", b"x"))
         for key in ("nothing", "no/thing/here", "d", "d/stays/below", "d/sta"):
             actor.delete(File(key))
@@ -370,9 +370,9 @@ class DeletionContract(_Contract):
 
 
 class ActorContract(KeyContract, ListingContract, UploadContract, DeletionContract):
-    """All tests. A subclass brings the fixture `actor`; what it may set is told by `many`, `large` and the other attributes above."""
+    """All tests. A subclass defines the fixture `actor`, and may set `many`, `large` and the other attributes above."""
 
-    def test_it_can_be_made_again_from_what_a_worker_is_given(self, actor: Actor) -> None:
+    def test_a_worker_can_make_it_from_the_published_settings(self, actor: Actor) -> None:
         names = {str(option.name) for option in actor.options} | {"target_container"}
         secrets = {name: getattr(actor, name) for name in secret_names(type(actor))}
         public = json.loads(json.dumps({name: getattr(actor, name) for name in names - secrets.keys()}))
@@ -426,5 +426,5 @@ class ActorContract(KeyContract, ListingContract, UploadContract, DeletionContra
 
         assert set(listed(actor)) == {file.key for file in files[60:]}
 
-    def test_the_clock_is_told_or_taken_to_be_right(self, actor: Actor) -> None:
+    def test_the_clock_differs_by_less_than_a_minute(self, actor: Actor) -> None:
         assert abs(actor.clock_ahead()) < 60

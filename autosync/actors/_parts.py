@@ -66,9 +66,9 @@ def send_one_version(file: SourceFile, ranges: Iterable[PartRange], send: Send) 
             file.verify()
             break
         except FileChanged as torn:
-            if not torn.pieces or not rounds_left:
+            if not torn.parts or not rounds_left:
                 raise
-            etags |= _send_parts(file, numbers, torn.pieces, send)
+            etags |= _send_parts(file, numbers, torn.parts, send)
     return etags
 
 

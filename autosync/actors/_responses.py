@@ -95,7 +95,7 @@ class BoundedBody:
         self._raw.release_conn()
 
     def _gathered(self, amt: int) -> bytes:
-        """The next `amt` bytes; fewer only at the end. Callers keep a list of chunks, and chunks of one byte need fifty times the memory."""
+        """The next `amt` bytes; fewer only at the end. Callers keep a list of chunks, which for one-byte chunks would need much memory."""
         gathered = bytearray()
         while len(gathered) < amt and (data := self._next(amt - len(gathered))):
             gathered += data

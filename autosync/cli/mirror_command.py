@@ -32,8 +32,8 @@ from ..model.definition_signature import SIGNING_KEY, read_key
 from ..model.keys import slashed
 from ..model.limits import Limits
 from ..model.mirror import DEFAULT_QUEUE, LONGEST_LEASE, SHORTEST_LEASE, Mirror, is_lease
-from ..model.secrets import written
-from ..model.text import shown
+from ..model.secrets import escape_secret
+from ..model.text import printable
 from ..process import installation_path, search_path
 from ..process.boot_id import boot_id
 from ..process.child import allow_many_open_files
@@ -256,7 +256,7 @@ def _without_state(plans: Sequence[Plan], base: Path, name: str) -> list[Plan]:
     """
     within = [state_within(plan.mirror.sources, base, name) for plan in plans]
     for directory in dict.fromkeys(one for some in within for one in some):
-        log.info("%s is left out: autosync keeps its own state there", shown(directory))
+        log.info("%s is left out: autosync keeps its own state there", printable(directory))
     return [replace(plan, mirror=replace(plan.mirror, state_directories=some)) for plan, some in zip(plans, within, strict=True)]
 
 
@@ -369,9 +369,9 @@ def _dry_run(plans: Sequence[Plan]) -> int:
         comparison = Comparison(plan.mirror.keys(), plan.actor, plan.policy, exact=True)
         for difference in comparison.differences("", report):
             verb = "delete" if difference.found is None else "check" if difference.etag else "upload"
-            print(verb, shown(difference.key))
+            print(verb, printable(difference.key))
         for path, reason in report.skipped.items():
-            print("skip", shown(path), reason)
+            print("skip", printable(path), reason)
         if not report.complete or report.withheld:
             code = Exit.INCOMPLETE
     return code
@@ -412,8 +412,8 @@ def _keep(plans: Sequence[Plan], name: str, values: dict[str, Any], script: str 
             broker=broker,
             workers=values["workers"],
             secrets={
-                **{plan.mirror.name: {option: written(value) for option, value in plan.secrets.items()} for plan in plans},
-                **({SIGNING_KEY: written(signing_key)} if signing_key else {}),
+                **{plan.mirror.name: {option: escape_secret(value) for option, value in plan.secrets.items()} for plan in plans},
+                **({SIGNING_KEY: escape_secret(signing_key)} if signing_key else {}),
             },
             log_format=values["log_format"],
             verbosity=-1 if values["quiet"] else values["verbose"],

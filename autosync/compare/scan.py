@@ -20,7 +20,7 @@ from ..actor import Actor, listing_of, without_secrets
 from ..errors import AutosyncError, OutOfOrder, SourceUnsure, TargetError
 from ..files import File, Listing, Page, paged
 from ..model.keys import Keys, Source, Span, slashed
-from ..model.text import shown
+from ..model.text import printable
 from ..source.external_sort import Spool, disksort
 from ..source.walk import Run, Walk
 from .delete_limit import DeleteLimit
@@ -167,7 +167,7 @@ class Comparison:
                 continue
             report.withheld += 1
             if len(examples) < _EXAMPLES:
-                examples.append(shown(key))
+                examples.append(printable(key))
         if report.withheld:
             more = f" and {report.withheld - len(examples)} more" if report.withheld > len(examples) else ""
             options = "--accept-existing --max-delete=100%" if report.withheld > limit else "--accept-existing"

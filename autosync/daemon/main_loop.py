@@ -191,7 +191,7 @@ class _Loop:
         """Start dead children again."""
         if self._host is None:
             return
-        self._dead += [(keeping, dead) for dead in self._host.tend() for keeping in self._all]
+        self._dead += [(keeping, dead) for dead in self._host.restart_if_dead() for keeping in self._all]
         with suppress(BrokerError):
             while self._dead:
                 keeping, dead = self._dead[-1]

@@ -31,7 +31,7 @@ from ..model.change import SCAN_ALL, Change, Kind
 from ..model.definition_signature import sign
 from ..model.limits import Limits
 from ..model.mirror import Identity, Mirror, version_of
-from ..model.text import shown
+from ..model.text import printable
 from ..watch.debounce import Debouncer
 from ..watch.flush import FlushPoints
 from ..watch.watcher import Watcher, identity_of
@@ -390,7 +390,7 @@ class MirrorRunner:
         if count > self._failures_logged * 1.5 and not self._run.once:
             first = next(iter(self._ledger.failures.all()), None)
             if first is not None:
-                log.error("%s%d keys are in the failed list; one is %s: %s", self._run.about, count, shown(first.key), first.reason)
+                log.error("%s%d keys are in the failed list; one is %s: %s", self._run.about, count, printable(first.key), first.reason)
             self._failures_logged = count
         self._failures_logged = min(self._failures_logged, count)
 
@@ -534,7 +534,7 @@ class MirrorRunner:
             for number, failure in enumerate(self._ledger.failures.all()):
                 if number == _FAILURES_LOGGED:
                     break
-                log.error("%sfailed: %s: %s", self._run.about, shown(failure.key), failure.reason)
+                log.error("%sfailed: %s: %s", self._run.about, printable(failure.key), failure.reason)
         if count > _FAILURES_LOGGED:
             log.error("and %d more failed", count - _FAILURES_LOGGED)
 

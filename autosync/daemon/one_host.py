@@ -21,7 +21,7 @@ from ..errors import ConfigurationError, StartError
 from ..model.keys import Source, slashed
 from ..model.mirror import Mirror
 from ..process import search_path
-from ..process.child import Child, call_itself, has_one_thread
+from ..process.child import Child, has_one_thread, set_process_title
 
 log = logging.getLogger(__name__)
 
@@ -215,13 +215,13 @@ class OneHost:
 
     def begin(self) -> None:
         """There is work: let the workers begin. May be said from any thread, and more than once. Those that are no forks are started by the
-        next `tend`."""
+        next `restart_if_dead`."""
         with self._one_at_a_time:
             if self._gate is not None:
                 os.close(self._gate[1])
                 self._gate = None
 
-    def tend(self) -> list[int]:
+    def restart_if_dead(self) -> list[int]:
         """Start what is to begin, and again what has died. To be called from the main thread, every second or so.
 
         Returns:
@@ -231,12 +231,12 @@ class OneHost:
             StartError: something dies each time it is started.
         """
         if self._server:
-            self._server.tend()
+            self._server.restart_if_dead()
         if self._gate is None:
             for worker in self._workers:
                 if worker.pid() is None:
                     worker.start()
-        return [dead for dead in (worker.tend() for worker in self._workers) if dead is not None]
+        return [dead for dead in (worker.restart_if_dead() for worker in self._workers) if dead is not None]
 
     def stop(self) -> None:
         """Let the workers finish or put back what they have in hand, then stop the broker."""
@@ -244,7 +244,7 @@ class OneHost:
             for worker in self._workers:
                 worker.end()
         for worker in self._workers:
-            worker.ask_to_end()
+            worker.terminate()
         for worker in self._workers:
             worker.stop(_DRAIN)
         if self._server:
@@ -253,7 +253,7 @@ class OneHost:
     def _work(self, name: str, number: int, environ: Mapping[str, str]) -> int:
         """What a worker does that is a fork of this process; the same as `_command`."""
         self._held.close()
-        call_itself(["celery", "worker", _node(name, number)])  # also while it waits
+        set_process_title(["celery", "worker", _node(name, number)])  # also while it waits
         os.environ.update(environ)
         sys.path[:] = environ["PYTHONPATH"].split(os.pathsep)
         if self._gate is not None:
@@ -297,7 +297,7 @@ def become_worker(node: str, heartbeat: str, script: str = "") -> int:
     Returns:
         The exit status.
     """
-    call_itself(["celery", "worker", node])
+    set_process_title(["celery", "worker", node])
     if script:
         search_path.add_script(script)
     from ..celery import work  # a fork has it from its parent, which loaded it while the broker came up

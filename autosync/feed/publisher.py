@@ -16,7 +16,7 @@ from kombu.connection import Connection
 
 from ..broker.celery_settings import SERVE, UPLOAD
 from ..ledger import Hint, Ledger, Marked, Message
-from ..model.text import human_size, shown
+from ..model.text import human_size, printable
 
 
 class Priority(IntEnum):
@@ -111,7 +111,7 @@ class Publisher:
 def batch_line(mirror: str, keys: Sequence[str], size: int) -> str:
     """One line that describes a batch to people: mirror, first key, how many more, size."""
     more = f" +{len(keys) - 1}" if len(keys) > 1 else ""
-    return f"{mirror}: {shown(keys[0])}{more} ({human_size(size)})"
+    return f"{mirror}: {printable(keys[0])}{more} ({human_size(size)})"
 
 
 def _make_template(app: Celery, queue: str) -> dict[str, Any]:

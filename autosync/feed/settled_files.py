@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from ..compare.diff import Difference
-from ..model.file_state import QUIET_UNASKED, FileState
+from ..model.file_state import QUIET_IF_WRITERS_UNKNOWN, FileState
 from ..source.open_writers import has_writer, lies_on_share
 from ..source.walk import Found
 
@@ -72,12 +72,12 @@ class RestQueue:
                     yield Rested(difference, file_state, rests)
 
     def _queues(self) -> tuple[tuple[deque[tuple[Difference, FileState]], float], ...]:
-        return (self._waiting, self._quiet), (self._writers_unknown, max(self._quiet, QUIET_UNASKED))
+        return (self._waiting, self._quiet), (self._writers_unknown, max(self._quiet, QUIET_IF_WRITERS_UNKNOWN))
 
     def _rests(self, file_state: FileState, found: Found | None, quiet: float) -> bool | None:
         """Whether a file has rested for `quiet` seconds; None if it must be unchanged for longer."""
         assert found is not None
-        is_patient = quiet >= QUIET_UNASKED
+        is_patient = quiet >= QUIET_IF_WRITERS_UNKNOWN
         try:
             seen = os.stat(found.path)
         except OSError as error:  # the walk knows longer paths than may be named

@@ -6,7 +6,7 @@ import logging
 
 from ..compare.scan import MOST_SKIPPED
 from ..ledger.sync_state import SyncState
-from ..model.text import shown
+from ..model.text import printable
 from .broker_retry import BrokerRetry
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class SkippedPaths:
 
     def _publish(self, fresh: dict[str, str], *, is_changed: bool) -> None:
         for path, reason in list(fresh.items())[:_LOGGED_AT_ONCE]:
-            log.warning("skipped: %s %s", shown(path), reason)
+            log.warning("skipped: %s %s", printable(path), reason)
         if len(fresh) > _LOGGED_AT_ONCE:
             log.warning("and %d more are skipped", len(fresh) - _LOGGED_AT_ONCE)
         if is_changed:

@@ -1,7 +1,7 @@
-"""How the certificate of a broker is checked, said to redis-py and to kombu in the same words.
+"""Makes redis-py and kombu check the broker's certificate in the same way.
 
-Both have defaults of their own, which differ between their versions. redis-py compares the name of the host since version 6 only. kombu
-takes any certificate where the URL says nothing of TLS; where the URL says something, kombu ignores `broker_use_ssl`.
+Their defaults differ, also between their versions: redis-py compares the host name only since version 6. kombu accepts any certificate if
+the URL has no TLS options; if the URL has some, kombu ignores `broker_use_ssl`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _HOST_VALUES = {"true": True, "1": True, "yes": True, "false": False, "0": False
 
 
 def certificate_checks(url: str) -> dict[str, Any]:
-    """The options for the checks: what the URL says, else both checks. Nothing for a URL without TLS, or for one that cannot be read.
+    """The options for the checks: those in the URL, otherwise both checks. Empty for a URL without TLS, or for a malformed one.
 
     Raises:
         ConfigurationError: the URL has an unknown value.
@@ -38,7 +38,7 @@ def certificate_checks(url: str) -> dict[str, Any]:
 
 
 def with_certificate_checks(url: str) -> str:
-    """The URL with its checks written out; another URL as it is.
+    """The URL with all options for the checks; a URL without TLS is returned unchanged.
 
     Raises:
         ConfigurationError: the URL has an unknown value.
@@ -48,9 +48,9 @@ def with_certificate_checks(url: str) -> str:
         return url
     parts = urlsplit(url)
     authority = next(word for word, value in _AUTHORITY_VALUES.items() if value == checks[_AUTHORITY])
-    written = [f"{_AUTHORITY}={authority}", f"{_HOST}={str(checks[_HOST]).lower()}"]
+    own = [f"{_AUTHORITY}={authority}", f"{_HOST}={str(checks[_HOST]).lower()}"]
     others = [pair for pair in parts.query.split("&") if pair and unquote_plus(pair.partition("=")[0]) not in checks]
-    return parts._replace(query="&".join([*written, *others])).geturl()
+    return parts._replace(query="&".join([*own, *others])).geturl()
 
 
 def _value(values: dict[str, Any], name: str, word: str) -> Any:

@@ -1,7 +1,8 @@
-"""Signatures of definitions, by a key that the file host shares with its upload boxes and with nobody else.
+"""Signs definitions with a key that only the file host and its upload boxes have.
 
-Whoever may write to the broker could publish a definition that has a box send what it may read to a target of theirs. A box that has a key
-takes only what was signed with it. Messages need no signature: they name keys, and a key leads to where the definition says.
+Without signatures, a user with write access to the broker could publish a definition that makes upload boxes send their files to another
+target. A box with a key accepts only definitions that are signed with that key. Messages need no signature: they contain only names of
+keys, and the definition decides about source and target.
 """
 
 from __future__ import annotations
@@ -13,22 +14,22 @@ from typing import Any
 from ..errors import ConfigurationError
 from .secrets import read_secret
 
-#: The name under which boxes have the key among their secrets.
+#: The name of the key among the secrets of an upload box.
 SIGNING_KEY = "signing_key"
-#: So many bytes of a key are as good as any number: the size of the hash (RFC 2104, 3).
+#: The least bytes of a key: the size of the hash, beyond which more bytes add no strength (RFC 2104, 3).
 _SHORTEST = 32
 
 
-def read_key(given: str | None) -> str:
-    """The key as it was given, see `read_secret`; "" if there is none.
+def read_key(text: str | None) -> str:
+    """The key that a value stands for, see `read_secret`; "" for None.
 
     Raises:
-        ConfigurationError: the file cannot be read, or it is too short to be a key. So is an empty one: it comes from a file that is
-            missing, and nobody wants to go without a key for that.
+        ConfigurationError: the file cannot be read, or the key is too short. An empty value is an error too: it may come from a missing
+            file, and must not switch signatures off.
     """
-    if given is None:
+    if text is None:
         return ""
-    key = read_secret(given, "--signing-key").strip()
+    key = read_secret(text, "--signing-key").strip()
     if not key:
         raise ConfigurationError("the signing key is empty", "give it as @FILE, or unset AUTOSYNC_SIGNING_KEY to go without one")
     if len(key.encode("utf-8", "surrogateescape")) < _SHORTEST:
@@ -37,26 +38,26 @@ def read_key(given: str | None) -> str:
 
 
 def key_among(secrets: Mapping[str, Any]) -> str:
-    """The key that a box has among its secrets; "" if there is none.
+    """The key among the secrets of an upload box; "" if there is none.
 
     Raises:
-        ConfigurationError: there is one that cannot be used, see `read_key`.
+        ConfigurationError: the key cannot be used, see `read_key`.
     """
     if any(isinstance(value, Mapping) and SIGNING_KEY in value for value in secrets.values()):
         raise ConfigurationError(f"autosync_secrets: {SIGNING_KEY!r} holds for all mirrors of a box", "write it beside their names")
-    given = secrets.get(SIGNING_KEY, "")
-    if SIGNING_KEY in secrets and not isinstance(given, str):
+    text = secrets.get(SIGNING_KEY, "")
+    if SIGNING_KEY in secrets and not isinstance(text, str):
         raise ConfigurationError(f"autosync_secrets: {SIGNING_KEY!r} is no text", "give the key, or '@' and the path of its file")
-    return read_key(given) if SIGNING_KEY in secrets else ""
+    return read_key(text) if SIGNING_KEY in secrets else ""
 
 
 def sign(key: str, mirror: str, definition: str) -> str:
     """The signature (HMAC-SHA256, RFC 2104) of a mirror's definition; "" without a key.
 
     Args:
-        key: as `read_key` gives it.
-        mirror: its name, so that no definition can be passed off as another mirror's.
-        definition: as it is published.
+        key: as `read_key` returns it.
+        mirror: name of the mirror; with it, a signature is valid for one mirror only.
+        definition: the published text.
     """
     return (
         hmac.digest(key.encode("utf-8", "surrogateescape"), f"{mirror}\0{definition}".encode("utf-8", "surrogateescape"), "sha256").hex()

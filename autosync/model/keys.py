@@ -1,7 +1,7 @@
-"""Where a key is decided: the rule that turns paths into keys and back, and the scope of a mirror.
+"""The rule that turns paths into keys and back, and the scope of a mirror.
 
-A key is the absolute path of the file, minus `source_prefix` if the path starts with it, with `target_prefix` put in
-front, character for character. Nothing is normalised: a leading slash stays one.
+A key is the absolute path of the file, minus `source_prefix` if the path starts with it, with `target_prefix` put in front, character for
+character. Nothing is normalised: a leading slash stays one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import lru_cache
 from ..errors import ConfigurationError
 
 _MIXED = "(?=[a-z0-9]*[A-Z])(?=[A-Z]*[a-z0-9])[A-Za-z0-9]{6}"
-#: Names that programs give to files which are not complete yet, or that serve the program alone: regular expressions for a whole name.
+#: Names of files that are not complete yet, or that only the program that made them uses: regular expressions for a whole name.
 TEMPORARY = (
     r".*\.(part|filepart|partial|crdownload|tmp)",  # browsers, curl and wget scripts, WinSCP, and many more
     r"\.~.*",  # LibreOffice's locks, Nextcloud, rsync --delay-updates
@@ -27,7 +27,7 @@ TEMPORARY = (
     rf"sed{_MIXED}",  # sed -i
     r"\.in\..+",  # lftp, and ProFTPD's HiddenStores
     r"\.goutputstream-.+",  # GNOME
-    r"\.nfs[0-9a-f]{16,}|\.fuse_hidden[0-9a-f]+",  # deleted files that somebody has open on a share
+    r"\.nfs[0-9a-f]{16,}|\.fuse_hidden[0-9a-f]+",  # deleted files on a share that a process has open
     r"\.autosync-[0-9a-f]{16}",  # our own file target
 )
 
@@ -42,7 +42,7 @@ class Source:
 
     Attributes:
         path: absolute, without a trailing slash (except the root directory itself).
-        is_file: True if PATH is a single file; then the mirror knows nothing else in its directory.
+        is_file: True if PATH is a single file; then nothing else in its directory belongs to the mirror.
     """
 
     path: str
@@ -54,17 +54,17 @@ class Source:
         return (self.path.rpartition("/")[0] or "/") if self.is_file else self.path
 
     def holds(self, path: str) -> bool:
-        """Whether `path` is this file, or lies below this directory."""
+        """Whether `path` is this file, or is below this directory."""
         return path == self.path if self.is_file else path.startswith(slashed(self.path))
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A stretch of a tree whose keys share a prefix and stand in the order in which the tree is walked.
+    """A part of a tree whose keys share a prefix and are in the order of the walk.
 
     Attributes:
-        directory: where the walk starts, without a trailing slash.
-        prefix: the prefix of every key in the stretch.
+        directory: the top of the walk, without a trailing slash.
+        prefix: the prefix of every key in this part.
         without: a directory below that belongs to another span; "" if there is none.
         only: the one file of a single-file source; "" for a tree.
     """
@@ -89,17 +89,17 @@ class Keys:
     """The naming rule and the scope of one mirror.
 
     Args:
-        sources: what is mirrored. A source inside another one is dropped.
-        source_prefix: taken off the front of paths that start with it.
+        sources: the mirrored directories and files. A source inside another one is dropped.
+        source_prefix: removed from the front of paths that start with it.
         target_prefix: put in front of every key.
         source_filter: regular expression; a file belongs to the mirror if `re.match` finds it in the absolute path.
-        source_exclude: regular expressions of the same kind; a file or directory that one of them matches is left
-            out, with all that is below it.
+        source_exclude: regular expressions of the same kind; a file or directory that one of them matches is left out, with everything
+            below it.
         temporary: regular expressions for whole names; a file or directory below a source whose name one of them matches is left out until
             it is renamed.
-        done_marker: name of the file that says that a file is complete. "{}" in it stands for the file's name; without it, it says so of
-            all files of its directory. "" is none. Markers are not mirrored.
-        state_directories: directories in which autosync keeps its own state; they are left out, with all that is below them.
+        done_marker: name of a file that marks another one as complete. "{}" in it stands for the name of that file; without "{}", the
+            marker is for all files of its directory. "" for no markers. Markers are not mirrored.
+        state_directories: directories with autosync's own state; they are left out, with everything below them.
 
     Raises:
         ConfigurationError: an expression does not compile, or two files of the sources could get the same key.
@@ -120,15 +120,15 @@ class Keys:
         self._strip = source_prefix
         self._prepend = target_prefix
         self._wanted = _compiled("--source-filter", source_filter)
-        self._takes_all = source_filter == _EVERYTHING
+        self._accepts_all = source_filter == _EVERYTHING
         self._unwanted = [_compiled("--source-exclude", pattern) for pattern in source_exclude]
         self._excluded = lru_cache(maxsize=4096)(self._is_excluded)
         self._temporary = _compiled("--temporary", "|".join(f"(?:{_checked(one)})" for one in temporary)) if temporary else None
         self._marker = _marker_parts(done_marker)
         self.state_directories = tuple(state_directories)
-        # Whether what is decided about a file, besides its name, is the same for all files of its directory.
+        # Whether all decisions about a file depend only on its directory, except for temporary names.
         self._is_simple = (
-            self._takes_all
+            self._accepts_all
             and not self._unwanted
             and self._marker is None
             and (not source_prefix or source_prefix.endswith("/"))
@@ -138,7 +138,7 @@ class Keys:
         self._refuse_twins()
 
     def key(self, path: str) -> str:
-        """The key of an absolute path. Says nothing about scope."""
+        """The key of an absolute path, in scope or not."""
         return self._prepend + (path[len(self._strip) :] if path.startswith(self._strip) else path)
 
     def path(self, key: str) -> str | None:
@@ -152,7 +152,8 @@ class Keys:
         return None if self._temporary is not None and self._temporary.fullmatch(name) else directory + name
 
     def _directory_of(self, above: str) -> str | None:
-        """The directory of the keys that begin so, up to their last slash. Asked once for many, where all depends on it but the name."""
+        """The directory of the keys that begin with `above`, which ends with their last slash; None if they are not in scope. It is cached,
+        and used only where nothing but temporary names depends on the rest of the key."""
         rest = above[len(self._prepend) :]
         for path in (f"{self._strip}{rest}x", f"{rest}x"):
             source = self.source_of(path)
@@ -179,11 +180,11 @@ class Keys:
         return self.accepts(path, source) and not self._is_below_temporary(path, source)
 
     def is_state(self, path: str) -> bool:
-        """Whether a path is, or lies below, a directory in which autosync keeps its own state."""
+        """Whether a path is a directory with autosync's own state, or is below one."""
         return any(path == one or path.startswith(slashed(one)) for one in self.state_directories)
 
     def state_directory_of(self, key: str) -> str:
-        """The directory with autosync's own state in which a file of this key would lie; "" if there is none."""
+        """The directory with autosync's own state that would contain the file of this key; "" if there is none."""
         return next((one for one in self.state_directories if key.startswith(self.key(slashed(one)))), "")
 
     def state_beneath(self, root: str) -> frozenset[str]:
@@ -196,14 +197,20 @@ class Keys:
         return next((source for source in self.sources if source.holds(path)), None)
 
     def accepts(self, path: str, source: Source) -> bool:
-        """Whether the filters let this file of `source` in. The walk asks only this: it has asked `enters` of the directories above."""
+        """Whether the filters accept this file of `source`. The directories above are not checked, see `enters`."""
         if not self._wanted.match(path) or (self._unwanted and self._is_left_out(path, source)):
             return False
         return source.is_file or not (self._is_temporary(path) or self.is_marker(path))
 
     def accepted(self, directory: str, names: list[str], source: Source) -> list[str]:
-        """Those of the names in a directory, given with a slash at its end, that the filters let in; see `accepts`."""
-        if not self._takes_all or self._unwanted or self._marker is not None or source.is_file:
+        """The names of files that the filters accept, see `accepts`.
+
+        Args:
+            directory: absolute, with a slash at its end.
+            names: of files in the directory.
+            source: that contains the directory.
+        """
+        if not self._accepts_all or self._unwanted or self._marker is not None or source.is_file:
             return [name for name in names if self.accepts(directory + name, source)]
         if self._temporary is None:
             return names
@@ -211,7 +218,7 @@ class Keys:
         return [name for name in names if is_temporary(directory + name, at) is None]
 
     def enters(self, directory: str) -> bool:
-        """Whether a directory is visited at all; the caller has asked the same of those above it."""
+        """Whether the walk enters a directory. The directories above are not checked."""
         if self.state_directories and self.is_state(directory):
             return False
         return not (self._unwanted and self._excluded(directory)) and not self._is_temporary(directory)
@@ -235,14 +242,14 @@ class Keys:
         return f"{directory}/{before if alone else before + name + after}"
 
     def marked_by(self, marker: str) -> tuple[str, bool]:
-        """What a done-marker speaks for: the path of a file (False), or of a directory with all its files (True)."""
+        """The path that a done-marker is for, and whether that is a directory, with all its files, or one file."""
         assert self._marker is not None
         before, after, alone = self._marker
         directory, _, name = marker.rpartition("/")
         return (directory, True) if alone else (f"{directory}/{name[len(before) : len(name) - len(after)]}", False)
 
     def spans(self, path: str) -> list[Span]:
-        """The stretches that hold every key at or below a directory; "" stands for all sources."""
+        """The parts of the tree with every key at or below a directory; "" stands for all sources."""
         if not path:
             return [span for source in self.sources for span in self._spans_of(source)]
         if self.is_state(path):
@@ -291,8 +298,8 @@ class Keys:
         return any(pattern.match(directory) for pattern in self._unwanted)
 
     def _refuse_twins(self) -> None:
-        """Two files must never share a key, and none may have an empty one. Two can only where the prefix is taken off some paths and not
-        off others."""
+        """Raise `ConfigurationError` if two files could have the same key, or a file an empty one. Keys can be the same only if the prefix
+        is removed from some paths and not from others."""
         for source in self.sources:
             if source.is_file and not self.key(source.path):
                 raise ConfigurationError(f"--source-prefix {self._strip} leaves no key for {source.path}", "give a shorter prefix")
@@ -326,12 +333,12 @@ def _outermost(sources: Sequence[Source]) -> tuple[Source, ...]:
 
 
 def _checked(pattern: str) -> str:
-    _compiled("--temporary", pattern)  # alone: an error in one must not hide behind the others
+    _compiled("--temporary", pattern)  # each alone, so that the error names the wrong one
     return pattern
 
 
 def _marker_parts(marker: str) -> tuple[str, str, bool] | None:
-    """What stands before and behind the file's name; and whether the marker is for a whole directory."""
+    """The text before and after the file's name, and whether the marker is for a whole directory."""
     if not marker:
         return None
     before, braces, after = marker.partition("{}")

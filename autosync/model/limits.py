@@ -1,4 +1,4 @@
-"""Limits for one target: how they are written by people, and the one line in which the ledger keeps them."""
+"""Limits for one target: reads them from options, and from the line of text in the ledger."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _NONE = ("", "0", "none")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the whole fleet together may do to one target. 0 is no limit.
+    """The limits of one target, for the whole fleet together. 0 is no limit.
 
     Attributes:
-        requests: that change something, a second.
+        requests: requests that change something, a second.
         bandwidth: bytes of content a second.
         inflight: transfers at once.
     """
@@ -31,10 +31,10 @@ class Limits:
 
     @classmethod
     def parse(cls, requests: str | None = None, bandwidth: str | None = None, inflight: str | None = None) -> Limits:
-        """Read what stands behind --limit-requests, --limit-bandwidth and --limit-inflight.
+        """Read the values of --limit-requests, --limit-bandwidth and --limit-inflight.
 
         Raises:
-            ConfigurationError: one of them cannot be understood.
+            ConfigurationError: a value is malformed.
         """
         return cls(
             _read("--limit-requests", requests, "", {"": 1}, "write a number per second, minute or hour: 100/s, 6/m, 500/h, or none"),
@@ -43,7 +43,7 @@ class Limits:
         )
 
     def words(self) -> str:
-        """For people, as the options are written."""
+        """The limits in the form of the options."""
         requests = f"{self.requests:g}/s" if self.requests else "none"
         bandwidth = f"{self.bandwidth / 1e6:g}MB/s" if self.bandwidth else "none"
         return f"requests {requests}, bandwidth {bandwidth}, inflight {self.inflight or 'none'}"
@@ -60,7 +60,7 @@ class Limits:
 
 
 def _read(option: str, text: str | None, unit: str, units: dict[str, int], cure: str) -> float:
-    """So many units a second."""
+    """A rate in units a second."""
     text = (text or "").strip()
     if text.lower() in _NONE:
         return 0.0

@@ -11,38 +11,38 @@ from typing import Any
 from ..errors import UnknownDefinition
 from .keys import Keys, Source
 
-#: The queue of mirrors that have none of their own, and how the names of the others begin.
+#: The queue of mirrors without a queue of their own, and the prefix of the names of the others.
 DEFAULT_QUEUE = "autosync"
-#: How long a worker's claim holds without a renewal, where the definition does not say it, in seconds.
+#: How long a worker's claim lasts without a renewal, in seconds, if the definition has no `lease`.
 LEASE = 30.0
 #: The bounds of a lease, in seconds. A claim is renewed every third of its lease, and not used in the last `FENCE` of it, so a renewal may
-#: be late by 0.4 of the lease: with the shortest by 2.4 s. A broker that waits for its disk (`appendfsync everysec`) is up to 2 s late. The
-#: watcher's lock holds for half of the lease and is renewed at least every 1.5 s: with the shortest, one renewal may fail. With the
-#: longest, a dead worker keeps its keys from the others for an hour.
+#: be late by 0.4 of the lease: with the shortest lease by 2.4 s. A broker that waits for its disk (`appendfsync everysec`) is up to 2 s
+#: late. The watcher's lock lasts for half of the lease and is renewed at least every 1.5 s: with the shortest lease, one renewal may fail.
+#: With the longest lease, the keys of a dead worker wait for an hour.
 SHORTEST_LEASE, LONGEST_LEASE = 6.0, 3600.0
-#: The part of a lease, at its end, in which a claim is not used any more: what was begun before has so long to arrive at the target.
+#: The last part of a lease, in which a claim is not used any more: requests that were sent before have this time to arrive at the target.
 FENCE = 8 / 30
-#: How long the watcher's lock holds without a renewal, at most, in seconds.
+#: The longest time that the watcher's lock lasts without a renewal, in seconds.
 LONGEST_LOCK = 15.0
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Which directory a source root is, so that another one in its place is noticed.
+    """Identifies the directory of a source root, so that another directory in its place is detected.
 
     Attributes:
-        device: `st_dev`, comparable only on the host that took it.
-        inode: `st_ino`; a network share shows the same number to every client.
+        device: `st_dev`, comparable only on the host that read it.
+        inode: `st_ino`; a network share has the same number on every client.
     """
 
     device: int
     inode: int
 
 
-#: The format of definitions. It grows when a reader of an older one would misread what it does know.
+#: The format of definitions. It grows when readers of the older format would misread fields that both have.
 FORMAT = 1
 _SAME_VERSION = "install the same version of autosync on all hosts"
-#: The filter that leaves nothing out.
+#: The filter that every path passes.
 _EVERYTHING = "^.*$"
 
 
@@ -51,20 +51,20 @@ class Mirror:
     """The definition of a mirror, as the file host publishes it and every worker reads it. It holds no secret.
 
     Attributes:
-        name: under which its definition, ledger and failed list stand in Redis.
-        actor: short name of an actor of ours, or `module.Class`.
-        sources: what is mirrored; paths as the file host sees them.
-        identities: which directory each source root is, by root.
+        name: of the mirror; names in Redis contain it.
+        actor: short name of an actor in `actors/`, or `module.Class`.
+        sources: the mirrored directories and files, with paths of the file host.
+        identities: the identity of each source root's directory, by path of the root.
         follow_links: whether symbolic links are followed to files and directories of the same source.
         settings: the values of the actor's options, without the secret ones.
-        secrets: the names of those secret options that have a value on the file host, so that workers must have one too.
-        delete: whether keys that are gone from the source are deleted from the target.
-        threads: transfers in flight in one worker process.
+        secrets: the names of the secret options that have a value on the file host. Workers must have one too.
+        delete: whether keys without a file in the source are deleted from the target.
+        threads: the most transfers in flight in one worker process.
         attempts: how often a key is tried before it goes to the failed list.
-        queue: the Celery queue that carries its tasks.
-        host: the boot id of the file host. A worker that runs there sees what the watcher saw, at once.
-        lease: how long a claim or a place in flight holds without a renewal, in seconds.
-        state_directories: directories in the sources in which autosync keeps its own state; they are left out.
+        queue: the Celery queue for its tasks.
+        host: the boot id of the file host. Workers on that host have the watcher's view of the files, without a share's delay.
+        lease: how long a claim or an in-flight slot lasts without a renewal, in seconds.
+        state_directories: directories with autosync's own state in the sources; they are left out.
     """
 
     name: str
@@ -90,7 +90,7 @@ class Mirror:
 
     @property
     def lock(self) -> float:
-        """How long the watcher's lock holds without a renewal, in seconds."""
+        """How long the watcher's lock lasts without a renewal, in seconds."""
         return min(LONGEST_LOCK, self.lease / 2)
 
     def keys(self) -> Keys:
@@ -111,8 +111,8 @@ class Mirror:
         )
 
     def is_within_scope_of(self, other: Mirror) -> bool:
-        """Whether every key in scope is known to be one of another definition's too, in the same target. A setting that only one of them
-        knows does not count: an actor of another version may have more of them."""
+        """Whether every key in scope is surely in the scope of another definition, in the same target. Settings that only one definition
+        has are ignored: an actor of another version may have more of them."""
         mine, theirs = (_plain(one.settings) for one in (self, other))
         same = ("actor", "source_prefix", "target_prefix", "done_marker")
         return (
@@ -126,8 +126,8 @@ class Mirror:
         )
 
     def dumps(self) -> str:
-        """The definition as JSON, the same text for the same definition. A field that came later than the first format is left out where it
-        has its default, so that an option that nobody uses costs no worker of an older version anything."""
+        """The definition as JSON; equal definitions have equal text. Fields that are newer than the first format are left out if they have
+        their default, so that workers of older versions can read definitions that do not use them."""
         fields = asdict(self)
         later = [name for name, default in _LATER.items() if getattr(self, name) != default]
         for name in _LATER.keys() - later:
@@ -138,14 +138,13 @@ class Mirror:
 
     @classmethod
     def loads(cls, text: str) -> Mirror:
-        """The definition that `dumps` wrote, in this version or another one. A field that is not known here is ignored if the definition
-        calls it optional.
+        """The definition that `dumps` of this or another version wrote. An unknown field is ignored if the definition lists it as optional.
 
         Raises:
-            UnknownDefinition: it needs a later version.
+            UnknownDefinition: the definition needs a later version.
             ValueError, TypeError, KeyError: the text is no definition.
         """
-        fields = _known(json.loads(text))
+        fields = _supported_fields(json.loads(text))
         fields["sources"] = tuple(Source(**source) for source in fields["sources"])
         fields["identities"] = {root: Identity(**found) for root, found in fields["identities"].items()}
         fields["source_exclude"] = tuple(fields["source_exclude"])
@@ -158,13 +157,13 @@ class Mirror:
         return mirror
 
 
-def _known(written: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a definition that are known here.
+def _supported_fields(raw: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a definition that this version has.
 
     Raises:
-        UnknownDefinition: one that is not known is required.
+        UnknownDefinition: the definition requires others.
     """
-    fields = dict(written)
+    fields = dict(raw)
     number, optional = int(fields.pop("format", FORMAT)), fields.pop("optional", [])
     if number > FORMAT:
         raise UnknownDefinition(f"its format is {number}, and this version reads {FORMAT}", _SAME_VERSION)
@@ -176,7 +175,7 @@ def _known(written: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:
-    """As they come out of JSON."""
+    """Settings with the types of JSON."""
     return dict(json.loads(json.dumps(settings)))
 
 
@@ -186,11 +185,11 @@ def is_lease(seconds: float) -> bool:
 
 
 def version_of(definition: str) -> str:
-    """A short name for the exact text of a definition; it changes when anything in the definition does."""
+    """A short hash of a definition's text."""
     return hashlib.sha256(definition.encode()).hexdigest()[:16]
 
 
-#: Fields that came later than the first format, with the values at which they are not written.
+#: Fields that are newer than the first format, with their defaults, which are not written.
 _LATER: dict[str, object] = {"lease": LEASE, "state_directories": ()}
-#: Those of them that a worker may ignore if it does not know them.
+#: Those of them that a worker without them may ignore.
 _OPTIONAL = frozenset({"state_directories"})

@@ -1,4 +1,4 @@
-"""Secrets as people give them: themselves, or behind `@` the name of a file that holds one."""
+"""Reads secrets: a value is the secret itself, or `@` and the path of a file that contains it."""
 
 from __future__ import annotations
 
@@ -9,33 +9,34 @@ from typing import Any
 from ..errors import ConfigurationError
 
 
-def read_secret(given: str, about: str) -> str:
-    """The secret.
+def read_secret(text: str, about: str) -> str:
+    """The secret that a value stands for.
 
     Args:
-        given: itself; or `@` and the path of a file, without the line break at its end. One that begins with `@` is given with two of them.
-        about: where it was given, for people.
+        text: the secret; or `@` and the path of a file, whose final line break is removed. A secret that begins with `@` is written with
+            `@@`.
+        about: the option or variable that has the value, for error messages.
 
     Raises:
         ConfigurationError: the file cannot be read, or is empty.
     """
-    if not given.startswith("@"):
-        return given
-    if given.startswith("@@"):
-        return given[1:]
+    if not text.startswith("@"):
+        return text
+    if text.startswith("@@"):
+        return text[1:]
     try:
-        found = Path(given[1:]).read_text(encoding="utf-8").rstrip("\r\n")
+        found = Path(text[1:]).read_text(encoding="utf-8").rstrip("\r\n")
     except (OSError, ValueError) as error:
         raise ConfigurationError(
-            f"{about} {given}: {getattr(error, 'strerror', None) or error}", "name a file that this user may read, or write @@ for an @"
+            f"{about} {text}: {getattr(error, 'strerror', None) or error}", "name a file that this user may read, or write @@ for an @"
         ) from error
     if not found:
-        raise ConfigurationError(f"{about} {given}: the file is empty", "write the secret into it")
+        raise ConfigurationError(f"{about} {text}: the file is empty", "write the secret into it")
     return found
 
 
-def written(secret: str) -> str:
-    """A secret as it is given to `read_secret`."""
+def escape_secret(secret: str) -> str:
+    """The text from which `read_secret` returns this secret."""
     return "@" + secret if secret.startswith("@") else secret
 
 
@@ -43,18 +44,18 @@ def secret_of(secrets: Mapping[str, Any], mirror: str, option: str) -> str | Non
     """The value of a secret option.
 
     Args:
-        secrets: values by option name; those of one mirror alone stand in a dict under the mirror's name, and count more.
-        mirror: its name.
-        option: its name.
+        secrets: values by option name. A dict under the name of a mirror has the values for that mirror, which take precedence.
+        mirror: name of the mirror.
+        option: name of the option.
 
     Returns:
         The secret; None if there is none.
 
     Raises:
-        ConfigurationError: it is empty, or stands in a file that cannot be read.
+        ConfigurationError: the value is empty, or its file cannot be read.
     """
     own = secrets.get(mirror)
-    given = own[option] if isinstance(own, Mapping) and option in own else secrets.get(option)
-    if given == "":
+    text = own[option] if isinstance(own, Mapping) and option in own else secrets.get(option)
+    if text == "":
         raise ConfigurationError(f"the secret {option} is empty", f"set AUTOSYNC_{option.upper()}, or unset it")
-    return read_secret(given, f"secret {option}") if isinstance(given, str) else None
+    return read_secret(text, f"secret {option}") if isinstance(text, str) else None

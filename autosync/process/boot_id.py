@@ -1,4 +1,4 @@
-"""Which host this is."""
+"""Identifies the host."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def boot_id() -> str:
-    """Names this host until it is started again; containers of one host share it."""
+    """The kernel's boot id, which changes with each start of the host. Containers on one host share it."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:

@@ -20,44 +20,47 @@ from ..errors import StartError
 log = logging.getLogger(__name__)
 
 _SET_PDEATHSIG = 1  # prctl(2)
-# Where this process has threads, this runs in the child before the real program, and does what `_obey` does: a separate program, since code
-# between fork and exec in a process with threads may deadlock.
+# If this process has threads, this program runs in the child before the real one, in place of `_become_child`: in a process with threads,
+# Python code between fork and exec may deadlock.
 _LAUNCH = (
     "import ctypes,os,sys;"
     "ctypes.CDLL(None).prctl(1,int(sys.argv[1]),0,0,0);"
     "os.getppid()==int(sys.argv[2]) or os._exit(1);"
     "os.execv(sys.argv[3],sys.argv[3:])"
 )
-#: The exit status of a program that could not be started, as shells tell it.
+#: The exit status of a program that could not be started, as in shells.
 _NOT_STARTED = 127
-#: Signals that a parent may have handlers for, which are no business of its child's.
-_OURS = (signal.SIGINT, signal.SIGTERM)
-#: How long the pauses between two looks at a child that is to end may become, in seconds.
+#: Signals whose handlers a child must not inherit.
+_PARENT_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+#: The longest pause between two polls of a child that is to end, in seconds.
 _LONGEST_PAUSE = 0.02
-#: A child that lives for less than this has failed to start, in seconds; so many times in a row are enough.
+#: A child that lives for less than `_TOO_SHORT` seconds has failed to start. After `_TOO_OFTEN` such starts in a row it is not restarted.
 _TOO_SHORT = 5.0
 _TOO_OFTEN = 5
 
 
 def allow_many_open_files() -> None:
-    """Raise this process's soft limit of open files to its hard one (setrlimit(2)): a deep tree is walked with one descriptor a level, and
-    each transfer needs some. The default soft limit of 1,024 is there for programs that use select(2)."""
+    """Raise this process's soft limit of open files to the hard one (setrlimit(2)): the walk of a deep tree needs a descriptor for each
+    level, and each transfer needs some. The default soft limit of 1,024 is meant for programs that use select(2)."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def has_one_thread() -> bool:
-    """Whether this process is known to have no thread but this one, be it Python's or a library's: then a fork of it is whole."""
+    """Whether this process has no other thread, be it Python's or a library's, so that a fork is safe. False if that is unknown."""
     try:
         return len(os.listdir("/proc/self/task")) == 1
     except OSError:
         return False
 
 
-def call_itself(words: Sequence[str]) -> None:
-    """Have ps(1) show these words as the command line of this process: they are written over those that it was started with, as far as
-    there is room."""
+def set_process_title(title: Sequence[str]) -> None:
+    """Replace the command line of this process in the output of ps(1). The new one overwrites the old one, and is cut at its length.
+
+    Args:
+        title: the words of the command line.
+    """
     try:
         with open("/proc/self/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
@@ -66,25 +69,25 @@ def call_itself(words: Sequence[str]) -> None:
     start, end = int(fields[45]), int(fields[46])  # arg_start and arg_end of proc_pid_stat(5)
     room = end - start
     if start and room > 1:
-        ctypes.memmove(start, os.fsencode("\0".join(words))[: room - 1].ljust(room, b"\0"), room)
+        ctypes.memmove(start, os.fsencode("\0".join(title))[: room - 1].ljust(room, b"\0"), room)
 
 
 class Child:
-    """One child process, which can be started again when it has died.
+    """One child process, which can be restarted when it has died.
 
-    Start it from the main thread only: the kernel's promise is bound to the thread that started it.
+    Start it from the main thread only: the kernel sends `at_death` when the thread that started the child ends.
 
-    A process of one thread forks, which is quick. One that has more starts the program through another.
+    A process with one thread forks, which is quick. A process with more threads starts the program through another.
 
     Args:
         name: for messages.
         command: program (an absolute path) and arguments.
-        environ: its environment; None: this process's.
-        directory: where it runs.
-        at_death: the signal that it gets when this process dies.
-        inherits: file descriptors that the program has as well; all others are closed in it.
-        inside: does the same as the command and returns the exit status; called the first time, in a fork of this process, where it can be
-            forked. It has nothing to load, and shares its memory with this process. The directory is set, the environment its own business.
+        environ: environment of the program; None for that of this process.
+        directory: working directory of the program.
+        at_death: the signal that the child gets when this process dies.
+        inherits: file descriptors that the program inherits; all others are closed.
+        inside: does the same as the command and returns the exit status. It is called for the first start, in a fork of this process, if
+            this process can be forked. Then nothing has to be loaded, and memory is shared. `directory` is set before; `environ` is not.
     """
 
     def __init__(
@@ -110,24 +113,27 @@ class Child:
         self._short_lives = 0
 
     def start(self) -> None:
-        """Start it, in a session of its own, so that Ctrl-C in a terminal reaches only its parent. What it writes to stderr is seen."""
+        """Start the child in a session of its own, so that Ctrl-C in a terminal reaches only its parent. It inherits stderr."""
         self._started = time.monotonic()
         self._process = self._fork() if has_one_thread() else self._launch()
         self._inside = self._become_the_program  # this process will have connections and files of its own by the next time
 
     def pid(self) -> int | None:
-        """Its process id, if it was started."""
+        """Its process id; None if it was not started."""
         return self._process.pid if self._process else None
 
     def has_ended(self) -> int | None:
         """Its exit status if it has ended (negative: the signal), None while it runs."""
         return self._process.poll() if self._process else None
 
-    def tend(self) -> int | None:
-        """Start it again if it has died. Returns the process id of the dead one, or None if it lives.
+    def restart_if_dead(self) -> int | None:
+        """Restart the child if it has died.
+
+        Returns:
+            The process id of the dead child, or None if it runs.
 
         Raises:
-            StartError: it dies each time soon after its start.
+            StartError: it has died soon after its start several times in a row.
         """
         status = self.has_ended()
         dead = self.pid()
@@ -143,10 +149,10 @@ class Child:
         return dead
 
     def stop(self, patience: float) -> None:
-        """Ask it to end, and end it after `patience` seconds."""
+        """Send SIGTERM, and SIGKILL after `patience` seconds."""
         if self._process is None:
             return
-        self.ask_to_end()
+        self.terminate()
         try:
             self._process.wait(patience)
         except subprocess.TimeoutExpired:
@@ -154,13 +160,13 @@ class Child:
             self._process.kill()
             self._process.wait()
 
-    def ask_to_end(self) -> None:
-        """Send SIGTERM, if it runs."""
+    def terminate(self) -> None:
+        """Send SIGTERM, if the child runs."""
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
 
     def end(self) -> None:
-        """End it at once: it has nothing in hand."""
+        """Send SIGKILL, if the child runs. For children that have nothing to finish."""
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.wait()
@@ -179,24 +185,24 @@ class Child:
 
     def _fork(self) -> _Process:
         parent = os.getpid()
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _OURS)  # a signal to the child must not meet with its parent's handlers
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _PARENT_SIGNALS)  # a signal to the child must not meet with its parent's handlers
         try:
             pid = os.fork()
             if not pid:
-                _end_with(self._work, parent, self._at_death)
+                _end_with(self._run_inside, parent, self._at_death)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return _Forked(pid)
 
-    def _work(self) -> int:
-        """What the child does."""
+    def _run_inside(self) -> int:
+        """Run the child's work in the fork. Returns the exit status."""
         if self._directory:
             os.chdir(self._directory)
         return self._inside()
 
     def _become_the_program(self) -> int:
         for number in (signal.SIGPIPE, signal.SIGXFSZ):
-            signal.signal(number, signal.SIG_DFL)  # Python ignores them, and what is ignored stays so
+            signal.signal(number, signal.SIG_DFL)  # Python ignores these signals, and a program inherits that
         for descriptor in self._inherits:
             os.set_inheritable(descriptor, True)
         try:
@@ -209,7 +215,7 @@ class Child:
 
 
 class _Process(Protocol):
-    """What `Child` needs of a process; `subprocess.Popen` has it."""
+    """The part of `subprocess.Popen` that `Child` uses."""
 
     @property
     def pid(self) -> int: ...
@@ -220,7 +226,7 @@ class _Process(Protocol):
 
 
 class _Forked:
-    """A fork of this process, to be handled as a `subprocess.Popen`."""
+    """A fork of this process, with the interface of `subprocess.Popen`."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -250,14 +256,13 @@ class _Forked:
 
 
 def _end_with(work: Callable[[], int], parent: int, at_death: signal.Signals) -> NoReturn:
-    """Do the work of a child that was just forked, and end with its exit status. Nothing that the parent has arranged for its own end is
-    done here."""
+    """Run the work of a new fork, and end the process with the work's exit status, without the parent's exit handlers."""
     status = 1
     try:
-        _obey(parent, at_death)
+        _become_child(parent, at_death)
         status = work()
-    except SystemExit as asked:
-        status = _status_of(asked)
+    except SystemExit as ending:
+        status = _status_of(ending)
     except BaseException:
         traceback.print_exc()
     finally:
@@ -266,9 +271,14 @@ def _end_with(work: Callable[[], int], parent: int, at_death: signal.Signals) ->
         os._exit(status)
 
 
-def _obey(parent: int, at_death: signal.Signals) -> None:
-    """Be a child: get a signal from the kernel at the parent's death, give up if it has died already, leave its terminal alone, and hear
-    signals as if there had been no parent."""
+def _become_child(parent: int, at_death: signal.Signals) -> None:
+    """Prepare a new fork: the kernel sends a signal when the parent dies; end at once if the parent has died already; leave the terminal;
+    reset signal handlers.
+
+    Args:
+        parent: process id of the parent.
+        at_death: the signal for the parent's death.
+    """
     ctypes.CDLL(None).prctl(_SET_PDEATHSIG, int(at_death), 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
@@ -277,14 +287,14 @@ def _obey(parent: int, at_death: signal.Signals) -> None:
     os.dup2(nothing, 0)
     os.dup2(nothing, 1)
     os.close(nothing)
-    for number in _OURS:
+    for number in _PARENT_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _OURS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _PARENT_SIGNALS)
 
 
-def _status_of(asked: SystemExit) -> int:
-    """The exit status as Python makes it: a text is said, and means 1."""
-    if asked.code is None or isinstance(asked.code, int):
-        return asked.code or 0
-    print(asked.code, file=sys.stderr)
+def _status_of(ending: SystemExit) -> int:
+    """The exit status as Python defines it: a text is printed to stderr and stands for 1."""
+    if ending.code is None or isinstance(ending.code, int):
+        return ending.code or 0
+    print(ending.code, file=sys.stderr)
     return 1

@@ -1,5 +1,4 @@
-"""Work that is done ahead by threads of its own. They hold nothing up: what is not wanted any more is dropped, and the program may end
-while they wait for a server or a disk."""
+"""Runs functions ahead of their use, in threads of its own. The program may end while these threads wait for a server or a disk."""
 
 from __future__ import annotations
 
@@ -14,52 +13,52 @@ T = TypeVar("T")
 
 
 class Prefetcher:
-    """Does what it is asked for, in that order, with several threads at once. They are started when they are first needed.
+    """A pool of daemon threads that runs functions in the order of `submit`. Threads are started when they are first needed.
 
     Args:
-        threads: how many.
-        name: of the threads, for people.
+        threads: the most threads.
+        name: of the threads, for debuggers.
     """
 
     def __init__(self, threads: int, name: str) -> None:
-        self._asked: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        self._queue: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
-        self._most = threads
+        self._max_threads = threads
         self._name = name
 
-    def ask(self, work: Callable[[], T]) -> Future[T]:
-        """Have something done."""
+    def submit(self, work: Callable[[], T]) -> Future[T]:
+        """Queue a function. Its result or exception is in the returned future."""
         future: Future[T] = Future()
-        self._asked.put((future, work))
-        if len(self._threads) < self._most:
+        self._queue.put((future, work))
+        if len(self._threads) < self._max_threads:
             thread = threading.Thread(target=self._do, name=self._name, daemon=True)
             self._threads.append(thread)
             thread.start()
         return future
 
     def close(self, *, wait: bool) -> None:
-        """Drop what was not begun.
+        """Cancel the functions that have not begun, and end the threads.
 
         Args:
-            wait: whether to wait for what was.
+            wait: whether to wait for the functions that run.
         """
         with suppress(Empty):
             while True:
-                asked = self._asked.get_nowait()
-                if asked is not None:
-                    asked[0].cancel()
+                item = self._queue.get_nowait()
+                if item is not None:
+                    item[0].cancel()
         for _ in self._threads:
-            self._asked.put(None)
+            self._queue.put(None)
         for thread in self._threads if wait else ():
             thread.join()
 
     def _do(self) -> None:
-        while (asked := self._asked.get()) is not None:
-            future, work = asked
+        while (item := self._queue.get()) is not None:
+            future, work = item
             if not future.set_running_or_notify_cancel():
                 continue
             try:
                 future.set_result(work())
-            except BaseException as error:  # whoever asked has to know
+            except BaseException as error:  # the owner of the future gets it
                 future.set_exception(error)
-            del future, work, asked  # an idle thread holds nothing
+            del future, work, item  # so that an idle thread keeps no object alive

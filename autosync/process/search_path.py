@@ -1,4 +1,4 @@
-"""Where Python searches for modules: never in a directory that is mirrored, since a file that somebody uploads there would be run."""
+"""Keeps mirrored directories out of Python's search path: otherwise Python could run files that are uploaded there."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from typing import Any
 
 
 def source_around(directory: str, sources: Iterable[str]) -> str | None:
-    """The source that a directory is, or lies below, by whatever path it is reached; None if there is none.
+    """The source that contains a directory, or is that directory, also through links and mounts; None if there is none.
 
     Args:
-        directory: may be missing.
-        sources: directories that are mirrored; those that are missing count for nothing.
+        directory: path of a directory that need not exist.
+        sources: paths of mirrored directories; those that do not exist are ignored.
     """
     identities = {found: source for source in sources if (found := _identity(source))}
     real = Path(os.path.realpath(directory))
@@ -28,22 +28,22 @@ def source_around(directory: str, sources: Iterable[str]) -> str | None:
 
 
 def leave_out(sources: Iterable[str]) -> None:
-    """Take the current directory off the search path, and all that lies in a source but the directories of Python's own installation."""
+    """Remove the current directory from the search path, and all directories in a source except those of Python's own installation."""
     sources = tuple(sources)
     here = os.path.realpath(os.getcwd())
     installed = _installation()
 
-    def stays(entry: str) -> bool:
+    def is_kept(entry: str) -> bool:
         real = os.path.realpath(entry)
         if any(real == own or real.startswith(own + os.sep) for own in installed):
             return True
         return real != here and source_around(real, sources) is None
 
-    sys.path[:] = [entry for entry in sys.path if stays(entry)]
+    sys.path[:] = [entry for entry in sys.path if is_kept(entry)]
 
 
 def append(directory: str) -> None:
-    """Have a directory searched, after all others."""
+    """Append a directory to the search path."""
     if directory not in sys.path:
         sys.path.append(directory)
 
@@ -55,14 +55,14 @@ def is_celery() -> bool:
 
 
 def search_current_directory_last() -> None:
-    """Have the current directory searched last, where it is searched at all."""
+    """Move the current directory to the end of the search path, if it is in the search path."""
     here = os.getcwd()
     others = [entry for entry in sys.path if entry not in ("", here)]
     sys.path[:] = [*others, here] if len(others) < len(sys.path) else others
 
 
 def add_script(script: str) -> None:
-    """Have a program's main file found as the module of its name, wherever it lies, and without the directory in which it lies.
+    """Make the main file of a program importable under its own name, without its directory in the search path.
 
     Args:
         script: path of the file.
@@ -83,8 +83,8 @@ class _ScriptFinder(MetaPathFinder):
 
 
 class _SourceLoader(SourceFileLoader):
-    """Compiles a file each time, as Python does with a program's main file: what others put into its __pycache__ is not read, and nothing
-    is written there."""
+    """Compiles a file each time, as Python does with the main file of a program. It neither reads nor writes __pycache__, where others may
+    have put bytecode."""
 
     def path_stats(self, path: str) -> Any:
         """See `importlib.abc.SourceLoader`: a file of unknown age has no bytecode."""
@@ -100,6 +100,6 @@ def _identity(path: str | Path) -> tuple[int, int] | None:
 
 
 def _installation() -> set[str]:
-    """Where Python and its packages lie. They may be in a source: `autosync ~` mirrors ~/.local/lib, too."""
+    """The directories of Python and its packages. They may be in a source: `autosync ~` mirrors ~/.local/lib, too."""
     names = ("stdlib", "platstdlib", "purelib", "platlib")
     return {os.path.realpath(path) for path in (*map(sysconfig.get_path, names), *site.getsitepackages(), site.getusersitepackages())}

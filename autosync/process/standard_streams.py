@@ -1,5 +1,5 @@
-"""The three standard streams are open, also where a program was started without some of them (`2>&-`). Else the next file or socket that is
-opened gets the number of one, and what is written to stderr goes into it."""
+"""Opens standard streams that a program was started without (`2>&-`). Otherwise the next file or socket would get such a descriptor, and
+messages for stderr would be written into it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ _STREAMS = ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w"))
 
 
 def ensure_open() -> None:
-    """Open those that are closed on the null device."""
+    """Open the closed ones of the three streams on /dev/null."""
     for number, name, mode in _STREAMS:
         try:
             os.fstat(number)
         except OSError:
-            opened = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, so it is this one
+            opened = os.open(os.devnull, os.O_RDWR)  # open(2) returns the lowest free number, so it is this one
             os.set_inheritable(opened, True)
         if getattr(sys, name) is None:
-            stream = open(os.devnull, mode, encoding="utf-8")  # noqa: SIM115 - until the end
+            stream = open(os.devnull, mode, encoding="utf-8")  # noqa: SIM115 - stays open until the program ends
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)  # Celery's log goes there

@@ -48,7 +48,7 @@ class StableReader(SourceFile):
         """Read what was read until now once more.
 
         Raises:
-            FileChanged: some of it is not the same any more; `pieces` says which. They are forgotten, so that they can be read and
+            FileChanged: some parts have changed; `parts` has their offsets and lengths. They are forgotten, so that they can be read and
                 sent again.
             SourceUnsure: the share failed.
         """
@@ -60,7 +60,7 @@ class StableReader(SourceFile):
         if changed:
             for piece in changed:
                 del self._noted[piece]
-            raise FileChanged(f"{self.key} changed while it was read", pieces=changed)
+            raise FileChanged(f"{self.key} changed while it was read", parts=changed)
         self._proved = noted
 
     def note(self, offset: int, length: int, digest: bytes) -> None:

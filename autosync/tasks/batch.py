@@ -16,7 +16,7 @@ from ..actor import Actor, can_delete_many, without_secrets
 from ..errors import AutosyncError, BrokerError, Draining, FileChanged, LeaseLost, PermanentError, SlowDown
 from ..files import File
 from ..ledger import UNKNOWN, Action, Claim, Hint, Result
-from ..model.text import human_size, shown
+from ..model.text import human_size, printable
 from ..source.beneath import NotMirrored
 from ..source.open_writers import is_shared
 from ..source.source_file import SourceFile
@@ -201,7 +201,7 @@ class Batch:
             log.info("%s; it is sent when it stands still", error)
             return retry_soon(claim)
         except BrokerError as error:  # an upload could not be noted: no fault of the file's, so it never gets into the failed list
-            log.info("%s: %s; tried again", shown(claim.key), error)
+            log.info("%s: %s; tried again", printable(claim.key), error)
             return retry_soon(claim)
         except Exception as error:
             return self._failure(claim, error)
@@ -244,7 +244,7 @@ class Batch:
         if log.isEnabledFor(logging.INFO):
             claim = outcome.claim
             log.info(
-                "%s %s", outcome.action.value, shown(claim.key),
+                "%s %s", outcome.action.value, printable(claim.key),
                 extra={"mirror": self._known.definition.name, "key": claim.key, "bytes": outcome.size, "attempt": claim.attempts + 1,
                        "seconds": round(seconds, 4), "worker": self._box.name},
             )  # fmt: skip
@@ -266,7 +266,7 @@ class Batch:
         except Absent:
             return self._delete(claim, reservation, path)
         except NotMirrored as reason:
-            log.info("%s %s; what the target has is kept", shown(claim.key), reason)
+            log.info("%s %s; what the target has is kept", printable(claim.key), reason)
             return Result(claim, Action.NOTHING)
         try:
             found = self._prepare(claim, reservation, file)
@@ -289,7 +289,7 @@ class Batch:
             except Exception as error:
                 level = logging.WARNING if isinstance(error, PermanentError) else logging.INFO
                 said = without_secrets(self._known.actor, str(error))
-                log.log(level, "%s: an unfinished upload stays open for now: %s", shown(claim.key), said)
+                log.log(level, "%s: an unfinished upload stays open for now: %s", printable(claim.key), said)
                 if time.monotonic() > until:
                     return
 

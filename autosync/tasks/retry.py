@@ -8,7 +8,7 @@ import random
 from ..actor import Actor, without_secrets
 from ..errors import AutosyncError, PermanentError
 from ..ledger import Action, Claim, Failure, Result, now
-from ..model.text import shown
+from ..model.text import printable
 
 log = logging.getLogger("autosync.transfer")
 
@@ -42,10 +42,10 @@ def retry_or_fail(claim: Claim, error: Exception, actor: Actor, *, attempts: int
     reason = without_secrets(actor, reason)
     tries = claim.attempts + 1
     if isinstance(error, PermanentError) or tries >= attempts:
-        log.info("failed: %s: %s", shown(claim.key), reason)  # the file host reports failures as a whole
+        log.info("failed: %s: %s", printable(claim.key), reason)  # the file host reports failures as a whole
         return Result(claim, Action.FAILED, failure=Failure(claim.key, reason, tries, worker, now()))
     result = retry(claim)
-    log.info("%s: %s; tried again in %.1f s", shown(claim.key), reason, result.delay)
+    log.info("%s: %s; tried again in %.1f s", printable(claim.key), reason, result.delay)
     return result
 
 

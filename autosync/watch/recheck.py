@@ -8,7 +8,7 @@ import time
 from typing import NamedTuple
 
 from ..model.change import Kind
-from ..model.file_state import QUIET_UNASKED, FileState
+from ..model.file_state import QUIET_IF_WRITERS_UNKNOWN, FileState
 from ..model.keys import Source
 from ..source.beneath import NotMirrored, open_root, resolve_beneath, root_paths
 from ..source.open_writers import has_writer
@@ -71,7 +71,7 @@ def _state_of_unclosed(change: Pending, found: Found, quiet: float) -> PathState
         return PathState(found, rests=False, file_state=file_state, is_idle=unchanged >= _IDLE_SECONDS)
     if change.kind is Kind.CREATED and written is False:
         return PathState(found)  # for example a hard link, which is complete when it is created
-    rests = is_same and unchanged >= max(quiet, QUIET_UNASKED if written is None else 0.0)
+    rests = is_same and unchanged >= max(quiet, QUIET_IF_WRITERS_UNKNOWN if written is None else 0.0)
     return PathState(found, rests=rests, file_state=file_state)
 
 

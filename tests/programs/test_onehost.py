@@ -45,7 +45,7 @@ with lock(directory, "one") as held:
     with serving(host):
         host.load()
         host.stand_by()
-        host.tend()
+        host.restart_if_dead()
         waiting = [worker.pid() for worker in host._workers]
         client = connect(host.broker)
         if not more_threads:
@@ -53,7 +53,7 @@ with lock(directory, "one") as held:
         print("forked" if all(waiting) else "none" if not any(waiting) else "some", "busy" if served(client) else "idle")
         host.begin()
         host.begin()
-        host.tend()
+        host.restart_if_dead()
         pids = [worker.pid() for worker in host._workers]
         wait_until(lambda: served(client) and all(b"celery" in words(pid) for pid in pids), 60, "the queue is served")
         host.is_idle = True

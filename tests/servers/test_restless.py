@@ -12,7 +12,7 @@ import pytest
 
 from autosync.actors import load
 from autosync.actors._parts import ROUNDS
-from autosync.actors.s3.multipart import PART_BYTES
+from autosync.actors.s3.fast.multipart import PART_BYTES
 from autosync.errors import FileChanged
 from autosync.source.open_writers import wait_for_writes
 from autosync.source.source_file import SourceFile
@@ -115,9 +115,9 @@ def test_the_parts_that_changed_are_told_and_with_them_read_anew_it_is_one_versi
 
     with pytest.raises(FileChanged) as torn:
         file.verify()
-    assert torn.value.pieces == [(MIB, MIB)]
+    assert torn.value.parts == [(MIB, MIB)]
 
-    read |= {piece: file.part(*piece).read() for piece in torn.value.pieces}
+    read |= {piece: file.part(*piece).read() for piece in torn.value.parts}
     file.verify()
     assert b"".join(read[piece] for piece in pieces) == path.read_bytes()
 
@@ -133,7 +133,7 @@ def test_every_part_counts_at_each_verdict(path: Path, opened: Callable[..., Sta
 
     with pytest.raises(FileChanged) as torn:
         file.verify()
-    assert torn.value.pieces == [(0, MIB)]
+    assert torn.value.parts == [(0, MIB)]
 
 
 def test_what_is_read_twice_must_be_the_same_both_times(path: Path, opened: Callable[..., StableReader]) -> None:

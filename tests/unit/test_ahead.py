@@ -14,8 +14,8 @@ def test_what_is_asked_for_is_done_by_several_at_once_and_errors_come_to_who_ask
     together = threading.Barrier(3)
     ahead = Prefetcher(3, "test-ahead")
 
-    asked = [ahead.ask(lambda: together.wait(timeout=30)) for _ in range(3)]
-    wrong = ahead.ask(lambda: [][0])
+    asked = [ahead.submit(lambda: together.wait(timeout=30)) for _ in range(3)]
+    wrong = ahead.submit(lambda: [][0])
 
     assert sorted(one.result(timeout=30) for one in asked) == [0, 1, 2]
     with pytest.raises(IndexError):
@@ -28,7 +28,7 @@ def test_one_thread_keeps_the_order() -> None:
     ahead = Prefetcher(1, "test-ahead")
 
     for number in range(20):
-        last = ahead.ask(lambda number=number: done.append(number))
+        last = ahead.submit(lambda number=number: done.append(number))
     last.result(timeout=30)
     ahead.close(wait=True)
 
@@ -44,7 +44,7 @@ def test_what_was_not_begun_is_dropped_and_what_was_is_waited_for() -> None:
         may_end.wait(30)
         ended.set()
 
-    first, second = ahead.ask(work), ahead.ask(work)
+    first, second = ahead.submit(work), ahead.submit(work)
     assert begun.wait(30)
     closing = threading.Thread(target=lambda: ahead.close(wait=True))
     closing.start()
@@ -61,7 +61,7 @@ def test_what_was_not_begun_is_dropped_and_what_was_is_waited_for() -> None:
 def test_nobody_waits_for_it_if_that_is_not_wished() -> None:
     may_end = threading.Event()
     ahead = Prefetcher(2, "test-ahead")
-    asked = ahead.ask(lambda: may_end.wait(30))
+    asked = ahead.submit(lambda: may_end.wait(30))
 
     ahead.close(wait=False)
 

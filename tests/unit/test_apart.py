@@ -26,7 +26,7 @@ def _one_thread() -> None:
 
 
 def made(work: Any) -> tuple[ForkedGenerator, int]:
-    apart = ForkedGenerator.stands_by("autosync-test", work)
+    apart = ForkedGenerator.try_start("autosync-test", work)
     assert apart is not None
     pid = apart._child.pid()
     assert pid is not None
@@ -92,7 +92,7 @@ def test_it_waits_until_it_is_asked(tmp_path: Path) -> None:
 @pytest.mark.parametrize("found", ["a text", {"of": [1, None, 2.5]}, "x" * 300_000], ids=["a text", "a dict", "a long text"])
 def test_what_it_finds_out_is_told_before_the_items_are(found: Any) -> None:
     before = descriptors()
-    apart = ForkedGenerator.stands_by("autosync-test", lambda argument: iter([argument, "end"]), lambda: found)
+    apart = ForkedGenerator.try_start("autosync-test", lambda argument: iter([argument, "end"]), lambda: found)
     assert apart is not None
 
     assert apart.found() == found
@@ -102,7 +102,7 @@ def test_what_it_finds_out_is_told_before_the_items_are(found: Any) -> None:
 
 def test_it_finds_out_while_the_other_goes_on(tmp_path: Path) -> None:
     done = tmp_path / "done"
-    apart = ForkedGenerator.stands_by("autosync-test", lambda _: iter([]), lambda: str(done.touch() or "found"))
+    apart = ForkedGenerator.try_start("autosync-test", lambda _: iter([]), lambda: str(done.touch() or "found"))
     assert apart is not None
 
     wait_until(done.exists, 20, "nobody has asked yet")
@@ -119,7 +119,7 @@ def test_where_it_finds_out_nothing_that_is_told_and_it_is_over(how: str, capfd:
             raise ValueError("as it happens")
         os.kill(os.getpid(), signal.SIGKILL)
 
-    apart = ForkedGenerator.stands_by("autosync-test", lambda _: iter([1]), find)
+    apart = ForkedGenerator.try_start("autosync-test", lambda _: iter([1]), find)
     assert apart is not None
 
     assert apart.found() is None
@@ -177,7 +177,7 @@ def test_a_process_that_is_killed_ends_what_arrives(when: str) -> None:
 def test_it_ends_with_the_process_that_made_it() -> None:
     code = (
         "import os, signal\nfrom autosync.process.forked import ForkedGenerator\n"
-        "apart = ForkedGenerator.stands_by('autosync-test', lambda _: iter([]))\n"
+        "apart = ForkedGenerator.try_start('autosync-test', lambda _: iter([]))\n"
         "print(apart._child.pid(), flush=True)\nos.kill(os.getpid(), signal.SIGKILL)\n"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60).stdout
@@ -190,7 +190,7 @@ def test_a_process_with_more_threads_has_none() -> None:
     thread = threading.Thread(target=over.wait)
     thread.start()
     try:
-        assert ForkedGenerator.stands_by("autosync-test", lambda _: iter([])) is None
+        assert ForkedGenerator.try_start("autosync-test", lambda _: iter([])) is None
     finally:
         over.set()
         thread.join()

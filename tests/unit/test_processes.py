@@ -150,17 +150,17 @@ def test_tending_starts_a_child_again_that_died(child: Callable[..., Child], cap
     one.start()
     first = one.pid()
     assert first is not None
-    assert one.tend() is None
+    assert one.restart_if_dead() is None
 
     os.kill(first, signal.SIGKILL)
     with caplog.at_level(logging.WARNING):
-        dead = wait_until(one.tend, LIMIT, "the death is noticed")
+        dead = wait_until(one.restart_if_dead, LIMIT, "the death is noticed")
 
     second = one.pid()
     assert second is not None
     assert dead == first != second
     assert is_running(second)
-    assert one.tend() is None
+    assert one.restart_if_dead() is None
     assert "the child ended with status -9" in caplog.text
 
 
@@ -173,7 +173,7 @@ def test_tending_gives_up_a_child_that_dies_each_time_soon_after_its_start(child
         nonlocal starts
         while starts < 50:
             wait_until(lambda: one.has_ended() is not None, LIMIT)
-            starts += one.tend() is not None
+            starts += one.restart_if_dead() is not None
 
     with pytest.raises(StartError, match=r"the child cannot be kept running.*status 7"):
         tend_until_it_gives_up()
@@ -187,7 +187,7 @@ def test_tending_never_gives_up_a_child_that_lived_for_a_while(child: Callable[.
 
     for _ in range(2 * processes._TOO_OFTEN):
         wait_until(lambda: one.has_ended() is not None, LIMIT)
-        assert one.tend() is not None
+        assert one.restart_if_dead() is not None
 
 
 def test_a_program_that_is_not_there_ends_as_a_child_that_dies(child: Callable[..., Child], capfd: pytest.CaptureFixture[str]) -> None:
@@ -237,7 +237,7 @@ def test_stopping_what_was_never_started_or_has_ended_is_nothing(child: Callable
     one.start()
     wait_until(lambda: one.has_ended() is not None, LIMIT)
 
-    one.ask_to_end()
+    one.terminate()
     one.stop(LIMIT)
 
     assert one.has_ended() == 0
@@ -245,7 +245,7 @@ def test_stopping_what_was_never_started_or_has_ended_is_nothing(child: Callable
 
 FORKING = """
 import os, pathlib, signal, sys, threading
-from autosync.process.child import Child, call_itself
+from autosync.process.child import Child, set_process_title
 
 def work():
     {}
@@ -288,7 +288,7 @@ def test_a_fork_does_its_work_and_ends_with_its_status(work: str, status: int, s
 
 
 def test_what_dies_as_a_fork_is_started_again_as_a_program(tmp_path: Path) -> None:
-    then = "child._process.wait(60); child.tend(); print(child._process.wait(60))"
+    then = "child._process.wait(60); child.restart_if_dead(); print(child._process.wait(60))"
     ended = subprocess.run(forking(tmp_path, "return 0", then), capture_output=True, text=True, check=True, timeout=60)
 
     assert ended.stdout.split()[1:] == ["1"], "as /bin/false ends"
@@ -296,7 +296,7 @@ def test_what_dies_as_a_fork_is_started_again_as_a_program(tmp_path: Path) -> No
 
 
 def test_a_fork_is_seen_under_its_own_name_and_dies_with_its_parent(tmp_path: Path) -> None:
-    work = "call_itself(['celery', 'worker', 'x' * 10_000])\npathlib.Path('ready').touch()\nthreading.Event().wait()"
+    work = "set_process_title(['celery', 'worker', 'x' * 10_000])\npathlib.Path('ready').touch()\nthreading.Event().wait()"
     with subprocess.Popen(forking(tmp_path, work, "threading.Event().wait()"), stdout=subprocess.PIPE, text=True) as parent:
         try:
             assert parent.stdout is not None

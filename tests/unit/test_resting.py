@@ -11,7 +11,7 @@ from autosync.compare.diff import Difference
 from autosync.feed import settled_files as resting_module
 from autosync.feed.settled_files import RestQueue
 from autosync.model.change import Kind
-from autosync.model.file_state import QUIET_UNASKED, FileState
+from autosync.model.file_state import QUIET_IF_WRITERS_UNKNOWN, FileState
 from autosync.model.keys import Source
 from autosync.source.walk import Found, found_at
 from autosync.tasks import first_seen as first_seen_module
@@ -120,9 +120,9 @@ def test_where_the_kernel_does_not_say_who_writes_a_file_is_watched_for_longer(
     resting = waiting(file, clock)
     clock.now += QUIET
     assert list(resting.due()) == []
-    assert resting.seconds() == QUIET_UNASKED - QUIET
+    assert resting.seconds() == QUIET_IF_WRITERS_UNKNOWN - QUIET
 
-    clock.now += QUIET_UNASKED - QUIET
+    clock.now += QUIET_IF_WRITERS_UNKNOWN - QUIET
 
     assert [seen.rests for seen in resting.due()] == [True]
     assert bool(opened) == (why != "a share"), "to open a file on a share is a request to its server"
@@ -135,7 +135,7 @@ def test_a_file_whose_path_is_too_long_to_be_named_is_waited_for(file: Path, clo
     clock.now += QUIET
     assert list(resting.due()) == []
 
-    clock.now += QUIET_UNASKED
+    clock.now += QUIET_IF_WRITERS_UNKNOWN
 
     assert [seen.rests for seen in resting.due()] == [True]
 
@@ -191,7 +191,7 @@ def test_a_file_that_was_made_complete_rests_at_once_where_the_kernel_knows_that
         monkeypatch.setattr(recheck_module, "has_writer", lambda path: None)
 
     first = seen_at(file, Kind.CREATED)
-    clock.now += QUIET_UNASKED
+    clock.now += QUIET_IF_WRITERS_UNKNOWN
     second = seen_at(file, Kind.CREATED, first.file_state)
 
     assert (first.rests, second.rests) == (not unknown, True)

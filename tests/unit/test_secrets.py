@@ -12,7 +12,7 @@ from celery.app.utils import filter_hidden_settings
 from autosync.actor import Actor, SecretOption, without_secrets
 from autosync.celery import Secrets
 from autosync.errors import ConfigurationError
-from autosync.model.secrets import read_secret, secret_of, written
+from autosync.model.secrets import escape_secret, read_secret, secret_of
 
 OPTION = "Opt1on/of the+actor"
 
@@ -36,7 +36,7 @@ def test_what_an_actor_says_is_told_without_its_secrets() -> None:
 @pytest.mark.parametrize(("given", "secret"), [("plain", "plain"), ("@@at", "@at"), ("@@@", "@@"), ("", ""), ("a@b", "a@b")])
 def test_a_secret_is_itself_unless_it_begins_with_an_at(given: str, secret: str) -> None:
     assert read_secret(given, "--password") == secret
-    assert read_secret(written(secret), "--password") == secret
+    assert read_secret(escape_secret(secret), "--password") == secret
 
 
 def test_a_secret_in_a_file_has_no_line_break_at_its_end(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from ...ledger import UNKNOWN
 from ...model.keys import slashed
 from ...model.limits import Limits
 from ...model.mirror import Mirror
-from ...model.text import shown
+from ...model.text import printable
 from ..options import context_settings, state_base, state_directory_option
 from .doctor import Verdict, findings
 from .mirrors import MirrorHandle, only, reach, seek
@@ -96,7 +96,7 @@ def _status(context: click.Context, watch: bool, as_json: bool) -> None:
             click.echo(json.dumps(found))
         else:
             told = [line for one in found for line in lines(one, before.get(one["mirror"]), seconds)]
-            click.echo(("\x1b[H\x1b[2J" if watch else "") + "\n".join(map(shown, told)))
+            click.echo(("\x1b[H\x1b[2J" if watch else "") + "\n".join(map(printable, told)))
         if not watch:
             return
         before = {one["mirror"]: one for one in found}
@@ -126,7 +126,7 @@ def _mirrors(context: click.Context, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([{name: one[name] for name in wanted} for one in found]))
         return
-    for line in table([[one["mirror"], one["target"], one["queue"], ", ".join(map(shown, one["sources"]))] for one in found]):
+    for line in table([[one["mirror"], one["target"], one["queue"], ", ".join(map(printable, one["sources"]))] for one in found]):
         click.echo(line)
 
 
@@ -140,7 +140,9 @@ def _failed(context: click.Context, as_json: bool) -> None:
                 click.echo(json.dumps({"mirror": one.name, **failure._asdict()}))
             else:
                 when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(failure.time))
-                click.echo(f"{one.name}  {shown(failure.key)}  {when}, {failure.attempts} tries, {failure.worker}: {shown(failure.reason)}")
+                click.echo(
+                    f"{one.name}  {printable(failure.key)}  {when}, {failure.attempts} tries, {failure.worker}: {printable(failure.reason)}"
+                )
 
 
 @click.command("retry", help="Try keys of the failed list again now.")
@@ -155,7 +157,7 @@ def _retry(context: click.Context, keys: tuple[str, ...], everything: bool) -> N
         keys = tuple(failure.key for failure in one.ledger.failures.all())
     for key in keys if not everything else ():
         if one.ledger.failures.get(key) is None:
-            raise StartError(f"{shown(key)} is not in the failed list of mirror {one.name}", "see autosync-ctl failed")
+            raise StartError(f"{printable(key)} is not in the failed list of mirror {one.name}", "see autosync-ctl failed")
     queue = one.mirror().queue
     publisher = Publisher(sending_app(one.broker, queue, events=False), one.name, queue, one.ledger)
     try:
@@ -177,7 +179,7 @@ def _why(context: click.Context, key: str) -> None:
         click.echo(line)
     directory = keys.state_directory_of(key)
     if directory:
-        click.echo(f"  left out    autosync keeps its own state in {shown(directory)}")
+        click.echo(f"  left out    autosync keeps its own state in {printable(directory)}")
 
 
 @click.command("pause", help=f"Send and delete nothing, for {_ALL}. What is in hand is finished; what changes is remembered.")
@@ -227,7 +229,7 @@ def _rescan(context: click.Context, path: str) -> None:
         if not any(slashed(path).startswith(slashed(root)) for root in roots):
             raise ConfigurationError(f"{path} is not in the source of mirror {one.name}", f"which is {', '.join(roots)}")
     one.ledger.requests.request_scan(path)
-    click.echo(f"{one.name} compares {shown(path) or 'everything'} within a second")
+    click.echo(f"{one.name} compares {printable(path) or 'everything'} within a second")
 
 
 @click.command("flush", help="Wait until all that has happened in the source by now is in the target.")
@@ -271,9 +273,9 @@ def _verify(context: click.Context, checksum: bool) -> int:
     proof = Verifier(mirror, checksum=checksum, secrets=options_in_environment(), spill=context.obj[1])
     for what, key in proof.differences():
         waits = ", which waits to be sent" if one.ledger.key_states.facts(key).dirty is not None else ""
-        click.echo(f"{what:<8} {shown(key)}{waits}")
+        click.echo(f"{what:<8} {printable(key)}{waits}")
     for path, reason in proof.report.skipped.items():
-        click.echo(f"skipped  {shown(path)}: {reason}")
+        click.echo(f"skipped  {printable(path)}: {reason}")
     seen = "" if proof.report.complete else "; a part of the source could not be read"
     click.echo(f"{target_of(mirror)}: {proof.report.source_files} files in the source, {proof.found} differences{seen}")
     return Exit.INCOMPLETE if proof.found or not proof.report.complete else Exit.DONE
@@ -287,7 +289,7 @@ def _doctor(context: click.Context) -> int:
         click.echo(f"{one.name}:")
         for about, verdict, told, cure in findings(one, options_in_environment()):
             code = Exit.INCOMPLETE if verdict is Verdict.WRONG else code
-            click.echo(f"  {verdict.value:<6} {shown(about)}: {shown(told)}{f'; {shown(cure)}' if cure else ''}")
+            click.echo(f"  {verdict.value:<6} {printable(about)}: {printable(told)}{f'; {printable(cure)}' if cure else ''}")
     return code
 
 

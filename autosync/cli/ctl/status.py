@@ -12,7 +12,7 @@ from ...errors import StartError
 from ...ledger import Facts, HistoryEntry
 from ...model.limits import Limits
 from ...model.mirror import Mirror
-from ...model.text import human_size, shown
+from ...model.text import human_size, printable
 from .mirrors import MirrorHandle
 
 #: What needs attention where it is not 0.
@@ -98,7 +98,7 @@ def lines(found: dict[str, Any], before: dict[str, Any] | None = None, seconds: 
     speed = f", {human_size((found['bytes'] - before['bytes']) / seconds)}/s" if before and seconds else ""
     told = [
         f"{found['mirror']}: {state_of(found)}",
-        f"  {', '.join(map(shown, found['sources'])) or '?'} -> {found['target'] or '?'}",
+        f"  {', '.join(map(printable, found['sources'])) or '?'} -> {found['target'] or '?'}",
         f"  watched by  {'process {} on {}'.format(watcher.get('pid'), watcher.get('host')) if watcher else 'nobody'}",
         f"  waiting     {found['dirty']} keys, {found['claimed']} of them claimed or waiting for their next try; lag {found['lag']:.1f} s",
         f"  done        {found['files']} files ({human_size(found['bytes'])}{speed}), {found['deleted']} deleted",
@@ -116,13 +116,13 @@ def lines(found: dict[str, Any], before: dict[str, Any] | None = None, seconds: 
     unreadable = sorted(found["unreadable_by"].items())
     told += [f"  attention   worker {worker} cannot read the definition: {reason}" for worker, reason in unreadable]
     told.append(f"  in sync     {_moment(found['last_in_sync'])}: when the last scan began after which all was right")
-    told += [f"  {one['worker']:<11} {one['keys']} keys, {shown(one['one_of_them'])} is one" for one in found["workers"]]
+    told += [f"  {one['worker']:<11} {one['keys']} keys, {printable(one['one_of_them'])} is one" for one in found["workers"]]
     return told
 
 
 def why(key: str, facts: Facts, path: str | None, recent: Sequence[HistoryEntry]) -> list[str]:
     """What is known of a key, line by line; `recent`: what became of it lately, the last first."""
-    told = [shown(key), f"  file        {shown(path) if path else 'none: no path in scope has this key'}"]
+    told = [printable(key), f"  file        {printable(path) if path else 'none: no path in scope has this key'}"]
     if facts.dirty is None:
         told.append("  state       right, as far as is known" if facts.failure is None else "  state       given up")
     else:
