@@ -1,7 +1,7 @@
-"""The Celery app that `celery -A autosync worker` and `celery -A autosync flower` find, and how it gets its settings.
+"""The Celery app of `celery -A autosync worker` and `celery -A autosync flower`, and its settings.
 
-The operator's file is celeryconfig.py in the directory where Celery is started (or the module that `--config` or CELERY_CONFIG_MODULE
-names). Without one the package's defaults hold; a broken one ends the program with one line.
+The operator's file is celeryconfig.py in the directory where Celery is started, or the module of `--config` or CELERY_CONFIG_MODULE.
+Without a file the package's defaults apply; a broken file ends the program with one line.
 """
 
 from __future__ import annotations
@@ -34,14 +34,15 @@ from .process import standard_streams as streams
 from .process import utf8_mode as utf8
 
 _CONFIG = "celeryconfig"
-#: Of a task Flower would show neither arguments nor result in its list, and those say what a transfer is. Its own settings win over this.
+#: Columns of Flower's list of tasks. By default, arguments and result, which describe a transfer, are not among them. Flower's own settings
+#: take precedence.
 _COLUMNS = "name,args,state,result,received,runtime,worker"
 
 #: Options of a broker's URL that are times, in seconds.
 _TIMEOUTS = ("socket_timeout", "socket_connect_timeout")
 _TASKS = ("autosync.tasks.transfer", "autosync.tasks.queues")
-#: What a worker of Celery loads at its start, or with its first message. Inner modules may get other names in any version of Celery, so
-#: these are hints: a worker loads by itself what it needs.
+#: Modules that a worker of Celery loads at its start, or with its first message. Any version of Celery may rename inner modules, so these
+#: are hints: a worker loads the modules that it needs by itself.
 _PRELOADED = (
     "billiard.pool",
     "celery.app.amqp",
@@ -66,8 +67,8 @@ _PRELOADED = (
 
 
 class Secrets:
-    """The values of secret options. Celery tells its settings to Flower and to whoever inspects a worker, with those struck out whose names
-    sound secret; into a dict it looks deeper, and would tell what it finds under a name like `login`. So this is none."""
+    """The values of secret options. Celery sends its settings to Flower and to `celery inspect`, and masks those whose names look secret.
+    Inside a dict it would not mask a name like `login`, so this class is not a dict."""
 
     def __init__(self, by_name: Mapping[str, Any]) -> None:
         self._by_name = by_name
@@ -81,7 +82,7 @@ class Secrets:
 
 
 class App(Celery):
-    """Takes time-outs from the broker's URL, as redis-py does (kombu fails over them), and checks certificates as `ledger.connect` does."""
+    """Reads timeouts from the broker's URL as redis-py does (kombu fails over them), and checks certificates as `ledger.connect` does."""
 
     def _connection(self, url: str, *args: Any, transport_options: Mapping[str, Any] | None = None, **options: Any) -> Any:
         plain, timeouts = _without_timeouts(with_certificate_checks(url))
@@ -89,16 +90,16 @@ class App(Celery):
 
 
 class Loader(BaseLoader):
-    """Reads the settings when they are first needed. This, with the command line, is where the environment is read."""
+    """Reads the settings when they are first needed. Except for options, the environment is read only here."""
 
-    #: Whether modules may lie in the current directory.
+    #: Whether modules of the user may be in the current directory.
     searches_here = True
 
     def read_configuration(self, fail_silently: bool = True) -> dict[str, Any]:
         """The environment over the operator's file over the package's defaults.
 
         Raises:
-            SystemExit: with one line that says what is wrong with the file.
+            SystemExit: the file cannot be used; one line says why.
         """
         streams.ensure_open()
         _ensure_utf8()
@@ -110,13 +111,13 @@ class Loader(BaseLoader):
         settings["autosync_secrets"] = Secrets({**_named(settings["autosync_secrets"]), **options_in_environment()})
         problem = _problem(settings)
         if problem:
-            _give_up(f"{name}: {problem}")
+            _exit_with(f"{name}: {problem}")
         if self.searches_here:
             _refuse_to_run_uploads(settings["autosync_sources"])
         try:
-            settings |= _verified(os.environ.get("CELERY_BROKER_URL") or settings["broker_url"])
+            settings |= _tls_settings(os.environ.get("CELERY_BROKER_URL") or settings["broker_url"])
         except ConfigurationError as error:
-            _give_up(str(error))
+            _exit_with(str(error))
         queues = settings.get("task_queues") or [queue_called(name) for name in settings["autosync_queues"] or [DEFAULT_QUEUE]]
         settings["task_queues"] = queues
         settings.setdefault("task_default_queue", next(iter(queues)) if isinstance(queues, dict) else queues[0].name)
@@ -132,19 +133,19 @@ def make_app(**settings: Any) -> Celery:
     """An app with the settings that correctness needs.
 
     Args:
-        settings: more of them, which no file changes.
+        settings: further settings that no file can change.
     """
     os.environ.setdefault("FLOWER_TASKS_COLUMNS", _COLUMNS)
     return App("autosync", loader=Loader, include=_TASKS, **{**NEEDED, **settings})
 
 
 def sending_app(broker: str, queue: str, *, events: bool = True) -> Celery:
-    """An app that only sends, to one queue of one broker. It reads no celeryconfig.py: that file is for upload boxes.
+    """An app that only sends, to one queue of one broker. It reads no celeryconfig.py, which is for upload boxes.
 
     Args:
-        broker: its URL.
-        queue: the queue's name.
-        events: whether each message is told to whoever watches, such as Flower.
+        broker: URL of the broker.
+        queue: name of the queue.
+        events: whether each message causes a task-sent event, for monitors such as Flower.
     """
     transport.install()
     sender = App("autosync", set_as_current=False, **NEEDED)
@@ -154,32 +155,32 @@ def sending_app(broker: str, queue: str, *, events: bool = True) -> Celery:
             "task_queues": [queue_called(queue)],
             "task_default_queue": queue,
             "task_send_sent_event": events,
-            **_verified(broker),
+            **_tls_settings(broker),
         }
     )
     return sender
 
 
 def load_worker() -> None:
-    """Load what `work` needs and has not loaded yet: a process that is to be forked into workers does it once for all of them."""
+    """Load the modules that `work` needs, in a process that will be forked into workers."""
     for name in _TASKS:
         importlib.import_module(name)
     for name in _PRELOADED:
-        with suppress(Exception):  # what a worker needs of it fails there
+        with suppress(Exception):  # a worker that needs the module reports the error
             importlib.import_module(name)
 
 
 def work(name: str, *, heartbeat: bool) -> int:
-    """Be a worker of this app until a signal comes, as `celery worker` is.
+    """Run a worker of this app, as `celery worker` does, until a signal ends it.
 
     Args:
-        name: what Celery calls this worker, with its host.
-        heartbeat: whether to tell others that it lives.
+        name: Celery's name of this worker, with its host.
+        heartbeat: whether to send worker-heartbeat events.
 
     Returns:
         The exit status.
     """
-    # Celery warns of root at each start; who runs autosync as root has decided so.
+    # Celery would warn at each start of a worker that runs as root.
     warnings.filterwarnings("ignore", message="You're running the worker")
     app.loader.searches_here = False
     worker = app.Worker(
@@ -190,18 +191,18 @@ def work(name: str, *, heartbeat: bool) -> int:
 
 
 def _for_celery(broker: str) -> str:
-    """redis-py writes unix:///path?db=0 what Celery writes redis+socket:///path?virtual_host=0."""
+    """A URL of redis-py in Celery's spelling: unix:///path?db=0 is redis+socket:///path?virtual_host=0."""
     return broker.replace("unix://", "redis+socket://", 1).replace("?db=", "?virtual_host=") if broker.startswith("unix://") else broker
 
 
-def _verified(broker: str) -> dict[str, Any]:
-    """The setting for a rediss:// broker. It is for Flower, which reads no options of TLS in the URL; kombu goes by the URL."""
+def _tls_settings(broker: str) -> dict[str, Any]:
+    """The settings for a rediss:// broker. Flower needs them, since it reads no TLS options in the URL; kombu reads the URL."""
     checks = certificate_checks(broker)
     return {"broker_use_ssl": checks} if checks else {}
 
 
 def _without_timeouts(url: str) -> tuple[str, dict[str, float]]:
-    """A broker's URL without the time-outs in its query, and these by name, in seconds: redis-py reads them in the URL, kombu does not."""
+    """Split a broker's URL into the URL without timeouts in its query, and the timeouts by name, in seconds. kombu cannot read them."""
     head, mark, query = url.partition("?")
     pairs = [pair for pair in query.split("&") if pair]
     timeouts = [pair for pair in pairs if pair.partition("=")[0] in _TIMEOUTS]
@@ -210,21 +211,21 @@ def _without_timeouts(url: str) -> tuple[str, dict[str, float]]:
 
 
 @signals.celeryd_init.connect
-def _prepare(**_: Any) -> None:
-    """What a worker needs before it connects to anything."""
+def _prepare_worker(**_: Any) -> None:
+    """Prepare a worker before it connects to anything."""
     transport.install()
     keep_secrets()
 
 
 @signals.worker_ready.connect
-def _keep_advice_to_itself(**_: Any) -> None:
-    """At each broken connection Celery would warn, in nine lines, of a default that some later version of it will change."""
+def _ignore_deprecations(**_: Any) -> None:
+    """Ignore a warning of nine lines that Celery prints at each broken connection, about a default that a later version will change."""
     warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
 
 
 @signals.celeryd_init.connect
 def _log_in_our_format(conf: Any, **_: Any) -> None:
-    """Where a log format was chosen, Celery's own logging is not set up at all: that is what a receiver of this signal means."""
+    """If a log format is set, connect a receiver of `setup_logging`, with which Celery does not set up its own logging."""
     if conf.autosync_log_format:
         signals.setup_logging.connect(lambda **_: configure(conf.autosync_log_format, conf.autosync_verbosity), weak=False)
 
@@ -233,23 +234,23 @@ def _ensure_utf8() -> None:
     try:
         utf8.ensure(restarts=search_path.is_celery())
     except ConfigurationError as error:
-        _give_up(str(error))
+        _exit_with(str(error))
 
 
 def _search_current_directory(sources: Any) -> None:
-    """Have the current directory searched last: there may be celeryconfig.py, and an actor of the user's own."""
+    """Put the current directory at the end of the search path: it may contain celeryconfig.py and an actor of the user's own."""
     _refuse_to_run_uploads(sources)
     search_path.search_current_directory_last()
     search_path.append(os.getcwd())
 
 
 def _refuse_to_run_uploads(sources: Any) -> None:
-    """Celery imports from the current directory before anything else, and so what others have put there. The root of the file system as a
-    source names no directory into which somebody uploads."""
+    """End the program if the current directory is in a source: Celery imports from there first, and would run uploaded files. A source that
+    is the root of the file system does not count."""
     paths = sources.values() if isinstance(sources, dict) else sources
     around = search_path.source_around(os.getcwd(), [path for path in paths if isinstance(path, str) and path != "/"])
     if around is not None:
-        _give_up(
+        _exit_with(
             f"Celery was started in {os.getcwd()}, where it would run what others put there, since autosync_sources has {around}: "
             "start it in another directory"
         )
@@ -261,23 +262,23 @@ def _from_module(name: str) -> dict[str, Any]:
     except ModuleNotFoundError as error:
         if error.name == name == _CONFIG:
             return {}
-        _give_up(f"{name}: there is no module {error.name!r}")
+        _exit_with(f"{name}: there is no module {error.name!r}")
     except SyntaxError as error:
-        _give_up(f"{error.filename}, line {error.lineno}: {error.msg}")
-    except Exception as error:  # whatever an operator's file may do
-        _give_up(f"{name}: {type(error).__name__}: {error}")
+        _exit_with(f"{error.filename}, line {error.lineno}: {error.msg}")
+    except Exception as error:  # an operator's file may raise anything
+        _exit_with(f"{name}: {type(error).__name__}: {error}")
     return {key: value for key, value in vars(module).items() if not key.startswith("_") and key.islower() and not _is_module(value)}
 
 
 def _from_environment() -> dict[str, Any]:
-    """What `autosync` gives to the workers that it starts itself, and what a container may set in place of a file."""
+    """The settings in environment variables, from `autosync` for its own workers, or from a container in place of a file."""
     found: dict[str, Any] = {}
     sources = os.environ.get("AUTOSYNC_SOURCES")
     if sources:
         try:
             found["autosync_sources"] = json.loads(sources) if sources[0] in "[{" else sources.split(os.pathsep)
         except ValueError as error:
-            _give_up(f"AUTOSYNC_SOURCES: {error}")
+            _exit_with(f"AUTOSYNC_SOURCES: {error}")
     if os.environ.get("AUTOSYNC_QUEUES"):
         found["autosync_queues"] = os.environ["AUTOSYNC_QUEUES"].split(",")
     if os.environ.get("AUTOSYNC_EVENTS"):
@@ -290,21 +291,21 @@ def _from_environment() -> dict[str, Any]:
         if os.environ.get("AUTOSYNC_VERBOSITY"):
             found["autosync_verbosity"] = int(os.environ["AUTOSYNC_VERBOSITY"])
     except ValueError as error:
-        _give_up(f"AUTOSYNC_SECRETS or AUTOSYNC_VERBOSITY: {error}")
+        _exit_with(f"AUTOSYNC_SECRETS or AUTOSYNC_VERBOSITY: {error}")
     return found
 
 
 def options_in_environment() -> dict[str, str]:
-    """AUTOSYNC_PASSWORD is the value of the option --password, here as on the file host; secret options are taken from these."""
+    """The values of options in environment variables: AUTOSYNC_PASSWORD is that of --password. Workers read secret options from these."""
     prefix = "AUTOSYNC_"
     return {name[len(prefix) :].lower(): value for name, value in os.environ.items() if name.startswith(prefix)}
 
 
 def _named(secrets: Any) -> dict[str, Any]:
-    """The secrets by the names of their options, which may be written with dashes as on a command line."""
+    """The secrets by option name. In the file, names may have dashes as on a command line."""
     if not isinstance(secrets, dict) or not all(isinstance(name, str) for name in secrets):
-        _give_up("autosync_secrets must be a dict from option names to values")
-    # The names of mirrors stand in it, too; those are dicts.
+        _exit_with("autosync_secrets must be a dict from option names to values")
+    # Values that are dicts belong to a mirror, whose name is the key.
     return {name if isinstance(value, dict) else name.replace("-", "_"): _dashed(value) for name, value in secrets.items()}
 
 
@@ -343,8 +344,8 @@ def _is_module(value: object) -> bool:
     return isinstance(value, type(os))
 
 
-def _give_up(problem: str) -> NoReturn:
-    """End the program with one line and exit code 1; for any other exception Celery would show a traceback here."""
+def _exit_with(problem: str) -> NoReturn:
+    """End the program with one line and exit code 1. For any other exception Celery would print a traceback."""
     raise SystemExit(f"autosync: {problem}")
 
 

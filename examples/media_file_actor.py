@@ -1,4 +1,4 @@
-"""An actor of one's own: the files of a radio station, behind an API that takes signed requests (media_server.py, beside this file).
+"""An example of a user's actor: the files of a radio station, behind an API with signed requests (media_server.py in this directory).
 
     python media_file_actor.py --url=http://127.0.0.1:8080/api/v1/media_file --secret='...' \\
         --source_prefix=/srv/audio/ --threads=1 --source_filter="^.*[mM][pP]3$" /srv/audio/
@@ -24,7 +24,7 @@ class MediaFileActor(Actor, HTTPSignatureKeyResolver):
     def list(self):
         after = ""
         while after is not None:
-            page = self.ask("GET", f"?limit=1000&after={after}").json()
+            page = self.request("GET", f"?limit=1000&after={after}").json()
             for one in page["files"]:
                 yield File(one["key"], one["size"], one.get("mtime"), one.get("digest"))
             if page["next"] == after:
@@ -33,14 +33,14 @@ class MediaFileActor(Actor, HTTPSignatureKeyResolver):
 
     def upload(self, file):
         with file.open() as content:
-            self.ask("PUT", f"/{quote(file.key)}", content.read())
+            self.request("PUT", f"/{quote(file.key)}", content.read())
 
     def delete(self, file):
-        self.ask("DELETE", f"/{quote(file.key)}")
+        self.request("DELETE", f"/{quote(file.key)}")
 
-    def ask(self, method, where, content=None):
+    def request(self, method, path, content=None):
         type_ = {"Content-Type": "application/octet-stream"} if content is not None else {}
-        request = requests.Request(method, self.url + where, type_, data=content).prepare()
+        request = requests.Request(method, self.url + path, type_, data=content).prepare()
         covered = ["@method", "@authority", "@path", "@query"]
         if content is not None:
             covered += ["content-digest", "content-length", "content-type"]
@@ -49,9 +49,9 @@ class MediaFileActor(Actor, HTTPSignatureKeyResolver):
             covered_component_ids=covered, body=content,
         )  # fmt: skip
         with requests.Session() as session:
-            answer = session.send(request, timeout=60)
-        answer.raise_for_status()
-        return answer
+            response = session.send(request, timeout=60)
+        response.raise_for_status()
+        return response
 
     def resolve_private_key(self, key_id):
         return self.secret.encode()

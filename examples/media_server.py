@@ -1,12 +1,11 @@
-"""A server for `--actor http`: the API of docs/targets/http.md, in one file, to learn from or to begin with.
+"""A server for `--actor http`: the API of docs/targets/http.md in one file, as an example or a start.
 
     pip install http-message-signatures
     python media_server.py --directory /srv/media --secret @/etc/media-secret --port 8080
 
-It checks the signature of every request, takes none twice, and shows a file only when all of it has come and its digest fits. What it
-has stands in an SQLite database, under exactly the keys that were sent; the content in files with names of its own making, so no key leads
-out of the directory. It speaks plain HTTP: put a proxy that speaks TLS in front of it, which passes Host and the path on as they are, and
-say with --name what Host that is.
+It checks the signature of every request, accepts none twice, and lists a file only when its whole content has arrived and the digest
+matches. An SQLite database has the exact keys. The content is in files whose names the server makes, so no key leads out of the directory.
+It speaks plain HTTP: put a TLS proxy in front of it that leaves Host and the path unchanged, and give that Host with --name.
 """
 
 from __future__ import annotations
@@ -36,13 +35,13 @@ from http_message_signatures.exceptions import HTTPMessageSignaturesException
 TAG = "autosync"
 COVERED = ("@method", "@authority", "@path", "@query")
 COVERED_CONTENT = ("content-digest", "content-length", "content-type")
-#: How long a request may take to come, and how far the clocks of both sides may differ.
+#: How long a request may take to arrive, and how far the clocks of both sides may differ.
 WINDOW = datetime.timedelta(minutes=5)
 SKEW = datetime.timedelta(minutes=1)
-#: A signature holds from SKEW before its `created` until WINDOW and SKEW after it; for so long its nonce is remembered, in seconds.
+#: How long a nonce is stored, in seconds: a signature is valid from SKEW before its `created` until WINDOW and SKEW after it.
 REMEMBERED = (WINDOW + 2 * SKEW).total_seconds() + 1
-PIECE = 1 << 20
-#: Of a request that is refused so much is still read, so that the client gets to read why.
+BLOCK = 1 << 20
+#: The most bytes read of the body of a refused request, so that the client can read the response.
 MOST_IGNORED = 16 << 20
 
 TABLES = """
@@ -54,14 +53,14 @@ CREATE INDEX IF NOT EXISTS nonces_until ON nonces (until);
 
 
 class Refused(Exception):
-    """A request is not carried out."""
+    """A request that is refused, with the HTTP status of the response."""
 
     def __init__(self, status: int, why: str) -> None:
         super().__init__(why)
         self.status = status
 
 
-class OneKey(HTTPSignatureKeyResolver):
+class SharedKeyResolver(HTTPSignatureKeyResolver):
     def __init__(self, secret: bytes) -> None:
         self.secret = secret
 
@@ -73,32 +72,32 @@ class OneKey(HTTPSignatureKeyResolver):
 
 
 class Store:
-    """Files by key, in a directory."""
+    """The files by key, in a directory."""
 
     def __init__(self, directory: Path) -> None:
         self.content = directory / "content"
         self.content.mkdir(parents=True, exist_ok=True)
-        self._held = os.open(self.content, os.O_RDONLY | os.O_DIRECTORY)
-        fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)  # another server's uploads would be taken for leftovers
+        self._directory = os.open(self.content, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(self._directory, fcntl.LOCK_EX | fcntl.LOCK_NB)  # otherwise uploads of another server would be removed below
         self._path = directory / "files.sqlite"
-        self._own = threading.local()
+        self._local = threading.local()
         self.database().executescript(TABLES)
-        known = {name for (name,) in self.database().execute("SELECT name FROM files")}
+        referenced = {name for (name,) in self.database().execute("SELECT name FROM files")}
         for path in self.content.iterdir():
-            if path.name not in known:
-                path.unlink()  # it was being sent when this server was killed
+            if path.name not in referenced:
+                path.unlink()  # the server was killed during its upload
 
     def database(self) -> sqlite3.Connection:
-        """That of this thread."""
-        if not hasattr(self._own, "database"):
-            self._own.database = sqlite3.connect(self._path, timeout=30, isolation_level=None)
-            # A nonce need not be on the disk before what it allows is. Whatever comes later in the log brings it there.
-            self._own.database.execute("PRAGMA synchronous = NORMAL")
-        return self._own.database
+        """The connection of this thread."""
+        if not hasattr(self._local, "database"):
+            self._local.database = sqlite3.connect(self._path, timeout=30, isolation_level=None)
+            # A nonce must be on the disk not later than the change that its request makes; the later entries of the log see to that.
+            self._local.database.execute("PRAGMA synchronous = NORMAL")
+        return self._local.database
 
     @contextmanager
     def changing(self) -> Iterator[sqlite3.Connection]:
-        """A transaction that is on the disk when it has ended."""
+        """A transaction that is on the disk after the with-block."""
         database = self.database()
         database.execute("PRAGMA synchronous = FULL")
         try:
@@ -108,8 +107,8 @@ class Store:
         finally:
             database.execute("PRAGMA synchronous = NORMAL")
 
-    def remember(self, nonce: str) -> bool:
-        """Whether this nonce is new."""
+    def is_new_nonce(self, nonce: str) -> bool:
+        """Store a nonce. Returns whether it is new."""
         now = time.time()
         with self.database() as database:
             database.execute("BEGIN IMMEDIATE")
@@ -117,14 +116,14 @@ class Store:
             return database.execute("INSERT OR IGNORE INTO nonces VALUES (?, ?)", (nonce, now + REMEMBERED)).rowcount == 1
 
     def page(self, prefix: bytes, after: bytes, limit: int) -> list[tuple[bytes, int, float, str]]:
-        """Files whose key begins with the prefix and comes behind `after`, in the order of the bytes."""
+        """The files whose key begins with the prefix and follows `after`, in the order of bytes."""
         rows = self.database().execute(
             "SELECT key, size, mtime, digest FROM files WHERE key > ? AND key >= ? ORDER BY key LIMIT ?", (after, prefix, limit)
         )
         return [row for row in rows if row[0].startswith(prefix)]
 
     def put(self, key: bytes, size: int, digest: str, name: str) -> None:
-        os.fsync(self._held)  # the file's name must be there before it is named in the database
+        os.fsync(self._directory)  # the name must be on the disk before the database refers to it
         with self.changing() as database:
             old = database.execute("SELECT name FROM files WHERE key = ?", (key,)).fetchone()
             database.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", (key, size, time.time(), digest, name))
@@ -139,12 +138,12 @@ class Store:
 
     def _drop(self, old: tuple[str] | None) -> None:
         if old:
-            with suppress(OSError):  # then it goes at the next start
+            with suppress(OSError):  # the next start removes it
                 (self.content / old[0]).unlink()
 
 
 class Message:
-    """A request as the verifier wants it."""
+    """A request in the form that the verifier expects."""
 
     def __init__(self, handler: Handler) -> None:
         self.method = handler.command
@@ -156,33 +155,33 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: Server
     timeout = 60
-    disable_nagle_algorithm = True  # head and body of an answer are sent one by one, and the body would wait for 40 ms
+    disable_nagle_algorithm = True  # head and body of a response are sent one after the other, and the body would wait for 40 ms
 
     def do_GET(self) -> None:
-        self.carry_out(self.list)
+        self.respond(self.list)
 
     def do_PUT(self) -> None:
-        self.carry_out(self.upload)
+        self.respond(self.upload)
 
     def do_DELETE(self) -> None:
-        self.carry_out(self.delete)
+        self.respond(self.delete)
 
-    def carry_out(self, act: object) -> None:
+    def respond(self, act: object) -> None:
         self.left = 0
         self.target = self.requestline.split()[1]  # as it was signed; in `path` several slashes at the beginning are one
         try:
             self.left = self.length()
             self.verify()
-            status, told = act()  # type: ignore[operator]
+            status, content = act()  # type: ignore[operator]
         except Refused as refused:
-            status, told = refused.status, {"title": "refused", "status": refused.status, "detail": str(refused)}
+            status, content = refused.status, {"title": "refused", "status": refused.status, "detail": str(refused)}
         except (OSError, sqlite3.Error) as error:
             print(f"{self.command} {self.target}: {error}", file=sys.stderr, flush=True)
             if isinstance(error, ConnectionError | TimeoutError):
-                raise  # there is nobody to tell
-            status, told = 507, {"title": "failed", "status": 507, "detail": "the server cannot keep files at the moment"}
-        self.ignore_the_rest()
-        body = json.dumps(told).encode() if told is not None else b""
+                raise  # the client is gone
+            status, content = 507, {"title": "failed", "status": 507, "detail": "the server cannot keep files at the moment"}
+        self.skip_body()
+        body = json.dumps(content).encode() if content is not None else b""
         self.send_response(status)
         self.send_header("Content-Type", "application/problem+json" if status >= 400 else "application/json")
         self.send_header("Content-Length", str(len(body)))
@@ -190,20 +189,20 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def length(self) -> int:
-        """Of the content. Where it is not plain, nobody knows where the next request begins (RFC 9112, 6.3)."""
-        given = set(self.headers.get_all("Content-Length", []))
+        """The length of the body in bytes. If it is not clear, the start of the next request is unknown (RFC 9112, 6.3)."""
+        lengths = set(self.headers.get_all("Content-Length", []))
         if "Transfer-Encoding" in self.headers:
             self.close_connection = True
             raise Refused(411, "Content-Length is missing")
-        if len(given) > 1 or not all(one.isascii() and one.isdigit() for one in given):
+        if len(lengths) > 1 or not all(one.isascii() and one.isdigit() for one in lengths):
             self.close_connection = True
             raise Refused(400, "Content-Length is no number")
-        return int(given.pop()) if given else 0
+        return int(lengths.pop()) if lengths else 0
 
-    # Who may
+    # Authentication
 
     def verify(self) -> None:
-        """See that whoever has the secret has signed just this request, now, and for the first time."""
+        """Check that a client with the secret has signed this request, lately, and that the request is not a repetition."""
         has_content = self.command == "PUT"
         if has_content and "Content-Length" not in self.headers:
             raise Refused(411, "Content-Length is missing")
@@ -220,21 +219,21 @@ class Handler(BaseHTTPRequestHandler):
         nonce = found.parameters.get("nonce")
         if not nonce or "expires" not in found.parameters:
             raise Refused(401, "the signature has no nonce or does not expire")
-        if not self.server.store.remember(str(nonce)):
+        if not self.server.store.is_new_nonce(str(nonce)):
             raise Refused(401, "this request was here before")
 
-    # What is asked
+    # Requests
 
     def list(self) -> tuple[int, object]:
-        """A page."""
+        """A page of the listing."""
         parts = urlsplit(f"http://h{self.target}")
         if parts.path != (self.server.base or "/"):
             raise Refused(404, f"files are listed at {self.server.base}")
         try:
-            asked = parse_qs(parts.query, errors="strict")
-            prefix = asked.get("prefix", [""])[0].encode()
-            limit = max(1, min(int(asked.get("limit", ["1000"])[0]), self.server.most))
-            after = base64.b64decode(asked.get("after", [""])[0], b"-_", validate=True)
+            query = parse_qs(parts.query, errors="strict")
+            prefix = query.get("prefix", [""])[0].encode()
+            limit = max(1, min(int(query.get("limit", ["1000"])[0]), self.server.most))
+            after = base64.b64decode(query.get("after", [""])[0], b"-_", validate=True)
         except ValueError as error:
             raise Refused(400, f"the query is not understood: {error}") from error
         rows = self.server.store.page(prefix, after, limit)
@@ -245,18 +244,18 @@ class Handler(BaseHTTPRequestHandler):
         return 200, {"files": files, "next": more, "sorted": not self.server.plain}
 
     def upload(self) -> tuple[int, object]:
-        """Keep the content under its key, once all of it has come."""
+        """Store the content under its key, once all of it has arrived."""
         key, wanted = self.key(), self.headers["Content-Digest"]
         name, digest, size = secrets.token_hex(16), hashlib.sha256(), self.left
         try:
             with open(self.server.store.content / name, "xb") as file:
                 while self.left:
-                    piece = self.rfile.read(min(PIECE, self.left))
-                    if not piece:
+                    block = self.rfile.read(min(BLOCK, self.left))
+                    if not block:
                         raise Refused(400, "the content is shorter than Content-Length")
-                    self.left -= len(piece)
-                    digest.update(piece)
-                    file.write(piece)
+                    self.left -= len(block)
+                    digest.update(block)
+                    file.write(block)
                 file.flush()
                 os.fsync(file.fileno())
             found = f"sha-256=:{base64.b64encode(digest.digest()).decode()}:"
@@ -269,7 +268,7 @@ class Handler(BaseHTTPRequestHandler):
         return 201, None
 
     def delete(self) -> tuple[int, object]:
-        """Forget a key."""
+        """Delete a key."""
         self.server.store.delete(self.key())
         return 204, None
 
@@ -285,16 +284,16 @@ class Handler(BaseHTTPRequestHandler):
             raise Refused(400, "the key is empty")
         return key
 
-    def ignore_the_rest(self) -> None:
-        """What was not read would be taken for the next request."""
+    def skip_body(self) -> None:
+        """Read the rest of the body, which would otherwise be read as the next request."""
         if self.left > MOST_IGNORED:
             self.close_connection = True
             return
-        while self.left and (piece := self.rfile.read(min(PIECE, self.left))):
-            self.left -= len(piece)
+        while self.left and (block := self.rfile.read(min(BLOCK, self.left))):
+            self.left -= len(block)
 
     def log_message(self, format: str, *args: object) -> None:
-        if self.server.talks:
+        if self.server.is_verbose:
             super().log_message(format, *args)
 
 
@@ -308,26 +307,26 @@ class Server(ThreadingHTTPServer):
         self.base = options.base.rstrip("/")
         self.most = options.page
         self.plain = options.plain
-        self.talks = options.verbose
+        self.is_verbose = options.verbose
         self.names = {name.lower() for name in options.name} or {f"{options.address}:{self.server_address[1]}"}
-        self.verifier = HTTPMessageVerifier(signature_algorithm=algorithms.HMAC_SHA256, key_resolver=OneKey(options.secret))
+        self.verifier = HTTPMessageVerifier(signature_algorithm=algorithms.HMAC_SHA256, key_resolver=SharedKeyResolver(options.secret))
         self.verifier.max_clock_skew = SKEW
 
     def handle_error(self, request: object, address: object) -> None:
-        """A client that went away."""
+        """A client that has closed its connection is no error."""
 
 
-def secret(given: str) -> bytes:
-    return Path(given[1:]).read_bytes().strip() if given.startswith("@") else given.encode()
+def secret(text: str) -> bytes:
+    return Path(text[1:]).read_bytes().strip() if text.startswith("@") else text.encode()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Keeps what `autosync --actor http` sends.")
-    parser.add_argument("--directory", type=Path, required=True, help="where to keep it")
-    parser.add_argument("--secret", type=secret, required=True, help="that requests are signed with; @FILE: the content of a file")
+    parser = argparse.ArgumentParser(description="Stores the files that `autosync --actor http` sends.")
+    parser.add_argument("--directory", type=Path, required=True, help="where to store files")
+    parser.add_argument("--secret", type=secret, required=True, help="secret for signatures; @FILE: the content of a file")
     parser.add_argument("--address", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8080, help="0: any that is free")
-    parser.add_argument("--name", action="append", default=[], metavar="HOST[:PORT]", help="as it stands in --url; default: ADDRESS:PORT")
+    parser.add_argument("--port", type=int, default=8080, help="0: any free port")
+    parser.add_argument("--name", action="append", default=[], metavar="HOST[:PORT]", help="as in --url; default: ADDRESS:PORT")
     parser.add_argument("--base", default="/api/v1/media_file", help="path of the API")
     parser.add_argument("--page", type=int, default=1000, help="files on a page of the listing, at most")
     parser.add_argument("--plain", action="store_true", help="list without order, times and digests, as a simpler server would")

@@ -1,12 +1,12 @@
-"""The Celery settings that hold where celeryconfig.py says nothing else. Constants only; docs/settings.md explains each."""
+"""The Celery settings that celeryconfig.py may change, and those that it may not. Constants only; docs/settings.md explains each."""
 
 from __future__ import annotations
 
 from typing import Any
 
-#: The names of the tasks, as they stand in messages.
+#: The names of the tasks in messages.
 UPLOAD, DELETE = TASKS = ("autosync.upload", "autosync.delete")
-#: What workers are asked by Celery's remote control when a mirror is registered.
+#: The remote control command that a watcher sends to the workers when it registers a mirror.
 SERVE = "autosync_serve"
 
 #: What a deployment may change in its celeryconfig.py.
@@ -32,12 +32,12 @@ DEFAULTS: dict[str, Any] = {
     "autosync_verbosity": 1,
 }
 
-#: What correctness needs. Given to the app itself, and so stronger than any file.
+#: Settings that correctness needs. They are set in the app itself, so no file can change them.
 NEEDED: dict[str, Any] = {
     "broker_transport_options": {
         "global_keyprefix": "autosync:",
-        # A message that is lost with its worker is sent again by the sweep. kombu's own book of unacknowledged messages costs three round
-        # trips for each, loses some all the same, and runs tasks twice when a connection breaks.
+        # `requeue_orphans` replaces messages that are lost with their worker. kombu's record of unacknowledged messages costs three round
+        # trips for each message, loses some all the same, and runs tasks twice when a connection breaks.
         "ack_emulation": False,
         "priority_steps": [0, 5, 9],
         "sep": ":",

@@ -1,4 +1,4 @@
-"""Each mirror has a queue, and a worker serves those that it is told, or all; none of them gets all of its hands."""
+"""Each mirror has a queue. A worker serves the queues of its configuration, or all; none of several queues gets all of its threads."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from autosync.broker.kombu_transport import Channel
 # Fair shares
 
 
-def channel(prefetch: int, *queues: str, held: dict[str, int]) -> Any:
-    """What `Channel._full` looks at."""
-    in_hand = {f"{queue}-{number}": queue for queue, count in held.items() for number in range(count)}
-    return SimpleNamespace(active_queues={*queues}, qos=SimpleNamespace(prefetch_count=prefetch), _in_hand=in_hand)
+def channel(prefetch: int, *queues: str, unacked: dict[str, int]) -> Any:
+    """The attributes that `Channel._queues_at_limit` reads."""
+    by_tag = {f"{queue}-{number}": queue for queue, count in unacked.items() for number in range(count)}
+    return SimpleNamespace(active_queues={*queues}, qos=SimpleNamespace(prefetch_count=prefetch), _unacked_queues=by_tag)
 
 
 @pytest.mark.parametrize(
-    ("prefetch", "held", "full"),
+    ("prefetch", "unacked", "full"),
     [
         (8, {}, ""),
         (8, {"a": 3}, ""),
@@ -36,10 +36,10 @@ def channel(prefetch: int, *queues: str, held: dict[str, int]) -> Any:
         (0, {"a": 50}, ""),
     ],
 )
-def test_a_queue_gets_a_hand_as_long_as_it_has_fewer_than_are_free(prefetch: int, held: dict[str, int], full: str) -> None:
-    assert Channel._full(channel(prefetch, "a", "b", "c", "d", "autosync", held=held)) == {*full}
+def test_a_queue_gets_a_hand_as_long_as_it_has_fewer_than_are_free(prefetch: int, unacked: dict[str, int], full: str) -> None:
+    assert Channel._queues_at_limit(channel(prefetch, "a", "b", "c", "d", "autosync", unacked=unacked)) == {*full}
 
 
 @pytest.mark.parametrize("queues", [("a",), ("a", "autosync")])
 def test_a_queue_that_is_alone_gets_all(queues: tuple[str, ...]) -> None:
-    assert Channel._full(channel(8, *queues, held={"a": 7})) == set()
+    assert Channel._queues_at_limit(channel(8, *queues, unacked={"a": 7})) == set()
