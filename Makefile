@@ -78,10 +78,11 @@ bench-pairs: $(BENCH)/.ready $(INSTALLED)/.ready ## Measure an earlier version a
 	@$(INSTALLED)/bin/python -m pip install -qq --disable-pip-version-check --no-deps .
 	@$(BENCH)/bin/python -m benchmarks.pairs $(EARLIER)/bin $(INSTALLED)/bin
 
-lint: $(READY) ## Check the code: ruff, mypy
+lint: $(READY) ## Check the code: ruff, mypy, and the length of lines in the docs
 	@$(BIN)/python -m ruff check
 	@$(BIN)/python -m ruff format --quiet --check autosync benchmarks lab celeryconfig.py
 	@$(BIN)/python -m mypy
+	@$(BIN)/python -m lab.line_lengths
 
 check: lint test ## Run lint and test
 

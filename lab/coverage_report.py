@@ -1,8 +1,8 @@
-"""Prints what `coverage run` has measured: statements and branches by folder, and for each promise the lines that no test runs.
+"""Prints the results of `coverage run`: statements and branches by folder, and for each promise the lines that no test runs.
 
     python -m lab.coverage_report
 
-A promise's modules are those that the table of promises in docs/design.md names as what keeps it.
+The list of promises in docs/design.md names the modules of each promise.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from coverage import Coverage
 
 from . import ROOT
 
-#: A row of the table: number, promise, what keeps it, what tests it.
-_PROMISE = re.compile(r"^\| (\d) \| ([^:|]*)[^|]*\| ([^|]*)\|", re.MULTILINE)
+#: An item of the list: number, promise, and the text about code, which the text about tests follows.
+_PROMISE = re.compile(r"^(\d)\. \*\*([^*]*)\*\*.*?\n   - Code: (.*?)\n   - Tests: ", re.MULTILINE | re.DOTALL)
 _MODULE = re.compile(r"`([\w/]+)\.py`|`(\w+)/`")
 
 Files = dict[str, dict[str, Any]]
 
 
 def measured() -> Files:
-    """What was measured of each file of the package, by its path: `summary` and `missing_lines` of coverage's JSON report.
+    """The results for each file of the package, by path: `summary` and `missing_lines` of coverage's JSON report.
 
     Raises:
-        coverage.exceptions.CoverageException: nothing was measured.
+        coverage.exceptions.CoverageException: there are no results.
     """
     coverage = Coverage()
     coverage.load()
     report = ROOT / ".coverage.json"
-    stdout, sys.stdout = sys.stdout, io.StringIO()  # it prints where it writes
+    stdout, sys.stdout = sys.stdout, io.StringIO()  # coverage prints the path of its report
     try:
         coverage.json_report(outfile=str(report))
     finally:
@@ -46,7 +46,7 @@ def measured() -> Files:
 
 
 def by_folder(files: Files) -> str:
-    """A line for each folder: statements and branches, and the share of both that was run."""
+    """A line for each folder: statements and branches, and the share of both that was covered."""
     numbers: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
     for path, file in files.items():
         summary = file["summary"]
@@ -55,24 +55,24 @@ def by_folder(files: Files) -> str:
             numbers[folder] = [old + new for old, new in zip(numbers[folder], row, strict=True)]
     lines = ["statements  run     branches  run     folder"]
     for folder in sorted(numbers, key=lambda folder: (folder == "all", folder)):
-        statements, run, branches, taken = numbers[folder]
-        lines.append(f"{statements:10}  {_share(run, statements)}  {branches:8}  {_share(taken, branches)}  {folder}")
+        statements, covered, branches, covered_branches = numbers[folder]
+        lines.append(f"{statements:10}  {_share(covered, statements)}  {branches:8}  {_share(covered_branches, branches)}  {folder}")
     return "\n".join(lines)
 
 
 def by_promise(files: Files, design: str) -> str:
     """A line for each promise with the number of lines that no test runs, and below it these lines by file."""
     lines = []
-    for number, promise, keeps in _PROMISE.findall(design):
-        missing = {path: file["missing_lines"] for path, file in files.items() if file["missing_lines"] and _keeps(path, keeps)}
-        lines.append(f"{number} {promise.strip()}: {sum(map(len, missing.values()))} lines that no test runs")
+    for number, promise, code in _PROMISE.findall(design):
+        missing = {path: file["missing_lines"] for path, file in files.items() if file["missing_lines"] and _is_named(path, code)}
+        lines.append(f"{number} {promise.strip('.')}: {sum(map(len, missing.values()))} lines that no test runs")
         lines += [f"    {path}: {_ranges(numbers)}" for path, numbers in sorted(missing.items())]
     return "\n".join(lines)
 
 
-def _keeps(path: str, keeps: str) -> bool:
+def _is_named(path: str, code: str) -> bool:
     return any(
-        path == f"autosync/{module}.py" or (folder and path.startswith(f"autosync/{folder}/")) for module, folder in _MODULE.findall(keeps)
+        path == f"autosync/{module}.py" or (folder and path.startswith(f"autosync/{folder}/")) for module, folder in _MODULE.findall(code)
     )
 
 
