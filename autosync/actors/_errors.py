@@ -9,6 +9,7 @@ import requests
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from ..errors import PermanentError, SlowDown, TargetError, TargetRefused
+from ._multipart import NothingSent
 from ._responses import ResponseError
 from ._urls import public_url
 
@@ -18,10 +19,6 @@ SLOW = frozenset({429, 503})
 _REFUSED = frozenset({401, 403, 404})
 _REDIRECTION = range(300, 400)
 _CERTIFICATE = "if the server's certificate is right, name the file of those that signed it in REQUESTS_CA_BUNDLE"
-
-
-class NothingSent(TargetError):  # noqa: N818 - a finding about an error
-    """No connection was made, so the server has not received the request."""
 
 
 class UnreadableResponse(TargetError):  # noqa: N818 - a finding about an error

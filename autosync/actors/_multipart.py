@@ -12,15 +12,18 @@ from contextlib import suppress
 from functools import partial
 from typing import BinaryIO, NamedTuple, Protocol
 
-from ..errors import PermanentError, SlowDown
+from ..errors import PermanentError, SlowDown, TargetError
 from ..source.source_file import SourceFile
-from ._errors import NothingSent
 from ._parts import PartRange, send_one_version, tried
 
 #: Prefix of the note of an intention, before its time in seconds since the epoch.
 _INTENTION = "begins "
 #: An intended upload was initiated at most so much before the intention, in seconds: clocks differ a little.
 _EARLIEST = -2.0
+
+
+class NothingSent(TargetError):  # noqa: N818 - a finding about an error
+    """No connection was made, so the server has not received the request."""
 
 
 class OpenUpload(NamedTuple):

@@ -25,11 +25,10 @@ from autosync.actor import Actor, can_delete_many, listing_of
 from autosync.actors import file as file_actor
 from autosync.actors import load, short_names
 from autosync.actors._memory import TINY, Memory
+from autosync.actors._multipart import MultipartUploader, NothingSent
 from autosync.actors.s3 import SMALL, clients
-from autosync.actors.s3.errors import NothingSent
 from autosync.actors.s3.fast.http import PendingRequest, Response
-from autosync.actors.s3.fast.multipart import MultipartRequests
-from autosync.actors.s3.multipart import MultipartUploader
+from autosync.actors.s3.fast.multipart import S3MultipartRequests
 from autosync.errors import BrokerError, ConfigurationError, FileChanged, PermanentError, SlowDown, TargetError, TargetRefused
 from autosync.files import File
 from autosync.source.source_file import SourceFile
@@ -932,9 +931,9 @@ def test_an_intention_is_found_however_long_the_target_takes_to_list_what_came_o
     monkeypatch.setattr("autosync.actors.s3.clients.time", client)
     aborted: list[str] = []
     objects = SimpleNamespace(send_repeatable=lambda _, key, *, query: aborted.append(query) or Response(204, ""), raise_for_status=print)
-    requests = MultipartRequests(objects, lambda key: clients.open_uploads(client, "b", key), "S3")  # type: ignore[arg-type]
+    requests = S3MultipartRequests(objects, lambda key: clients.open_uploads(client, "b", key), "S3")  # type: ignore[arg-type]
 
-    MultipartUploader(requests).abandon("key", f"begins {1e9 + 0.8}")
+    MultipartUploader(requests, 100.0).abandon("key", f"begins {1e9 + 0.8}")
 
     assert aborted == ["uploadId=u"]
 

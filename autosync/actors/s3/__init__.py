@@ -22,16 +22,16 @@ from ...process.forked import ForkedGenerator
 from ...source.source_file import SourceFile
 from .._content import md5_of
 from .._memory import TINY, Memory
+from .._multipart import MultipartUploader, OpenUpload
 from .._names import is_text
 from .access import Access
 from .errors import translated
 from .fast.list_page import any_page, token_after
-from .fast.multipart import MultipartRequests, OpenUpload
+from .fast.multipart import LATEST, S3MultipartRequests, upload_ranges
 from .fast.requests import ObjectRequests, PendingPut, with_retry
 from .headers import Headers
 from .headers import options as _header_options
 from .listing import Listings
-from .multipart import MultipartUploader, upload_ranges
 
 if TYPE_CHECKING:
     import boto3
@@ -68,8 +68,8 @@ class S3Actor(Actor):
     container_is: ClassVar[str] = "bucket"
     options: ClassVar[Sequence[click.Option]] = (
         click.Option(["--endpoint-url"], metavar="URL", help="S3 server to use instead of Amazon's."),
-        click.Option(["--profile"], help="Profile of the AWS configuration files to take credentials and region from."),
-        click.Option(["--region"], help="Region of the bucket, where the AWS configuration does not say it."),
+        click.Option(["--profile"], help="Profile of the AWS configuration files, for credentials and region."),
+        click.Option(["--region"], help="Region of the bucket, where the AWS configuration has none."),
         *_header_options(),
     )
 
@@ -115,7 +115,7 @@ class S3Actor(Actor):
         """Send one file: in one request if it is small, in parts if not."""
         risks = self._check_key(file.key)
         if file.size > SMALL:
-            self._multipart.send(cast(SourceFile, file), self._headers.of(file.key))
+            self._send_in_parts(cast(SourceFile, file))
         else:
             with self._memory.of(file.size):
                 self._put(cast(SourceFile, file))
@@ -124,7 +124,7 @@ class S3Actor(Actor):
 
     @property
     def sends_together(self) -> bool:
-        """Whether `upload_many` has all of its files on their way at the same time."""
+        """Whether `upload_many` sends all of its files at the same time."""
         return True
 
     def upload_many(self, files: Sequence[File]) -> Sequence[Exception | None]:
@@ -276,12 +276,13 @@ class S3Actor(Actor):
 
         return self._make_once("client", lambda: clients.client(self._session, str(self.target_container), self.endpoint_url))
 
-    @property
-    def _multipart(self) -> MultipartUploader:
-        return cast(MultipartUploader, self._make_once("multipart", self._make_multipart))
+    @cached_property
+    def _multipart_requests(self) -> S3MultipartRequests:
+        return S3MultipartRequests(self._objects, self._open_uploads, self._server)
 
-    def _make_multipart(self) -> MultipartUploader:
-        return MultipartUploader(MultipartRequests(self._objects, self._open_uploads, self._server))
+    @cached_property
+    def _multipart(self) -> MultipartUploader:
+        return MultipartUploader(self._multipart_requests, LATEST)
 
     def _open_uploads(self, key: str) -> Iterator[OpenUpload]:
         from . import clients
@@ -328,6 +329,10 @@ class S3Actor(Actor):
     def _put(self, file: SourceFile) -> None:
         key, content, headers = file.key, file.content(), self._headers.of(file.key)
         self._objects.finish_put(self._objects.begin_put(key, content, headers, file.at_pace))
+
+    def _send_in_parts(self, file: SourceFile) -> None:
+        headers = self._headers.of(file.key)
+        self._multipart.send(file, upload_ranges(file.size), lambda: self._multipart_requests.create(file.key, headers))
 
     def _check_that_key_is_stored(self, key: str, kinds: set[str]) -> None:
         """List back one key of each risky kind, and refuse further ones if the server has stored it under another name.

@@ -26,10 +26,10 @@ from botocore.utils import get_environ_proxies
 
 from ...errors import TargetRefused
 from .._clock import seconds_ahead
+from .._multipart import OpenUpload
 from .._responses import BODY_BYTES, PAGE_BYTES, BoundedBody, ResponseError, encoding_of
 from .access import Access
 from .fast.http import CONNECT_SECONDS, READ_SECONDS
-from .fast.multipart import OpenUpload
 
 _one_at_a_time = threading.Lock()
 
@@ -98,7 +98,7 @@ def _descriptions(path: str | None) -> Any:
     loader.file_loader = _PlainFiles()
     # Without this, botocore would search the folders of all services to find out whether there is an S3.
     loader.list_available_services = lambda type_name: [
-        name for place in filter(os.path.isdir, loader.search_paths) for name in os.listdir(place)
+        name for folder in filter(os.path.isdir, loader.search_paths) for name in os.listdir(folder)
     ]
     return loader
 
@@ -118,8 +118,7 @@ def client(of: boto3.Session, bucket: str, endpoint_url: str | None) -> Any:
         connect_timeout=CONNECT_SECONDS,
         read_timeout=READ_SECONDS,
         retries={"mode": "standard", "total_max_attempts": 2},
-        # For URLs boto3 would take version 2 in the oldest regions and on other servers than Amazon's. Many of these refuse that, and
-        # so does Amazon where the bucket is encrypted with KMS.
+        # Without this, boto3 makes URLs with version 2 in the oldest regions and for other servers than Amazon's.
         signature_version="s3v4",
     )
     try:
@@ -130,8 +129,8 @@ def client(of: boto3.Session, bucket: str, endpoint_url: str | None) -> Any:
                 made = _in_its_region(of, made, bucket, config)
                 region = made.meta.region_name
                 if made.meta.endpoint_url == f"https://s3.{region}.amazonaws.com":
-                    # For its URLs boto3 would take Amazon's global endpoint, which does not lead to younger regions, nor at once to new
-                    # buckets in others; it takes the region's own if it is told how the bucket is addressed.
+                    # Without an addressing style, boto3 makes URLs with Amazon's global endpoint, which does not lead to younger regions,
+                    # nor at once to new buckets in others.
                     made = of.client("s3", region_name=region, config=config.merge(Config(s3={"addressing_style": "virtual"})))
         _bound(made)
         return made
@@ -155,14 +154,14 @@ def access(of: boto3.Session, by: Any, bucket: str) -> Access:
         bucket: its name.
     """
     address = _base(by, bucket)
-    given = of.get_credentials()
+    credentials = of.get_credentials()
     return Access(
         address,
         by.meta.region_name or "us-east-1",
         get_cert_path(of._session.get_config_variable("ca_bundle") or True),
         get_environ_proxies(address).get(urlsplit(address).scheme),
-        credentials=given and given.get_frozen_credentials,
-        lasting=type(given) is botocore.credentials.Credentials,
+        credentials=credentials and credentials.get_frozen_credentials,
+        lasting=type(credentials) is botocore.credentials.Credentials,
     )
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from autosync.actor import Actor, can_delete_many, listing_of
 from autosync.actors import load
-from autosync.actors._errors import NothingSent
+from autosync.actors._multipart import NothingSent
 from autosync.actors._list_page import UnreadablePage
 from autosync.actors._object_store import SMALL
 from autosync.actors._parts import tried

@@ -15,7 +15,7 @@ from test_azure import FOREIGN, NOT_KEPT, in_one_line, tried_twice  # noqa: F401
 
 from autosync.actor import Actor, listing_of
 from autosync.actors import load
-from autosync.actors._errors import NothingSent
+from autosync.actors._multipart import NothingSent
 from autosync.actors._object_store import SMALL
 from autosync.actors._parts import tried
 from autosync.errors import ConfigurationError, FileChanged, PermanentError, SlowDown, TargetError, TargetRefused

@@ -8,34 +8,28 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from html import unescape
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 from urllib.parse import quote
 
 from ....errors import TargetError
+from ..._multipart import OpenUpload
+from ..._parts import PartRange, part_ranges
 from ..errors import translated
 from ..headers import ObjectHeaders
+from .http import CONNECT_SECONDS, READ_SECONDS
 from .requests import ObjectRequests
 
+#: Size of a part in bytes; larger files have larger parts, since S3 allows so many of them.
+PART_BYTES, _MOST_PARTS = 8 << 20, 10_000
+#: How long after the intention an upload may be initiated, in seconds: clocks differ a little, a proxy may be slow, and boto3, which made
+#: the request in earlier versions, tried twice.
+LATEST = 2.0 * (CONNECT_SECONDS + READ_SECONDS) + 5.0
 _UPLOAD_ID = re.compile(r"<UploadId>([^<]+)</UploadId>")
 _NOT_FOUND = 404
 
 
-class OpenUpload(NamedTuple):
-    """An upload that was neither completed nor aborted.
-
-    Attributes:
-        upload_id: of the upload.
-        initiated: when it was initiated, by this host's clock, in seconds since the epoch.
-        uncertainty: how far that time may be off, in seconds.
-    """
-
-    upload_id: str
-    initiated: float
-    uncertainty: float
-
-
-class MultipartRequests:
-    """The requests of multipart uploads to one bucket, over the connections of its small objects. Each raises `TargetError` if it fails.
+class S3MultipartRequests:
+    """The requests of multipart uploads to one bucket, over the connections of its small objects; see `MultipartRequests`.
 
     Args:
         objects: sends the requests.
@@ -69,11 +63,11 @@ class MultipartRequests:
         response = self._objects.stream(key, content, size, {"partNumber": str(number), "uploadId": upload_id})
         self._objects.raise_for_status(key, response)
         if not response.etag:
-            raise TargetError(f"{key} at {self._server}: a part was taken without an ETag")
+            raise TargetError(f"{key} at {self._server}: a part was stored without an ETag")
         return response.etag
 
     def complete(self, key: str, upload_id: str, etags: Mapping[int, str]) -> None:
-        """Make an object of the parts, whose ETags are given by part number. A response with status 200 may still contain an error."""
+        """Make an object of the parts, from their ETags by part number. A response with status 200 may still contain an error."""
         parts = "".join(f"<Part><PartNumber>{number}</PartNumber><ETag>{etags[number]}</ETag></Part>" for number in sorted(etags))
         content = f'<CompleteMultipartUpload xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{parts}</CompleteMultipartUpload>'.encode()
         response = self._objects.send_once("POST", key, content, "application/xml", query=f"uploadId={quote(upload_id, safe='')}")
@@ -91,3 +85,8 @@ class MultipartRequests:
         """The open uploads of exactly this key."""
         with translated(key, self._server):
             yield from self._open_uploads(key)
+
+
+def upload_ranges(size: int) -> Iterator[PartRange]:
+    """The parts of a file of this size (in bytes)."""
+    return part_ranges(size, PART_BYTES, _MOST_PARTS)

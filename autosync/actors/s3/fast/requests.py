@@ -11,8 +11,9 @@ from xml.sax.saxutils import escape
 
 from ....errors import PermanentError, TargetError
 from ..._clock import seconds_ahead
+from ..._multipart import NothingSent
 from ..._responses import PAGE_BYTES
-from ..errors import NothingSent, error_from_code, translated
+from ..errors import error_from_code, translated
 from ..headers import ObjectHeaders
 from .http import HttpConnectionPool, PendingRequest, Response, Throttle
 from .list_page import page_query
