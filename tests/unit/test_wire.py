@@ -128,7 +128,7 @@ def serve() -> Iterator[Serve]:
         server.close()
 
 
-TEXT = ObjectHeaders("text/plain", (), {})
+TEXT = ObjectHeaders("text/plain", ())
 
 
 def objects_on(pool: HttpConnectionPool, token: str | None = None) -> ObjectRequests:

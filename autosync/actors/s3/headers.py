@@ -16,13 +16,13 @@ import click
 from ...errors import ConfigurationError
 from .._content import guess_content_type
 
-#: For each option the header, and boto3's parameter.
+#: For each option the header.
 _HEADERS = {
-    "storage_class": ("x-amz-storage-class", "StorageClass"),
-    "sse": ("x-amz-server-side-encryption", "ServerSideEncryption"),
-    "sse_kms_key_id": ("x-amz-server-side-encryption-aws-kms-key-id", "SSEKMSKeyId"),
-    "acl": ("x-amz-acl", "ACL"),
-    "cache_control": ("cache-control", "CacheControl"),
+    "storage_class": "x-amz-storage-class",
+    "sse": "x-amz-server-side-encryption",
+    "sse_kms_key_id": "x-amz-server-side-encryption-aws-kms-key-id",
+    "acl": "x-amz-acl",
+    "cache_control": "cache-control",
 }
 #: Options that are pairs of a name and a value.
 _PAIRS = ("metadata", "tag")
@@ -40,12 +40,10 @@ class ObjectHeaders(NamedTuple):
     Attributes:
         content_type: its media type.
         lines: the other headers, each as "name:value".
-        parameters: all of them as parameters of boto3.
     """
 
     content_type: str
     lines: tuple[str, ...]
-    parameters: Mapping[str, Any]
 
 
 class Patterns(click.ParamType):  # type: ignore[type-arg]  # older versions of click have none
@@ -71,10 +69,10 @@ def options() -> list[click.Option]:
         click.Option(["--sse"], type=click.Choice(["AES256", "aws:kms", "aws:kms:dsse"]), help="Encryption by the server."),
         click.Option(["--sse-kms-key-id"], metavar="ID", help="Key for --sse=aws:kms, where it is not the bucket's."),
         click.Option(["--acl"], metavar="NAME", help="Canned ACL: public-read, bucket-owner-full-control, …"),
-        click.Option(["--cache-control"], metavar="TEXT", help="Header for whoever fetches an object: max-age=3600, …"),
+        click.Option(["--cache-control"], metavar="TEXT", help="Header of responses with an object: max-age=3600, …"),
         click.Option(["--content-type"], metavar="TYPE", help="Type of all objects.  [default: as their names suggest]"),
-        click.Option(["--metadata"], multiple=True, metavar="NAME=VALUE", help="Metadata of each object. May be given more than once."),
-        click.Option(["--tag"], multiple=True, metavar="NAME=VALUE", help="A tag of each object. May be given more than once."),
+        click.Option(["--metadata"], multiple=True, metavar="NAME=VALUE", help="Metadata of each object. The option may be repeated."),
+        click.Option(["--tag"], multiple=True, metavar="NAME=VALUE", help="A tag of each object. The option may be repeated."),
         click.Option(
             [f"--{PATTERN}"], type=Patterns(), help=f"Other values of these eight by key: [[{PATTERN}]] tables in the configuration file."
         ),
@@ -94,92 +92,85 @@ class Headers:
     """
 
     def __init__(self, settings: Mapping[str, Any], patterns: Sequence[Mapping[str, Any]]) -> None:
-        self._general = _made(settings, "")
+        self._general = _fixed_headers(settings, "")
         self._patterns = [_pattern(settings, table, f"{PATTERN} {number}: ") for number, table in enumerate(patterns, 1)]
 
     def of(self, key: str) -> ObjectHeaders:
         """The headers of the object with this key."""
-        for expression, made in self._patterns:
+        for expression, headers in self._patterns:
             if expression.fullmatch(key):
-                return made.of(key)
+                return headers.of(key)
         return self._general.of(key)
 
 
-class _Made:
+class _FixedHeaders:
     """Headers that are the same for each key, except for the type."""
 
-    def __init__(self, content_type: str | None, lines: tuple[str, ...], parameters: Mapping[str, Any]) -> None:
+    def __init__(self, content_type: str | None, lines: tuple[str, ...]) -> None:
         self._type = content_type
         self._lines = lines
-        self._parameters = parameters
         self._by_type: dict[str, ObjectHeaders] = {}
 
     def of(self, key: str) -> ObjectHeaders:
         content_type = self._type or guess_content_type(key)
         found = self._by_type.get(content_type)
         if found is None:
-            found = self._by_type[content_type] = ObjectHeaders(
-                content_type, self._lines, {**self._parameters, "ContentType": content_type}
-            )
+            found = self._by_type[content_type] = ObjectHeaders(content_type, self._lines)
         return found
 
 
-def _pattern(general: Mapping[str, Any], table: Mapping[str, Any], about: str) -> tuple[re.Pattern[str], _Made]:
-    known = {*_HEADERS, *_PAIRS, "content_type"}
-    strange = sorted(table.keys() - known - {_MATCH})
+def _pattern(general: Mapping[str, Any], table: Mapping[str, Any], about: str) -> tuple[re.Pattern[str], _FixedHeaders]:
+    names = {*_HEADERS, *_PAIRS, "content_type", _MATCH}
+    strange = sorted(table.keys() - names)
     if strange:
-        raise ConfigurationError(f"{about}there is no {strange[0]!r}", f"known are {', '.join(sorted({*known, _MATCH}))}")
+        raise ConfigurationError(f"{about}there is no {strange[0]!r}", f"known are {', '.join(sorted(names))}")
     try:
         expression = re.compile(table[_MATCH], re.DOTALL)
     except KeyError:
         raise ConfigurationError(f"{about}{_MATCH!r} is missing", "write a regular expression for the whole key") from None
     except (re.error, TypeError) as error:
         raise ConfigurationError(f"{about}{_MATCH} {table[_MATCH]!r} is no regular expression: {error}") from error
-    return expression, _made({**general, **table}, about)
+    return expression, _fixed_headers({**general, **table}, about)
 
 
-def _made(settings: Mapping[str, Any], about: str) -> _Made:
+def _fixed_headers(settings: Mapping[str, Any], about: str) -> _FixedHeaders:
     lines: list[str] = []
-    parameters: dict[str, Any] = {}
-    for option, (header, parameter) in _HEADERS.items():
+    for option, header in _HEADERS.items():
         value = _value(settings.get(option), f"{about}--{option.replace('_', '-')}")
         if value:
             lines.append(f"{header}:{value}")
-            parameters[parameter] = value
     metadata = _pairs(settings.get("metadata"), f"{about}--metadata")
-    for name, value in metadata.items():
+    for name in metadata:
         if not _NAME.fullmatch(name.lower()):
-            raise ConfigurationError(f"{about}--metadata {name!r} cannot be the name of a header", "take letters, digits and '-'")
-        lines.append(f"x-amz-meta-{name.lower()}:{value}")
-    if metadata:
-        parameters["Metadata"] = {name.lower(): value for name, value in metadata.items()}
+            raise ConfigurationError(f"{about}--metadata {name!r} cannot be the name of a header", "use letters, digits and '-'")
+    lines += [f"x-amz-meta-{name}:{value}" for name, value in {name.lower(): value for name, value in metadata.items()}.items()]
     tags = _pairs(settings.get("tag"), f"{about}--tag", is_header=False)
     if len(tags) > _MOST_TAGS:
-        raise ConfigurationError(f"{about}--tag is given {len(tags)} times", f"S3 takes {_MOST_TAGS} tags of an object")
+        raise ConfigurationError(f"{about}there are {len(tags)} tags", f"S3 allows {_MOST_TAGS} tags of an object")
     if tags:
-        parameters["Tagging"] = "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in tags.items())
-        lines.append(f"x-amz-tagging:{parameters['Tagging']}")
-    return _Made(_value(settings.get("content_type"), f"{about}--content-type") or None, tuple(lines), parameters)
+        query = "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in tags.items())
+        lines.append(f"x-amz-tagging:{query}")
+    return _FixedHeaders(_value(settings.get("content_type"), f"{about}--content-type") or None, tuple(lines))
 
 
-def _pairs(given: Any, about: str, *, is_header: bool = True) -> dict[str, str]:
+def _pairs(setting: Any, about: str, *, is_header: bool = True) -> dict[str, str]:
     """Pairs from a table, or from words with an equals sign."""
-    if isinstance(given, Mapping):
-        pairs: Iterable[tuple[str, Any]] = given.items()
+    if isinstance(setting, Mapping):
+        pairs: Iterable[tuple[str, Any]] = setting.items()
     else:
-        words = [given] if isinstance(given, str) else given or ()
+        words = [setting] if isinstance(setting, str) else setting or ()
         if not all(isinstance(word, str) and word.partition("=")[0] and "=" in word for word in words):
             raise ConfigurationError(f"{about} {', '.join(map(str, words))}: one has no name and value", "write NAME=VALUE")
         pairs = [(word.partition("=")[0], word.partition("=")[2]) for word in words]
     return {name: _value(value, f"{about} {name}", is_header=is_header) for name, value in pairs}
 
 
-def _value(given: Any, about: str, *, is_header: bool = True) -> str:
+def _value(setting: Any, about: str, *, is_header: bool = True) -> str:
     """A value in canonical form, as it is signed: trimmed, and with single spaces."""
-    if given is None:
+    if setting is None:
         return ""
-    if not isinstance(given, str):
-        raise ConfigurationError(f"{about}: {given!r} is no text", "write it in quotes")
-    if is_header and not (given.isascii() and given.isprintable()):
-        raise ConfigurationError(f"{about}: {given!r} cannot stand in a header", "take printable ASCII")
-    return " ".join(given.split())
+    if not isinstance(setting, str):
+        raise ConfigurationError(f"{about}: {setting!r} is no text", "write it in quotes")
+    if is_header and not (setting.isascii() and setting.isprintable()):
+        raise ConfigurationError(f"{about}: {setting!r} cannot stand in a header", "use printable ASCII")
+    return " ".join(setting.split())

@@ -271,7 +271,7 @@ class HttpConnectionPool:
                 self._set_read_timeout(connection, max(self._read_seconds - late, _AT_LEAST))
             data = connection.recv(_FIRST_READ)
             if not data:
-                raise http.client.RemoteDisconnected("the server closed the connection without an answer")
+                raise http.client.RemoteDisconnected("the server closed the connection without a response")
             response, is_kept = (None if needs_headers else _parse_empty(data)) or _parse(connection, data, most)
         if is_kept and late <= _SOON:
             self._idle.append((time.monotonic(), connection))
@@ -367,7 +367,7 @@ def _parse(connection: socket.socket, data: bytes, most: int) -> tuple[Response,
             raise compressed(encoding)
         if not is_whole and not is_error:
             raise too_long(most)
-        if is_whole and parser.length:  # http.client does not complain of missing bytes if it was told how many to read
+        if is_whole and parser.length:  # http.client does not complain of missing bytes if it is called with a number
             raise http.client.IncompleteRead(bytes(body), parser.length)
         text = "" if encoding else body[:most].decode("utf-8", "surrogateescape")
         is_kept = is_whole and not parser.will_close

@@ -15,7 +15,7 @@ from http import HTTPStatus
 from typing import Self
 from urllib.parse import unquote_to_bytes, urlsplit
 
-#: How long the proxy may take to open a tunnel, in seconds. It may have to look up a user, and to connect.
+#: How long the proxy may take to open a tunnel, in seconds. It may have to check a password, and to connect.
 TUNNEL_SECONDS = 30.0
 #: The most bytes that are read of its responses.
 _HEAD_BYTES = 16 << 10

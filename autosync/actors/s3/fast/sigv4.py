@@ -22,7 +22,7 @@ from .proxy import Proxy, authority
 
 #: Query of a request that deletes many objects.
 DELETE_QUERY = "delete="
-#: How long a signed URL is valid, in seconds: as long as sending a part may take.
+#: How long a signed URL is valid, in seconds: as long as the sending of a part may last.
 _URL_SECONDS = 3600
 #: Headers of every request that are not signed.
 _UNSIGNED = "accept-encoding:identity\r\nuser-agent:autosync\r\n"
@@ -108,7 +108,7 @@ class RequestSigner:
         ).encode()
 
     def presigned_head(self, method: str, key: str, size: int, query: Mapping[str, str], now: float) -> bytes:
-        """The head of a request that is signed in its URL, so that the hash of the body need not be known before it is sent.
+        """The head of a request that is signed in its URL, so that the body need not be read before it is sent.
 
         Args:
             method: PUT.
