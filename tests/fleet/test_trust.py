@@ -287,7 +287,8 @@ def test_a_link_that_is_swapped_in_between_check_and_open_leads_nowhere(scene: S
 
 def rule_of_the_runbook() -> str:
     """The line of the ACL, with a password."""
-    (line,) = re.findall(r"^```acl\n(.*)\n```$", RUNBOOK, re.MULTILINE)
+    (block,) = re.findall(r"^```acl\n(.*?)\n```$", RUNBOOK, re.MULTILINE | re.DOTALL)
+    line = " ".join(block.split())
     assert "CHANGE-ME" in line
     return line.replace("CHANGE-ME", PASSWORD)
 
