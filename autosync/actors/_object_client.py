@@ -15,7 +15,6 @@ from typing import Any, BinaryIO, NamedTuple, Protocol, cast
 from urllib.parse import quote
 
 import requests
-from requests.structures import CaseInsensitiveDict
 
 from ..errors import PermanentError, TargetError, TargetRefused
 from ._errors import kind_of_status, translated
@@ -60,7 +59,7 @@ class Credentials(Protocol):
     #: Is added to the query of every request, and must not show.
     secret_query: str
 
-    def authorize(self, method: str, path: str, query: Mapping[str, str], headers: CaseInsensitiveDict[str]) -> None:
+    def authorize(self, method: str, path: str, query: Mapping[str, str], headers: dict[str, str]) -> None:
         """Add the headers that authorize a request.
 
         Args:
@@ -131,14 +130,14 @@ class ObjectClient:
         """
         path = f"/{self._container}" if key is None else f"/{self._container}/{quote(key)}"
         url = f"{self.base_url}{path}"
-        every: CaseInsensitiveDict[str] = CaseInsensitiveDict({**self._headers, **(headers or {})})
+        every = {**self._headers, **(headers or {})}
         if method not in ("GET", "HEAD", "DELETE"):
             every["Content-Length"] = str(len(body) if isinstance(body, bytes) else size)
         if is_authorized:
             self._credentials.authorize(method, path, query or {}, every)
         content = in_blocks(body) if isinstance(body, bytes) else body
         request = requests.PreparedRequest()
-        request.method, request.headers, request.body = method, every, cast(Any, content or None)
+        request.method, request.headers, request.body = method, cast(Any, every), cast(Any, content or None)
         request.url = f"{url}?{_encoded(query)}" if query else url
         with translated(about, self.base_url), self._connection() as connection:
             return connection.send(request)

@@ -47,9 +47,11 @@ class TokenCache:
         if token is not None and left > _EARLY:
             return token.text
         since = time.monotonic()
-        if not self._lock.acquire(blocking=token is None or left <= 0):
-            assert token is not None
-            return token.text
+        if token is not None and left > 0:
+            if not self._lock.acquire(blocking=False):
+                return token.text
+        else:
+            self._lock.acquire()
         try:
             return self._replaced(token, since).text
         finally:

@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from requests.structures import CaseInsensitiveDict
-
 from ...errors import TargetError, TargetRefused
 from .._errors import error_of_exception
 from .._object_client import Credentials, NoCredentials
@@ -77,7 +75,7 @@ class Signature:
         self._base_url = base_url
         self._cure = cure
 
-    def authorize(self, method: str, path: str, query: Mapping[str, str], headers: CaseInsensitiveDict[str]) -> None:
+    def authorize(self, method: str, path: str, query: Mapping[str, str], headers: dict[str, str]) -> None:
         """See `Credentials`; the session adds the signature."""
         if not self.secret_query:
             what = f"{self._base_url}: the credentials cannot be used (the shared access signature is not a query with sig=)"
@@ -106,7 +104,7 @@ class EntraTokens:
         self._credential: Any = None
         self._tokens = TokenCache(self._request_token)
 
-    def authorize(self, method: str, path: str, query: Mapping[str, str], headers: CaseInsensitiveDict[str]) -> None:
+    def authorize(self, method: str, path: str, query: Mapping[str, str], headers: dict[str, str]) -> None:
         """Add Authorization; see `Credentials`."""
         headers["Authorization"] = f"Bearer {self._tokens.token()}"
 

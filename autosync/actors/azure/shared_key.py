@@ -13,8 +13,6 @@ from collections.abc import Mapping
 from email.utils import formatdate
 from urllib.parse import urlsplit
 
-from requests.structures import CaseInsensitiveDict
-
 from ...errors import TargetRefused
 
 #: The headers whose values are signed in this order; Date is not sent, x-ms-date is.
@@ -46,7 +44,7 @@ class SharedKey:
         except (binascii.Error, ValueError):
             self._key = b""
 
-    def authorize(self, method: str, path: str, query: Mapping[str, str], headers: CaseInsensitiveDict[str]) -> None:
+    def authorize(self, method: str, path: str, query: Mapping[str, str], headers: dict[str, str]) -> None:
         """Add x-ms-date and Authorization; see `Credentials`."""
         if not self._key:
             raise TargetRefused(f"{self._base_url}: the credentials cannot be used (the account key is not base64)", self._cure)
@@ -59,14 +57,14 @@ class SharedKey:
         """Do nothing; there are no connections."""
 
 
-def string_to_sign(method: str, resource: str, query: Mapping[str, str], headers: CaseInsensitiveDict[str]) -> str:
+def string_to_sign(method: str, resource: str, query: Mapping[str, str], headers: dict[str, str]) -> str:
     """The text that is signed.
 
     Args:
         method: of the request.
         resource: a slash, the account, and the path of the URL.
         query: names and values, not encoded.
-        headers: of the request.
+        headers: of the request, their names written as in `_SIGNED` or in small letters.
     """
     values = [headers.get(name, "") for name in _SIGNED]
     if values[2] == "0":

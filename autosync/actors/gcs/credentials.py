@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from datetime import UTC
 from typing import Any
 
-from requests.structures import CaseInsensitiveDict
-
 from ...errors import TargetError, TargetRefused
 from .._errors import error_of_exception
 from .._object_client import NoCredentials
@@ -45,7 +43,7 @@ class GoogleTokens:
         self._credentials: Any = None
         self._tokens = TokenCache(self._request_token)
 
-    def authorize(self, method: str, path: str, query: Mapping[str, str], headers: CaseInsensitiveDict[str]) -> None:
+    def authorize(self, method: str, path: str, query: Mapping[str, str], headers: dict[str, str]) -> None:
         """Add Authorization; see `Credentials`."""
         headers["Authorization"] = f"Bearer {self._tokens.token()}"
 

@@ -15,11 +15,13 @@ import pytest
 
 from autosync.actor import Actor, can_delete_many, listing_of
 from autosync.actors import load
-from autosync.actors._multipart import NothingSent
 from autosync.actors._list_page import UnreadablePage
+from autosync.actors._multipart import NothingSent
 from autosync.actors._object_store import SMALL
 from autosync.actors._parts import tried
+from autosync.actors.azure.credentials import Principal, credentials_of
 from autosync.actors.azure.list_page import parse_page
+from autosync.actors.azure.shared_key import string_to_sign
 from autosync.errors import ConfigurationError, FileChanged, PermanentError, SlowDown, TargetError, TargetRefused
 from autosync.files import File, Page
 from autosync.source.source_file import SourceFile
@@ -335,6 +337,60 @@ def test_a_right_that_a_signature_does_not_give_is_missed(permissions: str, azur
             assert not isinstance(refused.value, SlowDown)
             assert "sig=" not in str(refused.value)
     assert "there" in azurite.names(container)
+
+
+def test_a_request_is_signed_as_microsofts_description_says() -> None:
+    """Its example of List Blobs, and of an upload (learn.microsoft.com, Authorize with Shared Key)."""
+    headers = {"x-ms-date": "Fri, 26 Jun 2015 23:39:12 GMT", "x-ms-version": "2015-02-21"}
+    query = {"restype": "container", "comp": "metadata", "Timeout": "20"}
+    assert string_to_sign("GET", "/myaccount/mycontainer", query, headers) == (
+        "GET\n\n\n\n\n\n\n\n\n\n\n\nx-ms-date:Fri, 26 Jun 2015 23:39:12 GMT\nx-ms-version:2015-02-21\n"
+        "/myaccount/mycontainer\ncomp:metadata\nrestype:container\ntimeout:20"
+    )
+
+    headers |= {"Content-Length": "11", "Content-Type": "text/plain", "x-ms-blob-type": "BlockBlob"}
+    assert string_to_sign("PUT", "/a/c/k%20", {}, headers) == (
+        "PUT\n\n\n11\n\ntext/plain\n\n\n\n\n\n\nx-ms-blob-type:BlockBlob\nx-ms-date:Fri, 26 Jun 2015 23:39:12 GMT\n"
+        "x-ms-version:2015-02-21\n/a/c/k%20"
+    )
+    assert string_to_sign("PUT", "/a/c/k", {}, {**headers, "Content-Length": "0"}).startswith("PUT\n\n\n\n\ntext/plain")
+
+
+def test_a_signature_goes_through_a_proxy_and_into_no_log(
+    refusing: Callable[..., Refusing], monkeypatch: pytest.MonkeyPatch, content: Content, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    proxy = refusing(403, b"<Error><Code>AuthenticationFailed</Code></Error>")
+    monkeypatch.setenv("http_proxy", proxy.url)
+    monkeypatch.setenv("no_proxy", "")
+    actor = load("azure")(target_container="container", endpoint_url="http://azure.example.org", account="a", sas_token="?sv=1&sig=a+b%3D")
+
+    with pytest.raises(TargetRefused) as caught:
+        actor.upload(content.file("a b", b"x"))
+    with pytest.raises(TargetRefused):
+        listed(actor)
+
+    start = "http://azure.example.org/container"
+    query = "comp=list&restype=container"
+    assert proxy.targets == [f"{start}/a%20b?sv=1&sig=a%2Bb%3D", f"{start}?{query}&sv=1&sig=a%2Bb%3D"]
+    for text in (caplog.text, str(caught.value)):
+        assert "sig" not in text
+
+
+def test_credentials_are_taken_from_the_environment_in_a_fixed_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_KEY", "AZURE_STORAGE_SAS_TOKEN")
+    nothing = Principal(None, None, None, None)
+
+    def kind() -> str:
+        return type(credentials_of("a", None, None, nothing, "http://a", "cure")).__name__
+
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    assert kind() == "EntraTokens"
+    for name, expected in ((names[2], "Signature"), (names[1], "SharedKey"), (names[0], "SharedKey")):
+        monkeypatch.setenv(name, "sig=x")
+        assert kind() == expected
+    assert type(credentials_of("a", None, None, Principal("cli", None, None, None), "http://a", "cure")).__name__ == "EntraTokens"
 
 
 def test_a_signature_that_has_expired_is_refused(azurite: Azurite, container: str) -> None:

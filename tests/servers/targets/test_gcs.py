@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,7 @@ from autosync.errors import ConfigurationError, FileChanged, PermanentError, Slo
 from autosync.files import File
 from autosync.source.source_file import SourceFile
 from autosync.testing import ActorContract, Content, listed
-from lab.gcs import PAGE, Gcs
+from lab.gcs import PAGE, UPLOADS_PAGE, Gcs
 from lab.parts import running
 from lab.refusing import Refusing
 
@@ -161,6 +162,76 @@ def test_a_torn_large_file_leaves_no_open_upload(gcs: Gcs, bucket: str, content:
     assert set(open_then) == {"torn"}, "it was torn while it was on its way"
     assert gcs.open_uploads(bucket) == []
     assert gcs.names(bucket) == []
+
+
+def test_uploads_that_a_killed_worker_left_are_ended_and_no_others(gcs: Gcs, bucket: str) -> None:
+    actor = made(gcs, bucket)
+    create = actor._requests.create  # type: ignore[attr-defined]
+    noted, other = create("a", "text/plain"), create("a", "text/plain")
+    for key in ("a/b", "b"):
+        create(key, "text/plain")
+
+    for _ in range(2):  # that it is not there any more is no error
+        actor.abandon("a", noted)
+        assert sorted(gcs.open_uploads(bucket)) == ["a", "a/b", "b"]
+    assert other != noted
+
+
+def test_uploads_that_a_killed_worker_was_about_to_begin_are_ended(gcs: Gcs, bucket: str) -> None:
+    """The list of open uploads has several pages, and its keys are encoded."""
+    actor = made(gcs, bucket)
+    create = actor._requests.create  # type: ignore[attr-defined]
+    key = "a b+%2B/\x01"
+    now = time.time()
+    for _ in range(2 * UPLOADS_PAGE + 1):
+        create(key, "text/plain")
+    create(f"{key}/longer", "text/plain")
+
+    actor.abandon(key, f"begins {now - 1000:.3f}")
+    actor.abandon(key, f"begins {now + 1000:.3f}")
+    assert len(gcs.open_uploads(bucket)) == 2 * UPLOADS_PAGE + 2, "they were begun at another time"
+    actor.abandon(key, f"begins {now:.3f}")
+
+    assert gcs.open_uploads(bucket) == [f"{key}/longer"]
+
+
+def test_what_may_be_open_is_noted_before_it_is(gcs: Gcs, bucket: str, content: Content) -> None:
+    actor = made(gcs, bucket)
+    seen: list[tuple[str, str, int]] = []
+    file = content.file("large", bytes(SMALL + 1))
+    file._begun = lambda token, instead: seen.append((token, instead, len(gcs.open_uploads(bucket))))
+    ended: list[str] = []
+    file._ended = ended.append
+
+    actor.upload(file)
+
+    (intention, nothing, before), (upload, replaced, after) = seen
+    assert (nothing, before, replaced, after) == ("", 0, intention, 1)
+    assert ended == [upload]
+
+
+def test_nothing_stays_noted_where_no_upload_can_have_begun(gcs: Gcs, bucket: str, content: Content) -> None:
+    actor = made(gcs, bucket, endpoint_url="http://127.0.0.1:1")
+
+    with pytest.raises(NothingSent):
+        actor.upload(content.file("large", bytes(SMALL + 1)))
+
+    assert content.open == set()
+
+
+@pytest.mark.parametrize("name", ["gcs", "azure"])
+def test_a_redirect_is_not_followed(name: str, refusing: Callable[..., Refusing], gcs: Gcs, content: Content) -> None:
+    there = refusing(200, b"")
+    server = refusing(307, b"", Location=f"{there.url}/elsewhere")
+    actor = made(gcs, "bucket", endpoint_url=server.url)
+    if name == "azure":
+        actor = load("azure")(target_container="container", endpoint_url=server.url, account="a", account_key="a2V5")
+
+    for do in (actor.check, lambda: listed(actor), lambda: actor.upload(content.file("a", b"x")), lambda: actor.delete(File("a"))):
+        with pytest.raises(TargetRefused, match=r"307: it leads elsewhere; correct --endpoint-url"):
+            do()
+
+    assert there.asked == []
 
 
 # Errors
