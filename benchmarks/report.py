@@ -1,9 +1,10 @@
-"""The page and the plot, from the results that were kept as JSON lines: of each work its newest run counts."""
+"""The page and the plot, made from the results in JSON lines. The newest run of each work counts."""
 
 from __future__ import annotations
 
 import json
 import statistics
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any
 Line = dict[str, Any]
 
 _OURS = "autosync"
+#: The longest line of the page, in characters; `lab/line_lengths.py` checks it.
+_WIDTH = 140
 
 
 class Results:
@@ -20,16 +23,16 @@ class Results:
 
     Args:
         lines: of any runs; those of one work in the order in which they were written.
-        order: works in the order in which they are shown; those that are not named come last.
+        order: the order of works on the page; others come last.
     """
 
     def __init__(self, lines: Iterable[Line], order: Sequence[str] = ()) -> None:
         self.works: dict[str, list[Line]] = {}
         for line in sorted(lines, key=lambda line: order.index(line["work"]) if line["work"] in order else len(order)):
-            known = self.works.setdefault(line["work"], [])
-            if known and known[0]["run"] != line["run"]:
-                known.clear()
-            known.append(line)
+            values = self.works.setdefault(line["work"], [])
+            if values and values[0]["run"] != line["run"]:
+                values.clear()
+            values.append(line)
 
     def tools(self, work: str) -> list[str]:
         """The tools of a work, in the order in which they ran."""
@@ -40,7 +43,7 @@ class Results:
         return [line for line in self.works.get(work, ()) if line["tool"] == tool and not line.get("error")]
 
     def error(self, work: str, tool: str) -> str:
-        """Why a tool has no figure, or what went wrong in one of its runs; empty: nothing."""
+        """Why a tool has no figure, or the error of one of its runs; "" for none."""
         return next((line["error"] for line in self.works.get(work, ()) if line["tool"] == tool and line.get("error")), "")
 
     def seconds(self, work: str, tool: str) -> float | None:
@@ -62,13 +65,13 @@ class Results:
         return _median(line["figures"][name] for line in self.good(work, tool) if name in line["figures"])
 
     def peaks(self, work: str, tool: str) -> dict[str, tuple[int, float]]:
-        """Of each kind of process how many there are, and the median over the runs of the largest peak among them, in bytes."""
+        """The number of processes of each name, and the median over the runs of their largest peak, in bytes."""
         found: dict[str, tuple[int, list[int]]] = {}
         for line in self.good(work, tool):
             for name in {process["name"] for process in line["processes"]}:
                 peaks = [process["peak"] for process in line["processes"] if process["name"] == name]
-                number, known = found.get(name, (0, []))
-                found[name] = max(number, len(peaks)), [*known, max(peaks)]
+                number, values = found.get(name, (0, []))
+                found[name] = max(number, len(peaks)), [*values, max(peaks)]
         return {name: (number, statistics.median(peaks)) for name, (number, peaks) in found.items()}
 
 
@@ -79,8 +82,8 @@ def load(directory: Path, scale: float, order: Sequence[str] = ()) -> Results:
 
 
 def _median(values: Iterable[float]) -> float | None:
-    known = list(values)
-    return statistics.median(known) if known else None
+    found = list(values)
+    return statistics.median(found) if found else None
 
 
 # Goals
@@ -88,7 +91,7 @@ def _median(values: Iterable[float]) -> float | None:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was reached, in words and as a ratio to the goal (1.0 and more: reached)."""
+    """How far a goal was reached, in words and as a ratio to the goal (1.0 and more: reached)."""
 
     reached: str
     ratio: float
@@ -96,7 +99,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Goal:
-    """A goal: its work, what it is in words, and what finds out how far it was reached (None: not measured)."""
+    """A goal: its work, its words, and the function that returns the verdict (None: not measured)."""
 
     work: str
     words: str
@@ -159,9 +162,9 @@ def _at_rest(results: Results) -> Verdict | None:
 
 
 def _flat(results: Results) -> Verdict | None:
-    grown = [results.figure("backlog", _OURS, f"{who}: growth after a tenth, MB") for who in ("broker", "feed", "worker")]
-    known = [one for one in grown if one is not None]
-    return Verdict(f"at most {max(known):.1f} MB", 5 / max(*known, 1e-6)) if known else None
+    grown = [results.figure("backlog", _OURS, f"{process}: growth after a tenth, MB") for process in ("broker", "feed", "worker")]
+    values = [one for one in grown if one is not None]
+    return Verdict(f"at most {max(values):.1f} MB", 5 / max(*values, 1e-6)) if values else None
 
 
 def _fleet(boxes: int) -> Goal:
@@ -174,8 +177,8 @@ def _fleet(boxes: int) -> Goal:
 
 def _near_the_limit(results: Results) -> Verdict | None:
     figures = [results.figure("limits", tool, "off the limit, %") for tool in results.tools("limits")]
-    known = [figure for figure in figures if figure is not None]
-    return Verdict(f"{max(known):.1f} % off", 5 / max(*known, 1e-6)) if known else None
+    values = [figure for figure in figures if figure is not None]
+    return Verdict(f"{max(values):.1f} % off", 5 / max(*values, 1e-6)) if values else None
 
 
 GOALS: Sequence[Goal] = (
@@ -207,7 +210,7 @@ GOALS: Sequence[Goal] = (
 
 
 def page(results: Results, plot: str, limits: str = "") -> str:
-    """The markdown page; `plot` is the name of the picture beside it, and `limits` what somebody has written of where the time goes."""
+    """The page in Markdown. `plot` is the file name of the picture, and `limits` the text about where the time goes."""
     newest = max((lines[0] for lines in results.works.values()), key=lambda line: str(line["run"]), default=None)
     if newest is None:
         return "# Performance\n\nNothing was measured yet: `make bench` does it.\n"
@@ -232,15 +235,20 @@ def page(results: Results, plot: str, limits: str = "") -> str:
         parts.append(f"![Seconds of each tool, as a multiple of autosync's]({plot})")
     for name, lines in results.works.items():
         parts += [f"## {name}", lines[0]["title"] + "." + _other_date(lines[0], newest), _work_table(name, results)]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(part if part.startswith(("|", "#", "!")) or part == limits.strip() else _wrapped(part) for part in parts) + "\n"
+
+
+def _wrapped(text: str, indent: str = "") -> str:
+    """Text in lines of up to `_WIDTH` characters; `indent` is for all lines but the first."""
+    return textwrap.fill(text, _WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def _goal_row(goal: Goal, results: Results) -> list[str]:
     verdict = goal.judge(results)
     if verdict is None:
         return [goal.work, goal.words, "not measured", ""]
-    shown = f"{verdict.ratio:.2f}" if verdict.ratio < 100 else "> 100"
-    return [goal.work, goal.words, verdict.reached, shown if verdict.ratio >= 1 else f"**{shown}: not reached**"]
+    text = f"{verdict.ratio:.2f}" if verdict.ratio < 100 else "> 100"
+    return [goal.work, goal.words, verdict.reached, text if verdict.ratio >= 1 else f"**{text}: not reached**"]
 
 
 def _other_date(line: Line, newest: Line) -> str:
@@ -253,17 +261,28 @@ def _work_table(work: str, results: Results) -> str:
     figures = list(dict.fromkeys(name for line in runs for name in line["figures"]))
     unit = results.works[work][0]["unit"]
     many = f"{unit[:-1]}ies" if unit.endswith("y") else f"{unit}s"
-    head = ["tool", many, "seconds (least to most)", f"µs a {unit}", f"x {tools[0]}", "CPU s", "server's CPU s", "peak memory, MB"]
-    return _table([*head, *figures], [_work_row(work, tool, results, figures) for tool in tools])
+    head = ["tool", many, "seconds (least to most)", f"µs a {unit}", f"x {tools[0]}", "CPU s", "server's CPU s"]
+    return f"{_table(head, [_work_row(work, tool, results) for tool in tools])}\n\n{_notes(work, results, figures)}".strip()
 
 
-def _work_row(work: str, tool: str, results: Results, figures: Sequence[str]) -> list[str]:
+def _notes(work: str, results: Results, figures: Sequence[str]) -> str:
+    """A list with a line for each tool: the peak memory of its processes, and the figures of the work."""
+    lines = []
+    for tool in results.tools(work):
+        peaks = [_peak(name, number, peak) for name, (number, peak) in results.peaks(work, tool).items()]
+        found = [f"{name}: {_brief(value)}" for name in figures if (value := results.figure(work, tool, name)) is not None]
+        notes = [*([f"peak memory, MB: {', '.join(peaks)}"] if peaks else []), *found]
+        if notes:
+            lines.append(_wrapped(f"- {tool}: {'; '.join(notes)}", "  "))
+    return "\n".join(lines)
+
+
+def _work_row(work: str, tool: str, results: Results) -> list[str]:
     runs, error = results.good(work, tool), results.error(work, tool)
     if not runs:
-        return [tool, "", error, *[""] * (5 + len(figures))]
+        return [tool, "", error, "", "", "", ""]
     seconds = sorted(line["seconds"] for line in runs)
     ratio = results.ratio(work, tool)
-    peaks = [_peak(name, number, peak) for name, (number, peak) in results.peaks(work, tool).items()]
     span = f"{_brief(statistics.median(seconds))} ({_brief(seconds[0])} to {_brief(seconds[-1])})"
     return [
         tool,
@@ -273,13 +292,11 @@ def _work_row(work: str, tool: str, results: Results, figures: Sequence[str]) ->
         f"{ratio:.2f}" if ratio else "",
         _brief(statistics.median(line["cpu"] for line in runs)),
         _brief(statistics.median(line["server_cpu"] for line in runs)),
-        ", ".join(peaks),
-        *(_brief(found) if (found := results.figure(work, tool, name)) is not None else "" for name in figures),
     ]
 
 
 def _peak(name: str, number: int, peak: float) -> str:
-    """A process that ended before it could be looked at has no peak."""
+    """The peak of a kind of process; "?" if the process ended before it could be measured."""
     return f"{name}{f' ({number})' if number > 1 else ''} {f'{peak / 1e6:.0f}' if peak else '?'}"
 
 

@@ -198,7 +198,7 @@ WORKS = {
         Work("event", "One event, idle: close of a file of 16 KiB to the object in the target", "event", _event),
         Work("burst", "20,000 files of 1 KiB created in a watched tree, first create to last object", "file", _burst),
         Work("directories", "100,000 directories: until all are watched, and at rest", "directory", _directories),
-        Work("backlog", "A first look at 1,000,000 invented files, faster than they are worked off", "file", _backlog),
+        Work("backlog", "A first scan of 1,000,000 invented files, faster than they are worked off", "file", _backlog),
         Work("overtaking", "One file saved while 20,000 are sent, 50 ms latency: its close to its object", "event", _overtaking),
         Work("fleet", "20,000 files of 1 KiB, 50 ms latency, workers of --threads 32", "file", _fleet),
         Work("limits", "A fleet with a limit: 2,400 files of 1 KiB at 400 requests/s, 240 of 512 KiB at 20 MB/s", "file", _limits),

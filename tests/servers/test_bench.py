@@ -246,7 +246,9 @@ def test_the_page_has_medians_ratios_goals_and_errors() -> None:
     assert "| small | 2 x faster than s5cmd cp | 2.50 x | 1.25 |" in page
     assert "| large | 1.3 x faster than s5cmd cp | 1.20 x | **0.92: not reached** |" in page
     assert "| fleet | 2 workers: 0.9 of 2 times one worker's throughput | not measured |  |" in page
-    assert "| autosync | 10 | 2 (1 to 3) | 200,000 | 1.00 | 1 | 0.5 | worker (2) 100 |" in page
+    assert "| autosync | 10 | 2 (1 to 3) | 200,000 | 1.00 | 1 | 0.5 |\n" in page
+    assert "- autosync: peak memory, MB: worker (2) 100" in page
+    assert max(map(len, page.splitlines())) <= 140
     assert "| boto3 | 1 | 4 (4 to 4) | 4,000,000 | 20.00 |" in page
     assert "| aws |  | error: 3 of 10 objects |" in page
     assert "large. Measured day 1, autosync 0.1." in page
