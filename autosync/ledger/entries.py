@@ -89,6 +89,8 @@ class Action(Enum):
     FAILED = "failed"
     #: Nothing: another worker may claim it.
     BACK = "back"
+    #: Nothing: another worker may have the claim, so there is nothing to report.
+    LOST = "lost"
 
 
 class Result(NamedTuple):
@@ -100,6 +102,7 @@ class Result(NamedTuple):
         size: of what was sent, in bytes, for UPLOADED.
         delay: before the next try, in seconds, for RETRY.
         failure: the entry of the failed list, for FAILED.
+        seconds: how long the target took, for UPLOADED and DELETED.
     """
 
     claim: Claim
@@ -107,6 +110,7 @@ class Result(NamedTuple):
     size: int = 0
     delay: float = 0.0
     failure: Failure | None = None
+    seconds: float = 0.0
 
     @property
     def key(self) -> str:

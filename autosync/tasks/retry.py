@@ -1,12 +1,14 @@
-"""Whether a failed operation is retried, and when."""
+"""What becomes of a key whose operation has failed: whether it is retried, and when. Here, and nowhere else, an error becomes a result."""
 
 from __future__ import annotations
 
 import logging
 import random
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
 from ..actor import Actor, without_secrets
-from ..errors import AutosyncError, PermanentError
+from ..errors import AutosyncError, BrokerError, Draining, FileChanged, LeaseLost, PermanentError
 from ..ledger import Action, Claim, Failure, Result, now
 from ..model.text import printable
 
@@ -17,36 +19,71 @@ FIRST_DELAY, _LONGEST_DELAY = 0.25, 30.0
 #: The longest delay where nothing is wrong with the target: the file was changing, or the broker did not answer.
 _LONGEST_SHORT_DELAY = 10.0
 
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+class RetryPolicy:
+    """Makes a result of every error.
+
+    Args:
+        actor: whose secrets no reason may show.
+        attempts: after so many a key goes to the failed list.
+        worker: name of this worker, for the failed list.
+    """
+
+    def __init__(self, actor: Actor, attempts: int, worker: str) -> None:
+        self._actor = actor
+        self._attempts = attempts
+        self._worker = worker
+
+    def attempt(self, claim: Claim, step: Callable[P, T], *args: P.args, **options: P.kwargs) -> T | Result:
+        """What a step of the work on a claim returns, or the result of its error."""
+        try:
+            return step(*args, **options)
+        except Exception as error:
+            return self.result(claim, error)
+
+    def result(self, claim: Claim, error: Exception) -> Result:
+        """The result of an error.
+
+        Args:
+            claim: of the key.
+            error: `PermanentError` is never retried.
+        """
+        if isinstance(error, LeaseLost):
+            log.warning("%s", error)
+            return Result(claim, Action.LOST)
+        if isinstance(error, Draining):
+            return Result(claim, Action.BACK)
+        if isinstance(error, FileChanged):
+            log.info("%s; it is sent when it stands still", error)
+            return _retry_soon(claim)
+        if isinstance(error, BrokerError):  # an upload could not be noted: no fault of the file's, so it never gets into the failed list
+            log.info("%s: %s; tried again", printable(claim.key), error)
+            return _retry_soon(claim)
+        return self._retry_or_fail(claim, error)
+
+    def _retry_or_fail(self, claim: Claim, error: Exception) -> Result:
+        reason = str(error) if isinstance(error, AutosyncError) else f"{type(error).__name__}: {error}"
+        reason = without_secrets(self._actor, reason)
+        tries = claim.attempts + 1
+        if isinstance(error, PermanentError) or tries >= self._attempts:
+            log.info("failed: %s: %s", printable(claim.key), reason)  # the file host reports failures as a whole
+            return Result(claim, Action.FAILED, failure=Failure(claim.key, reason, tries, self._worker, now()))
+        result = retry(claim)
+        log.info("%s: %s; tried again in %.1f s", printable(claim.key), reason, result.delay)
+        return result
+
 
 def retry(claim: Claim) -> Result:
     """Retry later; the delay doubles with each attempt."""
     return Result(claim, Action.RETRY, delay=_delay(claim.attempts, _LONGEST_DELAY))
 
 
-def retry_soon(claim: Claim) -> Result:
+def _retry_soon(claim: Claim) -> Result:
     """Retry later, where waiting for the target is not the reason."""
     return Result(claim, Action.RETRY, delay=_delay(claim.attempts, _LONGEST_SHORT_DELAY))
-
-
-def retry_or_fail(claim: Claim, error: Exception, actor: Actor, *, attempts: int, worker: str) -> Result:
-    """What becomes of a key whose operation has failed.
-
-    Args:
-        claim: of the key.
-        error: `PermanentError` is never retried.
-        actor: whose secrets the reason must not show.
-        attempts: after so many the key goes to the failed list.
-        worker: name of this worker, for the failed list.
-    """
-    reason = str(error) if isinstance(error, AutosyncError) else f"{type(error).__name__}: {error}"
-    reason = without_secrets(actor, reason)
-    tries = claim.attempts + 1
-    if isinstance(error, PermanentError) or tries >= attempts:
-        log.info("failed: %s: %s", printable(claim.key), reason)  # the file host reports failures as a whole
-        return Result(claim, Action.FAILED, failure=Failure(claim.key, reason, tries, worker, now()))
-    result = retry(claim)
-    log.info("%s: %s; tried again in %.1f s", printable(claim.key), reason, result.delay)
-    return result
 
 
 def _delay(attempts: int, longest: float) -> float:

@@ -7,29 +7,102 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any, Generic, Protocol, TypeVar
 
 log = logging.getLogger("autosync.transfer")
 
-#: What one transfer costs this process, in seconds. As long as the target takes to answer, so many others can be begun; more threads than
-#: that do not make it faster, they only fight for the interpreter (measured: 8 at once cost twice the CPU of one that has 16 in flight).
+#: What one transfer costs this process, in seconds. While the target works on one, so many others can be begun; more threads than that make
+#: nothing faster, they only compete for the interpreter (measured: 8 at once cost twice the CPU of one that has 16 in flight).
 _COST = 0.0002
-#: As long as nothing is known.
-_AT_FIRST = 16
-#: So many small transfers a thread takes in one piece, once it is known that the target answers: less is said and waited for between them.
-#: Where they go one after the other, no more than are done in so many seconds: others could be doing them.
-_PIECE, _PIECE_SECONDS = 16, 0.004
-#: For so long a batch waits until no more are at work than are of use, in seconds; then something takes its time, and it goes on.
+#: Threads and transfers as long as no response time is known.
+_FIRST_THREADS, _FIRST_TRANSFERS = 16, 1
+#: A chunk has so many small transfers at most, once a response time is known: fewer reports, and fewer waits between them. Where transfers
+#: go one after the other, a chunk takes no longer than so many seconds, since other threads could be doing them.
+_CHUNK, _CHUNK_SECONDS = 16, 0.004
+#: A thread waits for so long until no more threads are at work than are of use, in seconds. Then some transfer takes long, and it goes on.
 _LONGEST_WAIT = 0.5
-#: For so long a thread goes on with one batch before it lets another have its turn, in seconds.
+#: A thread works on one batch for so long before another batch has its turn, in seconds.
 _SLICE = 0.01
-#: The quickest answer of so many seconds counts; the others tell how long things waited for each other.
+#: The shortest response time of so many seconds counts; the others show how long transfers waited for each other.
 _WINDOW = 3.0
+#: So often results are reported while a batch waits for its last transfers, in seconds.
+_REPORT_INTERVAL = 0.1
 
-#: Does one piece of work; False if none is left.
-Step = Callable[[], bool]
+
+class _Chunk(Protocol):
+    @property
+    def transfers(self) -> int:
+        """How many transfers are in flight at the same time."""
+
+
+C = TypeVar("C", bound=_Chunk)
+C_co = TypeVar("C_co", bound=_Chunk, covariant=True)
+R = TypeVar("R")
+
+
+class ChunkQueue(Protocol[C_co]):
+    """The chunks of a batch. Its methods are called from many threads."""
+
+    def next_chunk(self) -> C_co | None:
+        """The next chunk; None: there is none now."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+
+class _Job(Generic[C, R]):
+    """A batch in the pool: its queue, and how many of its chunks are in work."""
+
+    def __init__(
+        self, pool: AdaptivePool, chunks: ChunkQueue[C], work: Callable[[C], Sequence[R]], report: Callable[[Sequence[R]], None]
+    ) -> None:
+        self._pool = pool
+        self._chunks = chunks
+        self._work = work
+        self._report = report
+        self._in_work = 0
+        self._is_closed = False
+        self._none_in_work = threading.Condition()
+
+    def step(self) -> bool:
+        """Work on the next chunk. False: there is none now."""
+        with self._none_in_work:
+            chunk = None if self._is_closed else self._chunks.next_chunk()
+            if chunk is None:
+                return False
+            self._in_work += 1
+        try:
+            with self._pool.in_flight(chunk.transfers):
+                results = self._work(chunk)
+            self._report(results)
+        finally:
+            with self._none_in_work:
+                self._in_work -= 1
+                if not self._in_work:
+                    self._none_in_work.notify_all()
+        return True
+
+    def wait(self) -> None:
+        """Wait a moment for chunks in work, and report what is done: it must not wait for the slowest transfer."""
+        with self._none_in_work:
+            self._none_in_work.wait_for(lambda: not self._in_work, _REPORT_INTERVAL)
+        self._report([])
+
+    def has_ended(self) -> bool:
+        """Whether no chunk is left or in work. From then on none is begun."""
+        with self._none_in_work:
+            self._is_closed = not self._in_work and not len(self._chunks)
+            return self._is_closed
+
+    def close(self) -> None:
+        """Begin no chunk any more, and wait for those in work."""
+        with self._none_in_work:
+            self._is_closed = True
+        while self._in_work:
+            self.wait()
 
 
 class AdaptivePool:
@@ -47,60 +120,66 @@ class AdaptivePool:
         self._fewer_running, self._fewer_in_flight = threading.Condition(counts), threading.Condition(counts)
         self._pool = ThreadPoolExecutor(most, f"autosync-{name}")
         self._lock = threading.Lock()
-        self._open: deque[Step] = deque()
+        self._jobs: deque[_Job[Any, Any]] = deque()
         self._helpers = 0
-        self._quickest = self._before = math.inf
+        self._shortest = self._shortest_before = math.inf
         self._window_ends = 0.0
 
-    def work_off(self, step: Step, pieces: int) -> None:
-        """Have one batch done: in this thread, and beside it by others that are free. Returns when there is nothing left to begin; others
-        may still be busy with the last of it.
+    def run(self, chunks: ChunkQueue[C], work: Callable[[C], Sequence[R]], report: Callable[[Sequence[R]], None]) -> None:
+        """Work on a batch, in this thread and in others that are free, until no chunk is left or in work.
 
         Args:
-            step: does one piece of it; called from several threads at once.
-            pieces: how many there are.
+            chunks: the batch.
+            work: works on one chunk and returns results; called from several threads at once.
+            report: is called with the results of each chunk when it is in flight no more, and every now and then with none. It may add
+                chunks. Called from several threads at once.
         """
+        job = _Job(self, chunks, work, report)
         with self._lock:
-            self._open.append(step)
-            wanted = min(self.at_once() - len(self._open) - self._helpers, pieces - 1)
-            self._helpers += max(wanted, 0)
-        for _ in range(wanted):
+            self._jobs.append(job)
+            helpers = max(min(self.useful_threads() - len(self._jobs) - self._helpers, len(chunks) - 1), 0)
+            self._helpers += helpers
+        for _ in range(helpers):
             self._pool.submit(self._help)
         try:
-            while self._do(step):
-                pass
+            while not job.has_ended():
+                while self._run_slice(job):
+                    pass
+                self._remove(job)
+                job.wait()
         finally:
-            self._close(step)
+            self._remove(job)
+            job.close()
 
-    def took(self, seconds: float, count: int = 1) -> None:
-        """A target took so long for so many transfers that one thread had in flight together."""
+    def add_response_time(self, seconds: float, count: int = 1) -> None:
+        """Note how long the target took for `count` transfers that one thread had in flight together."""
         seconds /= count
         now = time.monotonic()
         if now > self._window_ends:
             self._window_ends = now + _WINDOW
-            self._before, self._quickest = self._quickest, math.inf
-        if seconds < self._quickest:
-            self._quickest = seconds
+            self._shortest_before, self._shortest = self._shortest, math.inf
+        if seconds < self._shortest:
+            self._shortest = seconds
 
-    def at_once(self) -> int:
+    def useful_threads(self) -> int:
         """How many threads at once are of use now."""
-        quickest = self._answer()
-        useful = _AT_FIRST if quickest == math.inf else math.ceil(quickest / _COST)
+        shortest = self._response_time()
+        useful = _FIRST_THREADS if shortest == math.inf else math.ceil(shortest / _COST)
         return min(useful, self._most)
 
-    def piece(self, *, together: bool) -> int:
-        """How many small transfers a thread takes at a time, which go together or one after the other."""
-        answer = self._answer()
-        most = min(_PIECE, self._most) if answer < math.inf else 1
-        return most if together else max(1, min(int(_PIECE_SECONDS / max(answer, 1e-9)), most))
+    def chunk_size(self, *, together: bool) -> int:
+        """How many small transfers a thread works on at a time, which go together or one after the other."""
+        shortest = self._response_time()
+        most = min(_CHUNK, self._most) if shortest < math.inf else _FIRST_TRANSFERS
+        return most if together else max(1, min(int(_CHUNK_SECONDS / max(shortest, 1e-9)), most))
 
-    def _answer(self) -> float:
+    def _response_time(self) -> float:
         """How long a thread waits for the target with one transfer, in seconds; infinite as long as that is not known."""
-        return min(self._quickest, self._before)
+        return min(self._shortest, self._shortest_before)
 
     @contextmanager
-    def room(self, count: int) -> Iterator[None]:
-        """Have so many transfers in flight, waiting until there may be as many more."""
+    def in_flight(self, count: int) -> Iterator[None]:
+        """Have transfers in flight, after waiting until there may be `count` more."""
         with self._fewer_in_flight:
             self._fewer_in_flight.wait_for(lambda: self._in_flight + count <= self._most)
             self._in_flight += count
@@ -116,31 +195,31 @@ class AdaptivePool:
         self._pool.shutdown(wait=False)
 
     def _help(self) -> None:
-        """Take a piece of each batch in turn, as long as there are any and so many hands are of use."""
+        """Work on a few chunks of each batch in turn, as long as there are any and so many threads are of use."""
         try:
             while True:
                 with self._lock:
-                    if not self._open or self._helpers + len(self._open) > self.at_once():
+                    if not self._jobs or self._helpers + len(self._jobs) > self.useful_threads():
                         return
-                    step = self._open[0]
-                    self._open.rotate(-1)
-                if not self._do(step):
-                    self._close(step)
-        except Exception:  # the file host requeues its key
+                    job = self._jobs[0]
+                    self._jobs.rotate(-1)
+                if not self._run_slice(job):
+                    self._remove(job)
+        except Exception:  # the file host requeues its keys
             log.exception("a transfer ended in a way that was not expected")
         finally:
             with self._lock:
                 self._helpers -= 1
 
-    def _do(self, step: Step) -> bool:
-        """Do some pieces, as one of those that are at work. Returns False if there are no more."""
+    def _run_slice(self, job: _Job[Any, Any]) -> bool:
+        """Work on some chunks, as one of the threads at work. Returns False if there are no more."""
         with self._fewer_running:
-            if not self._fewer_running.wait_for(lambda: self._running < self.at_once(), _LONGEST_WAIT):
+            if not self._fewer_running.wait_for(lambda: self._running < self.useful_threads(), _LONGEST_WAIT):
                 self._fewer_running.wait_for(lambda: self._running < self._most)
             self._running += 1
         try:
             until = time.monotonic() + _SLICE
-            while step():
+            while job.step():
                 if time.monotonic() > until:
                     return True
             return False
@@ -149,7 +228,7 @@ class AdaptivePool:
                 self._running -= 1
                 self._fewer_running.notify()
 
-    def _close(self, step: Step) -> None:
+    def _remove(self, job: _Job[Any, Any]) -> None:
         with self._lock:
-            if step in self._open:
-                self._open.remove(step)
+            if job in self._jobs:
+                self._jobs.remove(job)

@@ -22,7 +22,7 @@ from ..errors import AutosyncError, BrokerError, BrokerRefused, ConfigurationErr
 from ..ledger import Action, Claim, Failure, Result, check_reachable, connect, now
 from ..model.definition_signature import key_among
 from ..process.child import allow_many_open_files
-from .batch import Batch
+from .pipeline import Pipeline
 from .progress import Progress
 from .worker_state import WorkerMirror, WorkerState
 
@@ -123,13 +123,13 @@ def run(task: Task, name: str, keys: Sequence[str]) -> str:
     if claimed is None or not claimed[1]:
         return "nothing to do"
     mirror, claims, claimed_at = claimed
-    batch = Batch(worker, mirror, Progress(task, sum(max(claim.hint.size, 0) for claim in claims)), claimed_at)
+    pipeline = Pipeline(worker, mirror, Progress(task, sum(max(claim.hint.size, 0) for claim in claims)), claimed_at)
     try:
-        batch.run(claims)
+        summary = pipeline.run(claims)
     finally:
         mirror.claim_table.remove([claim.key for claim in claims], claimed_at)  # after any error, too: this process works on none of them
     seconds = time.monotonic() - began
-    return f"{batch.summary()}, {seconds:.2f} s"
+    return f"{summary}, {seconds:.2f} s"
 
 
 def _is_valid(name: Any, keys: Any) -> bool:

@@ -26,15 +26,15 @@ from autosync.actor import Actor
 from autosync.celery import Secrets
 from autosync.errors import BrokerError, PermanentError, TargetError
 from autosync.files import File
-from autosync.ledger import GONE, UNKNOWN, Hint, Ledger, connect
+from autosync.ledger import GONE, UNKNOWN, Claim, Hint, Ledger, connect
 from autosync.ledger.uploads import OpenUploads
 from autosync.model.keys import Source
 from autosync.model.mirror import Mirror, version_of
 from autosync.process.boot_id import boot_id
 from autosync.source.source_file import SourceFile
 from autosync.tasks import transfer
-from autosync.tasks.batch import Batch
 from autosync.tasks.first_seen import FirstSeen
+from autosync.tasks.pipeline import Pipeline
 from autosync.tasks.worker_state import WorkerMirror, WorkerState
 from autosync.watch.watcher import identity_of
 from lab.servers import wait_until
@@ -68,15 +68,13 @@ class Workbench:
         self.boxes.append(box)
         return box, box.mirror("m")
 
-    def work(self, keys: list[str], box: tuple[WorkerState, WorkerMirror] | None = None) -> Batch:
-        """What a task does with a message."""
+    def work(self, keys: list[str], box: tuple[WorkerState, WorkerMirror] | None = None) -> str:
+        """What a task does with a message. Returns its line for people."""
         where, known = box or self.box()
         asked = time.monotonic()
         claims = known.ledger.claims.claim(where.owner, known.version, keys, known.definition.lease) or []
         known.claim_table.add(claims, asked, known.definition.lease)
-        batch = Batch(where, known, Quiet(), asked)  # type: ignore[arg-type]
-        batch.run(claims)
-        return batch
+        return Pipeline(where, known, Quiet(), asked).run(claims)  # type: ignore[arg-type]
 
 
 class Recording(Actor):
@@ -209,10 +207,10 @@ def test_what_is_on_the_disk_goes_up_and_what_is_not_goes_away(bench: Workbench,
     STORE["gone"] = b"old"
     bench.ledger.claims.mark([("a", hint(tree / "a")), ("gone", GONE)])
 
-    batch = bench.work(["a", "gone", "unmarked"])
+    summary = bench.work(["a", "gone", "unmarked"])
 
     assert STORE == {"a": b"a"}
-    assert batch.summary() == "1 file, 1 B, 1 deleted"
+    assert summary == "1 file, 1 B, 1 deleted"
     assert bench.ledger.key_states.count_dirty() == 0
 
 
@@ -440,7 +438,7 @@ def test_of_files_that_go_together_each_has_a_fate_of_its_own(together: Workbenc
     Recording.meanwhile = lambda key: _happen(key, tree)
     (tree / "small-40").unlink()
     box = together.box()
-    box[1].pool.took(0.001)  # so that they go by the handful from the first on
+    box[1].pool.add_response_time(0.001)  # so that they go by the handful from the first on
 
     together.work(sorted(f"small-{number:02}" for number in range(50)), box)
 
@@ -461,7 +459,7 @@ def _happen(key: str, tree: Path) -> None:
 def test_an_actor_that_fails_for_all_of_a_group_fails_for_each(together: Workbench) -> None:
     Together.fails_as_a_whole = True
     box = together.box()
-    box[1].pool.took(0.001)
+    box[1].pool.add_response_time(0.001)
 
     together.work(["small-01", "small-02"], box)
 
@@ -490,52 +488,55 @@ def test_a_claim_that_ends_while_progress_is_told_sends_nothing_more(bench: Work
         def add(self, count: int) -> None:
             known.claim_table.remove(["a"], asked)
 
-    Batch(box, known, Slow(), asked).run(claims)  # type: ignore[arg-type]
+    Pipeline(box, known, Slow(), asked).run(claims)  # type: ignore[arg-type]
 
     assert Recording.operations == [("upload", "a")]
     assert STORE == {}
 
 
 def test_a_batch_does_not_end_while_a_helper_has_the_last_of_it(bench: Workbench, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It comes late, when the batch's own thread has seen that all is done and is being told that one key has to be looked at again."""
+    """The helper comes late, when the batch's own thread has found no chunk any more, and its report has returned a key that has to be
+    checked again."""
     (tree / "a").write_text("a")
     bench.ledger.claims.mark([("a", UNKNOWN)])
     box, known = bench.box()
     asked = time.monotonic()
     claims = known.ledger.claims.claim(box.owner, known.version, ["a"]) or []
     known.claim_table.add(claims, asked)
-    batch = Batch(box, known, Quiet(), asked)  # type: ignore[arg-type]
+    pipeline = Pipeline(box, known, Quiet(), asked)  # type: ignore[arg-type]
     taken, waiting, go_on = threading.Event(), threading.Event(), threading.Event()
     helpers: list[threading.Thread] = []
+    jobs: list[Any] = []
+    queue, reporter = pipeline._batch.queue, pipeline._reporter
 
     def wait(key: str) -> None:
         taken.set()
         assert go_on.wait(20)
 
-    def say(*, only_if_due: bool = False) -> None:
-        tell(only_if_due=only_if_due)
-        if not only_if_due and not helpers:
-            (tree / "a").write_text("again")
-            bench.ledger.claims.mark([("a", UNKNOWN)])
-            known.claim_table.add(again := known.ledger.claims.claim(box.owner, known.version, ["a"]) or [], asked)
-            Recording.meanwhile = wait
-            batch._todo.extend(again)
-            helpers.append(threading.Thread(target=batch._step))
-            helpers[0].start()
-            assert taken.wait(20)
+    def flush(*, only_if_due: bool = False) -> list[Claim]:
+        jobs.extend(known.pool._jobs)
+        if helpers:
+            waiting.set()
+        if helpers or not jobs or known.pool._jobs:
+            return report(only_if_due=only_if_due)
+        assert report() == []
+        (tree / "a").write_text("again")
+        bench.ledger.claims.mark([("a", UNKNOWN)])
+        known.claim_table.add(again := known.ledger.claims.claim(box.owner, known.version, ["a"]) or [], asked)
+        Recording.meanwhile = wait
+        queue.add(again)
+        helpers.append(threading.Thread(target=jobs[0].step))
+        helpers[0].start()
+        assert taken.wait(20)
+        return []
 
-    def all_ended(seconds: float) -> bool:
-        waiting.set()
-        return ended(seconds)
-
-    tell, ended = batch._say, batch._all_ended
-    monkeypatch.setattr(batch, "_say", say)
-    running = threading.Thread(target=batch.run, args=(claims,))
+    report = reporter.flush
+    monkeypatch.setattr(reporter, "flush", flush)
+    running = threading.Thread(target=pipeline.run, args=(claims,))
     running.start()
     assert taken.wait(20)
-    monkeypatch.setattr(batch, "_all_ended", all_ended)
     wait_until(lambda: waiting.is_set() or not running.is_alive(), 20, "it waits, or has ended")
-    ended_early = not waiting.is_set()
+    ended_early = not running.is_alive()
     go_on.set()
     for thread in (*helpers, running):
         thread.join(20)
@@ -628,14 +629,14 @@ def test_what_one_batch_gives_up_another_of_the_same_process_may_hold_already(
         claims = known.ledger.claims.claim(where.owner, known.version, bench.ledger.claims.requeue_orphans())
         assert [claim.key for claim in claims or []] == ["a"]
         known.claim_table.add(claims or [], asked)
-        second.append((Batch(where, known, Quiet(), asked), claims))  # type: ignore[arg-type]
+        second.append((Pipeline(where, known, Quiet(), asked), claims))  # type: ignore[arg-type]
         return answer
 
     Recording.meanwhile = change
     monkeypatch.setattr(known.ledger.claims, "done", claim_as_soon_as_it_is_given_up)
     bench.work(["a"], (where, known))
-    for batch, claims in second:
-        batch.run(claims)
+    for pipeline, claims in second:
+        pipeline.run(claims)
 
     assert STORE == {"a": b"second"}
     assert bench.ledger.key_states.count_dirty() == 0
@@ -914,7 +915,7 @@ def test_a_target_that_does_not_answer_is_not_asked_about_each_of_many_uploads(
 ) -> None:
     for number in range(5):
         left_open.ledger.uploads.add("a", f"more {number}")
-    monkeypatch.setattr("autosync.tasks.batch._LONGEST_ABANDONING", 0.0)
+    monkeypatch.setattr("autosync.tasks.upload._LONGEST_ABANDONING", 0.0)
     Recording.refusals += [TargetError("timed out")] * 6
 
     left_open.work(["a"])
@@ -935,10 +936,10 @@ def test_a_file_that_was_torn_a_thousand_times_is_tried_again(make: Callable[...
     known.claim_table.add([many], asked)
     Recording.errors.append(TargetError("not now"))
 
-    Batch(box, known, Quiet(), asked).run([many])  # type: ignore[arg-type]
+    Pipeline(box, known, Quiet(), asked).run([many])  # type: ignore[arg-type]
 
     stats = bench.ledger.watcher_lease.heartbeat("me")
-    assert (bench.ledger.key_states.count_dirty(), stats.held, list(bench.ledger.failures.all())) == (1, 1, [])
+    assert (bench.ledger.key_states.count_dirty(), stats.claimed, list(bench.ledger.failures.all())) == (1, 1, [])
 
 
 def test_a_process_has_one_box_however_many_tasks_begin_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -14,7 +15,7 @@ LIMIT = 20.0
 
 
 @pytest.fixture
-def crew() -> Iterator[Callable[[int], AdaptivePool]]:
+def pool() -> Iterator[Callable[[int], AdaptivePool]]:
     made: list[AdaptivePool] = []
 
     def make(most: int) -> AdaptivePool:
@@ -26,82 +27,94 @@ def crew() -> Iterator[Callable[[int], AdaptivePool]]:
         one.close()
 
 
-class Work:
-    """Pieces that are done when the test lets them; it notes who did them."""
+class Chunk(NamedTuple):
+    number: int
+    transfers: int = 0
 
-    def __init__(self, pieces: int) -> None:
-        self.left = list(range(pieces))
-        self.done: list[tuple[int, str]] = []
+
+class Work:
+    """Chunks that are done when the test lets them."""
+
+    def __init__(self, chunks: int) -> None:
+        self.left = list(range(chunks))
+        self.done: list[int] = []
         self.running = self.most = 0
         self.go_on = threading.Event()
         self._lock = threading.Lock()
 
-    def step(self) -> bool:
+    def next_chunk(self) -> Chunk | None:
         with self._lock:
-            if not self.left:
-                return False
-            piece = self.left.pop(0)
+            return Chunk(self.left.pop(0)) if self.left else None
+
+    def __len__(self) -> int:
+        return len(self.left)
+
+    def work(self, chunk: Chunk) -> list[int]:
+        with self._lock:
             self.running += 1
             self.most = max(self.most, self.running)
         assert self.go_on.wait(LIMIT)
         with self._lock:
             self.running -= 1
-            self.done.append((piece, threading.current_thread().name))
-        return True
+        return [chunk.number]
+
+    def report(self, results: Sequence[int]) -> None:
+        with self._lock:
+            self.done += results
 
 
-def start(crew: AdaptivePool, work: Work) -> threading.Thread:
-    thread = threading.Thread(target=crew.work_off, args=(work.step, len(work.left)))
+def start(pool: AdaptivePool, work: Work) -> threading.Thread:
+    thread = threading.Thread(target=pool.run, args=(work, work.work, work.report))
     thread.start()
     return thread
 
 
-def took(crew: AdaptivePool, seconds: float) -> None:
+def respond(pool: AdaptivePool, seconds: float) -> None:
     for _ in range(3):
-        crew.took(seconds)
+        pool.add_response_time(seconds)
 
 
-def test_a_target_that_answers_at_once_is_given_few_at_once_and_a_slow_one_many(crew: Callable[[int], AdaptivePool]) -> None:
-    many = crew(100)
-    assert many.at_once() == 16, "as long as nothing is known"
-    took(many, 0.05)
-    assert many.at_once() == 100
-    took(many, 0.004)
-    assert many.at_once() == 20
-    took(many, 0.0003)
-    took(many, 0.5)  # one that waited for others says nothing of the target
-    assert many.at_once() == 2
-    assert crew(3).at_once() == 3
+def test_a_target_that_answers_at_once_is_given_few_at_once_and_a_slow_one_many(pool: Callable[[int], AdaptivePool]) -> None:
+    many = pool(100)
+    assert many.useful_threads() == 16, "as long as nothing is known"
+    respond(many, 0.05)
+    assert many.useful_threads() == 100
+    respond(many, 0.004)
+    assert many.useful_threads() == 20
+    respond(many, 0.0003)
+    respond(many, 0.5)  # one that waited for others says nothing of the target
+    assert many.useful_threads() == 2
+    assert pool(3).useful_threads() == 3
 
 
-def test_what_was_quick_long_ago_counts_no_more(crew: Callable[[int], AdaptivePool], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_quick_long_ago_counts_no_more(pool: Callable[[int], AdaptivePool], monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr("autosync.tasks.thread_pool.time.monotonic", lambda: now)
-    one = crew(100)
-    one.took(0.0003)
+    one = pool(100)
+    one.add_response_time(0.0003)
     for now in (102.0, 104.0, 108.0):  # noqa: B007 - the clock's
-        one.took(0.05)
-    assert one.at_once() == 100
+        one.add_response_time(0.05)
+    assert one.useful_threads() == 100
 
 
-def test_small_transfers_are_taken_by_the_handful_once_the_target_answers(crew: Callable[[int], AdaptivePool]) -> None:
-    many, few = crew(100), crew(3)
-    assert many.piece(together=True) == 1, "as long as nothing is known"
+def test_small_transfers_are_taken_by_the_handful_once_the_target_answers(pool: Callable[[int], AdaptivePool]) -> None:
+    many, few = pool(100), pool(3)
+    assert many.chunk_size(together=True) == 1, "as long as nothing is known"
     for one in (many, few):
-        one.took(0.016, 16)
-    assert many.at_once() == 5, "a thread waits for a millisecond with each of sixteen"
-    assert many.piece(together=True) == 16
-    assert few.piece(together=True) == 3, "no more than may be in flight"
-    assert many.piece(together=False) == 4, "as are done in four milliseconds, one after the other"
-    slow = crew(100)
-    slow.took(0.05)
-    assert slow.piece(together=False) == 1, "others can be doing them at the same time"
+        one.add_response_time(0.016, 16)
+    assert many.useful_threads() == 5, "a thread waits for a millisecond with each of sixteen"
+    assert many.chunk_size(together=True) == 16
+    assert few.chunk_size(together=True) == 3, "no more than may be in flight"
+    assert many.chunk_size(together=False) == 4, "as are done in four milliseconds, one after the other"
+    slow = pool(100)
+    slow.add_response_time(0.05)
+    assert slow.chunk_size(together=False) == 1, "others can be doing them at the same time"
 
 
-def test_no_more_transfers_are_in_flight_than_are_allowed(crew: Callable[[int], AdaptivePool]) -> None:
-    one, inside = crew(20), threading.Event()
-    with one.room(16), one.room(4):
-        other = threading.Thread(target=lambda: one.room(4).__enter__() or inside.set())
+def test_no_more_transfers_are_in_flight_than_are_allowed(pool: Callable[[int], AdaptivePool]) -> None:
+    one, inside = pool(20), threading.Event()
+    with one.in_flight(16), one.in_flight(4):
+        other = threading.Thread(target=lambda: one.in_flight(4).__enter__() or inside.set())
         other.start()
         wait_until(lambda: one._fewer_in_flight._waiters, LIMIT, "the other waits")  # type: ignore[attr-defined]
         assert one._in_flight == 20
@@ -111,20 +124,20 @@ def test_no_more_transfers_are_in_flight_than_are_allowed(crew: Callable[[int], 
 
 
 @pytest.mark.parametrize("most", [1, 2, 7])
-def test_every_piece_is_done_once_and_no_more_at_a_time_than_are_allowed(crew: Callable[[int], AdaptivePool], most: int) -> None:
-    one, work = crew(most), Work(50)
+def test_every_piece_is_done_once_and_no_more_at_a_time_than_are_allowed(pool: Callable[[int], AdaptivePool], most: int) -> None:
+    one, work = pool(most), Work(50)
     thread = start(one, work)
     wait_until(lambda: work.running == most, LIMIT)
     work.go_on.set()
     thread.join(LIMIT)
 
     wait_until(lambda: len(work.done) == 50, LIMIT)
-    assert sorted(piece for piece, _ in work.done) == list(range(50))
+    assert sorted(work.done) == list(range(50))
     assert work.most == most
 
 
-def test_batches_share_the_crew_and_one_that_hangs_does_not_keep_it(crew: Callable[[int], AdaptivePool]) -> None:
-    one = crew(4)
+def test_batches_share_the_crew_and_one_that_hangs_does_not_keep_it(pool: Callable[[int], AdaptivePool]) -> None:
+    one = pool(4)
     hanging, quick = Work(1), Work(30)
     first = start(one, hanging)
     wait_until(lambda: hanging.running == 1, LIMIT)
@@ -141,8 +154,8 @@ def test_batches_share_the_crew_and_one_that_hangs_does_not_keep_it(crew: Callab
     assert len(hanging.done) == 1
 
 
-def test_helpers_go_on_with_a_batch_that_comes_while_they_work(crew: Callable[[int], AdaptivePool]) -> None:
-    one = crew(3)
+def test_helpers_go_on_with_a_batch_that_comes_while_they_work(pool: Callable[[int], AdaptivePool]) -> None:
+    one = pool(3)
     first, second = Work(30), Work(30)
     threads = [start(one, first)]
     wait_until(lambda: first.running == 3, LIMIT)
@@ -156,18 +169,68 @@ def test_helpers_go_on_with_a_batch_that_comes_while_they_work(crew: Callable[[i
 
 
 def test_a_helper_that_meets_something_unexpected_leaves_the_rest_to_others(
-    crew: Callable[[int], AdaptivePool], caplog: pytest.LogCaptureFixture
+    pool: Callable[[int], AdaptivePool], caplog: pytest.LogCaptureFixture
 ) -> None:
-    one, work = crew(4), Work(20)
+    one, work = pool(4), Work(20)
     work.go_on.set()
     ours = threading.current_thread()
 
-    def step() -> bool:
+    def fail_once(chunk: Chunk) -> list[int]:
         if threading.current_thread() is not ours and not caplog.records:
-            raise RuntimeError("what nobody thought of")
-        return work.step()
+            raise RuntimeError("not foreseen")
+        return work.work(chunk)
 
-    wait_until(lambda: one.work_off(step, 20) is None and (caplog.records or work.left.extend(range(20))), LIMIT, "a helper met it")
+    def has_failed() -> bool:
+        one.run(work, fail_once, work.report)
+        work.left.extend(range(20))
+        return bool(caplog.records)
+
+    wait_until(has_failed, LIMIT, "a helper has met it")
     assert "not expected" in caplog.text
-    one.work_off(work.step, len(work.left))
-    wait_until(lambda: not work.left and work.running == 0, LIMIT)
+    one.run(work, work.work, work.report)
+    assert (work.left, work.running) == ([], 0)
+
+
+def test_a_batch_does_not_end_while_a_helper_works_on_a_chunk_that_was_added_late(pool: Callable[[int], AdaptivePool]) -> None:
+    """The helper comes when the batch's own thread has found no chunk any more, and reports."""
+    one, work = pool(4), Work(1)
+    work.go_on.set()
+    began = threading.Event()
+    jobs, helpers = one._jobs, list[threading.Thread]()
+
+    def add_late(results: Sequence[int]) -> None:
+        work.report(results)
+        if results and not helpers:
+            (job,) = jobs
+            work.left.append(1)
+            work.go_on.clear()
+            helpers.append(threading.Thread(target=job.step))
+            helpers[0].start()
+            wait_until(lambda: work.running == 1, LIMIT, "the helper has begun")
+            began.set()
+
+    thread = threading.Thread(target=one.run, args=(work, work.work, add_late))
+    thread.start()
+    assert began.wait(LIMIT)
+    wait_until(lambda: not jobs, LIMIT, "the batch's own thread has found no chunk")
+    ended_early = not thread.is_alive()
+    work.go_on.set()
+    for each in (*helpers, thread):
+        each.join(LIMIT)
+    assert (ended_early, work.done) == (False, [0, 1])
+
+
+def test_no_chunk_begins_when_a_batch_has_ended(pool: Callable[[int], AdaptivePool]) -> None:
+    one, work = pool(4), Work(1)
+    work.go_on.set()
+    jobs: list[Any] = []
+
+    def note_job(results: Sequence[int]) -> None:
+        work.report(results)
+        jobs.extend(one._jobs)
+
+    one.run(work, work.work, note_job)
+    work.left.append(1)
+
+    assert not jobs[0].step()
+    assert (work.left, work.done) == ([1], [0])

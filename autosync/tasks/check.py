@@ -1,0 +1,139 @@
+"""What the disk says about a key: its file is to be uploaded, the key is to be deleted, or there is nothing to do now."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import NamedTuple
+
+from ..errors import FileChanged
+from ..ledger import Action, Claim, Hint, Result
+from ..model.text import printable
+from ..source.beneath import NotMirrored
+from ..source.open_writers import is_shared
+from ..source.source_file import SourceFile
+from ..source.stable_read import StableReader
+from .batch import SMALL, Batch, reserved_bytes
+from .retry import retry
+from .sources import Absent, DirectoryCache
+from .throttle import BandwidthLimiter, Reservation
+
+log = logging.getLogger("autosync.transfer")
+
+#: On another host than the file host, attributes may be as old as a network share's cache: NFS keeps them for up to a minute. So often a
+#: worker checks again, over a minute and a half at least, before it believes that the file host has seen what is not true any more.
+STALE_CHECKS = 10
+#: In what units shares write times, in nanoseconds: NFS exactly, SMB in 100, others in micro-, milli-, whole and double seconds.
+_TIME_UNITS = (1, 100, 1_000, 1_000_000, 1_000_000_000, 2_000_000_000)
+#: So often a worker checks a file again that a process writes to. After that the file is sent even if it never rests.
+_WRITER_CHECKS = 4
+
+
+class Upload(NamedTuple):
+    """A file that is to be uploaded. `is_still`: no process can be changing it."""
+
+    claim: Claim
+    file: SourceFile
+    is_still: bool
+
+
+class Delete(NamedTuple):
+    """A key without a file at its path. There is no proof yet that the file is gone."""
+
+    claim: Claim
+    path: str
+
+
+class Checker:
+    """Checks the files of one batch.
+
+    Args:
+        batch: the batch.
+    """
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+        self._mirror = batch.mirror
+        self._shared: dict[int, bool] = {}
+
+    def check(self, claim: Claim, reservation: Reservation, directories: DirectoryCache | None) -> Upload | Delete | Result:
+        """Check the file of a claim. If it is to be uploaded, the caller closes it.
+
+        Args:
+            claim: the claim.
+            reservation: acquires what an upload needs.
+            directories: for files that are checked one right after the other.
+
+        Raises:
+            AutosyncError: the file cannot be uploaded now.
+        """
+        path = self._batch.path(claim.key)
+        if path is None:
+            return Result(claim, Action.NOTHING)  # the mirror has got other options since
+        try:
+            file = self._batch.open_file(claim, path, directories)
+        except Absent:
+            return Delete(claim, path)
+        except NotMirrored as reason:
+            log.info("%s %s; what the target has is kept", printable(claim.key), reason)
+            return Result(claim, Action.NOTHING)
+        try:
+            found = self._check_file(claim, reservation, file)
+        except BaseException:
+            file.close()
+            raise
+        if isinstance(found, Result):
+            file.close()
+        return found
+
+    def _check_file(self, claim: Claim, reservation: Reservation, file: SourceFile) -> Upload | Result:
+        """Whether a file is to be uploaded, and how it has to be read."""
+        if self._batch.sent.get(claim.key) == file.signature:
+            return Result(claim, Action.NOTHING)
+        if self._is_stale(claim, file):
+            return retry(claim)
+        if claim.hint.etag and file.size == claim.hint.size and self._mirror.actor.matches(file, claim.hint.etag):
+            return Result(claim, Action.NOTHING)
+        has_waited = self._acquire(claim, reservation, file)
+        if file.device not in self._shared:
+            self._shared[file.device] = is_shared(file.descriptor)
+        writer = file.has_writer(self._shared[file.device])
+        has_rested = writer is False or _rests_as_seen(claim, file) or self._mirror.first_seen.has_rested(claim.key, file.signature)
+        if not has_rested and claim.attempts < _WRITER_CHECKS:
+            if has_waited:
+                reservation.release(reserved_bytes(file.size))
+            raise FileChanged(f"{claim.key} is being written")
+        is_still = has_rested and not writer  # an old file that some process has open may be changed through a mapping
+        return Upload(claim, file if is_still else StableReader(file), is_still)
+
+    def _acquire(self, claim: Claim, reservation: Reservation, file: SourceFile) -> bool:
+        """Wait until the file may be sent: a large one until its first request may be sent, since its content waits while it is read. This
+        comes before the check for writers, which must not be long before the reading. False: there are no limits."""
+        throttle, check = self._mirror.throttle, partial(self._batch.check_claim, claim.key)
+        if file.size > SMALL:
+            file.meter = BandwidthLimiter(throttle, check)
+        if not throttle.is_on:
+            return False
+        reservation.acquire(reserved_bytes(file.size), check)
+        return True
+
+    def _is_stale(self, claim: Claim, file: SourceFile) -> bool:
+        """Whether this host's share does not show yet what the file host saw."""
+        hint = claim.hint
+        if self._mirror.same_host or not hint.was_checked or claim.attempts >= STALE_CHECKS:
+            return False
+        if hint.gone:
+            return True
+        if _has_time_of(hint, file):
+            return file.size != hint.size
+        return file.mtime_ns < hint.mtime_ns
+
+
+def _has_time_of(hint: Hint, file: SourceFile) -> bool:
+    """Whether a file has the modification time that the file host saw, in the unit of this host's share."""
+    return any(file.mtime_ns == hint.mtime_ns - hint.mtime_ns % unit for unit in _TIME_UNITS)
+
+
+def _rests_as_seen(claim: Claim, file: SourceFile) -> bool:
+    """Whether the file host saw the file at rest, and it is unchanged."""
+    return claim.hint.rested and claim.hint.size == file.size and _has_time_of(claim.hint, file)

@@ -1,0 +1,56 @@
+"""Which files have moved since they were sent, or since they were deleted in the target.
+
+A directory above may have left or come meanwhile, which marks no key. The scan that follows could not see in the target what was still on
+its way there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from ..errors import AutosyncError
+from ..source.beneath import NotMirrored
+from .batch import Batch
+from .sources import Absent, MirrorSource
+
+
+def moved_keys(batch: Batch, keys: Iterable[str]) -> list[str]:
+    """Those of the keys, just uploaded or deleted, for which the disk is not any more what the target was made to be."""
+    by_source: dict[MirrorSource, list[tuple[str, str]]] = {}
+    for key in keys:
+        path = batch.path(key)
+        if path is not None:
+            by_source.setdefault(batch.mirror.source_of(path), []).append((key, path))
+    return [key for source, found in by_source.items() for key in _moved_in(batch, source, found)]
+
+
+def _moved_in(batch: Batch, source: MirrorSource, found: list[tuple[str, str]]) -> list[str]:
+    try:
+        inodes = list(source.inodes(path for _, path in found))
+    except AutosyncError:
+        return [key for key, _ in found]
+    return [key for (key, path), inode in zip(found, inodes, strict=True) if _has_moved(batch, source, key, path, inode)]
+
+
+def _has_moved(batch: Batch, source: MirrorSource, key: str, path: str, inode: int | None) -> bool:
+    """Whether the path does not name the file any more that was sent, or names one where none was."""
+    sent = batch.sent.get(key)
+    if inode == (sent[0] if sent else None):
+        return False
+    if inode is None:
+        return True
+    try:
+        root = source.open_root()
+        try:
+            descriptor, seen = source.open(path, root)
+        finally:
+            os.close(root)
+    except Absent:
+        return sent is not None
+    except NotMirrored:
+        return False  # the file is not mirrored any more, and what the target has is kept
+    except AutosyncError:
+        return True
+    os.close(descriptor)
+    return sent is None or seen.st_ino != sent[0]

@@ -1,0 +1,105 @@
+"""The way of a chunk of claims through a worker: check, delete or upload, report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from functools import partial
+
+from ..errors import Draining, LeaseLost
+from ..ledger import Claim, Result
+from .batch import Batch, Chunk, is_small
+from .check import Checker, Delete, Upload
+from .delete import Deleter
+from .progress import Progress
+from .report import Reporter
+from .retry import RetryPolicy
+from .sources import DirectoryCache
+from .throttle import Reservation
+from .upload import Uploader
+from .worker_state import WorkerMirror, WorkerState
+
+
+class Pipeline:
+    """Makes the target right for the claims of one task.
+
+    Args:
+        worker: this process.
+        mirror: the mirror.
+        progress: counts the bytes that are read.
+        claimed_at: when the claims were requested, on the monotonic clock.
+    """
+
+    def __init__(self, worker: WorkerState, mirror: WorkerMirror, progress: Progress, claimed_at: float) -> None:
+        self._batch = Batch(worker, mirror, progress, claimed_at)
+        self._mirror = mirror
+        self._retries = RetryPolicy(mirror.actor, mirror.definition.attempts, worker.name)
+        self._checker = Checker(self._batch)
+        self._uploader = Uploader(self._batch, self._retries)
+        self._deleter = Deleter(self._batch, self._retries)
+        self._reporter = Reporter(self._batch)
+
+    def run(self, claims: Sequence[Claim]) -> str:
+        """Work on the claims until none is left. Returns a line for people: what was done."""
+        queue = self._batch.queue
+        queue.add(claims)
+        try:
+            while queue:
+                self._mirror.pool.run(queue, self._work, self._report)
+                queue.add(self._reporter.flush())
+        finally:
+            self._batch.close()
+        return self._reporter.summary()
+
+    def _report(self, results: Sequence[Result]) -> None:
+        """Report results, if the next report is due."""
+        self._reporter.add(results)
+        self._batch.queue.add(self._reporter.flush(only_if_due=True))
+
+    def _work(self, chunk: Chunk) -> list[Result]:
+        """Work on a chunk, as far as transfers may be in flight now. The rest goes back into the queue."""
+        if chunk.is_deletion:
+            return self._delete_together(chunk.claims)
+        if not self._mirror.throttle.is_on:
+            return self._work_on(chunk.claims)
+        first = chunk.claims[0]
+        is_large = not is_small(first) and not first.hint.gone
+        check = partial(self._batch.check_claim, first.key)
+        try:
+            with self._mirror.throttle.in_flight(chunk.transfers, check, large=is_large) as allowed:
+                most = allowed if chunk.transfers > 1 else len(chunk.claims)
+                self._batch.queue.put_back(chunk.claims[most:])
+                return self._work_on(chunk.claims[:most])
+        except (Draining, LeaseLost) as error:
+            return [self._retries.result(claim, error) for claim in chunk.claims]
+
+    def _work_on(self, claims: list[Claim]) -> list[Result]:
+        """Check the files of claims, delete what is gone, and upload the rest, at the same time where the actor can do so."""
+        results: list[Result] = []
+        uploads: list[Upload] = []
+        with closing(DirectoryCache()) as directories, closing(Reservation(self._mirror.throttle, len(claims))) as reservation:
+            for claim in claims:
+                found = self._retries.attempt(claim, self._check, claim, reservation, directories if len(claims) > 1 else None)
+                if isinstance(found, Upload):
+                    uploads.append(found)
+                else:
+                    results.append(found)
+        return results + self._uploader.upload(uploads) if uploads else results
+
+    def _check(self, claim: Claim, reservation: Reservation, directories: DirectoryCache | None) -> Upload | Result:
+        reservation.next()
+        self._batch.check_claim(claim.key)
+        if claim.unfinished:
+            self._uploader.abandon(claim)
+        found = self._checker.check(claim, reservation, directories)
+        return self._deleter.delete(found, reservation) if isinstance(found, Delete) else found
+
+    def _delete_together(self, claims: list[Claim]) -> list[Result]:
+        """Delete with one request. Claims that need a check of their own go back into the queue."""
+        try:
+            with self._mirror.throttle.in_flight(1, partial(self._batch.check_claim, claims[0].key), large=False):
+                results, left = self._deleter.delete_together(claims)
+        except (Draining, LeaseLost):
+            results, left = [], claims
+        self._batch.queue.put_back(left)
+        return results
