@@ -8,6 +8,7 @@ from autosync.actor import Actor
 from autosync.compare.delete_limit import DeleteLimit
 from autosync.compare.scan import Comparison, Policy, ScanReport
 from autosync.files import File, Listing
+from autosync.model.file_rules import FileRules
 from autosync.model.keys import Keys, Source
 
 
@@ -39,7 +40,7 @@ def scan(
     follow: bool = True,
 ) -> tuple[list[str], ScanReport]:
     """Scan a part of a directory. Returns the keys that would be deleted, and the report."""
-    policy = Policy(delete, limit or DeleteLimit(), follow=follow)
+    policy = Policy(delete, limit or DeleteLimit(), rules=FileRules(follow_links=follow))
     comparison = Comparison(Keys([Source(str(tree))], source_prefix=f"{tree}/"), actor, policy)
     report = ScanReport()
     found = list(comparison.differences(path, report, has_left=has_left, has_withheld=has_withheld, accepted=accepted))

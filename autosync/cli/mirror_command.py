@@ -237,7 +237,7 @@ def _plan(actor_class: type[Actor], actor_name: str, values: dict[str, Any], nam
     limits = Limits.parse(values["limit_requests"], values["limit_bandwidth"], values["limit_inflight"])
     if mirror.threads == 1 and values["limit_inflight"] is None:
         limits = replace(limits, inflight=1)  # one at a time, however many processes there are
-    policy = Policy(mirror.delete, _limit(values["max_delete"]), Compare(values["compare"]), mirror.follow_links)
+    policy = Policy(mirror.delete, _limit(values["max_delete"]), Compare(values["compare"]), mirror.file_rules)
     return Plan(mirror, policy, limits, actor, known, values["accept_existing"])
 
 

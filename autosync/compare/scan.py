@@ -19,6 +19,7 @@ from itertools import repeat
 from ..actor import Actor, listing_of, without_secrets
 from ..errors import AutosyncError, OutOfOrder, SourceUnsure, TargetError
 from ..files import File, Listing, Page, paged
+from ..model.file_rules import FileRules
 from ..model.keys import Keys, Source, Span, slashed
 from ..model.text import printable
 from ..source.external_sort import Spool, disksort
@@ -77,13 +78,13 @@ class Policy:
         delete: whether keys that the source does not have are differences.
         limit: how many of them one scan may delete.
         by: what is compared.
-        follow: whether links are followed.
+        rules: which files are sent.
     """
 
     delete: bool = True
     limit: DeleteLimit = field(default_factory=DeleteLimit)
     by: Compare = Compare.TIME
-    follow: bool = True
+    rules: FileRules = field(default_factory=FileRules)
 
 
 class Comparison:
@@ -278,7 +279,7 @@ class Comparison:
 
         state = self._keys.state_beneath(source.root)
         return Walk(
-            source.root, span.directory, enters, accepts, self._spill, follow=self._policy.follow, in_order=in_order, state=state
+            source.root, span.directory, enters, accepts, self._spill, rules=self._policy.rules, in_order=in_order, state=state
         )  # fmt: skip
 
     def _with_keys(self, walk: Walk, span: Span, report: ScanReport) -> Iterator[KeyedFiles]:

@@ -219,7 +219,7 @@ class MirrorRunner:
             self._publisher.prepare()
         self._events = EventFeed(
             self._keys, self._debouncer, self._sender, self._skipped, self._stop,
-            on_link=watcher.follow_link if watcher else lambda _: None, follow=self._mirror.follow_links,
+            on_link=watcher.follow_link if watcher else lambda _: None, rules=self._mirror.file_rules,
         )  # fmt: skip
         ends.callback(self._close_feeds, 2.0)
         self._events.start()

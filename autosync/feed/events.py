@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from ..ledger import GONE, UNKNOWN, Hint
 from ..model.change import Change, Kind
+from ..model.file_rules import FileRules
 from ..model.keys import Keys
 from ..watch.debounce import Debouncer, Pending
 from ..watch.recheck import PathState, recheck
@@ -33,7 +34,7 @@ class EventFeed:
         skipped: receives paths that are not mirrored.
         stop: set when the mirror is closed; the mirror's `BrokerRetry` has the same.
         on_link: called with the path of each symbolic link among the changes.
-        follow: whether symbolic links are followed.
+        rules: which files are sent.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class EventFeed:
         stop: threading.Event,
         *,
         on_link: Callable[[str], None] = lambda _: None,
-        follow: bool = True,
+        rules: FileRules | None = None,
     ) -> None:
         self._keys = keys
         self._debouncer = debouncer
@@ -53,7 +54,7 @@ class EventFeed:
         self._skipped = skipped
         self._stop = stop
         self._on_link = on_link
-        self._follow = follow
+        self._rules = rules or FileRules()
         self._thread = FeedThread(self._run, "autosync-events")
 
     @property
@@ -124,7 +125,7 @@ class EventFeed:
         """What the disk holds at the path of a change. None: the target is left as it is."""
         source = self._keys.source_of(change.path)
         assert source is not None
-        state = recheck(change, source, quiet=self._debouncer.quiet, follow=self._follow)
+        state = recheck(change, source, quiet=self._debouncer.quiet, rules=self._rules)
         if state.is_link:
             self._on_link(change.path)
         found = state.found

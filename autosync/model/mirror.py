@@ -9,6 +9,7 @@ from dataclasses import fields as dataclass_fields
 from typing import Any
 
 from ..errors import UnknownDefinition
+from .file_rules import FileRules
 from .keys import Keys, Source
 
 #: The queue of mirrors without a queue of their own, and the prefix of the names of the others.
@@ -92,6 +93,11 @@ class Mirror:
     def lock(self) -> float:
         """How long the watcher's lock lasts without a renewal, in seconds."""
         return min(LONGEST_LOCK, self.lease / 2)
+
+    @property
+    def file_rules(self) -> FileRules:
+        """Which of the files in scope are sent."""
+        return FileRules(self.follow_links)
 
     def keys(self) -> Keys:
         """The naming rule and scope of this mirror.

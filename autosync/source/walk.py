@@ -15,6 +15,7 @@ from functools import partial
 from itertools import chain, islice
 from typing import NamedTuple
 
+from ..model.file_rules import FileRules
 from ..process.prefetch import Prefetcher
 from .beneath import NotMirrored, open_directory_beneath, open_root, resolve_beneath, root_paths
 from .external_sort import disksort
@@ -38,6 +39,8 @@ _DIRECTORIES_AHEAD, _FILES_AHEAD = 32, 128
 
 #: So many errors of one walk are stored.
 _MOST_ERRORS = 10_000
+
+_NO_LINKS = FileRules(follow_links=False)
 
 #: Kinds of files that are not sent, in words.
 _SPECIAL = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFBLK: "a device", stat.S_IFCHR: "a device"}
@@ -165,7 +168,7 @@ class Walk:
         enters: called with the path of each directory below; False leaves the directory out.
         accepts: called with a directory's path, with a slash at its end, and names of files in it; returns the names to include.
         spill: directory in which very large directories are sorted; None for the system's temporary directory.
-        follow: whether links are followed to files and directories beneath the root; if not, they are ignored.
+        rules: which files are found; links that are not followed are ignored.
         in_order: False for any order, which finds the first file soonest.
         state: directories in which autosync keeps its own state, relative to the root; a link into one of them is `skipped` too.
     """
@@ -178,7 +181,7 @@ class Walk:
         accepts: Callable[[str, list[str]], list[str]] = lambda _, names: names,
         spill: str | None = None,
         *,
-        follow: bool = False,
+        rules: FileRules = _NO_LINKS,
         in_order: bool = True,
         state: Collection[str] = (),
     ) -> None:
@@ -190,7 +193,7 @@ class Walk:
         self._spill = spill
         self._in_order = in_order
         self._state = state
-        self._roots = root_paths(root) if follow else ()
+        self._roots = root_paths(root) if rules.follow_links else ()
         self._files_at_once = _FILES_AT_FIRST if in_order else 1
         self._disk = _SlowDiskDetector()
         self._helpers: Prefetcher | None = None

@@ -13,6 +13,7 @@ from contextlib import closing
 from typing import NamedTuple
 
 from ..errors import PermanentError, SourceRefused, SourceUnsure
+from ..model.file_rules import FileRules
 from ..model.keys import Source, is_plain, slashed
 from ..model.mirror import Identity
 from ..source.beneath import FILE_FLAGS, NotMirrored, open_beneath, open_directory_beneath, open_root, resolve_beneath, root_paths
@@ -110,15 +111,15 @@ class MirrorSource:
         local_root: the path of its root on this host.
         identity: the root directory, as the file host saw it; None: unknown.
         same_host: whether this is the file host.
-        follow: whether links are followed.
+        rules: which files are sent.
     """
 
-    def __init__(self, source: Source, local_root: str, identity: Identity | None, *, same_host: bool, follow: bool = True) -> None:
+    def __init__(self, source: Source, local_root: str, identity: Identity | None, *, same_host: bool, rules: FileRules) -> None:
         self.source = source
         self._local_root = local_root
         self._identity = identity
         self._same_host = same_host
-        self._follow = follow
+        self._rules = rules
 
     def open_root(self) -> int:
         """Open the root; the caller closes it.
@@ -154,7 +155,7 @@ class MirrorSource:
             if error.errno in (*_GONE, errno.ENXIO):  # the last is the error for a socket
                 raise Absent from error
             if error.errno == errno.ELOOP:
-                if self._follow:
+                if self._rules.follow_links:
                     raise SourceUnsure(f"{path}: its links change while they are followed") from error
                 raise Absent from error
             if error.errno in (errno.EACCES, errno.EPERM):
@@ -208,7 +209,7 @@ class MirrorSource:
         except NotMirrored:
             return False
         except OSError as error:
-            if error.errno == errno.ELOOP and not self._follow:
+            if error.errno == errno.ELOOP and not self._rules.follow_links:
                 return True  # a link stands where a directory was; what was below is not in the tree
             raise SourceUnsure(f"{path} may be gone, but the source said: {error.strerror}", "nothing is deleted") from error
         finally:
@@ -257,12 +258,12 @@ class MirrorSource:
             return directories.open(root, relative) if directories else open_beneath(root, relative)
         except OSError as error:
             # Without openat2, the error for a link on the path is ENOTDIR.
-            if error.errno not in (errno.ELOOP, errno.ENOTDIR) or not self._follow:
+            if error.errno not in (errno.ELOOP, errno.ENOTDIR) or not self._rules.follow_links:
                 raise
             return open_beneath(root, self._resolve(root, relative))
 
     def _real(self, root: int, relative: str) -> str:
-        return self._resolve(root, relative) if self._follow else relative
+        return self._resolve(root, relative) if self._rules.follow_links else relative
 
     def _is_absent(self, root: int, relative: str) -> bool:
         """Whether there is neither a file nor a link that is still to be followed."""
@@ -273,7 +274,7 @@ class MirrorSource:
                 return True
             raise
         if stat.S_ISLNK(seen.st_mode):
-            return not self._follow
+            return not self._rules.follow_links
         return not stat.S_ISREG(seen.st_mode)
 
     def _lstat(self, root: int, relative: str) -> os.stat_result:

@@ -250,7 +250,7 @@ class WorkerState:
                 self._allowed.locate(source.root, self.name),
                 definition.identities.get(source.root),
                 same_host=same_host,
-                follow=definition.follow_links,
+                rules=definition.file_rules,
             )
             for source in definition.sources
         ]

@@ -8,6 +8,7 @@ import time
 from typing import NamedTuple
 
 from ..model.change import Kind
+from ..model.file_rules import FileRules
 from ..model.file_state import QUIET_IF_WRITERS_UNKNOWN, FileState
 from ..model.keys import Source
 from ..source.beneath import NotMirrored, open_root, resolve_beneath, root_paths
@@ -39,14 +40,14 @@ class PathState(NamedTuple):
     is_certain: bool = True
 
 
-def recheck(change: Pending, source: Source, *, quiet: float, follow: bool) -> PathState:
+def recheck(change: Pending, source: Source, *, quiet: float, rules: FileRules) -> PathState:
     """Check what is at the path of a change now.
 
     Args:
         change: names the path.
         source: contains the path.
         quiet: how long a file that was not closed must be unchanged, in seconds.
-        follow: whether links are followed.
+        rules: which files are sent.
     """
     try:
         stats = os.lstat(change.path)
@@ -55,7 +56,7 @@ def recheck(change: Pending, source: Source, *, quiet: float, follow: bool) -> P
     except OSError:
         return PathState(None, is_certain=False)
     if stat.S_ISLNK(stats.st_mode):
-        return _state_behind_link(change.path, source) if follow else PathState(None, is_link=True)
+        return _state_behind_link(change.path, source) if rules.follow_links else PathState(None, is_link=True)
     found = found_at(change.path, stats)
     if found is None or found.skipped or change.is_closed:
         return PathState(found)

@@ -11,6 +11,7 @@ from autosync.compare.diff import Difference
 from autosync.feed import settled_files as resting_module
 from autosync.feed.settled_files import RestQueue
 from autosync.model.change import Kind
+from autosync.model.file_rules import FileRules
 from autosync.model.file_state import QUIET_IF_WRITERS_UNKNOWN, FileState
 from autosync.model.keys import Source
 from autosync.source.walk import Found, found_at
@@ -144,7 +145,7 @@ def test_a_file_whose_path_is_too_long_to_be_named_is_waited_for(file: Path, clo
 
 def seen_at(path: Path, kind: Kind, file_state: FileState | None = None) -> PathState:
     one = Pending(str(path), 0.0, 0.0, kind, file_state=file_state)
-    return recheck(one, Source(str(path.parent)), quiet=QUIET, follow=True)
+    return recheck(one, Source(str(path.parent)), quiet=QUIET, rules=FileRules())
 
 
 @TIMES

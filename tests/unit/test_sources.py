@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from autosync.errors import PermanentError, SourceRefused, SourceUnsure
+from autosync.model.file_rules import FileRules
 from autosync.model.keys import Source
 from autosync.model.mirror import Identity
 from autosync.source.beneath import NotMirrored, Resolved, resolve_beneath
@@ -19,7 +20,7 @@ from autosync.watch.watcher import identity_of
 
 
 def seen_from(tree: Path, *, same_host: bool = True, identity: Identity | None = None) -> MirrorSource:
-    return MirrorSource(Source(str(tree)), str(tree), identity or identity_of(str(tree)), same_host=same_host)
+    return MirrorSource(Source(str(tree)), str(tree), identity or identity_of(str(tree)), same_host=same_host, rules=FileRules())
 
 
 def opened(source: MirrorSource, path: str) -> int:
@@ -104,7 +105,7 @@ def test_links_are_followed_inside_also_where_the_source_is_mounted_elsewhere(tr
     (tree / "d/file").write_text("content")
     (tree / "absolute").symlink_to("/srv/media/d")
     (tree / "relative").symlink_to("absolute/file")
-    source = MirrorSource(Source("/srv/media"), str(tree), None, same_host=False)
+    source = MirrorSource(Source("/srv/media"), str(tree), None, same_host=False, rules=FileRules())
 
     for path in ("absolute/file", "relative"):
         descriptor = opened(source, f"/srv/media/{path}")
@@ -159,7 +160,7 @@ def test_links_that_are_not_followed_are_no_files(tree: Path) -> None:
     (tree / "d/file").write_text("content")
     (tree / "link").symlink_to("d/file")
     (tree / "way").symlink_to("d")
-    source = MirrorSource(Source(str(tree)), str(tree), identity_of(str(tree)), same_host=True, follow=False)
+    source = MirrorSource(Source(str(tree)), str(tree), identity_of(str(tree)), same_host=True, rules=FileRules(follow_links=False))
 
     for path in ("link", "way/file"):
         with pytest.raises(Absent):

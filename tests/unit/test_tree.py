@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autosync.model.file_rules import FileRules
 from autosync.source import beneath
 from autosync.source import walk as module
 from autosync.source.beneath import open_beneath, open_directory_beneath, open_root, resolve_beneath
@@ -181,7 +182,7 @@ def test_links_are_passed_over_and_pipes_are_named(tree: Path, tmp_path: Path, m
 # Links
 
 def walked(tree: Path, start: str = "") -> list[tuple[str, str]]:
-    walk = Walk(str(tree), str(tree / start), follow=True)
+    walk = Walk(str(tree), str(tree / start), rules=FileRules())
     found = [(found.path[len(str(tree)) + 1 :], found.skipped) for found in walk]
     assert [path for path, _ in found] == sorted(path for path, _ in found)
     assert walk.errors == []
@@ -221,7 +222,7 @@ def test_a_way_into_the_own_state_through_a_link_is_not_gone(tree: Path, start: 
     (tree / "way" / "above").symlink_to(tree / "d")
     (tree / "way" / "state").symlink_to("above/state")
 
-    walk = Walk(str(tree), str(tree / start), follow=True, enters=lambda path: path != f"{tree}/d/state", state=("d/state",))
+    walk = Walk(str(tree), str(tree / start), rules=FileRules(), enters=lambda path: path != f"{tree}/d/state", state=("d/state",))
     found = [(found.path[len(str(tree)) + 1 :], found.skipped) for found in walk]
 
     own = "holds autosync's own state"
@@ -256,12 +257,12 @@ def test_a_link_to_another_file_changes_what_its_name_holds(tree: Path) -> None:
         (tree / name).write_text(name)
         os.utime(tree / name, (1e9, 1e9))
     (tree / "link").symlink_to("old")
-    before = next(found for found in Walk(str(tree), str(tree), follow=True) if found.path.endswith("link"))
+    before = next(found for found in Walk(str(tree), str(tree), rules=FileRules()) if found.path.endswith("link"))
     (tree / "link").unlink()
     wait_until(lambda: time.time() > before.changed + 0.05)
     (tree / "link").symlink_to("new")
 
-    after = next(found for found in Walk(str(tree), str(tree), follow=True) if found.path.endswith("link"))
+    after = next(found for found in Walk(str(tree), str(tree), rules=FileRules()) if found.path.endswith("link"))
 
     assert after.size == before.size
     assert after.changed > before.changed
@@ -280,7 +281,7 @@ def test_a_link_on_the_way_that_leads_elsewhere_changes_what_its_names_hold(tree
     (tree / "next").symlink_to("new")
     (tree / "next").rename(tree / "current")
 
-    found = {one.path[len(f"{tree}/") :]: one for one in Walk(str(tree), str(tree), follow=True)}
+    found = {one.path[len(f"{tree}/") :]: one for one in Walk(str(tree), str(tree), rules=FileRules())}
 
     assert found["new/f"].changed < (tree / "current").lstat().st_ctime
     assert found[name].changed == (tree / "current").lstat().st_ctime

@@ -53,7 +53,7 @@ class Verifier:
         """
         with closing(self._actor):
             self._actor.check()
-            policy = Policy(self._mirror.delete, DeleteLimit.parse("100%"), self._by, self._mirror.follow_links)
+            policy = Policy(self._mirror.delete, DeleteLimit.parse("100%"), self._by, self._mirror.file_rules)
             comparison = Comparison(self._keys, self._actor, policy, spill=str(self._spill), exact=True)
             for difference in comparison.differences("", self.report):
                 what = self._what(difference)
