@@ -29,6 +29,7 @@ from ..compare.scan import Comparison, Policy, ScanReport
 from ..daemon.one_host import OneHost, lock, serving, state_directory, state_within
 from ..errors import AutosyncError, ConfigurationError, Exit, StartError
 from ..model.definition_signature import SIGNING_KEY, read_key
+from ..model.file_rules import parse_size_bounds
 from ..model.keys import slashed
 from ..model.limits import Limits
 from ..model.mirror import DEFAULT_QUEUE, LONGEST_LEASE, SHORTEST_LEASE, Mirror, is_lease
@@ -301,6 +302,7 @@ def _check(actor: Actor) -> None:
 def _mirror(actor_name: str, actor: Actor, settings: dict[str, Any], secrets: tuple[str, ...], values: dict[str, Any]) -> Mirror:
     sources = sources_of(values["paths"])
     name = _sound(values["name"] or _default_name(actor_name, settings, values["target_prefix"]))
+    min_size, max_size = parse_size_bounds(values["min_size"], values["max_size"])
     mirror = Mirror(
         name=name,
         actor=actor_name,
@@ -320,6 +322,8 @@ def _mirror(actor_name: str, actor: Actor, settings: dict[str, Any], secrets: tu
         queue=_queue(values["queue"] or f"{DEFAULT_QUEUE}.{name}"),
         host=boot_id(),
         lease=_lease(values["lease"]),
+        min_size=min_size,
+        max_size=max_size,
     )
     mirror.keys()  # says what is wrong with prefixes and expressions
     for source in sources:

@@ -103,6 +103,14 @@ def _source_options() -> list[click.Option]:
             help="Send a file only when a file of this name stands beside it; {} in it stands for the file's own name.",
         ),
         click.Option(
+            ["--min-size"], metavar="BYTES", show_default="none",
+            help="Skip files that are smaller: 1B, 512kB, 20MB, 1GiB. What the target has under their names stays.",
+        ),
+        click.Option(
+            ["--max-size"], metavar="BYTES", show_default="none",
+            help="Skip files that are larger. Of a file that grows beyond it, the target keeps what was sent last.",
+        ),
+        click.Option(
             ["--links"], type=click.Choice(["skip", "follow"]), default="follow", show_default=True,
             help="Whether symbolic links are followed to files and directories inside the same PATH.",
         ),

@@ -231,7 +231,7 @@ class Comparison:
 
     def _merge(self, span: Span, report: ScanReport, pages: Iterator[Page], rule: Rule, missing: Spool) -> Iterator[Difference]:
         """Merge the files of a span with the pages of its listing. Yields the files to send, and adds the keys to delete to `missing`."""
-        walk = self._walk(span)
+        walk = self._walk(span, self._policy.rules)
         merge = Merge(self._with_keys(walk, span, report), in_order(pages), rule)
         not_in_source = extra = 0
         with closing(Spool(self._spill)) as missing_here:
@@ -266,7 +266,7 @@ class Comparison:
             log.warning("%s cannot be read: %s; nothing behind it is deleted in this scan", error.filename, error.strerror)
         report.complete = report.complete and not errors
 
-    def _walk(self, span: Span, *, in_order: bool = True) -> Walk:
+    def _walk(self, span: Span, rules: FileRules, *, in_order: bool = True) -> Walk:
         source = self._source_at(span)
 
         def enters(directory: str) -> bool:
@@ -279,7 +279,7 @@ class Comparison:
 
         state = self._keys.state_beneath(source.root)
         return Walk(
-            source.root, span.directory, enters, accepts, self._spill, rules=self._policy.rules, in_order=in_order, state=state
+            source.root, span.directory, enters, accepts, self._spill, rules=rules, in_order=in_order, state=state
         )  # fmt: skip
 
     def _with_keys(self, walk: Walk, span: Span, report: ScanReport) -> Iterator[KeyedFiles]:
@@ -338,7 +338,7 @@ class Comparison:
                 self._refuse_if_listed(source, spans)
 
     def _holds_something(self, span: Span) -> bool:
-        walk = self._walk(span, in_order=False)
+        walk = self._walk(span, FileRules(self._policy.rules.follow_links), in_order=False)  # of any size
         return any(not found.skipped for found in walk) or bool(walk.errors)  # the scan itself reports the errors
 
     def _refuse_if_listed(self, source: Source, spans: Sequence[Span]) -> None:

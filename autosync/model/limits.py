@@ -70,6 +70,28 @@ def _read(option: str, text: str | None, unit: str, units: dict[str, int], cure:
     return float(match[1]) * units[match[2]] / _SECONDS[match[3]]
 
 
+def parse_bytes(option: str, text: str | None) -> int | None:
+    """Parse a number of bytes with a unit.
+
+    Args:
+        option: its name, for the error.
+        text: such as 512kB, 20MB or 1GiB.
+
+    Returns:
+        The number; None for none.
+
+    Raises:
+        ConfigurationError: the text is something else.
+    """
+    text = (text or "").strip()
+    if text.lower() in _NONE:
+        return None
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?) ?([A-Za-z]+)", text, re.ASCII)
+    if match is None or match[2] not in _BYTES:
+        raise ConfigurationError(f"{option} {text!r} cannot be used", "write bytes with a unit: 1B, 512kB, 20MB, 1GiB, or none")
+    return int(float(match[1]) * _BYTES[match[2]])
+
+
 def _count(option: str, text: str | None) -> int:
     text = (text or "").strip()
     if text.lower() in _NONE:

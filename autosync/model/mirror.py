@@ -65,6 +65,8 @@ class Mirror:
         queue: the Celery queue for its tasks.
         host: the boot id of the file host. Workers on that host have the watcher's view of the files, without a share's delay.
         lease: how long a claim or an in-flight slot lasts without a renewal, in seconds.
+        min_size: a smaller file is skipped, in bytes.
+        max_size: a larger file is skipped, in bytes; None for no bound.
         state_directories: directories with autosync's own state in the sources; they are left out.
     """
 
@@ -88,6 +90,8 @@ class Mirror:
     host: str = ""
     lease: float = LEASE
     state_directories: tuple[str, ...] = ()
+    min_size: int = 0
+    max_size: int | None = None
 
     @property
     def lock(self) -> float:
@@ -97,7 +101,7 @@ class Mirror:
     @property
     def file_rules(self) -> FileRules:
         """Which of the files in scope are sent."""
-        return FileRules(self.follow_links)
+        return FileRules(self.follow_links, self.min_size, self.max_size)
 
     def keys(self) -> Keys:
         """The naming rule and scope of this mirror.
@@ -160,6 +164,8 @@ class Mirror:
         mirror = cls(**fields)
         if not is_lease(mirror.lease):
             raise ValueError(f"its lease is {mirror.lease} s")
+        if not {type(mirror.min_size), type(mirror.max_size)} <= {int, type(None)} or mirror.min_size is None:
+            raise ValueError(f"its sizes are {mirror.min_size!r} and {mirror.max_size!r}")
         return mirror
 
 
@@ -196,6 +202,6 @@ def version_of(definition: str) -> str:
 
 
 #: Fields that are newer than the first format, with their defaults, which are not written.
-_LATER: dict[str, object] = {"lease": LEASE, "state_directories": ()}
+_LATER: dict[str, object] = {"lease": LEASE, "state_directories": (), "min_size": 0, "max_size": None}
 #: Those of them that a worker without them may ignore.
 _OPTIONAL = frozenset({"state_directories"})

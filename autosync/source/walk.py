@@ -193,6 +193,7 @@ class Walk:
         self._spill = spill
         self._in_order = in_order
         self._state = state
+        self._rules = rules
         self._roots = root_paths(root) if rules.follow_links else ()
         self._files_at_once = _FILES_AT_FIRST if in_order else 1
         self._disk = _SlowDiskDetector()
@@ -430,12 +431,15 @@ class Walk:
             stats = [os.stat(name, dir_fd=level.descriptor, follow_symlinks=False) for name in names]
         except OSError:
             return self._stat_mixed(root, level, names)
-        if all(map(stat.S_ISREG, [one.st_mode for one in stats])):
+        if all(map(stat.S_ISREG, [one.st_mode for one in stats])) and not self._skips_any(stats):
             return _StepResult([Run(level.path, names, stats, level.path_changed)], None, [], len(names))
         return self._stat_mixed(root, level, names)
 
+    def _skips_any(self, files: list[os.stat_result]) -> bool:
+        return self._rules.has_size_bounds and any(self._rules.reason_to_skip(one.st_size) for one in files)
+
     def _stat_mixed(self, root: int, level: _Level, names: list[str]) -> _StepResult:
-        """Examine names of which some are not regular files, have vanished, or cannot be examined."""
+        """Examine names of which some are not regular files, are skipped, have vanished, or cannot be examined."""
         found: list[Run | Found] = []
         errors: list[tuple[OSError, str]] = []
         run = Run(level.path, [], [], level.path_changed)
@@ -449,12 +453,12 @@ class Walk:
             except OSError as error:
                 errors.append((error, path))
                 continue
-            if stat.S_ISREG(stats.st_mode):
+            if stat.S_ISREG(stats.st_mode) and not self._rules.reason_to_skip(stats.st_size):
                 run.names.append(name)
                 run.stats.append(stats)
                 continue
             try:
-                one = self._stat_linked(root, level, name) if stat.S_ISLNK(stats.st_mode) else found_at(path, stats)
+                one = self._stat_linked(root, level, name) if stat.S_ISLNK(stats.st_mode) else found_at(path, stats, self._rules)
             except NotMirrored as reason:
                 one = Found(path, 0, 0.0, 0, str(reason), keep_in_target=True)
             except OSError as error:
@@ -469,7 +473,7 @@ class Walk:
         if not self._roots:
             return None
         real, passed = resolve_beneath(root, self._roots, f"{level.real}/{name}")
-        found = found_at(level.path + name, os.stat(real, dir_fd=root, follow_symlinks=False))
+        found = found_at(level.path + name, os.stat(real, dir_fd=root, follow_symlinks=False), self._rules)
         return _not_before(max(level.path_changed, _newest_link_time(root, passed)), found)
 
     # Errors
@@ -529,9 +533,12 @@ def _is_inside(level: _Level | None, real: str) -> bool:
     return False
 
 
-def found_at(path: str, stats: os.stat_result) -> Found | None:
+def found_at(path: str, stats: os.stat_result, rules: FileRules) -> Found | None:
     """Classify the result of lstat(2): a file, something that is skipped, or None for what is ignored (a directory, a link)."""
     if stat.S_ISREG(stats.st_mode):
+        reason = rules.reason_to_skip(stats.st_size)
+        if reason:
+            return Found(path, 0, 0.0, 0, reason, keep_in_target=True)
         return Found(path, stats.st_size, max(stats.st_mtime, stats.st_ctime), stats.st_mtime_ns)
     special = _SPECIAL.get(stat.S_IFMT(stats.st_mode), "")
     return Found(path, 0, 0.0, 0, f"is {special}") if special else None

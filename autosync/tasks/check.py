@@ -54,6 +54,7 @@ class Checker:
     def __init__(self, batch: Batch) -> None:
         self._batch = batch
         self._mirror = batch.mirror
+        self._rules = batch.mirror.definition.file_rules
         self._shared: dict[int, bool] = {}
 
     def check(self, claim: Claim, reservation: Reservation, directories: DirectoryCache | None) -> Upload | Delete | Result:
@@ -75,8 +76,7 @@ class Checker:
         except Absent:
             return Delete(claim, path)
         except NotMirrored as reason:
-            log.info("%s %s; what the target has is kept", printable(claim.key), reason)
-            return Result(claim, Action.NOTHING)
+            return _keep(claim, str(reason))
         try:
             found = self._check_file(claim, reservation, file)
         except BaseException:
@@ -92,6 +92,8 @@ class Checker:
             return Result(claim, Action.NOTHING)
         if self._is_stale(claim, file):
             return retry(claim)
+        if reason := self._rules.reason_to_skip(file.size):
+            return _keep(claim, reason)
         if claim.hint.etag and file.size == claim.hint.size and self._mirror.actor.matches(file, claim.hint.etag):
             return Result(claim, Action.NOTHING)
         has_waited = self._acquire(claim, reservation, file)
@@ -127,6 +129,12 @@ class Checker:
         if _has_time_of(hint, file):
             return file.size != hint.size
         return file.mtime_ns < hint.mtime_ns
+
+
+def _keep(claim: Claim, reason: str) -> Result:
+    """Leave the target as it is, for a reason that ends a sentence about the path."""
+    log.info("%s %s; what the target has is kept", printable(claim.key), reason)
+    return Result(claim, Action.NOTHING)
 
 
 def _has_time_of(hint: Hint, file: SourceFile) -> bool:

@@ -56,8 +56,8 @@ def recheck(change: Pending, source: Source, *, quiet: float, rules: FileRules) 
     except OSError:
         return PathState(None, is_certain=False)
     if stat.S_ISLNK(stats.st_mode):
-        return _state_behind_link(change.path, source) if rules.follow_links else PathState(None, is_link=True)
-    found = found_at(change.path, stats)
+        return _state_behind_link(change.path, source, rules) if rules.follow_links else PathState(None, is_link=True)
+    found = found_at(change.path, stats, rules)
     if found is None or found.skipped or change.is_closed:
         return PathState(found)
     return _state_of_unclosed(change, found, quiet)
@@ -83,7 +83,7 @@ def _current_state(change: Pending, found: Found) -> FileState:
     return before if before is not None and before.is_like(now) else now
 
 
-def _state_behind_link(path: str, source: Source) -> PathState:
+def _state_behind_link(path: str, source: Source, rules: FileRules) -> PathState:
     """A link counts as the file that it leads to. For a link to a directory, or to nothing, `found` is None: the watcher enters the
     directory, or waits for the missing name."""
     found, is_certain = None, True
@@ -91,7 +91,7 @@ def _state_behind_link(path: str, source: Source) -> PathState:
         root = open_root(source.root)
         try:
             real, _ = resolve_beneath(root, root_paths(source.root), path[len(source.root) :].strip("/"))
-            found = found_at(path, os.stat(real or ".", dir_fd=root, follow_symlinks=False))
+            found = found_at(path, os.stat(real or ".", dir_fd=root, follow_symlinks=False), rules)
         finally:
             os.close(root)
     except NotMirrored as reason:

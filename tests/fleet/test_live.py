@@ -593,3 +593,25 @@ def test_what_was_right_of_one_source_says_nothing_of_the_one_that_has_come_in_i
 
     wait_until(lambda: bucket.read("a") == b"two", what="the other source")
     wait_until(lambda: ledger.sync_state.last_in_sync() != before, what="all is right of the other")
+
+
+def test_a_file_that_grows_beyond_the_largest_size_keeps_its_object_until_it_is_deleted(
+    programs: Programs, bucket: Bucket, tree: Path
+) -> None:
+    for name, size in {"recording": 900, "tiny": 1, "fits": 10}.items():
+        (tree / name).write_bytes(bytes(size))
+    options = (*bucket.options(), f"--source-prefix={tree}/", "--min-size=2B", "--max-size=1kB", "--rescan=2", str(tree))
+    process = programs.start("autosync", "-v", *options)
+    wait_until(lambda: bucket.sizes() == {"recording": 900, "fits": 10}, 30, "what is within the bounds is sent")
+
+    with open(tree / "recording", "ab") as recording:
+        recording.write(bytes(900))
+    (tree / "tiny").write_bytes(bytes(2))
+    wait_until(lambda: f"{tree}/recording is larger than --max-size, 1,000 bytes" in process.said(), 30, "it is skipped")
+    wait_until(lambda: bucket.sizes() == {"recording": 900, "fits": 10, "tiny": 2}, 30, "its object stays, also in the next scan")
+    skipped = programs.run("autosync-ctl", "status").stdout
+    assert "1 skipped" in skipped, skipped
+
+    (tree / "recording").unlink()
+    wait_until(lambda: bucket.sizes() == {"fits": 10, "tiny": 2}, 30, "the object of a deleted file goes")
+    assert process.said().count("is larger than") == 1

@@ -1043,3 +1043,29 @@ def test_a_definition_of_a_later_version_is_left_to_other_workers(
     bench.ledger.definition.publish(bench.definition, version_of(bench.definition))
     assert transfer.worker_state(None).mirror("m").definition.name == "m"  # type: ignore[arg-type]
     assert bench.ledger.definition.unreadable() == {}, "the next definition is another matter"
+
+
+def test_a_file_that_has_grown_beyond_the_largest_size_since_it_was_marked_is_not_sent(make: Callable[..., Workbench], tree: Path) -> None:
+    bench = make(max_size=4)
+    (tree / "a").write_text("1234")
+    STORE["a"] = b"before"
+    bench.ledger.claims.mark([("a", hint(tree / "a"))])
+    (tree / "a").write_text("12345")
+
+    summary = bench.work(["a"])
+
+    assert (STORE, summary, bench.ledger.key_states.count_dirty()) == ({"a": b"before"}, "nothing to send", 0)
+
+
+def test_a_stale_share_that_still_shows_too_large_a_file_is_checked_again(make: Callable[..., Workbench], tree: Path) -> None:
+    bench = make(max_size=4, host="another")
+    (tree / "a").write_text("12345")
+    now = (tree / "a").stat()
+    bench.ledger.claims.mark([("a", Hint(1, now.st_mtime_ns + 10**9))])
+
+    bench.work(["a"])
+
+    assert bench.ledger.key_states.count_dirty() == 1
+    (tree / "a").write_text("1")
+    os.utime(tree / "a", ns=(now.st_atime_ns, now.st_mtime_ns + 10**9))
+    wait_until(lambda: bench.work(bench.ledger.claims.requeue_orphans()) and STORE == {"a": b"1"}, 30, "the share shows the file")

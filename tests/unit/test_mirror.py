@@ -34,6 +34,8 @@ MIRRORS = st.builds(
     host=TEXTS,
     lease=st.one_of(st.just(LEASE), st.floats(SHORTEST_LEASE, LONGEST_LEASE)),
     state_directories=st.lists(TEXTS, max_size=2).map(tuple),
+    min_size=st.integers(0, 2**63),
+    max_size=st.one_of(st.none(), st.integers(0, 2**63)),
 )
 
 
@@ -69,7 +71,11 @@ OTHER = {
     "host": "other",
     "lease": 60.0,
     "state_directories": ("/s/state",),
+    "min_size": 1,
+    "max_size": 1 << 40,
 }
+#: Fields that came later than the first format.
+LATER = {"lease", "state_directories", "min_size", "max_size"}
 
 
 @pytest.mark.parametrize("field", [field.name for field in fields(Mirror)])
@@ -113,6 +119,15 @@ def test_a_lease_out_of_its_bounds_is_no_definition(lease: Any) -> None:
         Mirror.loads(text)
 
 
+@pytest.mark.parametrize("size", ['"9"', "1.5", "true", "[]"])
+def test_a_size_that_is_no_whole_number_is_no_definition(size: str) -> None:
+    text = replace(ONE, max_size=7).dumps().replace('"max_size": 7', f'"max_size": {size}')
+    assert size in text
+
+    with pytest.raises(ValueError, match="size"):
+        Mirror.loads(text)
+
+
 @pytest.mark.parametrize(("lease", "lock"), [(6.0, 3.0), (20.0, 10.0), (30.0, 15.0), (3600.0, 15.0)])
 def test_the_lock_of_the_watcher_is_half_of_the_lease_and_never_longer_than_15_s(lease: float, lock: float) -> None:
     assert replace(ONE, lease=lease).lock == lock
@@ -144,7 +159,7 @@ def with_fields(**more: Any) -> str:
 
 
 def test_a_definition_without_later_fields_is_one_that_the_first_version_reads() -> None:
-    assert json.loads(ONE.dumps()).keys() == {field.name for field in fields(Mirror)} - {"lease", "state_directories"}
+    assert json.loads(ONE.dumps()).keys() == {field.name for field in fields(Mirror)} - LATER
 
 
 def test_a_definition_with_later_fields_names_its_format_and_which_of_them_are_optional() -> None:

@@ -51,7 +51,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def found(path: Path) -> Found:
-    seen = found_at(str(path), path.stat())
+    seen = found_at(str(path), path.stat(), FileRules())
     assert seen is not None
     return seen
 
