@@ -2,8 +2,8 @@
 -- ARGV: owner, lease in ms, version of the definition that the worker has, key, key, ...
 -- Returns false if the mirror has another definition by now. Otherwise: 1 if transfers are limited in any way (rate_limit.lua), else 0; and
 -- for each key:
---   "fencing_token attempts hint": claimed; or {"fencing_token attempts hint", tokens}: claimed, and multipart uploads of it were left open by owners
---   that have lost their claim;
+--   "fencing_token attempts hint": claimed; or {"fencing_token attempts hint", tokens}: claimed, and owners that have lost their claim have
+--   left multipart uploads with these tokens open;
 --   0: not dirty, nothing to do; -1: another worker has claimed it, or its next try is not due, or the mirror is paused.
 -- The fencing token is the generation. It grows with each claim, so no two claims of a key have the same token.
 local mirror = redis.call('HMGET', KEYS[1], 'version', 'limits', 'slow', 'paused')

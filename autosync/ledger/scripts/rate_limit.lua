@@ -15,8 +15,8 @@ local BURST = 100000
 local WINDOW, FORGOTTEN = 2000000, 10000000
 -- A cut is followed by a pause, and not by another cut before it could have an effect, in us.
 local PAUSE, BETWEEN_CUTS = 500000, 1000000
--- The allowed rate never falls below LEAST of the rate before the cut, and reaches it again after SECONDS. The rate before counts as SLOWEST
--- requests a second at least: a target that refuses the first requests does not reveal how many it can bear.
+-- The allowed rate never falls below LEAST of the rate before the cut, and reaches it again after SECONDS. The rate before counts as
+-- SLOWEST requests a second at least: a target that refuses the first requests does not reveal how many it can bear.
 local LEAST, SECONDS, SLOWEST = 1 / 64, 30, 10
 
 local time = redis.call('TIME')
