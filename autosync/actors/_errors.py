@@ -6,7 +6,7 @@ from collections.abc import Container
 from types import TracebackType
 
 import requests
-from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
 from ..errors import PermanentError, SlowDown, TargetError, TargetRefused
 from ._multipart import NothingSent
@@ -64,7 +64,7 @@ def error_of_exception(what: str, error: OSError) -> TargetError:
 
 def reason_of(error: BaseException) -> object:
     """The reason inside an exception of requests, without the URL of the request."""
-    inner = error.args[0] if isinstance(error, requests.RequestException) and error.args else error
+    inner = error.args[0] if isinstance(error, requests.RequestException | HTTPError) and error.args else error
     return getattr(inner, "reason", None) or inner
 
 

@@ -22,13 +22,14 @@ from ...files import File, Listing, Page, PagedListing
 from ...source.source_file import SourceFile
 from .._clock import seconds_ahead
 from .._content import chunks, guess_content_type
+from .._errors import translated
 from .._memory import Memory
 from .._names import has_dots, is_text
 from .._sessions import in_blocks
 from .._sessions import session as new_session
 from .._urls import is_plain_url
 from .content import VerifiedBody
-from .errors import raise_for_status, translated
+from .errors import raise_for_status
 from .listing import ListingPage, parse_page
 from .signing import SignatureAuth, content_digest
 

@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import requests
 
-from ...errors import PermanentError, SlowDown, TargetError, TargetRefused
+from .._errors import kind_of_status
 from .._urls import public_url
 
-_SLOW = {429, 503}
-_RETRY = {408, 425}
-_CA_CURE = "if the server's certificate is right, name the file of those that signed it in REQUESTS_CA_BUNDLE"
+#: Statuses that no retry cures: the client's fault, but for a server that was busy (408) or wants the request again (425).
+_PERMANENT = frozenset(range(400, 500)) - {408, 425}
+_SIGNATURE_CURE = "check --secret, --key-id and the clocks of both sides"
+_CURES = {401: _SIGNATURE_CURE, 403: _SIGNATURE_CURE, 404: "check --url"}
 #: The most characters of a server's message that an error shows.
 _LONGEST_DETAIL = 200
-
-
-@contextmanager
-def translated(about: str, url: str) -> Iterator[None]:
-    """Translate exceptions of requests inside the with-block into `TargetError`.
-
-    Args:
-        about: the key or the listing, for the message.
-        url: of the request, for the message.
-    """
-    try:
-        yield
-    except OSError as error:  # exceptions of requests are OSErrors; for a CA file that cannot be read, requests raises a plain OSError
-        inner = error.args[0] if isinstance(error, requests.RequestException) and error.args else error
-        reason = getattr(inner, "reason", None) or inner
-        cure = _CA_CURE if isinstance(error, requests.exceptions.SSLError) or "TLS CA" in str(error) else ""
-        raise TargetError(f"{about} at {public_url(url)}: {type(error).__name__}: {reason}", cure) from error
 
 
 def raise_for_status(about: str, response: requests.Response) -> None:
@@ -48,18 +29,11 @@ def raise_for_status(about: str, response: requests.Response) -> None:
     if 200 <= status < 300:
         return
     what = f"{about} at {public_url(response.url)}: {status} {_detail_of(response)}".rstrip()
-    if status in (401, 403):
-        raise TargetRefused(what, "check --secret, --key-id and the clocks of both sides")
-    if status == 404:
-        raise TargetRefused(what, "check --url")
+    kind = kind_of_status(status, _PERMANENT)
     if 300 <= status < 400:
         location = public_url(response.headers.get("Location", ""))
-        raise TargetRefused(f"{what}: it leads to {location!r}, and a signature is for one URL only", "correct --url")
-    if status in _SLOW:
-        raise SlowDown(what)
-    if status in _RETRY or status >= 500:
-        raise TargetError(what)
-    raise PermanentError(what)
+        raise kind(f"{what}: it leads to {location!r}, and a signature is for one URL only", "correct --url")
+    raise kind(what, _CURES.get(status, ""))
 
 
 def _detail_of(response: requests.Response) -> str:

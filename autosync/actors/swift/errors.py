@@ -9,11 +9,12 @@ import keystoneauth1.exceptions as identity
 from swiftclient.exceptions import ClientException
 from urllib3.exceptions import HTTPError
 
-from ...errors import PermanentError, SlowDown, TargetError, TargetRefused
+from ...errors import TargetError, TargetRefused
+from .._errors import SLOW, kind_of_status, reason_of
 from .._urls import public_url
 
 #: 498 is the status of Swift's middleware `ratelimit`.
-_SLOW = {429, 498, 503}
+_SLOW = SLOW | {498}
 _WRONG = {400, 405, 411, 412, 413, 414, 416, 501}
 #: Statuses of a URL at which there is no identity service of this version.
 _NO_SERVICE = {300, 400, 404, 405}
@@ -22,6 +23,7 @@ _NO_SERVICE = {300, 400, 404, 405}
 _BROKEN = (OSError, HTTPError, ValueError, KeyError)
 _CREDENTIALS = "check --user, --password, --project and the domains, or the application credential"
 _RIGHTS = f"{_CREDENTIALS}; they need the right to list, write and delete, in the container for segments too"
+_CURES = {401: _RIGHTS, 403: _RIGHTS, 404: "create the container, or correct --target-container"}
 #: The most characters of a server's message that an error shows.
 _LONGEST_DETAIL = 200
 
@@ -43,8 +45,7 @@ def translated(about: str, url: str) -> Iterator[None]:
     except identity.ClientException as error:
         raise _identity_error(error, f"{about} at {public_url(url)}") from None  # the cause holds the request, which has the password
     except _BROKEN as error:
-        inner = error.args[0] if error.args else error
-        raise TargetError(f"{about} at {public_url(url)}: {type(error).__name__}: {getattr(inner, 'reason', None) or inner}") from error
+        raise TargetError(f"{about} at {public_url(url)}: {type(error).__name__}: {reason_of(error)}") from error
 
 
 def error_of_status(status: int, what: str, detail: str, headers: Container[str] = ()) -> TargetError:
@@ -57,17 +58,13 @@ def error_of_status(status: int, what: str, detail: str, headers: Container[str]
         headers: names of the response's headers.
     """
     message = f"{what}: {status} {detail}".rstrip()
-    if status in (401, 403):
-        return _with_status(TargetRefused(message, _RIGHTS), status)
-    if 300 <= status < 400:
-        return _with_status(TargetRefused(f"{message}: it leads elsewhere", "correct --storage-url"), status)
-    if status == 404:
-        return _with_status(TargetRefused(message, "create the container, or correct --target-container"), status)
     # Old services limit the rate by 413 with Retry-After.
-    if status in _SLOW or (status == 413 and "Retry-After" in headers):
-        return _with_status(SlowDown(message), status)
-    is_full = status == 413 and "quota" in detail.lower()
-    return _with_status((PermanentError if status in _WRONG and not is_full else TargetError)(message), status)
+    slow = _SLOW | {413} if "Retry-After" in headers else _SLOW
+    permanent = _WRONG - {413} if "quota" in detail.lower() else _WRONG
+    kind = kind_of_status(status, permanent, slow)
+    if 300 <= status < 400:
+        return _with_status(kind(f"{message}: it leads elsewhere", "correct --storage-url"), status)
+    return _with_status(kind(message, _CURES.get(status, "")), status)
 
 
 def status_of(error: TargetError) -> int:
