@@ -67,6 +67,7 @@ class TreePlacer:
     def __init__(self, keys: Keys, tree: WatchedTree, push: Push, *, follow: bool) -> None:
         self._keys = keys
         self._tree = tree
+        self._lock, self._watches, self._links = tree.lock, tree.watches, tree.links
         self._push = push
         self._follow = follow
         self.unwatched = 0
@@ -116,8 +117,8 @@ class TreePlacer:
     def _follow_link(self, root: int, source: Source, link: str) -> bool:
         while True:
             target = resolve_link(root, source, link)
-            with self._tree.lock:
-                if self._tree.links.update(link, target):
+            with self._lock:
+                if self._links.update(link, target):
                     return target.is_directory
 
     def _place_by_path(self, this_pass: _Pass, path: str) -> _Directory | None:
@@ -184,15 +185,16 @@ class TreePlacer:
             The directory, if there is something below it to watch.
         """
         try:
-            if self._keys.is_state(slashed(this_pass.source.root) + here.real):
+            root, source, _ = this_pass
+            if self._keys.is_state(slashed(source.root) + here.real):
                 return None  # reached through a link
             self._add_watch(descriptor, here.path)
             is_certain = departures == self._tree.departures and not self.unwatched
-            if not is_certain and not _is_at(descriptor, this_pass.root, here.real):
-                with self._tree.lock:  # it was moved meanwhile; the event of its new path causes a request of its own
+            if not is_certain and not _is_at(descriptor, root, here.real):
+                with self._lock:  # it was moved meanwhile; the event of its new path causes a request of its own
                     self._tree.forget(here.path)
                 return None
-            if not this_pass.source.is_file:
+            if not source.is_file:
                 self._read(this_pass, descriptor, here)
             return here if here.below else None
         finally:
@@ -200,8 +202,8 @@ class TreePlacer:
 
     def _add_watch(self, descriptor: int, directory: str) -> None:
         try:
-            with self._tree.lock:
-                self._tree.watches.add(descriptor, directory)
+            with self._lock:
+                self._watches.add(descriptor, directory)
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 log.warning("%s cannot be watched: %s; it is compared every --rescan seconds", directory, error.strerror)
@@ -246,9 +248,9 @@ class TreePlacer:
 
     def _request_links_to(self, paths: Iterable[str]) -> None:
         """Request the links that lead to these paths: a path that was created before its directory was watched has given no event."""
-        with self._tree.lock:
-            for path in paths if self._tree.links else ():
-                self._tree.request_links(self._tree.links.through(path))
+        with self._lock:
+            for path in paths if self._links else ():
+                self._tree.request_links(self._links.through(path))
 
 
 def _is_at(descriptor: int, root: int, relative: str) -> bool:
