@@ -18,8 +18,10 @@ from .entries import (
     MirrorStats,
     Published,
     Result,
+    new_owner,
     now,
     owner_prefix,
+    worker_of,
 )
 from .ledger import Ledger
 from .rate_limits import FleetLimits, RateGrant
@@ -53,7 +55,9 @@ __all__ = [
     "check_reachable",
     "connect",
     "mirror_names",
+    "new_owner",
     "now",
     "owner_prefix",
     "queues_of_mirrors",
+    "worker_of",
 ]  # fmt: skip

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+import uuid
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
+from urllib.parse import quote, unquote
 
 #: Follows the modification time of a file that has rested.
 _RESTED = "r"
@@ -218,6 +220,17 @@ class MirrorStats:
 def owner_prefix(host: str, pid: int) -> str:
     """The prefix of the names of owners in one worker process."""
     return f"{host}:{pid}:"
+
+
+def new_owner(host: str, pid: int, worker: str) -> str:
+    """A name for an owner of claims that no other has: the process, random digits, and the name of the worker."""
+    return f"{owner_prefix(host, pid)}{uuid.uuid4().hex[:8]}:{quote(worker, safe='@:')}"
+
+
+def worker_of(owner: str) -> str:
+    """The name of the worker in the name of an owner. Before 0.2 an owner's name had no worker in it; then it is the process."""
+    parts = owner.split(":", 3)
+    return unquote(parts[3]) if len(parts) > 3 else owner.rpartition(":")[0]  # host, process id, digits, worker
 
 
 def now() -> float:

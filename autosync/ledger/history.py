@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from .entries import HistoryEntry
+from .entries import HistoryEntry, worker_of
 from .redis_keys import encode
 from .store import MirrorStore
 
@@ -29,7 +29,7 @@ class History:
         ending = b" " + raw
         split = (row.split(b" ", 4) for row in rows if row.endswith(ending))
         return [
-            HistoryEntry(int(time) / 1000, owner.decode().rpartition(":")[0], what.decode(), int(number))
+            HistoryEntry(int(time) / 1000, worker_of(owner.decode()), what.decode(), int(number))
             for time, owner, what, number, found in split
             if found == raw
         ]

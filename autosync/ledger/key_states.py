@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from .entries import Facts, Hint
+from .entries import Facts, Hint, worker_of
 from .failures import Failures
 from .redis_keys import decode, encode
 from .store import MirrorStore
@@ -57,8 +57,8 @@ class KeyStates:
             now=seconds + microseconds / 1e6,
         )
 
-    def claimed_by_owner(self, limit: int = 10_000) -> dict[str, list[str]]:
-        """The keys that workers have claimed, by the owner's name.
+    def claimed_by_worker(self, limit: int = 10_000) -> dict[str, list[str]]:
+        """The keys that workers have claimed, by the name of the worker.
 
         Args:
             limit: of the keys that are claimed or wait for their next try, only this many are read.
@@ -70,5 +70,5 @@ class KeyStates:
         for key, state in zip(keys, states, strict=True):
             owner = state.split(b" ", 4)[3].decode() if state else "-"
             if owner != "-":
-                found.setdefault(owner, []).append(decode(key))
+                found.setdefault(worker_of(owner), []).append(decode(key))
         return found

@@ -36,16 +36,16 @@ _BROKER_PATIENCE = 30.0
 _MAX_KEYS, _MAX_NAME = 10_000, 100
 
 
-def worker_state(app: Celery) -> WorkerState:
-    """The state of this worker process, made when the first task needs it."""
+def worker_state(app: Celery, name: str) -> WorkerState:
+    """The state of this worker process, made when the first task needs it. `name`: Celery's name of the worker."""
     with _state_lock:  # the first tasks come all at once, and two states would have twice the transfers and the memory
-        return _state_of(app)
+        return _state_of(app, name)
 
 
 @cache
-def _state_of(app: Celery) -> WorkerState:
+def _state_of(app: Celery, name: str) -> WorkerState:
     conf = app.conf
-    state = WorkerState(conf.broker_url, conf.autosync_sources, conf.autosync_secrets.by_name())
+    state = WorkerState(conf.broker_url, conf.autosync_sources, conf.autosync_secrets.by_name(), name)
     signals.worker_shutting_down.connect(lambda **_: state.draining.set(), weak=False)
     return state
 
@@ -82,7 +82,7 @@ def _report_signatures(instance: Any, conf: Any, **_: Any) -> None:
 @signals.worker_ready.connect
 def _warm_up(sender: Any, **_: Any) -> None:
     allow_many_open_files()
-    threading.Thread(target=lambda: worker_state(sender.app).warm_up(), name="autosync-warm-up", daemon=True).start()
+    threading.Thread(target=lambda: worker_state(sender.app, sender.hostname).warm_up(), name="autosync-warm-up", daemon=True).start()
 
 
 @shared_task(bind=True, name=UPLOAD)
@@ -109,7 +109,7 @@ def run(task: Task, name: str, keys: Sequence[str]) -> str:
         log.warning("a message for mirror %s was not understood and is dropped", reprlib.repr(name))
         return "not understood"
     began = time.monotonic()
-    worker = worker_state(task.app)
+    worker = worker_state(task.app, task.request.hostname)
     try:
         claimed = _claim(worker, name, keys)
     except BrokerError as error:

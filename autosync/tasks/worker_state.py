@@ -7,7 +7,6 @@ import os
 import socket
 import threading
 import time
-import uuid
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple
 from ..actor import Actor
 from ..actors import actor_of
 from ..errors import AutosyncError, BrokerError, LeaseLost, PermanentError, UnknownDefinition
-from ..ledger import Claim, Ledger, Published, connect, mirror_names, owner_prefix
+from ..ledger import Claim, Ledger, Published, connect, mirror_names, new_owner
 from ..model.definition_signature import is_signed, key_among
 from ..model.keys import Keys
 from ..model.mirror import FENCE, LEASE, Mirror, version_of
@@ -131,14 +130,15 @@ class WorkerState:
         broker: URL of the broker.
         allowed: `autosync_sources`.
         secrets: values of secret options, and the signing key, if there is one.
+        name: Celery's name of this worker, such as `box1@host`.
 
     Raises:
         ConfigurationError: the signing key cannot be used.
     """
 
-    def __init__(self, broker: str, allowed: Any, secrets: Mapping[str, Any]) -> None:
-        self.name = f"{socket.gethostname()}:{os.getpid()}"
-        self._owner = owner_prefix(socket.gethostname(), os.getpid()) + uuid.uuid4().hex[:8]
+    def __init__(self, broker: str, allowed: Any, secrets: Mapping[str, Any], name: str) -> None:
+        self.name = name
+        self._owner = new_owner(socket.gethostname(), os.getpid(), name)
         self._client = connect(broker)
         self._allowed = AllowedSources(allowed)
         self._secrets = secrets

@@ -217,6 +217,7 @@ def test_why_tells_what_is_known_of_a_key(one_host: Program, operator: Operator,
     wait_until(lambda: operator.status()["dirty"] == 1, 30, "it is seen", pause=0.2)
     said = operator.runs("why", "waits")
 
+    assert re.search(rf" by desk-\d@{re.escape(socket.gethostname())}\n", operator.runs("why", "first")), "the worker's name"
     assert f"file        {tree}/waits" in said
     assert "waits in the queue" in said
     assert "seen as     5 B, changed " in said
@@ -238,7 +239,7 @@ def test_failed_keys_are_shown_and_tried_again(programs: Programs, commands: Com
     assert {json.loads(line)["key"] for line in operator.runs("failed", "--json").splitlines()} == {"a", "b"}
     assert "2 failed" in operator.runs("status")
     assert "failed      " in operator.runs("why", "a")
-    assert re.search(r"try 1 failed +\d{4}-\d\d-\d\d .* by \S+:\d+\n", operator.runs("why", "a"))
+    assert re.search(r"try 1 failed +\d{4}-\d\d-\d\d .* by \S+@\S+\n", operator.runs("why", "a"))
     assert "c is not in the failed list of mirror fleet" in operator.runs("retry", "c", code=1)
     assert "retry takes keys, or --all" in operator.runs("retry", code=2)
 

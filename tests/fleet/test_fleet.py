@@ -103,7 +103,7 @@ def test_a_killed_worker_delays_and_loses_nothing(programs: Programs, broker: st
 
     doomed.kill()
     doomed.wait()
-    held = [ledger.key_states.facts(key) for keys in ledger.key_states.claimed_by_owner().values() for key in keys]
+    held = [ledger.key_states.facts(key) for keys in ledger.key_states.claimed_by_worker().values() for key in keys]
     assert held, "it was killed in the middle of its work"
     assert all(one.due is not None and one.due <= one.now + SHORTEST_LEASE for one in held)
     programs.worker("-n", "heir@%h", broker=broker, AUTOSYNC_SOURCES=sources(tree))

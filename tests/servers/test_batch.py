@@ -64,7 +64,7 @@ class Workbench:
         self.boxes: list[WorkerState] = []
 
     def box(self) -> tuple[WorkerState, WorkerMirror]:
-        box = WorkerState(self.broker, [str(self.tree)], {})
+        box = WorkerState(self.broker, [str(self.tree)], {}, f"box{len(self.boxes) + 1}@host")
         self.boxes.append(box)
         return box, box.mirror("m")
 
@@ -953,7 +953,7 @@ def test_a_process_has_one_box_however_many_tasks_begin_at_once(monkeypatch: pyt
     monkeypatch.setattr(transfer, "WorkerState", slowly)
     app: Any = App()
     with ThreadPoolExecutor(4) as pool:
-        assert len(set(pool.map(transfer.worker_state, [app] * 4))) == 1
+        assert len(set(pool.map(transfer.worker_state, [app] * 4, ["box1@host"] * 4))) == 1
 
 
 def test_an_upload_that_failed_in_order_is_not_ended_twice(bench: Workbench, tree: Path) -> None:
@@ -1026,10 +1026,10 @@ def test_a_definition_of_a_later_version_is_left_to_other_workers(
     later = json.dumps({**json.loads(bench.definition), "format": 2})
     bench.ledger.definition.publish(later, version_of(later))
     bench.ledger.claims.mark([("a", hint(tree / "a"))])
-    box = WorkerState(bench.broker, [str(tree)], {})
+    box = WorkerState(bench.broker, [str(tree)], {}, "box1@host")
     bench.boxes.append(box)
-    monkeypatch.setattr(transfer, "worker_state", lambda app: box)
-    task: Any = SimpleNamespace(app=None)
+    monkeypatch.setattr(transfer, "worker_state", lambda app, name: box)
+    task: Any = SimpleNamespace(app=None, request=SimpleNamespace(hostname="box1@host"))
 
     results = [transfer.run(task, "m", ["a"]) for _ in range(3)]
 
@@ -1041,7 +1041,7 @@ def test_a_definition_of_a_later_version_is_left_to_other_workers(
     assert line == f"the definition of mirror m cannot be read here, so its keys are left to other workers: {reason}"
 
     bench.ledger.definition.publish(bench.definition, version_of(bench.definition))
-    assert transfer.worker_state(None).mirror("m").definition.name == "m"  # type: ignore[arg-type]
+    assert box.mirror("m").definition.name == "m"  # type: ignore[arg-type]
     assert bench.ledger.definition.unreadable() == {}, "the next definition is another matter"
 
 

@@ -31,7 +31,7 @@ class Fleet:
         self._broker = broker
         self._tree = tree
         self._target = target
-        self.box = WorkerState(broker, [str(tree)], {})
+        self.box = WorkerState(broker, [str(tree)], {}, "box1@host")
 
     def ledger(self, name: str) -> Ledger:
         return Ledger(connect(self._broker), name)

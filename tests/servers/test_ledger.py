@@ -920,12 +920,12 @@ def test_what_is_known_of_a_key(ledger: Ledger) -> None:
     assert (held.owner, held.uploads) == ("host:1:x", 1)
     assert held.due is not None
     assert 0 < held.due - held.now <= 30
-    assert ledger.key_states.claimed_by_owner() == {"host:1:x": [key]}
+    assert ledger.key_states.claimed_by_worker() == {"host:1": [key]}
 
     done(ledger, "host:1:x", key, Action.RETRY, delay=5.0)
     retries = ledger.key_states.facts(key)
     assert (retries.owner, retries.attempts) == ("", 1)
-    assert ledger.key_states.claimed_by_owner() == {}
+    assert ledger.key_states.claimed_by_worker() == {}
 
     mark(ledger, key)
     ledger.claims.claim("host:1:x", "v", [key])
@@ -1100,7 +1100,7 @@ def calls(ledger: Remembering) -> dict[str, Callable[[], object]]:
         "FleetLimits.read": ledger.limits.read,
         "FleetLimits.set": lambda: ledger.limits.set(Limits(requests=1)),
         "History.of_key": lambda: ledger.history.of_key("a"),
-        "KeyStates.claimed_by_owner": ledger.key_states.claimed_by_owner,
+        "KeyStates.claimed_by_worker": ledger.key_states.claimed_by_worker,
         "KeyStates.count_dirty": ledger.key_states.count_dirty,
         "KeyStates.facts": lambda: ledger.key_states.facts("a"),
         "Ledger.delete": lambda: Ledger(ledger._store.client, "another").delete(),

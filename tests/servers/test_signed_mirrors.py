@@ -28,22 +28,22 @@ def publish(broker: str, mirror: Mirror, signature: str) -> None:
 
 
 def test_a_box_with_a_key_takes_what_was_signed_with_it_and_nothing_else(broker: str, mirror: Mirror, tmp_path: Path) -> None:
-    box = WorkerState(broker, [str(tmp_path)], {SIGNING_KEY: KEY})
+    box = WorkerState(broker, [str(tmp_path)], {SIGNING_KEY: KEY}, "box1@host")
     publish(broker, mirror, sign(KEY, "m", mirror.dumps()))
-    assert box.mirror("m").mirror == mirror
+    assert box.mirror("m").definition == mirror
 
     stolen = replace(mirror, settings={"target_container": "/elsewhere"})
     for signature in ("", sign(OTHER, "m", stolen.dumps()), sign(KEY, "m", mirror.dumps())):
         publish(broker, stolen, signature)
         with pytest.raises(PermanentError, match="is not signed with this worker's key"):
             box.mirror("m", fresh=True)
-        assert box.mirror("m").mirror == mirror, "what it knows is what was signed"
+        assert box.mirror("m").definition == mirror, "what it knows is what was signed"
     box.close()
 
 
 def test_a_box_without_a_key_takes_any(broker: str, mirror: Mirror, tmp_path: Path) -> None:
-    box = WorkerState(broker, [str(tmp_path)], {})
+    box = WorkerState(broker, [str(tmp_path)], {}, "box1@host")
     publish(broker, mirror, sign(OTHER, "m", mirror.dumps()))
 
-    assert box.mirror("m").mirror == mirror
+    assert box.mirror("m").definition == mirror
     box.close()

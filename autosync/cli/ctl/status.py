@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from ...errors import StartError
-from ...ledger import Facts, HistoryEntry
+from ...ledger import Facts, HistoryEntry, worker_of
 from ...model.limits import Limits
 from ...model.mirror import Mirror
 from ...model.text import human_size, printable
@@ -57,8 +57,8 @@ def standing(one: MirrorHandle) -> dict[str, Any]:
         "last_in_sync": cleared[1] if cleared else None,
         "unreadable_by": one.ledger.definition.unreadable(),
         "workers": [
-            {"worker": owner.rpartition(":")[0], "keys": len(keys), "one_of_them": keys[0]}
-            for owner, keys in sorted(one.ledger.key_states.claimed_by_owner().items())
+            {"worker": worker, "keys": len(keys), "one_of_them": keys[0]}
+            for worker, keys in sorted(one.ledger.key_states.claimed_by_worker().items())
         ],
     }
 
@@ -128,8 +128,8 @@ def why(key: str, facts: Facts, path: str | None, recent: Sequence[HistoryEntry]
     else:
         told.append(f"  changed     {_ago(facts.now - facts.dirty)} ago, and not in the target yet")
         if facts.owner:
-            worker = facts.owner.rpartition(":")[0]
-            told.append(f"  state       in hand of {worker}, for {_ago((facts.due or facts.now) - facts.now)} without a word from it")
+            lease = _ago((facts.due or facts.now) - facts.now)
+            told.append(f"  state       in hand of {worker_of(facts.owner)}, for {lease} without a word from it")
         elif facts.due is not None:
             told.append(f"  state       waits for its next try, in {_ago(facts.due - facts.now)}")
         else:
