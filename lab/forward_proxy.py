@@ -192,7 +192,7 @@ class ForwardProxy:
 
 
 def _pass_back(server: socket.socket, client: socket.socket) -> bool:
-    """Pass a response on. Returns whether the client can tell where it ends."""
+    """Pass a response on. Returns whether it came to its end, and the client can tell where that is."""
     data = b""
     while b"\r\n\r\n" not in data:
         more = server.recv(_CHUNK)
@@ -205,8 +205,9 @@ def _pass_back(server: socket.socket, client: socket.socket) -> bool:
     has_end = b"\r\ncontent-length:" in lower or b"\r\ntransfer-encoding:" in lower or b" 204 " in rows[0]
     added = [b"Via: 1.1 lab"] if has_end else [b"Via: 1.1 lab", b"Connection: close"]
     client.sendall(b"\r\n".join([*rows, *added]) + b"\r\n\r\n" + body)
-    _copy(server, client, ends=False)
-    return has_end
+    passed = len(body) + _copy(server, client, ends=False)
+    length = next((int(row.partition(b":")[2]) for row in rows if row.lower().startswith(b"content-length:")), 0)
+    return has_end and passed >= length
 
 
 def _refuse(client: socket.socket, status: str, more: str = "") -> None:
@@ -214,13 +215,17 @@ def _refuse(client: socket.socket, status: str, more: str = "") -> None:
     client.sendall(f"HTTP/1.1 {status}\r\n{more}Connection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
 
 
-def _copy(one: socket.socket, other: socket.socket, *, ends: bool = True) -> None:
+def _copy(one: socket.socket, other: socket.socket, *, ends: bool = True) -> int:
+    """Copy until one of them closes its connection. Returns the number of bytes."""
+    count = 0
     with contextlib.suppress(OSError):
         while data := one.recv(_CHUNK):
             other.sendall(data)
+            count += len(data)
     if ends:
         with contextlib.suppress(OSError):
             other.shutdown(socket.SHUT_WR)
+    return count
 
 
 if __name__ == "__main__":

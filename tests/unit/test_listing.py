@@ -162,7 +162,7 @@ def test_where_it_is_not_certain_whether_a_page_follows_there_is_an_error(text: 
 def test_a_page_that_is_made_to_take_memory_takes_no_multiple_of_its_length(filling: str) -> None:
     """What pyexpat itself takes is not traced: its own limits are the depth, and the length of a tag."""
     head = written(OBJECT.format(key="a").replace("<Contents>", "<Contents a='b'>"), more="").removesuffix("</ListBucketResult>")
-    text = head + filling * (PAGE_BYTES // 4 // len(filling)) + "</ListBucketResult>"
+    text = head + filling * (PAGE_BYTES // 16 // len(filling)) + "</ListBucketResult>"
     tracemalloc.start()
     try:
         with suppress(ResponseError):
