@@ -165,7 +165,9 @@ class EntraTokens:
 
     def _unusable(self, error: Exception) -> TargetError:
         if self._credential is not None and hasattr(self._credential, "credentials"):
-            return NoCredentials(f"{self._base_url}: no credentials were found, and this host has no identity of its own", self._cure)
+            refused = _refused_of_chain(str(error))
+            reason = refused or "no credentials were found, and this host has no identity of its own"
+            return NoCredentials(f"{self._base_url}: {reason}", self._cure)
         name = f"{self._principal.identity} identity: " if self._principal.identity else ""
         return TargetRefused(f"{self._base_url}: the credentials cannot be used ({name}{_first_line(error)})", self._cure)
 
@@ -174,6 +176,12 @@ class EntraTokens:
         if isinstance(error, OSError):
             return error_of_exception(f"a token for {self._base_url}", error)
         return TargetError(f"{self._base_url}: no token could be had for the credentials ({_first_line(error)})")
+
+
+def _refused_of_chain(text: str) -> str:
+    """Which credentials of a chain were refused, and why; "" if there are none. After that one, the chain tries no other."""
+    refused = [line.strip() for line in text.splitlines() if line.startswith("\t") and "Authentication failed" in line]
+    return f"the credentials of the environment cannot be used ({refused[-1][:_SHOWN]})" if refused else ""
 
 
 def _first_line(error: BaseException) -> str:

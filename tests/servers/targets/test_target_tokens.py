@@ -120,6 +120,17 @@ def test_a_service_that_is_away_is_asked_again_later(
     assert "\n" not in str(caught.value)
 
 
+def test_credentials_of_the_environment_that_are_refused_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"AZURE_CLIENT_ID": "a", "AZURE_TENANT_ID": "b", "AZURE_CLIENT_SECRET": "sEcReT"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")  # so that nobody's login service is asked
+
+    with pytest.raises(TargetRefused, match=r"cannot be used \(EnvironmentCredential: Authentication failed") as caught:
+        load("azure")(target_container="container", account="a", endpoint_url="http://127.0.0.1:1").check()
+
+    assert "sEcReT" not in str(caught.value)
+
+
 @pytest.mark.parametrize("shape", ["chunked", "long", "until closed"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_of_a_token_no_more_than_1_MiB_is_read(  # noqa: N802
