@@ -954,6 +954,21 @@ def test_a_paused_mirror_gives_out_nothing_and_forgets_nothing(ledger: Ledger) -
     assert [claim.key for claim in ledger.claims.claim("two", "v", ["b", "c"]) or ()] == ["b", "c"]
 
 
+def test_a_key_that_changed_while_it_was_sent_waits_in_a_paused_mirror(ledger: Ledger) -> None:
+    """Its worker would read it again at once, and so delete or send something though the mirror is paused."""
+    mark(ledger, "a")
+    (claim,) = ledger.claims.claim("one", "v", ["a"]) or ()
+    mark(ledger, "a")
+    ledger.requests.pause()
+
+    assert ledger.claims.done("one", [Result(claim, Action.UPLOADED)])[0] == []
+
+    assert ledger.stats.read().dirty == 1
+    ledger.requests.resume()
+    assert ledger.claims.requeue_orphans(age=0.0) == ["a"]
+    assert [claim.key for claim in ledger.claims.claim("two", "v", ["a"]) or ()] == ["a"]
+
+
 def test_what_became_of_a_key_is_remembered_with_its_worker(ledger: Remembering) -> None:
     steps = [
         (Action.RETRY, {"delay": 0.0}, "retry", 1), (Action.RETRY, {"delay": 0.0}, "retry", 2), (Action.BACK, {}, "", 0),

@@ -3,7 +3,7 @@
 --   result "sent BYTES", "deleted" or "equal": the target is right; "retry MS": try again after so many milliseconds; "failed JSON": its
 --   entry in the failed list; "back": untouched, another worker may claim it.
 -- Returns for each key:
---   false: the claim has ended.
+--   false: the claim has ended, or the key changed meanwhile and the mirror is paused.
 --   "fencing_token attempts hint": the key changed meanwhile. This is a new claim of it; the worker reads the file again.
 --   0: the claim was lost before: another owner or a later claim has the key; or the call is repeated, since its first reply was lost.
 local time = redis.call('TIME')
@@ -38,6 +38,9 @@ for i, key in ipairs(keys) do
       if generation ~= claimed then attempts, detail = -1, 0 end -- the file changed: it is tried at once, and its tries begin anew
       redis.call('HSET', KEYS[2], key, string.format('%s 0 %d - %s', generation, attempts + 1, hint))
       redis.call('ZADD', KEYS[4], now + detail, key)
+    elseif generation ~= claimed and redis.call('HEXISTS', KEYS[1], 'paused') == 1 then
+      redis.call('HSET', KEYS[2], key, string.format('%s 0 0 - %s', generation, hint)) -- as if it were not claimed yet
+      redis.call('ZADD', KEYS[4], now, key)
     elseif generation ~= claimed then
       redis.call('HSET', KEYS[2], key, string.format('%s %s 0 %s %s', generation, generation, owner, hint))
       reply = generation .. ' 0 ' .. hint
