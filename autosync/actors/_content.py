@@ -43,8 +43,8 @@ def chunks(file: SourceFile, offset: int = 0, length: int | None = None) -> Iter
     """
     end = file.size if length is None else offset + length
     while offset < end:
-        chunk = file.look_at(offset, min(_CHUNK, end - offset))
-        file.passing(0)  # raises if the transfer was stopped meanwhile
+        chunk = file.peek(offset, min(_CHUNK, end - offset))
+        file.on_read(0)  # raises if the transfer was stopped meanwhile
         offset += len(chunk)
         yield chunk
 

@@ -118,7 +118,7 @@ class MultipartUploader:
         return upload_id
 
     def _complete(self, file: SourceFile, upload_id: str, etags: Mapping[int, str]) -> None:
-        file.ask()
+        file.wait_for_request()
         self._requests.complete(file.key, upload_id, etags)
 
     def _try_to_abort(self, file: SourceFile, upload_id: str) -> None:

@@ -90,7 +90,7 @@ def tried(file: SourceFile, act: Callable[[], T], again: Callable[[], None] = la
             raise
         except TargetError as error:
             if isinstance(error, SlowDown):
-                file.refused()
+                file.slow_down()
             time.sleep(_PART_DELAY * 2**tries)
             again()
     return act()
@@ -98,7 +98,7 @@ def tried(file: SourceFile, act: Callable[[], T], again: Callable[[], None] = la
 
 def _send_parts(file: SourceFile, numbers: dict[PartRange, int], ranges: Iterable[PartRange], send: Send) -> dict[int, str]:
     etags: dict[int, str] = {}
-    with ThreadPoolExecutor(file.at_once(_PARTS_AT_ONCE), "autosync-part") as pool:
+    with ThreadPoolExecutor(file.max_parts(_PARTS_AT_ONCE), "autosync-part") as pool:
         waiting = {pool.submit(_send_part, file, numbers[part], part, send): numbers[part] for part in ranges}
         try:
             for sent in as_completed(waiting):
@@ -111,8 +111,8 @@ def _send_parts(file: SourceFile, numbers: dict[PartRange, int], ranges: Iterabl
 
 def _send_part(file: SourceFile, number: int, part: PartRange, send: Send) -> str:
     def once() -> str:
-        file.ask()
+        file.wait_for_request()
         return send(number, file.part(*part), part[1])
 
     # The upload is completed with the ETag of the try that succeeded, so a part of an earlier try that the server has stored does no harm.
-    return tried(file, once, partial(file.forget, *part))
+    return tried(file, once, partial(file.discard, *part))

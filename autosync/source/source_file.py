@@ -1,7 +1,7 @@
-"""A source file while it is read for an upload: it never gives out the end of a version that did not stand still.
+"""A source file while it is read for an upload: the last byte of a file that changes meanwhile is never returned.
 
-fstat before the first byte and after the last; what was read counts only if nothing differs. Reading also is where a transfer notices
-that its worker is being stopped or has lost its claim, and where progress is counted.
+fstat(2) is called before the first byte is read and after the last; the content counts only if both agree. Each read also counts progress,
+and ends a transfer whose worker is being stopped or has lost its claim.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..errors import FileChanged, SourceUnsure
 from ..files import File
 from .open_writers import is_being_written, is_shared
 
-#: Content that is in memory is given out in blocks of this size, in bytes, or smaller ones.
+#: Content in memory is sent in blocks of this size, in bytes, or smaller ones.
 _BLOCK = 256 << 10
 
 
@@ -23,23 +23,23 @@ def _nothing(*_: object) -> None:
     pass
 
 
-class Meter(Protocol):
-    """How fast the content of one file may go to the target. Each method may raise what stops the transfer."""
+class Limiter(Protocol):
+    """The limits of the target, for one file. Each method may raise an error that ends the transfer."""
 
-    def block(self, most: int) -> int:
-        """How many bytes to give out next, at most so many."""
+    def block_size(self, most: int) -> int:
+        """How many bytes to send next, at most `most`."""
 
-    def give(self, size: int) -> None:
-        """Wait until so many bytes may go."""
+    def wait_for_bytes(self, size: int) -> None:
+        """Wait until so many bytes may be sent."""
 
-    def ask(self) -> None:
+    def wait_for_request(self) -> None:
         """Wait until one more request may be sent."""
 
-    def refused(self) -> None:
-        """The target has asked for fewer requests, and the transfer goes on."""
+    def slow_down(self) -> None:
+        """Slow down: the target has asked for fewer requests. The transfer goes on."""
 
-    def at_once(self, most: int) -> int:
-        """How many parts of the file may be on their way at once, at most so many."""
+    def max_parts(self, most: int) -> int:
+        """How many parts of the file may be in flight at once, at most `most`."""
 
 
 class SourceFile(File):
@@ -48,36 +48,36 @@ class SourceFile(File):
     Args:
         key: its key.
         descriptor: an open descriptor of it; closed by `close`.
-        passing: called with the number of bytes each time some are read. It may raise to stop the transfer.
-        begun: called with the token of an upload in parts that the target may hold open from now on, and with the one that it replaces or
-            "". It may raise to stop the transfer.
-        ended: called with the token of one that it does not hold open any more.
-        before: what fstat(2) says of it, if that is known already.
+        on_read: called after each read with the number of bytes. An error that it raises ends the transfer.
+        begun: called with the token of an upload in parts that the target may hold open from now on, and with the token that it replaces,
+            or "". An error that it raises ends the transfer.
+        ended: called with the token of an upload that the target does not hold open any more.
+        before: the result of fstat(2), if it was called already.
 
     Attributes:
-        signature: what must stay the same while it is read: inode, size, mtime and ctime in nanoseconds.
-        meter: where its content may have to go slowly. What is read from `open` and `part` is given out at that pace; who sends what
-            `content` gave does so by `at_pace`.
+        signature: inode, size, and mtime and ctime in nanoseconds; they must stay the same while the file is read.
+        limiter: the limits of the target; None: there are none. Reads from `open` and `part` keep to them. Content in memory is sent by
+            `limited_blocks`, or after `wait_for_bandwidth`.
     """
 
-    __slots__ = ("_before", "_begun", "_ended", "descriptor", "meter", "passing", "signature")
+    __slots__ = ("_before", "_begun", "_ended", "descriptor", "limiter", "on_read", "signature")
 
     def __init__(
         self,
         key: str,
         descriptor: int,
-        passing: Callable[[int], None] = _nothing,
+        on_read: Callable[[int], None] = _nothing,
         begun: Callable[[str, str], None] = _nothing,
         ended: Callable[[str], None] = _nothing,
         before: os.stat_result | None = None,
     ) -> None:
         self.descriptor = descriptor
-        self.passing = passing
+        self.on_read = on_read
         self._begun = begun
         self._ended = ended
         self._before = before or os.fstat(descriptor)
         self.signature = _signature(self._before)
-        self.meter: Meter | None = None
+        self.limiter: Limiter | None = None
         super().__init__(key, self._before.st_size, self._before.st_mtime)
 
     @property
@@ -91,18 +91,18 @@ class SourceFile(File):
         return self._before.st_dev
 
     def has_writer(self, shared: bool | None = None) -> bool | None:
-        """Whether some process of this host can write to it; None if the kernel does not tell.
+        """Whether some process of this host can write to it; None: the kernel does not provide that.
 
-        To be asked before the first byte is read: write(2) sets the times when it begins, and what is written to mapped memory may set
-        none for half a minute (on tmpfs, for ever), so times that stay the same do not tell that nothing changes.
+        Call it before the first byte is read: write(2) sets the times when it begins, and a write to mapped memory may set no time for half
+        a minute (on tmpfs, never). So a file may change while its times stay the same.
 
         Args:
-            shared: what `open_writers.is_shared` says, if that is known already.
+            shared: the result of `open_writers.is_shared`, if it was called already.
         """
         return is_being_written(self.descriptor, is_shared(self.descriptor) if shared is None else shared)
 
     def open(self) -> BinaryIO:
-        """The content from the start. Its last byte is given out only after `verify`.
+        """The content from the start. Its last byte is returned only after `verify`.
 
         Raises:
             FileChanged: (from reads) the file changed.
@@ -114,45 +114,45 @@ class SourceFile(File):
         """All of it, verified; for files that fit in memory. Raises as reading from `open` does."""
         data = self.read_at(0, self.size) if self.size else b""
         if len(data) != self.size:
-            with Part(self, 0, self.size, is_metered=False) as source:
+            with Part(self, 0, self.size, is_limited=False) as source:
                 return source.read()
         self.verify()
         return data
 
-    def at_pace(self, content: bytes) -> Iterator[memoryview]:
-        """What `content` gave, in blocks, each when it may go. Whether the transfer may go on is asked before each: on a slow line, much
-        time passes between the first and the last."""
+    def limited_blocks(self, content: bytes) -> Iterator[memoryview]:
+        """The result of `content` in blocks, each when it may be sent. Before each, `on_read` may end the transfer: on a slow line, much
+        time passes between the first block and the last."""
         view = memoryview(content)
         while view:
             count = min(len(view), _BLOCK)
-            if self.meter is not None:
-                count = self.meter.block(count)
-                self.meter.give(count)
-            self.passing(0)
+            if self.limiter is not None:
+                count = self.limiter.block_size(count)
+                self.limiter.wait_for_bytes(count)
+            self.on_read(0)
             yield view[:count]
             view = view[count:]
 
     def wait_for_bandwidth(self, content: bytes) -> None:
         """Wait until `content`, which an actor is going to send as one body, may go. Raises what stops the transfer."""
-        for _ in self.at_pace(content):
+        for _ in self.limited_blocks(content):
             pass
 
-    def ask(self) -> None:
-        """For actors that send in parts: wait until one more request may be sent than the one that each upload takes."""
-        if self.meter is not None:
-            self.meter.ask()
+    def wait_for_request(self) -> None:
+        """For actors that send in parts: wait until one more request may be sent, besides the one request that each upload has."""
+        if self.limiter is not None:
+            self.limiter.wait_for_request()
 
-    def refused(self) -> None:
-        """For actors that try a part again: the target has asked for fewer requests. (Where `upload` raises `SlowDown`, that says it.)"""
-        if self.meter is not None:
-            self.meter.refused()
+    def slow_down(self) -> None:
+        """For actors that retry a part: slow down, since the target has asked for fewer requests. (`SlowDown` does so for `upload`.)"""
+        if self.limiter is not None:
+            self.limiter.slow_down()
 
-    def at_once(self, most: int) -> int:
-        """For actors that send in parts: how many of them may be on their way at once."""
-        return most if self.meter is None else self.meter.at_once(most)
+    def max_parts(self, most: int) -> int:
+        """For actors that send in parts: how many parts may be in flight at once, at most `most`."""
+        return most if self.limiter is None else self.limiter.max_parts(most)
 
     def part(self, offset: int, length: int) -> BinaryIO:
-        """`length` bytes from `offset`, as a stream with a length. The last byte is given out only after `verify`."""
+        """`length` bytes from `offset`, as a stream with a length. The last byte is returned only after `verify`."""
         return cast(BinaryIO, Part(self, offset, length))
 
     def begun(self, token: str, instead: str = "") -> None:
@@ -164,11 +164,11 @@ class SourceFile(File):
         self._ended(token)
 
     def verify(self) -> None:
-        """Say that what was read until now is one version of the file.
+        """Check that all that was read until now is one version of the file.
 
         Raises:
             FileChanged: it is not.
-            SourceUnsure: the share cannot tell.
+            SourceUnsure: the share failed.
         """
         try:
             after = os.fstat(self.descriptor)
@@ -177,26 +177,26 @@ class SourceFile(File):
         signature = _signature(after)
         if signature == self.signature:
             return
-        # Losing its name changes the ctime alone: what is read is still one version, and the loss of the name is an event of its own.
+        # The loss of a name changes the ctime alone: the content is still one version, and the loss of the name is an event of its own.
         if after.st_nlink >= self._before.st_nlink or signature[:3] != self.signature[:3]:
             raise FileChanged(f"{self.key} changed while it was read")
 
-    def forget(self, offset: int, length: int) -> None:
-        """Say that what was read of this part was not sent, and that it is read anew. All of this file is held to one version anyhow."""
+    def discard(self, offset: int, length: int) -> None:
+        """Discard what was read of this part: it was not sent, and is read again. Nothing to do: `verify` covers the whole file."""
 
     def read_at(self, offset: int, count: int) -> bytes:
-        """Up to `count` bytes from `offset`, which pass.
+        """Up to `count` bytes from `offset`. Calls `on_read`.
 
         Raises:
             FileChanged: there are none, so the file has become shorter.
             SourceUnsure: the share failed.
         """
-        data = self.look_at(offset, count)
-        self.passing(len(data))
+        data = self.peek(offset, count)
+        self.on_read(len(data))
         return data
 
-    def look_at(self, offset: int, count: int) -> bytes:
-        """The same, but nothing passes."""
+    def peek(self, offset: int, count: int) -> bytes:
+        """Like `read_at`, but does not call `on_read`."""
         try:
             data = os.pread(self.descriptor, count, offset)
         except OSError as error:
@@ -211,11 +211,11 @@ class SourceFile(File):
 
 
 class Part(io.RawIOBase):
-    """A stretch of a file as a stream, given out at the file's pace unless that is not `is_metered`."""
+    """A part of a file as a stream. `is_limited`: reads keep to the file's limits."""
 
-    def __init__(self, file: SourceFile, offset: int, length: int, *, is_metered: bool = True) -> None:
+    def __init__(self, file: SourceFile, offset: int, length: int, *, is_limited: bool = True) -> None:
         self._file = file
-        self._meter = file.meter if is_metered else None
+        self._limiter = file.limiter if is_limited else None
         self._start = self._at = offset
         self._end = offset + length
 
@@ -240,8 +240,8 @@ class Part(io.RawIOBase):
     def read(self, size: int | None = -1) -> bytes:
         left = self._end - self._at
         wanted = left if size is None or size < 0 else min(size, left)
-        if self._meter is not None and size is not None and size >= 0:
-            wanted = self._meter.block(wanted)
+        if self._limiter is not None and size is not None and size >= 0:
+            wanted = self._limiter.block_size(wanted)
         if wanted == left and wanted <= (1 << 20):
             return self._last(wanted)
         if wanted == left:
@@ -254,24 +254,24 @@ class Part(io.RawIOBase):
         return len(data)
 
     def _last(self, wanted: int) -> bytes:
-        """The end is read whole and given out only if the file stood still until after it was read."""
+        """The end. It is read whole, and returned only if the file has not changed until then."""
         pieces = []
         while wanted:
             pieces.append(self._next(wanted))
             wanted -= len(pieces[-1])
-        self._before_the_end()
+        self._verify_end()
         return b"".join(pieces)
 
     def _next(self, count: int) -> bytes:
-        if self._meter is not None:
-            count = self._meter.block(count)
+        if self._limiter is not None:
+            count = self._limiter.block_size(count)
         data = self._file.read_at(self._at, count)
-        if self._meter is not None:
-            self._meter.give(len(data))
+        if self._limiter is not None:
+            self._limiter.wait_for_bytes(len(data))
         self._at += len(data)
         return data
 
-    def _before_the_end(self) -> None:
+    def _verify_end(self) -> None:
         self._file.verify()
 
 

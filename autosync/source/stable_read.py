@@ -1,9 +1,9 @@
-"""A file that never rests: what was read of it is one version if it reads the same once more.
+"""A file that never rests: its content is one version if two readings agree.
 
-Let T be the moment between two readings. Every byte that was found the same before T and after it had that value at T, so what was read is
-the file as it stood at T, however often it changed before and after. (Two collects make a snapshot: Afek et al., Atomic Snapshots of
-Shared Memory, 1993, part 3. Only a byte that is changed and changed back could deceive.) Nothing written behind the end of what is read
-matters, so a recording that grows is sent as far as it had come.
+Let T be the moment between two readings. A byte that was the same before T and after T had that value at T, unless it was changed and
+changed back. So the content is that of the file at T, however often the file changed before and after. (Two collects make a snapshot: Afek
+et al., Atomic Snapshots of Shared Memory, 1993, part 3.) Writes behind the end of what is read do not matter, so a recording that grows is
+sent up to the size that it had.
 """
 
 from __future__ import annotations
@@ -20,62 +20,61 @@ _CHUNK = 1 << 20
 
 
 class StableReader(SourceFile):
-    """A file that is being written to, opened anew as it is now. The last byte of the whole is given out only after it was read a second
-    time; the parts are given out as they are, and are one version together once `verify` has said so.
+    """A file that is being written to, with its size of now. The last byte of the whole is returned only after a second reading. Parts are
+    returned after one reading; together they are one version if `verify` succeeds afterwards.
 
     Args:
-        file: the same file; its descriptor is used, and stays the other's to close.
+        file: the same file. Its descriptor is used, and closed by `file`.
     """
 
-    __slots__ = ("_noted", "_proved")
+    __slots__ = ("_digests", "_verified")
 
     def __init__(self, file: SourceFile) -> None:
-        super().__init__(file.key, file.descriptor, file.passing, file.begun, file.ended)
-        self.meter = file.meter
-        self._noted: dict[tuple[int, int], bytes] = {}
-        self._proved: dict[tuple[int, int], bytes] = {}
+        super().__init__(file.key, file.descriptor, file.on_read, file.begun, file.ended)
+        self.limiter = file.limiter
+        self._digests: dict[tuple[int, int], bytes] = {}
+        self._verified: dict[tuple[int, int], bytes] = {}
 
     def content(self) -> bytes:
-        """See `SourceFile.content`; read twice, by way of the one part that is the whole."""
-        with _NotedPart(self, 0, self.size, is_metered=False) as source:
+        """See `SourceFile.content`; it is read twice."""
+        with _DigestedPart(self, 0, self.size, is_limited=False) as source:
             return source.read()
 
     def part(self, offset: int, length: int) -> BinaryIO:
-        """See `SourceFile.part`; no part waits for the verdict but the one that is the whole file."""
-        return cast(BinaryIO, _NotedPart(self, offset, length))
+        """See `SourceFile.part`; only a part that is the whole file is read twice before its last byte is returned."""
+        return cast(BinaryIO, _DigestedPart(self, offset, length))
 
     def verify(self) -> None:
-        """Read what was read until now once more.
+        """Read all parts that were read until now once more.
 
         Raises:
             FileChanged: some parts have changed; `parts` has their offsets and lengths. They are forgotten, so that they can be read and
                 sent again.
             SourceUnsure: the share failed.
         """
-        if self._noted == self._proved:
+        if self._digests == self._verified:
             return
         wait_for_writes(self.descriptor)
-        noted = dict(self._noted)
-        changed = [piece for piece, digest in noted.items() if self._digest(*piece) != digest]
+        digests = dict(self._digests)
+        changed = [part for part, digest in digests.items() if self._digest(*part) != digest]
         if changed:
-            for piece in changed:
-                del self._noted[piece]
+            for part in changed:
+                del self._digests[part]
             raise FileChanged(f"{self.key} changed while it was read", parts=changed)
-        self._proved = noted
+        self._verified = digests
 
-    def note(self, offset: int, length: int, digest: bytes) -> None:
-        """Take down what was read there.
+    def add_digest(self, offset: int, length: int, digest: bytes) -> None:
+        """Note the digest of a part that was read.
 
         Raises:
-            FileChanged: it is not what was read there before, and nobody can say which of the two was sent.
+            FileChanged: an earlier reading of the part had another digest, and either content may have been sent.
         """
-        if self._noted.setdefault((offset, length), digest) != digest:
+        if self._digests.setdefault((offset, length), digest) != digest:
             raise FileChanged(f"{self.key} changed while it was read")
 
-    def forget(self, offset: int, length: int) -> None:
-        """Say that what was read of this part does not count: it was not sent, or whoever puts the parts together knows it from what
-        is read of it from now on."""
-        self._noted.pop((offset, length), None)
+    def discard(self, offset: int, length: int) -> None:
+        """Discard what was read of this part: it was not sent, or the target will use only the content that is read from now on."""
+        self._digests.pop((offset, length), None)
 
     def _digest(self, offset: int, length: int) -> bytes:
         digest = hashlib.blake2b()
@@ -86,19 +85,19 @@ class StableReader(SourceFile):
     def _chunks(self, offset: int, length: int) -> Iterator[bytes]:
         end = offset + length
         while offset < end:
-            data = self.look_at(offset, min(_CHUNK, end - offset))
-            self.passing(0)
+            data = self.peek(offset, min(_CHUNK, end - offset))
+            self.on_read(0)
             offset += len(data)
             yield data
 
 
-class _NotedPart(Part):
-    """Takes the digest of what it gives out."""
+class _DigestedPart(Part):
+    """Computes the digest of its content."""
 
     _file: StableReader
 
-    def __init__(self, file: StableReader, offset: int, length: int, *, is_metered: bool = True) -> None:
-        super().__init__(file, offset, length, is_metered=is_metered)
+    def __init__(self, file: StableReader, offset: int, length: int, *, is_limited: bool = True) -> None:
+        super().__init__(file, offset, length, is_limited=is_limited)
         self._digest = hashlib.blake2b()
         self._digested = offset
 
@@ -112,7 +111,7 @@ class _NotedPart(Part):
         self._digested = self._at
         return data
 
-    def _before_the_end(self) -> None:
-        self._file.note(self._start, len(self), self._digest.digest())
+    def _verify_end(self) -> None:
+        self._file.add_digest(self._start, len(self), self._digest.digest())
         if len(self) == self._file.size:
             self._file.verify()

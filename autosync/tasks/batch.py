@@ -138,7 +138,7 @@ class Batch:
         source = self.mirror.source_of(path)
         descriptor, seen = source.open(path, self._root(source), directories)
 
-        def passing(count: int) -> None:
+        def on_read(count: int) -> None:
             self._progress.add(count)  # may wait for the broker
             self.check_claim(claim.key)
 
@@ -146,7 +146,7 @@ class Batch:
             with suppress(BrokerError):  # then the next claim abandons it, which does no harm
                 self.mirror.ledger.uploads.remove(claim.key, token)
 
-        return SourceFile(claim.key, descriptor, passing, partial(self.mirror.ledger.uploads.add, claim.key), ended, seen)
+        return SourceFile(claim.key, descriptor, on_read, partial(self.mirror.ledger.uploads.add, claim.key), ended, seen)
 
     def close(self) -> None:
         """Close the roots."""

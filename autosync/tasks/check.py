@@ -113,7 +113,7 @@ class Checker:
         comes before the check for writers, which must not be long before the reading. False: there are no limits."""
         throttle, check = self._mirror.throttle, partial(self._batch.check_claim, claim.key)
         if file.size > SMALL:
-            file.meter = BandwidthLimiter(throttle, check)
+            file.limiter = BandwidthLimiter(throttle, check)
         if not throttle.is_on:
             return False
         reservation.acquire(reserved_bytes(file.size), check)

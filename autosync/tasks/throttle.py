@@ -354,30 +354,30 @@ class Reservation:
 
 
 class BandwidthLimiter:
-    """The limits of one large file: see `autosync.source.source_file.Meter`."""
+    """The limits of one large file: see `autosync.source.source_file.Limiter`."""
 
     def __init__(self, throttle: Throttle, check: StopCheck) -> None:
         self._throttle = throttle
         self._check = check
 
-    def block(self, most: int) -> int:
+    def block_size(self, most: int) -> int:
         """How many bytes to send next."""
         return self._throttle.block_size(most)
 
-    def give(self, size: int) -> None:
+    def wait_for_bytes(self, size: int) -> None:
         """Wait until so many bytes may be sent."""
         if self._throttle.limits.bandwidth:
             self._throttle.acquire(0, size, self._check)
 
-    def ask(self) -> None:
+    def wait_for_request(self) -> None:
         """Wait until one more request may be sent."""
         self._throttle.acquire(1, 0, self._check)
 
-    def refused(self) -> None:
+    def slow_down(self) -> None:
         """The target has asked for fewer requests."""
         self._throttle.slow_down()
 
-    def at_once(self, most: int) -> int:
+    def max_parts(self, most: int) -> int:
         """How many parts may be in flight at once."""
         return self._throttle.max_parts(most)
 

@@ -37,8 +37,8 @@ def path(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
 def opened() -> Iterator[Callable[..., StableReader]]:
     files: list[SourceFile] = []
 
-    def open_it(path: Path, passing: Callable[[int], None] = lambda _: None) -> StableReader:
-        files.append(SourceFile("key", os.open(path, os.O_RDONLY), passing))
+    def open_it(path: Path, on_read: Callable[[int], None] = lambda _: None) -> StableReader:
+        files.append(SourceFile("key", os.open(path, os.O_RDONLY), on_read))
         return StableReader(files[-1])
 
     yield open_it

@@ -147,7 +147,7 @@ def test_the_last_byte_of_a_file_that_changed_is_never_given_out(
 ) -> None:
     given = bytearray()
     changes = iter([lambda: change(path)])
-    source = opened(path, passing=lambda _: next(changes, lambda: None)()).open()
+    source = opened(path, on_read=lambda _: next(changes, lambda: None)()).open()
 
     def read_all() -> None:
         while piece := source.read(step):
@@ -320,7 +320,7 @@ def test_every_byte_is_counted_once_as_it_passes(path: Path, opened: Callable[..
     fill(path, bytes(2 * MIB + 5))
     passed: list[int] = []
 
-    source = opened(path, passing=passed.append).open()
+    source = opened(path, on_read=passed.append).open()
     while source.read(64 * 1024):
         pass
 
@@ -331,11 +331,11 @@ def test_every_byte_is_counted_once_as_it_passes(path: Path, opened: Callable[..
 def test_whoever_counts_can_stop_the_transfer(path: Path, opened: Callable[..., SourceFile]) -> None:
     fill(path, bytes(2 * MIB))
 
-    def passing(count: int) -> None:
+    def on_read(count: int) -> None:
         if source.tell():
             raise Draining("the worker is being stopped")
 
-    source = opened(path, passing=passing).open()
+    source = opened(path, on_read=on_read).open()
     assert len(source.read(1000)) == 1000
 
     with pytest.raises(Draining):
@@ -347,18 +347,18 @@ def test_content_in_memory_is_given_out_only_as_long_as_the_transfer_may_go_on(p
     fill(path, os.urandom(MIB))
     asked: list[int] = []
 
-    def passing(count: int) -> None:
+    def on_read(count: int) -> None:
         asked.append(count)
         if len(asked) > 3:  # one read, two blocks
             raise Draining("the worker is being stopped")
 
-    file = opened(path, passing=passing)
+    file = opened(path, on_read=on_read)
     content = file.content()
     assert asked == [MIB]
 
     given: list[bytes] = []
     with pytest.raises(Draining):
-        given.extend(map(bytes, file.at_pace(content)))
+        given.extend(map(bytes, file.limited_blocks(content)))
 
     assert (len(given), b"".join(given)) == (2, content[: MIB // 2])
     assert sum(asked) == MIB, "nothing is counted twice"

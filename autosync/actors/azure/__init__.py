@@ -135,7 +135,7 @@ class AzureActor(ObjectStoreActor):
         self._client.checked(self._client.send("PUT", key, key, query, content, size), key)
 
     def _put_block_list(self, file: SourceFile, names: Mapping[int, str]) -> None:
-        file.ask()
+        file.wait_for_request()
         listed = "".join(f"<Latest>{_block_id(names[number])}</Latest>" for number in sorted(names))
         body = f'<?xml version="1.0" encoding="utf-8"?><BlockList>{listed}</BlockList>'.encode()
         headers = {"Content-Type": "application/xml", "x-ms-blob-content-type": guess_content_type(file.key)}

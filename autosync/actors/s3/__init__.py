@@ -328,7 +328,7 @@ class S3Actor(Actor):
 
     def _put(self, file: SourceFile) -> None:
         key, content, headers = file.key, file.content(), self._headers.of(file.key)
-        self._objects.finish_put(self._objects.begin_put(key, content, headers, file.at_pace))
+        self._objects.finish_put(self._objects.begin_put(key, content, headers, file.limited_blocks))
 
     def _send_in_parts(self, file: SourceFile) -> None:
         headers = self._headers.of(file.key)

@@ -197,19 +197,19 @@ class SwiftActor(Actor):
         file.wait_for_bandwidth(content)
         if self._put(file, content, etag, new=True):
             return
-        file.ask()
+        file.wait_for_request()
         file.wait_for_bandwidth(content)
         self._put(file, content, etag)
-        file.ask()
+        file.wait_for_request()
         self._segments.remove(file.key)
 
     def _send_stream(self, file: SourceFile) -> None:
         """Send a file that is too large for memory. Whether the object exists is checked before, so that the body is sent only once."""
-        file.ask()
+        file.wait_for_request()
         existed = self._exists(file.key)
         self._put(file, file.open())
         if existed:
-            file.ask()
+            file.wait_for_request()
             self._segments.remove(file.key)
 
     def _put(self, file: SourceFile, content: bytes | BinaryIO, etag: str = "", *, new: bool = False) -> bool:
@@ -270,7 +270,7 @@ class SwiftActor(Actor):
         file.ended(token)
 
     def _complete(self, file: SourceFile, token: str, etags: dict[int, str]) -> None:
-        file.ask()
+        file.wait_for_request()
         self._segments.complete(file.key, token, etags)
 
     def _abort(self, file: SourceFile, token: str) -> None:

@@ -859,29 +859,29 @@ class Counting:
     def __init__(self) -> None:
         self.bytes = self.requests = 0
 
-    def block(self, most: int) -> int:
+    def block_size(self, most: int) -> int:
         return most
 
-    def give(self, size: int) -> None:
+    def wait_for_bytes(self, size: int) -> None:
         self.bytes += size
 
-    def ask(self) -> None:
+    def wait_for_request(self) -> None:
         self.requests += 1
 
-    def refused(self) -> None:
+    def slow_down(self) -> None:
         pass
 
-    def at_once(self, most: int) -> int:
+    def max_parts(self, most: int) -> int:
         return most
 
 
 def test_what_is_sent_again_counts_again(actor: Actor, content: Content) -> None:
     for expected in (1000, 2000):
         file = content.file("a", bytes(1000))
-        meter = Counting()
-        file.meter = meter
+        limiter = Counting()
+        file.limiter = limiter
         actor.upload(file)
-        assert meter.bytes == expected
+        assert limiter.bytes == expected
 
 
 # As a whole
