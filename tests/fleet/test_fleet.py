@@ -99,7 +99,7 @@ def test_a_killed_worker_delays_and_loses_nothing(programs: Programs, broker: st
     doomed = programs.worker("-n", "doomed@%h", broker=broker, AUTOSYNC_SOURCES=sources(tree))
     watcher = programs.start("autosync-watch", f"--broker={broker}", f"--lease={SHORTEST_LEASE}", *options)
     ledger = Ledger(connect(broker), "fleet")
-    wait_until(lambda: 0 < len(bucket.sizes()) < 3000 and ledger.stats.read().held, what="it is in the middle of its work")
+    wait_until(lambda: 0 < len(bucket.sizes()) < 3000 and ledger.stats.read().claimed, what="it is in the middle of its work")
 
     doomed.kill()
     doomed.wait()
