@@ -19,7 +19,7 @@ from autosync.actors.s3.fast.http import HttpConnectionPool
 from autosync.actors.s3.fast.proxy import Proxy, ProxyError, ProxyRefused
 from autosync.actors.s3.fast.requests import ObjectRequests
 from autosync.actors.s3.fast.sigv4 import RequestSigner
-from autosync.errors import PermanentError, TargetError, TargetRefused
+from autosync.errors import PermanentError, SlowDown, TargetError, TargetRefused
 from lab.forward_proxy import ForwardProxy
 
 __all__ = ["serve"]
@@ -42,9 +42,10 @@ def url_of(proxy: ForwardProxy, credentials: str = f"{IN_A_URL}@") -> str:
 
 def objects_through(proxy_url: str, server_url: str, cert: Path | None = None, **times: float) -> ObjectRequests:
     by = Proxy.from_url(proxy_url)
-    signer = RequestSigner(f"{server_url}/bucket", "us-east-1", lambda: Credentials("a", "s"), "the server", proxy=by)
+    forwarding = by if server_url.startswith("http:") else None
+    signer = RequestSigner(f"{server_url}/bucket", "us-east-1", lambda: Credentials("a", "s"), "the server", proxy=forwarding)
     pool = HttpConnectionPool(server_url, **{**TIMES, "cert_path": cert and str(cert), **times}, proxy=by)  # type: ignore[arg-type]
-    return ObjectRequests(pool, signer, "the server", by)
+    return ObjectRequests(pool, signer, "the server", forwarding)
 
 
 def answering(came: list[bytes] | None = None) -> Script:
@@ -227,16 +228,48 @@ def test_a_proxy_that_opens_no_tunnel_is_reported_by_its_status(proxy: ForwardPr
     assert str(caught.value) == f"a at the server: proxy {proxy.url}: {said} instead of a connection to s3.example.org:443"
 
 
-@pytest.mark.parametrize("status", [502, 504])
-def test_a_response_without_a_code_of_s3s_may_be_the_proxys(proxy: ForwardProxy, status: int) -> None:
-    proxy.response = f"HTTP/1.1 {status} No\r\nContent-Length: 3\r\n\r\nabc".encode()
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "said"),
+    [
+        (502, "abc", TargetError, " by the proxy {proxy}: 502"),
+        (503, "abc", TargetError, " by the proxy {proxy}: 503"),
+        (504, "", TargetError, " by the proxy {proxy}: 504"),
+        (429, "", SlowDown, " by the proxy {proxy}: 429"),
+        (401, "abc", TargetRefused, " by the proxy {proxy}: the proxy wants another user or password; {cure}"),
+        (403, "abc", TargetRefused, " by the proxy {proxy}: access is denied; check the credentials and their permissions on the bucket"),
+        (503, "<Code>SlowDown</Code>", SlowDown, ": SlowDown"),
+        (401, "<Code>AccessDenied</Code>", TargetRefused, ": access is denied; check the credentials and their permissions on the bucket"),
+    ],
+)
+def test_a_response_without_a_code_of_s3s_may_be_the_proxys(
+    proxy: ForwardProxy, status: int, body: str, kind: type[TargetError], said: str
+) -> None:
+    """503 is what Squid sends where the server cannot be reached, and 401 what tinyproxy sends where the password is wrong."""
+    proxy.response = f"HTTP/1.1 {status} No\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
     objects = objects_through(url_of(proxy), "http://s3.example.org")
 
     with pytest.raises(TargetError) as caught:
         objects.finish_put(objects.begin_put("a", b"x", TEXT))
 
-    assert type(caught.value) is TargetError
-    assert str(caught.value).startswith(f"a at the server by the proxy {proxy.url}: {status}")
+    assert type(caught.value) is kind
+    assert str(caught.value) == f"a at the server{said.format(proxy=proxy.url, cure=proxies.CURE)}"
+
+
+def test_what_comes_through_a_tunnel_is_the_servers(serve: Serve, tmp_path: Path, proxy: ForwardProxy) -> None:
+    cert = certificate(tmp_path, "127.0.0.1")
+    server, _ = serve(always(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n"), context=tls_context(cert))
+    objects = objects_through(url_of(proxy), f"https://127.0.0.1:{server.port}", cert)
+
+    with pytest.raises(SlowDown, match=r"^a at the server: 503$"):
+        objects.finish_put(objects.begin_put("a", b"x", TEXT))
+    objects.close()
+
+
+def test_a_tunnel_for_which_the_password_is_wrong_is_refused_with_401_too(proxy: ForwardProxy) -> None:
+    proxy.response = b"HTTP/1.0 401 Unauthorized\r\n\r\n"
+
+    with pytest.raises(TargetRefused, match="the proxy wants another user or password"):
+        objects_through(url_of(proxy), "https://s3.example.org").begin_put("a", b"x", TEXT)
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
@@ -326,7 +359,8 @@ def test_a_server_behind_a_proxy_that_breaks_off_is_an_error(serve: Serve, tmp_p
     server, _ = serve(script, context=tls_context(cert) if scheme == "https" else None)
     with ForwardProxy(context=tls_context(cert)) as proxy:
         by = Proxy.from_url(proxy.url)
-        signer = RequestSigner(f"{scheme}://127.0.0.1:{server.port}", "r", lambda: Credentials("a", "s"), "h", proxy=by)
+        forwarding = by if scheme == "http" else None
+        signer = RequestSigner(f"{scheme}://127.0.0.1:{server.port}", "r", lambda: Credentials("a", "s"), "h", proxy=forwarding)
         pool = HttpConnectionPool(f"{scheme}://127.0.0.1:{server.port}", **{**TIMES, "cert_path": str(cert)}, proxy=by)  # type: ignore[arg-type]
         with pytest.raises((http.client.IncompleteRead, OSError)):
             pool.read_response(pool.send(signer.signed_head("PUT", "a", b"", "", 0.0)))

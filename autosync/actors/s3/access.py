@@ -58,8 +58,9 @@ class Access:
         pool = HttpConnectionPool(
             self.address, cert_path=self.trusted, connect_seconds=CONNECT_SECONDS, read_seconds=READ_SECONDS, proxy=proxy
         )
-        signer = RequestSigner(self.address, self.region, self.credentials, server, checksums=checksums, proxy=proxy)
-        return ObjectRequests(pool, signer, server, proxy)
+        forwarding = proxy if self.address.startswith("http:") else None
+        signer = RequestSigner(self.address, self.region, self.credentials, server, checksums=checksums, proxy=forwarding)
+        return ObjectRequests(pool, signer, server, forwarding)
 
     def as_tuple(self) -> tuple[Any, ...] | None:
         """The values as plain types, for `from_tuple`; None if another process has to load boto3 itself."""

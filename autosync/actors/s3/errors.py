@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import http.client
 import sys
+from http import HTTPStatus
 from types import TracebackType
 
 from ...errors import PermanentError, SlowDown, TargetError, TargetRefused
-from .fast.proxy import CREDENTIALS_WANTED, CURE, ProxyRefused
+from .fast.proxy import CREDENTIALS_WANTED, CURE, WANTS_CREDENTIALS, ProxyRefused
 
 _REFUSED = {
     "AccessDenied",
@@ -95,8 +96,6 @@ def error_from_code(about: str, code: str, message: str, server: str = "S3") -> 
     code, message = code[:_SHOWN], " ".join(message.split())[:_SHOWN]
     if code == "NoSuchBucket":
         return TargetRefused(f"{about} at {server}: there is no such bucket", "create it, or correct --target-container")
-    if code == "407":
-        return TargetRefused(f"{about} at {server}: {CREDENTIALS_WANTED}", CURE)
     if code in _REFUSED:
         detail = f" ({message})" if message else ""
         return TargetRefused(f"{about} at {server}: access is denied{detail}", "check the credentials and their permissions on the bucket")
@@ -104,4 +103,19 @@ def error_from_code(about: str, code: str, message: str, server: str = "S3") -> 
         return SlowDown(f"{about} at {server}: {code}")
     if code in _WRONG:
         return PermanentError(f"{about} at {server}: {code}: {message}")
-    return TargetError(f"{about} at {server}: {code}: {message}")
+    return TargetError(f"{about} at {server}: {code}: {message}" if message else f"{about} at {server}: {code}")
+
+
+def error_from_proxy(about: str, status: int, server: str) -> TargetError:
+    """The error for a response without an error code of S3's, where a proxy forwards the requests: it may be the proxy's.
+
+    Args:
+        about: the key, or the bucket.
+        status: of the response.
+        server: name of the server and the proxy in the message.
+    """
+    if status in WANTS_CREDENTIALS:
+        return TargetRefused(f"{about} at {server}: {CREDENTIALS_WANTED}", CURE)
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:  # of a proxy it means that the server cannot be reached, and S3 sends a code with it
+        return TargetError(f"{about} at {server}: {status}")
+    return error_from_code(about, str(status), "", server)

@@ -127,7 +127,7 @@ def test_a_report_on_many_deletions_may_be_as_long_as_a_page(
         actor_for(name, server).delete_many([File("a"), File("b")])
 
     assert "the response is longer than 64 MiB" in line_of(caught)
-    assert server.asked == ["POST"]
+    assert server.methods == ["POST"]
     assert (63 << 20) <= read_of(server) < _PAGE  # the block that the client broke off does not count
 
 
@@ -142,7 +142,7 @@ def test_of_the_response_to_an_upload_no_more_than_1_MiB_is_read(  # noqa: N802
         actor_for(name, server).upload(content.file("a", b"x"))
 
     assert "the response is longer than 1 MiB" in line_of(caught)
-    assert "PUT" in server.asked
+    assert "PUT" in server.methods
     assert read_of(server) < _BODY
 
 
@@ -155,6 +155,8 @@ def test_an_error_without_an_end_is_told_by_its_status(
 ) -> None:  # fmt: skip
     server = endless(status, shape)
     actor = actor_for(name, server)
+    if (name, status) == ("s3 by proxy", 503):
+        kind = TargetError  # without a code of S3's it is the proxy's, which cannot reach the server
 
     for ask in (
         lambda: actor.upload(content.file("a", b"x")),
@@ -189,7 +191,7 @@ def test_nothing_is_asked_for_compressed_and_what_comes_so_is_not_decoded(
     if name in READING:
         assert "the response is compressed (gzip)" in line_of(caught)
     assert peak < 32 << 20
-    assert server.asked
+    assert server.methods
     assert server.accepted == {"identity"}
 
 
@@ -211,7 +213,7 @@ def test_an_error_that_is_compressed_is_told_by_its_status(
         tracemalloc.stop()
 
     assert peak < 32 << 20
-    assert server.asked
+    assert server.methods
 
 
 @pytest.mark.parametrize("name", READING)

@@ -24,7 +24,9 @@ _STATUS = re.compile(rb"HTTP/1\.[0-9] ([1-9][0-9]{2})(?![0-9])")
 #: The shortest time-out of a read, in seconds.
 _AT_LEAST = 0.05
 _PORTS = {"http": 80, "https": 443}
-#: What a 407 means, and what to do about it, and about a URL that is wrong.
+#: The statuses by which a proxy wants other credentials: that of RFC 9110, 15.5.8, and tinyproxy's where the password is wrong.
+WANTS_CREDENTIALS = {407, 401}
+#: What these mean, and what to do about it, and about a URL that is wrong.
 CREDENTIALS_WANTED = "the proxy wants another user or password"
 CURE = "write HTTP_PROXY and HTTPS_PROXY as http://USER:PASSWORD@HOST:PORT"
 
@@ -95,7 +97,7 @@ class Proxy:
         server = authority(host, port)
         connection.sendall(f"CONNECT {server} HTTP/1.1\r\nhost:{server}\r\nuser-agent:autosync\r\n{self.authorization}\r\n".encode())
         status = _read_status(connection, time.monotonic() + TUNNEL_SECONDS)
-        if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+        if status in WANTS_CREDENTIALS:
             raise ProxyRefused(CREDENTIALS_WANTED)
         if status >= HTTPStatus.MULTIPLE_CHOICES:
             phrase = f" {HTTPStatus(status).phrase}" if status in {*HTTPStatus} else ""

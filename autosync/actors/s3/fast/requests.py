@@ -13,7 +13,7 @@ from ....errors import PermanentError, TargetError
 from ..._clock import seconds_ahead
 from ..._multipart import NothingSent
 from ..._responses import PAGE_BYTES
-from ..errors import error_from_code, translated
+from ..errors import error_from_code, error_from_proxy, translated
 from ..headers import ObjectHeaders
 from .http import HttpConnectionPool, PendingRequest, Response, Throttle
 from .list_page import page_query
@@ -63,7 +63,7 @@ class ObjectRequests:
         pool: connections to its server.
         signer: signs the requests.
         server: name of the server in error messages.
-        proxy: through which the server is reached; None for none.
+        proxy: that forwards the requests; None for none.
     """
 
     def __init__(self, pool: HttpConnectionPool, signer: RequestSigner, server: str, proxy: Proxy | None = None) -> None:
@@ -71,8 +71,7 @@ class ObjectRequests:
         self._signed_head = signer.signed_head
         self._presigned_head = signer.presigned_head
         self._server = server
-        #: The name in messages about responses that contain no error code of S3's.
-        self._server_or_proxy = server if proxy is None else f"{server} by the proxy {proxy}"
+        self._proxy = proxy
 
     def begin_put(self, key: str, content: bytes, headers: ObjectHeaders, throttle: Throttle | None = None) -> PendingPut:
         """Send an object. Many may begin before the first is finished, so that one thread sends many at once.
@@ -247,6 +246,6 @@ class ObjectRequests:
     def error_of(self, about: str, response: Response) -> TargetError:
         """The error that a response describes."""
         code, message = _CODE.search(response.text), _MESSAGE.search(response.text)
-        if code is None:
-            return error_from_code(about, str(response.status), message[1] if message else "", self._server_or_proxy)
-        return error_from_code(about, code[1], message[1] if message else "", self._server)
+        if code is None and self._proxy is not None:
+            return error_from_proxy(about, response.status, f"{self._server} by the proxy {self._proxy}")
+        return error_from_code(about, code[1] if code else str(response.status), message[1] if message else "", self._server)

@@ -37,7 +37,7 @@ class RequestSigner:
         credentials: returns the current ones, named as botocore names them; None if there are none.
         server: name of the server in error messages.
         checksums: whether PUT requests carry a CRC32, as Amazon requires for buckets with object lock; other servers may not support it.
-        proxy: through which the server is reached; it forwards the requests if the URL is http://.
+        proxy: that forwards the requests; None for none.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class RequestSigner:
         self._host = _host_of(parts)
         #: In front of the path, and beside the headers, for a proxy that forwards the requests.
         self._origin, self._unsigned = "", _UNSIGNED
-        if proxy is not None and parts.scheme == "http":
+        if proxy is not None:
             self._origin, self._unsigned = f"http://{self._host}", _UNSIGNED + proxy.authorization
         self._region = region
         self._credentials = credentials
