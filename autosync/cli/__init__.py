@@ -1,4 +1,4 @@
-"""The doors: the commands `autosync`, `autosync-watch` and `autosync-ctl`, and `main(actor=MyActor)` for a user's own target."""
+"""The entry points: the commands `autosync`, `autosync-watch` and `autosync-ctl`, and `main(actor=MyActor)` for a user's own target."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def main(args: Sequence[str] | None = None, *, actor: type[Actor] | None = None)
 
     Args:
         args: command line arguments; None: those of the process.
-        actor: a class of the caller's, in place of --actor. It must be importable by the worker processes, so it stands in a file whose
-            call of `main` is guarded by `if __name__ == "__main__"`.
+        actor: a class of the caller's, in place of --actor. Worker processes import it, so it must be in a file whose call of `main` is
+            guarded by `if __name__ == "__main__"`.
     """
-    _keep("autosync", args, actor, one_host=True)
+    _run_mirror_command("autosync", args, actor, one_host=True)
 
 
 def watch(args: Sequence[str] | None = None, *, actor: type[Actor] | None = None) -> NoReturn:
     """The command `autosync-watch`; arguments as for `main`."""
-    _keep("autosync-watch", args, actor, one_host=False)
+    _run_mirror_command("autosync-watch", args, actor, one_host=False)
 
 
 def control(args: Sequence[str] | None = None) -> NoReturn:
@@ -40,13 +40,13 @@ def control(args: Sequence[str] | None = None) -> NoReturn:
     def run(arguments: list[str]) -> int:
         from .ctl.commands import run
 
-        installation_path.search_others_last()  # there may be an actor of the user's own
+        installation_path.search_others_last()  # for an actor of the user's own
         return run("autosync-ctl", arguments)
 
     _door("autosync-ctl", args, run)
 
 
-def _keep(name: str, args: Sequence[str] | None, actor: type[Actor] | None, *, one_host: bool) -> NoReturn:
+def _run_mirror_command(name: str, args: Sequence[str] | None, actor: type[Actor] | None, *, one_host: bool) -> NoReturn:
     def run(arguments: list[str]) -> int:
         from .mirror_command import run
 
@@ -56,37 +56,37 @@ def _keep(name: str, args: Sequence[str] | None, actor: type[Actor] | None, *, o
 
 
 def _door(name: str, args: Sequence[str] | None, run: Callable[[list[str]], int]) -> NoReturn:
-    """Run a command, and end with its exit code; every error is one line."""
+    """Run a command, and end the process with its exit code. Every error is printed as one line."""
     if args is None:
         installation_path.search_only()
     streams.ensure_open()
     arguments = list(sys.argv[1:] if args is None else args)
-    atexit.register(gc.freeze)  # else Python looks through every object once more at its end, which takes it nearly as long as to start
-    gc.disable()  # what is loaded is no garbage; `run` enables it again once all is there
+    atexit.register(gc.freeze)  # otherwise Python's last garbage collection takes nearly as long as its start
+    gc.disable()  # while modules are loaded; `run` enables it again
     try:
         utf8.ensure(restarts=args is None)
         code = run(arguments)
-    except click.exceptions.Exit as asked:
-        code = asked.exit_code
+    except click.exceptions.Exit as stop_request:
+        code = stop_request.exit_code
     except click.UsageError as error:
-        code = _say(f"{name}: {_one_line(error.format_message())}; see {name} --help", Exit.USAGE)
+        code = _print_error(f"{name}: {_one_line(error.format_message())}; see {name} --help", Exit.USAGE)
     except ConfigurationError as error:
-        code = _say(f"{name}: {error}", Exit.USAGE)
+        code = _print_error(f"{name}: {error}", Exit.USAGE)
     except AutosyncError as error:
-        code = _say(f"{name}: {error}", Exit.FAILED)
+        code = _print_error(f"{name}: {error}", Exit.FAILED)
     except (KeyboardInterrupt, click.Abort):
         code = Exit.INTERRUPTED
     except BrokenPipeError:
         code = Exit.FAILED
     except OSError as error:
-        code = _say(f"{name}: {error}", Exit.FAILED)
-    except Exception as error:  # a mistake of ours, or of a user's actor
+        code = _print_error(f"{name}: {error}", Exit.FAILED)
+    except Exception as error:  # a bug of autosync, or of a user's actor
         logging.getLogger(__name__).debug("unexpected", exc_info=True)
-        code = _say(f"{name}: unexpected {type(error).__name__}: {_one_line(str(error))}; -vv shows where", Exit.FAILED)
+        code = _print_error(f"{name}: unexpected {type(error).__name__}: {_one_line(str(error))}; -vv shows where", Exit.FAILED)
     sys.exit(int(code))
 
 
-def _say(line: str, code: Exit) -> Exit:
+def _print_error(line: str, code: Exit) -> Exit:
     print(line, file=sys.stderr)
     return code
 

@@ -1,4 +1,4 @@
-"""The configuration file: values for options, and tables that each stand for one target of several."""
+"""The configuration file: values for options, and a table for each of several targets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..errors import ConfigurationError
 
 #: The name of the tables for several targets.
 TARGET = "target"
-#: What holds for all targets of one watch, and so cannot stand in the table of one.
+#: Options for all targets of one watcher, which the table of one target cannot have.
 _SHARED = frozenset({
     "broker", "config", "done_marker", "dry_run", "links", "log_format", "once", "paths", "quiet", "rescan", "settle", "signing_key",
     "source_exclude", "state_dir", "temporary", "verbose", "workers",
@@ -21,22 +21,22 @@ _SHARED = frozenset({
 
 
 def config_option() -> click.Option:
-    """--config; eager, so that its values are there before the other options look for their defaults."""
+    """--config. It is eager: its values are read before the other options need their defaults."""
     return click.Option(
         ["--config"],
         type=click.Path(),
         is_eager=True,
-        callback=_take_values,
+        callback=_load_values,
         metavar="FILE",
         help="TOML file with values for these options, and for several targets.",
     )
 
 
 def read_targets(path: str | None) -> list[dict[str, Any]]:
-    """The tables of targets, with underscores in the names of options. None at all: there is one target, named by the options.
+    """The tables of targets, with underscores in the names of options. Empty if the options describe the one target.
 
     Raises:
-        ConfigurationError: the file cannot be read, or holds something else under that name.
+        ConfigurationError: the file cannot be read, or the value of that name is no list of tables.
     """
     found = _read(path).get(TARGET, []) if path is not None else []
     if not isinstance(found, list) or not all(isinstance(table, dict) for table in found):
@@ -44,29 +44,29 @@ def read_targets(path: str | None) -> list[dict[str, Any]]:
     return [_plain(table) for table in found]
 
 
-def words(table: Mapping[str, Any], parameters: Sequence[click.Parameter], about: str) -> list[str]:
-    """What a table says, as words of a command line.
+def table_arguments(table: Mapping[str, Any], parameters: Sequence[click.Parameter], about: str) -> list[str]:
+    """The values of a table as arguments of a command line.
 
     Args:
         table: values by the name of the option.
-        parameters: those of the command.
-        about: the table, for people.
+        parameters: of the command.
+        about: names the table in error messages.
 
     Raises:
-        ConfigurationError: there is no such option, or it does not belong into a table.
+        ConfigurationError: an option does not exist, or may not be in a table.
     """
-    known = {str(one.name): one for one in parameters if isinstance(one, click.Option)}
+    options = {str(one.name): one for one in parameters if isinstance(one, click.Option)}
     found: list[str] = []
     for name, value in table.items():
         if name in _SHARED:
             raise ConfigurationError(f"{about}: {name!r} holds for all targets", "write it above the tables")
-        if name not in known:
+        if name not in options:
             raise ConfigurationError(f"{about}: there is no option {name!r}", "see --help")
-        found += _words_of(known[name], value, about)
+        found += _option_arguments(options[name], value, about)
     return found
 
 
-def _words_of(option: click.Option, value: Any, about: str) -> Iterator[str]:
+def _option_arguments(option: click.Option, value: Any, about: str) -> Iterator[str]:
     name = option.opts[0]
     if option.is_flag:
         if not isinstance(value, bool):
@@ -83,18 +83,18 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _take_values(context: click.Context, parameter: click.Parameter, path: str | None) -> str | None:
-    """Callback of --config: what the file says becomes the default of the options."""
+def _load_values(context: click.Context, parameter: click.Parameter, path: str | None) -> str | None:
+    """Callback of --config: the values of the file become the defaults of the options."""
     if path is None:
         return None
     values = _plain(_read(path))
     values.pop(TARGET, None)
-    known = {str(option.name): option for option in context.command.params if option.name not in ("config", "version", "help")}
+    options = {str(option.name): option for option in context.command.params if option.name not in ("config", "version", "help")}
     for name, value in values.items():
-        if name not in known and not context.ignore_unknown_options:
+        if name not in options and not context.ignore_unknown_options:
             raise ConfigurationError(f"configuration file {path}: there is no option {name!r}", "see --help")
-        takes_many = name in known and (known[name].multiple or known[name].nargs != 1)
-        if takes_many and not isinstance(value, list):
+        is_list = name in options and (options[name].multiple or options[name].nargs != 1)
+        if is_list and not isinstance(value, list):
             values[name] = [value]
     context.default_map = {**(context.default_map or {}), **values}
     return path

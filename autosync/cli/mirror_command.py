@@ -1,7 +1,7 @@
-"""What the commands do: they read options, make the mirror that these describe, and keep it.
+"""The commands `autosync` and `autosync-watch`: they read options, make the mirrors that these describe, and run them.
 
-What takes long to load (Celery with all that it needs, in `run`) is loaded while the broker comes up and the actor's scout looks at the
-target: together that takes half of the time of a short run.
+Celery and its dependencies take long to load. They are loaded while the broker starts and the actor's prefetch process checks the target:
+together that takes half of the time of a short run.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from ..model.text import printable
 from ..process import installation_path, search_path
 from ..process.boot_id import boot_id
 from ..process.child import allow_many_open_files
-from .config_file import config_option, read_targets, words
+from .config_file import config_option, read_targets, table_arguments
 from .options import actor_option, context_settings, parameters, refuse_empty_secrets, sources_of, state_base
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ Watches PATH and compares it with the target, and puts what differs into the que
 
 @dataclass(frozen=True)
 class Plan:
-    """One mirror, as the options describe it; `secrets`: values of secret options by name; `accept_existing`: see `mirror_runner.Run`."""
+    """One mirror as the options describe it. `secrets`: values of secret options by name; `accept_existing`: see `RunSettings`."""
 
     mirror: Mirror
     policy: Policy
@@ -74,54 +74,54 @@ def run(name: str, args: list[str], actor: type[Actor] | None, *, one_host: bool
 
     Args:
         name: of the command.
-        args: its arguments.
-        actor: a class of the caller's; None: the one that the arguments name.
-        one_host: `autosync`; else `autosync-watch`.
+        args: arguments of the command.
+        actor: a class of the caller's; None for the actor in the arguments.
+        one_host: True for `autosync`, False for `autosync-watch`.
 
     Returns:
         The exit code.
 
     Raises:
         click.ClickException: the arguments are wrong.
-        AutosyncError: it cannot start, or cannot go on.
+        AutosyncError: the command cannot start, or cannot go on.
     """
-    given = as_actor(actor) if actor is not None else None
-    config, wanted, paths = _scouted(args)
+    own_class = as_actor(actor) if actor is not None else None
+    config, wanted_actor, paths = _first_options(args)
     tables = read_targets(config)
-    _search_for_modules(given, [wanted, *(str(table.get("actor")) for table in tables)], paths)
+    _set_search_path(own_class, [wanted_actor, *(str(table.get("actor")) for table in tables)], paths)
     plans: list[Plan] = []
     values: dict[str, Any] = {}
     for number, table in enumerate(tables, 1):
         about = f"configuration file {config}, target {number}"
-        found = _of_table(name, args, given, table, about, one_host=one_host)
+        found = _plan_of_table(name, args, own_class, table, about, one_host=one_host)
         if isinstance(found, int):
             return found
         plans.append(found[0])
         values = found[1]
     if not tables:
-        command = _command(name, given, wanted, one_host=one_host)
+        command = _command(name, own_class, wanted_actor, one_host=one_host)
         found = command.main(args, prog_name=name, standalone_mode=False)
-        if isinstance(found, int):  # --help and --version have said it
+        if isinstance(found, int):  # --help or --version was printed
             return found
         plans, values = [found[0]], found[1]
     _refuse_twins(plans)
-    together = _sound(values["name"] or (_name_of_file(config) if len(plans) > 1 else plans[0].mirror.name))
+    together = _valid_name(values["name"] or (_name_of_file(config) if len(plans) > 1 else plans[0].mirror.name))
     plans = _without_state(plans, state_base(values["state_dir"]), together)
     if values["dry_run"]:
         return _dry_run(plans)
-    return _keep(plans, together, values, _file_of(given), one_host=one_host)
+    return _run_mirrors(plans, together, values, _file_of(own_class), one_host=one_host)
 
 
-def _of_table(
-    name: str, args: list[str], given: type[Actor] | None, table: dict[str, Any], about: str, *, one_host: bool
+def _plan_of_table(
+    name: str, args: list[str], own_class: type[Actor] | None, table: dict[str, Any], about: str, *, one_host: bool
 ) -> tuple[Plan, dict[str, Any]] | int:
-    """The plan of one of several targets. What its table says counts more than what is said of all."""
-    own = {option: value for option, value in table.items() if option != "name" and (option != "actor" or given is not None)}
+    """The plan of one of several targets. Values in its table take precedence over those for all targets."""
+    own = {option: value for option, value in table.items() if option != "name" and (option != "actor" or own_class is not None)}
     try:
-        wanted = table["actor"] if "actor" in table else _scouted(args)[1]
-        command = _command(name, given, str(wanted), str(table.get("name") or ""), one_host=one_host)
+        wanted_actor = table["actor"] if "actor" in table else _first_options(args)[1]
+        command = _command(name, own_class, str(wanted_actor), str(table.get("name") or ""), one_host=one_host)
         found: tuple[Plan, dict[str, Any]] | int = command.main(
-            [*args, *words(own, command.params, about)], prog_name=name, standalone_mode=False
+            [*args, *table_arguments(own, command.params, about)], prog_name=name, standalone_mode=False
         )
     except click.UsageError as error:
         raise ConfigurationError(f"{about}: {' '.join(error.format_message().split()).rstrip('.')}", "see --help") from error
@@ -130,19 +130,19 @@ def _of_table(
     return found
 
 
-def _command(name: str, given: type[Actor] | None, wanted: str, mirror: str | None = None, *, one_host: bool) -> click.Command:
-    """The command with the options of one kind of target. It makes a plan, and gives it back with the values.
+def _command(name: str, own_class: type[Actor] | None, wanted_actor: str, mirror: str | None = None, *, one_host: bool) -> click.Command:
+    """The command with the options of one kind of target. It returns a plan and the values of the options.
 
     Args:
         name: of the command.
-        given: a class of the caller's.
-        wanted: the actor that is named otherwise.
-        mirror: the name of the mirror where no option says it: of one target of several, "" if it has none.
+        own_class: a class of the caller's.
+        wanted_actor: name of the actor, if there is no such class.
+        mirror: the mirror's name for one of several targets, "" for a name made from the target; None for the name in the options.
         one_host: see `run`.
     """
-    actor_class = given or load(wanted)
-    actor_name = _importable_name(given) if given else wanted
-    options = parameters(actor_class, fixed_actor=given is not None, one_host=one_host)
+    actor_class = own_class or load(wanted_actor)
+    actor_name = _importable_name(own_class) if own_class else wanted_actor
+    options = parameters(actor_class, fixed_actor=own_class is not None, one_host=one_host)
     refuse_empty_secrets(options)
     command = click.Command(
         name,
@@ -152,15 +152,15 @@ def _command(name: str, given: type[Actor] | None, wanted: str, mirror: str | No
         epilog="Every option may also be given as an environment variable (AUTOSYNC_TARGET_PREFIX for --target-prefix) or in --config.",
         context_settings=context_settings(),
     )
-    # These two are questions, not settings: AUTOSYNC_VERSION may mean something else to whoever set it.
+    # These two have no environment variables: AUTOSYNC_VERSION may have another meaning on this host.
     click.version_option(package_name="autosync", prog_name=name, allow_from_autoenv=False)(command)
     click.help_option("-h", "--help", allow_from_autoenv=False)(command)
     return command
 
 
-def _scouted(args: list[str]) -> tuple[str | None, str, tuple[str, ...]]:
-    """The configuration file, the actor and the PATHs that are asked for. They have to be known before a module of a user's is loaded, and
-    so before an actor's own options can be read; the value of such an option may be taken for a PATH here."""
+def _first_options(args: list[str]) -> tuple[str | None, str, tuple[str, ...]]:
+    """The configuration file, the actor and the PATHs in the arguments. They are needed before a user's module is loaded, that is, before
+    the actor's own options can be read. So the value of such an option may count as a PATH here."""
     options: dict[str, Any] = {**context_settings(), "ignore_unknown_options": True, "allow_extra_args": True}
     scout = click.Command(
         "scout", params=[config_option(), actor_option()], add_help_option=False, callback=lambda actor, config: (config, actor),
@@ -173,23 +173,23 @@ def _scouted(args: list[str]) -> tuple[str | None, str, tuple[str, ...]]:
         return config, str(actor), tuple(map(os.path.abspath, context.params["paths"] or ()))
 
 
-def _search_for_modules(given: type[Actor] | None, wanted: Sequence[str], paths: Sequence[str]) -> None:
-    """Have modules of a user's found, but none in a directory that is mirrored.
+def _set_search_path(own_class: type[Actor] | None, actors: Sequence[str], paths: Sequence[str]) -> None:
+    """Let Python find modules of the user's, but none in a mirrored directory.
 
     Args:
-        given: a class of the caller's.
-        wanted: the actors that are named.
-        paths: what is mirrored.
+        own_class: a class of the caller's.
+        actors: the names of the actors.
+        paths: the mirrored directories and files.
 
     Raises:
-        ConfigurationError: an actor's module lies there, or nowhere.
+        ConfigurationError: an actor's module is in a mirrored directory, or does not exist.
     """
-    script = _file_of(given)
-    modules = [name for name in wanted if "." in name]
+    script = _file_of(own_class)
+    modules = [name for name in actors if "." in name]
     installation_path.search_others_last()
     search_path.leave_out(paths)
     directories = [os.path.dirname(script)] if script else []
-    directories += [os.getcwd()] if given or modules else []
+    directories += [os.getcwd()] if own_class or modules else []
     for directory in dict.fromkeys(directories):
         around = search_path.source_around(directory, paths)
         if around is None:
@@ -197,7 +197,7 @@ def _search_for_modules(given: type[Actor] | None, wanted: Sequence[str], paths:
             continue
         if script and directory == directories[0]:
             log.warning("of %s only %s itself is loaded, since %s is mirrored", directory, os.path.basename(script), around)
-        for name in modules if given is None else ():
+        for name in modules if own_class is None else ():
             if find_spec(name.partition(".")[0]) is None:
                 raise ConfigurationError(
                     f"actor {name!r}: no module is loaded from {directory}, since {around} is mirrored",
@@ -206,13 +206,13 @@ def _search_for_modules(given: type[Actor] | None, wanted: Sequence[str], paths:
 
 
 def _file_of(actor: type[Actor] | None) -> str | None:
-    """The file of the module that defines a class, if there is one and it is no part of a package."""
+    """The file of the module that defines a class; None if there is none, or if the module is part of a package."""
     file = getattr(sys.modules.get(actor.__module__), "__file__", None) if actor else None
     return os.path.abspath(file) if actor and file and "." not in actor.__module__ else None
 
 
 def _importable_name(actor: type[Actor]) -> str:
-    """`module.Class` under which a worker process finds a class that was defined in the program's main file."""
+    """The name `module.Class` by which a worker process imports a class, also one in the program's main file."""
     module = actor.__module__
     if module == "__main__":
         file = _file_of(actor)
@@ -231,15 +231,15 @@ def _plan(actor_class: type[Actor], actor_name: str, values: dict[str, Any], nam
     settings["target_container"] = values["target_container"]
     secrets = {option: values[option] for option in secret_names(actor_class)}
     actor = actor_class(**settings)
-    # As the actor has understood them: a relative path means nothing to a worker in another directory.
+    # The values after the constructor: for example, a relative path would be useless to a worker in another directory.
     public = {option: getattr(actor, option) for option in settings if option not in secrets}
-    known = {option: value for option, value in secrets.items() if value is not None}
-    mirror = _mirror(actor_name, actor, public, tuple(sorted(known)), {**values, "name": values["name"] if name is None else name})
+    set_secrets = {option: value for option, value in secrets.items() if value is not None}
+    mirror = _mirror(actor_name, actor, public, tuple(sorted(set_secrets)), {**values, "name": values["name"] if name is None else name})
     limits = Limits.parse(values["limit_requests"], values["limit_bandwidth"], values["limit_inflight"])
     if mirror.threads == 1 and values["limit_inflight"] is None:
-        limits = replace(limits, inflight=1)  # one at a time, however many processes there are
+        limits = replace(limits, inflight=1)  # one at a time in the whole fleet
     policy = Policy(mirror.delete, _limit(values["max_delete"]), Compare(values["compare"]), mirror.file_rules)
-    return Plan(mirror, policy, limits, actor, known, values["accept_existing"])
+    return Plan(mirror, policy, limits, actor, set_secrets, values["accept_existing"])
 
 
 def _refuse_twins(plans: Sequence[Plan]) -> None:
@@ -250,7 +250,7 @@ def _refuse_twins(plans: Sequence[Plan]) -> None:
 
 
 def _without_state(plans: Sequence[Plan], base: Path, name: str) -> list[Plan]:
-    """The same plans, which leave out the state of autosync's own that their sources hold. Told once for all.
+    """The same plans without autosync's own state in their sources. Each such directory is logged once.
 
     Raises:
         ConfigurationError: see `one_host.state_within`.
@@ -262,19 +262,19 @@ def _without_state(plans: Sequence[Plan], base: Path, name: str) -> list[Plan]:
 
 
 def _name_of_file(config: str | None) -> str:
-    """What several mirrors that one file describes are called together on this host."""
+    """The common name, on this host, of the mirrors in one configuration file."""
     path = os.path.abspath(config or "")
     readable = re.sub(r"[^A-Za-z0-9]+", "-", Path(path).stem).strip("-")[:60]
     return f"{readable or 'targets'}-{hashlib.sha256(path.encode('utf-8', 'surrogateescape')).hexdigest()[:6]}"
 
 
 def _check_all(plans: Sequence[Plan]) -> None:
-    """See that targets can be used. Of several, those that cannot be hold no other up; they are looked at again and again.
+    """Check that the targets can be used. One of several that cannot is checked again later, and does not delay the others.
 
-    With this, all is loaded: the garbage collector need not look there any more, and a fork of this process needs little.
+    After this, all modules are loaded: they are excluded from garbage collection, so that forks of this process share their memory.
 
     Raises:
-        StartError: none of them can be used.
+        StartError: no target can be used.
     """
     errors: dict[str, StartError] = {}
     for plan in plans:
@@ -301,7 +301,7 @@ def _check(actor: Actor) -> None:
 
 def _mirror(actor_name: str, actor: Actor, settings: dict[str, Any], secrets: tuple[str, ...], values: dict[str, Any]) -> Mirror:
     sources = sources_of(values["paths"])
-    name = _sound(values["name"] or _default_name(actor_name, settings, values["target_prefix"]))
+    name = _valid_name(values["name"] or _default_name(actor_name, settings, values["target_prefix"]))
     min_size, max_size = parse_size_bounds(values["min_size"], values["max_size"])
     mirror = Mirror(
         name=name,
@@ -325,7 +325,7 @@ def _mirror(actor_name: str, actor: Actor, settings: dict[str, Any], secrets: tu
         min_size=min_size,
         max_size=max_size,
     )
-    mirror.keys()  # says what is wrong with prefixes and expressions
+    mirror.keys()  # raises ConfigurationError for wrong prefixes and expressions
     for source in sources:
         target = actor.directory
         if target and (slashed(target).startswith(slashed(source.path)) or slashed(source.path).startswith(slashed(target))):
@@ -335,15 +335,15 @@ def _mirror(actor_name: str, actor: Actor, settings: dict[str, Any], secrets: tu
     return mirror
 
 
-def _sound(name: str) -> str:
-    """A name that may stand in names of files and workers."""
+def _valid_name(name: str) -> str:
+    """Check a name that will be part of the names of files and workers. Returns it."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         raise ConfigurationError(f"--name {name!r} cannot be used", "take up to 100 letters, digits, '.', '_' and '-'")
     return name
 
 
 def _queue(name: str) -> str:
-    """The name of a queue; Celery and kombu read commas and colons in it in ways of their own."""
+    """Check the name of a queue, in which commas and colons have a meaning for Celery and kombu. Returns it."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", name):
         raise ConfigurationError(f"--queue {name!r} cannot be used", "take up to 200 letters, digits, '.', '_' and '-'")
     return name
@@ -356,10 +356,10 @@ def _lease(seconds: float) -> float:
 
 
 def _default_name(actor_name: str, settings: dict[str, Any], prefix: str) -> str:
-    """A readable name from the target, with a hash where reading alone would not tell two targets apart."""
-    told = [actor_name.rpartition(".")[2], settings.get("target_container") or settings.get("url") or "", prefix]
-    exact = "\0".join([*map(str, told), str(settings.get("endpoint_url") or "")])
-    readable = re.sub(r"[^A-Za-z0-9]+", "-", "-".join(filter(None, map(str, told)))).strip("-")[:60]
+    """A readable name made from the target, with a hash that distinguishes targets with similar names."""
+    parts = [actor_name.rpartition(".")[2], settings.get("target_container") or settings.get("url") or "", prefix]
+    exact = "\0".join([*map(str, parts), str(settings.get("endpoint_url") or "")])
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", "-".join(filter(None, map(str, parts)))).strip("-")[:60]
     return f"{readable}-{hashlib.sha256(exact.encode('utf-8', 'surrogateescape')).hexdigest()[:6]}"
 
 
@@ -385,7 +385,7 @@ def _limit(text: str | None) -> DeleteLimit:
     return DeleteLimit() if text is None else DeleteLimit.parse(text)
 
 
-def _keep(plans: Sequence[Plan], name: str, values: dict[str, Any], script: str | None, *, one_host: bool) -> int:
+def _run_mirrors(plans: Sequence[Plan], name: str, values: dict[str, Any], script: str | None, *, one_host: bool) -> int:
     allow_many_open_files()
     directory = state_directory(state_base(values["state_dir"]), name)
     broker = values["broker"]
@@ -403,12 +403,12 @@ def _keep(plans: Sequence[Plan], name: str, values: dict[str, Any], script: str 
         ]  # fmt: skip
 
     if not one_host:
-        _stand_by(plans)
+        _warm_up(plans)
         from ..daemon.main_loop import keep
 
-        signals = _checked(plans, broker)
+        signals = _check_targets_and_broker(plans, broker)
         return keep(runs(broker), signals)
-    with lock(directory, name) as held:
+    with lock(directory, name) as lock_file:
         host = OneHost(
             name,
             [plan.mirror for plan in plans],
@@ -421,35 +421,35 @@ def _keep(plans: Sequence[Plan], name: str, values: dict[str, Any], script: str 
             },
             log_format=values["log_format"],
             verbosity=-1 if values["quiet"] else values["verbose"],
-            held=held,
+            lock_file=lock_file,
             script=script,
         )
         with serving(host):
-            _stand_by(plans)
+            _warm_up(plans)
             from ..daemon.main_loop import keep
 
             host.load()
-            signals = _checked(plans, broker)
-            host.stand_by()
+            signals = _check_targets_and_broker(plans, broker)
+            host.start_waiting()
             return keep(runs(host.broker), signals, host)
 
 
-def _stand_by(plans: Sequence[Plan]) -> None:
+def _warm_up(plans: Sequence[Plan]) -> None:
     for plan in plans:
         plan.actor.stand_by()
 
 
-def _checked(plans: Sequence[Plan], broker: str | None) -> Signals:
-    """See that targets and broker can be used, and listen to signals from then on: until then, one ends it at once.
+def _check_targets_and_broker(plans: Sequence[Plan], broker: str | None) -> Signals:
+    """Check that targets and broker can be used, then install the signal handlers. Until then, a signal ends the program at once.
 
     Raises:
-        StartError: they cannot.
+        StartError: the targets or the broker cannot be used.
     """
-    from ..daemon.main_loop import Signals, insist_on_broker
+    from ..daemon.main_loop import Signals, check_broker
 
     _check_all(plans)
     if broker:
-        insist_on_broker(broker)
+        check_broker(broker)
     signals = Signals()
     signals.install()
     return signals

@@ -45,9 +45,9 @@ def parameters(actor_class: type[Actor], *, fixed_actor: bool, one_host: bool) -
     """All parameters of a command.
 
     Args:
-        actor_class: brings options of its own.
+        actor_class: may have options of its own.
         fixed_actor: leave --actor out.
-        one_host: `autosync`, with the options of broker and workers of its own; else `autosync-watch`.
+        one_host: True for `autosync`, with the option for its workers; False for `autosync-watch`.
     """
     actor = [] if fixed_actor else [actor_option()]
     return [
@@ -63,11 +63,11 @@ def parameters(actor_class: type[Actor], *, fixed_actor: bool, one_host: bool) -
 
 
 def refuse_empty_secrets(options: Sequence[click.Parameter]) -> None:
-    """See that no secret's variable is set and empty, as `AUTOSYNC_PASSWORD="$(cat missing)"` leaves it; click takes it for one that is not
-    set.
+    """Check that no variable of a secret is set and empty, as after `AUTOSYNC_PASSWORD="$(cat missing)"`. click treats such a variable like
+    one that is not set.
 
     Raises:
-        ConfigurationError: one is.
+        ConfigurationError: a variable is set and empty.
     """
     for option in options:
         variable = f"{ENVIRONMENT}_{str(option.name).upper()}"
@@ -77,14 +77,14 @@ def refuse_empty_secrets(options: Sequence[click.Parameter]) -> None:
 
 def _target_options() -> list[click.Option]:
     return [
-        click.Option(["--target-container"], metavar="NAME", help="Bucket, directory, … that holds the copy."),
+        click.Option(["--target-container"], metavar="NAME", help="Bucket, directory, … of the copy."),
         click.Option(["--target-prefix"], default="", metavar="TEXT", help="Put in front of every key, as it is."),
     ]
 
 
 def _source_options() -> list[click.Option]:
     return [
-        click.Option(["--source-prefix"], default="", metavar="TEXT", help="Taken off the front of absolute paths that start with it."),
+        click.Option(["--source-prefix"], default="", metavar="TEXT", help="Removed from the front of absolute paths that start with it."),
         click.Option(
             ["--source-filter"], default="^.*$", show_default=True, metavar="REGEX",
             help="Mirror only files whose absolute path matches from its start (Python's re.match).",
@@ -100,7 +100,7 @@ def _source_options() -> list[click.Option]:
         ),
         click.Option(
             ["--done-marker"], default="", metavar="NAME",
-            help="Send a file only when a file of this name stands beside it; {} in it stands for the file's own name.",
+            help="Send a file only when a file of this name is in the same directory; {} in it stands for the file's own name.",
         ),
         click.Option(
             ["--min-size"], metavar="BYTES", show_default="none",
@@ -116,19 +116,18 @@ def _source_options() -> list[click.Option]:
         ),
         click.Option(
             ["--compare"], type=click.Choice([one.value for one in Compare]), default=Compare.TIME.value, show_default=True,
-            help="What counts as different: the size; the times too; or the content, where the target can tell its checksum.",
+            help="What counts as different: the size; the times too; or the content, if the target lists a checksum.",
         ),
         click.Option(
-            ["--delete/--no-delete"], default=True, show_default=True, help="Whether what is gone from the source goes from the target."
+            ["--delete/--no-delete"], default=True, show_default=True, help="Whether keys without a file are deleted from the target."
         ),
         click.Option(
-            ["--max-delete"], metavar="N|P%", show_default="50%, or 1000 where that is more",
-            help="How many keys in scope one comparison may delete; what is more is held. What is seen to be deleted does not count.",
+            ["--max-delete"], metavar="N|P%", show_default="50%, or 1000 if that is more",
+            help="How many keys in scope one scan may delete; further deletions are withheld. Deletions while it watches do not count.",
         ),
         click.Option(
             ["--accept-existing/--no-accept-existing"], default=False,
-            help="Accept what a first scan finds in the target that the source lacks: it is deleted, within --max-delete. "
-            "Without it, all of that is kept.",
+            help="Let the first scan delete keys without a file in the source, within --max-delete. Without it, such keys are kept.",
         ),
     ]  # fmt: skip
 
@@ -142,7 +141,7 @@ def _running_options(*, one_host: bool) -> list[click.Option]:
     )  # fmt: skip
     return [
         click.Option(["--once"], is_flag=True, help="Make the target equal the source, wait for the last transfer, end."),
-        click.Option(["--dry-run"], is_flag=True, help="Print what would be done, one line a key, and touch nothing."),
+        click.Option(["--dry-run"], is_flag=True, help="Print what would be done, one line a key, and change nothing."),
         click.Option(
             ["--threads"], type=click.IntRange(min=1), default=160, show_default=True, help="Transfers in flight in each worker process."
         ),
@@ -170,7 +169,7 @@ def _running_options(*, one_host: bool) -> list[click.Option]:
         ),
         click.Option(
             ["--lease"], type=float, default=LEASE, show_default=True, metavar="SECONDS",
-            help="How long the claims of a worker that is dead or cut off hold, before another worker takes its keys.",
+            help="How long the claims of a worker that is dead or cut off last, before another worker takes over its keys.",
         ),
     ]  # fmt: skip
 
@@ -179,7 +178,7 @@ def state_directory_option() -> click.Option:
     """--state-dir."""
     return click.Option(
         ["--state-dir"], type=click.Path(), default=_default_state_directory, metavar="DIR",
-        help="Where broker and lock are kept.  [default: $XDG_STATE_HOME/autosync or ~/.local/state/autosync]",
+        help="Directory of broker and lock.  [default: $XDG_STATE_HOME/autosync or ~/.local/state/autosync]",
     )  # fmt: skip
 
 
@@ -215,10 +214,10 @@ def _default_state_directory() -> str:
 
 
 def sources_of(paths: Sequence[str]) -> tuple[Source, ...]:
-    """The sources that PATHs name.
+    """The sources for the PATHs of a command line.
 
     Raises:
-        ConfigurationError: none is given, or one is neither a file nor a directory.
+        ConfigurationError: there is no PATH, or one is neither a file nor a directory.
     """
     if not paths:
         raise ConfigurationError("PATH is missing", "name the directory or file to mirror")
@@ -240,7 +239,7 @@ def _source(path: str) -> Source:
 
 
 def _absolute(path: str) -> str:
-    """Absolute, with the current directory as the shell names it: what $PWD says in --source-prefix must match."""
+    """An absolute path. The current directory is that of the shell's $PWD, so that $PWD in --source-prefix matches."""
     if path.startswith("/"):
         return os.path.normpath(path)
     here = os.environ.get("PWD", "")

@@ -1,4 +1,4 @@
-"""The main loop of `autosync` and `autosync-watch`: one watcher for all mirrors of the same sources, and child processes to tend."""
+"""The main loop of `autosync` and `autosync-watch`: one watcher for all mirrors of the same sources, and child processes."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from .status_line import StatusLine
 log = logging.getLogger(__name__)
 
 _TICK = 1.0
-#: `--once` ends as soon as it is through, so it looks more often: between these, and after this share of the time that it has taken yet.
+#: The pause before `--once` checks again whether it is through: this share of the time that it has run, but between the two bounds.
 _SHORTEST_TICK, _ONCE_TICK, _ONCE_SHARE = 0.005, 0.05, 0.01
-#: How long the end waits until what was seen is in the target, in seconds.
+#: How long the end waits until all changes are in the target, in seconds.
 _DRAIN = 10.0
-#: How long the start waits for a broker that has answered before and went away, and how long between two tries, in seconds.
+#: How long the start waits for a broker that has responded before and went away, and the pause between two tries, in seconds.
 _BROKER_PATIENCE, _BROKER_PAUSE = 30.0, 0.1
 
 
 class Signals:
-    """SIGINT and SIGTERM. The first asks for an end in order, the second for one at once."""
+    """SIGINT and SIGTERM. The first signal requests an end in order, the second one at once."""
 
     def __init__(self) -> None:
         self.stop = threading.Event()
@@ -52,10 +52,10 @@ class Signals:
 
 
 def keep(runs: Sequence[RunSettings], signals: Signals, host: OneHost | None = None) -> Exit:
-    """Keep mirrors until a signal comes, or with `once` until each target equals the source.
+    """Run mirrors until a signal arrives, or with `once` until each target equals the source.
 
     Args:
-        runs: what and how; all have the same sources.
+        runs: the settings of each mirror; all have the same sources.
         signals: installed before.
         host: broker and workers as children, already started; None on a file host.
 
@@ -63,7 +63,7 @@ def keep(runs: Sequence[RunSettings], signals: Signals, host: OneHost | None = N
         The exit code.
 
     Raises:
-        AutosyncError: it cannot start, or cannot go on.
+        AutosyncError: the program cannot start, or cannot go on.
     """
     return _Loop(runs, signals, host).run()
 
@@ -74,7 +74,7 @@ class _Loop:
         self._signals = signals
         self._host = host
         self._all = [MirrorRunner(run, host) for run in runs]
-        #: For `once`: those that are not through, and those that cannot get through.
+        #: For `once`: the runners that are not through, and those that have failed.
         self._open = list(self._all)
         self._failed: dict[MirrorRunner, AutosyncError] = {}
         self._watcher: Watcher | None = None
@@ -88,35 +88,35 @@ class _Loop:
 
     def run(self) -> Exit:
         with ExitStack() as ends:
-            for keeping in self._all:
-                ends.callback(keeping.leave)
-                if not self._begin(keeping):
+            for runner in self._all:
+                ends.callback(runner.leave)
+                if not self._begin(runner):
                     return Exit.INTERRUPTED if self._once or self._signals.number == signal.SIGINT else Exit.DONE
             self._start(ends)
             finished = self._loop()
             self._status.clear()
             self._drain(finished)
-        codes = [keeping.end(finished=finished) for keeping in self._all]
+        codes = [runner.end(finished=finished) for runner in self._all]
         if self._signals.number == signal.SIGINT or (self._once and not finished):
             return Exit.INTERRUPTED
         for error in self._failed.values():
             raise error
         return max(codes)
 
-    def _begin(self, keeping: MirrorRunner) -> bool:
-        """Whether it has begun; False if a signal came first."""
+    def _begin(self, runner: MirrorRunner) -> bool:
+        """Begin a mirror. Returns False if a signal arrived first."""
         stop = self._signals.stop
-        return self._with_broker(lambda: keeping.begin(stop)) and self._with_broker(keeping.mark_unfinished)
+        return self._with_broker(lambda: runner.begin(stop)) and self._with_broker(runner.mark_unfinished)
 
     def _with_broker(self, step: Callable[[], bool]) -> bool:
-        """Do a step of the start, again if the broker goes away during it. An embedded broker that has died is started by this thread only.
+        """Run a step of the start, and repeat it if the broker goes away. Only this thread restarts an embedded broker that has died.
 
         Returns:
-            What the step returns; False if a signal came first.
+            The result of the step; False if a signal arrived first.
 
         Raises:
             BrokerRefused: the broker refuses this program.
-            BrokerError: the broker has not answered for `_BROKER_PATIENCE`.
+            BrokerError: the broker has not responded for `_BROKER_PATIENCE`.
         """
         until = time.monotonic() + _BROKER_PATIENCE
         is_first = True
@@ -131,7 +131,7 @@ class _Loop:
                 if is_first:
                     log.warning("%s; it is tried again", error)
                 is_first = False
-            self._tend_children()
+            self._restart_dead_children()
             if self._signals.stop.wait(_BROKER_PAUSE):
                 return False
 
@@ -140,29 +140,29 @@ class _Loop:
             run = self._runs[0]
             self._watcher = _watcher(run, self._all[0].push_changes if len(self._all) == 1 else self._push_to_all)
             ends.callback(self._watcher.close)
-        for keeping in self._all:
-            keeping.start(self._watcher, ends)
+        for runner in self._all:
+            runner.start(self._watcher, ends)
         if self._watcher:
             self._watcher.start()
             if self._host:
-                self._host.begin()  # so that the first change does not wait for them
+                self._host.begin()  # so that the first change does not wait for workers
 
     def _push_to_all(self, changes: Iterable[Change]) -> None:
         pushed = tuple(changes)
-        for keeping in self._all:
-            keeping.push_changes(pushed)
+        for runner in self._all:
+            runner.push_changes(pushed)
 
     def _loop(self) -> bool:
-        """Until a signal comes (False) or `once` is through (True)."""
+        """Run until a signal arrives (returns False) or `once` is through (returns True)."""
         next_tick = 0.0
         while not self._signals.stop.is_set():
-            self._tend_children()
-            self._see_that_threads_live()
+            self._restart_dead_children()
+            self._check_threads()
             if time.monotonic() >= next_tick:
                 next_tick = time.monotonic() + _TICK
-                for keeping in self._all:
-                    keeping.tick()
-                self._status.show([(keeping.name, keeping.status()) for keeping in self._all])
+                for runner in self._all:
+                    runner.tick()
+                self._status.write([(runner.name, runner.status()) for runner in self._all])
             if self._once and self._is_through():
                 return True
             self._signals.stop.wait(self._pause())
@@ -174,55 +174,55 @@ class _Loop:
         return min(max(_SHORTEST_TICK, _ONCE_SHARE * (time.monotonic() - self._began)), _ONCE_TICK)
 
     def _is_through(self) -> bool:
-        """Whether all are. One whose target cannot be listed holds no other up."""
-        for keeping in list(self._open):
+        """Whether all runners are through. A runner whose target cannot be listed does not delay the others."""
+        for runner in list(self._open):
             try:
-                if not keeping.is_through():
+                if not runner.is_through():
                     continue
             except AutosyncError as error:
                 if len(self._all) == 1:
                     raise
-                log.error("%s: %s", keeping.name, error)
-                self._failed[keeping] = error
-            self._open.remove(keeping)
+                log.error("%s: %s", runner.name, error)
+                self._failed[runner] = error
+            self._open.remove(runner)
         return not self._open
 
-    def _tend_children(self) -> None:
-        """Start dead children again."""
+    def _restart_dead_children(self) -> None:
+        """Restart dead children, and release the claims of dead workers."""
         if self._host is None:
             return
-        self._dead += [(keeping, dead) for dead in self._host.restart_if_dead() for keeping in self._all]
+        self._dead += [(runner, dead) for dead in self._host.restart_if_dead() for runner in self._all]
         with suppress(BrokerError):
             while self._dead:
-                keeping, dead = self._dead[-1]
-                keeping.release_claims_of_dead(dead)
+                runner, dead = self._dead[-1]
+                runner.release_claims_of_dead(dead)
                 self._dead.pop()
 
-    def _see_that_threads_live(self) -> None:
-        """A thread that has died takes the program with it: going on without would lose events in silence."""
-        found = [keeping.broken for keeping in self._all] + ([self._watcher.error] if self._watcher else [])
+    def _check_threads(self) -> None:
+        """End the program if a thread has died: without it, events would be lost in silence."""
+        found = [runner.broken for runner in self._all] + ([self._watcher.error] if self._watcher else [])
         broken = next((error for error in found if error is not None), None)
         if broken is not None:
             raise StartError(f"cannot go on: {type(broken).__name__}: {broken}", "start it again; everything is compared then") from broken
 
     def _drain(self, finished: bool) -> None:
-        """Send what was seen and, on one host, wait a little until it is in the target."""
+        """Send all changes and, on one host, wait a little until they are in the target."""
         if not finished:
             log.info("stopping")
         if self._watcher:
             self._watcher.stop()
-        for keeping in self._all:
-            keeping.close(1.0 if self._signals.hurry.is_set() else _DRAIN, finished=finished)
+        for runner in self._all:
+            runner.close(1.0 if self._signals.hurry.is_set() else _DRAIN, finished=finished)
         until = time.monotonic() + (_DRAIN if self._host else 0.0)
         while (
             self._host
             and time.monotonic() < until
             and not self._signals.hurry.is_set()
-            and not all(keeping.is_empty() for keeping in self._all if keeping not in self._failed)
+            and not all(runner.is_empty() for runner in self._all if runner not in self._failed)
         ):
-            self._tend_children()
+            self._restart_dead_children()
             self._signals.hurry.wait(0.05)
-        idle = [keeping.read_final_stats() for keeping in self._all]
+        idle = [runner.read_final_stats() for runner in self._all]
         if self._host:
             self._host.is_idle = all(idle)
 
@@ -235,11 +235,11 @@ def _watcher(run: RunSettings, push: Push) -> Watcher:
         raise StartError(f"the kernel gives no inotify instance: {error.strerror}", cure) from error
 
 
-def insist_on_broker(url: str) -> None:
-    """See that a broker answers, before anything else is begun.
+def check_broker(url: str) -> None:
+    """Check that a broker responds, before anything else begins.
 
     Raises:
-        StartError: it does not.
+        StartError: it does not respond.
     """
     try:
         check_reachable(connect(url))

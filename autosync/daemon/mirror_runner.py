@@ -42,16 +42,16 @@ log = logging.getLogger(__name__)
 
 #: So many failed scans in a row end `--once`.
 _ONCE_SCANS = 3
-#: A dirty key that nobody has claimed is sent again at this age, in seconds: with an empty queue, and with a queue that is not empty.
+#: A dirty key that no worker has claimed is sent again at this age, in seconds: with an empty queue, and with one that is not empty.
 _ORPHAN_AGE, _ORPHAN_AGE_IN_BACKLOG = 5.0, 600.0
-#: Once messages may be lost, all keys that nobody has claimed are sent again so often: the first time may find expired leases only.
+#: How often all unclaimed keys are sent again after messages may be lost: the first time may find expired leases only.
 _RESENDS_AFTER_LOSS = 2
 _ORPHANS_AT_ONCE = 1000
 _ORPHAN_PAGES = 20
 _FAILURES_LOGGED = 20
 #: The resolution of `MirrorStats.lag`, in seconds.
 _LAG_UNIT = 0.001
-#: Keys that ran out of tries are tried again every so many seconds, once nothing else is tried: a target that was away may be back.
+#: The interval, in seconds, in which keys that ran out of tries are tried again while no other key is: a target that was away may be back.
 _RETRY_INTERVAL = 30.0
 
 
@@ -89,7 +89,7 @@ class RunSettings:
 
 
 class MirrorRunner:
-    """Runs one mirror: publishes its definition, starts its threads, and does once a second what neither of them does.
+    """Runs one mirror: publishes its definition, starts its threads, and does the work that is due once a second.
 
     Args:
         run: options.
@@ -105,7 +105,8 @@ class MirrorRunner:
         self._watcher_lock = WatcherLock(self._ledger.watcher_lease, run.mirror.name, run.mirror.host, run.mirror.lock)
         self._debouncer = Debouncer(run.settle)
         comparison = Comparison(self._keys, run.actor, run.policy, spill=str(run.spill), about=run.about)
-        watched = not (host and host.is_alone)  # nobody looks into an embedded broker, and events cost as much as small transfers do
+        # No monitor can reach an embedded broker, and events cost as much as small transfers.
+        watched = not (host and host.has_embedded_broker)
         sender = sending_app(run.broker, run.mirror.queue, events=watched)
         self._publisher = Publisher(sender, run.mirror.name, run.mirror.queue, self._ledger)
         self._stop = threading.Event()
@@ -154,20 +155,20 @@ class MirrorRunner:
             Whether the lock was acquired; False if `stop` was set first.
 
         Raises:
-            StartError: another process keeps this mirror.
-            BrokerError: the broker does not answer.
+            StartError: another process watches for this mirror.
+            BrokerError: the broker does not respond.
         """
         if not self._watcher_lock.acquire(stop):
             return False
         self._ledger.limits.set(self._run.limits)
         self._register(self._mirror)
-        if self._host and self._host.is_alone:
+        if self._host and self._host.has_embedded_broker:
             self._ledger.release_all_of_dead("")  # their workers died together with the autosync before this one
         self._before = self._watcher_lock.heartbeat()
         return True
 
     def mark_unfinished(self) -> bool:
-        """Mark what the autosync before this one left failed or unfinished. Can be repeated after a BrokerError. Returns True.
+        """Mark failed keys, and keys with open uploads, of the autosync before this one. Can be repeated after a BrokerError. Returns True.
 
         Raises:
             BrokerError: the broker does not answer.
@@ -182,23 +183,23 @@ class MirrorRunner:
         definition = mirror.dumps()
         version = version_of(definition)
         accepted = self._is_accepted(mirror)
-        if not accepted:  # before the definition, which says of what the mirror was accepted
+        if not accepted:  # before the definition: acceptance is for the definition in the ledger
             self._ledger.sync_state.set_accepted(False)
         signature = sign(self._run.signing_key, mirror.name, definition)
         generation = self._ledger.definition.publish(definition, version, mirror.queue, signature)
-        if not (self._host and self._host.is_alone):
+        if not (self._host and self._host.has_embedded_broker):
             self._publisher.announce()
-        cleared = self._ledger.sync_state.last_in_sync()
+        in_sync = self._ledger.sync_state.last_in_sync()
         withheld = self._ledger.sync_state.withheld_deletions()
         if accepted:
             self._ledger.sync_state.set_accepted(True)
         self._mirror, self._version, self._broker_generation = mirror, version, generation
-        last_in_sync_at = cleared[1] if cleared and cleared[0] == version else 0.0
+        last_in_sync_at = in_sync[1] if in_sync and in_sync[0] == version else 0.0
         self._scanner.restore(accepted=accepted, last_in_sync_at=last_in_sync_at, withheld_deletions=withheld)
 
     def _is_accepted(self, mirror: Mirror) -> bool:
-        """Whether scans with a definition may delete: the mirror was accepted with this target, and with all that is in the definition's
-        scope. A broker that has lost its memory changes nothing about that."""
+        """Whether scans with a definition may delete: the mirror was accepted with this target, and with a scope that includes the
+        definition's. A broker that loses its memory meanwhile does not change that."""
         if self._scanner.state.accepted or (self._run.accept_existing and mirror.delete):
             return True
         before = self._ledger.definition.read()
@@ -265,15 +266,15 @@ class MirrorRunner:
         )
 
     def tick(self) -> None:
-        """Do what is due; called every second. If the broker is away, the next tick tries again; the sender has logged that."""
+        """Do the work that is due; called every second. If the broker is away, the next tick tries again; the sender has logged that."""
         try:
             finished_scan = self._scanner.state.finished_scan
             uploads = self._ledger.uploads.all()
-            asked = time.monotonic()
+            requested = time.monotonic()
             self._stats = self._heartbeat()  # needs the open uploads of the tick before
             self._uploads = uploads
             self._resend_orphans()
-            self._note_in_sync(finished_scan, self._stats, asked)
+            self._note_in_sync(finished_scan, self._stats, requested)
             self._handle_requests(self._stats)
             self._watch_roots()
             if time.monotonic() >= self._next_rescan:
@@ -294,11 +295,11 @@ class MirrorRunner:
         """
         stats = self._watcher_lock.renew(self._changed_counters())
         if stats.dirty and self._host:
-            self._host.begin()  # there may be messages from before, which nobody sends again so soon
+            self._host.begin()  # there may be messages from before, for which no new one would be sent soon
         if stats.broker_generation != self._broker_generation:
             lost = stats.broker_generation.partition(" ")[0] != self._broker_generation.partition(" ")[0]
-            what = "has lost its memory" if lost else "was started again, and may have lost the last of what it was told"
-            log.warning("the broker %s: everything is compared again", what)
+            what = "has lost its memory" if lost else "was started again, and may have lost its last writes"
+            log.warning("the broker %s: everything is scanned again", what)
             for key, token in [(key, token) for key, tokens in self._uploads.items() for token in tokens]:
                 self._ledger.uploads.add(key, token)
             self._requeue_unfinished()
@@ -318,7 +319,7 @@ class MirrorRunner:
         return changed
 
     def _handle_requests(self, stats: MirrorStats) -> None:
-        """Do what operators have requested by `autosync-ctl`."""
+        """Handle the requests of operators by `autosync-ctl`."""
         if stats.paused != self._paused:
             self._paused = stats.paused
             log.warning("%s is %s", self._mirror.name, "paused: nothing is sent until it is resumed" if stats.paused else "resumed")
@@ -342,7 +343,7 @@ class MirrorRunner:
         before: list[str] = []
         for _ in range(_ORPHAN_PAGES):
             keys = self._ledger.claims.requeue_orphans(_ORPHANS_AT_ONCE, age)
-            if keys == before:  # orphans are found again until somebody has claimed them
+            if keys == before:  # orphans are found again until a worker has claimed them
                 return
             self._sender.resend(keys, Priority.EVENT if len(keys) < _ORPHANS_AT_ONCE else Priority.SCAN)
             if len(keys) < _ORPHANS_AT_ONCE:
@@ -350,10 +351,10 @@ class MirrorRunner:
             before = keys
 
     def _orphan_age(self) -> float | None:
-        """From what age a key counts as an orphan, in seconds; None: only a key whose lease has expired or whose next try is due.
+        """The age from which a key counts as an orphan, in seconds; None: only keys whose lease has expired or whose next try is due.
 
-        While messages wait in the queue, the key's own may be among them. Sending it again does no harm, but sending thousands again each
-        second would, so that is done rarely.
+        While messages wait in the queue, that of the key may be among them. To send one again does no harm, but to send thousands again
+        each second would, so that is done rarely.
         """
         if self._ledger.queues.count_waiting(self._mirror.queue) == 0:
             if not self._resends_after_loss:
@@ -365,21 +366,21 @@ class MirrorRunner:
         self._next_backlog_check = time.monotonic() + _ORPHAN_AGE_IN_BACKLOG
         return _ORPHAN_AGE_IN_BACKLOG
 
-    def _note_in_sync(self, finished_scan: FinishedScan | None, stats: MirrorStats, asked: float) -> None:
-        """Record that source and target were equal when a scan began, if all differences that it found have been dealt with.
+    def _note_in_sync(self, finished_scan: FinishedScan | None, stats: MirrorStats, requested: float) -> None:
+        """Record that source and target were equal when a scan began, if all differences that it found have been synced.
 
-        They have been once no key is dirty that was dirty when the scan ended. That proves nothing if the broker has lost dirty keys since
-        the scan began, or if a source has become another directory.
+        They have been synced once no key is dirty that was dirty when the scan ended. This proves nothing if the broker has lost dirty keys
+        since the scan began, or if a source has become another directory.
 
         Args:
-            finished_scan: the last one.
+            finished_scan: the last scan.
             stats: of the mirror, from after the scan.
-            asked: when `stats` was requested, on the monotonic clock.
+            requested: when `stats` was requested, on the monotonic clock.
         """
         state = self._scanner.state
         if finished_scan is None or finished_scan.generation != state.scan_generation or finished_scan.began <= state.last_in_sync_at:
             return
-        if stats.dirty == 0 or asked - stats.lag - _LAG_UNIT > finished_scan.ended:
+        if stats.dirty == 0 or requested - stats.lag - _LAG_UNIT > finished_scan.ended:
             self._ledger.sync_state.set_last_in_sync(self._version, finished_scan.began, accepted=state.accepted)
             self._scanner.set_last_in_sync(finished_scan.began)
 
@@ -401,15 +402,15 @@ class MirrorRunner:
         workers still expect the old root, and delete nothing. A root that was lost and is the same again may be a share that was mounted
         again, or a new directory with the old inode number: its watches are gone, so they are placed anew.
         """
-        known = self._mirror.identities
+        expected = self._mirror.identities
         found = _identities(self._mirror)
-        strange = {root for root in {*known, *found} if known.get(root) != found.get(root)}
+        strange = {root for root in {*expected, *found} if expected.get(root) != found.get(root)}
         for root in sorted(strange - self._changed_roots):
             log.warning("source %s %s", root, "is another directory than before" if root in found else "is gone; nothing is deleted")
         self._changed_roots = strange
         adopted = {root for root in strange if root in found and _holds_something(root)}
         if adopted:
-            self._register(replace(self._mirror, identities={**known, **{root: found[root] for root in adopted}}))
+            self._register(replace(self._mirror, identities={**expected, **{root: found[root] for root in adopted}}))
         if self._watcher is None:
             return
         back = self._watcher.lost_roots & (found.keys() - strange)
@@ -418,7 +419,7 @@ class MirrorRunner:
                 self._watcher.replace_root(source)
 
     def _rescan(self) -> None:
-        """Scan the whole source, and watch what could not be watched before."""
+        """Scan the whole source, and place watches that could not be placed before."""
         if self._watcher:
             self._watcher.place_all()
         else:
@@ -452,7 +453,7 @@ class MirrorRunner:
             self._sender.mark_unknown(keys)
 
     def is_through(self) -> bool:
-        """With `once`: whether the scan has ended and nothing is left to do.
+        """With `once`: whether the scan has ended and no key is dirty.
 
         Raises:
             AutosyncError: the scan has failed, and would fail again.
@@ -475,7 +476,7 @@ class MirrorRunner:
         return False
 
     def is_empty(self) -> bool:
-        """Whether the broker answers, and no key is dirty."""
+        """Whether the broker responds, and no key is dirty."""
         try:
             return self._ledger.key_states.count_dirty() == 0
         except BrokerError:
@@ -492,14 +493,14 @@ class MirrorRunner:
         """Send what is pending, and end both threads.
 
         Args:
-            patience: how long to wait for a broker that does not answer, in seconds.
+            patience: how long to wait for a broker that does not respond, in seconds.
             finished: whether `once` has reached its end.
         """
         self._close_feeds(patience)
         if finished:
-            asked = time.monotonic()
+            requested = time.monotonic()
             with suppress(BrokerError):
-                self._note_in_sync(self._scanner.state.finished_scan, self._watcher_lock.heartbeat(), asked)
+                self._note_in_sync(self._scanner.state.finished_scan, self._watcher_lock.heartbeat(), requested)
 
     def _close_feeds(self, patience: float) -> None:
         """End both threads. The thread of events is first: it sends what is pending, and may wait for the broker meanwhile."""

@@ -1,4 +1,4 @@
-"""The state of a mirror, in a line for people."""
+"""Describes the state of mirrors in one line."""
 
 from __future__ import annotations
 
@@ -39,37 +39,48 @@ class StatusText:
 
 
 class StatusLine:
-    """A line that is written over itself, on a terminal only.
+    """A line on a terminal that each update overwrites. Nothing is written if the stream is no terminal.
 
     Args:
-        stream: where to write it.
+        stream: the terminal.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._live = stream.isatty()
-        self._shown = False
+        self._is_written = False
 
-    def show(self, all_: Sequence[tuple[str, str]]) -> None:
-        """Show how mirrors stand: name and words of each. Of several, as much as there is room for."""
-        told = [words if len(all_) == 1 else f"{name} {words}" for name, words in all_ if words]
-        if not self._live or not told:
+    def write(self, all_: Sequence[tuple[str, str]]) -> None:
+        """Write the states of mirrors. The line for several mirrors is cut at the width of the terminal.
+
+        Args:
+            all_: name and state of each mirror.
+        """
+        texts = [text if len(all_) == 1 else f"{name} {text}" for name, text in all_ if text]
+        if not self._live or not texts:
             return
-        line = " | ".join(told)
-        self._stream.write(f"\r\x1b[K{line if len(told) == 1 else line[: shutil.get_terminal_size().columns - 1]}\r")
+        line = " | ".join(texts)
+        self._stream.write(f"\r\x1b[K{line if len(texts) == 1 else line[: shutil.get_terminal_size().columns - 1]}\r")
         self._stream.flush()
-        self._shown = True
+        self._is_written = True
 
     def clear(self) -> None:
-        """Take the line away."""
-        if self._shown:
+        """Remove the line."""
+        if self._is_written:
             self._stream.write("\r\x1b[K")
             self._stream.flush()
-            self._shown = False
+            self._is_written = False
 
 
 def summary(before: MirrorStats, after: MirrorStats, seconds: float, *, skipped: int = 0) -> str:
-    """What was done between two moments."""
+    """The work between two moments, in one line.
+
+    Args:
+        before: figures of the first moment.
+        after: figures of the second moment.
+        seconds: between the two.
+        skipped: number of skipped paths.
+    """
     files, size, deleted = after.files - before.files, after.bytes - before.bytes, after.deleted - before.deleted
     left = f", {after.dirty} left for the next start" if after.dirty else ""
     passed = f", skipped {skipped}" if skipped else ""

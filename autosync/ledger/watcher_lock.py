@@ -62,7 +62,7 @@ class WatcherLock:
             renewed = found is not None and left_before is not None and found[1] > left_before
             if renewed or self._is_alive(holder) or time.monotonic() > until:
                 raise StartError(
-                    f"mirror {self._mirror} is already kept by process {holder.get('pid')} on {holder.get('host')}",
+                    f"mirror {self._mirror} is already watched by process {holder.get('pid')} on {holder.get('host')}",
                     "stop that one, or give this one another --name",
                 )
             left_before = found[1] if found else None

@@ -94,7 +94,7 @@ def test_a_paused_mirror_sends_nothing_until_it_is_resumed(one_host: Program, op
     assert operator.status()["paused"]
     assert operator.runs("status").startswith("desk: paused\n")
     assert bucket.sizes() == {"first": 5}
-    wait_until(lambda: "desk is paused: nothing is sent" in one_host.said(), 30, "the watcher says so")
+    wait_until(lambda: "desk is paused: nothing is sent" in one_host.output(), 30, "the watcher says so")
 
     assert "desk goes on" in operator.runs("resume")
     equal_soon(bucket, tree, "what has gathered", 30)
@@ -147,7 +147,7 @@ def test_the_doctor_finds_nothing_where_all_is_well(one_host: Program, operator:
 
     assert "wrong" not in said
     source = f"source {tree}: is the directory"
-    for good in ("broker: ", "file host: kept by process", "watches: ", source, "workers: ", "target: is there"):
+    for good in ("broker: ", "file host: watched by process", "watches: ", source, "workers: ", "target: is there"):
         assert f"  ok     {good}" in said, said
 
 
@@ -209,7 +209,7 @@ def test_verify_proves_that_the_target_equals_the_source(one_host: Program, oper
 
 
 def test_why_tells_what_is_known_of_a_key(one_host: Program, operator: Operator, bucket: Bucket, tree: Path) -> None:
-    assert "right, as far as is known" in operator.runs("why", "first")
+    assert "state       equal" in operator.runs("why", "first")
     assert "no path in scope has this key" in operator.runs("why", "/")
 
     operator.runs("pause")
@@ -282,18 +282,18 @@ def test_several_mirrors_are_told_apart_by_name(programs: Programs, commands: Co
     assert [found["mirror"] for found in json.loads(operator.runs("status", "--json"))] == ["one", "two"]
     assert "there are 2 mirrors: one, two; name one with --name" in operator.runs("why", "x", code=2)
     assert "no mirror is called 'three'" in operator.runs("--name=three", "status", code=1)
-    assert "nobody keeps mirror two" in operator.runs("--name=two", "rescan", code=1)
+    assert "no watcher runs for mirror two" in operator.runs("--name=two", "rescan", code=1)
     assert "name it with --name" in operator.runs("forget", code=2)
     assert operator.runs("--name=one", "forget") == "one is forgotten\n"
     assert [found["mirror"] for found in json.loads(operator.runs("status", "--json", AUTOSYNC_NAME="two"))] == ["two"]
 
 
 def test_a_mirror_that_is_kept_is_not_forgotten(one_host: Program, operator: Operator) -> None:
-    assert "mirror desk is kept by an autosync that runs" in operator.runs("--name=desk", "forget", code=1)
+    assert "mirror desk is watched by a running autosync" in operator.runs("--name=desk", "forget", code=1)
 
 
 def test_without_a_mirror_it_says_what_to_do(programs: Programs, commands: Commands, operator: Operator, broker: str) -> None:
-    assert "see that its autosync runs, or name its broker with --broker" in operator.runs("status", code=1)
+    assert "start its autosync, or give its broker with --broker" in operator.runs("status", code=1)
     assert "no mirror was found at" in Operator(commands, f"--broker={broker}").runs("status", code=1)
     gone = Operator(programs, "--broker=redis://:secret@127.0.0.1:1/0").runs("status", code=1)
     assert "broker at 127.0.0.1:1" in gone
@@ -307,14 +307,14 @@ def test_watched_it_shows_what_workers_do_and_how_fast(programs: Programs, broke
     ledger.claims.mark([(f"k{number}", UNKNOWN) for number in range(3)])
     claims = ledger.claims.claim("box:7:x", "v", ["k0", "k1"]) or []
     watching = programs.start("autosync-ctl", f"--broker={broker}", "status", "--watch")
-    wait_until(lambda: re.search(r"box:7 +2 keys, k[01] is one", watching.said()), 30, "the worker is shown")
+    wait_until(lambda: re.search(r"box:7 +2 keys, k[01] is one", watching.output()), 30, "the worker is shown")
 
     ledger.claims.done("box:7:x", [Result(claim, Action.UPLOADED, 10_000_000) for claim in claims])
-    wait_until(lambda: re.search(r"2 files \(19\.1 MiB, [0-9.]+ MiB/s\)", watching.said()), 30, "the speed is shown")
+    wait_until(lambda: re.search(r"2 files \(19\.1 MiB, [0-9.]+ MiB/s\)", watching.output()), 30, "the speed is shown")
 
     watching.send_signal(signal.SIGINT)
     assert watching.wait(20) == 130
-    assert "Traceback" not in watching.said()
+    assert "Traceback" not in watching.output()
 
 
 
@@ -342,7 +342,7 @@ def test_the_exporter_tells_how_mirrors_stand_and_that_the_broker_is_away(
     programs.worker(broker=own_valkey.url, AUTOSYNC_SOURCES=json.dumps([str(tree)]))
     programs.start("autosync-watch", broker, *bucket.options(), f"--source-prefix={tree}/", "--name=fleet", str(tree))
     exporter = programs.start("autosync-ctl", broker, "export", f"--listen=127.0.0.1:{port}")
-    wait_until(lambda: "metrics are at" in exporter.said(), 30, "it serves")
+    wait_until(lambda: "metrics are at" in exporter.output(), 30, "it serves")
     equal_soon(bucket, tree, "the first look")
     (tree / "f0").unlink()
     equal_soon(bucket, tree, "the deletion")
@@ -371,14 +371,14 @@ def test_the_exporter_tells_how_mirrors_stand_and_that_the_broker_is_away(
 
     exporter.send_signal(signal.SIGTERM)
     exporter.wait(20)
-    assert "Traceback" not in exporter.said()
+    assert "Traceback" not in exporter.output()
 
 
 def test_the_dashboard_shows_what_there_is(programs: Programs, broker: str) -> None:
     Ledger(connect(broker), "m").definition.publish("{}", "v")
     port = free_port()
     exporter = programs.start("autosync-ctl", f"--broker={broker}", "export", f"--listen=127.0.0.1:{port}")
-    wait_until(lambda: "metrics are at" in exporter.said(), 30, "it serves")
+    wait_until(lambda: "metrics are at" in exporter.output(), 30, "it serves")
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
         families = set(re.findall(r"^# TYPE (\w+)", answer.read().decode(), re.MULTILINE))
     dashboard = (ROOT / "docker" / "grafana-dashboard.json").read_text(encoding="utf-8")

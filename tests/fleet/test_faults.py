@@ -55,7 +55,7 @@ def live(programs: Programs, options: list[str], bucket: Bucket, tree: Path) -> 
     def start(*more: str) -> Program:
         write(tree / "first")
         process = programs.start("autosync", "-v", "--workers=1", *more, *options)
-        wait_until(lambda: "keeping" in process.said(), 60, "it has started")
+        wait_until(lambda: "keeping" in process.output(), 60, "it has started")
         equal(bucket, tree, "the first look")
         return process
 
@@ -112,7 +112,7 @@ def all_done(ledger: Ledger, seconds: float = 60) -> None:
 def unharmed(process: Program) -> None:
     """See that it still runs, and met nothing that it did not expect."""
     assert process.poll() is None
-    assert "Traceback" not in process.said()
+    assert "Traceback" not in process.output()
 
 
 def begin_slow_uploads(proxy: Proxy, bucket: Bucket, tree: Path) -> None:
@@ -162,7 +162,7 @@ def test_a_child_is_killed_in_the_middle_of_an_upload(
     assert bucket.sizes().keys() == {"first"}
     write(tree / "late")
     (tree / "first").unlink()
-    wait_until(lambda: "ended with status -9; it is started again" in process.said(), 30, "its end is noticed")
+    wait_until(lambda: "ended with status -9; it is started again" in process.output(), 30, "its end is noticed")
     proxy.speed = None
     if victim == "celery":
         wait_until(lambda: proxy.counts["gone"] >= 2, 30, "both uploads have broken off")
@@ -202,7 +202,7 @@ def test_a_worker_is_killed_before_it_knows_how_the_upload_that_it_has_begun_is_
     (begun,) = [one for one in bucket.open_uploads() if one not in foreign]
 
     process.children("celery")[0].kill()
-    wait_until(lambda: "ended with status -9; it is started again" in process.said(), 30, "its end is noticed")
+    wait_until(lambda: "ended with status -9; it is started again" in process.output(), 30, "its end is noticed")
     assert not any(begun[1] in one.path for one in proxy.requests), "nobody has sent anything for it"
     proxy.hold = ""
 
@@ -233,7 +233,7 @@ def test_a_broker_is_emptied_and_the_worker_killed_in_the_middle_of_an_upload(
     process.children("celery")[0].kill()
     client.flushall()
     assert ledger.uploads.all() == {}
-    wait_until(lambda: "has lost its memory" in process.said(), 30, "the watcher has noticed")
+    wait_until(lambda: "has lost its memory" in process.output(), 30, "the watcher has noticed")
     proxy.speed = None
 
     equal(bucket, tree, "everything, in spite of it")
@@ -251,13 +251,13 @@ def test_a_broker_is_emptied_while_keys_are_dirty_and_again_while_all_is_quiet(
     own_valkey.client().flushall()
     (tree / "first").unlink()
     write(tree / "late")
-    wait_until(lambda: "has lost its memory" in process.said(), 30, "the watcher has noticed")
+    wait_until(lambda: "has lost its memory" in process.output(), 30, "the watcher has noticed")
     proxy.speed = None
     equal(bucket, tree, "everything that was dirty")
     all_done(ledger)
 
     own_valkey.client().flushall()
-    wait_until(lambda: process.said().count("has lost its memory") == 2, 30, "the watcher has noticed again")
+    wait_until(lambda: process.output().count("has lost its memory") == 2, 30, "the watcher has noticed again")
     write(tree / "late", version=2)
     (tree / "small").unlink()
     equal(bucket, tree, "everything after that")
@@ -282,7 +282,7 @@ def test_a_broker_is_killed_before_it_has_written_what_it_had_said_yes_to(
     assert b"late" in file.read_bytes()[kept:]
     os.truncate(file, kept)
     own_valkey.start()
-    wait_until(lambda: "may have lost the last of what it was told" in process.said(), 30, "the watcher has noticed")
+    wait_until(lambda: "may have lost its last writes" in process.output(), 30, "the watcher has noticed")
     worker.resume()
 
     equal(bucket, tree, "everything, in spite of it")
@@ -296,14 +296,14 @@ def test_once_does_not_take_a_broker_that_was_emptied_for_one_that_has_nothing_t
     write(tree / "small", size=MEBI)
     write(tree / "large", size=20 * MEBI)
     once = programs.start("autosync", "--once", "-v", "--workers=1", f"--broker={own_valkey.url}", *options)
-    wait_until(lambda: "compared 2 files" in once.said() and proxy.in_flight("large"), 60, "the look is over, and the upload is not")
+    wait_until(lambda: "compared 2 files" in once.output() and proxy.in_flight("large"), 60, "the look is over, and the upload is not")
 
     own_valkey.client().flushall()
     proxy.speed = None
 
     assert once.wait(60) == 0
     equal_soon(bucket, tree, "everything, when it has ended", 0, to_the_byte=True)
-    assert "has lost its memory" in once.said()
+    assert "has lost its memory" in once.output()
 
 
 def test_what_a_look_has_found_is_not_taken_for_done_because_the_broker_forgot_it(
@@ -313,10 +313,10 @@ def test_what_a_look_has_found_is_not_taken_for_done_because_the_broker_forgot_i
     write(tree / "first")
     process = programs.start("autosync-watch", "-v", f"--broker={own_valkey.url}", "--rescan=0", *options)
     dirty = ledger.key_states.count_dirty
-    wait_until(lambda: "compared 1 files" in process.said() and dirty() == 1, 30, "the first look is over, and there is no worker")
+    wait_until(lambda: "compared 1 files" in process.output() and dirty() == 1, 30, "the first look is over, and there is no worker")
 
     own_valkey.client().flushall()
-    wait_until(lambda: process.said().count("compared 1 files") == 2, 30, "everything is compared again")
+    wait_until(lambda: process.output().count("compared 1 files") == 2, 30, "everything is compared again")
     wait_until(lambda: ledger.key_states.count_dirty() == 1, 30, "it was found again")
 
     assert ledger.sync_state.last_in_sync() is None
@@ -335,8 +335,8 @@ def test_a_broker_stands_still_for_longer_than_a_lease_during_an_upload_while_fi
         until = time.monotonic() + 6
         come_change_and_go(tree, 20, 20)
         write(tree / "large", version=2, size=20 * MEBI)
-        wait_until(lambda: "what happens meanwhile is kept and sent later" in process.said(), 60, "the watcher has met it")
-        wait_until(lambda: "claims of faulty could not be renewed" in process.said(), 60, "so has the worker")
+        wait_until(lambda: "what happens meanwhile is kept and sent later" in process.output(), 60, "the watcher has met it")
+        wait_until(lambda: "claims of faulty could not be renewed" in process.output(), 60, "so has the worker")
         wait_until(lambda: time.monotonic() > until, 7, "the leases are over, also if they were renewed just before")
         assert proxy.in_flight("small")
         assert not any(key.startswith("new") for key in bucket.sizes())
@@ -400,7 +400,7 @@ def test_a_target_that_is_away_until_keys_have_run_out_of_tries_is_made_equal_wi
         socket.create_connection(("127.0.0.1", int(proxy.url.rpartition(":")[2])))
     come_change_and_go(tree, 10, 10)
     wait_until(lambda: len(list(ledger.failures.all())) == 20, 60, "all keys have run out of tries")
-    assert "; tried again in" in process.said()
+    assert "; tried again in" in process.output()
     proxy.listen()
 
     equal(bucket, tree, "everything, in spite of it")
@@ -419,7 +419,7 @@ def test_a_target_that_is_away_for_several_tries_is_made_equal_soon_after(live: 
         (tree / f"old{number}").unlink()
     (tree / "directory").mkdir()
     write(tree / "directory/late")
-    wait_until(lambda: process.said().count("; tried again in") >= 4 * 21, 60, "each was tried four times")
+    wait_until(lambda: process.output().count("; tried again in") >= 4 * 21, 60, "each was tried four times")
     assert sorted(bucket.sizes()) == ["first", *(f"old{number}" for number in range(10))], "nothing could be done meanwhile"
     proxy.listen()
 
@@ -459,7 +459,7 @@ def test_a_state_directory_on_a_full_disk_is_said_in_one_line_and_nothing_is_los
     for number in range(300):
         write(tree / f"{number}-{'x' * 200}")
     (tree / "first").unlink()
-    wait_until(lambda: "No space left on device" in process.said(), 60, "it has met the full disk")
+    wait_until(lambda: "No space left on device" in process.output(), 60, "it has met the full disk")
     assert process.poll() is None
     filler.unlink()
 
@@ -507,7 +507,7 @@ def box_elsewhere(programs: Programs, broker: str, bucket: Bucket, stale_share: 
         "-A", "autosync", "worker", "--without-gossip", "--without-mingle", "-l", "INFO",
         CELERY_BROKER_URL=broker, AUTOSYNC_SOURCES=json.dumps({str(tree): str(stale_share)}),
     )  # fmt: skip
-    wait_until(lambda: " ready." in process.said() or process.poll() is not None, 60, "the worker is ready")
+    wait_until(lambda: " ready." in process.output() or process.poll() is not None, 60, "the worker is ready")
     assert Path(f"/proc/{process.pid}/root/proc/sys/kernel/random/boot_id").read_text() == "another-host\n"
     return process
 
@@ -552,4 +552,4 @@ def test_a_worker_whose_share_shows_old_attributes_waits_for_the_new_ones(
     equal(bucket, tree, "every byte of it")
     assert set(map(str, seen)) == {str((True, True, []))}
     assert (box_elsewhere.poll(), watcher.poll()) == (None, None)
-    assert "Traceback" not in box_elsewhere.said()
+    assert "Traceback" not in box_elsewhere.output()

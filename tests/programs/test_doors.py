@@ -103,7 +103,7 @@ def test_a_second_autosync_on_the_same_mirror_is_refused(programs: Programs, tre
     second = programs.run("autosync", *options)
 
     assert second.returncode == 1
-    assert f"is already kept by another autosync (process {first.pid})" in second.stderr
+    assert f"is already watched by another autosync (process {first.pid})" in second.stderr
     assert second.stderr.count("\n") == 1
     assert first.poll() is None
 
@@ -114,17 +114,17 @@ def test_a_second_watcher_on_the_same_mirror_is_refused_and_a_dead_one_is_replac
     fill(tree)
     options = ["--actor=file", f"--target-container={target}", f"--broker={broker}", "--name=one", str(tree)]
     first = programs.start("autosync-watch", *options)
-    wait_until(lambda: "keeping one" in first.said(), what="the first is at work")
+    wait_until(lambda: "keeping one" in first.output(), what="the first is at work")
 
     second = programs.run("autosync-watch", *options)
 
     assert second.returncode == 1
-    assert f"mirror one is already kept by process {first.pid}" in second.stderr
+    assert f"mirror one is already watched by process {first.pid}" in second.stderr
 
     first.kill()
     first.wait()
     third = programs.start("autosync-watch", *options)
-    wait_until(lambda: "keeping one" in third.said(), 60, "the third takes the place of the dead one")
+    wait_until(lambda: "keeping one" in third.output(), 60, "the third takes the place of the dead one")
 
 
 def test_a_broken_celeryconfig_is_one_clear_line(programs: Programs, tmp_path: Path) -> None:

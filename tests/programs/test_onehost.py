@@ -41,10 +41,10 @@ if more_threads:
     threading.Thread(target=over.wait).start()
 directory = state_directory(state, "one")
 with lock(directory, "one") as held:
-    host = OneHost("one", [mirror], directory, broker=None, workers=2, secrets={}, log_format="text", verbosity=0, held=held)
+    host = OneHost("one", [mirror], directory, broker=None, workers=2, secrets={}, log_format="text", verbosity=0, lock_file=held)
     with serving(host):
         host.load()
-        host.stand_by()
+        host.start_waiting()
         host.restart_if_dead()
         waiting = [worker.pid() for worker in host._workers]
         client = connect(host.broker)

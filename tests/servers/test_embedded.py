@@ -88,7 +88,7 @@ def test_the_next_autosync_waits_for_the_broker_of_one_that_was_killed(ends: boo
     try:
         if not ends:
             monkeypatch.setattr(onehost, "_ORPHANS", 0.1)
-            with pytest.raises(StartError, match=f"already kept by another autosync .process {first.pid}."):
+            with pytest.raises(StartError, match=f"already watched by another autosync .process {first.pid}."):
                 onehost.lock(tmp_path, "m")
             return
         with onehost.lock(tmp_path, "m") as held:

@@ -80,9 +80,9 @@ class Life:
         identities = {str(source): identity_of(str(source))}
         mirror = Mirror("m", "file", (Source(str(source)),), identities, queue="q", host=boot_id(), settings=settings)
         state = state_directory(self._directory, "m")
-        policy = Policy(True, DeleteLimit(), Compare.TIME, True)
+        policy = Policy(True, DeleteLimit(), Compare.TIME)
         with lock(state, "m") as held:
-            host = OneHost("m", [mirror], state, broker=None, workers=0, secrets={}, log_format="text", verbosity=0, held=held)
+            host = OneHost("m", [mirror], state, broker=None, workers=0, secrets={}, log_format="text", verbosity=0, lock_file=held)
             for part, name, method in [(one, *item) for one in PARTS for item in vars(one).items()]:
                 if callable(method) and not name.startswith("_"):
                     patch.setattr(part, name, self._counted(name, method, host))
@@ -95,7 +95,7 @@ class Life:
 
                 patch.setattr(MirrorRunner, "tick", last)
             with serving(host):
-                host.stand_by()
+                host.start_waiting()
                 run = RunSettings(mirror, policy, FileActor(**settings), host.broker, state, once=self._once, settle=0.0, rescan=0.0)
                 return keep([run], self.signals, host)
 
@@ -136,7 +136,7 @@ def test_a_signal_ends_a_start_that_waits_for_its_broker(
         life.signals._receive(number, None)
         return []
 
-    monkeypatch.setattr(OneHost, "tend", tend)
+    monkeypatch.setattr(OneHost, "restart_if_dead", tend)
 
     assert life.run(monkeypatch) == code
     assert life.calls == ["heartbeat", "release"]
@@ -144,7 +144,7 @@ def test_a_signal_ends_a_start_that_waits_for_its_broker(
 
 def test_a_start_whose_broker_does_not_come_back_ends_with_its_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     life = Life(tmp_path, once=False, at={1})
-    monkeypatch.setattr(OneHost, "tend", lambda _: [])
+    monkeypatch.setattr(OneHost, "restart_if_dead", lambda _: [])
     monkeypatch.setattr("autosync.daemon.main_loop._BROKER_PATIENCE", 3.0)
 
     with pytest.raises(BrokerError, match="Connection refused"):

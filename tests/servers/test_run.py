@@ -37,7 +37,7 @@ def keep(broker: str, tree: Path, tmp_path: Path) -> Iterator[Callable[..., Mirr
     def make(defined: dict[str, object] | None = None, **options: object) -> MirrorRunner:
         mirror = Mirror("m", "file", (Source(str(tree)),), {str(tree): identity_of(str(tree))}, queue="q", host=boot_id())
         mirror = replace(mirror, **(defined or {}))  # type: ignore[arg-type]
-        policy = Policy(True, DeleteLimit(), Compare.TIME, True)
+        policy = Policy(True, DeleteLimit(), Compare.TIME)
         fields = {"once": False, "settle": 0.0, "rescan": 0.0, **options}
         made.append(MirrorRunner(RunSettings(mirror, policy, Actor(), broker, tmp_path, **fields), None))  # type: ignore[arg-type]
         made[-1]._watcher_lock.acquire(threading.Event())

@@ -55,7 +55,7 @@ def test_a_watcher_that_renews_a_short_lock_is_not_taken_for_dead(ledger: Ledger
     thread = threading.Thread(target=renew)
     thread.start()
     try:
-        with pytest.raises(StartError, match="already kept by process 1 on other"):
+        with pytest.raises(StartError, match="already watched by process 1 on other"):
             WatcherLock(ledger.watcher_lease, "m", "boot", 3.0).acquire(threading.Event())
     finally:
         stop.set()

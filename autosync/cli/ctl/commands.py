@@ -1,4 +1,4 @@
-"""The commands of `autosync-ctl`. Each reads its options, asks the ledger, and prints."""
+"""The commands of `autosync-ctl`. Each parses its options, reads or changes the ledger, and prints."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from ...model.mirror import Mirror
 from ...model.text import printable
 from ..options import context_settings, state_base, state_directory_option
 from .doctor import Verdict, findings
-from .mirrors import MirrorHandle, only, reach, seek
+from .mirrors import MirrorHandle, find_any_mirrors, find_mirrors, single_mirror
 from .prometheus import Mirrors
-from .status import lines, standing, table, target_of, why
+from .status import key_lines, lines, status_of, table, target_of
 from .verify import Verifier
 
 _WATCH_SECONDS = 1.0
 _FLUSH_SECONDS = 0.05
 _MARKED_AT_ONCE = 500
-_ALL = "every mirror that is reached, unless one is named"
+_ALL = "all mirrors found, or the one of --name"
 
 
 def run(name: str, args: list[str]) -> int:
@@ -40,14 +40,14 @@ def run(name: str, args: list[str]) -> int:
 
     Args:
         name: of the program.
-        args: its arguments.
+        args: arguments of the program.
 
     Returns:
         The exit code.
 
     Raises:
         click.ClickException: the arguments are wrong.
-        AutosyncError: it cannot be done.
+        AutosyncError: the command has failed.
     """
     code = _group().main(args or ["--help"], prog_name=name, standalone_mode=False)
     return int(code or 0) if args else Exit.USAGE
@@ -56,13 +56,13 @@ def run(name: str, args: list[str]) -> int:
 def _group() -> click.Group:
     group = click.Group(
         "autosync-ctl",
-        help="See how mirrors stand, and steer them: those of --broker, or of every `autosync` that runs on this host.",
+        help="Show the status of mirrors and control them: those of --broker, or of every `autosync` that runs on this host.",
         params=[
             click.Option(["--broker"], metavar="URL", help="Redis or Valkey of the mirrors.  [default: the embedded ones here]"),
             state_directory_option(),
             click.Option(["--name"], metavar="TEXT", help="Only the mirror of this name."),
         ],
-        callback=_reach,
+        callback=_store_options,
         context_settings=context_settings(),
     )
     click.version_option(package_name="autosync", prog_name="autosync-ctl", allow_from_autoenv=False)(group)
@@ -73,30 +73,30 @@ def _group() -> click.Group:
 
 
 @click.pass_context
-def _reach(context: click.Context, broker: str | None, state_dir: str, name: str | None) -> None:
+def _store_options(context: click.Context, broker: str | None, state_dir: str, name: str | None) -> None:
     context.obj = (broker, state_base(state_dir), name)
 
 
-def _reached(context: click.Context) -> list[MirrorHandle]:
-    return reach(*context.obj)
+def _mirrors_of_context(context: click.Context) -> list[MirrorHandle]:
+    return find_mirrors(*context.obj)
 
 
-@click.command("status", help=f"How {_ALL}, stands.")
+@click.command("status", help=f"Show the status of {_ALL}.")
 @click.option("--watch", is_flag=True, help="Again each second, until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="For programs: one JSON list (with --watch: one a line).")
 @click.pass_context
 def _status(context: click.Context, watch: bool, as_json: bool) -> None:
-    stop = _first_interrupt() if watch else threading.Event()
+    stop = _interrupt_event() if watch else threading.Event()
     before: dict[str, dict[str, Any]] = {}
-    asked = time.monotonic()
+    requested = time.monotonic()
     while True:
-        found = [standing(one) for one in _reached(context)]
-        seconds, asked = time.monotonic() - asked, time.monotonic()
+        found = [status_of(one) for one in _mirrors_of_context(context)]
+        seconds, requested = time.monotonic() - requested, time.monotonic()
         if as_json:
             click.echo(json.dumps(found))
         else:
-            told = [line for one in found for line in lines(one, before.get(one["mirror"]), seconds)]
-            click.echo(("\x1b[H\x1b[2J" if watch else "") + "\n".join(map(printable, told)))
+            detail = [line for one in found for line in lines(one, before.get(one["mirror"]), seconds)]
+            click.echo(("\x1b[H\x1b[2J" if watch else "") + "\n".join(map(printable, detail)))
         if not watch:
             return
         before = {one["mirror"]: one for one in found}
@@ -104,24 +104,24 @@ def _status(context: click.Context, watch: bool, as_json: bool) -> None:
             raise KeyboardInterrupt
 
 
-def _first_interrupt() -> threading.Event:
-    """Is set by Ctrl-C. The exception that Python makes of it is lost where it comes while an object is being cleared away, which what runs
-    for ever must not miss. The second Ctrl-C is such an exception again."""
-    met = threading.Event()
+def _interrupt_event() -> threading.Event:
+    """An event that Ctrl-C sets. Python's KeyboardInterrupt is lost if it arrives while a destructor runs, so an endless command cannot use
+    it. The second Ctrl-C raises KeyboardInterrupt again."""
+    interrupted = threading.Event()
 
-    def meet(number: int, frame: FrameType | None) -> None:
+    def on_interrupt(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        met.set()
+        interrupted.set()
 
-    signal.signal(signal.SIGINT, meet)
-    return met
+    signal.signal(signal.SIGINT, on_interrupt)
+    return interrupted
 
 
-@click.command("mirrors", help="The mirrors that there are, with their targets and sources.")
+@click.command("mirrors", help="List the mirrors, with their targets and sources.")
 @click.option("--json", "as_json", is_flag=True, help="For programs: one JSON list.")
 @click.pass_context
 def _mirrors(context: click.Context, as_json: bool) -> None:
-    found = [standing(one) for one in _reached(context)]
+    found = [status_of(one) for one in _mirrors_of_context(context)]
     wanted = ("mirror", "target", "sources", "queue", "watched_by")
     if as_json:
         click.echo(json.dumps([{name: one[name] for name in wanted} for one in found]))
@@ -130,11 +130,11 @@ def _mirrors(context: click.Context, as_json: bool) -> None:
         click.echo(line)
 
 
-@click.command("failed", help="The keys that were given up, with the reasons. They are tried again by themselves; see `retry`.")
+@click.command("failed", help="List the failed keys, with the reasons. autosync tries them again later; see `retry`.")
 @click.option("--json", "as_json", is_flag=True, help="For programs: one JSON object a line.")
 @click.pass_context
 def _failed(context: click.Context, as_json: bool) -> None:
-    for one in _reached(context):
+    for one in _mirrors_of_context(context):
         for failure in one.ledger.failures.all():
             if as_json:
                 click.echo(json.dumps({"mirror": one.name, **failure._asdict()}))
@@ -152,7 +152,7 @@ def _failed(context: click.Context, as_json: bool) -> None:
 def _retry(context: click.Context, keys: tuple[str, ...], everything: bool) -> None:
     if bool(keys) == everything:
         raise ConfigurationError("retry takes keys, or --all")
-    one = only(_reached(context))
+    one = single_mirror(_mirrors_of_context(context))
     if everything:
         keys = tuple(failure.key for failure in one.ledger.failures.all())
     for key in keys if not everything else ():
@@ -169,23 +169,23 @@ def _retry(context: click.Context, keys: tuple[str, ...], everything: bool) -> N
     click.echo(f"{len(keys)} keys are tried again")
 
 
-@click.command("why", help="What is known about a key.")
+@click.command("why", help="Show the state and the history of a key.")
 @click.argument("key")
 @click.pass_context
 def _why(context: click.Context, key: str) -> None:
-    one = only(_reached(context))
+    one = single_mirror(_mirrors_of_context(context))
     keys = one.mirror().keys()
-    for line in why(key, one.ledger.key_states.facts(key), keys.path(key), one.ledger.history.of_key(key)):
+    for line in key_lines(key, one.ledger.key_states.facts(key), keys.path(key), one.ledger.history.of_key(key)):
         click.echo(line)
     directory = keys.state_directory_of(key)
     if directory:
         click.echo(f"  left out    autosync keeps its own state in {printable(directory)}")
 
 
-@click.command("pause", help=f"Send and delete nothing, for {_ALL}. What is in hand is finished; what changes is remembered.")
+@click.command("pause", help=f"Stop sending and deleting, for {_ALL}. Transfers in flight are finished; changes stay dirty.")
 @click.pass_context
 def _pause(context: click.Context) -> None:
-    for one in _reached(context):
+    for one in _mirrors_of_context(context):
         one.ledger.requests.pause()
         click.echo(f"{one.name} is paused; {one.ledger.stats.read().dirty} keys wait")
 
@@ -193,36 +193,36 @@ def _pause(context: click.Context) -> None:
 @click.command("resume", help=f"Go on, for {_ALL}.")
 @click.pass_context
 def _resume(context: click.Context) -> None:
-    for one in _reached(context):
+    for one in _mirrors_of_context(context):
         one.ledger.requests.resume()
         click.echo(f"{one.name} goes on; {one.ledger.stats.read().dirty} keys wait")
 
 
 @click.command(
     "limit",
-    help="Show or change what the whole fleet may do to the target. A change holds until the mirror's autosync is started again: that sets "
+    help="Show or change the limits of the whole fleet for the target. A change lasts until the mirror's autosync is restarted, which sets "
     "the limits of its own options.",
 )
-@click.option("--requests", metavar="RATE", help="So many uploads and deletes: 100/s, 6/m, 500/h, or none.")
-@click.option("--bandwidth", metavar="RATE", help="So many bytes: 512kB/s, 20MB/s, 1GiB/s, or none.")
-@click.option("--inflight", metavar="COUNT", help="So many transfers at once, or none.")
+@click.option("--requests", metavar="RATE", help="Uploads and deletes: 100/s, 6/m, 500/h, or none.")
+@click.option("--bandwidth", metavar="RATE", help="Content: 512kB/s, 20MB/s, 1GiB/s, or none.")
+@click.option("--inflight", metavar="COUNT", help="Transfers at once, or none.")
 @click.pass_context
-def _limit(context: click.Context, /, **asked: str | None) -> None:
-    given = Limits.parse(**asked)
-    one = only(_reached(context))
-    limits = replace(one.ledger.limits.read(), **{name: getattr(given, name) for name, text in asked.items() if text is not None})
-    if any(text is not None for text in asked.values()):
+def _limit(context: click.Context, /, **requested: str | None) -> None:
+    parsed = Limits.parse(**requested)
+    one = single_mirror(_mirrors_of_context(context))
+    limits = replace(one.ledger.limits.read(), **{name: getattr(parsed, name) for name, text in requested.items() if text is not None})
+    if any(text is not None for text in requested.values()):
         one.ledger.limits.set(limits)
     click.echo(f"{one.name}: {limits.words()}")
 
 
-@click.command("rescan", help="Compare source and target now: everything, or what is at or below a directory or file of the source.")
+@click.command("rescan", help="Compare source and target now: everything, or only at or below a directory or file of the source.")
 @click.argument("path", required=False, default="")
 @click.pass_context
 def _rescan(context: click.Context, path: str) -> None:
-    one = only(_reached(context))
+    one = single_mirror(_mirrors_of_context(context))
     if not one.ledger.stats.read().holder:
-        raise StartError(f"nobody keeps mirror {one.name}", "start its autosync; it looks at everything then")
+        raise StartError(f"no watcher runs for mirror {one.name}", "start its autosync; it scans everything then")
     if path:
         path = os.path.abspath(path)
         roots = [source.root for source in one.mirror().sources]
@@ -232,22 +232,22 @@ def _rescan(context: click.Context, path: str) -> None:
     click.echo(f"{one.name} compares {printable(path) or 'everything'} within a second")
 
 
-@click.command("flush", help="Wait until all that has happened in the source by now is in the target.")
+@click.command("flush", help="Wait until all changes in the source up to now are in the target.")
 @click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait no longer; exit code 1.  [default: no limit]")
 @click.pass_context
 def _flush(context: click.Context, timeout: float | None) -> int:
     until = time.monotonic() + timeout if timeout is not None else float("inf")
-    asked = [(one, uuid.uuid4().hex) for one in _reached(context)]
-    for one, name in asked:
-        _insist_on_work(one)
+    requested = [(one, uuid.uuid4().hex) for one in _mirrors_of_context(context)]
+    for one, name in requested:
+        _check_watched(one)
         one.ledger.requests.request_flush_point(name)
     failed = 0
-    for one, name in asked:
+    for one, name in requested:
         while (left := one.ledger.requests.count_dirty_before(name)) != 0:
             if time.monotonic() > until:
-                waits = "not everything is seen yet" if left is None else f"{left} keys still wait"
+                waits = "the watcher has not seen all changes yet" if left is None else f"{left} keys still wait"
                 raise StartError(f"mirror {one.name}: {waits} after {timeout:g} s", "see autosync-ctl status")
-            _insist_on_work(one)
+            _check_watched(one)
             time.sleep(_FLUSH_SECONDS)
         failed += one.ledger.stats.read().failed
         click.echo(f"{one.name} is flushed")
@@ -256,45 +256,45 @@ def _flush(context: click.Context, timeout: float | None) -> int:
     return Exit.INCOMPLETE if failed else Exit.DONE
 
 
-def _insist_on_work(one: MirrorHandle) -> None:
-    standing = one.ledger.stats.read()
-    if not standing.holder:
-        raise StartError(f"nobody keeps mirror {one.name}", "start its autosync")
-    if standing.paused:
+def _check_watched(one: MirrorHandle) -> None:
+    stats = one.ledger.stats.read()
+    if not stats.holder:
+        raise StartError(f"no watcher runs for mirror {one.name}", "start its autosync")
+    if stats.paused:
         raise StartError(f"mirror {one.name} is paused", "autosync-ctl resume")
 
 
 @click.command("verify", help="Compare source and target, on the file host. Exit code 0: they are equal; 3: they are not.")
-@click.option("--checksum", is_flag=True, help="Compare the content, where the target can tell it.")
+@click.option("--checksum", is_flag=True, help="Compare the content, if the target lists a checksum.")
 @click.pass_context
 def _verify(context: click.Context, checksum: bool) -> int:
-    one = only(_reached(context))
+    one = single_mirror(_mirrors_of_context(context))
     mirror: Mirror = one.mirror()
-    proof = Verifier(mirror, checksum=checksum, secrets=options_in_environment(), spill=context.obj[1])
-    for what, key in proof.differences():
+    verifier = Verifier(mirror, checksum=checksum, secrets=options_in_environment(), spill=context.obj[1])
+    for what, key in verifier.differences():
         waits = ", which waits to be sent" if one.ledger.key_states.facts(key).dirty is not None else ""
         click.echo(f"{what:<8} {printable(key)}{waits}")
-    for path, reason in proof.report.skipped.items():
+    for path, reason in verifier.report.skipped.items():
         click.echo(f"skipped  {printable(path)}: {reason}")
-    seen = "" if proof.report.complete else "; a part of the source could not be read"
-    click.echo(f"{target_of(mirror)}: {proof.report.source_files} files in the source, {proof.found} differences{seen}")
-    return Exit.INCOMPLETE if proof.found or not proof.report.complete else Exit.DONE
+    seen = "" if verifier.report.complete else "; a part of the source could not be read"
+    click.echo(f"{target_of(mirror)}: {verifier.report.source_files} files in the source, {verifier.found} differences{seen}")
+    return Exit.INCOMPLETE if verifier.found or not verifier.report.complete else Exit.DONE
 
 
-@click.command("doctor", help="What may be wrong with broker, file host, sources, workers and target.")
+@click.command("doctor", help="Check broker, file host, sources, workers and target.")
 @click.pass_context
 def _doctor(context: click.Context) -> int:
     code = Exit.DONE
-    for one in _reached(context):
+    for one in _mirrors_of_context(context):
         click.echo(f"{one.name}:")
-        for about, verdict, told, cure in findings(one, options_in_environment()):
+        for about, verdict, detail, cure in findings(one, options_in_environment()):
             code = Exit.INCOMPLETE if verdict is Verdict.WRONG else code
-            click.echo(f"  {verdict.value:<6} {printable(about)}: {printable(told)}{f'; {printable(cure)}' if cure else ''}")
+            click.echo(f"  {verdict.value:<6} {printable(about)}: {printable(detail)}{f'; {printable(cure)}' if cure else ''}")
     return code
 
 
 @click.command("export", help="Serve metrics for Prometheus, until it is stopped.")
-@click.option("--listen", default="127.0.0.1:9808", show_default=True, metavar="HOST:PORT", help="Where.")
+@click.option("--listen", default="127.0.0.1:9808", show_default=True, metavar="HOST:PORT", help="Address to listen at.")
 @click.pass_context
 def _export(context: click.Context, listen: str) -> None:
     from prometheus_client import CollectorRegistry, start_http_server
@@ -303,7 +303,7 @@ def _export(context: click.Context, listen: str) -> None:
     if not port.isdigit():
         raise ConfigurationError(f"--listen {listen!r} cannot be used", "write HOST:PORT")
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(Mirrors(lambda: seek(*context.obj)))
+    registry.register(Mirrors(lambda: find_any_mirrors(*context.obj)))
     try:
         server, thread = start_http_server(int(port), host.strip("[]"), registry)
     except (OSError, OverflowError) as error:
@@ -315,15 +315,15 @@ def _export(context: click.Context, listen: str) -> None:
         server.shutdown()
 
 
-@click.command("forget", help="Remove all that the broker knows of a mirror that nobody keeps any more. Its target stays as it is.")
+@click.command("forget", help="Remove all data of a mirror without a watcher from the broker. Its target stays as it is.")
 @click.pass_context
 def _forget(context: click.Context) -> None:
     if context.obj[2] is None:
         raise ConfigurationError("forget takes no mirror by chance", "name it with --name")
-    one = only(_reached(context))
+    one = single_mirror(_mirrors_of_context(context))
     if one.ledger.stats.read().holder:
         raise StartError(
-            f"mirror {one.name} is kept by an autosync that runs", "stop that first; its place is free 15 s after it died, at the latest"
+            f"mirror {one.name} is watched by a running autosync", "stop that first; its lock ends 15 s after its death, at the latest"
         )
     one.ledger.delete()
     click.echo(f"{one.name} is forgotten")

@@ -1,4 +1,4 @@
-"""What may be wrong with a mirror and all that it stands on, each with its cure."""
+"""Checks a mirror, its broker, file host, sources, workers and target, and suggests a cure for each problem."""
 
 from __future__ import annotations
 
@@ -19,39 +19,39 @@ from ...model.mirror import Mirror
 from ...process.boot_id import boot_id
 from .mirrors import MirrorHandle
 from .status import watcher_of
-from .verify import made
+from .verify import make_actor
 
-#: How long workers are waited for, in seconds.
+#: How long to wait for responses of workers, in seconds.
 _WORKER_SECONDS = 2.0
-#: A round trip to the broker that slows everything, in seconds.
-_FAR = 0.02
-#: The shortest of so many is the distance; the others waited for a processor of one of the hosts.
+#: From this duration on, in seconds, a round trip to the broker slows everything.
+_SLOW_SECONDS = 0.02
+#: Number of round trips of which the shortest counts; the others may have waited for a processor.
 _ROUND_TRIPS = 10
-#: inotify is nearly used up from this share on.
-_NEARLY = 0.9
+#: From this share on, the limit of inotify watches is nearly reached.
+_NEARLY_FULL = 0.9
 _WATCHES = "/proc/sys/fs/inotify/max_user_watches"
 
 
 class Verdict(Enum):
-    """What is said of one thing."""
+    """The result of a check."""
 
     GOOD = "ok"
-    #: It works, and may not always.
+    #: It works now, but may fail later.
     DOUBT = "note"
     WRONG = "wrong"
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at; `cure`: what to do about it."""
+    """The result of one check; `cure`: what the user can do."""
 
     about: str
     verdict: Verdict
-    told: str
+    detail: str
     cure: str = ""
 
 
 def findings(one: MirrorHandle, secrets: dict[str, str]) -> Iterator[Finding]:
-    """Everything that can be seen from this host.
+    """Run all checks that are possible on this host.
 
     Args:
         one: the mirror.
@@ -73,10 +73,10 @@ def _broker(url: str) -> Iterator[Finding]:
     client = connect(url)
     try:
         client.ping()  # connects
-        took, ahead = min(_round_trip(client) for _ in range(_ROUND_TRIPS))
-        told = f"{address(url)} answers in {took * 1000:.1f} ms"
-        far = "put it nearer: each batch waits for it several times" if took > _FAR else ""
-        yield Finding("broker", Verdict.DOUBT if far else Verdict.GOOD, told, far)
+        delay, ahead = min(_round_trip(client) for _ in range(_ROUND_TRIPS))
+        detail = f"{address(url)} responds in {delay * 1000:.1f} ms"
+        cure = "put it nearer: each batch waits for it several times" if delay > _SLOW_SECONDS else ""
+        yield Finding("broker", Verdict.DOUBT if cure else Verdict.GOOD, detail, cure)
         if abs(ahead) > MARGIN:
             yield Finding("broker's clock", Verdict.DOUBT, f"is {ahead:+.0f} s from this host's", "let both hosts follow a time server")
     except redis.exceptions.RedisError as error:
@@ -85,47 +85,47 @@ def _broker(url: str) -> Iterator[Finding]:
     try:
         settings = client.config_get("maxmemory", "maxmemory-policy", "appendonly", "save")
     except redis.exceptions.RedisError:
-        yield Finding("broker's settings", Verdict.DOUBT, "may not be read", "see that it never evicts, and that it writes what it knows")
+        yield Finding("broker's settings", Verdict.DOUBT, "may not be read", "check that it never evicts keys, and writes them to its disk")
         return
     if settings.get("maxmemory", "0") != "0" and settings.get("maxmemory-policy") != "noeviction":
         policy = settings.get("maxmemory-policy")
         yield Finding("broker's memory", Verdict.WRONG, f"when it is full, keys are lost ({policy})", "set maxmemory-policy noeviction")
     if settings.get("appendonly") != "yes":
-        kept = "only snapshots are kept" if settings.get("save") else "nothing is kept"
-        cure = "set appendonly yes; without it everything is compared again after each"
-        yield Finding("broker's memory", Verdict.DOUBT, f"{kept} of what it knows when it restarts", cure)
+        persistence = "only snapshots are kept" if settings.get("save") else "nothing is kept"
+        cure = "set appendonly yes; without it, everything is scanned again after each restart"
+        yield Finding("broker's memory", Verdict.DOUBT, f"{persistence} of its data when it restarts", cure)
 
 
 def _round_trip(client: redis.Redis) -> tuple[float, float]:
-    """How long the broker takes to answer, and how far its clock is ahead of this host's; both in seconds."""
+    """The duration of a round trip to the broker, and how far its clock is ahead of this host's; both in seconds."""
     began = time.time()
     seconds, more = client.time()
-    took = time.time() - began
-    return took, seconds + more / 1e6 - began - took / 2
+    delay = time.time() - began
+    return delay, seconds + more / 1e6 - began - delay / 2
 
 
 def _watcher(one: MirrorHandle, mirror: Mirror) -> Iterator[Finding]:
-    standing = one.ledger.stats.read()
-    held = watcher_of(standing.holder)
-    if held is None:
-        yield Finding("file host", Verdict.WRONG, "nobody keeps this mirror", "start its autosync or autosync-watch")
+    stats = one.ledger.stats.read()
+    watcher = watcher_of(stats.holder)
+    if watcher is None:
+        yield Finding("file host", Verdict.WRONG, "no watcher runs for this mirror", "start its autosync or autosync-watch")
         return
-    yield Finding("file host", Verdict.GOOD, f"kept by process {held.get('pid')} on {held.get('host')}")
-    if standing.paused:
+    yield Finding("file host", Verdict.GOOD, f"watched by process {watcher.get('pid')} on {watcher.get('host')}")
+    if stats.paused:
         yield Finding("file host", Verdict.DOUBT, "the mirror is paused", "autosync-ctl resume")
     if mirror.host != boot_id():
         return
     with suppress(OSError, ValueError, TypeError):
-        used = _watches_of(int(held["pid"]))
+        used = _watches_of(int(watcher["pid"]))
         with open(_WATCHES, encoding="ascii") as file:
             most = int(file.read())
-        full = used > most * _NEARLY
+        full = used > most * _NEARLY_FULL
         cure = f"sysctl fs.inotify.max_user_watches={most * 2}" if full else ""
         yield Finding("watches", Verdict.DOUBT if full else Verdict.GOOD, f"{used} directories of at most {most}", cure)
 
 
 def _watches_of(pid: int) -> int:
-    """How many inotify watches a process holds: proc_pid_fdinfo(5) has a line for each."""
+    """The number of inotify watches of a process: proc_pid_fdinfo(5) has a line for each."""
     count = 0
     for number in os.listdir(f"/proc/{pid}/fdinfo"):
         with open(f"/proc/{pid}/fdinfo/{number}", encoding="ascii") as file:
@@ -142,11 +142,11 @@ def _sources(mirror: Mirror) -> Iterator[Finding]:
             if mirror.host == boot_id():
                 yield Finding(about, Verdict.WRONG, f"{error.strerror} here, on the file host", "mount it; nothing is deleted meanwhile")
             else:
-                yield Finding(about, Verdict.DOUBT, "is not on this host", "ask on the file host, or on an upload box")
+                yield Finding(about, Verdict.DOUBT, "is not on this host", "run this on the file host, or on an upload box")
             continue
-        known = mirror.identities.get(source.root)
-        same_device = mirror.host != boot_id() or (known is not None and seen.st_dev == known.device)
-        if known is not None and (seen.st_ino != known.inode or not same_device):
+        expected = mirror.identities.get(source.root)
+        same_device = mirror.host != boot_id() or (expected is not None and seen.st_dev == expected.device)
+        if expected is not None and (seen.st_ino != expected.inode or not same_device):
             yield Finding(about, Verdict.WRONG, "is another directory than the one that is mirrored", "mount the right one")
         else:
             yield Finding(about, Verdict.GOOD, "is the directory that is mirrored")
@@ -160,7 +160,7 @@ def _workers(one: MirrorHandle, mirror: Mirror) -> Iterator[Finding]:
     try:
         found: dict[str, list[dict[str, Any]]] = app.control.inspect(timeout=_WORKER_SECONDS).active_queues() or {}
     except Exception as error:  # of kombu, redis-py or the socket
-        yield Finding("workers", Verdict.WRONG, f"cannot be asked: {type(error).__name__}: {error}")
+        yield Finding("workers", Verdict.WRONG, f"cannot be reached: {type(error).__name__}: {error}")
         return
     finally:
         app.close()
@@ -175,7 +175,7 @@ def _workers(one: MirrorHandle, mirror: Mirror) -> Iterator[Finding]:
 
 def _target(mirror: Mirror, secrets: dict[str, str]) -> Iterator[Finding]:
     try:
-        actor = made(mirror, secrets)
+        actor = make_actor(mirror, secrets)
         actor.check()
         ahead = actor.clock_ahead()
         actor.close()

@@ -1,4 +1,4 @@
-"""Which mirrors can be reached: those of a broker that is named, or of every autosync that runs on this host with a broker of its own."""
+"""Finds mirrors: those of one broker, or of all embedded brokers on this host."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class MirrorHandle:
     ledger: Ledger
 
     def mirror(self) -> Mirror:
-        """Its definition.
+        """The definition of the mirror.
 
         Raises:
-            StartError: there is none any more, or another version of autosync wrote it.
+            StartError: there is no definition any more, or another version of autosync wrote it.
         """
         found = self.ledger.definition.read()
         if found is None:
@@ -45,38 +45,38 @@ class MirrorHandle:
             ) from error
 
 
-def seek(broker: str | None, state: Path, name: str | None) -> list[MirrorHandle]:
-    """As `reach`, but that there is none is no error."""
+def find_any_mirrors(broker: str | None, state: Path, name: str | None) -> list[MirrorHandle]:
+    """As `find_mirrors`, but the list may be empty."""
     found = _at(broker) if broker else [one for url in embedded_brokers(state) for one in _quietly_at(url)]
     return sorted((one for one in found if name in (None, one.name)), key=lambda one: one.name)
 
 
-def reach(broker: str | None, state: Path, name: str | None) -> list[MirrorHandle]:
-    """All mirrors that can be reached, by name.
+def find_mirrors(broker: str | None, state: Path, name: str | None) -> list[MirrorHandle]:
+    """All mirrors of a broker or of this host, sorted by name.
 
     Args:
-        broker: URL of one broker; None: the embedded ones below `state`.
+        broker: URL of one broker; None for the embedded ones below `state`.
         state: the state directory of this host.
-        name: only the mirror of this name.
+        name: only the mirror of this name; None for all.
 
     Raises:
-        StartError: there is none, or none of that name.
-        BrokerError: the broker that is named does not answer.
-        ConfigurationError: its URL is none.
+        StartError: there is no mirror, or none of that name.
+        BrokerError: the broker does not respond.
+        ConfigurationError: the URL is malformed.
     """
-    found = seek(broker, state, name)
+    found = find_any_mirrors(broker, state, name)
     if not found:
         where = address(broker) if broker else f"below {state}"
         what = f"no mirror is called {name!r}" if name is not None else "no mirror was found"
-        raise StartError(f"{what} {'at ' if broker else ''}{where}", "see that its autosync runs, or name its broker with --broker")
+        raise StartError(f"{what} {'at ' if broker else ''}{where}", "start its autosync, or give its broker with --broker")
     return found
 
 
-def only(found: list[MirrorHandle]) -> MirrorHandle:
-    """The one mirror that a command is for.
+def single_mirror(found: list[MirrorHandle]) -> MirrorHandle:
+    """The only mirror in a list, for commands on one mirror.
 
     Raises:
-        ConfigurationError: there are several.
+        ConfigurationError: there are several mirrors.
     """
     if len(found) > 1:
         raise ConfigurationError(f"there are {len(found)} mirrors: {', '.join(one.name for one in found)}", "name one with --name")
@@ -89,6 +89,6 @@ def _at(url: str) -> list[MirrorHandle]:
 
 
 def _quietly_at(url: str) -> list[MirrorHandle]:
-    with suppress(BrokerError):  # what a broker that was killed has left
+    with suppress(BrokerError):  # the address of a broker that was killed
         return _at(url)
     return []

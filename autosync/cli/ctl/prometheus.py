@@ -1,4 +1,4 @@
-"""What Prometheus is told: one exporter for all mirrors of a broker, since all that counts stands in their ledgers.
+"""Metrics for Prometheus. One exporter serves all mirrors of a broker, since all figures are in their ledgers.
 
 Names and units follow https://prometheus.io/docs/practices/naming/.
 """
@@ -13,41 +13,41 @@ from prometheus_client.registry import Collector
 
 from ...errors import BrokerError
 from .mirrors import MirrorHandle
-from .status import standing
+from .status import status_of
 
 _MS = 1000.0
 #: The bounds of done.lua, in ms.
 BOUNDS = (10, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 60_000, 600_000, 3_600_000)
 
-#: Name, what it is, and how it is taken from `standing`.
+#: Name, description, and the function that reads the value from the result of `status_of`.
 _GAUGES: tuple[tuple[str, str, Callable[[dict[str, Any]], Any]], ...] = (
     ("autosync_lag_seconds", "Age of the oldest change that is not in the target; 0 if there is none.", lambda found: found["lag"]),
-    ("autosync_dirty_keys", "Keys that are not known to be right in the target.", lambda found: found["dirty"]),
-    ("autosync_claimed_keys", "Keys that workers hold, or that wait for their next try.", lambda found: found["claimed"]),
-    ("autosync_failed_keys", "Keys that were given up.", lambda found: found["failed"]),
+    ("autosync_dirty_keys", "Keys whose objects in the target may be wrong.", lambda found: found["dirty"]),
+    ("autosync_claimed_keys", "Keys that workers have claimed, or that wait for their next try.", lambda found: found["claimed"]),
+    ("autosync_failed_keys", "Keys in the failed list.", lambda found: found["failed"]),
     (
         "autosync_withheld_deletions",
         "Deletions that are withheld: beyond --max-delete, or of a mirror that is not accepted.",
         lambda found: found["withheld_deletions"],
     ),
-    ("autosync_skipped_paths", "What is not sent, by its nature.", lambda found: found["skipped"]),
+    ("autosync_skipped_paths", "Paths that are not sent.", lambda found: found["skipped"]),
     ("autosync_queued_messages", "Messages that wait for workers.", lambda found: found["messages"]),
     ("autosync_watcher_up", "Whether a watcher runs for the mirror.", lambda found: int(found["watched_by"] is not None)),
     ("autosync_paused", "Whether it is paused.", lambda found: int(found["paused"])),
     (
         "autosync_last_in_sync_timestamp_seconds",
-        "When the last scan began after which all was right.",
+        "Start of the last scan after which no key was dirty.",
         lambda found: found["last_in_sync"],
     ),
 )
-#: Those that the ledger counts or the watcher tells, by their names there.
+#: Figures that the ledger counts, and figures from the watcher: name in the ledger, name and description of the metric.
 _COUNTERS = (
     ("files", "autosync_files", "Files sent."),
     ("bytes", "autosync_bytes", "Bytes of them."),
     ("deleted", "autosync_deleted", "Keys deleted."),
-    ("failures", "autosync_failures", "Keys given up, each time."),
+    ("failures", "autosync_failures", "Entries made in the failed list."),
 )
-_TOLD = (
+_WATCHER_GAUGES = (
     ("watches", "autosync_watches", "Directories that are watched."),
     ("unwatched", "autosync_unwatched", "Directories that the kernel refused to watch."),
     ("looks", "autosync_scans", "Scans begun since the watcher was started."),
@@ -55,52 +55,52 @@ _TOLD = (
 
 
 class Mirrors(Collector):
-    """All mirrors that are reached, as metrics.
+    """The metrics of all mirrors.
 
     Args:
-        reached: finds them, anew each time; [] where there is none, and `BrokerError` where that cannot be known.
+        find: returns the mirrors, maybe none; raises `BrokerError` if the broker does not respond. Called for each scrape.
     """
 
-    def __init__(self, reached: Callable[[], list[MirrorHandle]]) -> None:
-        self._reached = reached
+    def __init__(self, find: Callable[[], list[MirrorHandle]]) -> None:
+        self._find = find
 
     def describe(self) -> list[Metric]:
-        """Nothing: what there is to be told is found out when it is asked for."""
+        """No descriptions: they would need a broker that responds."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """What there is to be told now; `autosync_up` says whether the broker has answered."""
+        """The current metrics; `autosync_up` says whether the broker responds."""
         try:
-            found = [(one.name, standing(one), one.ledger.stats.counters()) for one in self._reached()]
+            found = [(one.name, status_of(one), one.ledger.stats.counters()) for one in self._find()]
         except BrokerError:
-            yield GaugeMetricFamily("autosync_up", "Whether the broker answers.", 0)
+            yield GaugeMetricFamily("autosync_up", "Whether the broker responds.", 0)
             return
-        yield GaugeMetricFamily("autosync_up", "Whether the broker answers.", 1)
-        for metric, about, take in _GAUGES:
+        yield GaugeMetricFamily("autosync_up", "Whether the broker responds.", 1)
+        for metric, about, value_of in _GAUGES:
             gauge = GaugeMetricFamily(metric, about, labels=["mirror"])
-            for name, stands, _ in found:
-                value = take(stands)
+            for name, status, _ in found:
+                value = value_of(status)
                 if value is not None:
                     gauge.add_metric([name], value)
             yield gauge
-        for counter_or_gauge, rows in ((CounterMetricFamily, _COUNTERS), (GaugeMetricFamily, _TOLD)):
+        for counter_or_gauge, rows in ((CounterMetricFamily, _COUNTERS), (GaugeMetricFamily, _WATCHER_GAUGES)):
             for field, metric, about in rows:
                 family = counter_or_gauge(metric, about, labels=["mirror"])
                 for name, _, counted in found:
                     if field in counted:
                         family.add_metric([name], counted[field])
                 yield family
-        in_hand = GaugeMetricFamily("autosync_worker_keys", "Keys that a worker holds.", labels=["mirror", "worker"])
-        for name, stands, _ in found:
-            for worker in stands["workers"]:
-                in_hand.add_metric([name, worker["worker"]], worker["keys"])
-        yield in_hand
+        claimed = GaugeMetricFamily("autosync_worker_keys", "Keys that a worker has claimed.", labels=["mirror", "worker"])
+        for name, status, _ in found:
+            for worker in status["workers"]:
+                claimed.add_metric([name, worker["worker"]], worker["keys"])
+        yield claimed
         yield _latency([(name, counted) for name, _, counted in found])
 
 
 def _latency(found: list[tuple[str, dict[str, int]]]) -> HistogramMetricFamily:
     family = HistogramMetricFamily(
-        "autosync_latency_seconds", "From the moment when a change was seen to the moment when the target was right.", labels=["mirror"]
+        "autosync_latency_seconds", "Time from the change of a file to the change of its object.", labels=["mirror"]
     )
     for name, counted in found:
         buckets, total = [], 0

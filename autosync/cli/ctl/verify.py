@@ -1,4 +1,4 @@
-"""Proof that a target equals its source: a comparison of its own, which changes nothing."""
+"""Verifies that a target equals its source, by a scan of its own that changes nothing."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from ...source.source_file import SourceFile
 
 
 class Verifier:
-    """One comparison of a mirror.
+    """One verification of a mirror.
 
     Args:
         mirror: the mirror; its sources are on this host.
-        checksum: whether the content is compared, where the target can tell it, and not the times.
+        checksum: compare the content if the target lists a checksum, instead of times.
         secrets: values of secret options, by name.
-        spill: directory for what is sorted on disk.
+        spill: directory for listings that are sorted on disk.
 
     Attributes:
-        report: what was met, once `differences` is through.
-        equal: files that are equal.
+        report: of the scan, complete after the end of `differences`.
+        found: number of differences.
 
     Raises:
         AutosyncError: the target cannot be used.
@@ -39,39 +39,39 @@ class Verifier:
     def __init__(self, mirror: Mirror, *, checksum: bool, secrets: dict[str, str], spill: Path) -> None:
         self._mirror = mirror
         self._keys: Keys = mirror.keys()
-        self._actor = made(mirror, secrets)
+        self._actor = make_actor(mirror, secrets)
         self._by = Compare.CHECKSUM if checksum else Compare.TIME
         self._spill = spill
         self.report = ScanReport()
         self.found = 0
 
     def differences(self) -> Iterator[tuple[str, str]]:
-        """What differs: "missing", "differs" or "extra", and the key.
+        """The differences: "missing", "differs" or "extra", and the key.
 
         Raises:
-            AutosyncError: the target cannot be listed, or the source not be believed.
+            AutosyncError: the target cannot be listed, or the state of the source cannot be trusted.
         """
         with closing(self._actor):
             self._actor.check()
             policy = Policy(self._mirror.delete, DeleteLimit.parse("100%"), self._by, self._mirror.file_rules)
             comparison = Comparison(self._keys, self._actor, policy, spill=str(self._spill), exact=True)
             for difference in comparison.differences("", self.report):
-                what = self._what(difference)
+                what = self._kind_of(difference)
                 if what:
                     self.found += 1
                     yield what, difference.key
 
-    def _what(self, difference: Difference) -> str:
+    def _kind_of(self, difference: Difference) -> str:
         if difference.found is None:
             return "extra"
         if not difference.listed:
             return "missing"
         if difference.etag is None:
             return "differs"
-        return "" if self._holds_the_same(difference, difference.etag) else "differs"
+        return "" if self._has_content_of(difference, difference.etag) else "differs"
 
-    def _holds_the_same(self, difference: Difference, etag: str) -> bool:
-        """Whether the content is what the object's etag says. Of a file that cannot be read, or changes meanwhile, that is not known."""
+    def _has_content_of(self, difference: Difference, etag: str) -> bool:
+        """Whether a file has the content of an object with this etag. False if the file cannot be read, or changes meanwhile."""
         path = self._keys.path(difference.key)
         if path is None:
             return False
@@ -84,11 +84,11 @@ class Verifier:
         return False
 
 
-def made(mirror: Mirror, secrets: Mapping[str, Any]) -> Actor:
-    """The actor of a mirror, as a worker would make it.
+def make_actor(mirror: Mirror, secrets: Mapping[str, Any]) -> Actor:
+    """Make the actor of a mirror, as a worker does.
 
     Raises:
-        AutosyncError: it cannot be made.
+        AutosyncError: the actor cannot be made.
     """
     try:
         return actor_of(mirror, secrets, "set AUTOSYNC_{} in the environment")
