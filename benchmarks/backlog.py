@@ -1,9 +1,9 @@
-"""A first look at a source of millions of files, none of which exists, and a worker that only says that all is done.
+"""A first scan of a source of millions of files, none of which exists, and a worker that only reports that all is done.
 
-    python -m benchmarks.backlog look BROKER COUNT
+    python -m benchmarks.backlog scan BROKER COUNT
     python -m benchmarks.backlog work BROKER
 
-Both run on autosync's own Python. `look` is a real scanner with a real comparison; its walk gives invented entries. Its target is empty.
+Both run on autosync's own Python. `scan` is a real scanner with a real comparison; its walk gives invented entries. Its target is empty.
 As soon as so much is dirty that the scanner waits, it starts `work`, which takes each message, claims its keys and says that they are sent.
 A line of JSON tells how much that was, and one after each tenth what the broker, the feed and the worker hold in memory.
 """
@@ -24,7 +24,7 @@ from unittest.mock import patch
 
 from autosync.actor import Actor
 from autosync.celery import sending_app
-from autosync.compare import scan as looks
+from autosync.compare import scan as scan_module
 from autosync.compare.scan import Comparison
 from autosync.feed.batches import HIGH_WATER, BatchSender
 from autosync.feed.broker_retry import BrokerRetry
@@ -56,7 +56,7 @@ class Walk:
     """
 
     count = 0
-    sampled = staticmethod(lambda given: None)
+    sampled = staticmethod(lambda entries: None)
 
     def __init__(self, *_: Any, **__: Any) -> None:
         self.errors: list[OSError] = []
@@ -111,7 +111,7 @@ class Worker:
         self._process = subprocess.Popen(self._command)
 
 
-def look(broker: str, count: int) -> None:
+def scan(broker: str, count: int) -> None:
     """Scan all that the walk invents, and print what is held in memory meanwhile."""
     client = connect(broker)
     ledger = Ledger(client, _MIRROR)
@@ -120,10 +120,10 @@ def look(broker: str, count: int) -> None:
     publisher = Publisher(sending_app(broker, _QUEUE, events=False), _MIRROR, _QUEUE, ledger)
     began = time.monotonic()
 
-    def sample(given: int) -> None:
-        held = client.info("memory")["used_memory"]
+    def sample(entries: int) -> None:
+        memory = client.info("memory")["used_memory"]
         dirty = ledger.key_states.count_dirty()
-        line = {"entries": given, "broker": held, "feed": _resident(os.getpid()), "worker": worker.resident(), "dirty": dirty}
+        line = {"entries": entries, "broker": memory, "feed": _resident(os.getpid()), "worker": worker.resident(), "dirty": dirty}
         print(json.dumps(line), flush=True)
 
     Walk.count, Walk.sampled = count, staticmethod(sample)
@@ -132,7 +132,7 @@ def look(broker: str, count: int) -> None:
     retry = BrokerRetry(stop)
     sender, skipped = BatchSender(ledger.key_states, publisher, retry), SkippedPaths(ledger.sync_state, retry)
     scanner = Scanner(Comparison(keys, Nothing()), ledger.sync_state, Debouncer(0.0), sender, skipped, retry, stop)
-    with patch.object(looks, "Walk", Walk), patch.object(RestQueue, "_rests", lambda *_: True):  # no disk is asked about them
+    with patch.object(scan_module, "Walk", Walk), patch.object(RestQueue, "_rests", lambda *_: True):  # no disk is asked about them
         scanner.scan(ScanRequest(""))
     while ledger.key_states.count_dirty():
         time.sleep(0.1)
@@ -147,10 +147,10 @@ def work(broker: str) -> None:
     ledger = Ledger(client, _MIRROR)
     queues = [f"{PREFIX}{_QUEUE}{priority}" for priority in ("", ":5", ":9")]
     while True:
-        taken = cast("tuple[bytes, bytes] | None", client.brpop(queues, timeout=1))
-        if taken is None:
+        claimed = cast("tuple[bytes, bytes] | None", client.brpop(queues, timeout=1))
+        if claimed is None:
             continue
-        (_, keys), *_ = json.loads(base64.b64decode(json.loads(taken[1])["body"]))
+        (_, keys), *_ = json.loads(base64.b64decode(json.loads(claimed[1])["body"]))
         claims = ledger.claims.claim("benchmark:1:1", _VERSION, keys) or []
         ledger.claims.done("benchmark:1:1", [Result(claim, Action.UPLOADED, claim.hint.size) for claim in claims])
 
@@ -163,12 +163,12 @@ def _resident(pid: int) -> int:
 
 
 def main() -> None:
-    """`look BROKER COUNT` or `work BROKER`."""
+    """`scan BROKER COUNT` or `work BROKER`."""
     what, broker, *more = sys.argv[1:]
     if what == "work":
         work(broker)
     else:
-        look(broker, int(more[0]))
+        scan(broker, int(more[0]))
 
 
 if __name__ == "__main__":

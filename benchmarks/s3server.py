@@ -124,7 +124,7 @@ class Request:
         self.digest = hashlib.md5(usedforsecurity=False)
         self.body = bytearray()
 
-    def take(self, data: bytes | memoryview) -> None:
+    def receive(self, data: bytes | memoryview) -> None:
         """Some of the body came."""
         self.left -= len(data)
         if self.method == "POST":
@@ -170,23 +170,23 @@ class Connection(asyncio.Protocol):
                 if request.fields.get("expect"):
                     self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             if request.left:
-                piece = data if len(data) <= request.left else data[: request.left]
-                request.take(piece)
-                data = data[len(piece) :]
+                chunk = data if len(data) <= request.left else data[: request.left]
+                request.receive(chunk)
+                data = data[len(chunk) :]
             if not request.left:
                 self._request = None
-                self._answer(request)
+                self._respond(request)
 
-    def _answer(self, request: Request) -> None:
-        answer = respond(self._store, request)
+    def _respond(self, request: Request) -> None:
+        response = respond(self._store, request)
         if self._store.latency and request.bucket != "-":
-            self._loop.call_later(self._store.latency, self._send, answer)
+            self._loop.call_later(self._store.latency, self._send, response)
         else:
-            self._send(answer)
+            self._send(response)
 
-    def _send(self, answer: bytes) -> None:
+    def _send(self, response: bytes) -> None:
         if not self._transport.is_closing():
-            self._transport.write(answer)
+            self._transport.write(response)
 
 
 class _Clock:
@@ -206,7 +206,7 @@ class _Clock:
 _clock = _Clock()
 
 
-def _answered(status: str, body: str | bytes = b"", *fields: str, length: int | None = None) -> bytes:
+def _http_response(status: str, body: str | bytes = b"", *fields: str, length: int | None = None) -> bytes:
     content = body.encode() if isinstance(body, str) else body
     head = [f"HTTP/1.1 {status}", f"Date: {_clock.date()}", f"Content-Length: {len(content) if length is None else length}", *fields]
     return "\r\n".join(head).encode() + b"\r\n\r\n" + content
@@ -234,12 +234,12 @@ def _kind(request: Request) -> tuple[str, Callable[[Store, Request], bytes]]:
     if method == "POST" and "delete" in query:
         return "delete many", _delete_many
     if method == "GET" and "uploads" in query:
-        return "list uploads", lambda *_: _answered("200 OK", f"{_XML}<ListMultipartUploadsResult {_NAMESPACE}/>")
+        return "list uploads", lambda *_: _http_response("200 OK", f"{_XML}<ListMultipartUploadsResult {_NAMESPACE}/>")
     if method == "GET" and "location" in query:
-        return "location", lambda *_: _answered("200 OK", f"{_XML}<LocationConstraint {_NAMESPACE}/>")
+        return "location", lambda *_: _http_response("200 OK", f"{_XML}<LocationConstraint {_NAMESPACE}/>")
     if method == "GET" and request.bucket:
         return "list", _list
-    return "bucket", lambda *_: _answered("200 OK")
+    return "bucket", lambda *_: _http_response("200 OK")
 
 
 # Objects
@@ -248,32 +248,32 @@ def _kind(request: Request) -> tuple[str, Callable[[Store, Request], bytes]]:
 def _put(store: Store, request: Request) -> bytes:
     etag = request.etag()
     store.bucket(request.bucket).put(request.key, Stored(request.size, etag, time.time(), time.monotonic()))
-    return _answered("200 OK", b"", f'ETag: "{etag}"')
+    return _http_response("200 OK", b"", f'ETag: "{etag}"')
 
 
 def _head(store: Store, request: Request) -> bytes:
     found = store.bucket(request.bucket).objects.get(request.key)
     if found is None:
-        return _answered("404 Not Found")
+        return _http_response("404 Not Found")
     fields = (f'ETag: "{found.etag}"', f"Last-Modified: {formatdate(found.modified, usegmt=True)}", "Content-Type: binary/octet-stream")
-    return _answered("200 OK", b"", *fields, length=found.size)
+    return _http_response("200 OK", b"", *fields, length=found.size)
 
 
 def _delete(store: Store, request: Request) -> bytes:
     store.bucket(request.bucket).delete(request.key)
-    return _answered("204 No Content")
+    return _http_response("204 No Content")
 
 
 def _delete_many(store: Store, request: Request) -> bytes:
     bucket = store.bucket(request.bucket)
     keys = re.findall(rb"<Key>(.*?)</Key>", request.body, re.DOTALL)
-    said = []
+    lines = []
     for key in keys:
         text = key.decode().replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", '"').replace("&amp;", "&")
         bucket.delete(text)
-        said.append(f"<Deleted><Key>{escape(text)}</Key></Deleted>")
+        lines.append(f"<Deleted><Key>{escape(text)}</Key></Deleted>")
     quiet = b"<Quiet>true</Quiet>" in request.body
-    return _answered("200 OK", f"{_XML}<DeleteResult {_NAMESPACE}>{'' if quiet else ''.join(said)}</DeleteResult>")
+    return _http_response("200 OK", f"{_XML}<DeleteResult {_NAMESPACE}>{'' if quiet else ''.join(lines)}</DeleteResult>")
 
 
 # Uploads in parts
@@ -282,32 +282,32 @@ def _delete_many(store: Store, request: Request) -> bytes:
 def _begin(store: Store, request: Request) -> bytes:
     upload = f"{len(store.uploads):x}-{time.monotonic_ns():x}"
     store.uploads[upload] = (request.bucket, request.key, {})
-    said = f"<Bucket>{request.bucket}</Bucket><Key>{escape(request.key)}</Key><UploadId>{upload}</UploadId>"
-    return _answered("200 OK", f"{_XML}<InitiateMultipartUploadResult {_NAMESPACE}>{said}</InitiateMultipartUploadResult>")
+    body = f"<Bucket>{request.bucket}</Bucket><Key>{escape(request.key)}</Key><UploadId>{upload}</UploadId>"
+    return _http_response("200 OK", f"{_XML}<InitiateMultipartUploadResult {_NAMESPACE}>{body}</InitiateMultipartUploadResult>")
 
 
 def _put_part(store: Store, request: Request) -> bytes:
     upload = store.uploads.get(request.query["uploadId"])
     if upload is None:
-        return _answered("404 Not Found", f"{_XML}<Error><Code>NoSuchUpload</Code></Error>")
+        return _http_response("404 Not Found", f"{_XML}<Error><Code>NoSuchUpload</Code></Error>")
     upload[2][int(request.query["partNumber"])] = request.size
-    return _answered("200 OK", b"", f'ETag: "{request.etag()}"')
+    return _http_response("200 OK", b"", f'ETag: "{request.etag()}"')
 
 
 def _complete(store: Store, request: Request) -> bytes:
     upload = store.uploads.pop(request.query["uploadId"], None)
     if upload is None:
-        return _answered("404 Not Found", f"{_XML}<Error><Code>NoSuchUpload</Code></Error>")
+        return _http_response("404 Not Found", f"{_XML}<Error><Code>NoSuchUpload</Code></Error>")
     sizes = upload[2]
     etag = f"{sum(sizes.values()):032x}-{len(sizes)}"
     store.bucket(request.bucket).put(request.key, Stored(sum(sizes.values()), etag, time.time(), time.monotonic()))
-    said = f"<Bucket>{request.bucket}</Bucket><Key>{escape(request.key)}</Key><ETag>&quot;{etag}&quot;</ETag>"
-    return _answered("200 OK", f"{_XML}<CompleteMultipartUploadResult {_NAMESPACE}>{said}</CompleteMultipartUploadResult>")
+    body = f"<Bucket>{request.bucket}</Bucket><Key>{escape(request.key)}</Key><ETag>&quot;{etag}&quot;</ETag>"
+    return _http_response("200 OK", f"{_XML}<CompleteMultipartUploadResult {_NAMESPACE}>{body}</CompleteMultipartUploadResult>")
 
 
 def _abort(store: Store, request: Request) -> bytes:
     store.uploads.pop(request.query["uploadId"], None)
-    return _answered("204 No Content")
+    return _http_response("204 No Content")
 
 
 # Listing
@@ -321,24 +321,24 @@ def _list(store: Store, request: Request) -> bytes:
     bucket = store.bucket(request.bucket)
     found, common, last = bucket.page(query.get("prefix", ""), after, query.get("delimiter", ""), most)
     spelled = (lambda key: quote(key, safe="/")) if query.get("encoding-type") == "url" else escape
-    said = [f"<Name>{request.bucket}</Name><Prefix>{spelled(query.get('prefix', ''))}</Prefix><MaxKeys>{most}</MaxKeys>"]
+    lines = [f"<Name>{request.bucket}</Name><Prefix>{spelled(query.get('prefix', ''))}</Prefix><MaxKeys>{most}</MaxKeys>"]
     if "encoding-type" in query:
-        said.append("<EncodingType>url</EncodingType>")
-    said.append(f"<IsTruncated>{'true' if last else 'false'}</IsTruncated>")
+        lines.append("<EncodingType>url</EncodingType>")
+    lines.append(f"<IsTruncated>{'true' if last else 'false'}</IsTruncated>")
     if second:
-        said.append(f"<KeyCount>{len(found) + len(common)}</KeyCount>")
+        lines.append(f"<KeyCount>{len(found) + len(common)}</KeyCount>")
     if last:
         token = f"<NextContinuationToken>{escape(last)}</NextContinuationToken>"
-        said.append(token if second else f"<NextMarker>{spelled(last)}</NextMarker>")
+        lines.append(token if second else f"<NextMarker>{spelled(last)}</NextMarker>")
     for key in found:
         one = bucket.objects[key]
-        said.append(
+        lines.append(
             f"<Contents><Key>{spelled(key)}</Key><LastModified>{_iso(one.modified)}</LastModified><ETag>&quot;{one.etag}&quot;</ETag>"
             f"<Size>{one.size}</Size><StorageClass>STANDARD</StorageClass></Contents>"
         )
-    said += [f"<CommonPrefixes><Prefix>{spelled(prefix)}</Prefix></CommonPrefixes>" for prefix in common]
-    body = f"{_XML}<ListBucketResult {_NAMESPACE}>{''.join(said)}</ListBucketResult>"
-    return _answered("200 OK", body, "Content-Type: application/xml")
+    lines += [f"<CommonPrefixes><Prefix>{spelled(prefix)}</Prefix></CommonPrefixes>" for prefix in common]
+    body = f"{_XML}<ListBucketResult {_NAMESPACE}>{''.join(lines)}</ListBucketResult>"
+    return _http_response("200 OK", body, "Content-Type: application/xml")
 
 
 def _iso(seconds: float) -> str:
@@ -360,17 +360,17 @@ def _laboratory(store: Store, request: Request) -> bytes:
         for key, stored in _files(Path(query["directory"])):
             bucket.put(key, stored)
     elif what == "stats":
-        held = {
+        objects = {
             name: {"objects": len(bucket.objects), "bytes": sum(one.size for one in bucket.objects.values())}
             for name, bucket in store.buckets.items()
         }
-        return _answered("200 OK", json.dumps({"requests": store.counts, "buckets": held}))
+        return _http_response("200 OK", json.dumps({"requests": store.counts, "buckets": objects}))
     elif what == "times":
-        held_times = {name: {key: one.done for key, one in bucket.objects.items()} for name, bucket in store.buckets.items()}
-        return _answered("200 OK", json.dumps(held_times))
+        object_times = {name: {key: one.done for key, one in bucket.objects.items()} for name, bucket in store.buckets.items()}
+        return _http_response("200 OK", json.dumps(object_times))
     else:
-        return _answered("404 Not Found")
-    return _answered("200 OK")
+        return _http_response("404 Not Found")
+    return _http_response("200 OK")
 
 
 def _files(directory: Path) -> Iterator[tuple[str, Stored]]:

@@ -12,8 +12,8 @@ from types import TracebackType
 from typing import Any
 
 from .measure import Measured, Running, measure
-from .peers import Place, environment
-from .target import Held, Metadata, Target
+from .peers import Site, environment
+from .target import BucketContent, Metadata, Target
 from .trees import Trees
 
 #: After so many seconds a tool is ended: nothing here takes a tenth of it.
@@ -92,16 +92,16 @@ class Scene:
         assert isinstance(self.target, Metadata)
         return self.target
 
-    def place(self) -> Place:
+    def site(self) -> Site:
         """An empty bucket, and the rest that a command needs."""
-        return Place(self.target.url, self.target.empty(f"bench-{next(self._names)}"), self.home, self.autosync)
+        return Site(self.target.url, self.target.empty(f"bench-{next(self._names)}"), self.home, self.autosync)
 
     def begin(self, command: list[str], *, directory: Path | None = None, **environ: str) -> Running:
         """Start a command that goes on until it is stopped."""
         log = self.home / f"log-{next(self._names)}.txt"
         return Running(command, environ={**self.environ, **environ}, directory=directory or self.home, log=log)
 
-    def send(self, make: Callable[[Place], list[str]], count: int, size: int, *, delay: float = 0.0) -> Outcome:
+    def send(self, make: Callable[[Site], list[str]], count: int, size: int, *, delay: float = 0.0) -> Outcome:
         """Run a command that fills an empty bucket.
 
         Args:
@@ -112,64 +112,66 @@ class Scene:
         Raises:
             NotDone: they are not.
         """
-        place = self.place()
+        site = self.site()
         if delay:
             self.metadata.delay(delay)
         try:
-            return self._run(make(place), place, count, count, size)
+            return self._run(make(site), site, count, count, size)
         finally:
             if delay:
                 self.metadata.delay(0)
 
-    def leave_equal(self, make: Callable[[Place], list[str]], tree: Path, count: int, size: int) -> Outcome:
+    def leave_equal(self, make: Callable[[Site], list[str]], tree: Path, count: int, size: int) -> Outcome:
         """Run a command that finds a bucket equal to a tree and must send nothing.
 
         Raises:
             NotDone: it did send or delete something.
         """
-        place = Place(self.target.url, "bench", self.home, self.autosync)
-        held = self.target.held(place.bucket)
-        if (held.objects, held.bytes) != (count, size) or _changing(held.requests):
-            place = self.place()
-            self._fill(place, tree)
-        found = self._run(make(place), place, count, count, size)
+        site = Site(self.target.url, "bench", self.home, self.autosync)
+        content = self.target.content_of(site.bucket)
+        if (content.objects, content.bytes) != (count, size) or _changing(content.requests):
+            site = self.site()
+            self._fill(site, tree)
+        found = self._run(make(site), site, count, count, size)
         if changed := _changing(found.requests):
             raise NotDone(f"there was nothing to do, and it did {changed}")
         return found
 
-    def delete(self, make: Callable[[Place], list[str]], before: Path, count: int, left: int, size: int) -> Outcome:
+    def delete(self, make: Callable[[Site], list[str]], before: Path, count: int, left: int, size: int) -> Outcome:
         """Run a command that deletes `count` objects from a bucket filled with the tree `before`.
 
         Raises:
             NotDone: not exactly `left` objects of `size` bytes in all remain.
         """
-        place = self.place()
-        self._fill(place, before)
-        return self._run(make(place), place, count, left, size)
+        site = self.site()
+        self._fill(site, before)
+        return self._run(make(site), site, count, left, size)
 
-    def outcome(self, used: Measured, before: tuple[Held, float], after: tuple[Held, float], seconds: float, count: int) -> Outcome:
-        """What was used between two moments; `before` and `after`: what the S3 side held and had used (`standing`)."""
-        asked = Counter(after[0].requests)
-        asked.subtract(before[0].requests)
+    def outcome(
+        self, used: Measured, before: tuple[BucketContent, float], after: tuple[BucketContent, float], seconds: float, count: int
+    ) -> Outcome:
+        """What was used between two moments; `before` and `after`: what the S3 side held and had used (`status`)."""
+        requests = Counter(after[0].requests)
+        requests.subtract(before[0].requests)
         processes = [asdict(use) for use in used.processes]
-        return Outcome(seconds, count, used.cpu, after[1] - before[1], processes, dict(+asked))
+        return Outcome(seconds, count, used.cpu, after[1] - before[1], processes, dict(+requests))
 
-    def standing(self, bucket: str) -> tuple[Held, float]:
+    def status(self, bucket: str) -> tuple[BucketContent, float]:
         """What the S3 side holds and has used by now."""
-        return self.target.held(bucket), self.target.cpu()
+        return self.target.content_of(bucket), self.target.cpu()
 
-    def _fill(self, place: Place, tree: Path) -> None:
+    def _fill(self, site: Site, tree: Path) -> None:
         self.trees.let_age()
-        self.metadata.fill(place.bucket, tree)
+        self.metadata.fill(site.bucket, tree)
 
-    def _run(self, command: list[str], place: Place, count: int, objects: int, size: int) -> Outcome:
-        before = self.standing(place.bucket)
+    def _run(self, command: list[str], site: Site, count: int, objects: int, size: int) -> Outcome:
+        before = self.status(site.bucket)
         log = self.home / f"log-{next(self._names)}.txt"
         used = measure(command, environ=self.environ, directory=self.home, log=log, seconds=PATIENCE)
         if used.status:
-            raise NotDone(f"ended with status {used.status}: {used.said or 'it said nothing'}")
+            raise NotDone(f"ended with status {used.status}: {used.output or 'it said nothing'}")
         cpu = self.target.cpu()
-        after = self.target.held(place.bucket)
+        after = self.target.content_of(site.bucket)
         if (after.objects, after.bytes) != (objects, size):
             raise NotDone(f"{after.objects:,} objects of {after.bytes:,} bytes are there, and {objects:,} of {size:,} should be")
         return self.outcome(used, before, (after, cpu), used.wall, count)

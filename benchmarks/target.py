@@ -18,7 +18,7 @@ SERVER = Path(__file__).resolve().parent / "s3server.py"
 
 
 @dataclass(frozen=True)
-class Held:
+class BucketContent:
     """What a bucket holds, and the requests that the server has had, by kind (empty: it does not tell)."""
 
     objects: int
@@ -33,7 +33,7 @@ class Target(S3Server):
         """Make an empty bucket for a run; `name` must be another each time. Returns the bucket's name, which may be another."""
         raise NotImplementedError
 
-    def held(self, bucket: str) -> Held:
+    def content_of(self, bucket: str) -> BucketContent:
         """What a bucket holds."""
         raise NotImplementedError
 
@@ -54,39 +54,39 @@ class Metadata(Target):
     def command(self) -> list[str]:
         return [sys.executable, str(SERVER), "--port", str(self._port)]
 
-    def answers(self) -> bool:
+    def responds(self) -> bool:
         try:
-            self._ask("GET", "stats")
+            self._request("GET", "stats")
             return True
         except OSError:
             return False
 
     def empty(self, name: str) -> str:
-        self._ask("POST", "empty?bucket=bench")
+        self._request("POST", "empty?bucket=bench")
         return "bench"
 
-    def held(self, bucket: str) -> Held:
-        stats = json.loads(self._ask("GET", "stats"))
+    def content_of(self, bucket: str) -> BucketContent:
+        stats = json.loads(self._request("GET", "stats"))
         found = stats["buckets"].get(bucket, {"objects": 0, "bytes": 0})
-        return Held(found["objects"], found["bytes"], stats["requests"])
+        return BucketContent(found["objects"], found["bytes"], stats["requests"])
 
     def fill(self, bucket: str, tree: Path) -> None:
         """Hold the files of a tree as if they had just been sent."""
-        self._ask("POST", f"fill?bucket={bucket}&directory={quote(str(tree))}")
+        self._request("POST", f"fill?bucket={bucket}&directory={quote(str(tree))}")
 
     def delay(self, seconds: float) -> None:
         """Answer each request so much later from now on."""
-        self._ask("POST", f"latency?seconds={seconds}")
+        self._request("POST", f"latency?seconds={seconds}")
 
     def times(self, bucket: str) -> dict[str, float]:
         """When each object was complete, on this host's monotonic clock."""
-        found: dict[str, float] = json.loads(self._ask("GET", "times")).get(bucket, {})
+        found: dict[str, float] = json.loads(self._request("GET", "times")).get(bucket, {})
         return found
 
-    def _ask(self, method: str, what: str) -> bytes:
+    def _request(self, method: str, what: str) -> bytes:
         request = urllib.request.Request(f"{self.url}/-/{what}", method=method)
-        with urllib.request.urlopen(request, timeout=900) as answer:
-            content: bytes = answer.read()
+        with urllib.request.urlopen(request, timeout=900) as response:
+            content: bytes = response.read()
             return content
 
 
@@ -97,7 +97,7 @@ class Seaweed(SeaweedFS, Target):
         self.client().create_bucket(Bucket=name)
         return name
 
-    def held(self, bucket: str) -> Held:
+    def content_of(self, bucket: str) -> BucketContent:
         pages = self.client().get_paginator("list_objects_v2").paginate(Bucket=bucket)
         sizes = [found["Size"] for page in pages for found in page.get("Contents", ())]
-        return Held(len(sizes), sum(sizes))
+        return BucketContent(len(sizes), sum(sizes))

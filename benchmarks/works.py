@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import live, peers
-from .peers import Place
+from .peers import Site
 from .scene import Outcome, Scene
 from .target import Metadata, Seaweed, Target
 
@@ -33,19 +33,19 @@ def _small(scene: Scene) -> Tools:
     count, tenth = scene.count(100_000), scene.count(10_000)
     tree, few = scene.trees.files(count), scene.trees.files(tenth)
 
-    def all_of(make: Callable[[Place], list[str]]) -> Callable[[], Outcome]:
+    def all_of(make: Callable[[Site], list[str]]) -> Callable[[], Outcome]:
         return lambda: scene.send(make, count, count * _KIB)
 
-    def some_of(make: Callable[[Place], list[str]]) -> Callable[[], Outcome]:
+    def some_of(make: Callable[[Site], list[str]]) -> Callable[[], Outcome]:
         return lambda: scene.send(make, tenth, tenth * _KIB)
 
     return {
-        "autosync": all_of(lambda place: peers.autosync(place, tree, "--once")),
-        "s5cmd cp": all_of(lambda place: peers.s5cmd_cp(place, tree)),
-        "rclone copy": all_of(lambda place: peers.rclone_copy(place, tree)),
-        "aws s3 sync": some_of(lambda place: peers.aws_sync(place, few)),
-        "s3cmd sync": some_of(lambda place: peers.s3cmd_sync(place, few)),
-        "boto3, 32 threads": some_of(lambda place: peers.plain_boto3(place, few)),
+        "autosync": all_of(lambda site: peers.autosync(site, tree, "--once")),
+        "s5cmd cp": all_of(lambda site: peers.s5cmd_cp(site, tree)),
+        "rclone copy": all_of(lambda site: peers.rclone_copy(site, tree)),
+        "aws s3 sync": some_of(lambda site: peers.aws_sync(site, few)),
+        "s3cmd sync": some_of(lambda site: peers.s3cmd_sync(site, few)),
+        "boto3, 32 threads": some_of(lambda site: peers.plain_boto3(site, few)),
     }
 
 
@@ -53,13 +53,13 @@ def _latency(scene: Scene) -> Tools:
     count = scene.count(100_000)
     tree = scene.trees.files(count)
 
-    def sends(make: Callable[[Place], list[str]]) -> Callable[[], Outcome]:
+    def sends(make: Callable[[Site], list[str]]) -> Callable[[], Outcome]:
         return lambda: scene.send(make, count, count * _KIB, delay=0.05)
 
     return {
-        "autosync": sends(lambda place: peers.autosync(place, tree, "--once")),
-        "s5cmd cp": sends(lambda place: peers.s5cmd_cp(place, tree)),
-        "rclone copy": sends(lambda place: peers.rclone_copy(place, tree, 256)),
+        "autosync": sends(lambda site: peers.autosync(site, tree, "--once")),
+        "s5cmd cp": sends(lambda site: peers.s5cmd_cp(site, tree)),
+        "rclone copy": sends(lambda site: peers.rclone_copy(site, tree, 256)),
     }
 
 
@@ -67,14 +67,14 @@ def _unchanged(scene: Scene) -> Tools:
     count = scene.count(100_000)
     tree = scene.trees.files(count)
 
-    def finds(make: Callable[[Place], list[str]]) -> Callable[[], Outcome]:
+    def finds(make: Callable[[Site], list[str]]) -> Callable[[], Outcome]:
         return lambda: scene.leave_equal(make, tree, count, count * _KIB)
 
     return {
-        "autosync": finds(lambda place: peers.autosync(place, tree, "--once")),
-        "rclone sync": finds(lambda place: peers.rclone_sync(place, tree)),
-        "s5cmd sync": finds(lambda place: peers.s5cmd_sync(place, tree)),
-        "aws s3 sync": finds(lambda place: peers.aws_sync(place, tree)),
+        "autosync": finds(lambda site: peers.autosync(site, tree, "--once")),
+        "rclone sync": finds(lambda site: peers.rclone_sync(site, tree)),
+        "s5cmd sync": finds(lambda site: peers.s5cmd_sync(site, tree)),
+        "aws s3 sync": finds(lambda site: peers.aws_sync(site, tree)),
     }
 
 
@@ -83,12 +83,12 @@ def _million(scene: Scene) -> Tools:
     tree = scene.trees.files(count)
     scene.at_end(lambda: scene.trees.drop(tree))  # 4 GiB of memory, where BENCH_DIR is one
 
-    def finds(make: Callable[[Place], list[str]]) -> Callable[[], Outcome]:
+    def finds(make: Callable[[Site], list[str]]) -> Callable[[], Outcome]:
         return lambda: scene.leave_equal(make, tree, count, count * _KIB)
 
     return {
-        "autosync": finds(lambda place: peers.autosync(place, tree, "--once")),
-        "rclone sync": finds(lambda place: peers.rclone_sync(place, tree)),
+        "autosync": finds(lambda site: peers.autosync(site, tree, "--once")),
+        "rclone sync": finds(lambda site: peers.rclone_sync(site, tree)),
     }
 
 
@@ -97,13 +97,13 @@ def _large(scene: Scene) -> Tools:
     tree = scene.trees.large(count, size)
     scene.at_end(lambda: scene.trees.drop(tree))
 
-    def sends(make: Callable[[Place], list[str]]) -> Callable[[], Outcome]:
+    def sends(make: Callable[[Site], list[str]]) -> Callable[[], Outcome]:
         return lambda: scene.send(make, count, count * size)
 
     return {
-        "autosync": sends(lambda place: peers.autosync(place, tree, "--once")),
-        "s5cmd cp": sends(lambda place: peers.s5cmd_cp(place, tree)),
-        "rclone copy": sends(lambda place: peers.rclone_copy_large(place, tree)),
+        "autosync": sends(lambda site: peers.autosync(site, tree, "--once")),
+        "s5cmd cp": sends(lambda site: peers.s5cmd_cp(site, tree)),
+        "rclone copy": sends(lambda site: peers.rclone_copy_large(site, tree)),
     }
 
 
@@ -111,19 +111,19 @@ def _delete(scene: Scene) -> Tools:
     gone, left = scene.count(10_000), scene.count(1_000)
     before, after = scene.trees.left_over(gone, left)
 
-    def deletes(make: Callable[[Place], list[str]]) -> Callable[[], Outcome]:
+    def deletes(make: Callable[[Site], list[str]]) -> Callable[[], Outcome]:
         return lambda: scene.delete(make, before, gone, left, left * _KIB)
 
     return {
-        "autosync": deletes(lambda place: peers.autosync(place, after, "--once", "--accept-existing", "--max-delete", "100%")),
-        "s5cmd rm": deletes(lambda place: peers.s5cmd_rm(place, "gone/*")),
-        "s5cmd sync --delete": deletes(lambda place: peers.s5cmd_sync(place, after, "--delete")),
+        "autosync": deletes(lambda site: peers.autosync(site, after, "--once", "--accept-existing", "--max-delete", "100%")),
+        "s5cmd rm": deletes(lambda site: peers.s5cmd_rm(site, "gone/*")),
+        "s5cmd sync --delete": deletes(lambda site: peers.s5cmd_sync(site, after, "--delete")),
     }
 
 
 def _event(scene: Scene) -> Tools:
     return {
-        "autosync": lambda: live.events(scene, lambda place, tree: peers.autosync(place, tree, "--settle", "0")),
+        "autosync": lambda: live.events(scene, lambda site, tree: peers.autosync(site, tree, "--settle", "0")),
         "mobius3": lambda: live.events(scene, peers.mobius3),
         "lsyncd": lambda: live.events_of_lsyncd(scene),
     }
@@ -176,13 +176,13 @@ def _seaweedfs(scene: Scene) -> Tools:
     count = scene.count(20_000)
     tree = scene.trees.files(count)
 
-    def sends(make: Callable[[Place], list[str]]) -> Callable[[], Outcome]:
+    def sends(make: Callable[[Site], list[str]]) -> Callable[[], Outcome]:
         return lambda: scene.send(make, count, count * _KIB)
 
     return {
-        "autosync": sends(lambda place: peers.autosync(place, tree, "--once")),
-        "s5cmd cp": sends(lambda place: peers.s5cmd_cp(place, tree)),
-        "rclone copy": sends(lambda place: peers.rclone_copy(place, tree)),
+        "autosync": sends(lambda site: peers.autosync(site, tree, "--once")),
+        "s5cmd cp": sends(lambda site: peers.s5cmd_cp(site, tree)),
+        "rclone copy": sends(lambda site: peers.rclone_copy(site, tree)),
     }
 
 

@@ -22,10 +22,10 @@ def room(*, alone: bool, directory: Path | None = None) -> Iterator[None]:
         alone: nobody else is in it meanwhile.
         directory: where the lock files are; by default one of this user and machine.
     """
-    place = directory or Path(f"/tmp/autosync-tests-{os.getuid()}")  # whatever TMPDIR is: the same for all
-    place.mkdir(exist_ok=True)
+    path = directory or Path(f"/tmp/autosync-tests-{os.getuid()}")  # whatever TMPDIR is: the same for all
+    path.mkdir(exist_ok=True)
     how = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
-    with open(place / "turnstile", "ab") as turnstile, open(place / "room", "ab") as inside:
+    with open(path / "turnstile", "ab") as turnstile, open(path / "room", "ab") as inside:
         try:
             fcntl.flock(turnstile, how)
             fcntl.flock(inside, how)

@@ -41,8 +41,8 @@ def installed() -> Path:
     if npm is None or shutil.which("node") is None:
         raise Missing("npm of Node.js, which Azurite needs,")
     lock = (_PINNED / "package-lock.json").read_bytes()
-    place = _INSTALLED / hashlib.sha256(lock).hexdigest()[:16]
-    if not place.exists():
+    directory = _INSTALLED / hashlib.sha256(lock).hexdigest()[:16]
+    if not directory.exists():
         # Made beside its place, so that what is there is whole, though several may be at it.
         making = _INSTALLED / f"making-{os.getpid()}"
         shutil.rmtree(making, ignore_errors=True)
@@ -53,10 +53,10 @@ def installed() -> Path:
             shutil.rmtree(making, ignore_errors=True)
             raise RuntimeError(f"npm could not install Azurite: {run.stderr.strip()[-500:]}")
         try:
-            making.rename(place)
+            making.rename(directory)
         except OSError:
             shutil.rmtree(making)  # another one was quicker
-    return place
+    return directory
 
 
 class Azurite(Server):
@@ -81,7 +81,7 @@ class Azurite(Server):
             "--skipApiVersionCheck", "--disableTelemetry", "--disableProductStyleUrl", "--blobPort", str(self._port),
         ]  # fmt: skip
 
-    def answers(self) -> bool:
+    def responds(self) -> bool:
         try:
             return requests.get(self.url, timeout=2).status_code < 500
         except requests.RequestException:
@@ -89,36 +89,36 @@ class Azurite(Server):
 
     def account_signature(self, permissions: str = "rwdlac") -> str:
         """A SAS token of the account (learn.microsoft.com, Create an account SAS)."""
-        said = {"sv": "2020-12-06", "ss": "b", "srt": "sco", "sp": permissions, "se": _NEVER}
-        lines = [ACCOUNT, permissions, said["ss"], said["srt"], "", _NEVER, "", "", said["sv"], "", ""]
-        return urlencode({**said, "sig": _signed(lines)})
+        fields = {"sv": "2020-12-06", "ss": "b", "srt": "sco", "sp": permissions, "se": _NEVER}
+        lines = [ACCOUNT, permissions, fields["ss"], fields["srt"], "", _NEVER, "", "", fields["sv"], "", ""]
+        return urlencode({**fields, "sig": _signed(lines)})
 
     def signature(self, container: str, permissions: str = "racwdl", expires: str = _NEVER) -> str:
         """A SAS token of a container (learn.microsoft.com, Create a service SAS)."""
-        said = {"sv": "2020-12-06", "sr": "c", "sp": permissions, "se": expires}
-        lines = [permissions, "", expires, f"/blob/{ACCOUNT}/{container}", "", "", "", said["sv"], said["sr"], *[""] * 7]
-        return urlencode({**said, "sig": _signed(lines)})
+        fields = {"sv": "2020-12-06", "sr": "c", "sp": permissions, "se": expires}
+        lines = [permissions, "", expires, f"/blob/{ACCOUNT}/{container}", "", "", "", fields["sv"], fields["sr"], *[""] * 7]
+        return urlencode({**fields, "sig": _signed(lines)})
 
     def create(self, container: str) -> None:
         """Make a container."""
-        self._ask("PUT", container, "restype=container")
+        self._request("PUT", container, "restype=container")
 
     def remove(self, container: str) -> None:
         """Remove a container; the more there is in memory, the longer everything takes."""
-        self._ask("DELETE", container, "restype=container")
+        self._request("DELETE", container, "restype=container")
 
     def put(self, container: str, key: str, content: bytes) -> None:
         """Store an object as another program would, under any name."""
-        self._ask("PUT", f"{container}/{quote(key)}", "", content, {"x-ms-blob-type": "BlockBlob"})
+        self._request("PUT", f"{container}/{quote(key)}", "", content, {"x-ms-blob-type": "BlockBlob"})
 
     def read(self, container: str, key: str) -> requests.Response:
         """An object, with its headers."""
-        return self._ask("GET", f"{container}/{quote(key)}", "")
+        return self._request("GET", f"{container}/{quote(key)}", "")
 
     def blocks(self, container: str, key: str) -> int:
         """How many blocks were sent for an object that is no object yet."""
         try:
-            return self._ask("GET", f"{container}/{quote(key)}", "comp=blocklist&blocklisttype=uncommitted").text.count("<Block>")
+            return self._request("GET", f"{container}/{quote(key)}", "comp=blocklist&blocklisttype=uncommitted").text.count("<Block>")
         except requests.HTTPError as error:
             if error.response.status_code == 404:
                 return 0
@@ -135,22 +135,24 @@ class Azurite(Server):
 
     def page(self, container: str, marker: str = "") -> tuple[list[str], str | None]:
         """Names on one page of a listing, and the marker of the next page."""
-        said = self._ask("GET", container, f"restype=container&comp=list&marker={quote(marker, safe='')}").text
-        (following,) = re.findall(r"<NextMarker>(.*?)</NextMarker>", said, re.DOTALL) or [""]
-        return [unescape(name) for name in re.findall(r"<Name>(.*?)</Name>", said, re.DOTALL)], unescape(following) or None
+        text = self._request("GET", container, f"restype=container&comp=list&marker={quote(marker, safe='')}").text
+        (following,) = re.findall(r"<NextMarker>(.*?)</NextMarker>", text, re.DOTALL) or [""]
+        return [unescape(name) for name in re.findall(r"<Name>(.*?)</Name>", text, re.DOTALL)], unescape(following) or None
 
-    def _ask(self, method: str, path: str, query: str, content: bytes = b"", headers: dict[str, str] | None = None) -> requests.Response:
+    def _request(
+        self, method: str, path: str, query: str, content: bytes = b"", headers: dict[str, str] | None = None
+    ) -> requests.Response:
         request = requests.Request(method, self.url, data=content, headers=headers).prepare()
         request.url = f"{self.url}/{path}?{query}&{self.account_signature()}"  # requests would leave out dot segments
         with requests.Session() as session:
-            answer = session.send(request, timeout=20)
-        answer.raise_for_status()
-        return answer
+            response = session.send(request, timeout=20)
+        response.raise_for_status()
+        return response
 
 
 def _signed(lines: list[str]) -> str:
-    said = "\n".join(lines).encode()
-    return base64.b64encode(hmac.new(base64.b64decode(ACCOUNT_KEY), said, hashlib.sha256).digest()).decode()
+    text = "\n".join(lines).encode()
+    return base64.b64encode(hmac.new(base64.b64decode(ACCOUNT_KEY), text, hashlib.sha256).digest()).decode()
 
 
 if __name__ == "__main__":

@@ -110,8 +110,8 @@ def _run(entry: Callable[[], object], command: tuple[str, ...], cwd: Path, envir
             entry()
         except SystemExit as end:
             code = _exit_code(end)
-    written = [stream.buffer.getvalue().decode() for stream in (stdout, stderr)]
-    return subprocess.CompletedProcess(command, code, *written)
+    outputs = [stream.buffer.getvalue().decode() for stream in (stdout, stderr)]
+    return subprocess.CompletedProcess(command, code, *outputs)
 
 
 def _exit_code(end: SystemExit) -> int:
@@ -135,7 +135,9 @@ def _process_state_restored(cwd: Path) -> Iterator[None]:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     open_files = resource.getrlimit(resource.RLIMIT_NOFILE)
     collects, frozen = gc.isenabled(), gc.get_freeze_count()
-    sys.path[:] = [place for place in path if place and Path(place) != ROOT]  # the repository's celeryconfig.py is none of theirs
+    sys.path[:] = [
+        directory for directory in path if directory and Path(directory) != ROOT
+    ]  # the repository's celeryconfig.py is none of theirs
     importlib.invalidate_caches()  # the files of a user's modules may be younger than what is known of their directory
     try:
         with _logging_restored(), warnings.catch_warnings():
@@ -172,8 +174,8 @@ def _logging_restored() -> Iterator[None]:
     """Put back handlers and levels of all loggers; pytest has handlers of its own."""
 
     def loggers() -> list[logging.Logger]:
-        known = logging.getLogger().manager.loggerDict.values()
-        return [logging.getLogger(), *(one for one in known if isinstance(one, logging.Logger))]
+        loggers = logging.getLogger().manager.loggerDict.values()
+        return [logging.getLogger(), *(one for one in loggers if isinstance(one, logging.Logger))]
 
     before = {logger: (logger.level, logger.handlers[:]) for logger in loggers()}
     try:

@@ -63,7 +63,7 @@ def with_us(command: list[str], at_death: signal.Signals) -> list[str]:
 
 
 class Screen:
-    """What the reader sees; colours and a line that is written over only on a terminal."""
+    """Prints to the terminal. Colours, and a line that is overwritten, are used only on a terminal."""
 
     def __init__(self) -> None:
         self.live = sys.stdout.isatty() and os.environ.get("TERM") != "dumb" and "NO_COLOR" not in os.environ
@@ -77,7 +77,7 @@ class Screen:
     def good(self, text: str) -> str:
         return self.colour("32", text)
 
-    def say(self, text: str = "") -> None:
+    def print_line(self, text: str = "") -> None:
         print(f"\r\x1b[K{text}" if self.live else text, flush=True)
 
     def progress(self, text: str) -> None:
@@ -89,7 +89,7 @@ class Screen:
 
 
 def make_tree(source: Path) -> None:
-    """The same few dozen files each time: pages, pictures, data, and one file of 20 MiB that goes up in parts."""
+    """Make the same few dozen files each time: pages, pictures, data, and one file of 20 MiB, which is sent in parts."""
     chance = random.Random(2)
     colours = ("teal", "coral", "gold", "navy")
     for month in ("may", "june", "july"):
@@ -115,7 +115,7 @@ def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-# What is here and what is there
+# Source and target
 
 
 def folder(source: Path) -> dict[str, str]:
@@ -125,7 +125,7 @@ def folder(source: Path) -> dict[str, str]:
 
 
 class Bucket:
-    """The bucket, asked with boto3: nothing of autosync takes part in the proof."""
+    """The bucket, read with boto3, so that no code of autosync takes part in the comparison."""
 
     def __init__(self, server: SeaweedFS) -> None:
         self._client = server.client()
@@ -136,7 +136,7 @@ class Bucket:
         return {found["Key"]: found["Size"] for page in pages for found in page.get("Contents", ())}
 
     def hash(self, key: str) -> str | None:
-        """A hash of an object's content; None if it is not there."""
+        """A hash of an object's content; None if the object does not exist."""
         try:
             return _hash(self._client.get_object(Bucket=BUCKET, Key=key)["Body"].read())
         except self._client.exceptions.NoSuchKey:
@@ -166,22 +166,22 @@ class Demo:
     def run(self, ends: ExitStack, *, once: bool) -> None:
         """Everything. Raises Failed."""
         screen = self.screen
-        screen.say(screen.bold("1. A folder, and an S3 server on this machine"))
+        screen.print_line(screen.bold("1. A folder, and an S3 server on this machine"))
         make_tree(self.source)
         sizes = [path.stat().st_size for path in self.source.rglob("*") if path.is_file()]
-        screen.say(f"   {self.source}: {len(sizes)} files, {_mib(sum(sizes))}")
+        screen.print_line(f"   {self.source}: {len(sizes)} files, {_mib(sum(sizes))}")
         server = self._start_server(ends)
         bucket = Bucket(server)
-        screen.say(f"   {server.url}, bucket {BUCKET}: empty")
-        screen.say(screen.bold("2. autosync makes the bucket equal to the folder"))
+        screen.print_line(f"   {server.url}, bucket {BUCKET}: empty")
+        screen.print_line(screen.bold("2. autosync makes the bucket equal to the folder"))
         self._start_autosync(server, ends)
-        self._first_look(bucket, sizes)
-        screen.say(screen.bold("3. And keeps it so"))
+        self._first_scan(bucket, sizes)
+        screen.print_line(screen.bold("3. And keeps it so"))
         self._live(bucket)
         self._prove(bucket)
         if once:
             return
-        self._tell_what_next(server)
+        self._suggest_next(server)
         self._follow()
 
     def _start_server(self, ends: ExitStack) -> SeaweedFS:
@@ -208,8 +208,8 @@ class Demo:
         command = str(Path(sys.executable).parent / "autosync")
         if not os.access(command, os.X_OK):
             raise Failed(f"autosync is not installed beside {sys.executable}; `make demo` installs all that is needed")
-        shown = f"autosync --target-container {BUCKET} --endpoint-url {server.url} --source-prefix $PWD/source/ source"
-        self.screen.say(f"   $ {shown}")
+        command_text = f"autosync --target-container {BUCKET} --endpoint-url {server.url} --source-prefix $PWD/source/ source"
+        self.screen.print_line(f"   $ {command_text}")
         with open(self.log, "wb") as log:
             self._process = subprocess.Popen(
                 with_us([command, *options], signal.SIGTERM), env={**os.environ, **server.environment()},
@@ -227,29 +227,29 @@ class Demo:
                 self._process.kill()  # its children end with it
                 self._process.wait()
 
-    def _insist_that_it_runs(self) -> None:
+    def _check_running(self) -> None:
         assert self._process is not None
         status = self._process.poll()
         if status is not None:
             words = self.log.read_text(errors="replace").strip().splitlines()
-            raise Failed(f"autosync ended with exit code {status}: {words[-1] if words else 'it said nothing'}")
+            raise Failed(f"autosync ended with exit code {status}: {words[-1] if words else 'its log is empty'}")
 
-    def _first_look(self, bucket: Bucket, sizes: list[int]) -> None:
+    def _first_scan(self, bucket: Bucket, sizes: list[int]) -> None:
         began = time.monotonic()
         total = sum(sizes)
 
         def is_full() -> bool:
-            self._insist_that_it_runs()
+            self._check_running()
             there = bucket.sizes()
             sent = sum(there.values())
             bar = "#" * (30 * sent // total)
-            told = f"[{bar:<30}] {len(there)} of {len(sizes)} files, {_mib(sent)} of {_mib(total)}"
-            self.screen.progress(f"   {told if there else 'autosync starts its broker and its workers ...'}")
+            progress = f"[{bar:<30}] {len(there)} of {len(sizes)} files, {_mib(sent)} of {_mib(total)}"
+            self.screen.progress(f"   {progress if there else 'autosync starts its broker and its workers ...'}")
             return len(there) >= len(sizes) and sent >= total
 
         self._wait(is_full, "the bucket holds all files", pause=0.05)
         seconds = time.monotonic() - began
-        self.screen.say(f"   {len(sizes)} files, {_mib(total)} in {seconds:.1f} s, start of the broker and the workers included")
+        self.screen.print_line(f"   {len(sizes)} files, {_mib(total)} in {seconds:.1f} s, start of the broker and the workers included")
         self._prove(bucket)
 
     def _live(self, bucket: Bucket) -> None:
@@ -270,17 +270,17 @@ class Demo:
         self._change("a deleted file", "measured/station-01.json", gone.unlink, lambda: not bucket.sizes("measured/station-01.json"))
 
     def _change(self, what: str, where: str, act: Callable[[], Any], is_right: Callable[[], bool]) -> None:
-        """Do something in the folder, and say after how many milliseconds the bucket was right."""
+        """Change the folder, and print after how many milliseconds the bucket was right."""
         began = time.monotonic()
         act()
 
         def right() -> bool:
-            self._insist_that_it_runs()
+            self._check_running()
             return is_right()
 
         self._wait(right, f"{what}: {where}")
-        took = f"{1000 * (time.monotonic() - began):6.0f} ms"
-        self.screen.say(f"   {what:<18}{where:<48}{self.screen.bold(took)}")
+        duration = f"{1000 * (time.monotonic() - began):6.0f} ms"
+        self.screen.print_line(f"   {what:<18}{where:<48}{self.screen.bold(duration)}")
 
     def _prove(self, bucket: Bucket) -> None:
         """Compare every name and every byte."""
@@ -291,7 +291,7 @@ class Demo:
             raise Failed(f"the bucket does not equal the folder: {len(wrong)} keys differ, the first is {wrong[0]!r}")
         size = sum(bucket.sizes().values())
         proved = f"{len(here)} files, {_mib(size)}: the bucket equals the folder, name for name, byte for byte"
-        self.screen.say(f"   {self.screen.good(proved)}")
+        self.screen.print_line(f"   {self.screen.good(proved)}")
 
     def _wait(self, condition: Callable[[], bool], what: str, pause: float = 0.002) -> None:
         try:
@@ -299,29 +299,29 @@ class Demo:
         except AssertionError as error:
             raise Failed(f"{error}; see {self.log}") from error
 
-    def _tell_what_next(self, server: SeaweedFS) -> None:
+    def _suggest_next(self, server: SeaweedFS) -> None:
         screen = self.screen
         rclone = Path(sys.executable).parent / "rclone"
         keys = f"access_key_id={ACCESS_KEY},secret_access_key={SECRET_KEY}"
         remote = f":s3,provider=SeaweedFS,{keys},endpoint='{server.url}':{BUCKET}"
         log, source = shlex.quote(str(self.log)), shlex.quote(str(self.source))
         environ = f"AWS_ACCESS_KEY_ID={ACCESS_KEY} AWS_SECRET_ACCESS_KEY={SECRET_KEY} AWS_DEFAULT_REGION={REGION}"
-        screen.say(screen.bold("It goes on. Try in another terminal:"))
-        screen.say(f"   cp -r /usr/share/doc/bash {source}/      # any file or folder; what is sent is shown below")
-        screen.say(f'   {shlex.quote(str(rclone))} ls "{remote}"')
-        screen.say(f"   {environ} aws s3 ls --recursive --endpoint-url {server.url} s3://{BUCKET}")
-        screen.say(f"   tail -f {log}")
-        screen.say("   a fleet, with one file host and several upload boxes: README.md shows the commands")
-        screen.say(screen.bold("Ctrl-C ends it.") + " The next `make demo` starts anew.")
+        screen.print_line(screen.bold("It goes on. Try in another terminal:"))
+        screen.print_line(f"   cp -r /usr/share/doc/bash {source}/      # any file or folder; what is sent is shown below")
+        screen.print_line(f'   {shlex.quote(str(rclone))} ls "{remote}"')
+        screen.print_line(f"   {environ} aws s3 ls --recursive --endpoint-url {server.url} s3://{BUCKET}")
+        screen.print_line(f"   tail -f {log}")
+        screen.print_line("   a fleet, with one file host and several upload boxes: README.md shows the commands")
+        screen.print_line(screen.bold("Ctrl-C ends it.") + " The next `make demo` starts anew.")
 
     def _follow(self) -> None:
-        """Show autosync's log until the reader has seen enough."""
+        """Print autosync's log until Ctrl-C."""
         with open(self.log, encoding="utf-8", errors="replace") as log:
             log.seek(0, os.SEEK_END)
             while True:
                 for line in log:
-                    self.screen.say(f"   {line.rstrip()}")
-                self._insist_that_it_runs()
+                    self.screen.print_line(f"   {line.rstrip()}")
+                self._check_running()
                 time.sleep(0.1)
 
 
@@ -334,14 +334,14 @@ def _mib(size: int) -> str:
 
 @contextlib.contextmanager
 def own(directory: Path) -> Iterator[None]:
-    """Make the directory anew, and hold it against a second demo."""
+    """Empty the directory, and lock it against a second demo."""
     mark = directory / MARK
     if directory.exists() and not mark.exists() and any(directory.iterdir()):
         raise Failed(f"{directory} was not made by this program; name an empty directory or one that is not there")
     directory.mkdir(parents=True, exist_ok=True)
-    with open(mark, "a", encoding="utf-8") as held:
+    with open(mark, "a", encoding="utf-8") as lock_file:
         try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise Failed(f"another demo runs in {directory}; end that one first") from error
         for entry in directory.iterdir():
@@ -353,7 +353,7 @@ def own(directory: Path) -> Iterator[None]:
 
 
 def clean_environment() -> None:
-    """Nothing that stands in the reader's environment for real work reaches the demo."""
+    """Remove variables for real work from the environment."""
     for name in list(os.environ):
         if name.startswith(("AUTOSYNC_", "AWS_", "CELERY_")) or name.lower() in ("http_proxy", "https_proxy", "all_proxy"):
             del os.environ[name]
@@ -372,27 +372,27 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     clean_environment()
-    asked_to_end = False
+    interrupted = False
     try:
         with ExitStack() as ends:
             try:
                 ends.enter_context(own(directory))
                 Demo(directory, screen).run(ends, once=once)
             except KeyboardInterrupt:
-                asked_to_end = True
-                screen.say("   stopping ...")
+                interrupted = True
+                screen.print_line("   stopping ...")
             finally:
                 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                     signal.signal(number, signal.SIG_IGN)
     except Failed as failed:
-        screen.say()
+        screen.print_line()
         print(f"demo: {failed}", file=sys.stderr)
         return 1
     except OSError as error:
-        screen.say()
+        screen.print_line()
         print(f"demo: {error}", file=sys.stderr)
         return 1
-    return 130 if asked_to_end and once else 0
+    return 130 if interrupted and once else 0
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ class Endless:
 
     def __init__(self, status: int, shape: str) -> None:
         #: Methods of the requests, the values of Accept-Encoding in them, and the bytes sent of each body.
-        self.asked: list[str] = []
+        self.methods: list[str] = []
         self.accepted: set[str | None] = set()
         self.sent: list[int] = []
         #: How many bodies were sent to their end.
@@ -62,7 +62,7 @@ class Endless:
                     if self.path.startswith("/auth"):
                         self._login()
                     else:
-                        server.asked.append(self.command)
+                        server.methods.append(self.command)
                         self._send()
                 except OSError:
                     self.close_connection = True

@@ -162,7 +162,7 @@ class Proxy:
             threading.Thread(target=self._serve, args=(client,), name="proxy-request", daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
-        with self._known(client), contextlib.suppress(OSError):
+        with self._tracked(client), contextlib.suppress(OSError):
             head = b""
             while b"\r\n\r\n" not in head:
                 data = client.recv(_CHUNK)
@@ -203,10 +203,10 @@ class Proxy:
                 body += data
             self.counts[str(error)] += 1
             request.status = error
-            client.sendall(_answer(error))
+            client.sendall(_error_response(error))
             return
         stop_at = self._cut(request)
-        with socket.create_connection(self._upstream) as server, self._known(server):
+        with socket.create_connection(self._upstream) as server, self._tracked(server):
             server.settimeout(None)
             kept = [line for line in head.split(b"\r\n") if not line.lower().startswith((b"connection:", b"expect:"))]
             server.sendall(b"\r\n".join([*kept, b"Connection: close"]) + b"\r\n\r\n")
@@ -228,9 +228,9 @@ class Proxy:
                 if not body:
                     _break(server)
                     return
-            self._answer_back(client, server, request)
+            self._forward_response(client, server, request)
 
-    def _answer_back(self, client: socket.socket, server: socket.socket, request: Request) -> None:
+    def _forward_response(self, client: socket.socket, server: socket.socket, request: Request) -> None:
         """Pass the answer on; the server closes the connection behind it, so this ends."""
         first = True
         while data := server.recv(_CHUNK):
@@ -266,7 +266,7 @@ class Proxy:
         return request.length // 2
 
     @contextlib.contextmanager
-    def _known(self, one: socket.socket) -> Iterator[None]:
+    def _tracked(self, one: socket.socket) -> Iterator[None]:
         with self._lock:
             self._open.add(one)
         try:
@@ -285,7 +285,7 @@ def _break(one: socket.socket) -> None:
     one.close()
 
 
-def _answer(status: int) -> bytes:
+def _error_response(status: int) -> bytes:
     code = {500: "InternalError", 503: "SlowDown"}[status]
     body = f'<?xml version="1.0" encoding="UTF-8"?><Error><Code>{code}</Code><Message>made up</Message></Error>'.encode()
     head = f"HTTP/1.1 {status} {code}\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"

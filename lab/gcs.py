@@ -52,7 +52,7 @@ class Gcs(Server):
         serves = f"import sys; sys.path.insert(0, {str(Path(__file__).parent.parent)!r}); from lab.gcs import main; main()"
         return [sys.executable, "-c", serves, str(self._port), str(self._public)]
 
-    def answers(self) -> bool:
+    def responds(self) -> bool:
         try:
             return requests.get(self.url, timeout=2).status_code < 500
         except requests.RequestException:

@@ -141,7 +141,7 @@ class RedisWithTls(Server):
         """The operator's."""
         return redis.Redis.from_url(self.address_for("default", OPERATOR), socket_timeout=5)
 
-    def answers(self) -> bool:
+    def responds(self) -> bool:
         try:
             return bool(self.client().ping())
         except redis.exceptions.RedisError:
@@ -167,7 +167,7 @@ class TlsRelay(Server):
         program = Path(__file__).with_name("relay.py")
         return [sys.executable, str(program), str(self.port), "127.0.0.1", str(self._to), "0", str(self._certificate)]
 
-    def answers(self) -> bool:
+    def responds(self) -> bool:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
             return True
         return False

@@ -47,15 +47,15 @@ class _Drawn:
         blocks = list(range(_FIRST, _END, _BLOCK))
         random.shuffle(blocks)  # a client that a dead run has left behind meets nobody
         for first in blocks:
-            held = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            reservation = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
-                held.bind(f"\0autosync-lab-ports-{first}")
+                reservation.bind(f"\0autosync-lab-ports-{first}")
             except OSError as error:
-                held.close()
+                reservation.close()
                 if error.errno != errno.EADDRINUSE:
                     raise
                 continue
-            held.detach()  # the kernel closes it when the process ends
+            reservation.detach()  # the kernel closes it when the process ends
             return iter(range(first, first + _BLOCK))
         raise NoPortError(f"all {len(blocks)} blocks of ports are held; the abstract sockets in /proc/net/unix show it")
 

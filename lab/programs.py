@@ -34,7 +34,7 @@ class Program(subprocess.Popen[str]):
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, text=True, cwd=cwd, env=environ, start_new_session=True
             )
 
-    def said(self) -> str:
+    def output(self) -> str:
         """What it has written."""
         return self._log.read_text(errors="replace")
 
@@ -89,7 +89,7 @@ class Programs:
         environ = {"CELERY_BROKER_URL": broker, **environ}
         command = ("celery", "-A", "autosync", "worker", "--without-gossip", "--without-mingle", "-l", "INFO", *options)
         process = self.start(*command, cwd=cwd, host=host, mounts=mounts, **environ)
-        wait_until(lambda: " ready." in process.said() or process.poll() is not None, 30, "the worker is ready")
+        wait_until(lambda: " ready." in process.output() or process.poll() is not None, 30, "the worker is ready")
         return process
 
     def stop(self) -> None:

@@ -11,7 +11,7 @@ class Refusing:
 
     def __init__(self, status: int, body: bytes = b"", **headers: str) -> None:
         #: Methods and request targets (RFC 9112, 3.2) of the requests.
-        self.asked: list[str] = []
+        self.methods: list[str] = []
         self.targets: list[str] = []
 
         class Handler(BaseHTTPRequestHandler):
@@ -19,7 +19,7 @@ class Refusing:
 
             def do_PUT(handler) -> None:  # noqa: N805
                 handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
-                self.asked.append(handler.command)
+                self.methods.append(handler.command)
                 self.targets.append(handler.path)
                 handler.send_response(status)
                 for name, value in {**headers, "Content-Length": str(len(body))}.items():

@@ -33,13 +33,13 @@ class Rsyncd(Server):
         secrets = directory / "secrets"
         secrets.write_text(f"user:{password}\n")
         secrets.chmod(0o600)
-        who = [f"uid = {os.getuid()}", f"gid = {os.getgid()}"] if os.getuid() == 0 else []
+        user = [f"uid = {os.getuid()}", f"gid = {os.getgid()}"] if os.getuid() == 0 else []
         lines = [
             "use chroot = no",
             "address = 127.0.0.1",
             f"port = {self.port}",
             f"log file = {directory}/rsyncd.log",
-            *who,
+            *user,
             "socket options = TCP_NODELAY",
             "[m]",
         ]
@@ -61,7 +61,7 @@ class Rsyncd(Server):
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
 
-    def answers(self) -> bool:
+    def responds(self) -> bool:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as line:
             return line.recv(8).startswith(b"@RSYNCD:")
         return False

@@ -52,14 +52,14 @@ def frozen(process: subprocess.Popen[bytes]) -> Iterator[None]:
     """Let a process stand still: inside the with-block none of its threads runs."""
     threads = Path(f"/proc/{process.pid}/task")
 
-    def stands() -> bool:
+    def is_frozen() -> bool:
         with contextlib.suppress(OSError):  # a thread that has just ended
             return all(") T " in (thread / "stat").read_text() for thread in threads.iterdir())
         return False
 
     process.send_signal(signal.SIGSTOP)
     try:
-        wait_until(stands, 10, "all threads stand still")
+        wait_until(is_frozen, 10, "all threads stand still")
         yield
     finally:
         process.send_signal(signal.SIGCONT)
@@ -78,7 +78,7 @@ class Server:
     def command(self) -> list[str]:
         raise NotImplementedError
 
-    def answers(self) -> bool:
+    def responds(self) -> bool:
         raise NotImplementedError
 
     def start(self) -> None:
@@ -88,7 +88,7 @@ class Server:
 
         def up() -> bool:
             assert self.process is not None and self.process.poll() is None, f"server ended: see {self.directory}/server.log"
-            return self.answers()
+            return self.responds()
 
         wait_until(up, 60, f"{type(self).__name__} answers")
 
@@ -136,7 +136,7 @@ class Valkey(Server):
     def client(self) -> redis.Redis:
         return redis.Redis.from_url(self.url, socket_timeout=5)
 
-    def answers(self) -> bool:
+    def responds(self) -> bool:
         try:
             return bool(self.client().ping())
         except redis.exceptions.RedisError:
@@ -156,7 +156,7 @@ class S3Server(Server):
             "s3", endpoint_url=self.url, aws_access_key_id=ACCESS_KEY, aws_secret_access_key=SECRET_KEY, region_name=REGION, config=config
         )
 
-    def answers(self) -> bool:
+    def responds(self) -> bool:
         try:
             self.client().list_buckets()
             return True
@@ -192,7 +192,7 @@ class SeaweedFS(S3Server):
             f"-volume.port={ports['volume']}", f"-filer.port={ports['filer']}", "-volume.max=10000", "-master.volumeSizeLimitMB=64",
         ]  # fmt: skip
 
-    def answers(self) -> bool:
+    def responds(self) -> bool:
         """It answers before it can store; so store something."""
         try:
             client = self.client()

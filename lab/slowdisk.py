@@ -21,7 +21,7 @@ NO_FUSE = 77
 
 
 @contextmanager
-def slow_disk(shown: Path, mountpoint: Path, seconds: float) -> Iterator[Callable[[], dict[str, int]]]:
+def slow_disk(directory: Path, mountpoint: Path, seconds: float) -> Iterator[Callable[[], dict[str, int]]]:
     """Mount a slow disk for the length of a with-block.
 
     Yields:
@@ -33,7 +33,7 @@ def slow_disk(shown: Path, mountpoint: Path, seconds: float) -> Iterator[Callabl
     if not os.access("/dev/fuse", os.R_OK | os.W_OK) or shutil.which("fusermount") is None:
         raise Missing("FUSE")
     mountpoint.mkdir()
-    words = [sys.executable, "-m", "lab.slowdisk_fuse", str(shown), str(mountpoint), str(seconds)]
+    words = [sys.executable, "-m", "lab.slowdisk_fuse", str(directory), str(mountpoint), str(seconds)]
     process = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     try:
         wait_until(lambda: mountpoint.is_mount() or process.poll() is not None)

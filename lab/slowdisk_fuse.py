@@ -33,14 +33,14 @@ class SlowDisk(mfusepy.Operations):  # type: ignore[misc]
     """Shows a directory.
 
     Args:
-        shown: the directory.
+        directory: the directory.
         seconds: how long each call takes.
     """
 
     use_ns = True
 
-    def __init__(self, shown: str, seconds: float) -> None:
-        self._shown = shown
+    def __init__(self, directory: str, seconds: float) -> None:
+        self._directory = directory
         self._seconds = seconds
         self._lock = threading.Lock()
         self._calls = self._now = self._most = 0
@@ -48,13 +48,13 @@ class SlowDisk(mfusepy.Operations):  # type: ignore[misc]
     def getattr(self, path: str, fh: int | None = None) -> dict[str, Any]:
         """lstat(2)."""
         if path == SEEN:
-            return self._attributes(self._shown) | {"st_mode": 0o100444, "st_size": len(self._seen())}
+            return self._attributes(self._directory) | {"st_mode": 0o100444, "st_size": len(self._seen())}
         with self._call():
-            return self._attributes(self._shown + path)
+            return self._attributes(self._directory + path)
 
     def readdir(self, path: str, fh: int) -> Iterator[tuple[str, dict[str, Any], int]]:
         """The names, with what they are."""
-        with self._call(), os.scandir(self._shown + path) as entries:
+        with self._call(), os.scandir(self._directory + path) as entries:
             found = [(entry.name, {"st_mode": 0o040000 if entry.is_dir(follow_symlinks=False) else 0o100000}, 0) for entry in entries]
         yield from found
 

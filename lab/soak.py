@@ -102,12 +102,12 @@ class Soak:
                 else:
                     chaos.world.operate(chance)
                 time.sleep(chance.choice((0.0, 0.0, 0.0, 0.02, 0.3)))
-                chaos.insist()
+                chaos.check()
             self._quiet()
         code = chaos.autosync.stop()
         if code != 0:
             raise chaos.broken(f"autosync ended with {code}")
-        if "Traceback" in chaos.autosync.said():
+        if "Traceback" in chaos.autosync.output():
             raise chaos.broken("there is a traceback in the log")
 
     def _quiet(self) -> None:
@@ -117,7 +117,7 @@ class Soak:
     def summary(self) -> str:
         """What was done until now."""
         accidents = ", ".join(f"{name} {count}" for name, count in self._had.items() if count)
-        seen = f"{self._chaos.observer.versions} versions in {self._chaos.observer.looks} looks"
+        seen = f"{self._chaos.observer.versions} versions in {self._chaos.observer.checks} checks"
         return (
             f"{len(self._chaos.world.done)} operations in {time.monotonic() - self._began:.0f} s"
             f" ({accidents or 'no accident'}), {len(self._chaos.world.book.now)} files, {len(self._quiets)} quiet points"

@@ -51,7 +51,7 @@ class Swift(Server):
         ports = ",".join(map(str, self._ports))
         return [sys.executable, "-W", "ignore", program, str(self.directory), ports, str(self._page), *self._without]
 
-    def answers(self) -> bool:
+    def responds(self) -> bool:
         try:
             return requests.get(f"{self._server}/healthcheck", timeout=2).status_code == 200
         except requests.RequestException:
@@ -63,11 +63,11 @@ class Swift(Server):
 
     def login(self, user: str = USER, key: str = KEY) -> tuple[str, str]:
         """A token, and the URL of the account."""
-        answer = requests.get(self.url, headers={"X-Auth-User": user, "X-Auth-Key": key}, timeout=20)
-        answer.raise_for_status()
-        return answer.headers["X-Auth-Token"], answer.headers["X-Storage-Url"]
+        response = requests.get(self.url, headers={"X-Auth-User": user, "X-Auth-Key": key}, timeout=20)
+        response.raise_for_status()
+        return response.headers["X-Auth-Token"], response.headers["X-Storage-Url"]
 
-    def ask(self, method: str, path: str, content: bytes = b"", **headers: str) -> requests.Response:
+    def request(self, method: str, path: str, content: bytes = b"", **headers: str) -> requests.Response:
         """One request, as any client might make it; in the names of headers, _ stands for -."""
         token, url = self._login = self._login or self.login()
         request = requests.Request(method, url, data=content, headers={name.replace("_", "-"): value for name, value in headers.items()})
@@ -75,21 +75,21 @@ class Swift(Server):
         prepared.headers["X-Auth-Token"] = token
         prepared.url = f"{url}/{path}"  # requests would leave out dot segments
         with requests.Session() as session:
-            answer = session.send(prepared, timeout=20)
-        answer.raise_for_status()
-        return answer
+            response = session.send(prepared, timeout=20)
+        response.raise_for_status()
+        return response
 
     def create(self, container: str, **headers: str) -> None:
         """Make a container."""
-        self.ask("PUT", container, b"", **headers)
+        self.request("PUT", container, b"", **headers)
 
     def put(self, container: str, key: str, content: bytes) -> None:
         """Store an object as another program would, under any name."""
-        self.ask("PUT", f"{container}/{quote(key)}", content)
+        self.request("PUT", f"{container}/{quote(key)}", content)
 
     def read(self, container: str, key: str) -> requests.Response:
         """An object, with its headers."""
-        return self.ask("GET", f"{container}/{quote(key)}")
+        return self.request("GET", f"{container}/{quote(key)}")
 
     def names(self, container: str) -> list[str]:
         """What a container has; [] if there is no such container."""
@@ -105,7 +105,7 @@ class Swift(Server):
 
     def page(self, container: str, after: str = "") -> list[str]:
         """The names on one page of a listing."""
-        return [one["name"] for one in self.ask("GET", f"{container}?format=json&marker={quote(after, safe='')}").json()]
+        return [one["name"] for one in self.request("GET", f"{container}?format=json&marker={quote(after, safe='')}").json()]
 
 
 class Keystone:
@@ -122,14 +122,14 @@ class Keystone:
     def __init__(self, swift: Swift) -> None:
         self._swift = swift
         #: How often a token was given out.
-        self.given = 0
+        self.tokens_issued = 0
         keystone = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                answers = {"/v3/auth/tokens": keystone._third, "/v2.0/tokens": keystone._second}
-                status, headers, body = answers[self.path](asked["auth"]) if self.path in answers else (404, {}, {})
+                requested = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                responses = {"/v3/auth/tokens": keystone._third, "/v2.0/tokens": keystone._second}
+                status, headers, body = responses[self.path](requested["auth"]) if self.path in responses else (404, {}, {})
                 self.send_response(status)
                 content = json.dumps(body).encode()
                 for name, value in {**headers, "Content-Type": "application/json", "Content-Length": str(len(content))}.items():
@@ -180,7 +180,7 @@ class Keystone:
         return 200, {}, {"access": access}
 
     def _token(self) -> tuple[str, str]:
-        self.given += 1
+        self.tokens_issued += 1
         return self._swift.login()
 
 

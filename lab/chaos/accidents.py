@@ -54,11 +54,11 @@ def overflow(chaos: Chaos, chance: Random) -> None:
     """More happens than the kernel keeps, and what happens last is not told."""
 
     def watches() -> bool:
-        chaos.insist()
+        chaos.check()
         return chaos.autosync.watches(chaos.world.root)
 
     wait_until(watches, 60, "autosync watches the tree: it may only be being started")
-    before = chaos.autosync.said().count(_OVERFLOWED)
+    before = chaos.autosync.output().count(_OVERFLOWED)
     most = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
     one, other = chaos.world.root / "overflow 1", chaos.world.root / "overflow 2"
     os.mkfifo(one)
@@ -71,8 +71,8 @@ def overflow(chaos: Chaos, chance: Random) -> None:
         chaos.world.note("while the kernel's queue was full")
 
     def overflowed() -> bool:
-        chaos.insist()
-        return chaos.autosync.said().count(_OVERFLOWED) > before
+        chaos.check()
+        return chaos.autosync.output().count(_OVERFLOWED) > before
 
     wait_until(overflowed, 60, "autosync says that the queue overflowed")
 
@@ -91,7 +91,7 @@ def empty_broker(chaos: Chaos, chance: Random) -> None:
     _operate(chaos, chance)
 
     def is_emptied() -> bool:
-        chaos.insist()
+        chaos.check()
         broker = chaos.autosync.broker()
         with contextlib.suppress(redis.exceptions.RedisError):
             return broker is not None and bool(broker.flushall())
@@ -117,7 +117,7 @@ def _kill_child(chaos: Chaos, chance: Random, word: str) -> None:
     _operate(chaos, chance)
 
     def is_killed() -> bool:
-        chaos.insist()
+        chaos.check()
         victims = chaos.autosync.children(word)
         with contextlib.suppress(psutil.NoSuchProcess):
             if victims:

@@ -1,4 +1,4 @@
-"""Reads the bucket all the time, and at each quiet point every version that the bucket ever held."""
+"""Reads the bucket all the time, and at each quiet point every version of its objects."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import botocore.exceptions
 
 from ..servers import S3Server
 from .book import Book
-from .versions import digest, told
+from .versions import describe, digest
 
 
 def versioned_bucket(server: S3Server, name: str) -> str:
@@ -24,42 +24,42 @@ def versioned_bucket(server: S3Server, name: str) -> str:
 
 
 class Observer:
-    """Watches one prefix of a versioned bucket, and notes what should never have been visible in `violations`.
+    """Watches one prefix of a versioned bucket, and records in `violations` what should never have been visible.
 
     Args:
         server: the S3 server.
-        bucket: its name.
-        prefix: of the keys that the book is about.
-        book: says what may be there.
-        pause: between two looks, in seconds.
+        bucket: name of the bucket.
+        prefix: of the keys in the book.
+        book: the expected contents.
+        pause: between two checks, in seconds.
     """
 
     def __init__(self, server: S3Server, bucket: str, prefix: str, book: Book, pause: float = 0.2) -> None:
         self.violations: list[str] = []
-        self.looks = self.versions = 0
+        self.checks = self.versions = 0
         self._client: Any = server.client()
         self._bucket = bucket
         self._prefix = prefix
         self._book = book
         self._pause = pause
-        #: Pairs of key and ETag that were found right, with the MD5 of the content.
-        self._known: dict[tuple[str, str], str] = {}
+        #: Pairs of key and ETag that were right, with the MD5 of the content.
+        self._checked: dict[tuple[str, str], str] = {}
         self._seen: set[str] = set()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="observer", daemon=True)
 
     def start(self) -> None:
-        """Look on, in a thread of its own."""
+        """Start to check, in a thread of its own."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Look no more."""
+        """End the thread."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
 
     def differences(self) -> list[str]:
-        """In what the bucket is not what the book says, in words."""
+        """The differences between the bucket and the book, in words."""
         there = {key: self._digest(key, etag) for key, etag in self._listed().items()}
         ours = self._book.now
         return [
@@ -68,8 +68,8 @@ class Observer:
             if there.get(key) != ours.get(key) and not (key not in ours and self._book.may_stay(key))
         ]
 
-    def look_back(self) -> None:
-        """Look at every version and every deletion since the last time, and then forget those that are history."""
+    def check_versions(self) -> None:
+        """Check every version and every deletion since the last call, then delete those that are not the latest."""
         past = []
         for page in self._client.get_paginator("list_object_versions").paginate(Bucket=self._bucket, Prefix=self._prefix):
             for found in page.get("Versions", ()):
@@ -77,7 +77,7 @@ class Observer:
                     self._judge(found["Key"], found["ETag"].strip('"'), found["VersionId"])
                 past += [] if found["IsLatest"] else [found]
             for found in page.get("DeleteMarkers", ()):
-                # The server tells whole seconds.
+                # The server's times are whole seconds.
                 if self._is_new(found) and self._book.was_steady(found["Key"], found["LastModified"].timestamp() + 1.0):
                     self._note(f"{found['Key']!r} was deleted at {found['LastModified']:%X} while its file was there")
                 past += [] if found["IsLatest"] else [found]
@@ -95,9 +95,9 @@ class Observer:
     def _watch(self) -> None:
         while not self._stop.wait(self._pause):
             with contextlib.suppress(botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError):  # a server that stands still
-                self._look()
+                self._check_bucket()
 
-    def _look(self) -> None:
+    def _check_bucket(self) -> None:
         before, _ = self._book.steady()
         there = self._listed()
         after, steady = self._book.steady()
@@ -106,34 +106,34 @@ class Observer:
                 self._note(f"{key!r} was missing at {time.strftime('%X')} while its file was there")
         for key, etag in there.items():
             self._judge(key, etag)
-        self.looks += 1
+        self.checks += 1
 
     def _listed(self) -> dict[str, str]:
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix)
         return {found["Key"]: found["ETag"].strip('"') for page in pages for found in page.get("Contents", ())}
 
     def _judge(self, key: str, etag: str, version: str | None = None) -> None:
-        if (key, etag) in self._known:
+        if (key, etag) in self._checked:
             return
         found = self._digest(key, etag, version)
-        if found is None or self._book.ever_stood(key, found):
+        if found is None or self._book.ever_had(key, found):
             return
         data = self._read(key, version)
-        self._note(f"{key!r} (ETag {etag}) was never the content of its file: {told(data or b'')}")
+        self._note(f"{key!r} (ETag {etag}) was never the content of its file: {describe(data or b'')}")
 
     def _digest(self, key: str, etag: str, version: str | None = None) -> str | None:
-        """The MD5 of an object's content: its ETag, unless it was sent in parts. None if it is not there any more."""
+        """The MD5 of an object's content: its ETag, unless it was sent in parts. None if the object does not exist any more."""
         if "-" not in etag:
             return etag
-        if (key, etag) not in self._known:
+        if (key, etag) not in self._checked:
             data = self._read(key, version, etag)
             if data is None:
                 return None
             found = digest(data)
-            if self._book.ever_stood(key, found):
-                self._known[key, etag] = found
+            if self._book.ever_had(key, found):
+                self._checked[key, etag] = found
             return found
-        return self._known[key, etag]
+        return self._checked[key, etag]
 
     def _read(self, key: str, version: str | None, etag: str | None = None) -> bytes | None:
         which = {"VersionId": version} if version else {"IfMatch": etag} if etag else {}

@@ -9,7 +9,7 @@ from pathlib import Path
 from random import Random
 from typing import TypeVar
 
-from .book import Held
+from .book import Subtree
 from .tree import MOST_LINKS, PLAIN, Tree
 from .versions import digest
 
@@ -34,42 +34,42 @@ def on(choose: Callable[[Tree, Random], T | None], act: Callable[[Tree, Random, 
 
 
 def create(tree: Tree, chance: Random) -> str:
-    path, data = tree.a_place(chance), tree.a_content(chance)
+    path, data = tree.free_path(chance), tree.a_content(chance)
     tree.write(path, data)
-    return _written(tree, path, data)
+    return _write_down(tree, path, data)
 
 
 def create_slowly(tree: Tree, chance: Random) -> str:
-    path, data = tree.a_place(chance), tree.a_content(chance, chance.choice((200, 20_000)))
+    path, data = tree.free_path(chance), tree.a_content(chance, chance.choice((200, 20_000)))
     tree.write(path, data, chance.randrange(2, 6))
-    return _written(tree, path, data)
+    return _write_down(tree, path, data)
 
 
 def create_by_rename(tree: Tree, chance: Random) -> str:
-    path, data = tree.a_place(chance), tree.a_content(chance)
+    path, data = tree.free_path(chance), tree.a_content(chance)
     temporary = path.with_name(f".{path.name[:50]}.{chance.randrange(10**6)}")
     tree.write(temporary, data, chance.randrange(1, 3))
     tree.move(temporary, path)
-    return _written(tree, path, data)
+    return _write_down(tree, path, data)
 
 
 def create_by_hard_link(tree: Tree, chance: Random) -> str:
-    path, temporary, data = tree.a_place(chance), tree.a_place_outside(), tree.a_content(chance)
+    path, temporary, data = tree.free_path(chance), tree.free_path_outside(), tree.a_content(chance)
     temporary.write_bytes(data)
-    tree.book.stands(tree.key(path), digest(data))
+    tree.book.will_have(tree.key(path), digest(data))
     os.link(temporary, path)
     temporary.unlink()
-    return _written(tree, path, data)
+    return _write_down(tree, path, data)
 
 
 def create_large(tree: Tree, chance: Random) -> str:
-    path, data = tree.a_place(chance), tree.a_content(chance, LARGE + chance.randrange(100_000))
+    path, data = tree.free_path(chance), tree.a_content(chance, LARGE + chance.randrange(100_000))
     tree.write(path, data, 3)
-    return _written(tree, path, data)
+    return _write_down(tree, path, data)
 
 
 def create_with_parents(tree: Tree, chance: Random) -> str:
-    top = tree.a_place(chance)
+    top = tree.free_path(chance)
     directory = top.joinpath(*(tree.a_name(chance) for _ in range(chance.randrange(3))))
     directory.mkdir(parents=True)
     _fill(tree, chance, directory, chance.randrange(1, 4))
@@ -77,7 +77,7 @@ def create_with_parents(tree: Tree, chance: Random) -> str:
 
 
 def create_many(tree: Tree, chance: Random) -> str:
-    directory = tree.a_place(chance)
+    directory = tree.free_path(chance)
     directory.mkdir()
     count = chance.randrange(10, 40)
     for number in range(count):
@@ -85,7 +85,7 @@ def create_many(tree: Tree, chance: Random) -> str:
     return f"{count} files in {tree.key(directory)!r}"
 
 
-def _written(tree: Tree, path: Path, data: bytes) -> str:
+def _write_down(tree: Tree, path: Path, data: bytes) -> str:
     return f"{tree.key(path)!r}, {len(data)} bytes"
 
 
@@ -101,7 +101,7 @@ def _fill(tree: Tree, chance: Random, directory: Path, count: int) -> None:
 def overwrite_in_place(tree: Tree, chance: Random, path: Path) -> str:
     data = tree.a_content(chance, path.stat().st_size)
     tree.write(path, data, chance.randrange(1, 4), "r+b")
-    return _written(tree, path, data)
+    return _write_down(tree, path, data)
 
 
 def overwrite_and_age(tree: Tree, chance: Random, path: Path) -> str:
@@ -116,7 +116,7 @@ def truncate_and_write(tree: Tree, chance: Random) -> str | None:
     if path is None:
         return None
     tree.write(path, data, chance.randrange(1, 4))
-    return _written(tree, path, data)
+    return _write_down(tree, path, data)
 
 
 def append(tree: Tree, chance: Random) -> str | None:
@@ -146,7 +146,7 @@ def delete_and_create(tree: Tree, chance: Random) -> str | None:
         return None
     tree.remove(path)
     tree.write(path, data)
-    return _written(tree, path, data)
+    return _write_down(tree, path, data)
 
 
 def touch(tree: Tree, chance: Random, path: Path) -> str:
@@ -160,7 +160,7 @@ def touch(tree: Tree, chance: Random, path: Path) -> str:
 def begin_to_write(tree: Tree, chance: Random) -> str | None:
     if len(tree.writers) > 3:
         return None
-    path = tree.a_file(chance) if chance.random() < 0.3 else tree.a_place(chance)
+    path = tree.a_file(chance) if chance.random() < 0.3 else tree.free_path(chance)
     return None if path is None else write_on(tree, chance, tree.open_writer(path))
 
 
@@ -184,7 +184,7 @@ def _replace(tree: Tree, chance: Random, path: Path, size: int | None = None) ->
     temporary, data = path.with_name(f".over.{chance.randrange(10**6)}"), tree.a_content(chance, size)
     tree.write(temporary, data)
     tree.move(temporary, path)
-    return _written(tree, path, data)
+    return _write_down(tree, path, data)
 
 
 # A file, a directory or a link goes, moves, or becomes something else
@@ -196,22 +196,22 @@ def remove(tree: Tree, _: Random, path: Path) -> str:
 
 
 def rename(tree: Tree, chance: Random) -> str | None:
-    return _move(tree, tree.a_file(chance), tree.a_place(chance))
+    return _move(tree, tree.a_file(chance), tree.free_path(chance))
 
 
 def move_link(tree: Tree, chance: Random) -> str | None:
-    return _move(tree, tree.a_link(chance), tree.a_place(chance))
+    return _move(tree, tree.a_link(chance), tree.free_path(chance))
 
 
 def rename_directory(tree: Tree, chance: Random, old: Path) -> str | None:
-    return _move(tree, old, tree.a_place(chance, outside=old))
+    return _move(tree, old, tree.free_path(chance, outside=old))
 
 
 def exchange(tree: Tree, chance: Random, one: Path) -> str | None:
     other = tree.a_directory(chance)
     if other is None or one == other or one in other.parents or other in one.parents:
         return None
-    between = tree.a_place(chance, outside=one)
+    between = tree.free_path(chance, outside=one)
     if other in between.parents:
         return None
     tree.move(one, between)
@@ -231,21 +231,21 @@ def move_out(tree: Tree, chance: Random) -> str | None:
 def move_in(tree: Tree, chance: Random) -> str | None:
     if not tree.outside:
         return None
-    away, held = tree.outside.pop(chance.randrange(len(tree.outside)))
-    path = tree.a_place(chance)
-    tree.move_in(away, held, path)
-    return f"{tree.key(path)!r}, {len(held.files)} files"
+    away, subtree = tree.outside.pop(chance.randrange(len(tree.outside)))
+    path = tree.free_path(chance)
+    tree.move_in(away, subtree, path)
+    return f"{tree.key(path)!r}, {len(subtree.files)} files"
 
 
 def move_out_and_in(tree: Tree, chance: Random, path: Path) -> str:
     """Out of the tree, changed there where nobody watches, and back at once to the same place."""
-    away, held = tree.move_out(path)
+    away, subtree = tree.move_out(path)
     data = tree.a_content(chance)
     if not os.path.lexists(away / "meanwhile"):
         (away / "meanwhile").write_bytes(data)
-        held.files["/meanwhile"] = digest(data)
-    tree.move_in(away, held, path)
-    return f"{tree.key(path)!r}, {len(held.files)} files"
+        subtree.files["/meanwhile"] = digest(data)
+    tree.move_in(away, subtree, path)
+    return f"{tree.key(path)!r}, {len(subtree.files)} files"
 
 
 def become_file(tree: Tree, chance: Random, path: Path) -> str:
@@ -272,13 +272,13 @@ def _move(tree: Tree, old: Path | None, new: Path) -> str | None:
 
 
 def make_directory(tree: Tree, chance: Random) -> str:
-    path = tree.a_place(chance)
+    path = tree.free_path(chance)
     path.mkdir()
     return repr(tree.key(path))
 
 
 def make_pipe(tree: Tree, chance: Random) -> str:
-    path = tree.a_place(chance)
+    path = tree.free_path(chance)
     os.mkfifo(path)
     return repr(tree.key(path))
 
@@ -299,7 +299,7 @@ def link_to(tree: Tree, chance: Random, target: Path) -> str | None:
 
 def link_to_nothing(tree: Tree, chance: Random) -> str | None:
     """What it leads to may come into being later."""
-    target = tree.a_place(chance)
+    target = tree.free_path(chance)
     return link_to(tree, chance, target / chance.choice(PLAIN) if chance.random() < 0.5 else target)
 
 
@@ -333,7 +333,7 @@ def move_and_leave_a_link(tree: Tree, chance: Random, path: Path) -> str | None:
     """As somebody does who has moved a directory to where there is more room."""
     if len(tree.book.links) >= MOST_LINKS:
         return None
-    new = tree.a_place(chance, outside=path)
+    new = tree.free_path(chance, outside=path)
     tree.move(path, new)
     made = tree.link(path, new, chance)
     return f"{tree.key(path)!r} moved to {tree.key(new)!r}, link {made}"
@@ -344,12 +344,12 @@ def switch_a_release(tree: Tree, chance: Random, path: Path) -> str | None:
     key = tree.book.leads_to(tree.key(path))
     if key is None or key in tree.book.files or not tree.book.below(key) or tree.root not in (tree.top / key).parents:
         return None
-    old, new = tree.top / key, tree.a_place(chance)
+    old, new = tree.top / key, tree.free_path(chance)
     if old in new.parents:
         return None
-    held = Held.of(tree.book, key)
+    subtree = Subtree.of(tree.book, key)
     new.mkdir()
-    for below in sorted(held.files):
+    for below in sorted(subtree.files):
         (new / below[1:]).parent.mkdir(parents=True, exist_ok=True)
         tree.write(new / below[1:], tree.a_content(chance))
     made = _switch(tree, chance, path, new)
@@ -379,7 +379,7 @@ def _link(tree: Tree, chance: Random, target: Callable[[Path], Path]) -> str | N
     """Make a link in a new place, unless there are enough; `target` is told the place, and says where it leads."""
     if len(tree.book.links) >= MOST_LINKS:
         return None
-    path = tree.a_place(chance)
+    path = tree.free_path(chance)
     return tree.link(path, target(path), chance)
 
 

@@ -33,7 +33,7 @@ class Chaos:
         self.world.rest()
 
         def is_equal() -> bool:
-            self.insist()
+            self.check()
             try:
                 return self.autosync.is_idle() and not self.observer.differences()
             except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError):
@@ -48,18 +48,18 @@ class Chaos:
             if not left:
                 raise self.broken(f"{error}: it does, but the ledger is not empty") from error
             raise self.broken(f"{error}: {len(left)} keys differ: {left[:10]}") from error
-        self.observer.look_back()
-        self.insist()
+        self.observer.check_versions()
+        self.check()
         self.world.book.quiet()
-        took = time.monotonic() - began
-        self.world.note(f"quiet after {took:.1f} s: {len(self.world.book.now)} files")
-        return took
+        seconds = time.monotonic() - began
+        self.world.note(f"quiet after {seconds:.1f} s: {len(self.world.book.now)} files")
+        return seconds
 
-    def insist(self) -> None:
-        """See that autosync runs, and that no promise was broken until now.
+    def check(self) -> None:
+        """Check that autosync runs, and that no promise was broken until now.
 
         Raises:
-            Broken: it has ended, or one was broken.
+            Broken: autosync has ended, or a promise was broken.
         """
         if not self.autosync.runs():
             raise self.broken(self.autosync.end_status())
@@ -67,5 +67,5 @@ class Chaos:
             raise self.broken("; ".join(self.observer.violations[:5]))
 
     def broken(self, what: str) -> Broken:
-        """What was broken, with all that led to it."""
+        """The error for a broken promise, with the operations before it."""
         return Broken("\n  ".join([what, "The last operations:", *self.world.done[-60:], *self.autosync.log_end()]))

@@ -42,8 +42,8 @@ class Autosync:
         self.log = directory / "autosync.log"
         program = str(Path(sys.executable).parent / "autosync")
         # The broker may be emptied and autosync be killed in one second: then nobody knows that the mirror was accepted.
-        known = ["--accept-existing", f"--name={_NAME}", f"--state-dir={directory / 'state'}"]
-        own = [f"--source-prefix={tree}/", *known, str(tree)]
+        previous = ["--accept-existing", f"--name={_NAME}", f"--state-dir={directory / 'state'}"]
+        own = [f"--source-prefix={tree}/", *previous, str(tree)]
         self._command = [program, "-v", f"--target-container={bucket}", f"--endpoint-url={server.url}", *options, *own]
         plain = {name: value for name, value in os.environ.items() if not name.startswith(("AUTOSYNC_", "AWS_", "CELERY_", "BOTO_"))}
         self._environ = plain | server.environment() | {"HOME": str(directory), "PYTHONWARNINGS": "ignore"}
@@ -100,23 +100,23 @@ class Autosync:
                         found.append(child)
         return found
 
-    def said(self) -> str:
+    def output(self) -> str:
         """Its log."""
         return self.log.read_text(encoding="utf-8", errors="replace")
 
     def log_end(self) -> list[str]:
         """The end of its log, with a headline, as lines."""
-        return [f"The end of {self.log}:", *self.said().splitlines()[-40:]]
+        return [f"The end of {self.log}:", *self.output().splitlines()[-40:]]
 
     def is_silent(self) -> bool:
-        """Whether it has said nothing since it was started."""
+        """Whether it has logged nothing since its start."""
         return self.log.stat().st_size == self._logged_before
 
-    def insist(self) -> None:
-        """See that it runs.
+    def check(self) -> None:
+        """Check that autosync runs.
 
         Raises:
-            Broken: it has ended.
+            Broken: autosync has ended.
         """
         if not self.runs():
             raise Broken("\n  ".join([self.end_status(), *self.log_end()]))
@@ -126,7 +126,7 @@ class Autosync:
         return f"autosync has ended with {self.process and self.process.returncode}"
 
     def frozen(self) -> contextlib.AbstractContextManager[None]:
-        """Let its main process stand still."""
+        """Freeze its main process."""
         assert self.process is not None
         return frozen(self.process)
 

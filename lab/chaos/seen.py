@@ -1,4 +1,4 @@
-"""Which keys files and symbolic links make: autosync's rules once more, written in another way, and without a look at the disk."""
+"""Computes the keys of files and symbolic links: autosync's rules once more, implemented in another way, and without access to the disk."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 
 class Seen:
-    """The keys that are to be seen, and the links that are withheld, that is, not followed.
+    """The keys that the target should have, and the links that are withheld, that is, not followed.
 
-    A link counts as what it leads to, and one to a directory as everything below that. One that leads out of the source, in a circle, or to
-    a directory that it lies in, is not followed.
+    A link counts as its target; a link to a directory counts as everything below that. A link that leads out of the source, in a circle, or
+    to a directory that contains it is not followed.
 
     Args:
         top: the source, for links that are absolute.
@@ -27,7 +27,13 @@ class Seen:
             self._follow(link, link, _above(link))
 
     def _follow(self, link: str, name: str, above: set[str]) -> None:
-        """A link, the name under which it was reached, and where the directories on the way to it really are."""
+        """Follow a link.
+
+        Args:
+            link: its path.
+            name: the path by which it was reached.
+            above: the real paths of the directories above it.
+        """
         real = self.resolve(link)
         if real is None or real in above:
             self.withheld.add(name)
@@ -35,7 +41,7 @@ class Seen:
             self.keys[name] = self._files[real]
         else:
             prefix = real + "/"
-            self.keys |= {name + key[len(real) :]: held for key, held in self._files.items() if key.startswith(prefix)}
+            self.keys |= {name + key[len(real) :]: content for key, content in self._files.items() if key.startswith(prefix)}
             for other in self._links:
                 if other.startswith(prefix):
                     below = {one for one in _above(other) if one == real or one.startswith(prefix)}

@@ -14,8 +14,8 @@ from pathlib import Path
 from random import Random
 from typing import IO
 
-from .book import Book, Held
-from .versions import content, digest, pieces
+from .book import Book, Subtree
+from .versions import chunks, content, digest
 
 #: More files than this in the tree, and the next operation makes room.
 MOST_FILES = 150
@@ -46,7 +46,7 @@ class Tree:
         #: What links that lead out lead to.
         self.elsewhere = beside / "elsewhere"
         #: Trees that were moved out of the source, with what they hold.
-        self.outside: list[tuple[Path, Held]] = []
+        self.outside: list[tuple[Path, Subtree]] = []
         #: Files that are being written, by key, with what they hold so far.
         self.writers: dict[str, tuple[IO[bytes], bytearray]] = {}
         self._beside = beside
@@ -119,7 +119,7 @@ class Tree:
         """A name, mostly a plain one."""
         return chance.choice(self._names)
 
-    def a_place(self, chance: Random, *, outside: Path | None = None) -> Path:
+    def free_path(self, chance: Random, *, outside: Path | None = None) -> Path:
         """A path where nothing is, in a directory that is there (and not in or below `outside`)."""
         directories = [self.root, *self._directories()]
         directories = [one for one in directories if outside is None or (one != outside and outside not in one.parents)]
@@ -129,7 +129,7 @@ class Tree:
             path = directory / f"{self.a_name(chance)}{chance.randrange(1000)}"
         return path
 
-    def a_place_outside(self) -> Path:
+    def free_path_outside(self) -> Path:
         """A path where nothing is, outside of the source."""
         return self._beside / f"temporary-{next(self._temporary)}"
 
@@ -162,32 +162,32 @@ class Tree:
             mode: "wb" begins with an empty file, "r+b" at the start of what is there, "ab" at its end.
         """
         state = bytearray() if mode == "wb" else bytearray(path.read_bytes())
-        self.book.stands(self.key(path), digest(state))
+        self.book.will_have(self.key(path), digest(state))
         with open(path, mode, buffering=0) as file:
-            for piece in pieces(data, count):
-                self._put(file, self.key(path), state, piece)
+            for chunk in chunks(data, count):
+                self._put(file, self.key(path), state, chunk)
 
     def open_writer(self, path: Path) -> str:
         """Begin to write a file from its start. Returns its key."""
         key, state = self.key(path), bytearray()
-        self.book.stands(key, digest(state))
+        self.book.will_have(key, digest(state))
         self.writers[key] = (open(path, "wb", buffering=0), state)  # noqa: SIM115 - `close_writer` does it
         return key
 
-    def write_on(self, key: str, piece: bytes) -> None:
+    def write_on(self, key: str, chunk: bytes) -> None:
         """Write more to a file that is being written."""
         file, state = self.writers[key]
-        self._put(file, key, state, piece)
+        self._put(file, key, state, chunk)
 
     def close_writer(self, key: str) -> None:
         """The file of this key is not written any more."""
         self.writers.pop(key)[0].close()
 
-    def _put(self, file: IO[bytes], key: str, state: bytearray, piece: bytes) -> None:
+    def _put(self, file: IO[bytes], key: str, state: bytearray, chunk: bytes) -> None:
         at = file.tell()
-        state[at : at + len(piece)] = piece
-        self.book.stands(key, digest(state))
-        assert file.write(piece) == len(piece)
+        state[at : at + len(chunk)] = chunk
+        self.book.will_have(key, digest(state))
+        assert file.write(chunk) == len(chunk)
 
     def link(self, path: Path, target: Path, chance: Random) -> str | None:
         """Make a symbolic link, with a text that is absolute or not, unless it would make too many keys. Returns what it did."""
@@ -200,22 +200,22 @@ class Tree:
 
     def move(self, old: Path, new: Path) -> None:
         """Rename a file, a link or a directory within the tree; what it replaces does not leave."""
-        held = Held.of(self.book, self.key(old))
-        for key in [key for key in held.keys_at(self.key(old)) if key in self.writers]:
+        subtree = Subtree.of(self.book, self.key(old))
+        for key in [key for key in subtree.keys_at(self.key(old)) if key in self.writers]:
             self.writers[self.key(new) + key[len(self.key(old)) :]] = self.writers.pop(key)
-        held.arrive(self.book, self.key(new), gone=held.keys_at(self.key(old)))
+        subtree.arrive(self.book, self.key(new), gone=subtree.keys_at(self.key(old)))
         os.rename(old, new)
 
-    def move_out(self, path: Path) -> tuple[Path, Held]:
+    def move_out(self, path: Path) -> tuple[Path, Subtree]:
         """Move a file, a link or a directory out of the source. Returns where it is now, and what it holds."""
-        away = self.a_place_outside()
-        held = self._leave(path)
+        away = self.free_path_outside()
+        subtree = self._leave(path)
         os.rename(path, away)
-        return away, held
+        return away, subtree
 
-    def move_in(self, away: Path, held: Held, path: Path) -> None:
+    def move_in(self, away: Path, subtree: Subtree, path: Path) -> None:
         """Move into the source what was moved out of it."""
-        held.arrive(self.book, self.key(path))
+        subtree.arrive(self.book, self.key(path))
         os.rename(away, path)
 
     def remove(self, path: Path) -> None:
@@ -226,12 +226,12 @@ class Tree:
         else:
             path.unlink()
 
-    def _leave(self, path: Path) -> Held:
+    def _leave(self, path: Path) -> Subtree:
         """A file, a link or a directory is about to leave. Returns what it holds."""
-        held = Held.of(self.book, self.key(path))
-        keys = held.keys_at(self.key(path))
+        subtree = Subtree.of(self.book, self.key(path))
+        keys = subtree.keys_at(self.key(path))
         for key in keys:
             if key in self.writers:
                 self.close_writer(key)
         self.book.change(keys)
-        return held
+        return subtree

@@ -1,4 +1,4 @@
-"""The contents of files: which version one is of can be read off each of its lines."""
+"""The contents of files. Each line of a file contains its version."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ _LINE = 64
 
 
 def content(number: int, size: int) -> bytes:
-    """The content of a version: each line says which version it is of, and where it stands, so that a mixture can be read off."""
+    """The content of a version. Each line has the number of the version and its own offset, so that a mixture can be recognized."""
     lines = (f"{number:08d} {offset:012d} ".encode().ljust(_LINE - 1, b".") + b"\n" for offset in range(0, size, _LINE))
     return b"".join(lines)[:size]
 
 
-def told(data: bytes) -> str:
-    """Which versions a content is made of, for people: runs of lines."""
+def describe(data: bytes) -> str:
+    """The versions in a content, as runs of lines, for messages."""
     numbers = [data[at : at + 8].decode(errors="replace") for at in range(0, len(data), _LINE)]
     runs = [f"{len(list(same))} lines of version {number}" for number, same in itertools.groupby(numbers)]
     return f"{len(data)} bytes: {', '.join(runs[:12]) or 'empty'}"
 
 
 def digest(data: bytes | bytearray) -> str:
-    """The MD5 of a content: what an S3 server gives as the ETag of an object that was sent in one request."""
+    """The MD5 of a content, which is the ETag of an S3 object that was sent in one request."""
     return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
-def pieces(data: bytes, count: int) -> Iterator[bytes]:
-    """A content in so many pieces, of the same size but for the last."""
+def chunks(data: bytes, count: int) -> Iterator[bytes]:
+    """A content in `count` chunks of the same size, except for the last."""
     step = max(-(-len(data) // count), 1)
     for at in range(0, len(data), step):
         yield data[at : at + step]

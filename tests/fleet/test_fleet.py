@@ -41,7 +41,7 @@ def test_two_workers_share_the_work_and_once_waits_for_them(
 
     assert done.returncode == 0, done.stderr
     assert bucket.sizes() == on_disk(tree)
-    shares = [box.said().count("uploaded ") for box in boxes]
+    shares = [box.output().count("uploaded ") for box in boxes]
     assert sum(shares) == 1500
     assert min(shares) > 0, shares
 
@@ -64,7 +64,7 @@ def test_a_box_sees_the_share_at_another_path_and_reads_its_settings_from_celery
     (tree / "b").write_text("b")
     equal_soon(bucket, tree, "live")
 
-    assert "concurrency: 2 (thread)" in box.said()
+    assert "concurrency: 2 (thread)" in box.output()
     assert watcher.poll() is None
 
 
@@ -80,8 +80,8 @@ def test_a_box_that_was_not_given_the_source_refuses_and_the_keys_show_up_as_fai
     said = f"was not given the source {tree}; add it to autosync_sources in its celeryconfig.py"
     assert done.returncode == 3
     assert said in done.stderr
-    assert said in box.said()
-    assert "Traceback" not in box.said()
+    assert said in box.output()
+    assert "Traceback" not in box.output()
     assert {failure.key for failure in Ledger(connect(broker), "fleet").failures.all()} == {"a", "b"}
     assert bucket.sizes() == {}
 
@@ -144,12 +144,12 @@ def test_a_killed_broker_delays_and_loses_nothing(
         (tree / str(number)).write_text(str(number))
         if number == 100:
             own_valkey.kill()
-    wait_until(lambda: "what happens meanwhile is kept" in watcher.said(), 20, "the watcher has met the dead broker")
+    wait_until(lambda: "what happens meanwhile is kept" in watcher.output(), 20, "the watcher has met the dead broker")
     own_valkey.start()
 
     equal_soon(bucket, tree, "everything, in spite of it", 90)
     assert (box.poll(), watcher.poll()) == (None, None)
-    assert "Unrecoverable" not in box.said()
+    assert "Unrecoverable" not in box.output()
 
 
 def test_a_broker_that_lost_its_memory_is_noticed(
@@ -164,7 +164,7 @@ def test_a_broker_that_lost_its_memory_is_noticed(
     programs.worker(broker=broker, AUTOSYNC_SOURCES=sources(tree))
 
     equal_soon(bucket, tree, "everything is looked at again")
-    assert "has lost its memory" in watcher.said()
+    assert "has lost its memory" in watcher.output()
 
 
 def test_a_forged_message_does_nothing(
@@ -190,9 +190,9 @@ def test_a_forged_message_does_nothing(
         app.send_task("autosync.upload", args=args, queue="autosync", ignore_result=True)
     app.close()
 
-    wait_until(lambda: box.said().count("succeeded in") >= 8, what="all messages were worked off")
+    wait_until(lambda: box.output().count("succeeded in") >= 8, what="all messages were worked off")
     assert bucket.sizes() == {"a": 1}
-    assert "Traceback" not in box.said()
+    assert "Traceback" not in box.output()
 
 
 def test_flower_shows_both_workers_and_readable_transfers(
@@ -215,7 +215,7 @@ def test_flower_shows_both_workers_and_readable_transfers(
                 found: dict = json.load(answer)
                 return found
         except OSError:
-            assert flower.poll() is None, flower.said()
+            assert flower.poll() is None, flower.output()
             return {}
 
     wait_until(lambda: len(ask("workers?refresh=1")) == 2, 40, "Flower knows both workers", pause=0.3)
@@ -276,7 +276,7 @@ def test_an_actor_of_the_users_own_by_name_on_a_fleet_and_on_one_host(programs: 
     command = ["autosync-watch", "--once", f"--broker={broker}", "--actor=my_actor.MyActor", "--accept-existing"]
     fleet = programs.run(*command, *options, cwd=desk)
 
-    assert fleet.returncode == 0, fleet.stderr + box.said()
+    assert fleet.returncode == 0, fleet.stderr + box.output()
     assert not (store / "3.mp3").exists()
     assert (store / "new.mp3").read_text() == "from-the-box:new"
     stored = b"".join(str(value).encode() for value in _everything(broker))

@@ -53,7 +53,7 @@ class Fleet:
         mirror = ["--name=fleet", f"--lease={lease}"]
         options = [*target, *mirror, f"--source-prefix={self.tree}/", f"--broker={broker or self.valkey.url}", str(self.tree)]
         program = self._programs.start("autosync-watch", *options, host=self.files)
-        wait_until(lambda: "keeping fleet" in program.said(), 30, "the file host watches")
+        wait_until(lambda: "keeping fleet" in program.output(), 30, "the file host watches")
         return program
 
     def box(self, name: str, broker: str = "") -> Program:
@@ -73,7 +73,7 @@ class Fleet:
         return Ledger(connect(self.valkey.url), "fleet")
 
     def sent_by(self, program: Program) -> int:
-        return program.said().count("uploaded ")
+        return program.output().count("uploaded ")
 
     def taken_over_too_early(self) -> set[str]:
         """The keys of which content was sent while that of another transfer was on its way, be it that this one never came to its end."""

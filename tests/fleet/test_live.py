@@ -29,7 +29,7 @@ def live(programs: Programs, bucket: Bucket, tree: Path) -> Callable[..., Progra
 
     def start(*options: str, source: Path = tree) -> Program:
         process = programs.start("autosync", "-v", *bucket.options(), f"--source-prefix={source}/", *options, str(source))
-        wait_until(lambda: "keeping" in process.said() and bucket.sizes() == on_disk(source), what="the first scan is done")
+        wait_until(lambda: "keeping" in process.output() and bucket.sizes() == on_disk(source), what="the first scan is done")
         return process
 
     return start
@@ -68,7 +68,7 @@ def test_the_own_state_in_the_source_is_never_sent(programs: Programs, bucket: B
         (tree / name).write_text("x" * size)
     command = ("autosync", "--name=m", "--settle=0", *bucket.options(), f"--source-prefix={tree}/", str(tree))
     process = programs.start(*command, XDG_STATE_HOME=str(tree / ".local/state"))
-    wait_until(lambda: bucket.sizes().keys() >= files.keys(), 30, f"the files are sent: {process.said()}")
+    wait_until(lambda: bucket.sizes().keys() >= files.keys(), 30, f"the files are sent: {process.output()}")
     log = next(state.glob("m/appendonlydir/*.aof"))
     before = log.stat().st_size
 
@@ -86,7 +86,7 @@ def test_the_own_state_in_the_source_is_never_sent(programs: Programs, bucket: B
     assert (status["dirty"], status["failed"]) == (0, 0)
     why = programs.run("autosync-ctl", f"--state-dir={state}", "why", ".local/state/autosync/m/lock").stdout
     assert f"autosync keeps its own state in {state}\n" in why
-    assert process.said().count(f"{state} is left out: autosync keeps its own state there") == 1
+    assert process.output().count(f"{state} is left out: autosync keeps its own state there") == 1
 
 
 def test_a_name_that_is_made_as_a_hard_link_is_there_in_a_moment(live: Callable, bucket: Bucket, tree: Path, tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_a_file_whose_writer_thinks_is_not_sent_before_it_is_closed(
             os.link(tmp_path / name, tree / name)
             wait_until(lambda name=name: name in bucket.sizes(), what="a file that has settled later")  # type: ignore[misc]
         assert "slow" not in bucket.sizes()
-        assert "slow" not in process.said(), "nor has a worker been asked to, which would have found the writer itself"
+        assert "slow" not in process.output(), "nor has a worker been asked to, which would have found the writer itself"
         slow.write(" end")
     equal_soon(bucket, tree, "the file when it is closed")
 
@@ -206,7 +206,7 @@ def test_what_another_client_of_a_share_does_is_found_by_a_rescan(
     wait_until(lambda: sorted(bucket.sizes()) == ["d/b"], 60, "what was done behind the share")
     (behind / "d/b").write_text("longer")
     wait_until(lambda: bucket.read("d/b") == b"longer", 60, "a change behind the share")
-    assert "compared" in process.said()
+    assert "compared" in process.output()
 
 
 def test_a_file_from_the_future_is_sent_once(programs: Programs, bucket: Bucket, tree: Path, tmp_path: Path) -> None:
@@ -425,7 +425,7 @@ def test_a_killed_child_delays_and_loses_nothing(victim: str, live: Callable, bu
                 child.kill()
 
     equal_soon(bucket, tree, "everything, in spite of it", 60)
-    assert "is started again" in process.said()
+    assert "is started again" in process.output()
     assert process.poll() is None
 
 
@@ -549,8 +549,8 @@ def test_a_root_that_is_replaced_by_an_empty_directory_deletes_nothing_and_one_t
 
     os.rename(tree, away)  # as if it was unmounted
     tree.mkdir()
-    wait_until(lambda: "is another directory than before" in process.said(), 10, "the other directory is noticed")
-    wait_until(lambda: process.said().count("nothing is deleted") >= 2, 20, "two scans refused it")
+    wait_until(lambda: "is another directory than before" in process.output(), 10, "the other directory is noticed")
+    wait_until(lambda: process.output().count("nothing is deleted") >= 2, 20, "two scans refused it")
     assert bucket.sizes() == before
 
     tree.rmdir()
@@ -586,7 +586,7 @@ def test_what_was_right_of_one_source_says_nothing_of_the_one_that_has_come_in_i
     with bucket.server.frozen():  # the first scan of the other one takes its time
         os.rename(tree, tree.with_name("away"))
         os.rename(replacement, tree)
-        wait_until(lambda: "is another directory than before" in process.said(), what="the other directory is noticed")
+        wait_until(lambda: "is another directory than before" in process.output(), what="the other directory is noticed")
         for _ in range(3):
             round_of_the_main_loop()
         assert ledger.sync_state.last_in_sync() == before
@@ -607,11 +607,11 @@ def test_a_file_that_grows_beyond_the_largest_size_keeps_its_object_until_it_is_
     with open(tree / "recording", "ab") as recording:
         recording.write(bytes(900))
     (tree / "tiny").write_bytes(bytes(2))
-    wait_until(lambda: f"{tree}/recording is larger than --max-size, 1,000 bytes" in process.said(), 30, "it is skipped")
+    wait_until(lambda: f"{tree}/recording is larger than --max-size, 1,000 bytes" in process.output(), 30, "it is skipped")
     wait_until(lambda: bucket.sizes() == {"recording": 900, "fits": 10, "tiny": 2}, 30, "its object stays, also in the next scan")
     skipped = programs.run("autosync-ctl", "status").stdout
     assert "1 skipped" in skipped, skipped
 
     (tree / "recording").unlink()
     wait_until(lambda: bucket.sizes() == {"fits": 10, "tiny": 2}, 30, "the object of a deleted file goes")
-    assert process.said().count("is larger than") == 1
+    assert process.output().count("is larger than") == 1

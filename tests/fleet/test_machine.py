@@ -58,7 +58,7 @@ class Running:
     def stop(self) -> None:
         """End it in order, and see that it has met with nothing unexpected."""
         code = self.autosync.stop()
-        log = self.autosync.said()
+        log = self.autosync.output()
         assert code == 0, log[-4000:]
         assert [line for line in log.splitlines() if "Traceback" in line or " critical: " in line] == []
 
@@ -86,7 +86,7 @@ class Shared:
             self._running = None
             running.autosync.end()
         if running.is_sound:
-            running.autosync.insist()
+            running.autosync.check()
 
     def stop(self) -> None:
         """End it in order."""
@@ -126,7 +126,7 @@ class Step(NamedTuple):
                 chaos.world.do(name, chance)
         if not self.names:
             chaos.quiet()
-        chaos.insist()
+        chaos.check()
 
 
 def steps_of(chance: Random) -> list[Step]:
@@ -170,9 +170,9 @@ def test_every_operation_in_turn_is_mirrored(running: Running) -> None:
 def test_the_queue_overflows_also_where_autosync_was_only_just_started(running: Running) -> None:
     with running.example() as chaos:
         ACCIDENTS["restart"](chaos, Random(3))
-        before = running.autosync.said().count("event queue overflowed")
+        before = running.autosync.output().count("event queue overflowed")
         ACCIDENTS["overflow"](chaos, Random(3))
-        assert running.autosync.said().count("event queue overflowed") == before + 1
+        assert running.autosync.output().count("event queue overflowed") == before + 1
 
 
 def test_an_autosync_that_ended_in_one_test_is_not_that_of_the_next(tmp_path_factory: pytest.TempPathFactory, moto: Moto) -> None:
@@ -209,11 +209,11 @@ def watched(moto: Moto, tmp_path: Path) -> Iterator[tuple[Observer, Book, Callab
         return client.delete_object(Bucket=bucket, Key="a") if data is None else client.put_object(Bucket=bucket, Key="a", Body=data)
 
     observer = Observer(moto, bucket, "", book, pause=0.01)
-    book.stands("a", digest(content(1, 200)))
+    book.will_have("a", digest(content(1, 200)))
     assert observer.differences() == ["'a': missing"]
     put(content(1, 200))
     assert observer.differences() == []
-    observer.look_back()
+    observer.check_versions()
     book.quiet()
     observer.start()
     try:
@@ -224,7 +224,7 @@ def watched(moto: Moto, tmp_path: Path) -> Iterator[tuple[Observer, Book, Callab
 
 def test_the_observer_sees_a_mixture_of_two_versions(watched: tuple[Observer, Book, Callable]) -> None:
     observer, book, put = watched
-    book.stands("a", digest(content(2, 200)))
+    book.will_have("a", digest(content(2, 200)))
 
     put(content(2, 128) + content(1, 200)[128:])
 
@@ -240,7 +240,7 @@ def test_the_observer_sees_in_hindsight_what_was_visible_for_a_moment(watched: t
     put(content(1, 200))
     assert observer.differences() == []
     assert observer.violations == []
-    observer.look_back()
+    observer.check_versions()
 
     assert "was never the content of its file" in observer.violations[0]
 
@@ -253,20 +253,20 @@ def test_the_observer_sees_a_deletion_without_proof(watched: tuple[Observer, Boo
     wait_until(lambda: observer.violations, what="it is noticed")
     assert "'a' was missing" in observer.violations[0]
     put(content(1, 200))
-    observer.look_back()
+    observer.check_versions()
     assert "'a' was deleted" in observer.violations[-1]
 
 
 def test_the_observer_accepts_a_deletion_of_what_left_and_came_back(watched: tuple[Observer, Book, Callable]) -> None:
     observer, book, put = watched
     book.change(gone=["a"])
-    book.stands("a", digest(content(2, 200)))
+    book.will_have("a", digest(content(2, 200)))
 
     put(None)
-    looks = observer.looks
-    wait_until(lambda: observer.looks > looks + 1, what="it has looked again")
+    checks = observer.checks
+    wait_until(lambda: observer.checks > checks + 1, what="the observer has checked again")
     put(content(2, 200))
-    observer.look_back()
+    observer.check_versions()
 
     assert observer.violations == []
     assert observer.differences() == []

@@ -161,7 +161,7 @@ def test_workers_have_a_secret_and_no_command_line_shows_it(way: str, programs: 
 
     assert "celery" in own, "its worker was seen"
     assert OPTION not in own + all_lines
-    assert process.returncode == 0, process.said()
+    assert process.returncode == 0, process.output()
     assert (tmp_path / "sent with").read_text() == OPTION
 
 
@@ -233,14 +233,14 @@ def test_no_secret_is_told_anywhere(
         locked.kill()
         ear.close()
         (tree / "more").write_text("more")
-        wait_until(lambda: all("what happens meanwhile is kept" in one.said() for one in watchers), 40, "the watchers miss it")
-        wait_until(lambda: all("Connection" in one.said() for one in boxes), 30, "the boxes miss it too")
+        wait_until(lambda: all("what happens meanwhile is kept" in one.output() for one in watchers), 40, "the watchers miss it")
+        wait_until(lambda: all("Connection" in one.output() for one in boxes), 30, "the boxes miss it too")
         locked.start()
         wait_until(lambda: "more" in bucket.sizes(), 60, "all goes on", pause=0.1)
         told += [command_lines(), everything(locked.client())]
     assert [program.poll() for program in (*boxes, *watchers, flower)] == [None] * 5
     programs.stop()
-    said = [program.said() for program in (*boxes, *watchers, flower)]
+    said = [program.output() for program in (*boxes, *watchers, flower)]
     assert all(said[:4])
     assert "debug" in said[1]
     assert "DEBUG" in said[0]

@@ -35,7 +35,7 @@ class Desk:
             "autosync-watch", f"--target-container={bucket.name}", f"--endpoint-url={url or bucket.server.url}", f"--name={name}",
             f"--source-prefix={tree}/", f"--broker={self.broker}", *options, str(tree),
         )  # fmt: skip
-        wait_until(lambda: f"keeping {name}" in program.said() or program.poll() is not None, 30, "it watches")
+        wait_until(lambda: f"keeping {name}" in program.output() or program.poll() is not None, 30, "it watches")
         return program
 
     def box(self, *options: str) -> Program:
@@ -72,13 +72,13 @@ def test_a_worker_serves_mirrors_that_are_registered_later_and_ends_with_those_t
         watcher = desk.watch(name, target)
         (desk.tree(name) / "file").write_text(name)
         equal_soon(target, desk.tree(name), f"{name} is served")
-        assert f"the queue autosync.{name} is served from now on" in box.said()
+        assert f"the queue autosync.{name} is served from now on" in box.output()
     assert queues_of_mirrors(connect(desk.broker)) == ["autosync.a", "autosync.b"]
 
     watcher.send_signal(signal.SIGTERM)
     assert watcher.wait(30) == 0
     desk.control("--name=b", "forget")
-    wait_until(lambda: "the queue autosync.b is no mirror's any more" in box.said(), 20, "it is not served any more")
+    wait_until(lambda: "the queue autosync.b is no mirror's any more" in box.output(), 20, "it is not served any more")
 
     (desk.tree("a") / "more").write_text("a")
     equal_soon(bucket, desk.tree("a"), "the other still is")
@@ -95,7 +95,7 @@ def test_a_worker_is_told_of_a_new_mirror_and_does_not_have_to_look(desk: Desk, 
 
     equal_soon(bucket, desk.tree("a"), "it is served", 20)
 
-    assert "the queue autosync.a is served from now on" in box.said()
+    assert "the queue autosync.a is served from now on" in box.output()
 
 
 def test_a_broker_that_was_away_finds_all_queues_served(desk: Desk, own_valkey: Valkey, bucket: Bucket) -> None:
@@ -118,9 +118,9 @@ def test_a_target_has_boxes_of_its_own(desk: Desk, bucket: Bucket, other: Bucket
     box = desk.box("-Q", "bees", "-c", "3")
 
     equal_soon(other, desk.tree("b"), "it has a box")
-    assert "concurrency: 3 (thread)" in box.said()
+    assert "concurrency: 3 (thread)" in box.output()
     assert bucket.sizes() == {}
-    assert box.said().count("uploaded ") == 50
+    assert box.output().count("uploaded ") == 50
     desk.box("-X", "bees")
     equal_soon(bucket, desk.tree("a"), "so has the other now")
     assert "bees" in desk.control("mirrors")

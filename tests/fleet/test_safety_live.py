@@ -72,9 +72,9 @@ def test_a_root_that_goes_away_deletes_nothing_and_goes_on_when_it_is_back(
         process = programs.start("autosync", "--rescan=1", *bucket.options(), f"--source-prefix={tree}/", str(tree))
         wait_until(lambda: len(bucket.sizes()) == 3, what="the first scan is done")
         _take_away(what, tree, tmp_path)
-        wait_until(lambda: "is another directory than before" in process.said() or "is gone" in process.said(), what="it is noticed")
+        wait_until(lambda: "is another directory than before" in process.output() or "is gone" in process.output(), what="it is noticed")
         # Whatever is done about it is done by the rescan after that.
-        wait_until(lambda: process.said().count("scan of everything") >= 2, 60, "two scans of what is not there")
+        wait_until(lambda: process.output().count("scan of everything") >= 2, 60, "two scans of what is not there")
         assert sorted(bucket.sizes()) == ["a", "d/b", "d/c"]
         assert process.poll() is None
 
@@ -82,7 +82,7 @@ def test_a_root_that_goes_away_deletes_nothing_and_goes_on_when_it_is_back(
         (tree / "d/c").unlink()
         fill(tree, "new")
         wait_until(lambda: sorted(bucket.sizes()) == ["a", "d/b", "new"], 60, "it goes on")
-        assert "Traceback" not in process.said()
+        assert "Traceback" not in process.output()
     finally:
         programs.end()
         if is_mount:
@@ -223,8 +223,8 @@ def test_before_a_mirror_is_accepted_what_is_seen_to_be_deleted_goes_and_what_re
     (tmp_path / "outside").rename(tree / "outside")  # a scan of this directory alone
 
     wait_until(lambda: sorted(bucket.sizes()) == ["b", "foreign", "outside/foreign", "outside/new"], 60, "what was done live is done")
-    scans = process.said().count("This mirror is not accepted yet")
-    wait_until(lambda: process.said().count("This mirror is not accepted yet") >= scans + 2, 60, "rescans find it again")
+    scans = process.output().count("This mirror is not accepted yet")
+    wait_until(lambda: process.output().count("This mirror is not accepted yet") >= scans + 2, 60, "rescans find it again")
     assert sorted(bucket.sizes()) == ["b", "foreign", "outside/foreign", "outside/new"]
     found = programs.run("autosync-ctl", "status", "--json")
     assert '"accepted": false, "withheld_deletions": 2' in found.stdout, found
@@ -289,7 +289,7 @@ def test_what_the_kernel_tells_as_deleted_goes_whatever_the_limit(programs: Prog
     (tree / "out").rename(tmp_path / "out")
 
     wait_until(lambda: sorted(bucket.sizes()) == [f"here/{key}" for key in KEYS], 60, "all that was deleted is gone")
-    assert "are withheld" not in process.said()
+    assert "are withheld" not in process.output()
 
 
 def test_what_cannot_be_sent_is_told_and_a_link_that_leads_out_keeps_what_the_target_has(

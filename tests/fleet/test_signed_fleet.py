@@ -21,7 +21,7 @@ def test_a_fleet_that_signs(programs: Programs, broker: str, bucket: Bucket, tre
     other = Bucket(bucket.server)
     sources = {"AUTOSYNC_SOURCES": json.dumps([str(tree)])}
     box = programs.worker(broker=broker, AUTOSYNC_SIGNING_KEY=f"@{tmp_path}/key", **sources)
-    assert box.said().count("definitions of mirrors are checked: ") == 1
+    assert box.output().count("definitions of mirrors are checked: ") == 1
     options = ["--name=m", f"--source-prefix={tree}/", f"--broker={broker}", f"--signing-key=@{tmp_path}/key", *bucket.options(), str(tree)]
     programs.start("autosync-watch", *options)
     (tree / "a").write_text("a")
@@ -37,9 +37,9 @@ def test_a_fleet_that_signs(programs: Programs, broker: str, bucket: Bucket, tre
     ledger.definition.publish(text, version_of(text), "autosync.m", published.signature)
     (tree / "b").write_text("b")
 
-    wait_until(lambda: "is not signed with this worker's key" in box.said(), 30, "it is refused")
+    wait_until(lambda: "is not signed with this worker's key" in box.output(), 30, "it is refused")
     assert other.sizes() == {}
-    assert KEY not in box.said()
+    assert KEY not in box.output()
 
 
 @pytest.mark.parametrize("log_format", ["", "json"])
@@ -47,8 +47,8 @@ def test_a_box_says_at_its_start_that_it_checks_nothing(programs: Programs, brok
     environ = {"CELERY_BROKER_URL": broker, "AUTOSYNC_SOURCES": str(tmp_path / "share"), "AUTOSYNC_LOG_FORMAT": log_format}
     box = programs.start("celery", "-A", "autosync", "worker", **environ)  # at Celery's own level: warnings
 
-    wait_until(lambda: "definitions" in box.said() or box.poll() is not None, 60, "the line")
+    wait_until(lambda: "definitions" in box.output() or box.poll() is not None, 60, "the line")
 
-    (line,) = [line for line in box.said().splitlines() if "definitions" in line]
+    (line,) = [line for line in box.output().splitlines() if "definitions" in line]
     said = json.loads(line)["message"] if log_format else line.removeprefix("autosync: ")
     assert said == "definitions of mirrors are not checked: this box has no signing key, and takes what anybody writes to the broker"

@@ -61,6 +61,6 @@ def test_a_fleet_keeps_a_tree_true_through_a_killed_worker(
         wait_until(lambda: len(segments_of()) == 16, 30, "those of the killed worker are gone")
         (tree / "large").unlink()
         wait_until(lambda: "large" not in listed(actor) and segments_of() == [], 30, "and the others")
-        everything = "".join(one.said() for one in (watching, *boxes)) + str(own_valkey.client().keys("*"))
+        everything = "".join(one.output() for one in (watching, *boxes)) + str(own_valkey.client().keys("*"))
         assert KEY not in everything
         assert watching.poll() is None

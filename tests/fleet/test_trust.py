@@ -159,16 +159,16 @@ def test_what_is_no_message_of_ours_is_dropped_with_one_line_and_the_worker_live
 ) -> None:
     marker = tmp_path / "was-unpickled"
     bad = none_of_ours(a_message(scene.publisher, ["a"]), marker)
-    before = scene.box.said().count("\n")
+    before = scene.box.output().count("\n")
 
     for content in bad.values():
         scene.client.lpush("autosync:autosync", content)
     for content in (b"{}", bad["pickle"]):  # and to where remote control listens
         assert scene.client.publish("autosync:/0.celery.pidbox", content) == 1
 
-    wait_until(lambda: scene.box.said().count(DROPPED) >= len(bad) + 2, 30, "all are dropped")
-    assert scene.box.said().count("\n") - before == len(bad) + 2, scene.box.said()
-    assert "Traceback" not in scene.box.said()
+    wait_until(lambda: scene.box.output().count(DROPPED) >= len(bad) + 2, 30, "all are dropped")
+    assert scene.box.output().count("\n") - before == len(bad) + 2, scene.box.output()
+    assert "Traceback" not in scene.box.output()
     assert not marker.exists()
 
     # It has places for messages still: more were dropped than it takes at a time.
@@ -195,14 +195,14 @@ def test_a_message_for_what_is_not_dirty_or_of_any_size_does_nothing(scene: Scen
         forged = copy.deepcopy(replayed)
         forged["body"] = encoded(json.dumps([arguments, {}, {}]).encode())
         sent.append(forged)
-    before = scene.box.said().count("succeeded in")
+    before = scene.box.output().count("succeeded in")
 
     for message in sent:
         scene.client.lpush("autosync:autosync", json.dumps(message))
 
-    wait_until(lambda: scene.box.said().count("succeeded in") == before + len(sent), 30, "all were worked off")
+    wait_until(lambda: scene.box.output().count("succeeded in") == before + len(sent), 30, "all were worked off")
     assert names_in(scene.target) == set(), "what the replayed message is about is right as far as the ledger knows"
-    said = scene.box.said()
+    said = scene.box.output()
     assert said.count("was not understood and is dropped") == 5
     assert "Traceback" not in said
     assert max(map(len, said.splitlines())) < 2000
@@ -238,7 +238,7 @@ def test_keys_that_lead_out_read_nothing_and_send_nothing_even_if_the_ledger_is_
 
     wait_until(lambda: scene.ledger.key_states.count_dirty() == 0, 10, "all were worked off")
     assert names_in(scene.target) == {"a"}
-    assert "Traceback" not in scene.box.said()
+    assert "Traceback" not in scene.box.output()
     assert list(scene.ledger.failures.all()) == []
 
 
@@ -276,7 +276,7 @@ def test_a_link_that_is_swapped_in_between_check_and_open_leads_nowhere(scene: S
     finally:
         stop.set()
         swapping.join()
-    said = scene.box.said()
+    said = scene.box.output()
     assert said.count("uploaded swapped") + said.count("uploaded d/secret") > 0
     assert "leads out" in said or "kept" in said, "the link was met with"
     assert "Traceback" not in said
@@ -379,14 +379,14 @@ def test_a_fleet_runs_as_the_user_of_the_runbook_and_is_refused_nothing(
         CELERY_BROKER_URL=broker, FLOWER_BASIC_AUTH="operator:watches",
     )  # fmt: skip
     page = f"http://127.0.0.1:{port}"
-    wait_until(lambda: all(" ready." in box.said() or box.poll() is not None for box in boxes), 30, "both boxes are ready")
+    wait_until(lambda: all(" ready." in box.output() or box.poll() is not None for box in boxes), 30, "both boxes are ready")
     wait_until(lambda: ask(f"{page}/api/workers?refresh=1", "operator:watches")[1].count("box") >= 2, 40, "Flower sees both", pause=0.2)
     watcher = programs.start(*watching(tree, tmp_path), cwd=desk, AUTOSYNC_BROKER=broker, AUTOSYNC_PASSWORD=SECRET)
 
     (tree / "a").write_text("a")
     (tree / "later").write_text("later")
     wait_until(lambda: names_in(target) == {"a"}, 20, "what can be sent is sent")
-    wait_until(lambda: any("tried again" in box.said() for box in boxes), 20, "the other is tried again")
+    wait_until(lambda: any("tried again" in box.output() for box in boxes), 20, "the other is tried again")
     Path(f"{target}.open").touch()
     wait_until(lambda: names_in(target) == {"a", "later"}, 40, "a later try succeeds")
     (tree / "a").unlink()
@@ -543,9 +543,9 @@ def test_each_client_takes_only_a_certificate_that_fits(
 
 def a_box_and_a_watcher(programs: Programs, broker: str, tree: Path, desk: Path, tmp_path: Path) -> tuple[Program, Program]:
     box = programs.worker(broker=broker, cwd=desk, AUTOSYNC_SOURCES=str(tree), AUTOSYNC_PASSWORD=SECRET)
-    assert box.poll() is None, box.said()
+    assert box.poll() is None, box.output()
     watcher = programs.start(*watching(tree, tmp_path), cwd=desk, AUTOSYNC_BROKER=broker, AUTOSYNC_PASSWORD=SECRET)
-    wait_until(lambda: "keeping trust" in watcher.said(), 20, "it watches")
+    wait_until(lambda: "keeping trust" in watcher.output(), 20, "it watches")
     return box, watcher
 
 
@@ -558,7 +558,7 @@ def test_a_saved_file_arrives_over_tls(programs: Programs, locked: LockedValkey,
         wait_until(lambda: names_in(tmp_path / "target") == names_in(tree), 20, f"file {number} arrives")
     (tree / "0").unlink()
     wait_until(lambda: names_in(tmp_path / "target") == names_in(tree), 20, "a deletion arrives")
-    assert "insecure" not in box.said() + watcher.said()
+    assert "insecure" not in box.output() + watcher.output()
 
 
 @pytest.fixture
@@ -587,7 +587,7 @@ def test_a_fleet_on_a_redis_that_speaks_tls_itself_and_wants_certificates_too(
 
     refused = programs.run(*watching(tree, tmp_path), cwd=desk, AUTOSYNC_BROKER=strict.address_for("autosync", PASSWORD, certificate=False))
     assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
-    assert PASSWORD not in refused.stderr + box.said() + watcher.said()
+    assert PASSWORD not in refused.stderr + box.output() + watcher.output()
     assert strict.client().acl_log() == []
 
 

@@ -78,7 +78,7 @@ def test_workers_of_two_versions_share_the_work_of_a_watcher_of_either(
 
     assert done.returncode == 0, done.stderr
     assert bucket.sizes() == on_disk(tree)
-    shares = [worker.said().count("uploaded ") for worker in workers]
+    shares = [worker.output().count("uploaded ") for worker in workers]
     assert sum(shares) == FILES
     assert min(shares) > 0, shares
 
@@ -101,7 +101,7 @@ def test_a_worker_leaves_the_keys_of_a_definition_that_needs_a_later_version_to_
         (found,) = json.loads(control("status", "--json"))
         return dict(found)
 
-    wait_until(lambda: "cannot be read here" in worker.said(), 30, "the worker has met the definition")
+    wait_until(lambda: "cannot be read here" in worker.output(), 30, "the worker has met the definition")
     wait_until(lambda: status()["messages"] == 0 and status()["dirty"] == FILES, 30, "the worker has taken all messages", pause=0.2)
     wait_until(lambda: status()["unreadable_by"], 30, "the worker has reported it", pause=0.2)
     assert (bucket.sizes(), status()["failed"], watcher.poll()) == ({}, 0, None)
@@ -109,10 +109,10 @@ def test_a_worker_leaves_the_keys_of_a_definition_that_needs_a_later_version_to_
     assert reason == "this version does not know trash; install the same version of autosync on all hosts"
     assert f"worker {name} cannot read the definition: {reason}" in control("status")
     assert f"{name} cannot read the definition" in control("doctor")
-    assert worker.said().count("cannot be read here") == 1, "one line a minute"
+    assert worker.output().count("cannot be read here") == 1, "one line a minute"
 
     programs.worker("-n", "later@%h", broker=broker, PYTHONPATH=later, **environ)
     equal_soon(bucket, tree, "a worker of the later version sends all", 90)
     wait_until(lambda: status()["dirty"] == 0, 30, "nothing is left", pause=0.2)
     assert status()["failed"] == 0
-    assert "Traceback" not in worker.said() + watcher.said()
+    assert "Traceback" not in worker.output() + watcher.output()

@@ -79,7 +79,7 @@ def test_on_one_host_names_are_what_they_are(
     wait_until(lambda: copied() == named, 60, "all files are sent")
     (worker,) = process.children("celery")
     worker.kill()
-    wait_until(lambda: "is started again" in process.said(), 60, "its death was seen")
+    wait_until(lambda: "is started again" in process.output(), 60, "its death was seen")
     with open(os.path.join(os.fsencode(options[-1]), b"late\xc3\xbc\xfc"), "wb"):
         pass
 
@@ -93,7 +93,7 @@ def test_a_box_deletes_nothing_that_is_there(
 
     done = programs.run("autosync-watch", "--once", f"--broker={broker}", *options)
 
-    assert done.returncode == 0, done.stderr + box.said()
+    assert done.returncode == 0, done.stderr + box.output()
     assert copied() == named
 
 
@@ -103,14 +103,14 @@ def test_nor_does_a_file_host_say_that_it_is_gone(
     box = programs.worker(broker=broker, AUTOSYNC_SOURCES=options[-1])
     for again in range(2):
         done = programs.run("autosync-watch", "--once", f"--broker={broker}", *options, **(environ if again else {}))
-        assert done.returncode == 0, done.stderr + box.said()
+        assert done.returncode == 0, done.stderr + box.output()
 
     assert copied() == named
 
 
 def test_operators_name_keys_as_they_are(programs: Programs, environ: dict[str, str], named: list[bytes], options: list[str]) -> None:
     process = programs.start("autosync", *options)
-    wait_until(lambda: "compared" in process.said(), 60, "it runs")
+    wait_until(lambda: "compared" in process.output(), 60, "it runs")
 
     done = programs.run("autosync-ctl", options[-2], "why", "ü.txt", **environ)
 

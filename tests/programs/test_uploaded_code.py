@@ -132,7 +132,7 @@ def test_nor_is_it_by_workers_that_are_started_again(programs: Programs, tree: P
     for name in NAMES:
         (state / f"{name}.py").write_text(NOTES.format(str(noted)))
     os.kill(worker.pid, signal.SIGKILL)
-    wait_until(lambda: "is started again" in process.said(), 60, "its death was seen")
+    wait_until(lambda: "is started again" in process.output(), 60, "its death was seen")
     (tree / "late").write_text("late")
 
     wait_until(lambda: (target / "late").exists(), 60, "the next worker has sent it")

@@ -83,7 +83,7 @@ def test_many_are_deleted_in_one_request(server: Metadata, bucket: str) -> None:
     answer = client.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": "a<b"}, {"Key": "c"}, {"Key": "was never there"}]})
 
     assert {one["Key"] for one in answer["Deleted"]} == {"a<b", "c", "was never there"}
-    held = server.held(bucket)
+    held = server.content_of(bucket)
     assert (held.objects, held.bytes) == (1, 1)
     assert held.requests == {"put": 3, "delete many": 1}
 
@@ -96,7 +96,7 @@ def test_an_upload_in_parts_is_there_when_it_is_completed(server: Metadata, buck
             Bucket=bucket, Key="large", UploadId=upload, PartNumber=number, Body=b"x" * (2 << 20))["ETag"]}
         for number in (1, 2)
     ]  # fmt: skip
-    assert server.held(bucket).objects == 0
+    assert server.content_of(bucket).objects == 0
 
     client.complete_multipart_upload(Bucket=bucket, Key="large", UploadId=upload, MultipartUpload={"Parts": parts})
 
@@ -146,7 +146,7 @@ def test_memory_and_cpu_of_a_child_are_measured(hungry: list[str], tmp_path: Pat
     used = measure(hungry, environ=os.environ, directory=tmp_path, log=tmp_path / "log", seconds=60)
 
     assert used.status == 0
-    assert used.said == "error: made up ... done"
+    assert used.output == "error: made up ... done"
     assert [use.name for use in used.processes] == ["hungry", "hungry"]
     child = max(used.processes, key=lambda use: use.peak)
     assert 100_000_000 < child.peak < 160_000_000
@@ -184,9 +184,9 @@ def test_a_tool_that_did_not_do_its_work_has_no_time(server: Metadata, tmp_path:
     scene = Scene(Trees(tmp_path / "trees"), server, home=tmp_path / "home", autosync=tmp_path, scale=1)
 
     with pytest.raises(NotDone, match="0 objects of 0 bytes are there, and 2 of 2,048 should be"):
-        scene.send(lambda place: ["true"], 2, 2048)
+        scene.send(lambda site: ["true"], 2, 2048)
     with pytest.raises(NotDone, match="status 1"):
-        scene.send(lambda place: ["false"], 2, 2048)
+        scene.send(lambda site: ["false"], 2, 2048)
 
 
 def test_a_backlog_is_made_and_worked_off(broker: str) -> None:

@@ -719,7 +719,8 @@ def test_a_hint_is_read_as_it_was_written(ledger: Ledger, hint: Hint) -> None:
     assert Hint.loads(hint.dumps()) == hint
     known = hint if hint.was_checked else HINT  # who knows nothing adds nothing
     assert ledger.claims.claim("one", "v", ["a"]) == [Claim("a", 0, known)]
-    assert (GONE.gone, GONE.was_checked, UNKNOWN.gone, UNKNOWN.was_checked, HINT.gone, HINT.was_checked) == (True, True, False, False, False, True)
+    assert [hint.gone for hint in (GONE, UNKNOWN, HINT)] == [True, False, False]
+    assert [hint.was_checked for hint in (GONE, UNKNOWN, HINT)] == [True, False, True]
 
 
 # Two owners at once

@@ -81,7 +81,7 @@ def test_what_was_not_answered_in_time_is_not_taken_for_the_next_answer(own_valk
     with own_valkey.frozen(), pytest.raises(redis.exceptions.TimeoutError):
         scripts.run("echo", ["k"], ["asked while", "it was frozen"])
 
-    wait_until(lambda: own_valkey.answers(), 20, "it answers again")
+    wait_until(lambda: own_valkey.responds(), 20, "it answers again")
     assert scripts.run("echo", ["k"], ["3", "4"]) == [b"k", b"3", b"4"]
 
 

@@ -409,10 +409,10 @@ def test_a_target_that_asks_for_fewer_requests_is_heard_at_once(
 
     with pytest.raises(SlowDown, match=f"{status} ServerBusy: The server is busy"):
         actor.upload(content.file("a", b"x"))
-    assert server.asked == ["PUT"]
+    assert server.methods == ["PUT"]
     with pytest.raises(SlowDown):
         actor.delete(File("a"))
-    assert server.asked == ["PUT", "DELETE"]
+    assert server.methods == ["PUT", "DELETE"]
     with pytest.raises(SlowDown):
         listed(actor)
     with pytest.raises(SlowDown):

@@ -231,7 +231,7 @@ def test_a_redirect_is_not_followed(name: str, refusing: Callable[..., Refusing]
         with pytest.raises(TargetRefused, match=r"307: it leads elsewhere; correct --endpoint-url"):
             do()
 
-    assert there.asked == []
+    assert there.methods == []
 
 
 # Errors
@@ -292,10 +292,10 @@ def test_a_target_that_asks_for_fewer_requests_is_heard_at_once(
 
     with pytest.raises(SlowDown, match=f"{status} SlowDown: Please reduce"):
         actor.upload(content.file("a", b"x"))
-    assert server.asked == ["PUT"]
+    assert server.methods == ["PUT"]
     with pytest.raises(SlowDown):
         actor.delete(File("a"))
-    assert server.asked == ["PUT", "DELETE"]
+    assert server.methods == ["PUT", "DELETE"]
     with pytest.raises(SlowDown):
         listed(actor)
 

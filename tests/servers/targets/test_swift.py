@@ -146,7 +146,7 @@ WAYS = ["1", "2", "2, said", "3", "3, by default", "3, application credential", 
 @pytest.mark.parametrize("way", WAYS)
 def test_each_way_to_log_in_can_do_everything(way: str, swift: Swift, keystone: Keystone, container: str, content: Content) -> None:
     actor = load("swift")(target_container=container, segment_size=1, **logins(swift, keystone)[way])
-    before = keystone.given
+    before = keystone.tokens_issued
 
     actor.check()
     actor.upload(content.file("a", b"x"))
@@ -156,7 +156,7 @@ def test_each_way_to_log_in_can_do_everything(way: str, swift: Swift, keystone: 
     assert actor.delete_many([File("large"), File("never")]) == [None, None]
 
     assert listed(actor) == {}
-    assert keystone.given - before == (0 if way == "1" else 1), "a token is used until it ends"
+    assert keystone.tokens_issued - before == (0 if way == "1" else 1), "a token is used until it ends"
     actor.close()
 
 
@@ -212,16 +212,16 @@ def test_a_token_that_is_refused_is_made_anew_once_for_all_threads(
     actor.check()
     auth = actor._access._auth.auth  # type: ignore[attr-defined]
     auth.auth_ref._auth_token = "gone"
-    before = keystone.given
+    before = keystone.tokens_issued
     files = [content.file(f"{number:02}", b"x") for number in range(20)]
 
     with ThreadPoolExecutor(20) as pool:
         list(pool.map(actor.upload, files))
     assert len(listed(actor)) == 20
-    assert keystone.given - before == 1
+    assert keystone.tokens_issued - before == 1
     auth.auth_ref._auth_token = "gone again"
     actor.upload(content.file("large", bytes(2 * MIB)))
-    assert keystone.given - before == 2
+    assert keystone.tokens_issued - before == 2
     actor.close()
 
 
@@ -475,11 +475,11 @@ def test_a_container_for_segments_is_made_with_the_policy_of_the_other(swift: Sw
     actor.upload(content.file("small", b"x"))
     assert swift.names(f"{name}_segments") == []
     with pytest.raises(requests.HTTPError):
-        swift.ask("HEAD", f"{name}_segments")
+        swift.request("HEAD", f"{name}_segments")
 
     actor.upload(content.file("large", bytes(MIB + 1)))
 
-    assert swift.ask("HEAD", f"{name}_segments").headers["X-Storage-Policy"] == "silver"
+    assert swift.request("HEAD", f"{name}_segments").headers["X-Storage-Policy"] == "silver"
 
 
 def test_what_was_begun_by_a_killed_process_is_abandoned_and_what_is_complete_is_not(
@@ -510,7 +510,7 @@ def test_a_large_object_whose_content_is_compressed_is_no_obstacle(
     actor.upload(content.file("a", bytes(2 * MIB)))
     (token,) = {name.split("/")[2] for name in segments_of()}
     there = [{"path": f"/{container}_segments/{name}"} for name in segments_of()]
-    swift.ask("PUT", f"{container}/a?multipart-manifest=put", json.dumps(there).encode(), Content_Encoding="gzip")
+    swift.request("PUT", f"{container}/a?multipart-manifest=put", json.dumps(there).encode(), Content_Encoding="gzip")
 
     actor.abandon("a", token)
     assert len(segments_of()) == 2
@@ -617,7 +617,7 @@ def test_a_target_that_asks_for_fewer_requests_is_heard_at_once(
 
     with pytest.raises(SlowDown, match=f"{status} slow down"):
         actor.upload(content.file("a", b"x"))
-    assert server.asked == ["PUT"]
+    assert server.methods == ["PUT"]
     large = content.file("b", bytes(9 * MIB))
     for do in (actor.check, lambda: listed(actor), lambda: actor.delete(File("a")), lambda: actor.upload(large)):
         with pytest.raises(SlowDown):
@@ -657,7 +657,7 @@ def test_other_answers_are_tried_again_or_not(
 
     assert type(refused.value) is kind
     assert "html" not in str(refused.value)
-    assert len(server.asked) == (2 if status == 401 else 1)
+    assert len(server.methods) == (2 if status == 401 else 1)
 
 
 def test_of_several_deletions_each_has_its_own_answer() -> None:
@@ -776,7 +776,7 @@ def test_a_container_of_segments_that_somebody_removed_is_made_again(
     monkeypatch.setattr("autosync.actors._parts._PART_TRIES", 1)
     actor.upload(content.file("a", bytes(MIB + 1)))
     actor.delete(File("a"))
-    swift.ask("DELETE", f"{container}_segments")
+    swift.request("DELETE", f"{container}_segments")
 
     with pytest.raises(TargetError) as refused:
         actor.upload(content.file("a", bytes(MIB + 1)))
@@ -790,10 +790,10 @@ def test_nothing_is_redirected(refusing: Callable[..., Refusing], swift: Swift, 
     actor = swift_actor(swift, "container", storage_url=f"{server.url}/v1/AUTH_lab")
 
     for do in (lambda: actor.upload(content.file("a", b"x")), lambda: actor.delete(File("a")), lambda: listed(actor)):
-        server.asked.clear()
+        server.methods.clear()
         with pytest.raises(TargetRefused, match=r"302 .*correct --storage-url"):
             do()
-        assert len(server.asked) == 1
+        assert len(server.methods) == 1
 
 
 def test_an_answer_that_is_none_is_tried_again(refusing: Callable[..., Refusing], swift: Swift, content: Content) -> None:
