@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import os
-import tracemalloc
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,15 +13,11 @@ import pytest
 
 from autosync.actor import Actor, can_delete_many, listing_of
 from autosync.actors import load
-from autosync.actors._list_page import UnreadablePage
 from autosync.actors._multipart import NothingSent
 from autosync.actors._object_store import SMALL
 from autosync.actors._parts import tried
-from autosync.actors.azure.credentials import Principal, credentials_of
-from autosync.actors.azure.list_page import parse_page
-from autosync.actors.azure.shared_key import string_to_sign
 from autosync.errors import ConfigurationError, FileChanged, PermanentError, SlowDown, TargetError, TargetRefused
-from autosync.files import File, Page
+from autosync.files import File
 from autosync.source.source_file import SourceFile
 from autosync.testing import ActorContract, Content, listed
 from lab.azurite import ACCOUNT, ACCOUNT_KEY, Azurite
@@ -139,65 +133,6 @@ def test_a_foreign_name_is_listed_as_it_is_and_breaks_no_listing(foreign: str, a
         azurite.put(container, key, b"x")
 
     assert listed(made(azurite, container)) == {"a": 1, foreign: 1, "z": 1}
-
-
-def page_of(*blobs: str, marker: str = "") -> bytes:
-    found = "".join(f"<Blob>{blob}</Blob>" for blob in blobs)
-    head = "\ufeff<?xml version='1.0' encoding='utf-8'?><EnumerationResults ServiceEndpoint='https://a/' ContainerName='c'>"
-    return f"{head}<Blobs>{found}</Blobs><NextMarker>{marker}</NextMarker></EnumerationResults>".encode()
-
-
-def blob_of(name: str, properties: str = "", size: str = "5", when: str = "Mon, 01 Jan 2024 00:00:00 GMT") -> str:
-    inside = f"<Last-Modified>{when}</Last-Modified><Etag>0x8D</Etag><Content-Length>{size}</Content-Length>{properties}"
-    return f"<Name>{name}</Name><Properties>{inside}</Properties><OrMetadata />"
-
-
-def test_a_page_as_azure_writes_it_is_read() -> None:
-    """Azurite marks no names, and has no directories."""
-    marked = blob_of("a%EF%BF%BE%25b").replace("<Name>", '<Name Encoded="true">')
-    directory = blob_of("directory", "<ResourceType>directory</ResourceType>")
-    small = blob_of("&lt;&#x10FFFF;&amp;amp;&#233;", "<Content-MD5>XrY7u+Ae7tCTyyK7j1rNww==</Content-MD5><ResourceType>file</ResourceType>")
-
-    page, token = parse_page(page_of(marked, directory, small, blob_of("c", "<Content-MD5 />"), marker="2!next&amp;"))
-
-    assert page.keys == ["a\ufffe%b", "<\U0010ffff&amp;é", "c"]
-    assert page.sizes == [5, 5, 5]
-    assert page.times == [1704067200.0] * 3
-    assert page.etags == ["0x8D", hashlib.md5(b"hello world").hexdigest(), "0x8D"]
-    assert token == "2!next&"
-    assert parse_page(page_of()) == (Page([], [], [], []), "")
-
-
-@pytest.mark.parametrize(
-    "page",
-    [
-        b"", page_of()[:-1], page_of(blob_of("")), page_of(blob_of("a", size="x")), page_of(blob_of("a", when="yesterday")),
-        page_of(blob_of("a").replace("Name>", "name>")), page_of(blob_of("&entity;")), page_of(blob_of("&#xD800;")),
-        page_of(blob_of("&#x110000;")), page_of(blob_of("a").replace("Last-Modified", "x")), page_of("<Blob>"),
-        page_of().replace(b"<NextMarker></NextMarker>", b""), page_of(*["<x/>"] * 30_000), page_of(blob_of("a" * 40_000)),
-        page_of(blob_of("\0")).replace(b"\0", b"\xff"),
-    ],
-)  # fmt: skip
-def test_a_page_that_is_none_is_an_error(page: bytes) -> None:
-    with pytest.raises(UnreadablePage):
-        parse_page(page)
-
-
-@pytest.mark.parametrize("what", [b"<Blob><Name></Name></Blob>", b"<Name>a</Name>", b"&amp;", b"<Blob>", "<\U0001f600>".encode()])
-def test_a_large_page_takes_little_memory_beside_itself(what: bytes) -> None:
-    """As text the last one would take four times as much, and a tree of elements of the others a hundred times as much."""
-    size = 8 << 20
-    head, tail = page_of(blob_of("a")).split(b"</Blobs>")
-    page = head + what * (size // len(what)) + b"</Blobs>" + tail
-    tracemalloc.start()
-    try:
-        with contextlib.suppress(UnreadablePage):
-            parse_page(page)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-
-    assert peak < size // 2
 
 
 # Listing
@@ -339,23 +274,6 @@ def test_a_right_that_a_signature_does_not_give_is_missed(permissions: str, azur
     assert "there" in azurite.names(container)
 
 
-def test_a_request_is_signed_as_microsofts_description_says() -> None:
-    """Its example of List Blobs, and of an upload (learn.microsoft.com, Authorize with Shared Key)."""
-    headers = {"x-ms-date": "Fri, 26 Jun 2015 23:39:12 GMT", "x-ms-version": "2015-02-21"}
-    query = {"restype": "container", "comp": "metadata", "Timeout": "20"}
-    assert string_to_sign("GET", "/myaccount/mycontainer", query, headers) == (
-        "GET\n\n\n\n\n\n\n\n\n\n\n\nx-ms-date:Fri, 26 Jun 2015 23:39:12 GMT\nx-ms-version:2015-02-21\n"
-        "/myaccount/mycontainer\ncomp:metadata\nrestype:container\ntimeout:20"
-    )
-
-    headers |= {"Content-Length": "11", "Content-Type": "text/plain", "x-ms-blob-type": "BlockBlob"}
-    assert string_to_sign("PUT", "/a/c/k%20", {}, headers) == (
-        "PUT\n\n\n11\n\ntext/plain\n\n\n\n\n\n\nx-ms-blob-type:BlockBlob\nx-ms-date:Fri, 26 Jun 2015 23:39:12 GMT\n"
-        "x-ms-version:2015-02-21\n/a/c/k%20"
-    )
-    assert string_to_sign("PUT", "/a/c/k", {}, {**headers, "Content-Length": "0"}).startswith("PUT\n\n\n\n\ntext/plain")
-
-
 def test_a_signature_goes_through_a_proxy_and_into_no_log(
     refusing: Callable[..., Refusing], monkeypatch: pytest.MonkeyPatch, content: Content, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -375,22 +293,6 @@ def test_a_signature_goes_through_a_proxy_and_into_no_log(
     assert proxy.targets == [f"{start}/a%20b?sv=1&sig=a%2Bb%3D", f"{start}?{query}&sv=1&sig=a%2Bb%3D"]
     for text in (caplog.text, str(caught.value)):
         assert "sig" not in text
-
-
-def test_credentials_are_taken_from_the_environment_in_a_fixed_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = ("AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_KEY", "AZURE_STORAGE_SAS_TOKEN")
-    nothing = Principal(None, None, None, None)
-
-    def kind() -> str:
-        return type(credentials_of("a", None, None, nothing, "http://a", "cure")).__name__
-
-    for name in names:
-        monkeypatch.delenv(name, raising=False)
-    assert kind() == "EntraTokens"
-    for name, expected in ((names[2], "Signature"), (names[1], "SharedKey"), (names[0], "SharedKey")):
-        monkeypatch.setenv(name, "sig=x")
-        assert kind() == expected
-    assert type(credentials_of("a", None, None, Principal("cli", None, None, None), "http://a", "cure")).__name__ == "EntraTokens"
 
 
 def test_a_signature_that_has_expired_is_refused(azurite: Azurite, container: str) -> None:
