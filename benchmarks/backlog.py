@@ -132,7 +132,7 @@ def scan(broker: str, count: int) -> None:
     retry = BrokerRetry(stop)
     sender, skipped = BatchSender(ledger.key_states, publisher, retry), SkippedPaths(ledger.sync_state, retry)
     scanner = Scanner(Comparison(keys, Nothing()), ledger.sync_state, Debouncer(0.0), sender, skipped, retry, stop)
-    with patch.object(scan_module, "Walk", Walk), patch.object(RestQueue, "_rests", lambda *_: True):  # no disk is asked about them
+    with patch.object(scan_module, "Walk", Walk), patch.object(RestQueue, "_rests", lambda *_: True):  # these files are on no disk
         scanner.scan(ScanRequest(""))
     while ledger.key_states.count_dirty():
         time.sleep(0.1)
@@ -142,7 +142,7 @@ def scan(broker: str, count: int) -> None:
 
 
 def work(broker: str) -> None:
-    """Take messages, one at a time, and say that what they name is in the target."""
+    """Receive messages, one at a time, and report their keys as done."""
     client = connect(broker)
     ledger = Ledger(client, _MIRROR)
     queues = [f"{PREFIX}{_QUEUE}{priority}" for priority in ("", ":5", ":9")]

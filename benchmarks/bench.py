@@ -69,7 +69,7 @@ class Bench:
         }
 
     def run(self, work: Work) -> None:
-        """Do one work with all its tools; each outcome is said, and written down."""
+        """Run one work with all its tools; print and store each result."""
         print_line(f"{work.name}: {work.title}")
         self._about["title"], self._about["unit"] = work.title, work.unit
         where = self._directory / f"server-{work.name}"
@@ -165,7 +165,7 @@ def versions(autosync: Path) -> dict[str, str]:
 
 
 def _version_of(command: list[str]) -> str:
-    """The first word of an answer that looks like a version."""
+    """The first word of a command's output that looks like a version."""
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     words = (done.stdout + done.stderr).replace(",", " ").split()
     return next((word.lstrip("v") for word in words if re.match(r"v?\d+\.\d", word)), "of unknown version")
@@ -192,7 +192,7 @@ def ended_by_signal(number: int, frame: object) -> NoReturn:
 
 
 def main() -> None:
-    """Run what the environment asks for."""
+    """Run the works that the environment selects."""
     (autosync,) = (Path(word).resolve() for word in sys.argv[1:])
     names = [name for name in os.environ.get("WORKS", "").replace(",", " ").split() if name] or list(WORKS)
     if unknown := [name for name in names if name not in WORKS]:

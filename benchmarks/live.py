@@ -32,7 +32,7 @@ WATCHES = Path("/proc/sys/fs/inotify/max_user_watches")
 
 
 class NotPossible(Exception):  # noqa: N818 - a finding
-    """This machine is not set up for a work; the text says what it lacks."""
+    """This machine is not set up for a work; the text has the reason."""
 
 
 def _await(condition: Callable[[], object], running: Running, what: str, pause: float = 0.05) -> None:

@@ -19,7 +19,7 @@ from types import TracebackType
 
 #: How often /proc is read, in seconds. VmHWM is a high-water mark, so only growth in a process's last moment is missed.
 POLL = 0.05
-#: A program that has just started is looked at more often: it may have ended within POLL.
+#: A program that has just started is polled more often: it may end within POLL.
 _YOUNG = 0.25
 _TICKS = os.sysconf("SC_CLK_TCK")
 _SET_CHILD_SUBREAPER = 36  # prctl(2)

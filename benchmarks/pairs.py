@@ -70,7 +70,7 @@ def compare(work: Work, tool: str, programs: tuple[Path, Path], directory: Path,
 
 
 def main() -> None:
-    """Run what the environment asks for."""
+    """Run the works that the environment selects."""
     before, after = (Path(word).resolve() for word in sys.argv[1:])
     names = [name for name in os.environ.get("WORKS", "").replace(",", " ").split() if name] or list(NAMES)
     if unknown := [name for name in names if name not in NAMES]:

@@ -56,7 +56,7 @@ def environment(home: Path) -> dict[str, str]:
 
 
 def autosync(site: Site, tree: Path, *more: str) -> list[str]:
-    """autosync with a broker and workers of its own, live unless `more` says --once, from a state that knows nothing."""
+    """autosync with a broker and workers of its own, live unless `more` has --once, with an empty state directory."""
     state = site.home / "state"
     shutil.rmtree(state, ignore_errors=True)
     return [
@@ -76,7 +76,7 @@ def autosync_watch(site: Site, tree: Path, broker: str, *more: str) -> list[str]
 
 
 def worker(site: Site, number: int) -> list[str]:
-    """An upload box of a fleet; to be started where a celeryconfig.py stands. Says "ready." when it is."""
+    """An upload box of a fleet; start it in a directory with a celeryconfig.py. It logs "ready." when it is."""
     # Celery warns of root at each start; that is no news here.
     python = [str(site.autosync / "python"), "-W", "ignore:You're running the worker"]
     return [*python, "-m", "celery", "--quiet", "-A", "autosync", "worker", "--hostname", f"box{number}@%h", "--loglevel", "INFO"]
@@ -113,7 +113,7 @@ def _rclone(site: Site, *words: str) -> list[str]:
 
 
 def rclone_copy(site: Site, tree: Path, transfers: int = 16) -> list[str]:
-    """Send everything without a look at the target: no request but the PUTs. Without latency 16 transfers are faster than 64."""
+    """Send everything without a check of the target: no requests but PUTs. Without latency 16 transfers are faster than 64."""
     return [*_rclone(site, "copy", str(tree)), "--transfers", str(transfers), "--checkers", "16", "--s3-no-head", "--no-check-dest"]
 
 

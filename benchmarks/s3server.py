@@ -102,7 +102,7 @@ class Store:
         self.latency = 0.0
 
     def bucket(self, name: str) -> Bucket:
-        """A bucket; it is made when it is first asked for."""
+        """A bucket, which is created by its first request."""
         return self.buckets.setdefault(name, Bucket())
 
 
@@ -213,7 +213,7 @@ def _http_response(status: str, body: str | bytes = b"", *fields: str, length: i
 
 
 def respond(store: Store, request: Request) -> bytes:
-    """Do what a request asks for, and make the answer to it."""
+    """Carry out a request, and return the response."""
     if request.bucket == "-":
         return _laboratory(store, request)
     kind, act = _kind(request)

@@ -1,4 +1,4 @@
-"""Where the works of a benchmark take place: the S3 side, the trees, and the run of one command with a look at what it has done."""
+"""The surroundings of a benchmark: the S3 side, the trees, and the run of one command with a check of its result."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PATIENCE = 1800.0
 
 
 class NotDone(Exception):  # noqa: N818 - a finding
-    """A tool has not done its work; the text says what is missing."""
+    """A tool has not done its work; the text has the difference."""
 
 
 @dataclass

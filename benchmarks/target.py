@@ -1,4 +1,4 @@
-"""The S3 side of a benchmark: our server that keeps no content, and SeaweedFS. Both tell what they hold and what they were asked."""
+"""The S3 side of a benchmark: our server that stores no content, and SeaweedFS. Both count their objects and requests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SERVER = Path(__file__).resolve().parent / "s3server.py"
 
 @dataclass(frozen=True)
 class BucketContent:
-    """What a bucket holds, and the requests that the server has had, by kind (empty: it does not tell)."""
+    """The objects and bytes of a bucket, and the server's requests by kind; empty if it does not count them."""
 
     objects: int
     bytes: int
@@ -34,7 +34,7 @@ class Target(S3Server):
         raise NotImplementedError
 
     def content_of(self, bucket: str) -> BucketContent:
-        """What a bucket holds."""
+        """The content of a bucket."""
         raise NotImplementedError
 
     def cpu(self) -> float:
@@ -71,11 +71,11 @@ class Metadata(Target):
         return BucketContent(found["objects"], found["bytes"], stats["requests"])
 
     def fill(self, bucket: str, tree: Path) -> None:
-        """Hold the files of a tree as if they had just been sent."""
+        """Add the files of a tree as if they had just been sent."""
         self._request("POST", f"fill?bucket={bucket}&directory={quote(str(tree))}")
 
     def delay(self, seconds: float) -> None:
-        """Answer each request so much later from now on."""
+        """Delay each response by this time from now on."""
         self._request("POST", f"latency?seconds={seconds}")
 
     def times(self, bucket: str) -> dict[str, float]:

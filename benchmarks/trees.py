@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 _BLOCK = 1 << 20
-#: What is younger than an object by less than this may be taken for changed: servers tell whole seconds, and autosync keeps 2 s distance.
+#: A file that is older than its object by less than this may count as changed: servers list whole seconds, and the margin is 2 s.
 _OLD_ENOUGH = 3.0
 _FOLDERS = 100
 

@@ -1,4 +1,4 @@
-"""The table of works. Each says which tools do it, and how; the first of them is autosync, and the others are compared with it."""
+"""The table of works. Each has its tools with their commands; the first tool is autosync, and the others are compared with it."""
 
 from __future__ import annotations
 

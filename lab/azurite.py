@@ -160,5 +160,5 @@ if __name__ == "__main__":
         installed()
     except Missing as missing:
         print(f"{missing} is not installed: there are no tests with it")
-    except RuntimeError as error:  # the tests say it again
+    except RuntimeError as error:  # the tests report it too
         print(error)

@@ -46,7 +46,7 @@ def on_disk(tree: Path) -> dict[str, int]:
 
 
 def equal_soon(bucket: Bucket, tree: Path, what: str, seconds: float = 20, *, to_the_byte: bool = False) -> float:
-    """Wait until the bucket equals the tree, in names and sizes or to the byte, and say how long it took."""
+    """Wait until the bucket equals the tree, in names and sizes or to the byte. Returns the duration in seconds."""
     began = time.monotonic()
 
     def different() -> list[str]:

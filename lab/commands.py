@@ -94,7 +94,7 @@ def _prepare_worker(options: dict[str, str]) -> None:
 def _run(entry: Callable[[], object], command: tuple[str, ...], cwd: Path, environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
     stdout = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
     stderr = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="backslashreplace", write_through=True)
-    # click asks for the width of the terminal; where a command's output goes to a pipe, as here, it is 80.
+    # click reads the width of the terminal; if a command's output goes to a pipe, as here, it is 80.
     variables = {"COLUMNS": "80", **environ}
     code = 0
     with (
@@ -159,7 +159,7 @@ def _process_state_restored(cwd: Path) -> Iterator[None]:
                 del sys.modules[name]
         if settings is not None:
             sys.modules["celeryconfig"] = settings
-    # Threads of other names are those of servers in this process. One that was told to end may need a moment.
+    # Threads with other names belong to servers in this process. A thread that is to end may need a moment.
     left = {thread for thread in set(threading.enumerate()) - threads if thread.name.startswith("autosync")}
     wait_until(lambda: not any(thread.is_alive() for thread in left), 10, f"the command leaves no thread behind: {left}")
 

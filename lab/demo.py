@@ -47,7 +47,7 @@ _WITH_US = (
 
 
 class Failed(Exception):  # noqa: N818 - a finding
-    """The demo cannot go on; the text says why."""
+    """The demo cannot go on; the text has the reason."""
 
 
 class Server(SeaweedFS):

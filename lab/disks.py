@@ -50,7 +50,7 @@ class Disk:
         self._mounted = None
 
     def close(self) -> None:
-        """Take it away, whoever still uses it."""
+        """Unmount the disk, even if processes still use it."""
         if self._mounted is not None:
             _done("umount", "--lazy", str(self._mounted))
         _done("losetup", "--detach", self._device)  # with the last user, if there is one yet

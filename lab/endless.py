@@ -7,7 +7,7 @@ import zlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 _BLOCK = bytes(1 << 16)
-#: So many bytes a body without an end has after all: whoever reads them all has read it to its end.
+#: Bytes of an endless body, which ends after all: a client that reads them all has no bound.
 _GIVES_UP = 256 << 20
 _BOMB_BLOCKS, _BOMB_BLOCK = 256, 1 << 20
 _CRUMBS = 512 << 10

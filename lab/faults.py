@@ -53,7 +53,7 @@ class Request:
 
     @property
     def transfer(self) -> str:
-        """What belongs together: the requests of one multipart upload; any other request stands alone."""
+        """The same value for all requests of one multipart upload; another one for each other request."""
         return self.upload or str(self.number)
 
 
@@ -78,7 +78,7 @@ class Proxy:
         self.overloaded = False
         #: So many PUTs of whole objects, and of parts, are yet to be cut in the middle.
         self.cut_small = self.cut_parts = 0
-        #: Answers to requests whose path has this in it are held back as long as it says so; "": none are.
+        #: Responses to requests whose path contains this text are delayed as long as it is set; "" for none.
         self.hold = ""
         #: What was done: "500", "503", "cut small", "cut part", "gone" (the client went away in the middle of a PUT).
         self.counts: Counter[str] = Counter()
@@ -95,13 +95,13 @@ class Proxy:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.refuse()
 
-    # What a test does and asks
+    # For tests
 
     def listen(self) -> None:
         """Take requests, again after `refuse`."""
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _CHUNK)  # what is slow here must look slow to the client
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _CHUNK)  # so that the client notices how slow the proxy is
         listener.bind(self._at)
         listener.listen(512)
         self._listener = listener
@@ -240,7 +240,7 @@ class Proxy:
                 first = False
                 while self.hold and self.hold in request.path:
                     time.sleep(0.01)
-                if b"\r\nconnection:" not in data.lower():  # not each server says so; a client that kept the connection would meet its end
+                if b"\r\nconnection:" not in data.lower():  # not every server sends this header, and a client must not reuse the connection
                     data = data.replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
             client.sendall(data)
 

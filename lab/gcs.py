@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from .ports import free_port
 from .servers import Server
 
-#: What tests say in place of a token.
+#: The value of Authorization in requests of tests.
 _OURS = "Bearer lab"
 #: Service accounts name a service that gives tokens; it is not needed.
 _NOWHERE = "http://127.0.0.1:1/token"
@@ -64,37 +64,37 @@ class Gcs(Server):
 
     def create(self, bucket: str) -> None:
         """Make a bucket."""
-        self._ask("PUT", bucket)
+        self._request("PUT", bucket)
 
     def put(self, bucket: str, key: str, content: bytes) -> None:
         """Store an object as another program would, under any name."""
-        self._ask("PUT", f"{bucket}/{quote(key, safe='')}", content)
+        self._request("PUT", f"{bucket}/{quote(key, safe='')}", content)
 
     def read(self, bucket: str, key: str) -> requests.Response:
         """An object, with its headers."""
-        return self._ask("GET", f"{bucket}/{quote(key, safe='')}")
+        return self._request("GET", f"{bucket}/{quote(key, safe='')}")
 
     def names(self, bucket: str) -> list[str]:
         """What a bucket has."""
-        found: list[str] = self._ask("GET", f"{bucket}?names").json()
+        found: list[str] = self._request("GET", f"{bucket}?names").json()
         return found
 
     def open_uploads(self, bucket: str) -> list[str]:
         """The keys of what was begun only."""
-        found: list[str] = self._ask("GET", f"{bucket}?open-uploads").json()
+        found: list[str] = self._request("GET", f"{bucket}?open-uploads").json()
         return found
 
-    def _ask(self, method: str, path: str, content: bytes = b"") -> requests.Response:
-        answer = requests.request(method, f"{self.url}/{path}", data=content, headers={"Authorization": _OURS}, timeout=20)
-        answer.raise_for_status()
-        return answer
+    def _request(self, method: str, path: str, content: bytes = b"") -> requests.Response:
+        response = requests.request(method, f"{self.url}/{path}", data=content, headers={"Authorization": _OURS}, timeout=20)
+        response.raise_for_status()
+        return response
 
 
 def _service_account(path: Path, public: Path) -> Path:
     key = rsa.generate_private_key(65537, 2048)
-    written = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()).decode()
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()).decode()
     public.write_bytes(key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo))
-    account = {"type": "service_account", "client_email": "lab@lab.iam", "private_key_id": "lab", "private_key": written}
+    account = {"type": "service_account", "client_email": "lab@lab.iam", "private_key_id": "lab", "private_key": pem}
     path.write_text(json.dumps({**account, "token_uri": _NOWHERE}))
     return path
 
@@ -137,101 +137,102 @@ class _Handler(BaseHTTPRequestHandler):
         content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         parts = urlsplit(self.path)
         bucket, _, key = parts.path.lstrip("/").partition("/")
-        asked = {name: values[0] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
+        query = {name: values[0] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
         try:
-            self._insist()
+            self._check_token()
             with _lock:
-                self._do(bucket, unquote(key), asked, content)
+                self._do(bucket, unquote(key), query, content)
         except _Refused as refused:
-            self._say(refused.status, f"<Error><Code>{refused.code}</Code><Message>{refused.message}</Message></Error>")
+            self._respond(refused.status, f"<Error><Code>{refused.code}</Code><Message>{refused.message}</Message></Error>")
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _any  # noqa: N815
 
-    def _insist(self) -> None:
+    def _check_token(self) -> None:
         """Service accounts sign their tokens themselves (RFC 7515, RS256)."""
         token = self.headers.get("Authorization", "")
         if token == _OURS:
             return
-        said, _, signature = token.removeprefix("Bearer ").rpartition(".")
+        text, _, signature = token.removeprefix("Bearer ").rpartition(".")
         try:
-            self.public.verify(base64.urlsafe_b64decode(signature + "=="), said.encode(), padding.PKCS1v15(), hashes.SHA256())
+            self.public.verify(base64.urlsafe_b64decode(signature + "=="), text.encode(), padding.PKCS1v15(), hashes.SHA256())
         except (InvalidSignature, ValueError):
             raise _Refused(401, "AuthenticationRequired", "Authentication required.") from None
 
-    def _do(self, bucket: str, key: str, asked: dict[str, str], content: bytes) -> None:
+    def _do(self, bucket: str, key: str, query: dict[str, str], content: bytes) -> None:
         if not key and self.command == "PUT":
             _buckets[bucket] = {}
-            return self._say(200)
+            return self._respond(200)
         if bucket not in _buckets:
             raise _Refused(404, "NoSuchBucket", "The specified bucket does not exist.")
         if not key:
-            return self._about_a_bucket(bucket, asked)
-        if "uploads" in asked or "uploadId" in asked:
-            return self._in_parts(bucket, key, asked, content)
+            return self._about_a_bucket(bucket, query)
+        if "uploads" in query or "uploadId" in query:
+            return self._in_parts(bucket, key, query, content)
         return self._about_an_object(_buckets[bucket], key, content)
 
     def _about_an_object(self, objects: dict[str, _Stored], key: str, content: bytes) -> None:
         if self.command == "PUT":
             etag = hashlib.md5(content).hexdigest()
             objects[key] = _Stored(content, self.headers.get("Content-Type", ""), etag)
-            return self._say(200, etag=etag)
+            return self._respond(200, etag=etag)
         found = objects.get(key)
         if found is None:
             raise _Refused(404, "NoSuchKey", "The specified key does not exist.")
         if self.command == "DELETE":
             del objects[key]
-            return self._say(204)
-        return self._say(200, found.content, etag=found.etag, kind=found.kind)
+            return self._respond(204)
+        return self._respond(200, found.content, etag=found.etag, kind=found.kind)
 
-    def _about_a_bucket(self, bucket: str, asked: dict[str, str]) -> None:
-        if "names" in asked:
-            return self._say(200, json.dumps(sorted(_buckets[bucket])))
-        if "open-uploads" in asked:
-            return self._say(200, json.dumps([one.key for one in _uploads.values() if one.bucket == bucket]))
-        if "uploads" in asked:
-            return self._open_uploads(bucket, asked)
-        prefix, after = asked.get("prefix", ""), unquote(asked.get("continuation-token", ""))
+    def _about_a_bucket(self, bucket: str, query: dict[str, str]) -> None:
+        if "names" in query:
+            return self._respond(200, json.dumps(sorted(_buckets[bucket])))
+        if "open-uploads" in query:
+            return self._respond(200, json.dumps([one.key for one in _uploads.values() if one.bucket == bucket]))
+        if "uploads" in query:
+            return self._open_uploads(bucket, query)
+        prefix, after = query.get("prefix", ""), unquote(query.get("continuation-token", ""))
         keys = sorted((key for key in _buckets[bucket] if key.startswith(prefix) and key > after), key=str.encode)
         page = keys[:PAGE]
         more = f"<NextContinuationToken>{quote(page[-1])}</NextContinuationToken>" if len(keys) > len(page) else ""
-        is_encoded = asked.get("encoding-type") == "url"
-        found = "".join(_listed(_written(key, is_encoded=is_encoded), _buckets[bucket][key]) for key in page)
+        is_encoded = query.get("encoding-type") == "url"
+        found = "".join(_listed(_quoted_name(key, is_encoded=is_encoded), _buckets[bucket][key]) for key in page)
         head = f"<?xml version='1.0' encoding='UTF-8'?><ListBucketResult><Name>{bucket}</Name>{_encoding(is_encoded=is_encoded)}"
-        return self._say(200, f"{head}<IsTruncated>{str(bool(more)).lower()}</IsTruncated>{more}{found}</ListBucketResult>")
+        return self._respond(200, f"{head}<IsTruncated>{str(bool(more)).lower()}</IsTruncated>{more}{found}</ListBucketResult>")
 
-    def _open_uploads(self, bucket: str, asked: dict[str, str]) -> None:
+    def _open_uploads(self, bucket: str, query: dict[str, str]) -> None:
         """A page of the uploads that were begun only, in the order of keys and then of ids."""
-        is_encoded = asked.get("encoding-type") == "url"
-        after = (asked.get("key-marker", ""), asked.get("upload-id-marker", ""))
+        is_encoded = query.get("encoding-type") == "url"
+        after = (query.get("key-marker", ""), query.get("upload-id-marker", ""))
         every = sorted((one.key, name) for name, one in _uploads.items() if one.bucket == bucket)
-        left = [one for one in every if one > after and one[0].startswith(asked.get("prefix", ""))]
+        left = [one for one in every if one > after and one[0].startswith(query.get("prefix", ""))]
         page = left[:UPLOADS_PAGE]
         found = "".join(
-            f"<Upload><Key>{_written(key, is_encoded=is_encoded)}</Key><UploadId>{name}</UploadId>"
+            f"<Upload><Key>{_quoted_name(key, is_encoded=is_encoded)}</Key><UploadId>{name}</UploadId>"
             f"<Initiated>{_iso_time(_uploads[name].initiated)}</Initiated></Upload>"
             for key, name in page
         )
         more = f"<IsTruncated>{str(len(left) > len(page)).lower()}</IsTruncated>"
         if len(left) > len(page):
             key, name = page[-1]
-            more += f"<NextKeyMarker>{_written(key, is_encoded=is_encoded)}</NextKeyMarker><NextUploadIdMarker>{name}</NextUploadIdMarker>"
+            marker = _quoted_name(key, is_encoded=is_encoded)
+            more += f"<NextKeyMarker>{marker}</NextKeyMarker><NextUploadIdMarker>{name}</NextUploadIdMarker>"
         head = f"<ListMultipartUploadsResult><Bucket>{bucket}</Bucket>{_encoding(is_encoded=is_encoded)}"
-        return self._say(200, f"{head}{more}{found}</ListMultipartUploadsResult>")
+        return self._respond(200, f"{head}{more}{found}</ListMultipartUploadsResult>")
 
-    def _in_parts(self, bucket: str, key: str, asked: dict[str, str], content: bytes) -> None:
-        if "uploads" in asked:
+    def _in_parts(self, bucket: str, key: str, query: dict[str, str], content: bytes) -> None:
+        if "uploads" in query:
             name = uuid.uuid4().hex
             _uploads[name] = _Upload(bucket, key, self.headers.get("Content-Type", ""))
-            return self._say(200, f"<InitiateMultipartUploadResult><UploadId>{name}</UploadId></InitiateMultipartUploadResult>")
-        name = asked["uploadId"]
+            return self._respond(200, f"<InitiateMultipartUploadResult><UploadId>{name}</UploadId></InitiateMultipartUploadResult>")
+        name = query["uploadId"]
         if name not in _uploads:
             raise _Refused(404, "NoSuchUpload", "The requested upload was not found.")
         if self.command == "PUT":
-            _uploads[name].parts[int(asked["partNumber"])] = content
-            return self._say(200, etag=hashlib.md5(content).hexdigest())
+            _uploads[name].parts[int(query["partNumber"])] = content
+            return self._respond(200, etag=hashlib.md5(content).hexdigest())
         upload = _uploads.pop(name)
         if self.command == "DELETE":
-            return self._say(204)
+            return self._respond(204)
         named = re.findall(r"<PartNumber>(\d+)</PartNumber><ETag>(.*?)</ETag>", content.decode())
         if any(f'"{hashlib.md5(upload.parts.get(int(number), b"")).hexdigest()}"' != unescape(etag, _QUOTE) for number, etag in named):
             _uploads[name] = upload
@@ -239,10 +240,10 @@ class _Handler(BaseHTTPRequestHandler):
         whole = b"".join(upload.parts[int(number)] for number, _ in named)
         etag = base64.b64encode(f"\x08{uuid.uuid4().hex[:10]}".encode()).decode()
         _buckets[bucket][key] = _Stored(whole, upload.kind, etag)
-        said = f'<CompleteMultipartUploadResult><ETag>"{etag}"</ETag></CompleteMultipartUploadResult>'
-        return self._say(200, said, etag=etag)
+        text = f'<CompleteMultipartUploadResult><ETag>"{etag}"</ETag></CompleteMultipartUploadResult>'
+        return self._respond(200, text, etag=etag)
 
-    def _say(self, status: int, content: str | bytes = b"", *, etag: str = "", kind: str = "application/xml") -> None:
+    def _respond(self, status: int, content: str | bytes = b"", *, etag: str = "", kind: str = "application/xml") -> None:
         body = content.encode() if isinstance(content, str) else content
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
@@ -266,7 +267,7 @@ def _encoding(*, is_encoded: bool) -> str:
     return "<EncodingType>url</EncodingType>" if is_encoded else ""
 
 
-def _written(key: str, *, is_encoded: bool) -> str:
+def _quoted_name(key: str, *, is_encoded: bool) -> str:
     return quote_plus(key) if is_encoded else escape(key)
 
 

@@ -122,7 +122,7 @@ class Kept:
         self.debouncer.push(changes)
 
     def state(self, key: str) -> object:
-        """A checksum of the file that stands under a name; None if none does."""
+        """A checksum of the file of this name; None if there is none."""
         path = Path(str(self.keys.path(key)))
         try:
             return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None

@@ -24,7 +24,7 @@ _LIMIT = 300.0
 
 
 class _Outcome(NamedTuple):
-    """`text` says why a test failed or was skipped; it is empty if the test passed."""
+    """The outcome of a test. `text`: why the test failed or was skipped; empty if it passed."""
 
     text: str
     skipped: bool

@@ -72,7 +72,7 @@ _DRAWN = _Drawn()
 
 
 def free_port() -> int:
-    """A port on which nobody listens, nor on the one `TWIN` higher, and which no other process that asks here gets.
+    """A port without a listener, as the port `TWIN` higher, that no other caller of this function gets, in any process.
 
     Raises:
         NoPortError: too many processes hold ports.

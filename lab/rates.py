@@ -36,9 +36,9 @@ def steady_rate_of(points: Sequence[tuple[float, float]]) -> float:
 
 
 def age_last_cut(client: redis.Redis, mirror: str, seconds: float) -> None:
-    """Do as if a target had asked for fewer requests so much earlier than it has."""
+    """Move the time at which a target demanded fewer requests back by some seconds."""
     name = f"autosync:{{{mirror}}}:mirror"
     found = client.hget(name, "slow")
-    assert isinstance(found, bytes), "it has asked for none"
+    assert isinstance(found, bytes), "it has demanded no fewer"
     slow, before, instant = found.decode().split(" ")
     client.hset(name, "slow", f"{slow} {before} {float(instant) - seconds * 1e6:.0f}")

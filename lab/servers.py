@@ -1,6 +1,6 @@
 """Start and stop real servers: Valkey, SeaweedFS with its S3 gateway, moto's server. Each is a process of its own on loopback.
 
-Everything waits for a condition with a limit; nothing sleeps for a time and hopes.
+Every wait is for a condition, with a limit; nothing sleeps for a fixed time.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class Missing(Exception):  # noqa: N818
 
 
 def wait_until(condition: Callable[[], T], seconds: float = 30.0, what: str = "", pause: float = 0.01) -> T:
-    """Call `condition` until it is true, and give back what it returned.
+    """Call `condition` until its result is true, and return that result.
 
     Raises:
-        AssertionError: it was not within the limit.
+        AssertionError: it was not true within the limit.
     """
     until = time.monotonic() + seconds
     while True:
@@ -49,7 +49,7 @@ def wait_until(condition: Callable[[], T], seconds: float = 30.0, what: str = ""
 
 @contextlib.contextmanager
 def frozen(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Let a process stand still: inside the with-block none of its threads runs."""
+    """Freeze a process: none of its threads runs in the with-block."""
     threads = Path(f"/proc/{process.pid}/task")
 
     def is_frozen() -> bool:
@@ -66,7 +66,7 @@ def frozen(process: subprocess.Popen[bytes]) -> Iterator[None]:
 
 
 class Server:
-    """One server process. A subclass sets `url` and says how it is started and when it answers."""
+    """One server process. A subclass sets `url`, and defines `command` and `responds`."""
 
     url = ""
 
@@ -183,7 +183,7 @@ class SeaweedFS(S3Server):
         self._config.write_text(json.dumps({"identities": [identity]}))
 
     def command(self) -> list[str]:
-        """Without peers nobody is elected: the volume server may ask before an election has ended, and asks again 5 to 15 s later."""
+        """Without peers there is no election. With one, the volume server may connect before its end, and tries again 5 to 15 s later."""
         ports = self._ports
         return [
             self._binary, "-logtostderr=false", f"-logdir={self.directory}", "server", f"-dir={self.directory}",

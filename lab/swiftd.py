@@ -90,7 +90,7 @@ _OPTIONAL = ("bulk", "slo")
 
 
 class _Memory:
-    """What Swift keeps in memcached: tokens, and what it knows of containers."""
+    """A replacement for memcached, in which Swift stores tokens and facts about containers."""
 
     def __init__(self) -> None:
         self._kept: dict[str, Any] = {}
@@ -143,7 +143,7 @@ def main(directory: str, ports: Mapping[str, int], page: int, without: Sequence[
     here = Path(directory)
     (here / "devices/one").mkdir(parents=True, exist_ok=True)
     (here / "swift.conf").write_text(_SWIFT_CONF.format(page=page))
-    # Its own way to be told where that file is; it is read when these modules are imported.
+    # Swift reads this variable with the path of the file when its modules are imported.
     utils.SWIFT_CONF_FILE = str(here / "swift.conf")
     from swift.common import constraints, ring, wsgi
     from swift.common.http_protocol import SwiftHttpProtocol
@@ -175,6 +175,6 @@ def main(directory: str, ports: Mapping[str, int], page: int, without: Sequence[
 
 
 if __name__ == "__main__":
-    where, given, listed, *left_out = sys.argv[1:]
+    directory, ports, listed, *left_out = sys.argv[1:]
     sys.path[0] = str(Path(__file__).parent.parent)  # instead of the directory of this file: modules there are called like others elsewhere
-    main(where, dict(zip(("account", "container", "object", "proxy"), map(int, given.split(",")), strict=True)), int(listed), left_out)
+    main(directory, dict(zip(("account", "container", "object", "proxy"), map(int, ports.split(",")), strict=True)), int(listed), left_out)

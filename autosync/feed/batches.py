@@ -171,7 +171,7 @@ class BatchSender:
             dirty = self._send(batch, priority)
             while bounded and dirty > HIGH_WATER:
                 self._retry.pause(_HIGH_WATER_PAUSE)
-                dirty = self._retry.retry_until_answered(self._key_states.count_dirty)
+                dirty = self._retry.retry_until_success(self._key_states.count_dirty)
         return dirty
 
     def resend(self, keys: Sequence[str], priority: Priority) -> None:
@@ -199,6 +199,6 @@ class BatchSender:
         """Mark and publish one batch. Returns the number of dirty keys."""
         self.on_work()
         task = DELETE if batch.deletes else UPLOAD
-        marked = self._retry.retry_until_answered(lambda: self._publisher.mark(batch.keys, size=batch.size, priority=priority, task=task))
+        marked = self._retry.retry_until_success(lambda: self._publisher.mark(batch.keys, size=batch.size, priority=priority, task=task))
         self.sizer.record(len(marked.fresh), marked.dirty)
         return marked.dirty

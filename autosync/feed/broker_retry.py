@@ -31,7 +31,7 @@ class BrokerRetry:
     def __init__(self, stop: threading.Event) -> None:
         self._stop = stop
 
-    def retry_until_answered(self, call: Callable[[], T]) -> T:
+    def retry_until_success(self, call: Callable[[], T]) -> T:
         """Make a call again and again until the broker answers. The first failure is logged.
 
         Raises:

@@ -230,7 +230,7 @@ class Scanner:
         seconds = time.time() - began
         finished = FinishedScan(min(began, report.busy_since), time.monotonic(), generation)
         self._update(finished_scan=finished if report.complete else None)
-        self._retry.retry_until_answered(lambda: self._sync_state.set_withheld_deletions(report.withheld))
+        self._retry.retry_until_success(lambda: self._sync_state.set_withheld_deletions(report.withheld))
         self._update(withheld_deletions=report.withheld)
         if not self._state.accepted and report.complete and not report.extra:
             self._accept()
@@ -242,7 +242,7 @@ class Scanner:
     def _accept(self) -> None:
         """Let scans delete from now on."""
         self._update(accepted=True)
-        self._retry.retry_until_answered(lambda: self._sync_state.set_accepted(True))
+        self._retry.retry_until_success(lambda: self._sync_state.set_accepted(True))
         if self._has_withheld:  # a scan of a part withheld deletions that are allowed now
             self._debouncer.push((SCAN_ALL,))
 

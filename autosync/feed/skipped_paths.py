@@ -69,4 +69,4 @@ class SkippedPaths:
         if len(fresh) > _LOGGED_AT_ONCE:
             log.warning("and %d more are skipped", len(fresh) - _LOGGED_AT_ONCE)
         if is_changed:
-            self._retry.retry_until_answered(lambda: self._sync_state.set_skipped(self._reasons))
+            self._retry.retry_until_success(lambda: self._sync_state.set_skipped(self._reasons))

@@ -1,10 +1,10 @@
-"""Random operations on a real tree, accidents that happen to a running autosync, and an observer that says whether a promise was broken.
+"""Random operations on a real tree, accidents of a running autosync, and an observer that detects broken promises.
 
 From the ground up; a file imports only from those above it here:
 
-    versions     contents that say which version they are of
+    versions     contents that contain their version
     seen         which keys files and links make
-    book         what stands, what ever stood, and what never left
+    book         the content of the tree, earlier contents, and keys that never left
     tree         the directory on the disk, and the steps that change it; each writes into the book before it acts
     operations   what is done to it
     world        a tree with the operations that were done

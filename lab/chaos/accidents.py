@@ -51,7 +51,7 @@ def kill_broker(chaos: Chaos, chance: Random) -> None:
 
 
 def overflow(chaos: Chaos, chance: Random) -> None:
-    """More happens than the kernel keeps, and what happens last is not told."""
+    """More events than the kernel's queue holds, so that the last ones are lost."""
 
     def watches() -> bool:
         chaos.check()
@@ -74,7 +74,7 @@ def overflow(chaos: Chaos, chance: Random) -> None:
         chaos.check()
         return chaos.autosync.output().count(_OVERFLOWED) > before
 
-    wait_until(overflowed, 60, "autosync says that the queue overflowed")
+    wait_until(overflowed, 60, "autosync logs that the queue overflowed")
 
 
 def freeze_target(chaos: Chaos, chance: Random) -> None:
@@ -87,7 +87,7 @@ def freeze_target(chaos: Chaos, chance: Random) -> None:
 
 
 def empty_broker(chaos: Chaos, chance: Random) -> None:
-    """The broker loses everything it knows."""
+    """The broker loses all of its data."""
     _operate(chaos, chance)
 
     def is_emptied() -> bool:

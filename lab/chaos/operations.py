@@ -1,4 +1,4 @@
-"""What programs and people do to a tree: `OPERATIONS` lists it all. Each says what it did, or None if there was nothing to do it with."""
+"""Changes of a tree by programs and people, listed in `OPERATIONS`. Each returns a description, or None if it was not possible."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def _age(path: Path, chance: Random) -> None:
 
 
 def _replace(tree: Tree, chance: Random, path: Path, size: int | None = None) -> str:
-    """Let a new file take the place of what stands there, at one moment."""
+    """Replace a file by a new one, at one moment."""
     temporary, data = path.with_name(f".over.{chance.randrange(10**6)}"), tree.a_content(chance, size)
     tree.write(temporary, data)
     tree.move(temporary, path)
@@ -376,7 +376,7 @@ def fulfil_link(tree: Tree, chance: Random, link: Path) -> str | None:
 
 
 def _link(tree: Tree, chance: Random, target: Callable[[Path], Path]) -> str | None:
-    """Make a link in a new place, unless there are enough; `target` is told the place, and says where it leads."""
+    """Make a link at a new path, unless there are enough links; `target` computes from the path where it leads."""
     if len(tree.book.links) >= MOST_LINKS:
         return None
     path = tree.free_path(chance)
@@ -384,7 +384,7 @@ def _link(tree: Tree, chance: Random, target: Callable[[Path], Path]) -> str | N
 
 
 def _switch(tree: Tree, chance: Random, path: Path, target: Path) -> str | None:
-    """Let a new link take the place of what stands there, at one moment. Returns what was made, or None if it would make too many keys."""
+    """Replace a path by a new link, at one moment. Returns a description, or None if the link would make too many keys."""
     temporary = path.with_name(f".link.{chance.randrange(10**6)}")
     made = tree.link(temporary, target, chance)
     if made:

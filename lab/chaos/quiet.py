@@ -24,7 +24,7 @@ class Chaos:
         self.observer = observer
 
     def quiet(self) -> float:
-        """Wait until target and source are equal and nothing is on its way; look back. Returns how long it took, in seconds.
+        """Wait until target and source are equal and no change is in work; check all versions. Returns the duration in seconds.
 
         Raises:
             Broken: they do not become equal, or a promise was broken meanwhile.

@@ -23,7 +23,7 @@ _NAME = "chaos"
 
 
 class Broken(AssertionError):  # noqa: N818 - a finding
-    """A promise was broken; the text says which, and how."""
+    """A promise was broken; the text describes how."""
 
 
 class Autosync:
@@ -41,7 +41,7 @@ class Autosync:
         self.server = server
         self.log = directory / "autosync.log"
         program = str(Path(sys.executable).parent / "autosync")
-        # The broker may be emptied and autosync be killed in one second: then nobody knows that the mirror was accepted.
+        # The broker may be emptied and autosync be killed in the same second: then the mirror is not accepted any more.
         previous = ["--accept-existing", f"--name={_NAME}", f"--state-dir={directory / 'state'}"]
         own = [f"--source-prefix={tree}/", *previous, str(tree)]
         self._command = [program, "-v", f"--target-container={bucket}", f"--endpoint-url={server.url}", *options, *own]
@@ -140,7 +140,7 @@ class Autosync:
         return None
 
     def watches(self, directory: Path) -> bool:
-        """Whether the kernel tells it what happens in a directory (proc_pid_fdinfo(5))."""
+        """Whether it has an inotify watch on a directory (proc_pid_fdinfo(5))."""
         assert self.process is not None
         inode = f" ino:{directory.stat().st_ino:x} "
         with contextlib.suppress(OSError):  # a descriptor that is closed meanwhile
@@ -148,7 +148,7 @@ class Autosync:
         return False
 
     def is_idle(self) -> bool:
-        """Whether its ledger says that nothing is to be done."""
+        """Whether no key in its ledger is dirty."""
         broker = self.broker()
         try:
             return broker is not None and Ledger(broker, _NAME).key_states.count_dirty() == 0

@@ -69,7 +69,7 @@ class Tree:
         assert found == self.book.now, f"the book is wrong: {set(found.items()) ^ set(self.book.now.items())}"
 
     def clear(self) -> None:
-        """Close what is open, and remove the directory; the book is not told."""
+        """Close open files, and remove the directory; the book does not record it."""
         for key in list(self.writers):
             self.close_writer(key)
         shutil.rmtree(self.root)
@@ -156,7 +156,7 @@ class Tree:
     # The steps
 
     def write(self, path: Path, data: bytes, count: int = 1, mode: str = "wb") -> None:
-        """Write a content in so many pieces; each state in between stands too.
+        """Write a content in `count` chunks; the book records each state in between too.
 
         Args:
             mode: "wb" begins with an empty file, "r+b" at the start of what is there, "ab" at its end.

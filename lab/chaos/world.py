@@ -10,7 +10,7 @@ from .tree import MOST_FILES, MOST_KEYS, Tree
 
 
 class World(Tree):
-    """A tree that operations change; `done` tells people what happened to it.
+    """A tree that operations change; `done` describes the changes for people.
 
     Args:
         top, name, beside, hard_names: as for `Tree`.

@@ -100,7 +100,7 @@ def test_a_paused_mirror_sends_nothing_until_it_is_resumed(one_host: Program, op
     equal_soon(bucket, tree, "what has gathered", 30)
 
 
-def test_what_was_changed_in_the_target_is_found_by_a_look_that_is_asked_for(
+def test_a_change_in_the_target_is_found_by_a_requested_scan(
     one_host: Program, operator: Operator, bucket: Bucket, tree: Path
 ) -> None:
     (tree / "a").mkdir()
@@ -208,7 +208,7 @@ def test_verify_proves_that_the_target_equals_the_source(one_host: Program, oper
     assert bucket.sizes() == {"other": 5, "foreign": 7}, "it changes nothing"
 
 
-def test_why_tells_what_is_known_of_a_key(one_host: Program, operator: Operator, bucket: Bucket, tree: Path) -> None:
+def test_why_prints_the_state_and_the_history_of_a_key(one_host: Program, operator: Operator, bucket: Bucket, tree: Path) -> None:
     assert "state       equal" in operator.runs("why", "first")
     assert "no path in scope has this key" in operator.runs("why", "/")
 
@@ -270,7 +270,7 @@ def test_limits_are_shown_and_changed(commands: Commands, one_host: Program, sta
     equal_soon(bucket, tree, "nobody waits for the old limit", 10)
 
 
-def test_several_mirrors_are_told_apart_by_name(programs: Programs, commands: Commands, broker: str, tmp_path: Path) -> None:
+def test_several_mirrors_are_distinguished_by_name(programs: Programs, commands: Commands, broker: str, tmp_path: Path) -> None:
     operator = Operator(commands, f"--broker={broker}")
     (tmp_path / "to").mkdir()
     for name in ("one", "two"):
@@ -331,7 +331,7 @@ def metrics(url: str) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
     return found
 
 
-def test_the_exporter_tells_how_mirrors_stand_and_that_the_broker_is_away(
+def test_the_exporter_has_the_status_of_mirrors_and_that_the_broker_is_away(
     programs: Programs, own_valkey: Valkey, bucket: Bucket, tree: Path
 ) -> None:
     for number in range(50):

@@ -306,7 +306,7 @@ def test_once_does_not_take_a_broker_that_was_emptied_for_one_that_has_nothing_t
     assert "has lost its memory" in once.output()
 
 
-def test_what_a_look_has_found_is_not_taken_for_done_because_the_broker_forgot_it(
+def test_the_result_of_a_scan_does_not_count_as_done_when_the_broker_has_lost_it(
     own_valkey: Valkey, ledger: Ledger, programs: Programs, options: list[str], tree: Path
 ) -> None:
     """Else a later look would take a file that changed before for equal, where only its times tell that it did."""

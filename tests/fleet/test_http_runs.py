@@ -31,7 +31,7 @@ def actor(server: MediaServer) -> Iterator[Actor]:
     made.close()
 
 
-def test_a_target_that_tells_neither_order_nor_times_nor_digests_is_not_sent_everything_at_each_look(
+def test_a_target_without_order_times_and_digests_does_not_get_everything_with_each_scan(
     programs: Programs, tree: Path, tmp_path: Path
 ) -> None:
     for number in range(30):

@@ -181,7 +181,7 @@ def test_names_of_all_kinds(live: Callable, bucket: Bucket, tree: Path) -> None:
         assert bucket.read(name).decode() == name
 
 
-def test_what_no_event_tells_is_found_by_a_rescan(live: Callable, bucket: Bucket, tree: Path) -> None:
+def test_a_change_without_an_event_is_found_by_a_rescan(live: Callable, bucket: Bucket, tree: Path) -> None:
     (tree / "a").write_text("a")
     live("--rescan=1")
 

@@ -170,7 +170,7 @@ def locked(tmp_path: Path) -> Iterator[LockedValkey]:
     yield from running(lambda: LockedValkey(tmp_path / "valkey", [rule_of_the_runbook()]))
 
 
-def test_no_secret_is_told_anywhere(
+def test_no_secret_is_shown_anywhere(
     programs: Programs, locked: LockedValkey, moto: Moto, tree: Path, desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
 ) -> None:
     for name, value in {

@@ -87,7 +87,7 @@ def test_a_worker_serves_mirrors_that_are_registered_later_and_ends_with_those_t
     equal_soon(other, desk.tree("b"), "and it again")
 
 
-def test_a_worker_is_told_of_a_new_mirror_and_does_not_have_to_look(desk: Desk, bucket: Bucket) -> None:
+def test_a_new_mirror_is_announced_to_workers_before_they_poll(desk: Desk, bucket: Bucket) -> None:
     (desk.directory / "celeryconfig.py").write_text("from autosync.tasks import queues\n\nqueues._SECONDS = 3600\n")
     box = desk.box()
     desk.watch("a", bucket)
@@ -111,7 +111,7 @@ def test_a_broker_that_was_away_finds_all_queues_served(desk: Desk, own_valkey: 
     equal_soon(bucket, desk.tree("a"), "again", 40)
 
 
-def test_a_target_has_boxes_of_its_own(desk: Desk, bucket: Bucket, other: Bucket) -> None:
+def test_a_target_has_upload_boxes_of_its_own(desk: Desk, bucket: Bucket, other: Bucket) -> None:
     for name, target in (("a", bucket), ("b", other)):
         desk.watch(name, target, "", *(["--queue=bees"] if name == "b" else []))
         fill(desk.tree(name), 50)

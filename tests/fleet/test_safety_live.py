@@ -258,7 +258,7 @@ def test_each_of_several_targets_is_accepted_by_itself(programs: Programs, tree:
     assert found == {"one": ["a", "foreign"], "two": ["a"], "three": ["a", "foreign"], "empty": ["a"]}
 
 
-def test_the_limit_on_the_command_line_holds_tells_and_lets_through(
+def test_the_limit_on_the_command_line_withholds_reports_and_lets_through(
     programs: Programs, once: list[str], bucket: Bucket, tree: Path
 ) -> None:
     fill(tree, *KEYS[:10])
@@ -278,7 +278,7 @@ def test_the_limit_on_the_command_line_holds_tells_and_lets_through(
     assert (third.returncode, sorted(bucket.sizes())) == (0, [*KEYS[:2], "new"])
 
 
-def test_what_the_kernel_tells_as_deleted_goes_whatever_the_limit(programs: Programs, bucket: Bucket, tree: Path, tmp_path: Path) -> None:
+def test_deletions_that_the_kernel_reports_are_not_limited(programs: Programs, bucket: Bucket, tree: Path, tmp_path: Path) -> None:
     fill(tree, "one", *(f"moved/{key}" for key in KEYS), *(f"removed/{key}" for key in KEYS), *(f"out/{key}" for key in KEYS))
     process = programs.start("autosync", "--max-delete=0", *bucket.options(), f"--source-prefix={tree}/", str(tree))
     wait_until(lambda: len(bucket.sizes()) == 121, 60, "the first scan is done")
@@ -292,7 +292,7 @@ def test_what_the_kernel_tells_as_deleted_goes_whatever_the_limit(programs: Prog
     assert "are withheld" not in process.output()
 
 
-def test_what_cannot_be_sent_is_told_and_a_link_that_leads_out_keeps_what_the_target_has(
+def test_files_that_cannot_be_sent_are_reported_and_a_link_that_leads_out_keeps_its_object(
     programs: Programs, once: list[str], bucket: Bucket, tree: Path, tmp_path: Path
 ) -> None:
     fill(tmp_path, "archive/film")

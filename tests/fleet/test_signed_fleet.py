@@ -43,7 +43,7 @@ def test_a_fleet_that_signs(programs: Programs, broker: str, bucket: Bucket, tre
 
 
 @pytest.mark.parametrize("log_format", ["", "json"])
-def test_a_box_says_at_its_start_that_it_checks_nothing(programs: Programs, broker: str, tmp_path: Path, log_format: str) -> None:
+def test_a_box_logs_at_its_start_that_it_checks_nothing(programs: Programs, broker: str, tmp_path: Path, log_format: str) -> None:
     environ = {"CELERY_BROKER_URL": broker, "AUTOSYNC_SOURCES": str(tmp_path / "share"), "AUTOSYNC_LOG_FORMAT": log_format}
     box = programs.start("celery", "-A", "autosync", "worker", **environ)  # at Celery's own level: warnings
 

@@ -258,7 +258,7 @@ def test_the_toml_example_is_accepted(commands: Commands, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("page", [README, SETTINGS], ids=["README.md", "docs/settings.md"])
-def test_every_exit_code_is_told(page: str) -> None:
+def test_every_exit_code_is_listed(page: str) -> None:
     for code in Exit:
         assert re.search(rf"^\| {int(code)} \|", page, re.MULTILINE), code
 

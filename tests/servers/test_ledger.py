@@ -904,7 +904,7 @@ def test_reading_the_figures_acquires_no_lease(ledger: Ledger) -> None:
     assert ledger.stats.read().holder == "me"
 
 
-def test_what_is_known_of_a_key(ledger: Ledger) -> None:
+def test_the_state_of_a_key(ledger: Ledger) -> None:
     key = "k\udcff"
     nothing = ledger.key_states.facts(key)
     assert nothing == Facts(None, None, "", 0, None, 0, None, nothing.now)

@@ -261,7 +261,7 @@ def test_slots_of_a_process_that_was_killed_come_back(fleet_limits: FleetLimits)
     wait_until(lambda: fleet_limits.acquire_slots("two", ["b"]), 30, "its lease has ended")
 
 
-def test_slots_of_a_process_that_is_known_to_be_dead_are_free_at_once(ledger: Ledger, fleet_limits: FleetLimits) -> None:
+def test_slots_of_a_dead_process_are_free_at_once(ledger: Ledger, fleet_limits: FleetLimits) -> None:
     fleet_limits.set(Limits(inflight=2))
     fleet_limits.acquire_slots("box:1:x", ["box:1:x 1"])
     fleet_limits.acquire_slots("box:2:x", ["box:2:x 1"])

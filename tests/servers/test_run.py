@@ -107,7 +107,7 @@ def test_a_broker_that_forgets_takes_no_acceptance_back_and_gives_none(
         ({"accepted": 1}, {}, True),
     ],
 )
-def test_whether_a_mirror_is_accepted_is_known_at_its_start_and_kept(
+def test_whether_a_mirror_is_accepted_is_read_at_its_start_and_stored(
     keep: Callable[..., MirrorRunner], ledger: Ledger, broker: str, before: dict[str, str | int], options: dict[str, bool], accepted: bool
 ) -> None:
     if before:
@@ -320,7 +320,7 @@ CALLS = [
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_a_broker_that_lost_its_memory_and_goes_away_again_is_told_everything_once_it_stays(
+def test_a_broker_that_lost_its_memory_and_goes_away_again_gets_everything_once_it_stays(
     keep: Callable[..., MirrorRunner], broker: str, monkeypatch: pytest.MonkeyPatch, call: tuple[str, str]
 ) -> None:
     keeping = keep()
@@ -337,7 +337,7 @@ def test_a_broker_that_lost_its_memory_and_goes_away_again_is_told_everything_on
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_another_root_is_the_source_also_if_the_broker_goes_away_while_it_is_told(
+def test_another_root_is_the_source_also_if_the_broker_goes_away_during_its_registration(
     keep: Callable[..., MirrorRunner], tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: tuple[str, str]
 ) -> None:
     (tree / "f").touch()

@@ -144,7 +144,7 @@ def test_an_access_goes_through_a_tuple_unchanged() -> None:
         assert tuple(restored.credentials()) == ("access", "secret", token)
 
 
-def test_what_will_be_other_credentials_some_day_is_not_told() -> None:
+def test_credentials_that_expire_are_not_passed_on() -> None:
     later = datetime.now(UTC) + timedelta(hours=1)
     passing = RefreshableCredentials("access", "secret", "token", later, dict, "a role")
 

@@ -10,7 +10,7 @@ import pytest
 from autosync.process.prefetch import Prefetcher
 
 
-def test_what_is_asked_for_is_done_by_several_at_once_and_errors_come_to_who_asked() -> None:
+def test_several_functions_run_at_once_and_errors_are_in_their_futures() -> None:
     together = threading.Barrier(3)
     ahead = Prefetcher(3, "test-ahead")
 
@@ -35,7 +35,7 @@ def test_one_thread_keeps_the_order() -> None:
     assert done == list(range(20))
 
 
-def test_what_was_not_begun_is_dropped_and_what_was_is_waited_for() -> None:
+def test_functions_that_have_not_begun_are_cancelled_and_others_are_waited_for() -> None:
     begun, may_end, ended = threading.Event(), threading.Event(), threading.Event()
     ahead = Prefetcher(1, "test-ahead")
 

@@ -90,7 +90,7 @@ def test_it_waits_until_it_is_asked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("found", ["a text", {"of": [1, None, 2.5]}, "x" * 300_000], ids=["a text", "a dict", "a long text"])
-def test_what_it_finds_out_is_told_before_the_items_are(found: Any) -> None:
+def test_the_value_found_is_returned_before_the_items(found: Any) -> None:
     before = descriptors()
     apart = ForkedGenerator.try_start("autosync-test", lambda argument: iter([argument, "end"]), lambda: found)
     assert apart is not None
@@ -111,7 +111,7 @@ def test_it_finds_out_while_the_other_goes_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["it fails", "it is killed"])
-def test_where_it_finds_out_nothing_that_is_told_and_it_is_over(how: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_if_nothing_is_found_the_process_ends(how: str, capfd: pytest.CaptureFixture[str]) -> None:
     before = descriptors()
 
     def find() -> None:

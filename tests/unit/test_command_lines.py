@@ -152,7 +152,7 @@ def with_state(base: Path) -> Path:
 
 
 @pytest.mark.parametrize("given", ["variable", "option", "link to the source", "link on the way"])
-def test_the_own_state_in_the_source_is_left_out_and_told(given: str, commands: Commands, tree: Path, target: Path, tmp_path: Path) -> None:
+def test_own_state_in_the_source_is_left_out_and_reported(given: str, commands: Commands, tree: Path, target: Path, tmp_path: Path) -> None:
     base = with_state(tree / "c/state/autosync")
     options, source, environ = [f"--state-dir={base}"], tree, {}
     if given == "variable":

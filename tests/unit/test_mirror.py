@@ -146,7 +146,7 @@ DAMAGED = ["", "{}", "[]", "null", '{"name": 1}', ONE.dumps()[:-1], ONE.dumps().
 
 
 @pytest.mark.parametrize("text", DAMAGED)
-def test_a_text_that_is_no_definition_is_told_by_an_error(text: str) -> None:
+def test_a_text_that_is_no_definition_is_an_error(text: str) -> None:
     with pytest.raises((ValueError, TypeError, KeyError)):
         Mirror.loads(text)
 

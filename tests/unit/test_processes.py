@@ -121,7 +121,7 @@ def test_a_child_dies_with_a_parent_that_is_killed(moment: str) -> None:
     wait_until(lambda: not is_running(pid), LIMIT, "the grandchild has ended")
 
 
-def test_a_child_may_be_told_of_the_death_with_a_signal_that_it_can_answer(tmp_path: Path) -> None:
+def test_the_signal_at_the_death_of_the_parent_may_be_one_that_the_child_handles(tmp_path: Path) -> None:
     answer, ready = tmp_path / "answer", tmp_path / "ready"
     code = LISTENER.format(f"lambda *_: sys.exit(pathlib.Path({str(answer)!r}).write_text('SIGTERM'))", str(ready))
     with subprocess.Popen([*python(PARENT), "SIGTERM", *python(code)], stdout=subprocess.PIPE, text=True) as parent:

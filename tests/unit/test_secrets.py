@@ -23,7 +23,7 @@ def test_celery_strikes_secret_options_out_whatever_their_names_are() -> None:
     assert "hunter2" not in str(filter_hidden_settings({"anything": Secrets({"login": "hunter2"})}))
 
 
-def test_what_an_actor_says_is_told_without_its_secrets() -> None:
+def test_messages_of_an_actor_have_no_secrets() -> None:
     class Store(Actor):
         options = (SecretOption(["--password"]), SecretOption(["--login"]), click.Option(["--url"]))
 

@@ -345,7 +345,7 @@ def test_a_wrong_secret_is_refused_in_one_line(server: MediaServer) -> None:
     actor.close()
 
 
-def test_the_example_in_the_docs_is_signed_as_it_says() -> None:
+def test_the_signature_of_the_example_in_the_docs_is_valid() -> None:
     from http_message_signatures import HTTPMessageVerifier, algorithms
 
     from autosync.actors.http.signing import COVERED, COVERED_CONTENT, TAG, SharedKeyResolver, content_digest
@@ -482,7 +482,7 @@ def test_connections_are_no_more_than_are_used_at_once(actor: Actor, content: Co
 
 
 @pytest.mark.parametrize("key", ["data:text/x\r\nX-Header: 1,b", "data:日/本,x", "http://h/a.mp3", "a;b.mp3"])
-def test_a_name_that_looks_like_a_url_is_none(key: str, actor: Actor, content: Content) -> None:
+def test_a_name_that_resembles_a_url_is_none(key: str, actor: Actor, content: Content) -> None:
     actor.upload(content.file(key, b"x"))
     assert listed(actor) == {key: 1}
 
@@ -524,7 +524,7 @@ def test_only_a_digest_that_can_be_computed_is_compared(digest: str | None, can:
     assert actor.can_match(File("a", 7, etag=digest)) is can
 
 
-def test_the_clock_of_the_server_is_told(actor: Actor) -> None:
+def test_the_clock_of_the_server_is_measured(actor: Actor) -> None:
     assert -2 < actor.clock_ahead() < 2
 
 
@@ -622,7 +622,7 @@ def test_a_listing_that_does_not_go_on_comes_to_an_end(canned: tuple[str, list[A
     actor.close()
 
 
-def test_where_a_redirect_leads_is_said_without_what_is_secret_in_it(canned: tuple[str, list[Any]]) -> None:
+def test_the_target_of_a_redirect_is_reported_without_secrets(canned: tuple[str, list[Any]]) -> None:
     url, answer = canned
     answer[:2] = 307, {"Location": "https://user:pass@login.example/in?token=abc"}
     actor = load("http")(url=url, secret=SECRET)
@@ -704,7 +704,7 @@ def station(tree: Path) -> dict[str, int]:
     return {key: size for key, size in on_disk(tree).items() if key.lower().endswith("mp3")}
 
 
-def test_what_is_not_installed_is_said_with_the_command(tmp_path: Path) -> None:
+def test_a_missing_package_is_reported_with_the_command(tmp_path: Path) -> None:
     (tmp_path / "http_message_signatures.py").write_text("raise ModuleNotFoundError('no', name='http_message_signatures')")
     environ = {**os.environ, "PYTHONPATH": str(tmp_path)}
 

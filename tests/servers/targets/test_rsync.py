@@ -109,7 +109,7 @@ def talking() -> Iterator[Callable[[int, bytes], Talking]]:
 @pytest.mark.parametrize("code", [1, 2])
 @pytest.mark.parametrize("end", [b"\n", b""])
 @pytest.mark.parametrize("asked", ["list", "check", "upload", "delete"])
-def test_what_a_server_says_without_an_end_is_not_read_to_its_end(
+def test_endless_messages_of_a_server_are_not_read_to_their_end(
     asked: str, end: bytes, code: int, talking: Callable[[int, bytes], Talking], content: Content
 ) -> None:
     server = talking(code, b"x" * 500 + end)
@@ -180,7 +180,7 @@ def test_a_directory_where_a_file_must_go_is_an_error_until_it_is_empty(actor: A
     assert listed(actor) == {"a": 1}
 
 
-def test_in_a_batch_that_fails_each_file_has_its_own_answer(actor: Actor, server: Rsyncd, content: Content) -> None:
+def test_in_a_batch_that_fails_each_file_has_its_own_result(actor: Actor, server: Rsyncd, content: Content) -> None:
     (server.module / "way").mkdir()
     (server.module / "way/in").touch()
     names = ["one", "way", "two", "n" * 256]

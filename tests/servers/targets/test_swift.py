@@ -160,7 +160,7 @@ def test_each_way_to_log_in_can_do_everything(way: str, swift: Swift, keystone: 
     actor.close()
 
 
-def test_rackspace_is_known_by_its_name() -> None:
+def test_rackspace_is_recognized_by_its_name() -> None:
     from autosync.actors.swift.identity import Login, _ApiKey, identity_of
 
     found = identity_of(Login("https://identity.api.rackspacecloud.com/v2.0", user="u", password="k"))
@@ -329,7 +329,7 @@ def test_keys_are_exact_to_the_byte(actor: Actor, swift: Swift, container: str, 
 
 @pytest.mark.parametrize(("moment", "meta_mtime"), [(10**18 + 5, "1000000000.000000005"), (-1_500_000_000, "-1.500000000")])
 @pytest.mark.parametrize(("name", "size", "kind"), [("page.html", 1, "text/html"), ("film.mp4", MIB + 1, "video/mp4")])
-def test_an_object_tells_type_and_times(
+def test_an_object_has_type_and_times(
     name: str, size: int, kind: str, moment: int, meta_mtime: str, actor: Actor, swift: Swift, container: str, content: Content
 ) -> None:
     path = content.path(content.file(name, bytes(size)))
@@ -405,7 +405,7 @@ def test_a_file_that_is_streamed_in_one_request_removes_the_segments_of_what_it_
     assert listed(swift_actor(swift, container)) == {"a": 9 * MIB + 1}
 
 
-def test_segments_of_keys_that_are_alike_are_told_apart(
+def test_segments_of_similar_keys_are_distinguished(
     actor: Actor, swift: Swift, container: str, content: Content, segments_of: Callable[[], list[str]]
 ) -> None:
     token = "1-2-0123456789abcdef"
@@ -660,7 +660,7 @@ def test_other_answers_are_tried_again_or_not(
     assert len(server.methods) == (2 if status == 401 else 1)
 
 
-def test_of_several_deletions_each_has_its_own_answer() -> None:
+def test_of_several_deletions_each_has_its_own_result() -> None:
     names = ["a", "b/ü", "d"]
 
     found = _parse_bulk_response("c", names, "400 Bad Request", [["/c/b/%C3%BC", "503 Service Unavailable"]], 2)
