@@ -36,7 +36,7 @@ class Limiter(Protocol):
         """Wait until one more request may be sent."""
 
     def slow_down(self) -> None:
-        """Slow down: the target has asked for fewer requests. The transfer goes on."""
+        """Slow down: the target demands fewer requests. The transfer goes on."""
 
     def max_parts(self, most: int) -> int:
         """How many parts of the file may be in flight at once, at most `most`."""
@@ -143,7 +143,7 @@ class SourceFile(File):
             self.limiter.wait_for_request()
 
     def slow_down(self) -> None:
-        """For actors that retry a part: slow down, since the target has asked for fewer requests. (`SlowDown` does so for `upload`.)"""
+        """For actors that retry a part: slow down, since the target demands fewer requests. (`SlowDown` does so for `upload`.)"""
         if self.limiter is not None:
             self.limiter.slow_down()
 

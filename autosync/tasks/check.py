@@ -1,4 +1,4 @@
-"""What the disk says about a key: its file is to be uploaded, the key is to be deleted, or there is nothing to do now."""
+"""Checks the disk for a key: its file is to be uploaded, the key is to be deleted, or there is nothing to do now."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class RetryPolicy:
         if isinstance(error, Draining):
             return Result(claim, Action.BACK)
         if isinstance(error, FileChanged):
-            log.info("%s; it is sent when it stands still", error)
+            log.info("%s; it is sent when it rests", error)
             return _retry_soon(claim)
         if isinstance(error, BrokerError):  # an upload could not be noted: no fault of the file's, so it never gets into the failed list
             log.info("%s: %s; tried again", printable(claim.key), error)

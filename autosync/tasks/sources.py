@@ -210,8 +210,8 @@ class MirrorSource:
             return False
         except OSError as error:
             if error.errno == errno.ELOOP and not self._rules.follow_links:
-                return True  # a link stands where a directory was; what was below is not in the tree
-            raise SourceUnsure(f"{path} may be gone, but the source said: {error.strerror}", "nothing is deleted") from error
+                return True  # a link has replaced a directory; what was below is not in the tree
+            raise SourceUnsure(f"{path} may be gone, and the source cannot prove it: {error.strerror}", "nothing is deleted") from error
         finally:
             os.close(root)
 

@@ -115,7 +115,7 @@ class Throttle:
         self._reserve()
 
     def slow_down(self) -> None:
-        """Slow the whole fleet down, once a second at most: the target has asked for fewer requests."""
+        """Slow the whole fleet down, once a second at most: the target demands fewer requests."""
         now = time.monotonic()
         if now - self._slowed_at < 1.0:
             return
@@ -124,7 +124,7 @@ class Throttle:
             was_on = self.is_on
             self._reserve(slow=self._measure_rate())
             if not was_on:
-                log.warning("the target asks for fewer requests: the fleet goes on with %.3g a second, and then with more", self._allowed)
+                log.warning("the target demands fewer requests: the fleet goes on with %.3g a second, and then with more", self._allowed)
 
     # Requests and bytes
 
@@ -332,7 +332,7 @@ class Reservation:
         self._left -= 1
 
     def acquire(self, size: int, check: StopCheck) -> None:
-        """Wait until one request with `size` bytes may be sent. The files that are still left are taken to be alike."""
+        """Wait until one request with `size` bytes may be sent. The files that are still left are assumed to be alike."""
         alike = max(self._left, 0) + 1
         requests = 0 if self._requests else alike
         more = max(size - self._bytes, 0) * (alike if requests else 1)
@@ -374,7 +374,7 @@ class BandwidthLimiter:
         self._throttle.acquire(1, 0, self._check)
 
     def slow_down(self) -> None:
-        """The target has asked for fewer requests."""
+        """The target demands fewer requests."""
         self._throttle.slow_down()
 
     def max_parts(self, most: int) -> int:

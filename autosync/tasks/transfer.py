@@ -69,9 +69,9 @@ def _report_signatures(instance: Any, conf: Any, **_: Any) -> None:
     if not instance.app.loader.searches_here:
         return  # autosync has started it, for a mirror of its own
     line = (
-        "definitions of mirrors are checked: only those that are signed with this box's signing key are taken"
+        "definitions of mirrors are checked: only those that are signed with this box's signing key are accepted"
         if key_among(conf.autosync_secrets.by_name())
-        else "definitions of mirrors are not checked: this box has no signing key, and takes what anybody writes to the broker"
+        else "definitions of mirrors are not checked: this box has no signing key, and accepts what anybody writes to the broker"
     )
     if conf.autosync_log_format:
         log.info(line)

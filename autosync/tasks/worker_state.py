@@ -45,7 +45,7 @@ class _Lease(NamedTuple):
 class ClaimTable:
     """The claims of one mirror in this process.
 
-    The time of the request tells the claim of one batch from a later claim of the same key by another batch.
+    The time of the request distinguishes the claim of one batch from a later claim of the same key by another batch.
     """
 
     def __init__(self) -> None:

@@ -51,4 +51,4 @@ def test_a_box_logs_at_its_start_that_it_checks_nothing(programs: Programs, brok
 
     (line,) = [line for line in box.output().splitlines() if "definitions" in line]
     said = json.loads(line)["message"] if log_format else line.removeprefix("autosync: ")
-    assert said == "definitions of mirrors are not checked: this box has no signing key, and takes what anybody writes to the broker"
+    assert said == "definitions of mirrors are not checked: this box has no signing key, and accepts what anybody writes to the broker"

@@ -50,7 +50,7 @@ class Quiet:
 
 
 class Workbench:
-    """A mirror of a tree in a ledger, and as many boxes to work on it as are asked for."""
+    """A mirror of a tree in a ledger, and as many workers for it as a test needs."""
 
     def __init__(self, broker: str, tree: Path, **options: object) -> None:
         self.broker = broker
@@ -61,20 +61,20 @@ class Workbench:
         mirror = Mirror("m", actor, (Source(str(tree)),), {str(tree): identity_of(str(tree))}, source_prefix=f"{tree}/", **fields)
         self.definition = mirror.dumps()
         self.ledger.definition.publish(self.definition, version_of(self.definition))
-        self.boxes: list[WorkerState] = []
+        self.workers: list[WorkerState] = []
 
-    def box(self) -> tuple[WorkerState, WorkerMirror]:
-        box = WorkerState(self.broker, [str(self.tree)], {}, f"box{len(self.boxes) + 1}@host")
-        self.boxes.append(box)
-        return box, box.mirror("m")
+    def worker(self) -> tuple[WorkerState, WorkerMirror]:
+        worker = WorkerState(self.broker, [str(self.tree)], {}, f"box{len(self.workers) + 1}@host")
+        self.workers.append(worker)
+        return worker, worker.mirror("m")
 
-    def work(self, keys: list[str], box: tuple[WorkerState, WorkerMirror] | None = None) -> str:
+    def work(self, keys: list[str], worker: tuple[WorkerState, WorkerMirror] | None = None) -> str:
         """What a task does with a message. Returns its line for people."""
-        where, known = box or self.box()
-        asked = time.monotonic()
-        claims = known.ledger.claims.claim(where.owner, known.version, keys, known.definition.lease) or []
-        known.claim_table.add(claims, asked, known.definition.lease)
-        return Pipeline(where, known, Quiet(), asked).run(claims)  # type: ignore[arg-type]
+        where, mirror = worker or self.worker()
+        claimed_at = time.monotonic()
+        claims = mirror.ledger.claims.claim(where.owner, mirror.version, keys, mirror.definition.lease) or []
+        mirror.claim_table.add(claims, claimed_at, mirror.definition.lease)
+        return Pipeline(where, mirror, Quiet(), claimed_at).run(claims)  # type: ignore[arg-type]
 
 
 class Recording(Actor):
@@ -189,8 +189,8 @@ def make(broker: str, tree: Path) -> Iterator[Callable[..., Workbench]]:
 
     yield one
     for workbench in made:
-        for box in workbench.boxes:
-            box.close()
+        for worker in workbench.workers:
+            worker.close()
 
 
 @pytest.fixture
@@ -287,16 +287,16 @@ def test_a_file_of_which_nobody_knows_whether_it_rests_is_sent_once_it_was_seen_
 ) -> None:
     (tree / "a").write_text("a")
     bench.ledger.claims.mark([("a", hint(tree / "a"))])
-    box, known = bench.box()
+    worker, mirror = bench.worker()
     now = 0.0
-    known.first_seen = FirstSeen(lambda: now)
+    mirror.first_seen = FirstSeen(lambda: now)
     for seconds, change in ((0.0, ""), (0.9, "changed"), (0.9, ""), (0.1, "")):
         now += seconds
         if change:
             (tree / "a").write_text(change)
         assert STORE == {}
         bench.ledger.claims.mark([("a", hint(tree / "a"))])  # it need not wait for its next try
-        bench.work(["a"], (box, known))
+        bench.work(["a"], (worker, mirror))
 
     assert STORE == {"a": b"changed"}
 
@@ -418,11 +418,11 @@ def together(broker: str, tree: Path) -> Iterator[Workbench]:
     made.ledger.claims.mark([(path.name, hint(path)) for path in sorted(tree.iterdir())])
     yield made
     Together.fails_as_a_whole = False
-    for box in made.boxes:
-        box.close()
+    for worker in made.workers:
+        worker.close()
 
 
-def test_small_files_are_given_together_to_an_actor_that_takes_them_so(together: Workbench, tree: Path) -> None:
+def test_small_files_are_sent_together_where_the_actor_can_do_so(together: Workbench, tree: Path) -> None:
     together.work(sorted(path.name for path in tree.iterdir()))
 
     assert {key: len(content) for key, content in STORE.items()} == {path.name: path.stat().st_size for path in tree.iterdir()}
@@ -437,10 +437,10 @@ def test_of_files_that_go_together_each_has_a_fate_of_its_own(together: Workbenc
     """One is refused, one is torn, one is gone when it is looked at; all others arrive."""
     Recording.meanwhile = lambda key: _happen(key, tree)
     (tree / "small-40").unlink()
-    box = together.box()
-    box[1].pool.add_response_time(0.001)  # so that they go by the handful from the first on
+    worker = together.worker()
+    worker[1].pool.add_response_time(0.001)  # so that they go by the handful from the first on
 
-    together.work(sorted(f"small-{number:02}" for number in range(50)), box)
+    together.work(sorted(f"small-{number:02}" for number in range(50)), worker)
 
     assert sorted(set(STORE) - {f"small-{number:02}" for number in range(50)}) == []
     assert {f"small-{number:02}" for number in range(50)} - set(STORE) == {"small-20", "small-40"}
@@ -458,10 +458,10 @@ def _happen(key: str, tree: Path) -> None:
 
 def test_an_actor_that_fails_for_all_of_a_group_fails_for_each(together: Workbench) -> None:
     Together.fails_as_a_whole = True
-    box = together.box()
-    box[1].pool.add_response_time(0.001)
+    worker = together.worker()
+    worker[1].pool.add_response_time(0.001)
 
-    together.work(["small-01", "small-02"], box)
+    together.work(["small-01", "small-02"], worker)
 
     assert STORE == {}
     assert Together.groups == [["small-01", "small-02"]]
@@ -475,20 +475,20 @@ def send(bench: Workbench, key: str) -> None:
         bench.work(wait_until(lambda: bench.ledger.claims.requeue_orphans(age=0.0), 20, "the next try is due"))
 
 
-def test_a_claim_that_ends_while_progress_is_told_sends_nothing_more(bench: Workbench, tree: Path) -> None:
+def test_a_claim_that_ends_while_progress_is_reported_sends_nothing_more(bench: Workbench, tree: Path) -> None:
     """Progress goes to the broker, and one that does not answer is waited for, for longer than a claim may hold."""
     (tree / "a").write_text("a")
     bench.ledger.claims.mark([("a", UNKNOWN)])
-    box, known = bench.box()
-    asked = time.monotonic()
-    claims = known.ledger.claims.claim(box.owner, known.version, ["a"]) or []
-    known.claim_table.add(claims, asked)
+    worker, mirror = bench.worker()
+    claimed_at = time.monotonic()
+    claims = mirror.ledger.claims.claim(worker.owner, mirror.version, ["a"]) or []
+    mirror.claim_table.add(claims, claimed_at)
 
     class Slow:
         def add(self, count: int) -> None:
-            known.claim_table.remove(["a"], asked)
+            mirror.claim_table.remove(["a"], claimed_at)
 
-    Pipeline(box, known, Slow(), asked).run(claims)  # type: ignore[arg-type]
+    Pipeline(worker, mirror, Slow(), claimed_at).run(claims)  # type: ignore[arg-type]
 
     assert Recording.operations == [("upload", "a")]
     assert STORE == {}
@@ -499,11 +499,11 @@ def test_a_batch_does_not_end_while_a_helper_has_the_last_of_it(bench: Workbench
     checked again."""
     (tree / "a").write_text("a")
     bench.ledger.claims.mark([("a", UNKNOWN)])
-    box, known = bench.box()
-    asked = time.monotonic()
-    claims = known.ledger.claims.claim(box.owner, known.version, ["a"]) or []
-    known.claim_table.add(claims, asked)
-    pipeline = Pipeline(box, known, Quiet(), asked)  # type: ignore[arg-type]
+    worker, mirror = bench.worker()
+    claimed_at = time.monotonic()
+    claims = mirror.ledger.claims.claim(worker.owner, mirror.version, ["a"]) or []
+    mirror.claim_table.add(claims, claimed_at)
+    pipeline = Pipeline(worker, mirror, Quiet(), claimed_at)  # type: ignore[arg-type]
     taken, waiting, go_on = threading.Event(), threading.Event(), threading.Event()
     helpers: list[threading.Thread] = []
     jobs: list[Any] = []
@@ -514,15 +514,15 @@ def test_a_batch_does_not_end_while_a_helper_has_the_last_of_it(bench: Workbench
         assert go_on.wait(20)
 
     def flush(*, only_if_due: bool = False) -> list[Claim]:
-        jobs.extend(known.pool._jobs)
+        jobs.extend(mirror.pool._jobs)
         if helpers:
             waiting.set()
-        if helpers or not jobs or known.pool._jobs:
+        if helpers or not jobs or mirror.pool._jobs:
             return report(only_if_due=only_if_due)
         assert report() == []
         (tree / "a").write_text("again")
         bench.ledger.claims.mark([("a", UNKNOWN)])
-        known.claim_table.add(again := known.ledger.claims.claim(box.owner, known.version, ["a"]) or [], asked)
+        mirror.claim_table.add(again := mirror.ledger.claims.claim(worker.owner, mirror.version, ["a"]) or [], claimed_at)
         Recording.meanwhile = wait
         queue.add(again)
         helpers.append(threading.Thread(target=jobs[0].step))
@@ -608,14 +608,14 @@ def test_a_directory_that_comes_back_during_a_deletion_is_not_missing(
     assert dict.fromkeys(keys, b"back") == STORE
 
 
-def test_what_one_batch_gives_up_another_of_the_same_process_may_hold_already(
+def test_another_batch_of_the_process_may_have_claimed_what_one_has_released(
     bench: Workbench, tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A key changes while it is read. The moment the first batch has said so, a second claims it: it goes up without a wait for leases."""
     (tree / "a").write_text("first")
     bench.ledger.claims.mark([("a", UNKNOWN)])
-    where, known = bench.box()
-    done, second = known.ledger.claims.done, []
+    where, mirror = bench.worker()
+    done, second = mirror.ledger.claims.done, []
 
     def change(key: str) -> None:
         Recording.meanwhile = None
@@ -625,16 +625,16 @@ def test_what_one_batch_gives_up_another_of_the_same_process_may_hold_already(
     def claim_as_soon_as_it_is_given_up(*said: Any) -> Any:
         answer = done(*said)
         monkeypatch.undo()
-        asked = time.monotonic()
-        claims = known.ledger.claims.claim(where.owner, known.version, bench.ledger.claims.requeue_orphans())
+        claimed_at = time.monotonic()
+        claims = mirror.ledger.claims.claim(where.owner, mirror.version, bench.ledger.claims.requeue_orphans())
         assert [claim.key for claim in claims or []] == ["a"]
-        known.claim_table.add(claims or [], asked)
-        second.append((Pipeline(where, known, Quiet(), asked), claims))  # type: ignore[arg-type]
+        mirror.claim_table.add(claims or [], claimed_at)
+        second.append((Pipeline(where, mirror, Quiet(), claimed_at), claims))  # type: ignore[arg-type]
         return answer
 
     Recording.meanwhile = change
-    monkeypatch.setattr(known.ledger.claims, "done", claim_as_soon_as_it_is_given_up)
-    bench.work(["a"], (where, known))
+    monkeypatch.setattr(mirror.ledger.claims, "done", claim_as_soon_as_it_is_given_up)
+    bench.work(["a"], (where, mirror))
     for pipeline, claims in second:
         pipeline.run(claims)
 
@@ -650,18 +650,18 @@ def test_doubled_late_and_reordered_messages_never_meet_and_the_last_state_wins(
     keys = [f"k{number}" for number in range(12)]
     messages: list[list[str]] = []
     stop = threading.Event()
-    boxes = [bench.box() for _ in range(3)]
+    workers = [bench.worker() for _ in range(3)]
 
-    def box_at_work(box: tuple[WorkerState, WorkerMirror]) -> None:
+    def work_on_messages(worker: tuple[WorkerState, WorkerMirror]) -> None:
         while not stop.is_set() or messages:
             try:
                 message = messages.pop(rng.randrange(len(messages)))  # in any order
             except (IndexError, ValueError):
                 time.sleep(0.001)
                 continue
-            bench.work(message, box)
+            bench.work(message, worker)
 
-    threads = [threading.Thread(target=box_at_work, args=(box,)) for box in boxes for _ in range(2)]
+    threads = [threading.Thread(target=work_on_messages, args=(worker,)) for worker in workers for _ in range(2)]
     for thread in threads:
         thread.start()
     for number in range(400):
@@ -744,14 +744,14 @@ def test_what_fails_too_often_is_in_the_failed_list_and_leaves_it_when_it_succee
     assert STORE == {"a": b"a"}
 
 
-def test_a_draining_box_gives_back_what_it_has_not_begun(bench: Workbench, tree: Path) -> None:
+def test_a_draining_worker_releases_what_it_has_not_begun(bench: Workbench, tree: Path) -> None:
     for number in range(10):
         (tree / str(number)).write_text("x")
     bench.ledger.claims.mark([(str(number), UNKNOWN) for number in range(10)])
-    box = bench.box()
-    box[0].draining.set()
+    worker = bench.worker()
+    worker[0].draining.set()
 
-    bench.work([str(number) for number in range(10)], box)
+    bench.work([str(number) for number in range(10)], worker)
 
     assert STORE == {}
     assert sorted(bench.ledger.claims.requeue_orphans()) == sorted(map(str, range(10))), "another may have them at once"
@@ -768,7 +768,7 @@ def test_without_delete_nothing_is_deleted(make: Callable[..., Workbench], tree:
     assert bench.ledger.key_states.count_dirty() == 0
 
 
-def test_another_directory_in_the_place_of_the_source_deletes_nothing(bench: Workbench, tree: Path) -> None:
+def test_another_directory_instead_of_the_source_deletes_nothing(bench: Workbench, tree: Path) -> None:
     STORE["a"] = b"precious"
     bench.ledger.claims.mark([("a", GONE)])
     tree.rename(f"{tree}-away")
@@ -800,7 +800,7 @@ def test_a_stale_share_neither_fails_nor_deletes(make: Callable[..., Workbench],
     assert STORE == {"new": b"newer", "missing": b"there"}
 
 
-def test_a_share_that_tells_times_in_coarser_units_is_not_taken_for_a_stale_one(make: Callable[..., Workbench], tree: Path) -> None:
+def test_a_share_with_times_in_coarser_units_is_not_stale(make: Callable[..., Workbench], tree: Path) -> None:
     bench = make(host="another host")
     (tree / "smb").write_text("content")
     os.utime(tree / "smb", ns=(0, 1_700_000_000_123_456_700))
@@ -819,13 +819,13 @@ def test_a_key_out_of_scope_or_a_changed_definition_does_no_harm(bench: Workbenc
     STORE["../outside"] = b"x"
     bench.ledger.claims.mark([("../outside", UNKNOWN), ("a", UNKNOWN)])
     (tree / "a").write_text("a")
-    box = bench.box()
+    worker = bench.worker()
     mirror = Mirror.loads(bench.definition)
     other = Mirror(**{**{name: getattr(mirror, name) for name in mirror.__slots__}, "source_filter": ".*b$"}).dumps()
     bench.ledger.definition.publish(other, version_of(other))
 
-    assert box[1].ledger.claims.claim(box[0].owner, box[1].version, ["a"]) is None
-    fresh = (box[0], box[0].mirror("m", fresh=True))
+    assert worker[1].ledger.claims.claim(worker[0].owner, worker[1].version, ["a"]) is None
+    fresh = (worker[0], worker[0].mirror("m", fresh=True))
     bench.work(["../outside", "a"], fresh)
 
     assert STORE == {"../outside": b"x"}
@@ -875,9 +875,9 @@ def test_an_upload_that_was_left_open_is_ended_when_its_file_is_gone(
                 self.delete(file)
             return [None] * len(files)
 
-    box = left_open.box()
-    box[1].actor = Many()
-    left_open.work(keys, box)
+    worker = left_open.worker()
+    worker[1].actor = Many()
+    left_open.work(keys, worker)
 
     about_a = [what for what, key in Recording.operations if key == "a"]
     assert about_a == ["abandon first", "delete"]
@@ -897,7 +897,7 @@ def test_an_upload_that_was_left_open_is_ended_when_its_key_is_out_of_scope_by_n
     assert (Recording.open_uploads, left_open.ledger.key_states.count_dirty()) == (set(), 0)
 
 
-def test_a_target_that_does_not_end_an_upload_now_hinders_nothing_and_is_asked_again_next_time(left_open: Workbench, tree: Path) -> None:
+def test_a_target_that_does_not_end_an_upload_now_hinders_nothing_and_is_tried_again_later(left_open: Workbench, tree: Path) -> None:
     Recording.refusals.append(TargetError("not now"))
 
     left_open.work(["a"])
@@ -910,7 +910,7 @@ def test_a_target_that_does_not_end_an_upload_now_hinders_nothing_and_is_asked_a
     assert Recording.operations == [("abandon first", "a"), ("upload", "a")] * 2
 
 
-def test_a_target_that_does_not_answer_is_not_asked_about_each_of_many_uploads(
+def test_a_target_that_does_not_respond_gets_no_request_for_each_of_many_uploads(
     left_open: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(5):
@@ -929,20 +929,20 @@ def test_a_file_that_was_torn_a_thousand_times_is_tried_again(make: Callable[...
     bench = make(attempts=5000)
     (tree / "a").write_text("content")
     bench.ledger.claims.mark([("a", UNKNOWN)])
-    box, known = bench.box()
-    (claim,) = known.ledger.claims.claim(box.owner, known.version, ["a"]) or []
-    asked = time.monotonic()
+    worker, mirror = bench.worker()
+    (claim,) = mirror.ledger.claims.claim(worker.owner, mirror.version, ["a"]) or []
+    claimed_at = time.monotonic()
     many = replace(claim, attempts=1100)
-    known.claim_table.add([many], asked)
+    mirror.claim_table.add([many], claimed_at)
     Recording.errors.append(TargetError("not now"))
 
-    Pipeline(box, known, Quiet(), asked).run([many])  # type: ignore[arg-type]
+    Pipeline(worker, mirror, Quiet(), claimed_at).run([many])  # type: ignore[arg-type]
 
     stats = bench.ledger.watcher_lease.heartbeat("me")
     assert (bench.ledger.key_states.count_dirty(), stats.claimed, list(bench.ledger.failures.all())) == (1, 1, [])
 
 
-def test_a_process_has_one_box_however_many_tasks_begin_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_has_one_worker_state_however_many_tasks_begin_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     class App:
         conf = SimpleNamespace(broker_url="", autosync_sources=[], autosync_secrets=Secrets({}))
 
@@ -994,7 +994,7 @@ def test_an_upload_that_the_broker_could_not_note_is_ended_and_tried_again_howev
     assert (STORE, Recording.open_uploads, bench.ledger.key_states.count_dirty()) == ({"a": b"content"}, set(), 0)
 
 
-def test_a_worker_that_lost_its_claim_does_not_take_back_what_the_new_holder_noted(bench: Workbench, tree: Path) -> None:
+def test_a_worker_that_lost_its_claim_does_not_remove_what_the_new_owner_noted(bench: Workbench, tree: Path) -> None:
     (tree / "a").write_text("content")
     bench.ledger.claims.mark([("a", UNKNOWN)])
     Recording.token = "old"
@@ -1026,9 +1026,9 @@ def test_a_definition_of_a_later_version_is_left_to_other_workers(
     later = json.dumps({**json.loads(bench.definition), "format": 2})
     bench.ledger.definition.publish(later, version_of(later))
     bench.ledger.claims.mark([("a", hint(tree / "a"))])
-    box = WorkerState(bench.broker, [str(tree)], {}, "box1@host")
-    bench.boxes.append(box)
-    monkeypatch.setattr(transfer, "worker_state", lambda app, name: box)
+    worker = WorkerState(bench.broker, [str(tree)], {}, "box1@host")
+    bench.workers.append(worker)
+    monkeypatch.setattr(transfer, "worker_state", lambda app, name: worker)
     task: Any = SimpleNamespace(app=None, request=SimpleNamespace(hostname="box1@host"))
 
     results = [transfer.run(task, "m", ["a"]) for _ in range(3)]
@@ -1036,12 +1036,12 @@ def test_a_definition_of_a_later_version_is_left_to_other_workers(
     reason = "its format is 2, and this version reads 1; install the same version of autosync on all hosts"
     assert results == ["left to workers of a later version"] * 3
     assert (bench.ledger.stats.read().dirty, bench.ledger.stats.read().failed, STORE) == (1, 0, {})
-    assert bench.ledger.definition.unreadable() == {box.name: reason}
+    assert bench.ledger.definition.unreadable() == {worker.name: reason}
     (line,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert line == f"the definition of mirror m cannot be read here, so its keys are left to other workers: {reason}"
 
     bench.ledger.definition.publish(bench.definition, version_of(bench.definition))
-    assert box.mirror("m").definition.name == "m"  # type: ignore[arg-type]
+    assert worker.mirror("m").definition.name == "m"  # type: ignore[arg-type]
     assert bench.ledger.definition.unreadable() == {}, "the next definition is another matter"
 
 

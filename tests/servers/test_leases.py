@@ -15,7 +15,7 @@ from autosync.ledger import UNKNOWN, Claim, Facts, Ledger, connect
 from autosync.model.keys import Source
 from autosync.model.limits import Limits
 from autosync.model.mirror import LEASE, LONGEST_LEASE, SHORTEST_LEASE, Mirror, version_of
-from autosync.tasks import worker_state as box
+from autosync.tasks import worker_state as module
 from autosync.tasks.transfer import _claim
 from autosync.tasks.worker_state import ClaimTable, WorkerMirror, WorkerState
 from lab.servers import wait_until
@@ -31,7 +31,7 @@ class Fleet:
         self._broker = broker
         self._tree = tree
         self._target = target
-        self.box = WorkerState(broker, [str(tree)], {}, "box1@host")
+        self.worker = WorkerState(broker, [str(tree)], {}, "box1@host")
 
     def ledger(self, name: str) -> Ledger:
         return Ledger(connect(self._broker), name)
@@ -42,16 +42,16 @@ class Fleet:
         self.ledger(name).definition.publish(text, version_of(text))
 
     def learn(self, name: str) -> WorkerMirror:
-        return self.box.mirror(name, fresh=True)
+        return self.worker.mirror(name, fresh=True)
 
     def claim(self, name: str, key: str = "a") -> Callable[[], None]:
         """Claim a key, as a task does. Returns what raises if the claim may not be used."""
         self.ledger(name).claims.mark([(key, UNKNOWN)])
-        claimed = _claim(self.box, name, [key])
+        claimed = _claim(self.worker, name, [key])
         assert claimed
-        known, claims, asked = claimed
+        mirror, claims, claimed_at = claimed
         assert [claim.key for claim in claims] == [key]
-        return lambda: known.claim_table.check(key, asked)
+        return lambda: mirror.claim_table.check(key, claimed_at)
 
     def facts(self, name: str, key: str = "a") -> Facts:
         return self.ledger(name).key_states.facts(key)
@@ -69,7 +69,7 @@ def fleet(broker: str, tree: Path, tmp_path: Path) -> Iterator[Fleet]:
     target.mkdir()
     made = Fleet(broker, tree, target)
     yield made
-    made.box.close()
+    made.worker.close()
 
 
 def renewals(fleet: Fleet, name: str, count: int, check: Callable[[], None]) -> None:
@@ -135,11 +135,11 @@ def test_claims_from_before_another_lease_was_set_are_renewed_at_once(fleet: Fle
     usable()
 
 
-def test_places_in_flight_hold_for_the_lease(fleet: Fleet) -> None:
+def test_slots_in_flight_last_for_the_lease(fleet: Fleet) -> None:
     fleet.register("m", LONGEST_LEASE)
-    known = fleet.learn("m")
-    known.ledger.limits.set(Limits(inflight=1))
-    known.throttle.refresh()
+    mirror = fleet.learn("m")
+    mirror.ledger.limits.set(Limits(inflight=1))
+    mirror.throttle.refresh()
     client = connect(fleet._broker)
 
     def left() -> float:
@@ -147,7 +147,7 @@ def test_places_in_flight_hold_for_the_lease(fleet: Fleet) -> None:
         seconds, more = client.time()  # type: ignore[misc]
         return float(end) / 1000 - seconds - more / 1e6
 
-    with known.throttle.in_flight(1, lambda: None, large=False):
+    with mirror.throttle.in_flight(1, lambda: None, large=False):
         assert LONGEST_LEASE * 0.9 < left() <= LONGEST_LEASE
         fleet.register("m", SHORT)
         fleet.learn("m")
@@ -166,18 +166,18 @@ def test_a_claim_that_is_not_renewed_is_used_until_8_thirtieths_of_its_lease_are
     lease: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now, fence = 1000.0, lease * 22 / 30
-    monkeypatch.setattr(box, "time", SimpleNamespace(monotonic=lambda: now))
-    claim_table, asked = ClaimTable(), now
-    claim_table.add([Claim("a", 0, UNKNOWN)], asked, lease)
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
+    claim_table, claimed_at = ClaimTable(), now
+    claim_table.add([Claim("a", 0, UNKNOWN)], claimed_at, lease)
 
-    now = asked + fence - 0.01
-    claim_table.check("a", asked)
-    now = asked + fence + 0.01
+    now = claimed_at + fence - 0.01
+    claim_table.check("a", claimed_at)
+    now = claimed_at + fence + 0.01
     with pytest.raises(LeaseLost):
-        claim_table.check("a", asked)
+        claim_table.check("a", claimed_at)
 
     claim_table.extend(["a"], now, lease)
-    claim_table.check("a", asked)
+    claim_table.check("a", claimed_at)
 
 
 def test_a_worker_refuses_a_definition_whose_lease_is_too_short(fleet: Fleet) -> None:

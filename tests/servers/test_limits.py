@@ -104,16 +104,16 @@ def make(broker: str, tree: Path) -> Iterator[Callable[..., Workbench]]:
 
     yield one
     for workbench in made:
-        for box in workbench.boxes:
-            box.close()
+        for worker in workbench.workers:
+            worker.close()
 
 
-def work(bench: Workbench, keys: list[str], boxes: int = 1) -> list[threading.Thread]:
-    """As many boxes as are asked for work on these keys, each on its share; `join` waits for them."""
-    known = [bench.box() for _ in range(boxes)]
-    for box in known:
-        box[1].throttle.refresh()
-    threads = [threading.Thread(target=bench.work, args=(keys[number::boxes], box)) for number, box in enumerate(known)]
+def work(bench: Workbench, keys: list[str], workers: int = 1) -> list[threading.Thread]:
+    """So many workers work on these keys, each on its share; `join` waits for them."""
+    made = [bench.worker() for _ in range(workers)]
+    for worker in made:
+        worker[1].throttle.refresh()
+    threads = [threading.Thread(target=bench.work, args=(keys[number::workers], worker)) for number, worker in enumerate(made)]
     for thread in threads:
         thread.start()
     return threads
@@ -135,9 +135,9 @@ def marked(bench: Workbench, tree: Path, count: int, size: int = 100) -> list[st
 
 
 class Share(NamedTuple):
-    """A share that the broker gave out: when it was asked for, when it is due, and what it is; given back, less than 0."""
+    """A share that the broker gave out: when it was reserved, when it is due, and what it is; less than 0 if it was returned."""
 
-    asked: float
+    requested_at: float
     due: float
     requests: int
     size: int
@@ -150,10 +150,10 @@ def shares(monkeypatch: pytest.MonkeyPatch) -> list[Share]:
     reserve = FleetLimits.reserve
 
     def noted(fleet_limits: FleetLimits, requests: int = 0, size: int = 0, **more: Any) -> RateGrant:
-        asked = time.monotonic()
+        requested_at = time.monotonic()
         answer = reserve(fleet_limits, requests, size, **more)
         if requests or size:
-            given.append(Share(asked, asked + answer.wait, requests, size))
+            given.append(Share(requested_at, requested_at + answer.wait, requests, size))
         return answer
 
     monkeypatch.setattr(FleetLimits, "reserve", noted)
@@ -168,41 +168,41 @@ def used_before_they_were_due(used: Sequence[tuple[float, int]], due: Sequence[t
     ]  # fmt: skip
 
 
-def asked(bench: Workbench) -> int:
+def requests(bench: Workbench) -> int:
     """How many scripts the broker has run."""
     return int(connect(bench.broker).info("commandstats").get("cmdstat_evalsha", {}).get("calls", 0))
 
 
-def test_without_limits_nobody_is_asked_about_them(make: Callable[..., Workbench], tree: Path) -> None:
+def test_without_limits_there_are_no_requests_about_them(make: Callable[..., Workbench], tree: Path) -> None:
     bench = make()
-    box = bench.box()
-    bench.work(marked(bench, tree, 1, 200), box)  # the broker has learned the scripts
+    worker = bench.worker()
+    bench.work(marked(bench, tree, 1, 200), worker)  # the broker has learned the scripts
     keys = marked(bench, tree, 40)
-    before = asked(bench)
+    before = requests(bench)
 
-    bench.work(keys, box)
+    bench.work(keys, worker)
 
     assert len(Counting.content) == 40
-    assert asked(bench) - before <= 2 + 1, "claim, done, and a look at the limits once a second"
+    assert requests(bench) - before <= 2 + 1, "claim, done, and a look at the limits once a second"
 
 
 @pytest.mark.parametrize("actor", ["Counting", "Together"])
-@pytest.mark.parametrize("boxes", [1, 3])
+@pytest.mark.parametrize("workers", [1, 3])
 def test_requests_come_no_faster_than_they_may(
-    make: Callable[..., Workbench], tree: Path, shares: list[Share], actor: str, boxes: int
+    make: Callable[..., Workbench], tree: Path, shares: list[Share], actor: str, workers: int
 ) -> None:
     bench = make(actor=f"test_limits.{actor}")
     bench.ledger.limits.set(Limits(requests=100))
     keys = marked(bench, tree, 100)
 
-    join(work(bench, keys, boxes))
+    join(work(bench, keys, workers))
 
     assert bench.ledger.key_states.count_dirty() == 0
     came = sorted(Counting.began)
     assert len(came) == 100
     assert used_before_they_were_due([(one, 1) for one in came], [(share.due, share.requests) for share in shares]) == []
     unused = sum(share.requests for share in shares) - 100
-    assert 0 <= unused <= 2 * boxes, "each is paid for, and no more than the next few of each box"
+    assert 0 <= unused <= 2 * workers, "each is paid for, and no more than the next few of each box"
 
 
 def test_deletions_are_requests_and_those_that_go_together_are_one(
@@ -222,7 +222,7 @@ def test_deletions_are_requests_and_those_that_go_together_are_one(
         assert used_before_they_were_due([(one, 1) for one in came], [(share.due, share.requests) for share in shares]) == []
 
 
-def test_a_look_that_sends_nothing_costs_nothing(make: Callable[..., Workbench], tree: Path) -> None:
+def test_a_check_that_sends_nothing_costs_nothing(make: Callable[..., Workbench], tree: Path) -> None:
     bench = make(delete=False)
     bench.ledger.limits.set(Limits(requests=0.01))
     keys = [str(number) for number in range(30)]
@@ -234,7 +234,7 @@ def test_a_look_that_sends_nothing_costs_nothing(make: Callable[..., Workbench],
     assert bench.ledger.key_states.count_dirty() == 0
 
 
-def test_content_of_large_files_is_given_out_at_the_pace_in_small_blocks(
+def test_content_of_large_files_is_sent_in_small_blocks_within_the_limit(
     make: Callable[..., Workbench], tree: Path, shares: list[Share]
 ) -> None:
     bench = make()
@@ -250,8 +250,8 @@ def test_content_of_large_files_is_given_out_at_the_pace_in_small_blocks(
     assert used_before_they_were_due(pieces, [(share.due, share.size) for share in shares]) == []
     # All three move on all the time: nobody has more than one block that is not used yet.
     for share in shares:
-        used = sum(size for when, size in pieces if when < share.asked)
-        assert sum(one.size for one in shares if one.asked < share.asked) - used <= 3 * most
+        used = sum(size for when, size in pieces if when < share.requested_at)
+        assert sum(one.size for one in shares if one.requested_at < share.requested_at) - used <= 3 * most
 
 
 def test_small_files_go_no_faster_than_the_bandwidth_allows(make: Callable[..., Workbench], tree: Path, shares: list[Share]) -> None:
@@ -304,7 +304,7 @@ def test_a_worker_that_is_stopped_puts_back_what_waits(make: Callable[..., Workb
     threads = work(bench, keys)
     wait_until(lambda: len(Counting.content) == 1, 30, "the first has gone")
 
-    bench.boxes[0].draining.set()
+    bench.workers[0].draining.set()
 
     join(threads, 30)
     bench.ledger.limits.set(Limits())
@@ -336,10 +336,10 @@ def test_claims_are_kept_while_they_wait(make: Callable[..., Workbench], tree: P
     assert bench.ledger.key_states.count_dirty() == 0
 
 
-def test_a_target_that_is_overloaded_slows_all_boxes_down(make: Callable[..., Workbench], tree: Path) -> None:
+def test_a_target_that_is_overloaded_slows_all_workers_down(make: Callable[..., Workbench], tree: Path) -> None:
     bench = make(attempts=100)
     keys = marked(bench, tree, 5)
-    other = bench.box()
+    other = bench.worker()
     other[1].throttle.refresh()
     assert not other[1].throttle.is_on
     Counting.overloaded = True

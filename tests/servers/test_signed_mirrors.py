@@ -27,23 +27,23 @@ def publish(broker: str, mirror: Mirror, signature: str) -> None:
     Ledger(connect(broker), mirror.name).definition.publish(definition, version_of(definition), mirror.queue, signature)
 
 
-def test_a_box_with_a_key_takes_what_was_signed_with_it_and_nothing_else(broker: str, mirror: Mirror, tmp_path: Path) -> None:
-    box = WorkerState(broker, [str(tmp_path)], {SIGNING_KEY: KEY}, "box1@host")
+def test_a_worker_with_a_key_accepts_what_was_signed_with_it_and_nothing_else(broker: str, mirror: Mirror, tmp_path: Path) -> None:
+    worker = WorkerState(broker, [str(tmp_path)], {SIGNING_KEY: KEY}, "box1@host")
     publish(broker, mirror, sign(KEY, "m", mirror.dumps()))
-    assert box.mirror("m").definition == mirror
+    assert worker.mirror("m").definition == mirror
 
     stolen = replace(mirror, settings={"target_container": "/elsewhere"})
     for signature in ("", sign(OTHER, "m", stolen.dumps()), sign(KEY, "m", mirror.dumps())):
         publish(broker, stolen, signature)
         with pytest.raises(PermanentError, match="is not signed with this worker's key"):
-            box.mirror("m", fresh=True)
-        assert box.mirror("m").definition == mirror, "what it knows is what was signed"
-    box.close()
+            worker.mirror("m", fresh=True)
+        assert worker.mirror("m").definition == mirror, "what it knows is what was signed"
+    worker.close()
 
 
-def test_a_box_without_a_key_takes_any(broker: str, mirror: Mirror, tmp_path: Path) -> None:
-    box = WorkerState(broker, [str(tmp_path)], {}, "box1@host")
+def test_a_worker_without_a_key_accepts_any(broker: str, mirror: Mirror, tmp_path: Path) -> None:
+    worker = WorkerState(broker, [str(tmp_path)], {}, "box1@host")
     publish(broker, mirror, sign(OTHER, "m", mirror.dumps()))
 
-    assert box.mirror("m").definition == mirror
-    box.close()
+    assert worker.mirror("m").definition == mirror
+    worker.close()

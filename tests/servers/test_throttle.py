@@ -24,15 +24,15 @@ INTERVAL = 2.0
 
 def fleet(broker: str, processes: int, requests: int, size: int) -> list[list[float]]:
     """When each process got a share, within `INTERVAL` after all of them had got one."""
-    command = [sys.executable, str(Path(__file__).with_name("pacer.py")), broker, *map(str, (processes, requests, size, 4))]
-    with connect(broker) as client, subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as pacer:
+    command = [sys.executable, str(Path(__file__).with_name("throttled.py")), broker, *map(str, (processes, requests, size, 4))]
+    with connect(broker) as client, subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as throttled:
         try:
             wait_until(lambda: client.scard("came") == processes, 60, "each has had its first share")
             begin = time.monotonic()
             time.sleep(INTERVAL)
         finally:
-            text, _ = pacer.communicate("")
-    assert pacer.returncode == 0
+            text, _ = throttled.communicate("")
+    assert throttled.returncode == 0
     instants: dict[str, list[float]] = {f"p{number}": [] for number in range(processes)}
     for name, instant in map(str.split, text.splitlines()):
         if begin <= float(instant) < begin + INTERVAL:
@@ -82,7 +82,7 @@ def test_a_few_files_are_paid_for_at_once_and_what_is_not_needed_goes_back(broke
     assert ledger.limits.reserve(1).wait > 35
 
 
-def test_waiting_takes_no_processor(broker: str) -> None:
+def test_waiting_uses_no_processor(broker: str) -> None:
     ledger = Ledger(connect(broker), "m")
     ledger.limits.set(Limits(requests=5))
     throttle = Throttle(ledger.limits, "one", threading.Event())
@@ -95,7 +95,7 @@ def test_waiting_takes_no_processor(broker: str) -> None:
     assert time.process_time() - before < 0.1
 
 
-def test_whoever_waits_hears_within_a_second_that_there_is_no_limit_any_more(broker: str) -> None:
+def test_waiting_ends_within_a_second_when_there_is_no_limit_any_more(broker: str) -> None:
     ledger = Ledger(connect(broker), "m")
     ledger.limits.set(Limits(requests=0.01))
     throttle = Throttle(ledger.limits, "one", threading.Event())
@@ -157,22 +157,22 @@ def test_a_broker_that_goes_away_is_waited_for(own_valkey: Valkey) -> None:
     throttle.refresh()
     throttle.acquire(1, 0, lambda: None)
     own_valkey.kill()
-    asked = 0
+    checks = 0
 
     def go_on() -> None:
-        nonlocal asked
-        asked += 1
+        nonlocal checks
+        checks += 1
 
     thread = threading.Thread(target=throttle.acquire, args=(1000, 0, go_on))
     thread.start()
-    wait_until(lambda: asked > 1, 20, "it has met the dead broker")
+    wait_until(lambda: checks > 1, 20, "it has met the dead broker")
     assert thread.is_alive()
     own_valkey.start()
     thread.join(20)
     assert not thread.is_alive()
 
 
-def test_places_are_had_for_as_long_as_a_transfer_takes(broker: str) -> None:
+def test_slots_last_for_as_long_as_a_transfer_takes(broker: str) -> None:
     ledger = Ledger(connect(broker), "m")
     ledger.limits.set(Limits(inflight=2))
     one, two = (Throttle(ledger.limits, name, threading.Event()) for name in ("one", "two"))

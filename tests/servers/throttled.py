@@ -1,4 +1,4 @@
-"""Processes of a fleet that do nothing but take what they may, for `test_pace.py`: each share that one got is a line on stdout."""
+"""Processes of a fleet that do nothing but take what they may, for `test_throttle.py`: each share that one got is a line on stdout."""
 
 from __future__ import annotations
 

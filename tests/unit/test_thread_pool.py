@@ -74,7 +74,7 @@ def respond(pool: AdaptivePool, seconds: float) -> None:
         pool.add_response_time(seconds)
 
 
-def test_a_target_that_answers_at_once_is_given_few_at_once_and_a_slow_one_many(pool: Callable[[int], AdaptivePool]) -> None:
+def test_a_target_that_responds_at_once_gets_few_threads_and_a_slow_one_many(pool: Callable[[int], AdaptivePool]) -> None:
     many = pool(100)
     assert many.useful_threads() == 16, "as long as nothing is known"
     respond(many, 0.05)
@@ -97,7 +97,7 @@ def test_what_was_quick_long_ago_counts_no_more(pool: Callable[[int], AdaptivePo
     assert one.useful_threads() == 100
 
 
-def test_small_transfers_are_taken_by_the_handful_once_the_target_answers(pool: Callable[[int], AdaptivePool]) -> None:
+def test_small_transfers_go_in_chunks_once_the_target_has_responded(pool: Callable[[int], AdaptivePool]) -> None:
     many, few = pool(100), pool(3)
     assert many.chunk_size(together=True) == 1, "as long as nothing is known"
     for one in (many, few):
@@ -124,7 +124,7 @@ def test_no_more_transfers_are_in_flight_than_are_allowed(pool: Callable[[int], 
 
 
 @pytest.mark.parametrize("most", [1, 2, 7])
-def test_every_piece_is_done_once_and_no_more_at_a_time_than_are_allowed(pool: Callable[[int], AdaptivePool], most: int) -> None:
+def test_every_chunk_is_done_once_and_no_more_at_a_time_than_are_allowed(pool: Callable[[int], AdaptivePool], most: int) -> None:
     one, work = pool(most), Work(50)
     thread = start(one, work)
     wait_until(lambda: work.running == most, LIMIT)
@@ -136,7 +136,7 @@ def test_every_piece_is_done_once_and_no_more_at_a_time_than_are_allowed(pool: C
     assert work.most == most
 
 
-def test_batches_share_the_crew_and_one_that_hangs_does_not_keep_it(pool: Callable[[int], AdaptivePool]) -> None:
+def test_batches_share_the_pool_and_one_that_hangs_does_not_keep_it(pool: Callable[[int], AdaptivePool]) -> None:
     one = pool(4)
     hanging, quick = Work(1), Work(30)
     first = start(one, hanging)
