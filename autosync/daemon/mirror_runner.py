@@ -71,7 +71,7 @@ class RunSettings:
         limits: of the target, for the whole fleet.
         signing_key: signs the definition; "": it is not signed.
         about: prefix of log lines, where there are several mirrors.
-        accept_existing: the mirror is accepted, whatever its target holds.
+        accept_existing: the mirror is accepted even if its target has keys without a file.
     """
 
     mirror: Mirror
@@ -121,7 +121,7 @@ class MirrorRunner:
         self._failures_logged = 0
         self._next_backlog_check = time.monotonic() + _ORPHAN_AGE_IN_BACKLOG
         self._next_retry = 0.0
-        #: So often from now on, orphans are sent again whatever their age.
+        #: How many more times orphans of any age are sent again.
         self._resends_after_loss = 0
         self._changed_roots: set[str] = set()
         self._paused = False
@@ -490,7 +490,7 @@ class MirrorRunner:
         self._publisher.close()
 
     def close(self, patience: float, *, finished: bool) -> None:
-        """Send what is pending, and end both threads.
+        """Send pending keys, and end both threads.
 
         Args:
             patience: how long to wait for a broker that does not respond, in seconds.
@@ -503,7 +503,7 @@ class MirrorRunner:
                 self._note_in_sync(self._scanner.state.finished_scan, self._watcher_lock.heartbeat(), requested)
 
     def _close_feeds(self, patience: float) -> None:
-        """End both threads. The thread of events is first: it sends what is pending, and may wait for the broker meanwhile."""
+        """End both threads, that of events first: it sends pending keys, and may wait for the broker meanwhile."""
         if self._events:
             self._events.close(patience)
             self._scanner.close(patience)

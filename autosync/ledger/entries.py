@@ -191,7 +191,7 @@ class MirrorStats:
     """The figures of a mirror.
 
     Attributes:
-        holder: who has the watcher's lease; "": nobody.
+        holder: owner of the watcher's lease; "" for none.
         broker_generation: changes when the broker has lost its memory, or may have lost the end of it.
         dirty: how many keys are dirty.
         claimed: how many of those are claimed or wait for their next try.

@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Names:
-    """The names in Redis of one mirror's data; mark.lua and the scripts that use them describe what is in each.
+    """The names of one mirror's data in Redis; mark.lua and the other scripts describe the data.
 
     Args:
         mirror_name: the mirror's name.
@@ -67,7 +67,7 @@ class Names:
 
     @cached_property
     def counters(self) -> str:
-        """Hash: what is counted since the mirror exists."""
+        """Hash: totals since the mirror exists."""
         return self._name("stats")
 
     @cached_property

@@ -38,7 +38,7 @@ class OperatorRequests:
             self._client.hdel(self._names.definition, "paused")
 
     def request_scan(self, path: str) -> None:
-        """Request a scan of what is at or below a path; "": of everything."""
+        """Request a scan at and below a path; "" for the whole source."""
         self._push(SCAN, path)
 
     def request_flush_point(self, name: str) -> None:

@@ -1,4 +1,4 @@
-"""The figures of a mirror: how many keys are dirty, claimed and failed, and what is counted since it exists."""
+"""The figures of a mirror: numbers of dirty, claimed and failed keys, and totals since the mirror exists."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def run_heartbeat(store: MirrorStore, holder: str, counters: Mapping[str, int], 
 
     Args:
         store: the mirror's data in Redis.
-        holder: takes or renews the watcher's lease; "": nobody, only the figures are read.
+        holder: acquires or renews the watcher's lease; "" to read only the figures.
         counters: written if `holder` has the lease.
         lock: how long the lease lasts, in seconds.
     """

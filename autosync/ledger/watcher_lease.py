@@ -13,7 +13,7 @@ from .store import MirrorStore
 
 
 class WatcherLease:
-    """The watcher's lease of one mirror; `WatcherLock` decides when to take it.
+    """The watcher's lease of one mirror; `WatcherLock` decides when to acquire it.
 
     Every method raises `BrokerError` when Redis does not answer or answers with an error.
 
@@ -27,10 +27,10 @@ class WatcherLease:
         self._name = store.names.watcher
 
     def heartbeat(self, holder: str, counters: Mapping[str, int] | None = None, lock: float = LONGEST_LOCK) -> MirrorStats:
-        """Acquire or renew the lease, and read the mirror's figures. Their `holder` is another one if that one has the lease.
+        """Acquire or renew the lease, and read the mirror's figures. Their `holder` differs if another process has the lease.
 
         Args:
-            holder: who acquires it.
+            holder: identifies the process that acquires it.
             counters: numbers for `Stats.counters`, written if `holder` has the lease.
             lock: how long the lease lasts without a renewal, in seconds.
         """
@@ -40,7 +40,7 @@ class WatcherLease:
         return replace(stats, broker_generation=f"{stats.broker_generation} {run_id}")
 
     def holder(self) -> tuple[str, float] | None:
-        """Who has the lease, and for how many seconds it still lasts; None: nobody."""
+        """The owner of the lease, and for how many seconds the lease still lasts; None if there is none."""
         with self._store.errors():
             pipe = self._client.pipeline()
             pipe.get(self._name)
