@@ -71,7 +71,8 @@ class Pipeline:
                 self._batch.queue.put_back(chunk.claims[most:])
                 return self._work_on(chunk.claims[:most])
         except (Draining, LeaseLost) as error:
-            return [self._retries.result(claim, error) for claim in chunk.claims]
+            action = self._retries.result(first, error).action
+            return [Result(claim, action) for claim in chunk.claims]
 
     def _work_on(self, claims: list[Claim]) -> list[Result]:
         """Check the files of claims, delete what is gone, and upload the rest, at the same time where the actor can do so."""
