@@ -6,6 +6,7 @@ each one (cookies, redirects, the environment's proxies) takes as long as everyt
 
 from __future__ import annotations
 
+import io
 import re
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,8 @@ from ._sessions import session as new_session
 #: How long a server may not be reached, and may not answer, in seconds.
 CONNECT_SECONDS, READ_SECONDS = 30, 60
 _OK = range(200, 300)
+#: A body is read in blocks of this size, in bytes.
+_BLOCK = 64 << 10
 _NOT_FOUND = 404
 #: Statuses that no retry cures.
 _PERMANENT = frozenset({400, 413})
@@ -76,6 +79,20 @@ class Credentials(Protocol):
         """Close the connections."""
 
 
+class Response(NamedTuple):
+    """A response that was read to its end.
+
+    Attributes:
+        status: of HTTP.
+        headers: whose names may be written in any case.
+        content: the body.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+
 class NoCredentials(TargetError):  # noqa: N818 - a finding about an error
     """There was nothing to authorize a request with."""
 
@@ -112,7 +129,7 @@ class ObjectClient:
         headers: Mapping[str, str] | None = None,
         *,
         is_authorized: bool = True,
-    ) -> requests.Response:
+    ) -> Response:
         """Send a request, once, and read the response.
 
         Args:
@@ -142,7 +159,7 @@ class ObjectClient:
         with translated(about, self.base_url), self._connection() as connection:
             return connection.send(request)
 
-    def checked(self, response: requests.Response, about: str, *, missing_is_fine: bool = False) -> requests.Response:
+    def checked(self, response: Response, about: str, *, missing_is_fine: bool = False) -> Response:
         """The response, if the request succeeded.
 
         Args:
@@ -153,20 +170,20 @@ class ObjectClient:
         Raises:
             TargetError: it failed; its kind is that of the tables in docs/targets/azure.md and gcs.md.
         """
-        if response.status_code in _OK:
+        if response.status in _OK:
             return response
-        if missing_is_fine and response.status_code == _NOT_FOUND and self.code_of(response) != self._dialect.no_container:
+        if missing_is_fine and response.status == _NOT_FOUND and self.code_of(response) != self._dialect.no_container:
             return response
         raise self.error_of(response, about)
 
-    def code_of(self, response: requests.Response) -> str:
+    def code_of(self, response: Response) -> str:
         """The service's code of an error; "" if the response has none."""
         found = _CODE.search(_text(response))
         return found[1] if found else response.headers.get("x-ms-error-code", "")[:_SHOWN]
 
-    def error_of(self, response: requests.Response, about: str) -> TargetError:
+    def error_of(self, response: Response, about: str) -> TargetError:
         """The error that a response means."""
-        what, status, code = f"{about} at {self.base_url}", response.status_code, self.code_of(response)
+        what, status, code = f"{about} at {self.base_url}", response.status, self.code_of(response)
         message = _MESSAGE.search(_text(response))
         detail = ": ".join(filter(None, (f"{status} {code}".strip(), unescape(message[1]).strip()[:_SHOWN] if message else "")))
         if code in self._dialect.passing:
@@ -210,14 +227,16 @@ class _Connection:
         #: Proxies and certificates, as the environment has them.
         self._settings: dict[str, Any] = {**self._session.merge_environment_settings(base_url, {}, None, None, None), "stream": True}
 
-    def send(self, request: requests.PreparedRequest) -> requests.Response:
+    def send(self, request: requests.PreparedRequest) -> Response:
         response = self._adapter.send(request, timeout=(CONNECT_SECONDS, READ_SECONDS), **self._settings)
+        content = io.BytesIO()  # `response.content` would have each block twice in memory
         try:
-            _ = response.content  # read here, where errors are translated
+            for block in response.iter_content(_BLOCK):
+                content.write(block)
         except BaseException:
             response.close()
             raise
-        return response
+        return Response(response.status_code, response.headers, content.getvalue())
 
     def close(self) -> None:
         self._session.close()
@@ -227,6 +246,6 @@ def _encoded(query: Mapping[str, str]) -> str:
     return "&".join(f"{name}={quote(value, safe='')}" if value else name for name, value in query.items())
 
 
-def _text(response: requests.Response) -> str:
+def _text(response: Response) -> str:
     """The start of the body of an error."""
     return response.content[:_SEARCHED].decode(errors="replace")

@@ -63,7 +63,7 @@ class GcsMultipartRequests:
     def abort(self, key: str, upload_id: str) -> None:
         """Abort an upload; it is no error if there is none."""
         response = self._client.send("DELETE", key, key, {"uploadId": upload_id})
-        if response.status_code != _NOT_FOUND or self._client.code_of(response) != "NoSuchUpload":
+        if response.status != _NOT_FOUND or self._client.code_of(response) != "NoSuchUpload":
             self._client.checked(response, key)
 
     def open_uploads(self, key: str) -> Iterator[OpenUpload]:
