@@ -1,4 +1,8 @@
-"""An actor with the limits of its target: requests are counted and timed, and a demand for fewer slows the fleet down."""
+"""An actor with the limits of its target: requests are counted and timed, and a demand for fewer slows the fleet down.
+
+The waits for a share are not here but in check.py and delete.py: they come before the check for writers and before the proof that a file is
+gone, since a result of either is worth nothing minutes later.
+"""
 
 from __future__ import annotations
 
