@@ -233,8 +233,8 @@ def refusing() -> Iterator[Callable[..., Refusing]]:
     """Starts servers that answer everything alike: give a status, what they say, and headers."""
     servers: list[Refusing] = []
 
-    def start(*said: Any, **headers: str) -> Refusing:
-        servers.append(Refusing(*said, **headers))
+    def start(*message: Any, **headers: str) -> Refusing:
+        servers.append(Refusing(*message, **headers))
         return servers[-1]
 
     yield start

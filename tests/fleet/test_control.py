@@ -135,20 +135,20 @@ def test_flush_returns_when_all_that_had_happened_is_in_the_target(
 def test_flush_says_why_it_does_not_return(one_host: Program, operator: Operator, bucket: Bucket, tree: Path) -> None:
     with bucket.server.frozen():
         (tree / "new").write_text("new")
-        said = operator.runs("flush", "--timeout=3", code=1)
-    assert "mirror desk: 1 keys still wait after 3 s; see autosync-ctl status" in said
+        message = operator.runs("flush", "--timeout=3", code=1)
+    assert "mirror desk: 1 keys still wait after 3 s; see autosync-ctl status" in message
 
     operator.runs("pause")
     assert "mirror desk is paused; autosync-ctl resume" in operator.runs("flush", code=1)
 
 
 def test_the_doctor_finds_nothing_where_all_is_well(one_host: Program, operator: Operator, bucket: Bucket, tree: Path) -> None:
-    said = operator.runs("doctor")
+    message = operator.runs("doctor")
 
-    assert "wrong" not in said
+    assert "wrong" not in message
     source = f"source {tree}: is the directory"
     for good in ("broker: ", "file host: watched by process", "watches: ", source, "workers: ", "target: is there"):
-        assert f"  ok     {good}" in said, said
+        assert f"  ok     {good}" in message, message
 
 
 def test_the_doctor_names_what_is_wrong(programs: Programs, own_valkey: Valkey, bucket: Bucket, tree: Path) -> None:
@@ -165,12 +165,12 @@ def test_the_doctor_names_what_is_wrong(programs: Programs, own_valkey: Valkey, 
     tree.mkdir()
     bucket.client.delete_bucket(Bucket=bucket.name)
 
-    said = Operator(programs, f"--broker={own_valkey.url}").runs("doctor", code=3)
+    message = Operator(programs, f"--broker={own_valkey.url}").runs("doctor", code=3)
 
-    wrong = [line.split(": ")[0].split(maxsplit=1)[1] for line in said.splitlines() if line.startswith("  wrong")]
-    assert wrong == ["broker's memory", "file host", f"source {tree}", "workers", "target"], said
-    assert "set maxmemory-policy noeviction" in said
-    assert "start celery -A autosync worker, with autosync.ill among its queues" in said
+    wrong = [line.split(": ")[0].split(maxsplit=1)[1] for line in message.splitlines() if line.startswith("  wrong")]
+    assert wrong == ["broker's memory", "file host", f"source {tree}", "workers", "target"], message
+    assert "set maxmemory-policy noeviction" in message
+    assert "start celery -A autosync worker, with autosync.ill among its queues" in message
 
 
 def test_a_target_that_lists_in_another_order_is_not_said_to_differ(
@@ -201,10 +201,10 @@ def test_verify_proves_that_the_target_equals_the_source(one_host: Program, oper
     bucket.client.put_object(Bucket=bucket.name, Key="foreign", Body=b"foreign")
     bucket.client.delete_object(Bucket=bucket.name, Key="first")
 
-    said = operator.runs("verify", "--checksum", code=3).splitlines()
+    message = operator.runs("verify", "--checksum", code=3).splitlines()
 
-    assert said[:-1] == ["missing  first", "differs  other", "extra    foreign"]
-    assert said[-1].endswith("2 files in the source, 3 differences")
+    assert message[:-1] == ["missing  first", "differs  other", "extra    foreign"]
+    assert message[-1].endswith("2 files in the source, 3 differences")
     assert bucket.sizes() == {"other": 5, "foreign": 7}, "it changes nothing"
 
 
@@ -215,12 +215,12 @@ def test_why_prints_the_state_and_the_history_of_a_key(one_host: Program, operat
     operator.runs("pause")
     (tree / "waits").write_text("waits")
     wait_until(lambda: operator.status()["dirty"] == 1, 30, "it is seen", pause=0.2)
-    said = operator.runs("why", "waits")
+    message = operator.runs("why", "waits")
 
     assert re.search(rf" by desk-\d@{re.escape(socket.gethostname())}\n", operator.runs("why", "first")), "the worker's name"
-    assert f"file        {tree}/waits" in said
-    assert "waits in the queue" in said
-    assert "seen as     5 B, changed " in said
+    assert f"file        {tree}/waits" in message
+    assert "waits in the queue" in message
+    assert "seen as     5 B, changed " in message
 
 
 def test_failed_keys_are_shown_and_tried_again(programs: Programs, commands: Commands, broker: str, bucket: Bucket, tree: Path) -> None:
@@ -228,14 +228,14 @@ def test_failed_keys_are_shown_and_tried_again(programs: Programs, commands: Com
     (tree / "b").write_text("b")
     operator = Operator(commands, f"--broker={broker}")
     options = [f"--broker={broker}", *bucket.options(), f"--source-prefix={tree}/", "--name=fleet", "--attempts=1", str(tree)]
-    box = programs.worker(broker=broker, AUTOSYNC_SOURCES="[]")
+    worker = programs.worker(broker=broker, AUTOSYNC_SOURCES="[]")
     assert programs.run("autosync-watch", "--once", *options).returncode == 3
-    box.send_signal(signal.SIGTERM)
-    box.wait(20)
+    worker.send_signal(signal.SIGTERM)
+    worker.wait(20)
 
-    said = operator.runs("failed")
-    assert [line.split()[:2] for line in sorted(said.splitlines())] == [["fleet", "a"], ["fleet", "b"]]
-    assert "was not given the source" in said
+    message = operator.runs("failed")
+    assert [line.split()[:2] for line in sorted(message.splitlines())] == [["fleet", "a"], ["fleet", "b"]]
+    assert "was not given the source" in message
     assert {json.loads(line)["key"] for line in operator.runs("failed", "--json").splitlines()} == {"a", "b"}
     assert "2 failed" in operator.runs("status")
     assert "failed      " in operator.runs("why", "a")
@@ -322,8 +322,8 @@ def test_watched_it_shows_what_workers_do_and_how_fast(programs: Programs, broke
 
 def metrics(url: str) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
     """The samples that an exporter serves, by name and labels; they are what Prometheus' own parser makes of the text."""
-    with urllib.request.urlopen(url, timeout=30) as answer:
-        text = answer.read().decode()
+    with urllib.request.urlopen(url, timeout=30) as response:
+        text = response.read().decode()
     found: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -379,14 +379,14 @@ def test_the_dashboard_shows_what_there_is(programs: Programs, broker: str) -> N
     port = free_port()
     exporter = programs.start("autosync-ctl", f"--broker={broker}", "export", f"--listen=127.0.0.1:{port}")
     wait_until(lambda: "metrics are at" in exporter.output(), 30, "it serves")
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
-        families = set(re.findall(r"^# TYPE (\w+)", answer.read().decode(), re.MULTILINE))
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as response:
+        families = set(re.findall(r"^# TYPE (\w+)", response.read().decode(), re.MULTILINE))
     dashboard = (ROOT / "docker" / "grafana-dashboard.json").read_text(encoding="utf-8")
 
-    shown = {name.removesuffix("_bucket") for name in re.findall(r"\bautosync_\w+", dashboard)}
+    visible = {name.removesuffix("_bucket") for name in re.findall(r"\bautosync_\w+", dashboard)}
 
-    assert len(shown) > 10
-    assert shown <= families
+    assert len(visible) > 10
+    assert visible <= families
     page = (ROOT / "docs" / "control.md").read_text(encoding="utf-8")
     assert {name for name in families if f"`{name}`" not in page} == set()
 
@@ -395,6 +395,6 @@ def test_an_exporter_that_cannot_listen_says_so(commands: Commands, broker: str)
     operator = Operator(commands, f"--broker={broker}")
 
     assert "write HOST:PORT" in operator.runs("export", "--listen=here", code=2)
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        said = operator.runs("export", f"--listen=127.0.0.1:{taken.getsockname()[1]}", code=1)
-        assert "Address already in use; give another port" in said
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        message = operator.runs("export", f"--listen=127.0.0.1:{listener.getsockname()[1]}", code=1)
+        assert "Address already in use; give another port" in message

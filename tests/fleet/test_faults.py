@@ -33,8 +33,8 @@ MEBI = 1 << 20
 @pytest.fixture
 def proxy(bucket: Bucket) -> Iterator[Proxy]:
     """Stands in front of the server of `bucket`."""
-    with Proxy(bucket.server.url) as standing:
-        yield standing
+    with Proxy(bucket.server.url) as stats:
+        yield stats
 
 
 @pytest.fixture
@@ -131,8 +131,8 @@ def test_the_proxy_sees_two_uploads_of_one_key_at_the_same_time_and_takes_one_af
         signed = bucket.client.generate_presigned_url("put_object", Params={"Bucket": bucket.name, "Key": key})
         # The signature is of the server's own address, which is what the Host header says.
         address = signed.replace(bucket.server.url, proxy.url)
-        answer = requests.put(address, data=_content(key, 1, size), headers={"Host": bucket.server.url[7:]}, timeout=30)
-        assert answer.status_code == 200, answer.text
+        response = requests.put(address, data=_content(key, 1, size), headers={"Host": bucket.server.url[7:]}, timeout=30)
+        assert response.status_code == 200, response.text
 
     for key in ("one", "one", "two"):
         put(key)

@@ -41,7 +41,7 @@ def test_two_workers_share_the_work_and_once_waits_for_them(
 
     assert done.returncode == 0, done.stderr
     assert bucket.sizes() == on_disk(tree)
-    shares = [box.output().count("uploaded ") for box in boxes]
+    shares = [worker.output().count("uploaded ") for worker in boxes]
     assert sum(shares) == 1500
     assert min(shares) > 0, shares
 
@@ -57,14 +57,14 @@ def test_a_box_sees_the_share_at_another_path_and_reads_its_settings_from_celery
         f"broker_url = {broker!r}\nautosync_sources = {{{str(tree)!r}: {str(elsewhere)!r}}}\nworker_concurrency = 2\n"
     )
     (tree / "a").write_text("a")
-    box = programs.start("celery", "-A", "autosync", "worker", "-l", "INFO", cwd=desk)
+    worker = programs.start("celery", "-A", "autosync", "worker", "-l", "INFO", cwd=desk)
     watcher = programs.start("autosync-watch", f"--broker={broker}", *options)
 
     equal_soon(bucket, tree, "through celeryconfig.py")
     (tree / "b").write_text("b")
     equal_soon(bucket, tree, "live")
 
-    assert "concurrency: 2 (thread)" in box.output()
+    assert "concurrency: 2 (thread)" in worker.output()
     assert watcher.poll() is None
 
 
@@ -73,20 +73,20 @@ def test_a_box_that_was_not_given_the_source_refuses_and_the_keys_show_up_as_fai
 ) -> None:
     (tree / "a").write_text("a")
     (tree / "b").write_text("b")
-    box = programs.worker(broker=broker, AUTOSYNC_SOURCES=sources(tmp_path / "other"))
+    worker = programs.worker(broker=broker, AUTOSYNC_SOURCES=sources(tmp_path / "other"))
 
     done = programs.run("autosync-watch", "--once", f"--broker={broker}", *options)
 
-    said = f"was not given the source {tree}; add it to autosync_sources in its celeryconfig.py"
+    message = f"was not given the source {tree}; add it to autosync_sources in its celeryconfig.py"
     assert done.returncode == 3
-    assert said in done.stderr
-    assert said in box.output()
-    assert "Traceback" not in box.output()
+    assert message in done.stderr
+    assert message in worker.output()
+    assert "Traceback" not in worker.output()
     assert {failure.key for failure in Ledger(connect(broker), "fleet").failures.all()} == {"a", "b"}
     assert bucket.sizes() == {}
 
-    box.send_signal(signal.SIGTERM)
-    box.wait(20)
+    worker.send_signal(signal.SIGTERM)
+    worker.wait(20)
     programs.worker(broker=broker, AUTOSYNC_SOURCES=sources(tree))
     again = programs.run("autosync-watch", "--once", f"--broker={broker}", *options)
     assert (again.returncode, bucket.sizes()) == (0, {"a": 1, "b": 1}), again.stderr
@@ -103,9 +103,9 @@ def test_a_killed_worker_delays_and_loses_nothing(programs: Programs, broker: st
 
     doomed.kill()
     doomed.wait()
-    held = [ledger.key_states.facts(key) for keys in ledger.key_states.claimed_by_worker().values() for key in keys]
-    assert held, "it was killed in the middle of its work"
-    assert all(one.due is not None and one.due <= one.now + SHORTEST_LEASE for one in held)
+    locked = [ledger.key_states.facts(key) for keys in ledger.key_states.claimed_by_worker().values() for key in keys]
+    assert locked, "it was killed in the middle of its work"
+    assert all(one.due is not None and one.due <= one.now + SHORTEST_LEASE for one in locked)
     programs.worker("-n", "heir@%h", broker=broker, AUTOSYNC_SOURCES=sources(tree))
 
     # What the dead one held comes back when its leases end.
@@ -136,7 +136,7 @@ def test_a_killed_broker_delays_and_loses_nothing(
 ) -> None:
     broker = own_valkey.url
     (tree / "first").write_text("first")
-    box = programs.worker(broker=broker, AUTOSYNC_SOURCES=sources(tree))
+    worker = programs.worker(broker=broker, AUTOSYNC_SOURCES=sources(tree))
     watcher = programs.start("autosync-watch", f"--broker={broker}", *options)
     equal_soon(bucket, tree, "the first")
 
@@ -148,8 +148,8 @@ def test_a_killed_broker_delays_and_loses_nothing(
     own_valkey.start()
 
     equal_soon(bucket, tree, "everything, in spite of it", 90)
-    assert (box.poll(), watcher.poll()) == (None, None)
-    assert "Unrecoverable" not in box.output()
+    assert (worker.poll(), watcher.poll()) == (None, None)
+    assert "Unrecoverable" not in worker.output()
 
 
 def test_a_broker_that_lost_its_memory_is_noticed(
@@ -173,7 +173,7 @@ def test_a_forged_message_does_nothing(
     from autosync.celery import sending_app
 
     (tree / "a").write_text("a")
-    box = programs.worker(broker=broker, AUTOSYNC_SOURCES=sources(tree))
+    worker = programs.worker(broker=broker, AUTOSYNC_SOURCES=sources(tree))
     assert programs.run("autosync-watch", "--once", f"--broker={broker}", *options).returncode == 0
     (tree / "unmarked").write_text("nobody has marked this")
 
@@ -190,9 +190,9 @@ def test_a_forged_message_does_nothing(
         app.send_task("autosync.upload", args=args, queue="autosync", ignore_result=True)
     app.close()
 
-    wait_until(lambda: box.output().count("succeeded in") >= 8, what="all messages were worked off")
+    wait_until(lambda: worker.output().count("succeeded in") >= 8, what="all messages were worked off")
     assert bucket.sizes() == {"a": 1}
-    assert "Traceback" not in box.output()
+    assert "Traceback" not in worker.output()
 
 
 def test_flower_shows_both_workers_and_readable_transfers(
@@ -211,8 +211,8 @@ def test_flower_shows_both_workers_and_readable_transfers(
 
     def ask(path: str) -> dict:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/{path}", timeout=30) as answer:
-                found: dict = json.load(answer)
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/{path}", timeout=30) as response:
+                found: dict = json.load(response)
                 return found
         except OSError:
             assert flower.poll() is None, flower.output()
@@ -235,8 +235,8 @@ def test_flower_shows_both_workers_and_readable_transfers(
     tasks = wait_until(lambda: len(finished()) >= 11 and finished(), 20, "Flower has seen the batches end")
     film = next(task for task in tasks if "film.mov" in task["args"])
     assert film["name"] == "autosync.upload"
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/tasks", timeout=30) as answer:
-        columns = re.findall(r"<th[^>]*>\s*([\w ]+?)\s*</th>", answer.read().decode())
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/tasks", timeout=30) as response:
+        columns = re.findall(r"<th[^>]*>\s*([\w ]+?)\s*</th>", response.read().decode())
     assert [column.lower() for column in columns] == ["name", "args", "state", "result", "received", "runtime", "worker"]
     assert film["args"].startswith("fleet: film.mov")
     assert "1 file, 300.0 MiB" in film["result"] or "files, 300." in film["result"]
@@ -271,12 +271,12 @@ def test_an_actor_of_the_users_own_by_name_on_a_fleet_and_on_one_host(programs: 
     (tree / "3.mp3").unlink()
     (tree / "new.mp3").write_text("new")
     (desk / "celeryconfig.py").write_text(f"autosync_sources = [{str(tree)!r}]\nautosync_secrets = {{'password': 'from-the-file'}}\n")
-    box = programs.worker(broker=broker, cwd=desk, AUTOSYNC_PASSWORD="from-the-box")
+    worker = programs.worker(broker=broker, cwd=desk, AUTOSYNC_PASSWORD="from-the-box")
     # The fleet's broker does not know what the one host's knew.
     command = ["autosync-watch", "--once", f"--broker={broker}", "--actor=my_actor.MyActor", "--accept-existing"]
     fleet = programs.run(*command, *options, cwd=desk)
 
-    assert fleet.returncode == 0, fleet.stderr + box.output()
+    assert fleet.returncode == 0, fleet.stderr + worker.output()
     assert not (store / "3.mp3").exists()
     assert (store / "new.mp3").read_text() == "from-the-box:new"
     stored = b"".join(str(value).encode() for value in _everything(broker))

@@ -170,17 +170,17 @@ def test_hosts_that_are_far_apart(fleet: Fleet) -> None:
         equal_soon(fleet.bucket, fleet.tree, "one event")
 
 
-@pytest.mark.parametrize("who", ["files", "box1", "broker"])
-def test_a_cable_that_is_pulled_and_put_back(fleet: Fleet, who: str) -> None:
+@pytest.mark.parametrize("owner", ["files", "box1", "broker"])
+def test_a_cable_that_is_pulled_and_put_back(fleet: Fleet, owner: str) -> None:
     boxes = {name: fleet.box(name) for name in ("box1", "box2")}
     watcher = fleet.watch()
     fill(fleet.tree, 400)
     wait_until(lambda: len(fleet.bucket.sizes()) > 20, 30, "they are in the middle of it")
-    host = {"files": fleet.files, "broker": fleet.here, "box1": fleet.boxes["box1"]}[who]
+    host = {"files": fleet.files, "broker": fleet.here, "box1": fleet.boxes["box1"]}[owner]
 
     with load(fleet.tree):
         host.unplug()
-        if who == "box1":
+        if owner == "box1":
             before = {name: fleet.sent_by(box) for name, box in boxes.items()}
             wait_until(lambda: fleet.sent_by(boxes["box2"]) > before["box2"] + 50, LONG, "the other goes on")
             assert fleet.sent_by(boxes["box1"]) <= before["box1"] + INFLIGHT, "it was cut off"

@@ -24,8 +24,8 @@ MEBI = 1 << 20
 @pytest.fixture
 def proxy(bucket: Bucket) -> Iterator[Proxy]:
     """Stands in front of the server of `bucket`."""
-    with Proxy(bucket.server.url) as standing:
-        yield standing
+    with Proxy(bucket.server.url) as stats:
+        yield stats
 
 
 @pytest.fixture

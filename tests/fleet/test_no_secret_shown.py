@@ -118,16 +118,16 @@ def at_a_prompt(command: list[str], cwd: Path, typed: str) -> str:
     with subprocess.Popen(words, cwd=cwd, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as terminal:
         assert terminal.stdin is not None
         assert terminal.stdout is not None
-        shown = b""
-        while b"assword" not in shown:
-            piece = terminal.stdout.read(1000)
-            assert piece, shown
-            shown += piece
+        visible = b""
+        while b"assword" not in visible:
+            chunk = terminal.stdout.read(1000)
+            assert chunk, visible
+            visible += chunk
         terminal.stdin.write(f"{typed}\n".encode())
-        while piece := terminal.stdout.read(1000):
-            shown += piece
-    assert terminal.returncode == 0, shown
-    return shown.decode(errors="replace")
+        while chunk := terminal.stdout.read(1000):
+            visible += chunk
+    assert terminal.returncode == 0, visible
+    return visible.decode(errors="replace")
 
 
 @pytest.fixture
@@ -140,16 +140,16 @@ def storing(tree: Path, tmp_path: Path) -> list[str]:
 
 
 def test_a_secret_is_taken_from_a_prompt(programs: Programs, storing: list[str], tmp_path: Path) -> None:
-    shown = at_a_prompt([str(BIN / "autosync"), "--password", "--dry-run", *storing], tmp_path, OPTION)
+    visible = at_a_prompt([str(BIN / "autosync"), "--password", "--dry-run", *storing], tmp_path, OPTION)
 
-    assert OPTION not in shown
+    assert OPTION not in visible
     assert (tmp_path / "listed with").read_text() == OPTION
 
 
-@pytest.mark.parametrize("way", ["a file", "a file in the environment"])
-def test_workers_have_a_secret_and_no_command_line_shows_it(way: str, programs: Programs, storing: list[str], tmp_path: Path) -> None:
-    options = [f"--password=@{tmp_path}/secret"] if way == "a file" else []
-    environ = {"AUTOSYNC_PASSWORD": f"@{tmp_path}/secret"} if way == "a file in the environment" else {}
+@pytest.mark.parametrize("variant", ["a file", "a file in the environment"])
+def test_workers_have_a_secret_and_no_command_line_shows_it(variant: str, programs: Programs, storing: list[str], tmp_path: Path) -> None:
+    options = [f"--password=@{tmp_path}/secret"] if variant == "a file" else []
+    environ = {"AUTOSYNC_PASSWORD": f"@{tmp_path}/secret"} if variant == "a file in the environment" else {}
 
     process = programs.start("autosync", *options, "--once", "--workers=1", *storing, cwd=tmp_path, **environ)
     own, all_lines = "", ""
@@ -181,7 +181,7 @@ def test_no_secret_is_shown_anywhere(
         monkeypatch.setenv(name, value)
     broker = os.environ["CELERY_BROKER_URL"]
     bucket = Bucket(moto)
-    ear, told = Ear(locked), []
+    ear, reported = Ear(locked), []
     target = tmp_path / "target"
     with Proxy(moto.url) as proxy:
         boxes = [
@@ -221,15 +221,15 @@ def test_no_secret_is_shown_anywhere(
         stranger = programs.run("autosync-watch", f"--target-container={bucket.name}", *to_s3, cwd=desk,
                                 AUTOSYNC_BROKER=locked.address_for("stranger", PASSWORD))  # fmt: skip
         assert stranger.returncode == 1
-        told += [wrong.stderr, wrong.stdout, stranger.stderr, stranger.stdout, command_lines(), everything(locked.client())]
+        reported += [wrong.stderr, wrong.stdout, stranger.stderr, stranger.stdout, command_lines(), everything(locked.client())]
         assert "autosync-watch" in command_lines()
-        assert "later" in told[-1]
+        assert "later" in reported[-1]
         pages = ["/", "/tasks", "/broker", "/api/tasks", "/api/workers?refresh=1", "/api/task/types", "/metrics"]
         pages += [f"/worker/{name}@{os.uname().nodename}" for name in ("celery", "json")]
-        answers = [ask(page + path, login) for path in pages]
-        assert [status for status, _ in answers] == [200] * len(pages), dict(zip(pages, answers, strict=True))
-        assert "small" in answers[3][1]
-        told += [text for _, text in answers]
+        responses = [ask(page + path, login) for path in pages]
+        assert [status for status, _ in responses] == [200] * len(pages), dict(zip(pages, responses, strict=True))
+        assert "small" in responses[3][1]
+        reported += [text for _, text in responses]
         locked.kill()
         ear.close()
         (tree / "more").write_text("more")
@@ -237,14 +237,14 @@ def test_no_secret_is_shown_anywhere(
         wait_until(lambda: all("Connection" in one.output() for one in boxes), 30, "the boxes miss it too")
         locked.start()
         wait_until(lambda: "more" in bucket.sizes(), 60, "all goes on", pause=0.1)
-        told += [command_lines(), everything(locked.client())]
+        reported += [command_lines(), everything(locked.client())]
     assert [program.poll() for program in (*boxes, *watchers, flower)] == [None] * 5
     programs.stop()
-    said = [program.output() for program in (*boxes, *watchers, flower)]
-    assert all(said[:4])
-    assert "debug" in said[1]
-    assert "DEBUG" in said[0]
+    message = [program.output() for program in (*boxes, *watchers, flower)]
+    assert all(message[:4])
+    assert "debug" in message[1]
+    assert "DEBUG" in message[0]
 
     assert any("EVALSHA" in command for command in ear.heard)
-    for text in (*told, *said, *ear.heard):
+    for text in (*reported, *message, *ear.heard):
         assert found_in(text) == [], text[:2000]

@@ -20,8 +20,8 @@ def test_a_fleet_that_signs(programs: Programs, broker: str, bucket: Bucket, tre
     (tmp_path / "key").write_text(KEY)
     other = Bucket(bucket.server)
     sources = {"AUTOSYNC_SOURCES": json.dumps([str(tree)])}
-    box = programs.worker(broker=broker, AUTOSYNC_SIGNING_KEY=f"@{tmp_path}/key", **sources)
-    assert box.output().count("definitions of mirrors are checked: ") == 1
+    worker = programs.worker(broker=broker, AUTOSYNC_SIGNING_KEY=f"@{tmp_path}/key", **sources)
+    assert worker.output().count("definitions of mirrors are checked: ") == 1
     options = ["--name=m", f"--source-prefix={tree}/", f"--broker={broker}", f"--signing-key=@{tmp_path}/key", *bucket.options(), str(tree)]
     programs.start("autosync-watch", *options)
     (tree / "a").write_text("a")
@@ -37,18 +37,18 @@ def test_a_fleet_that_signs(programs: Programs, broker: str, bucket: Bucket, tre
     ledger.definition.publish(text, version_of(text), "autosync.m", published.signature)
     (tree / "b").write_text("b")
 
-    wait_until(lambda: "is not signed with this worker's key" in box.output(), 30, "it is refused")
+    wait_until(lambda: "is not signed with this worker's key" in worker.output(), 30, "it is refused")
     assert other.sizes() == {}
-    assert KEY not in box.output()
+    assert KEY not in worker.output()
 
 
 @pytest.mark.parametrize("log_format", ["", "json"])
 def test_a_box_logs_at_its_start_that_it_checks_nothing(programs: Programs, broker: str, tmp_path: Path, log_format: str) -> None:
     environ = {"CELERY_BROKER_URL": broker, "AUTOSYNC_SOURCES": str(tmp_path / "share"), "AUTOSYNC_LOG_FORMAT": log_format}
-    box = programs.start("celery", "-A", "autosync", "worker", **environ)  # at Celery's own level: warnings
+    worker = programs.start("celery", "-A", "autosync", "worker", **environ)  # at Celery's own level: warnings
 
-    wait_until(lambda: "definitions" in box.output() or box.poll() is not None, 60, "the line")
+    wait_until(lambda: "definitions" in worker.output() or worker.poll() is not None, 60, "the line")
 
-    (line,) = [line for line in box.output().splitlines() if "definitions" in line]
-    said = json.loads(line)["message"] if log_format else line.removeprefix("autosync: ")
-    assert said == "definitions of mirrors are not checked: this box has no signing key, and accepts what anybody writes to the broker"
+    (line,) = [line for line in worker.output().splitlines() if "definitions" in line]
+    message = json.loads(line)["message"] if log_format else line.removeprefix("autosync: ")
+    assert message == "definitions of mirrors are not checked: this box has no signing key, and accepts what anybody writes to the broker"

@@ -39,8 +39,8 @@ def test_a_fleet_keeps_a_tree_true_through_a_killed_worker(
         for number in range(30):
             (tree / f"d{number % 3}").mkdir(exist_ok=True)
             (tree / f"d{number % 3}/{number}").write_text(str(number))
-        known = {"AUTOSYNC_SOURCES": str(tree), "AUTOSYNC_PASSWORD": KEY}
-        boxes = [programs.worker(broker=own_valkey.url, **known)]
+        expected = {"AUTOSYNC_SOURCES": str(tree), "AUTOSYNC_PASSWORD": KEY}
+        boxes = [programs.worker(broker=own_valkey.url, **expected)]
         words = [*swift.options(container), f"--storage-url={proxy.url}/v1/AUTH_lab", "--segment-size=1", f"--broker={own_valkey.url}"]
         words.append(f"--lease={SHORTEST_LEASE:g}")  # so long the killed worker's claims last
         watching = programs.start("autosync-watch", *words, f"--source-prefix={tree}/", str(tree), AUTOSYNC_PASSWORD=KEY)
@@ -53,7 +53,7 @@ def test_a_fleet_keeps_a_tree_true_through_a_killed_worker(
         boxes[0].kill()
         assert "large" not in swift.names(container), "it was killed in the middle"
         proxy.speed = None
-        boxes.append(programs.worker(broker=own_valkey.url, **known))
+        boxes.append(programs.worker(broker=own_valkey.url, **expected))
         (tree / "d0").rename(tree / "moved")
         wait_until(lambda: listed(actor) == on_disk(tree), 90, "all is there again")
 

@@ -62,9 +62,9 @@ def test_each_target_has_what_its_table_says(programs: Programs, bucket: Bucket,
     assert set(on_disk(copy)) == {"radio/one.mp3", "radio/d/e/three.mp3"}
     assert "bucket: uploaded 3 files" in done.stderr
     assert "directory: uploaded 2 files" in done.stderr
-    told = programs.run("autosync", f"--config={config}", "--dry-run").stdout
-    assert told.splitlines()[0] == "bucket:"
-    assert "\ndirectory:\n" in told
+    reported = programs.run("autosync", f"--config={config}", "--dry-run").stdout
+    assert reported.splitlines()[0] == "bucket:"
+    assert "\ndirectory:\n" in reported
 
 
 def test_one_watch_serves_all_and_each_has_its_queue_and_its_limits(

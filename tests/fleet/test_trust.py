@@ -356,8 +356,8 @@ def ask(url: str, login: str = "", *, method: str = "GET") -> tuple[int, str]:
     if login:
         request.add_header("Authorization", f"Basic {encoded(login.encode())}")
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            return answer.status, answer.read().decode()
+        with urllib.request.urlopen(request, timeout=10) as response:
+            return response.status, response.read().decode()
     except urllib.error.HTTPError as error:
         with error:
             return error.code, ""
@@ -489,8 +489,8 @@ def watching_refused(tree: Path) -> list[str]:
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_broker_that_refuses_us_is_one_clear_line(case: str, commands: Commands, locked: LockedValkey, tls: Tls, tree: Path) -> None:
     url, said = REFUSED[case]
-    places = {"port": locked.port, "password": PASSWORD, "tls": tls.port, "another": tls.another, "ca": tls.authority.file}
-    broker = url.format(**places)
+    directories = {"port": locked.port, "password": PASSWORD, "tls": tls.port, "another": tls.another, "ca": tls.authority.file}
+    broker = url.format(**directories)
 
     code = 2 if case in ("no such file", "no such value") else 1
 

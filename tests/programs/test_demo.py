@@ -50,10 +50,10 @@ def left(directory: Path) -> list[str]:
         if entry.name.isdigit():
             try:
                 words = (entry / "cmdline").read_bytes()
-                told = words + (entry / "environ").read_bytes() + os.fsencode((entry / "cwd").readlink())
+                reported = words + (entry / "environ").read_bytes() + os.fsencode((entry / "cwd").readlink())
             except OSError:
                 continue
-            if os.fsencode(directory) in told and int(entry.name) != os.getpid():
+            if os.fsencode(directory) in reported and int(entry.name) != os.getpid():
                 found.append(words.decode(errors="replace"))
     return found
 
@@ -61,12 +61,12 @@ def left(directory: Path) -> list[str]:
 def until(process: subprocess.Popen[str], last: str) -> str:
     """What it says, up to the line in which this stands."""
     assert process.stdout is not None
-    said = ""
-    while last not in said:
+    message = ""
+    while last not in message:
         line = process.stdout.readline()
-        assert line, said
-        said += line
-    return said
+        assert line, message
+        message += line
+    return message
 
 
 def test_it_proves_what_it_shows_and_ends_by_itself_also_where_one_was_killed(directory: Path) -> None:
@@ -77,25 +77,25 @@ def test_it_proves_what_it_shows_and_ends_by_itself_also_where_one_was_killed(di
     wait_until(lambda: left(directory) == [], 60, "no process is left")
 
     with demo(directory, ONCE="1", AUTOSYNC_THREADS="not for the demo", AWS_PROFILE="nor-this") as process:
-        said, _ = process.communicate(timeout=200)
+        message, _ = process.communicate(timeout=200)
 
-    assert process.returncode == 0, said
-    assert said.count("the bucket equals the folder") == 2
-    assert said.count(" ms\n") == 4
-    assert "\x1b" not in said
+    assert process.returncode == 0, message
+    assert message.count("the bucket equals the folder") == 2
+    assert message.count(" ms\n") == 4
+    assert "\x1b" not in message
     assert left(directory) == []
 
 
 def test_it_runs_until_ctrl_c_and_takes_everything_with_it(directory: Path) -> None:
     with demo(directory) as process:
-        said = until(process, "Ctrl-C")
+        message = until(process, "Ctrl-C")
         assert any("valkey" in words for words in left(directory))
 
         process.send_signal(signal.SIGINT)
-        said += process.communicate(timeout=60)[0]
+        message += process.communicate(timeout=60)[0]
 
-    assert process.returncode == 0, said
-    assert "Traceback" not in said
+    assert process.returncode == 0, message
+    assert "Traceback" not in message
     assert left(directory) == []
 
 
@@ -104,8 +104,8 @@ def test_it_says_in_one_line_that_a_directory_is_not_its_own(directory: Path) ->
     (directory / "thesis.txt").write_text("all of it")
 
     with demo(directory, ONCE="1") as process:
-        said, _ = process.communicate(timeout=60)
+        message, _ = process.communicate(timeout=60)
 
     assert process.returncode == 1
-    assert said.strip().splitlines()[-1].startswith("demo: ")
+    assert message.strip().splitlines()[-1].startswith("demo: ")
     assert (directory / "thesis.txt").read_text() == "all of it"

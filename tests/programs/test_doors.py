@@ -236,9 +236,9 @@ def test_closed_streams_stop_nothing(closed: str, programs: Programs, broker: st
     assert not [path for path in (tmp_path / "state").rglob("lock") if not path.read_text().isdecimal()], "nothing went into another file"
 
     (tree / "late").write_text("late")
-    box = programs.start(*_closed(closed, "celery", "-A", "autosync", "worker"), CELERY_BROKER_URL=broker, AUTOSYNC_SOURCES=str(tree))
+    worker = programs.start(*_closed(closed, "celery", "-A", "autosync", "worker"), CELERY_BROKER_URL=broker, AUTOSYNC_SOURCES=str(tree))
     fleet = programs.run(*_closed(closed, "autosync-watch", "--once", f"--broker={broker}", *options))
-    assert (fleet.returncode, (target / "late").read_text(), box.poll()) == (0, "late", None)
+    assert (fleet.returncode, (target / "late").read_text(), worker.poll()) == (0, "late", None)
     assert programs.run(*_closed(closed, "autosync-ctl", f"--broker={broker}", "status")).returncode == 0
 
 

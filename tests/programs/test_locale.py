@@ -22,12 +22,12 @@ LOCALES = ["Latin-1 by LANG", "Latin-1 by LC_ALL", "ASCII", "Latin-1, and UTF-8 
 @pytest.fixture(scope="session")
 def latin1(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory of locales with an en_US as it was before UTF-8."""
-    place = tmp_path_factory.mktemp("locales")
+    directory = tmp_path_factory.mktemp("locales")
     with suppress(FileNotFoundError):
-        subprocess.run(["localedef", "-i", "en_US", "-f", "ISO-8859-1", str(place / "en_US")], check=False, capture_output=True)
-    if not (place / "en_US/LC_CTYPE").exists():
+        subprocess.run(["localedef", "-i", "en_US", "-f", "ISO-8859-1", str(directory / "en_US")], check=False, capture_output=True)
+    if not (directory / "en_US/LC_CTYPE").exists():
         lacking("Debian's package locales")
-    return place
+    return directory
 
 
 @pytest.fixture(params=LOCALES)
@@ -89,21 +89,21 @@ def test_on_one_host_names_are_what_they_are(
 def test_a_box_deletes_nothing_that_is_there(
     programs: Programs, environ: dict[str, str], named: list[bytes], options: list[str], copied: Callable[[], list[bytes]], broker: str
 ) -> None:
-    box = programs.worker(broker=broker, AUTOSYNC_SOURCES=options[-1], **environ)
+    worker = programs.worker(broker=broker, AUTOSYNC_SOURCES=options[-1], **environ)
 
     done = programs.run("autosync-watch", "--once", f"--broker={broker}", *options)
 
-    assert done.returncode == 0, done.stderr + box.output()
+    assert done.returncode == 0, done.stderr + worker.output()
     assert copied() == named
 
 
 def test_nor_does_a_file_host_say_that_it_is_gone(
     programs: Programs, environ: dict[str, str], named: list[bytes], options: list[str], copied: Callable[[], list[bytes]], broker: str
 ) -> None:
-    box = programs.worker(broker=broker, AUTOSYNC_SOURCES=options[-1])
+    worker = programs.worker(broker=broker, AUTOSYNC_SOURCES=options[-1])
     for again in range(2):
         done = programs.run("autosync-watch", "--once", f"--broker={broker}", *options, **(environ if again else {}))
-        assert done.returncode == 0, done.stderr + box.output()
+        assert done.returncode == 0, done.stderr + worker.output()
 
     assert copied() == named
 

@@ -98,10 +98,10 @@ def test_each_command_of_the_control_and_its_options_are_on_its_page(commands: C
 
 @pytest.mark.parametrize("text", [README, SETTINGS], ids=["README.md", "docs/settings.md"])
 def test_every_option_that_is_shown_exists(text: str, helped: dict[str, set[str]]) -> None:
-    shown = list(written_options(text))
+    visible = list(written_options(text))
 
-    assert len(shown) > 10
-    assert [(command, option) for command, option in shown if option not in helped[command]] == []
+    assert len(visible) > 10
+    assert [(command, option) for command, option in visible if option not in helped[command]] == []
 
 
 @pytest.mark.parametrize(("command", "keys", "complete"), key_rows(), ids=[row[0] for row in key_rows()])
@@ -135,10 +135,10 @@ def test_the_first_screen_shows_how_to_begin() -> None:
 
 
 def test_what_the_table_of_places_names_is_there() -> None:
-    places = re.findall(r"`((?:autosync|lab)/[\w./]*|celeryconfig\.py|docker/|docs/settings\.md)`", README)
+    directories = re.findall(r"`((?:autosync|lab)/[\w./]*|celeryconfig\.py|docker/|docs/settings\.md)`", README)
 
-    assert len(places) > 10
-    assert [place for place in places if not (ROOT / place).exists()] == []
+    assert len(directories) > 10
+    assert [directory for directory in directories if not (ROOT / directory).exists()] == []
 
 
 class WebServer(ThreadingHTTPServer):
@@ -249,9 +249,9 @@ def test_the_toml_example_is_accepted(commands: Commands, tmp_path: Path) -> Non
         paths = [] if "paths" in block else [str(tmp_path)]
 
         is_s3 = "[[pattern]]" in block
-        given = ["--endpoint-url=http://127.0.0.1:9"] if is_s3 else ["--actor=file"]
+        passed = ["--endpoint-url=http://127.0.0.1:9"] if is_s3 else ["--actor=file"]
 
-        done = commands.run("autosync", "--config", "mirror.toml", *given, "--dry-run", *paths)
+        done = commands.run("autosync", "--config", "mirror.toml", *passed, "--dry-run", *paths)
 
         # Each is said after all options were read and understood.
         assert ("bucket my-bucket at http://127.0.0.1:9" if is_s3 else "lie in one another") in done.stderr, done.stderr

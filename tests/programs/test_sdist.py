@@ -46,6 +46,6 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_sdist_holds_each_file_of_the_project_and_no_other(unpacked: Path) -> None:
-    held = {str(path.relative_to(unpacked)) for path in unpacked.rglob("*") if path.is_file()}
+    locked = {str(path.relative_to(unpacked)) for path in unpacked.rglob("*") if path.is_file()}
 
-    assert {name for name in held if name.partition("/")[0] not in MADE} == set(tracked())
+    assert {name for name in locked if name.partition("/")[0] not in MADE} == set(tracked())

@@ -22,9 +22,9 @@ def slow(tmp_path: Path) -> Iterator[Callable[[Path], Callable[[], dict[str, int
     """Shows a directory on a disk on which each call takes a millisecond. What it returns shows what the disk has seen."""
     with ExitStack() as ends:
 
-        def show(shown: Path) -> Callable[[], dict[str, int]]:
+        def show(visible: Path) -> Callable[[], dict[str, int]]:
             try:
-                return ends.enter_context(slow_disk(shown, tmp_path / "slow", 0.001))
+                return ends.enter_context(slow_disk(visible, tmp_path / "slow", 0.001))
             except Missing as missing:
                 lacking(f"{missing} is not there")
 

@@ -80,12 +80,12 @@ def test_many_are_deleted_in_one_request(server: Metadata, bucket: str) -> None:
     for key in ("a<b", "c", "stays"):
         client.put_object(Bucket=bucket, Key=key, Body=b"1")
 
-    answer = client.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": "a<b"}, {"Key": "c"}, {"Key": "was never there"}]})
+    response = client.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": "a<b"}, {"Key": "c"}, {"Key": "was never there"}]})
 
-    assert {one["Key"] for one in answer["Deleted"]} == {"a<b", "c", "was never there"}
-    held = server.content_of(bucket)
-    assert (held.objects, held.bytes) == (1, 1)
-    assert held.requests == {"put": 3, "delete many": 1}
+    assert {one["Key"] for one in response["Deleted"]} == {"a<b", "c", "was never there"}
+    locked = server.content_of(bucket)
+    assert (locked.objects, locked.bytes) == (1, 1)
+    assert locked.requests == {"put": 3, "delete many": 1}
 
 
 def test_an_upload_in_parts_is_there_when_it_is_completed(server: Metadata, bucket: str) -> None:
@@ -191,9 +191,9 @@ def test_a_tool_that_did_not_do_its_work_has_no_time(server: Metadata, tmp_path:
 
 def test_a_backlog_is_made_and_worked_off(broker: str) -> None:
     command = [sys.executable, "-m", "benchmarks.backlog", "look", broker, "500"]
-    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60).stdout
+    message = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60).stdout
 
-    lines = [json.loads(line) for line in said.splitlines()]
+    lines = [json.loads(line) for line in message.splitlines()]
     assert [line["entries"] for line in lines if "entries" in line] == list(range(50, 501, 50))
     assert {"waits at": 500} in lines
     assert lines[-1]["sent"] == 500

@@ -91,10 +91,10 @@ def test_the_next_autosync_waits_for_the_broker_of_one_that_was_killed(ends: boo
             with pytest.raises(StartError, match=f"already watched by another autosync .process {first.pid}."):
                 onehost.lock(tmp_path, "m")
             return
-        with onehost.lock(tmp_path, "m") as held:
+        with onehost.lock(tmp_path, "m") as locked:
             assert len(pauses) >= 3
             assert not is_running(old)
-            server = EmbeddedServer(tmp_path, held.fileno())
+            server = EmbeddedServer(tmp_path, locked.fileno())
             server.start()
             try:
                 server.wait()

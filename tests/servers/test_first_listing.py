@@ -100,13 +100,13 @@ def bucket(server: Metadata, tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_the_first_listing_comes_from_a_process_of_its_own_and_goes_on_without_it(
     server: Metadata, bucket: str, trouble: str, pages: range
 ) -> None:
-    said = subprocess.run(
+    message = subprocess.run(
         [sys.executable, "-c", LISTED_TWICE, server.url, bucket, trouble],
         env={**os.environ, **server.environment()}, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
 
-    assert said.returncode == 0, said.stderr
-    found: dict[str, Any] = json.loads(said.stdout)
+    assert message.returncode == 0, message.stderr
+    found: dict[str, Any] = json.loads(message.stdout)
     assert (found["same"], found["keys"], found["processes"]) == (True, COUNT, 1)
     assert not found["boto3"], "what it decides on, the other process has told"
     assert found["pages"] in pages

@@ -38,17 +38,17 @@ def made(exact_bucket: Bucket) -> Iterator[Callable[..., Actor]]:
 
 
 @pytest.mark.parametrize("size", [10, 100_000, SMALL + 1])
-@pytest.mark.parametrize("way", ["direct", "by a proxy"])
+@pytest.mark.parametrize("variant", ["direct", "by a proxy"])
 def test_an_object_has_what_options_say(
-    size: int, way: str, exact_bucket: Bucket, made: Callable[..., Actor], content: Content, proxy: ForwardProxy
+    size: int, variant: str, exact_bucket: Bucket, made: Callable[..., Actor], content: Content, proxy: ForwardProxy
 ) -> None:
     actor = made(**ALL)
-    if way == "by a proxy":
+    if variant == "by a proxy":
         by_proxy(actor, proxy)
 
     actor.upload(content.file("a", b"x" * size))
 
-    assert bool(proxy.requests) == (way == "by a proxy")
+    assert bool(proxy.requests) == (variant == "by a proxy")
     found = exact_bucket.client.head_object(Bucket=exact_bucket.name, Key="a")
     assert found["ContentLength"] == size
     assert (found["StorageClass"], found["ServerSideEncryption"]) == ("STANDARD_IA", "AES256")

@@ -256,9 +256,9 @@ def test_a_key_that_this_owner_has_not_claimed_is_returned_as_lost_and_stays_as_
     mark(ledger, "held", "waiting")
     claimed(ledger, "two", "held")
 
-    said = ledger.claims.done("one", [ledger.outcome("one", key, Action.UPLOADED) for key in ("held", "waiting", "clean")])
+    message = ledger.claims.done("one", [ledger.outcome("one", key, Action.UPLOADED) for key in ("held", "waiting", "clean")])
 
-    assert said == ([], ["held", "waiting", "clean"])
+    assert message == ([], ["held", "waiting", "clean"])
     assert ledger.key_states.count_dirty() == 2
     assert claimed(ledger, "three", "held", "waiting") == ["waiting"]
 
@@ -269,10 +269,10 @@ def test_a_result_that_comes_twice_since_the_answer_was_lost_forgets_no_change(l
     mark(ledger, "a")
     claimed(ledger, "one", "a")
     mark(ledger, "a", hint=NEWER)
-    said = [ledger.outcome("one", "a", deed, failure=failure("a"))]
+    message = [ledger.outcome("one", "a", deed, failure=failure("a"))]
 
-    ledger.claims.done("one", said)
-    assert ledger.claims.done("one", said) == ([], ["a"])
+    ledger.claims.done("one", message)
+    assert ledger.claims.done("one", message) == ([], ["a"])
 
     assert ledger.key_states.count_dirty() == 1
     assert list(ledger.failures.all()) == []
@@ -407,8 +407,8 @@ def test_what_was_done_is_counted(ledger: Remembering) -> None:
     sent = [ledger.outcome("one", "a", Action.UPLOADED, 5), ledger.outcome("one", "b", Action.UPLOADED, 7)]
     ledger.claims.done("one", [*sent, ledger.outcome("one", "c", Action.DELETED), ledger.outcome("one", "d", Action.NOTHING)])
 
-    standing = ledger.watcher_lease.heartbeat("me")
-    assert (standing.files, standing.bytes, standing.deleted, standing.dirty) == (2, 12, 1, 0)
+    stats = ledger.watcher_lease.heartbeat("me")
+    assert (stats.files, stats.bytes, stats.deleted, stats.dirty) == (2, 12, 1, 0)
 
 
 # requeue_orphans and release_all_of_dead
@@ -573,11 +573,11 @@ def test_a_mirror_has_one_watcher(ledger: Ledger) -> None:
     assert ledger.watcher_lease.holder() is None
     assert ledger.watcher_lease.heartbeat("first").holder == "first"
     assert ledger.watcher_lease.heartbeat("second").holder == "first"
-    held = ledger.watcher_lease.holder()
+    locked = ledger.watcher_lease.holder()
 
-    assert held is not None
-    assert held[0] == "first"
-    assert 0 < held[1] <= LONGEST_LOCK
+    assert locked is not None
+    assert locked[0] == "first"
+    assert 0 < locked[1] <= LONGEST_LOCK
 
 
 def test_only_the_holder_releases_the_lease(ledger: Ledger) -> None:
@@ -603,8 +603,8 @@ def test_the_heartbeat_returns_the_figures_of_the_mirror(ledger: Remembering) ->
     failed = ledger.outcome("one", "a", Action.FAILED, failure=failure("a"))
     ledger.claims.done("one", [failed, ledger.outcome("one", "b", Action.RETRY, delay=3600.0)])
 
-    standing = ledger.watcher_lease.heartbeat("me")
-    assert (standing.dirty, standing.claimed, standing.failed) == (4, 2, 1)
+    stats = ledger.watcher_lease.heartbeat("me")
+    assert (stats.dirty, stats.claimed, stats.failed) == (4, 2, 1)
     wait_until(lambda: ledger.watcher_lease.heartbeat("me").lag > 0, LIMIT)
 
 
@@ -717,8 +717,8 @@ def test_a_hint_is_read_as_it_was_written(ledger: Ledger, hint: Hint) -> None:
     ledger.claims.mark([("a", hint)])
 
     assert Hint.loads(hint.dumps()) == hint
-    known = hint if hint.was_checked else HINT  # who knows nothing adds nothing
-    assert ledger.claims.claim("one", "v", ["a"]) == [Claim("a", 0, known)]
+    expected = hint if hint.was_checked else HINT  # who knows nothing adds nothing
+    assert ledger.claims.claim("one", "v", ["a"]) == [Claim("a", 0, expected)]
     assert [hint.gone for hint in (GONE, UNKNOWN, HINT)] == [True, False, False]
     assert [hint.was_checked for hint in (GONE, UNKNOWN, HINT)] == [True, False, True]
 
@@ -868,7 +868,7 @@ def test_an_address_that_is_none_is_refused_in_one_line_without_its_password(url
 
 
 @pytest.mark.parametrize(
-    ("url", "shown"),
+    ("url", "visible"),
     [
         ("redis://host:6379/0", "redis://host:6379/0"),
         ("redis://host", "redis://host"),
@@ -881,8 +881,8 @@ def test_an_address_that_is_none_is_refused_in_one_line_without_its_password(url
         ("unix:///run/b.sock?db=1", "unix:///run/b.sock?db=1"),
     ],
 )
-def test_an_address_is_shown_without_its_password(url: str, shown: str) -> None:
-    assert address(url) == shown
+def test_an_address_is_shown_without_its_password(url: str, visible: str) -> None:
+    assert address(url) == visible
 
 
 @pytest.mark.parametrize("url", ["redis://host:6379/0?password=secret", "unix:///run/b.sock?username=me&password=secret&db=1"])
@@ -917,10 +917,10 @@ def test_the_state_of_a_key(ledger: Ledger) -> None:
 
     ledger.claims.claim("host:1:x", "v", [key])
     ledger.uploads.add(key, "token")
-    held = ledger.key_states.facts(key)
-    assert (held.owner, held.uploads) == ("host:1:x", 1)
-    assert held.due is not None
-    assert 0 < held.due - held.now <= 30
+    locked = ledger.key_states.facts(key)
+    assert (locked.owner, locked.uploads) == ("host:1:x", 1)
+    assert locked.due is not None
+    assert 0 < locked.due - locked.now <= 30
     assert ledger.key_states.claimed_by_worker() == {"host:1": [key]}
 
     done(ledger, "host:1:x", key, Action.RETRY, delay=5.0)

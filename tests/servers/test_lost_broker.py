@@ -81,8 +81,8 @@ class Life:
         mirror = Mirror("m", "file", (Source(str(source)),), identities, queue="q", host=boot_id(), settings=settings)
         state = state_directory(self._directory, "m")
         policy = Policy(True, DeleteLimit(), Compare.TIME)
-        with lock(state, "m") as held:
-            host = OneHost("m", [mirror], state, broker=None, workers=0, secrets={}, log_format="text", verbosity=0, lock_file=held)
+        with lock(state, "m") as locked:
+            host = OneHost("m", [mirror], state, broker=None, workers=0, secrets={}, log_format="text", verbosity=0, lock_file=locked)
             for part, name, method in [(one, *item) for one in PARTS for item in vars(one).items()]:
                 if callable(method) and not name.startswith("_"):
                     patch.setattr(part, name, self._counted(name, method, host))

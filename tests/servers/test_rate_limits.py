@@ -119,10 +119,10 @@ def test_limits_are_changed_for_all_at_once_and_old_debts_are_forgotten(fleet_li
         Ledger(client, "m").limits.set(Limits(requests=1000))
         assert Ledger(client, "m").limits.read() == Limits(requests=1000)
 
-    answer = fleet_limits.reserve(1)
+    response = fleet_limits.reserve(1)
 
-    assert answer.wait == 0
-    assert answer.limits == Limits(requests=1000)
+    assert response.wait == 0
+    assert response.limits == Limits(requests=1000)
 
 
 def test_limits_that_are_lost_are_set_again_and_others_stay(fleet_limits: FleetLimits, client: redis.Redis) -> None:
@@ -176,12 +176,12 @@ def test_a_target_that_demands_fewer_requests_gets_half_and_then_more_again_by_a
 def test_many_refusals_in_one_second_are_one(fleet_limits: FleetLimits, client: redis.Redis) -> None:
     since, cuts = Since(client), set()
     for _ in range(20):
-        answer = fleet_limits.reserve(slow=60.0)
+        response = fleet_limits.reserve(slow=60.0)
         cuts.add(client.hget(MIRROR, "slow"))
     assert len(cuts) <= 1 + since.passed
     (cut,) = {float(cut.split()[0]) for cut in cuts if cut == client.hget(MIRROR, "slow")}  # type: ignore[union-attr]
     assert cut == 30 or since.passed > 1
-    assert since.has_grown(answer.requests, of=cut, by=2)
+    assert since.has_grown(response.requests, of=cut, by=2)
 
     later(client, 1)
     assert since.has_grown(fleet_limits.reserve(slow=60.0).requests, of=(cut + 2) / 2, by=1)
@@ -191,8 +191,8 @@ def test_a_target_that_refuses_everything_gets_a_request_now_and_then(fleet_limi
     fleet_limits.reserve(slow=640.0)
     for _ in range(20):
         later(client, 1)
-        answer = fleet_limits.reserve(slow=0.0)
-    assert 10 <= answer.requests < 40
+        response = fleet_limits.reserve(slow=0.0)
+    assert 10 <= response.requests < 40
     later(client, 30)
     assert fleet_limits.reserve().requests > 640, "what there was before is reached in half a minute"
 

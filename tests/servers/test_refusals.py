@@ -28,12 +28,12 @@ BAD_BUCKETS = {
 def test_a_bucket_that_cannot_be_used_is_one_clear_line(case: str, commands: Commands, bucket: Bucket, tree: Path) -> None:
     """As `--once` ends too (tests/programs/test_doors.py): both check the target in the same place."""
     (tree / "file").write_text("x")
-    change, said = BAD_BUCKETS[case]
+    change, message = BAD_BUCKETS[case]
 
     done = commands.run("autosync", "--dry-run", *bucket.options(), *change.get("options", []), str(tree), **change.get("environ", {}))
 
     assert (done.returncode, done.stdout) == (1, "")
-    assert said in done.stderr
+    assert message in done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
     assert bucket.sizes() == {}
 

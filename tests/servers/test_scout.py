@@ -61,12 +61,12 @@ print(json.dumps({"said": said, "keys": keys, "ahead": ahead, "boto3": by_boto3,
 
 
 def checked(url: str, bucket: str, trouble: str = "none", **environ: str) -> dict[str, Any]:
-    said = subprocess.run(
+    message = subprocess.run(
         [sys.executable, "-c", CHECKED, url, bucket, trouble],
         env={**os.environ, **environ}, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
-    assert (said.returncode, said.stderr) == (0, "")
-    found: dict[str, Any] = json.loads(said.stdout)
+    assert (message.returncode, message.stderr) == (0, "")
+    found: dict[str, Any] = json.loads(message.stdout)
     return found
 
 
@@ -121,11 +121,11 @@ def test_what_is_wrong_is_said_as_if_there_were_no_scout(bucket: Bucket, wrong: 
     assert not found["boto3"], "it was the scout that said it"
 
 
-def access(given: Any, **more: Any) -> Access:
+def access(passed: Any, **more: Any) -> Access:
     return Access(
         **{
             "address": "https://h/b", "region": "eu-west-1", "trusted": "/ca.pem", "proxy": "http://joe:secret@p:1",
-            "credentials": given and given.get_frozen_credentials, "lasting": type(given) is Credentials, **more,
+            "credentials": passed and passed.get_frozen_credentials, "lasting": type(passed) is Credentials, **more,
         }
     )  # fmt: skip
 
@@ -156,14 +156,14 @@ def test_credentials_that_expire_are_not_passed_on() -> None:
 def test_credentials_that_boto3_renews_are_known_to_be_so(bucket: Bucket, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     """A program that gives them, with a time at which they end (credential_process of the AWS configuration)."""
     later = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
-    given = {"Version": 1, "AccessKeyId": os.environ["AWS_ACCESS_KEY_ID"], "SecretAccessKey": os.environ["AWS_SECRET_ACCESS_KEY"]}
+    passed = {"Version": 1, "AccessKeyId": os.environ["AWS_ACCESS_KEY_ID"], "SecretAccessKey": os.environ["AWS_SECRET_ACCESS_KEY"]}
     for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(variable)
     config = tmp_path / "config"
     monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
     bucket.client.put_object(Bucket=bucket.name, Key="c", Body=b"x")
     for ends in ({"Expiration": later, "SessionToken": ""}, {}):
-        (tmp_path / "given.json").write_text(json.dumps(given | ends))
+        (tmp_path / "given.json").write_text(json.dumps(passed | ends))
         config.write_text(f"[default]\ncredential_process = cat {tmp_path}/given.json\n")
         found = checked(bucket.server.url, bucket.name)
 

@@ -28,9 +28,9 @@ def test_a_watcher_holds_its_lock_for_as_long_as_its_mirror_says(ledger: Ledger)
     lock.acquire(threading.Event())
 
     for renew in (lock.renew, lock.heartbeat, lambda: lock.acquire(threading.Event())):
-        held = ledger.watcher_lease.holder()
-        assert held is not None
-        assert 0 < held[1] <= 3.0
+        locked = ledger.watcher_lease.holder()
+        assert locked is not None
+        assert 0 < locked[1] <= 3.0
         renew()
 
 

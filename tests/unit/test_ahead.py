@@ -14,10 +14,10 @@ def test_several_functions_run_at_once_and_errors_are_in_their_futures() -> None
     together = threading.Barrier(3)
     ahead = Prefetcher(3, "test-ahead")
 
-    asked = [ahead.submit(lambda: together.wait(timeout=30)) for _ in range(3)]
+    requested = [ahead.submit(lambda: together.wait(timeout=30)) for _ in range(3)]
     wrong = ahead.submit(lambda: [][0])
 
-    assert sorted(one.result(timeout=30) for one in asked) == [0, 1, 2]
+    assert sorted(one.result(timeout=30) for one in requested) == [0, 1, 2]
     with pytest.raises(IndexError):
         wrong.result(timeout=30)
     ahead.close(wait=True)
@@ -61,10 +61,10 @@ def test_functions_that_have_not_begun_are_cancelled_and_others_are_waited_for()
 def test_nobody_waits_for_it_if_that_is_not_wished() -> None:
     may_end = threading.Event()
     ahead = Prefetcher(2, "test-ahead")
-    asked = ahead.submit(lambda: may_end.wait(30))
+    requested = ahead.submit(lambda: may_end.wait(30))
 
     ahead.close(wait=False)
 
-    assert not asked.done()
+    assert not requested.done()
     may_end.set()
-    assert asked.result(timeout=30)
+    assert requested.result(timeout=30)

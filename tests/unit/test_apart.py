@@ -180,9 +180,9 @@ def test_it_ends_with_the_process_that_made_it() -> None:
         "apart = ForkedGenerator.try_start('autosync-test', lambda _: iter([]))\n"
         "print(apart._child.pid(), flush=True)\nos.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60).stdout
+    message = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60).stdout
 
-    wait_until(lambda: is_gone(int(said)) or " Z " in Path(f"/proc/{int(said)}/stat").read_text(), 20, "it has ended too")
+    wait_until(lambda: is_gone(int(message)) or " Z " in Path(f"/proc/{int(message)}/stat").read_text(), 20, "it has ended too")
 
 
 def test_a_process_with_more_threads_has_none() -> None:

@@ -44,9 +44,9 @@ def dry(commands: Commands, *options: str, **environ: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-def assert_one_line(done: subprocess.CompletedProcess[str], code: int, said: str) -> None:
+def assert_one_line(done: subprocess.CompletedProcess[str], code: int, message: str) -> None:
     assert (done.returncode, done.stdout) == (code, "")
-    assert said in done.stderr
+    assert message in done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
     assert done.stderr.endswith("\n")
 
@@ -151,16 +151,16 @@ def with_state(base: Path) -> Path:
     return base
 
 
-@pytest.mark.parametrize("given", ["variable", "option", "link to the source", "link on the way"])
-def test_own_state_in_the_source_is_left_out_and_reported(given: str, commands: Commands, tree: Path, target: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["variable", "option", "link to the source", "link on the way"])
+def test_own_state_in_a_source_is_left_out_and_reported(kind: str, commands: Commands, tree: Path, target: Path, tmp_path: Path) -> None:
     base = with_state(tree / "c/state/autosync")
     options, source, environ = [f"--state-dir={base}"], tree, {}
-    if given == "variable":
+    if kind == "variable":
         options, environ = [], {"XDG_STATE_HOME": str(tree / "c/state")}
-    if given == "link to the source":
+    if kind == "link to the source":
         source = tmp_path / "other"
         source.symlink_to(tree)
-    if given == "link on the way":
+    if kind == "link on the way":
         (tree / "state").symlink_to("c/state")
         options = [f"--state-dir={tree}/state/autosync"]
 
@@ -170,9 +170,9 @@ def test_own_state_in_the_source_is_left_out_and_reported(given: str, commands: 
     )  # fmt: skip
 
     assert (done.returncode, done.stdout.splitlines()) == (0, ["upload 1", "upload a/2", "upload a/b/3", "upload c/4"])
-    left_out = [f"{source}/c/state/autosync"] + ([f"{tree}/state/autosync"] if given == "link on the way" else [])
-    told = [line.partition(" ")[2] for line in done.stderr.splitlines()]
-    assert told == [f"{directory} is left out: autosync keeps its own state there" for directory in left_out]
+    left_out = [f"{source}/c/state/autosync"] + ([f"{tree}/state/autosync"] if kind == "link on the way" else [])
+    reported = [line.partition(" ")[2] for line in done.stderr.splitlines()]
+    assert reported == [f"{directory} is left out: autosync keeps its own state there" for directory in left_out]
 
 
 def test_state_that_is_yet_to_be_made_is_left_out_and_a_dry_run_does_not_make_it(commands: Commands, tree: Path, target: Path) -> None:
@@ -223,24 +223,24 @@ def test_nothing_of_the_users_is_left_out_with_the_own_state(
     with_state(tree / "d")
     (tree / "d/letters").mkdir()
     (tree / "d/letters/one").touch()
-    options, said = OWN_STATE[case]
+    options, message = OWN_STATE[case]
     names = {"tree": tree, "above": tree.parent.name}
 
     done = commands.run(
         "autosync", *dry, "--actor=file", f"--target-container={target}", *(option.format(**names) for option in options), str(tree)
     )
 
-    assert_one_line(done, 2, said.format(**names))
+    assert_one_line(done, 2, message.format(**names))
     assert "--state-dir" in done.stderr
     assert list(target.iterdir()) == []
 
 
 def test_help_version_and_completion(commands: Commands) -> None:
     for command in ("autosync", "autosync-watch"):
-        shown = commands.run(command, "--help")
-        assert (shown.returncode, shown.stderr) == (0, "")
-        assert "--source-prefix" in shown.stdout
-        assert "--endpoint-url" in shown.stdout
+        visible = commands.run(command, "--help")
+        assert (visible.returncode, visible.stderr) == (0, "")
+        assert "--source-prefix" in visible.stdout
+        assert "--endpoint-url" in visible.stdout
     for command in DOORS:
         version = commands.run(command, "--version")
         assert (version.returncode, version.stderr) == (0, "")
@@ -294,16 +294,16 @@ BAD_INPUT = {
 
 @pytest.mark.parametrize("case", BAD_INPUT)
 def test_bad_input_is_one_clear_line_and_the_documented_exit_code(case: str, commands: Commands, tree: Path, target: Path) -> None:
-    options, code, said = BAD_INPUT[case]
+    options, code, message = BAD_INPUT[case]
 
     done = commands.run("autosync", *(option.format(tree=tree, target=target) for option in options))
 
-    assert_one_line(done, code, said)
+    assert_one_line(done, code, message)
     assert list(target.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("actor = ", "mirror.toml"),
         ("colour = 1", "no option 'colour'"),
@@ -311,12 +311,12 @@ def test_bad_input_is_one_clear_line_and_the_documented_exit_code(case: str, com
         ("name = '\udcff'", "mirror.toml"),
     ],
 )
-def test_a_bad_configuration_file_is_one_clear_line(content: str, said: str, commands: Commands, tree: Path, tmp_path: Path) -> None:
+def test_a_bad_configuration_file_is_one_clear_line(content: str, message: str, commands: Commands, tree: Path, tmp_path: Path) -> None:
     (tmp_path / "mirror.toml").write_text(content, encoding="utf-8", errors="surrogateescape")
 
     done = commands.run("autosync", f"--config={tmp_path / 'mirror.toml'}", "--actor=file", f"--target-container={tmp_path}", str(tree))
 
-    assert_one_line(done, 2, said)
+    assert_one_line(done, 2, message)
 
 
 @pytest.mark.parametrize("name", ["a:b", "a,b", ".x", "x" * 201])
@@ -326,22 +326,22 @@ def test_a_queue_whose_name_celery_would_read_otherwise_is_refused(name: str, co
     assert_one_line(done, 2, "autosync-watch: --queue")
 
 
-@pytest.mark.parametrize(("line", "said"), [("pattern = 1", "no list of tables"), ("[[pattern]]\nmatch = '('", "no regular expression")])
-def test_a_pattern_of_headers_that_cannot_be_used_is_one_clear_line(line: str, said: str, commands: Commands, tree: Path) -> None:
+@pytest.mark.parametrize(("line", "message"), [("pattern = 1", "no list of tables"), ("[[pattern]]\nmatch = '('", "no regular expression")])
+def test_a_pattern_of_headers_that_cannot_be_used_is_one_clear_line(line: str, message: str, commands: Commands, tree: Path) -> None:
     config = tree.parent / "mirror.toml"
     config.write_text(f'target-container = "x"\n{line}\n')
 
-    assert_one_line(commands.run("autosync", f"--config={config}", str(tree)), 2, said)
+    assert_one_line(commands.run("autosync", f"--config={config}", str(tree)), 2, message)
 
 
-@pytest.mark.parametrize("given", ["", "short", "@/does/not/exist"])
-def test_a_signing_key_that_cannot_be_used_is_one_clear_line(given: str, commands: Commands, tree: Path) -> None:
+@pytest.mark.parametrize("passed", ["", "short", "@/does/not/exist"])
+def test_a_signing_key_that_cannot_be_used_is_one_clear_line(passed: str, commands: Commands, tree: Path) -> None:
     target = ["--actor=file", f"--target-container={tree}-copy"]
 
-    assert_one_line(commands.run("autosync-watch", *target, f"--signing-key={given}", str(tree)), 2, "signing")
-    by_variable = commands.run("autosync-watch", *target, str(tree), AUTOSYNC_SIGNING_KEY=given)
-    assert_one_line(by_variable, 2, "signing" if given else "AUTOSYNC_SIGNING_KEY is set and empty")
-    assert_one_line(commands.prepare_worker(AUTOSYNC_SIGNING_KEY=given), 1, "signing")
+    assert_one_line(commands.run("autosync-watch", *target, f"--signing-key={passed}", str(tree)), 2, "signing")
+    by_variable = commands.run("autosync-watch", *target, str(tree), AUTOSYNC_SIGNING_KEY=passed)
+    assert_one_line(by_variable, 2, "signing" if passed else "AUTOSYNC_SIGNING_KEY is set and empty")
+    assert_one_line(commands.prepare_worker(AUTOSYNC_SIGNING_KEY=passed), 1, "signing")
 
 
 def test_an_empty_variable_does_not_take_the_key_of_celeryconfig_away(commands: Commands, tmp_path: Path) -> None:
@@ -358,15 +358,15 @@ def test_a_key_in_celeryconfig_that_is_none_is_one_clear_line(commands: Commands
     assert_one_line(commands.prepare_worker(), 1, "signing")
 
 
-@pytest.mark.parametrize("way", ["an option", "a variable", "a file of options"])
-def test_an_empty_secret_is_one_clear_line(commands: Commands, tree: Path, tmp_path: Path, way: str) -> None:
-    (tmp_path / "mirror.toml").write_text("password = ''\n" if way == "a file of options" else "")
+@pytest.mark.parametrize("variant", ["an option", "a variable", "a file of options"])
+def test_an_empty_secret_is_one_clear_line(commands: Commands, tree: Path, tmp_path: Path, variant: str) -> None:
+    (tmp_path / "mirror.toml").write_text("password = ''\n" if variant == "a file of options" else "")
     options = ["--actor=swift", "--auth-url=http://127.0.0.1:1", "--user=u", "--target-container=c", f"--config={tmp_path}/mirror.toml"]
-    options += ["--password="] if way == "an option" else []
+    options += ["--password="] if variant == "an option" else []
 
-    done = commands.run("autosync", *options, str(tree), **({"AUTOSYNC_PASSWORD": ""} if way == "a variable" else {}))
+    done = commands.run("autosync", *options, str(tree), **({"AUTOSYNC_PASSWORD": ""} if variant == "a variable" else {}))
 
-    assert_one_line(done, 2, "AUTOSYNC_PASSWORD is set and empty" if way == "a variable" else "--password is empty")
+    assert_one_line(done, 2, "AUTOSYNC_PASSWORD is set and empty" if variant == "a variable" else "--password is empty")
 
 
 # Several targets
@@ -387,9 +387,9 @@ BAD_TABLES = {
 
 @pytest.mark.parametrize("case", BAD_TABLES)
 def test_a_table_that_cannot_be_used_is_one_clear_line(case: str, commands: Commands, tree: Path) -> None:
-    tables, said = BAD_TABLES[case]
+    tables, message = BAD_TABLES[case]
 
-    assert_one_line(commands.run("autosync", f"--config={with_targets(tree, *tables)}"), 2, said)
+    assert_one_line(commands.run("autosync", f"--config={with_targets(tree, *tables)}"), 2, message)
 
 
 def test_a_name_for_all_that_is_no_name_is_one_clear_line(commands: Commands, tree: Path, target: Path) -> None:

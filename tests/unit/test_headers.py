@@ -59,7 +59,7 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_what_cannot_be_said_is_refused(case: str) -> None:
-    settings, said = BAD[case]
+    settings, message = BAD[case]
     with pytest.raises(ConfigurationError) as caught:
         load("s3")(target_container="bucket", **settings)
-    assert said in str(caught.value)
+    assert message in str(caught.value)

@@ -153,9 +153,9 @@ def test_the_spans_of_any_directory_hold_every_key_below_it_once(mirror: Mirror,
     for path in mirror.paths:
         directory = path.rsplit("/", height)[0]
 
-        held = [key for span in keys.spans(directory) if (key := key_in(span, path)) is not None]
+        locked = [key for span in keys.spans(directory) if (key := key_in(span, path)) is not None]
 
-        assert held == [keys.key(path)]
+        assert locked == [keys.key(path)]
 
 
 def key_in(span: Span, path: str) -> str | None:

@@ -122,8 +122,8 @@ def test_a_child_dies_with_a_parent_that_is_killed(moment: str) -> None:
 
 
 def test_the_signal_at_the_death_of_the_parent_may_be_one_that_the_child_handles(tmp_path: Path) -> None:
-    answer, ready = tmp_path / "answer", tmp_path / "ready"
-    code = LISTENER.format(f"lambda *_: sys.exit(pathlib.Path({str(answer)!r}).write_text('SIGTERM'))", str(ready))
+    response, ready = tmp_path / "answer", tmp_path / "ready"
+    code = LISTENER.format(f"lambda *_: sys.exit(pathlib.Path({str(response)!r}).write_text('SIGTERM'))", str(ready))
     with subprocess.Popen([*python(PARENT), "SIGTERM", *python(code)], stdout=subprocess.PIPE, text=True) as parent:
         try:
             assert parent.stdout is not None
@@ -133,7 +133,7 @@ def test_the_signal_at_the_death_of_the_parent_may_be_one_that_the_child_handles
             parent.send_signal(signal.SIGKILL)
 
     wait_until(lambda: not is_running(pid), LIMIT, "the grandchild has ended")
-    assert answer.read_text() == "SIGTERM"
+    assert response.read_text() == "SIGTERM"
 
 
 def test_the_soft_limit_of_open_files_is_raised_to_the_hard_one() -> None:
@@ -266,7 +266,7 @@ def forking(directory: Path, work: str, then: str = "child.stop(60)\nprint(child
 
 
 @pytest.mark.parametrize(
-    ("work", "status", "said"),
+    ("work", "status", "message"),
     [
         ("return 5", 5, ""),
         ("sys.exit(6)", 6, ""),
@@ -276,15 +276,15 @@ def forking(directory: Path, work: str, then: str = "child.stop(60)\nprint(child
         ("print('nobody reads this'); return 0 if os.getcwd() == directory and sys.stdin.read() == '' else 1", 0, ""),
     ],
 )
-def test_a_fork_does_its_work_and_ends_with_its_status(work: str, status: int, said: str, tmp_path: Path) -> None:
+def test_a_fork_does_its_work_and_ends_with_its_status(work: str, status: int, message: str, tmp_path: Path) -> None:
     work = work.replace("directory", repr(str(tmp_path)))
     ended = subprocess.run(
         forking(tmp_path, work, "print(child._process.wait(60))"), capture_output=True, text=True, check=True, timeout=60
     )
 
     assert ended.stdout.split()[1:] == [str(status)], ended.stderr
-    assert said in ended.stderr
-    assert said or not ended.stderr
+    assert message in ended.stderr
+    assert message or not ended.stderr
 
 
 def test_what_dies_as_a_fork_is_started_again_as_a_program(tmp_path: Path) -> None:

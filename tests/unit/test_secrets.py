@@ -29,13 +29,13 @@ def test_messages_of_an_actor_have_no_secrets() -> None:
 
     store = Store(password=OPTION, login="", url="http://store/", target_container=None)
 
-    said = without_secrets(store, f"http://store/?a={OPTION} b={quote(OPTION, safe='')} c={quote_plus(OPTION)}")
-    assert said == "http://store/?a=*** b=*** c=***"
+    message = without_secrets(store, f"http://store/?a={OPTION} b={quote(OPTION, safe='')} c={quote_plus(OPTION)}")
+    assert message == "http://store/?a=*** b=*** c=***"
 
 
-@pytest.mark.parametrize(("given", "secret"), [("plain", "plain"), ("@@at", "@at"), ("@@@", "@@"), ("", ""), ("a@b", "a@b")])
-def test_a_secret_is_itself_unless_it_begins_with_an_at(given: str, secret: str) -> None:
-    assert read_secret(given, "--password") == secret
+@pytest.mark.parametrize(("passed", "secret"), [("plain", "plain"), ("@@at", "@at"), ("@@@", "@@"), ("", ""), ("a@b", "a@b")])
+def test_a_secret_is_itself_unless_it_begins_with_an_at(passed: str, secret: str) -> None:
+    assert read_secret(passed, "--password") == secret
     assert read_secret(escape_secret(secret), "--password") == secret
 
 

@@ -37,13 +37,13 @@ def test_a_key_is_read_from_where_it_is(tmp_path: Path) -> None:
     assert key_among({SIGNING_KEY: f"@{file}", "password": ""}) == KEY
 
 
-@pytest.mark.parametrize("given", ["", " ", "short", "@/does/not/exist", "@/"])
-def test_what_is_no_key_is_refused(given: str) -> None:
+@pytest.mark.parametrize("passed", ["", " ", "short", "@/does/not/exist", "@/"])
+def test_what_is_no_key_is_refused(passed: str) -> None:
     with pytest.raises(ConfigurationError, match=r"signing.key"):
-        read_key(given)
+        read_key(passed)
 
 
-@pytest.mark.parametrize("given", ["", None, KEY.encode(), 7, [KEY]])
-def test_a_box_whose_key_is_nothing_does_not_go_without_one(given: object) -> None:
+@pytest.mark.parametrize("passed", ["", None, KEY.encode(), 7, [KEY]])
+def test_a_box_whose_key_is_nothing_does_not_go_without_one(passed: object) -> None:
     with pytest.raises(ConfigurationError, match=r"signing.key"):
-        key_among({SIGNING_KEY: given})
+        key_among({SIGNING_KEY: passed})

@@ -63,11 +63,11 @@ def of_a_worker(url: str) -> dict[str, Any]:
 @pytest.mark.parametrize("options", OPTIONS)
 def test_the_clients_agree_on_what_is_checked(options: str, client: Client) -> None:
     ca = ssl.get_default_verify_paths().openssl_cafile
-    told = client(f"rediss://user:secret@host.example:6380/1{options.format(ca=ca)}")
+    reported = client(f"rediss://user:secret@host.example:6380/1{options.format(ca=ca)}")
 
-    assert {"ssl_cert_reqs", "ssl_check_hostname"} <= told.keys(), "none is left to a default"
-    assert (told.get("ssl_ca_certs") == ca) == ("ssl_ca_certs" in options)
-    connection = redis.SSLConnection(**{name: value for name, value in told.items() if name.startswith("ssl_")})
+    assert {"ssl_cert_reqs", "ssl_check_hostname"} <= reported.keys(), "none is left to a default"
+    assert (reported.get("ssl_ca_certs") == ca) == ("ssl_ca_certs" in options)
+    connection = redis.SSLConnection(**{name: value for name, value in reported.items() if name.startswith("ssl_")})
     assert (connection.cert_reqs, connection.check_hostname) == OPTIONS[options]
 
 

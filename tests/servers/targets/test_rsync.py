@@ -108,9 +108,9 @@ def talking() -> Iterator[Callable[[int, bytes], Talking]]:
 
 @pytest.mark.parametrize("code", [1, 2])
 @pytest.mark.parametrize("end", [b"\n", b""])
-@pytest.mark.parametrize("asked", ["list", "check", "upload", "delete"])
+@pytest.mark.parametrize("requested", ["list", "check", "upload", "delete"])
 def test_endless_messages_of_a_server_are_not_read_to_their_end(
-    asked: str, end: bytes, code: int, talking: Callable[[int, bytes], Talking], content: Content
+    requested: str, end: bytes, code: int, talking: Callable[[int, bytes], Talking], content: Content
 ) -> None:
     server = talking(code, b"x" * 500 + end)
     actor = load("rsync")(target_container=server.container)
@@ -122,7 +122,7 @@ def test_endless_messages_of_a_server_are_not_read_to_their_end(
     }
 
     with pytest.raises(TargetError) as caught:
-        do[asked]()
+        do[requested]()
 
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 500
@@ -185,9 +185,9 @@ def test_in_a_batch_that_fails_each_file_has_its_own_result(actor: Actor, server
     (server.module / "way/in").touch()
     names = ["one", "way", "two", "n" * 256]
 
-    answers = actor.upload_many([content.file(name, b"x") for name in names])
+    responses = actor.upload_many([content.file(name, b"x") for name in names])
 
-    assert [type(answer) for answer in answers] == [type(None), TargetError, type(None), PermanentError]
+    assert [type(response) for response in responses] == [type(None), TargetError, type(None), PermanentError]
     assert listed(actor) == {"one": 1, "two": 1, "way/in": 0}
 
 
@@ -257,9 +257,9 @@ def test_what_is_wrong_at_the_server_is_said_in_one_line(rsyncd: Callable[..., R
         (rsyncd("max connections = -1").container, "", SlowDown, "max connections"),
         (rsyncd("hosts deny = *").container, "", TargetRefused, "access denied.*rsyncd.conf"),
     ]
-    for container, password, kind, said in cases:
+    for container, password, kind, message in cases:
         actor = load("rsync")(target_container=container, rsync_password=password)
-        with pytest.raises(kind, match=said) as caught:
+        with pytest.raises(kind, match=message) as caught:
             actor.check()
         assert type(caught.value) is kind
         assert "\n" not in str(caught.value)

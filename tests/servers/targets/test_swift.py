@@ -143,9 +143,9 @@ WAYS = ["1", "2", "2, said", "3", "3, by default", "3, application credential", 
 
 
 @pytest.mark.smoke  # versions of keystoneauth1 and swiftclient differ in what autosync calls
-@pytest.mark.parametrize("way", WAYS)
-def test_each_way_to_log_in_can_do_everything(way: str, swift: Swift, keystone: Keystone, container: str, content: Content) -> None:
-    actor = load("swift")(target_container=container, segment_size=1, **logins(swift, keystone)[way])
+@pytest.mark.parametrize("variant", WAYS)
+def test_each_way_to_log_in_can_do_everything(variant: str, swift: Swift, keystone: Keystone, container: str, content: Content) -> None:
+    actor = load("swift")(target_container=container, segment_size=1, **logins(swift, keystone)[variant])
     before = keystone.tokens_issued
 
     actor.check()
@@ -156,7 +156,7 @@ def test_each_way_to_log_in_can_do_everything(way: str, swift: Swift, keystone: 
     assert actor.delete_many([File("large"), File("never")]) == [None, None]
 
     assert listed(actor) == {}
-    assert keystone.tokens_issued - before == (0 if way == "1" else 1), "a token is used until it ends"
+    assert keystone.tokens_issued - before == (0 if variant == "1" else 1), "a token is used until it ends"
     actor.close()
 
 
@@ -169,13 +169,13 @@ def test_rackspace_is_recognized_by_its_name() -> None:
     assert found.auth_url == "https://identity.api.rackspacecloud.com/v2.0"
 
 
-@pytest.mark.parametrize("way", ["1", "2", "3", "3, application credential", "rackspace"])
+@pytest.mark.parametrize("variant", ["1", "2", "3", "3, application credential", "rackspace"])
 def test_a_wrong_secret_is_refused_in_one_line_that_does_not_have_it(
-    way: str, swift: Swift, keystone: Keystone, container: str, caplog: pytest.LogCaptureFixture
+    variant: str, swift: Swift, keystone: Keystone, container: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    login = logins(swift, keystone)[way]
-    login["application_credential_secret" if "application" in way else "password"] = "wr0ng-s3cret"
+    login = logins(swift, keystone)[variant]
+    login["application_credential_secret" if "application" in variant else "password"] = "wr0ng-s3cret"
     actor = load("swift")(target_container=container, **login)
 
     for do in (actor.check, lambda: listed(actor), lambda: actor.delete(File("a"))):
@@ -193,8 +193,8 @@ def test_no_secret_and_no_token_is_in_the_log_where_everything_is(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     tokens = set()
-    for way in WAYS:
-        login = logins(swift, keystone)[way]
+    for variant in WAYS:
+        login = logins(swift, keystone)[variant]
         actor = load("swift")(target_container=container, **login)
         actor.upload(content.file("a", b"x"))
         tokens.add(actor._access._token())  # type: ignore[attr-defined]
@@ -226,7 +226,7 @@ def test_a_token_that_is_refused_is_made_anew_once_for_all_threads(
 
 
 @pytest.mark.parametrize(
-    ("change", "kind", "said"),
+    ("change", "kind", "message"),
     [
         ({"target_container": "no-such-container"}, TargetRefused, "404 .*create the container"),
         ({"auth_url": "http://127.0.0.1:1/v3", "project": "p"}, TargetError, "the login at .*cannot be reached"),
@@ -238,19 +238,19 @@ def test_a_token_that_is_refused_is_made_anew_once_for_all_threads(
     ids=lambda value: " ".join(map(str, value.values()))[:40] if isinstance(value, dict) else "",
 )
 def test_what_is_wrong_is_said_in_one_clear_line(
-    change: dict[str, str], kind: type[TargetError], said: str, swift: Swift, container: str, content: Content
+    change: dict[str, str], kind: type[TargetError], message: str, swift: Swift, container: str, content: Content
 ) -> None:
     actor = swift_actor(swift, container, **change)
 
     for do in (actor.check, lambda: listed(actor), lambda: actor.upload(content.file("a", b"x")),
                lambda: actor.upload(content.file("a", bytes(MIB + 1)))):  # fmt: skip
-        with pytest.raises(kind, match=said) as refused:
+        with pytest.raises(kind, match=message) as refused:
             do()
         assert type(refused.value) is kind
         assert "\n" not in str(refused.value)
     if change != {"target_container": "no-such-container"}:
-        (answer,) = actor.delete_many([File("a")])
-        assert type(answer) is kind
+        (response,) = actor.delete_many([File("a")])
+        assert type(response) is kind
 
 
 def test_a_region_that_the_catalog_does_not_have_is_refused(swift: Swift, keystone: Keystone, container: str) -> None:
@@ -261,7 +261,7 @@ def test_a_region_that_the_catalog_does_not_have_is_refused(swift: Swift, keysto
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"auth_url": None}, "--auth-url is missing"),
         ({"auth_url": "keystone.example.org"}, "--auth-url cannot be used"),
@@ -277,11 +277,11 @@ def test_a_region_that_the_catalog_does_not_have_is_refused(swift: Swift, keysto
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_settings_that_cannot_be_used_are_refused(change: dict[str, str | None], said: str) -> None:
+def test_settings_that_cannot_be_used_are_refused(change: dict[str, str | None], message: str) -> None:
     good = {"target_container": "c", "auth_url": "http://127.0.0.1:1/auth/v1.0", "user": "u", "password": "secret"}
     load("swift")(**good)
 
-    with pytest.raises(ConfigurationError, match=said) as refused:
+    with pytest.raises(ConfigurationError, match=message) as refused:
         load("swift")(**{**good, **change})
     assert "secret" not in str(refused.value).replace("credential-secret", "")
 
@@ -375,9 +375,9 @@ def test_a_large_file_is_made_of_segments_which_go_with_it(
     data = os.urandom(3 * MIB + 7)
     actor.upload(content.file("d/large", data))
 
-    answer = swift.read(container, "d/large")
-    assert answer.content == data
-    assert answer.headers["X-Static-Large-Object"] == "True"
+    response = swift.read(container, "d/large")
+    assert response.content == data
+    assert response.headers["X-Static-Large-Object"] == "True"
     first = segments_of()
     assert len(first) == 4
     assert all(name.startswith("autosync/d/large/") for name in first)
@@ -439,11 +439,11 @@ def test_segments_of_keys_far_apart_are_found_without_listing_what_is_between(
         for number in range(3):
             swift.put(f"{container}_segments", f"autosync/{key}/{token}/{number:08}", b"x")
     found = actor._segments  # type: ignore[attr-defined]
-    asked: list[str] = []
+    requested: list[str] = []
     page = found._page
 
     def counted(after: str, before: str) -> list[str]:
-        asked.append(after)
+        requested.append(after)
         names: list[str] = page(after, before)
         return names
 
@@ -452,7 +452,7 @@ def test_segments_of_keys_far_apart_are_found_without_listing_what_is_between(
     names = [one.name for one in found.of(["k28", "k02", "absent", "k15", "zz"])]
 
     assert names == [f"autosync/{key}/{token}/{number:08}" for key in ("k02", "k15", "k28") for number in range(3)]
-    assert len(asked) <= 6
+    assert len(requested) <= 6
 
 
 @pytest.mark.parametrize("other", ["a/-x", "a/z", "a-", "a/1", "b"])
@@ -574,12 +574,12 @@ def test_a_key_too_long_for_segments_is_refused_only_for_a_large_file(actor: Act
     ("size", "step", "count"), [(MIB + 1, MIB, 2), (1000 * MIB, MIB, 1000), (1000 * MIB + 1, MIB, 501), (4 << 40, MIB, 1000)]
 )
 def test_a_file_has_no_more_segments_than_swift_allows(size: int, step: int, count: int) -> None:
-    pieces = [*segment_ranges(size, step)]
+    chunks = [*segment_ranges(size, step)]
 
-    assert len(pieces) == count
-    assert sum(length for _, length in pieces) == size
-    assert all(offset + length == later for (offset, length), (later, _) in pairwise(pieces))
-    assert max(length for _, length in pieces) <= 5 << 30
+    assert len(chunks) == count
+    assert sum(length for _, length in chunks) == size
+    assert all(offset + length == later for (offset, length), (later, _) in pairwise(chunks))
+    assert max(length for _, length in chunks) <= 5 << 30
 
 
 def test_a_swift_without_large_objects_says_so_before_anything_is_sent(old_swift: Swift, content: Content) -> None:
@@ -701,8 +701,8 @@ def test_a_token_that_ends_in_the_middle_of_a_deletion_makes_no_key_fail_for_goo
     with monkeypatch.context() as patch:
         patch.setattr(actor._segments, "of", lambda _: [])  # type: ignore[attr-defined]
         actor._access._auth.auth.auth_ref._auth_token = "gone"  # type: ignore[attr-defined]
-        (answer,) = actor.delete_many([File("a")])
-    assert type(answer) is TargetError, "the token was refused inside the answer, and the key is tried again"
+        (response,) = actor.delete_many([File("a")])
+    assert type(response) is TargetError, "the token was refused inside the answer, and the key is tried again"
     assert swift.names(container) == ["a"]
 
     assert actor.delete_many([File("a")]) == [None]
