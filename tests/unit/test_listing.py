@@ -139,6 +139,15 @@ def test_what_is_no_page_is_an_error_and_no_short_listing(kind: str) -> None:
         any_page(text)
 
 
+def test_a_page_with_more_objects_than_any_server_sends_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autosync.actors.s3.fast.list_xml._OBJECTS", 2)
+    objects = [OBJECT.format(key=key).replace("<Contents>", "<Contents a='b'>") for key in "abc"]
+
+    assert any_page(written(*objects[:2])).keys == ["a", "b"]
+    with pytest.raises(ResponseError, match="more than 2 objects"):
+        any_page(written(*objects))
+
+
 @pytest.mark.parametrize("text", ["", "<html/>", written(more="<IsTruncated>true</IsTruncated>"), written(more="<IsTruncated>maybe")])
 def test_where_it_is_not_certain_whether_a_page_follows_there_is_an_error(text: str) -> None:
     with pytest.raises(ResponseError):
