@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from botocore.credentials import Credentials
-from test_wire import LARGE, OK, TEXT, TIMES, Script, Serve, always, certificate, put, request, serve
+from test_s3_http import LARGE, OK, TEXT, TIMES, Script, Serve, always, certificate, put, request, serve
 
 from autosync.actors.s3.fast import proxy as proxies
 from autosync.actors.s3.fast.http import HttpConnectionPool
