@@ -76,10 +76,6 @@ class Actor:
             TargetError: the target cannot be reached now.
         """
 
-    def stand_by(self) -> None:
-        """Prepare for `check` and the first listing, which follow soon. autosync may call this once at its start, in the main thread while
-        that is the only one, so the method may fork this process. Workers do not call it."""
-
     def list(self, prefix: str = "") -> Iterable[File]:
         """The objects in the target.
 

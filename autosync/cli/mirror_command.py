@@ -403,7 +403,7 @@ def _run_mirrors(plans: Sequence[Plan], name: str, values: dict[str, Any], scrip
         ]  # fmt: skip
 
     if not one_host:
-        _warm_up(plans)
+        _start_prefetch(plans)
         from ..daemon.main_loop import keep
 
         signals = _check_targets_and_broker(plans, broker)
@@ -425,7 +425,7 @@ def _run_mirrors(plans: Sequence[Plan], name: str, values: dict[str, Any], scrip
             script=script,
         )
         with serving(host):
-            _warm_up(plans)
+            _start_prefetch(plans)
             from ..daemon.main_loop import keep
 
             host.load()
@@ -434,9 +434,12 @@ def _run_mirrors(plans: Sequence[Plan], name: str, values: dict[str, Any], scrip
             return keep(runs(host.broker), signals, host)
 
 
-def _warm_up(plans: Sequence[Plan]) -> None:
+def _start_prefetch(plans: Sequence[Plan]) -> None:
+    """Have our S3 actor check its bucket in a process of its own, while this one loads Celery. Actors of users have no such method."""
     for plan in plans:
-        plan.actor.stand_by()
+        start = getattr(plan.actor, "start_prefetch", None)
+        if start is not None:
+            start()
 
 
 def _check_targets_and_broker(plans: Sequence[Plan], broker: str | None) -> Signals:

@@ -57,7 +57,7 @@ elif trouble == "it fails in the middle":
     listing.any_page = fail
 elif trouble == "it is killed":
     listing.any_page = stop
-actor.stand_by()
+actor.start_prefetch()
 actor.check()
 found = [file.key for file in actor.list()]
 ForkedGenerator.items, listing.any_page = given, understood

@@ -36,7 +36,7 @@ elif trouble == "it does not tell":
     from autosync.actors.s3.access import Access
     Access.as_tuple = lambda self: None
 if trouble != "there is none":
-    actor.stand_by()
+    actor.start_prefetch()
 try:
     actor.check()
     said = ["", ""]

@@ -101,8 +101,9 @@ class S3Actor(Actor):
         else:
             self._adopt_check(found)
 
-    def stand_by(self) -> None:
-        """Start the process that checks the bucket, and then reads the first listing."""
+    def start_prefetch(self) -> None:
+        """Start the process that checks the bucket, and then reads the first listing. `cli/mirror_command.py` calls this in the main thread
+        while that is the only thread."""
         self._prefetch = ForkedGenerator.try_start("autosync-list", self._rows, self._check_result)
 
     def list(self, prefix: str = "") -> Listing:
