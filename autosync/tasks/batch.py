@@ -74,8 +74,8 @@ class ClaimQueue:
             if len(self._gone) > 1:
                 claims, self._gone = self._gone, []
                 return Chunk(claims, 1, is_deletion=True)
-            self._claims.extend(self._gone)
-            self._gone.clear()
+            if self._gone:
+                self._claims.append(self._gone.pop())
             claims = []
             while self._claims and (not claims or (len(claims) < most and is_small(claims[-1]) and is_small(self._claims[0]))):
                 claims.append(self._claims.popleft())

@@ -111,12 +111,12 @@ class Checker:
     def _acquire(self, claim: Claim, reservation: Reservation, file: SourceFile) -> bool:
         """Wait until the file may be sent: a large one until its first request may be sent, since its content waits while it is read. This
         comes before the check for writers, which must not be long before the reading. False: there are no limits."""
-        throttle, check = self._mirror.throttle, partial(self._batch.check_claim, claim.key)
+        throttle = self._mirror.throttle
         if file.size > SMALL:
-            file.limiter = BandwidthLimiter(throttle, check)
+            file.limiter = BandwidthLimiter(throttle, partial(self._batch.check_claim, claim.key))
         if not throttle.is_on:
             return False
-        reservation.acquire(reserved_bytes(file.size), check)
+        reservation.acquire(reserved_bytes(file.size), partial(self._batch.check_claim, claim.key))
         return True
 
     def _is_stale(self, claim: Claim, file: SourceFile) -> bool:

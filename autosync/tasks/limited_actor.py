@@ -52,7 +52,7 @@ class LimitedActor:
         """Delete files, several in one request."""
         if len(files) > 1:
             return self._checked(_all_or_error(self._actor.delete_many, files))
-        return self._checked([_error_of(self._actor.delete, file) for file in files])
+        return self._checked([self._delete(file) for file in files])
 
     def _upload_together(self, files: Sequence[File]) -> Sequence[Exception | None]:
         began = time.monotonic()
@@ -62,23 +62,24 @@ class LimitedActor:
 
     def _upload(self, file: File) -> Exception | None:
         began = time.monotonic()
-        error = _error_of(self._actor.upload, file)
-        if error is None:
-            self._pool.add_response_time(time.monotonic() - began)
-        return error
+        try:
+            self._actor.upload(file)
+        except Exception as error:  # a user's actor may fail in any way
+            return error
+        self._pool.add_response_time(time.monotonic() - began)
+        return None
+
+    def _delete(self, file: File) -> Exception | None:
+        try:
+            self._actor.delete(file)
+        except Exception as error:
+            return error
+        return None
 
     def _checked(self, errors: Sequence[Exception | None]) -> Sequence[Exception | None]:
-        if any(isinstance(error, SlowDown) for error in errors):
+        if any(errors) and any(isinstance(error, SlowDown) for error in errors):
             self._throttle.slow_down()
         return errors
-
-
-def _error_of(request: Callable[[File], None], file: File) -> Exception | None:
-    try:
-        request(file)
-    except Exception as error:  # a user's actor may fail in any way
-        return error
-    return None
 
 
 def _all_or_error(request: Callable[[Sequence[File]], Sequence[Exception | None]], files: Sequence[File]) -> Sequence[Exception | None]:

@@ -54,7 +54,9 @@ class Pipeline:
     def _report(self, results: Sequence[Result]) -> None:
         """Report results, if the next report is due."""
         self._reporter.add(results)
-        self._batch.queue.add(self._reporter.flush(only_if_due=True))
+        again = self._reporter.flush(only_if_due=True)
+        if again:
+            self._batch.queue.add(again)
 
     def _work(self, chunk: Chunk) -> list[Result]:
         """Work on a chunk, as far as transfers may be in flight now. The rest goes back into the queue."""

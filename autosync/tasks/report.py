@@ -39,13 +39,14 @@ class Reporter:
 
     def add(self, results: Sequence[Result]) -> None:
         """Add results to the next report. Those of lost claims are left out: the claims are another worker's."""
-        results = [result for result in results if result.action is not Action.LOST]
+        actions = [result.action for result in results]
+        if Action.LOST in actions:
+            results = [result for result in results if result.action is not Action.LOST]
         if log.isEnabledFor(logging.INFO):
             for result in results:
                 self._log(result)
         with self._lock:
             self._results += results
-            actions = [result.action for result in results]
             self._files += actions.count(Action.UPLOADED)
             self._deleted += actions.count(Action.DELETED)
             self._failed += actions.count(Action.FAILED)

@@ -59,7 +59,7 @@ def test_the_same_name_is_in_the_failed_list_the_history_the_log_and_the_status(
 
     assert {worker["worker"] for worker in json.loads(during[0])[0]["workers"]} == {NAME}
     assert f"  {NAME} " in during[1]
-    assert f"in hand of {NAME}, " in during[2]
+    assert f"claimed by {NAME}; " in during[2]
     assert f"tries, {NAME}: never this one" in control("failed")
     assert json.loads(control("failed", "--json"))["worker"] == NAME
     assert f"tries, at {NAME}: never this one" in control("why", "b")
