@@ -15,9 +15,9 @@ from ..source.source_file import SourceFile
 from ._clock import seconds_ahead
 from ._content import guess_content_type
 from ._errors import UnreadableResponse
+from ._key_checks import has_dots, is_text
 from ._list_page import UnreadablePage
-from ._memory import Memory
-from ._names import has_dots, is_text
+from ._memory_budget import Memory
 from ._object_client import Credentials, Dialect, NoCredentials, ObjectClient
 from ._urls import is_plain_url
 

@@ -18,7 +18,7 @@ from ..errors import PermanentError, TargetError, TargetRefused
 from ..files import File, Listing
 from ..source.beneath import open_beneath, open_directory_beneath, open_root
 from ..source.walk import Walk
-from ._names import path_segments
+from ._key_checks import path_segments
 
 #: Names of the temporary files that uploads write. The pattern is the same in all versions, because workers of several may share a target.
 _TEMPORARY = re.compile(r"\.autosync-[0-9a-f]{16}")

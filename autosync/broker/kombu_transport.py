@@ -9,7 +9,8 @@ These inner parts of kombu and Celery are relied upon; pyproject.toml has upper 
 - kombu.transport.redis.Channel: `_create_client`, `_brpop_start` and `_brpop_read` are overridden, as are the public `basic_consume`,
   `basic_ack` and `basic_reject`. `_queue_cycle` (its `consume`), `_fanout_queues`, `_in_poll`, `active_queues`, `pool`, `conn_or_acquire`,
   `qos.prefetch_count` and `do_restore` are read or set; so are `Transport.Channel` and `connection._callbacks`.
-- kombu's names in Redis: lists of messages (`ledger/redis_keys.py: queue_list`), channels of pub/sub (`ledger/access.py`), reply queues.
+- kombu's names in Redis: lists of messages (`ledger/redis_keys.py: queue_list`), channels of pub/sub
+  (`ledger/broker_permissions.py`), reply queues.
 - The envelope of messages (`_envelope_fault`, `feed/publisher.py`) and Celery's message protocol 2 (`_task_fault`).
 - Celery: `Celery._connection` is overridden (`celery.py: App`), and `tasks/queues.py` changes the queues of a worker's consumer. Modules
   that `celery.py` preloads are hints only.

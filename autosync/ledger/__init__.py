@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .access import check_reachable
+from .broker_permissions import check_reachable
 from .connection import address, connect
 from .entries import (
     GONE,
@@ -24,11 +24,11 @@ from .entries import (
     worker_of,
 )
 from .ledger import Ledger
+from .operator_requests import FLUSH_POINT, SCAN
 from .rate_limits import FleetLimits, RateGrant
 from .redis_keys import PREFIX
 from .registry import mirror_names, queues_of_mirrors
-from .requests import FLUSH_POINT, SCAN
-from .watcher_lease import WatcherLease
+from .watcher_lock import WatcherLease
 
 __all__ = [
     "FLUSH_POINT",

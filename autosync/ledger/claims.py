@@ -2,7 +2,7 @@
 
 The ledger is the truth; Celery's messages are hints. A key is dirty from `mark` until a worker's `done`. At most one worker has claimed it
 at a time. A change that arrives meanwhile raises the generation of the key, and then `done` returns a new claim for it. `requeue_orphans`
-finds the keys whose worker is gone. Each step is one script in `scripts/`; mark.lua describes the data.
+finds the keys whose worker is gone. Each step is one script in `scripts/`; mark_dirty.lua describes the data.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Claims:
                 args += (encode(key), hint.dumps())
             if message is not None:
                 args.append(message.text)
-            dirty, *indexes = self._store.run("mark", args, keys)
+            dirty, *indexes = self._store.run("mark_dirty", args, keys)
             fresh += [page[index - 1][0] for index in indexes]
         return Marked(dirty, fresh)
 
@@ -66,7 +66,7 @@ class Claims:
         """
         claims: list[Claim] = []
         for page in pages(keys):
-            replies = self._store.run("claim", [owner, int(lease * 1000), version, *map(encode, page)])
+            replies = self._store.run("claim_keys", [owner, int(lease * 1000), version, *map(encode, page)])
             if replies is None:
                 return claims or None  # claims of earlier pages are used; the other keys wait for a worker with the new definition
             self.is_limited = bool(replies.pop(0))
@@ -77,7 +77,7 @@ class Claims:
         """Renew claims for another lease, in seconds. Returns the keys that this owner has lost."""
         lost = []
         for page in pages(keys):
-            lost += [page[index - 1] for index in self._store.run("renew", [owner, int(lease * 1000), *map(encode, page)])]
+            lost += [page[index - 1] for index in self._store.run("renew_claims", [owner, int(lease * 1000), *map(encode, page)])]
         return lost
 
     def done(self, owner: str, results: Sequence[Result]) -> tuple[list[Claim], list[str]]:
@@ -95,7 +95,7 @@ class Claims:
             args: list[Any] = [owner, len(uploaded), sum(uploaded), deleted]
             for one in page:
                 args += (encode(one.claim.key), one.claim.fencing_token, _outcome(one))
-            for one, reply in zip(page, self._store.run("done", args, self._result_keys), strict=True):
+            for one, reply in zip(page, self._store.run("store_results", args, self._result_keys), strict=True):
                 if reply is None:
                     continue
                 if isinstance(reply, bytes):
@@ -130,12 +130,12 @@ class Claims:
         return int(self._store.run("release_claims_of_dead", [owners]))
 
 
-#: The words of done.lua for results without a number or text.
+#: The words of store_results.lua for results without a number or text.
 _WORDS = {Action.DELETED: "deleted", Action.NOTHING: "equal", Action.BACK: "back"}
 
 
 def _outcome(result: Result) -> str:
-    """A result as done.lua reads it."""
+    """A result as store_results.lua reads it."""
     if result.action is Action.RETRY:
         return f"retry {int(result.delay * 1000)}"
     if result.action is Action.FAILED:
@@ -144,7 +144,7 @@ def _outcome(result: Result) -> str:
 
 
 def _claim(key: str, reply: bytes | list[bytes]) -> Claim:
-    """A claim from a reply of claim.lua or done.lua."""
+    """A claim from a reply of claim_keys.lua or store_results.lua."""
     text, *unfinished = [reply] if isinstance(reply, bytes) else reply
     fencing_token, attempts, hint = text.decode().split(" ", 2)
     tokens = tuple(token for lines in unfinished for token in decode(lines).split("\n"))

@@ -12,16 +12,16 @@ from .definition import DefinitionStore
 from .failures import Failures
 from .history import History
 from .key_states import KeyStates
+from .operator_requests import OperatorRequests
 from .queues import Queues
 from .rate_limits import FleetLimits
 from .redis_keys import MIRRORS
 from .registry import queues_of_mirrors
-from .requests import OperatorRequests
 from .stats import Stats
 from .store import MirrorStore
 from .sync_state import SyncState
 from .uploads import OpenUploads
-from .watcher_lease import WatcherLease
+from .watcher_lock import WatcherLease
 
 
 class Ledger:

@@ -1,6 +1,6 @@
 """Limits of one target that hold over the whole fleet: requests and bytes a second, and transfers in flight.
 
-The scripts rate_limit.lua and slots.lua decide, on the server's own clock; this module calls them.
+The scripts rate_limit.lua and inflight_slots.lua decide, on the server's own clock; this module calls them.
 """
 
 from __future__ import annotations
@@ -112,4 +112,4 @@ class FleetLimits:
             self._client.blpop([self._wakeup_prefix + process], timeout=seconds)
 
     def _run_slots(self, command: str, process: str, slots: Sequence[str], lease: float = 0.0) -> Any:
-        return self._store.run("slots", [command, process, int(lease * 1000), *slots], self._slot_keys)
+        return self._store.run("inflight_slots", [command, process, int(lease * 1000), *slots], self._slot_keys)

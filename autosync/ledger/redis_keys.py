@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Names:
-    """The names of one mirror's data in Redis; mark.lua and the other scripts describe the data.
+    """The names of one mirror's data in Redis; mark_dirty.lua and the other scripts describe the data.
 
     Args:
         mirror_name: the mirror's name.
@@ -77,7 +77,7 @@ class Names:
 
     @cached_property
     def script_keys(self) -> tuple[str, ...]:
-        """KEYS[1..7] of the scripts, in the order of mark.lua."""
+        """KEYS[1..7] of the scripts, in the order of mark_dirty.lua."""
         return (self.definition, self.state, self.dirty_since, self.due, self.failed, self.counters, self.uploads)
 
     @cached_property
@@ -127,7 +127,7 @@ class Names:
 
     @property
     def access_check(self) -> str:
-        """A key that only access.lua uses."""
+        """A key that only permissions.lua uses."""
         return self._name("rights")
 
     def flush_point(self, name: str) -> str:

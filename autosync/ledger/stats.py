@@ -27,14 +27,14 @@ class Stats:
         return run_heartbeat(self._store, "", {}, LONGEST_LOCK)
 
     def counters(self) -> dict[str, int]:
-        """Numbers that are counted since the mirror exists, by the names in mark.lua."""
+        """Numbers that are counted since the mirror exists, by the names in mark_dirty.lua."""
         with self._store.errors():
             found = cast(dict[bytes, bytes], self._store.client.hgetall(self._store.names.counters))
         return {name.decode(): int(count) for name, count in found.items()}
 
 
 def run_heartbeat(store: MirrorStore, holder: str, counters: Mapping[str, int], lock: float) -> MirrorStats:
-    """Run heartbeat.lua.
+    """Run watcher_heartbeat.lua.
 
     Args:
         store: the mirror's data in Redis.
@@ -44,7 +44,7 @@ def run_heartbeat(store: MirrorStore, holder: str, counters: Mapping[str, int], 
     """
     names = store.names
     args = [holder, int(lock * 1000), *(word for pair in counters.items() for word in pair)]
-    found = store.run("heartbeat", args, [names.watcher, *names.script_keys, names.requests])
+    found = store.run("watcher_heartbeat", args, [names.watcher, *names.script_keys, names.requests])
     holder_now, generation, dirty, waiting, failed, files, size, deleted, lag, paused, requests = found
     return MirrorStats(
         holder_now.decode(),

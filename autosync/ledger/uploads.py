@@ -33,11 +33,11 @@ class OpenUploads:
         """
         if not token or "\n" in token:
             raise ValueError(f"{token!r} is not one line of text")
-        self._store.run("upload", [encode(key), encode(token), encode(replaces)])
+        self._store.run("note_upload", [encode(key), encode(token), encode(replaces)])
 
     def remove(self, key: str, token: str) -> None:
         """Remove an upload that is completed, aborted or unknown to the target. Other uploads of the key stay noted."""
-        self._store.run("upload", [encode(key), "", encode(token)])
+        self._store.run("note_upload", [encode(key), "", encode(token)])
 
     def all(self) -> dict[str, list[str]]:
         """The tokens of all noted uploads, by key."""

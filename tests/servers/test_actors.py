@@ -24,7 +24,7 @@ import requests
 from autosync.actor import Actor, can_delete_many, listing_of
 from autosync.actors import file as file_actor
 from autosync.actors import load, short_names
-from autosync.actors._memory import TINY, Memory
+from autosync.actors._memory_budget import TINY, Memory
 from autosync.actors._multipart import MultipartUploader, NothingSent
 from autosync.actors.s3 import SMALL, clients
 from autosync.actors.s3.fast.http import PendingRequest, Response

@@ -24,8 +24,8 @@ from autosync.ledger.definition import DefinitionStore
 from autosync.ledger.failures import Failures
 from autosync.ledger.history import History
 from autosync.ledger.key_states import KeyStates
+from autosync.ledger.operator_requests import OperatorRequests
 from autosync.ledger.queues import Queues
-from autosync.ledger.requests import OperatorRequests
 from autosync.ledger.stats import Stats
 from autosync.ledger.sync_state import SyncState
 from autosync.ledger.uploads import OpenUploads

@@ -57,7 +57,8 @@ OUTSIDE = {
     "pyinotify": {"watch.inotify"},
     "pytest": {"testing"},
     "redis": {
-        "cli.ctl.doctor", "ledger.access", "ledger.connection", "ledger.ledger", "ledger.registry", "ledger.scripts", "ledger.store",
+        "cli.ctl.doctor", "ledger.broker_permissions", "ledger.connection", "ledger.ledger", "ledger.registry", "ledger.scripts",
+        "ledger.store",
     },
     "requests": {
         "actors._errors", "actors._object_client", "actors._sessions", "actors.http", "actors.http.errors", "actors.http.signing",
@@ -168,7 +169,7 @@ def test_what_is_imported_is_what_pip_installs() -> None:
 
 
 def test_the_exporter_knows_the_bounds_by_which_the_ledger_counts() -> None:
-    counted = re.search(r"ipairs\(\{([0-9, ]+)\}\)", (PACKAGE / "ledger" / "scripts" / "done.lua").read_text())
+    counted = re.search(r"ipairs\(\{([0-9, ]+)\}\)", (PACKAGE / "ledger" / "scripts" / "store_results.lua").read_text())
 
     assert counted is not None
     assert tuple(map(int, counted[1].split(","))) == BOUNDS

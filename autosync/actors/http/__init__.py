@@ -23,8 +23,8 @@ from ...source.source_file import SourceFile
 from .._clock import seconds_ahead
 from .._content import chunks, guess_content_type
 from .._errors import translated
-from .._memory import Memory
-from .._names import has_dots, is_text
+from .._key_checks import has_dots, is_text
+from .._memory_budget import Memory
 from .._sessions import in_blocks
 from .._sessions import session as new_session
 from .._urls import is_plain_url

@@ -20,7 +20,7 @@ from ...actor import Actor, SecretOption
 from ...errors import ConfigurationError, PermanentError, TargetError
 from ...files import File, Listing, Page, PagedListing
 from ...source.source_file import SourceFile
-from .._names import path_segments
+from .._key_checks import path_segments
 from .listing import LIST, only_below, only_these, pages
 from .program import lines, run
 

@@ -21,9 +21,9 @@ from ...files import File, Listing, PagedListing
 from ...process.forked import ForkedGenerator
 from ...source.source_file import SourceFile
 from .._content import md5_of
-from .._memory import TINY, Memory
+from .._key_checks import is_text
+from .._memory_budget import TINY, Memory
 from .._multipart import MultipartUploader, OpenUpload
-from .._names import is_text
 from .access import Access
 from .errors import translated
 from .fast.list_page import any_page, token_after

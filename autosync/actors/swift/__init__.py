@@ -20,8 +20,8 @@ from ...files import File, Listing, Page, PagedListing
 from ...source.source_file import SourceFile
 from .._clock import parse_iso_time, seconds_ahead
 from .._content import guess_content_type, md5_of
-from .._memory import Memory
-from .._names import is_text
+from .._key_checks import is_text
+from .._memory_budget import Memory
 from .._parts import send_one_version, tried
 from .._sessions import in_blocks
 from .._urls import is_plain_url

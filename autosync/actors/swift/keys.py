@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...errors import PermanentError
-from .._names import has_dots, is_text
+from .._key_checks import has_dots, is_text
 
 #: Swift's default limit, in bytes. Few deployments change it.
 LONGEST_NAME = 1024

@@ -16,7 +16,7 @@ from .mirrors import MirrorHandle
 from .status import status_of
 
 _MS = 1000.0
-#: The bounds of done.lua, in ms.
+#: The bounds of store_results.lua, in ms.
 BOUNDS = (10, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 60_000, 600_000, 3_600_000)
 
 #: Name, description, and the function that reads the value from the result of `status_of`.

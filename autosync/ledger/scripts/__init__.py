@@ -15,17 +15,17 @@ from typing import Any
 import redis
 
 _NAMES = (
-    "access",
-    "claim",
-    "done",
-    "heartbeat",
-    "mark",
+    "claim_keys",
+    "inflight_slots",
+    "mark_dirty",
+    "note_upload",
+    "permissions",
     "rate_limit",
     "release_claims_of_dead",
-    "renew",
+    "renew_claims",
     "requeue_orphans",
-    "slots",
-    "upload",
+    "store_results",
+    "watcher_heartbeat",
 )
 
 

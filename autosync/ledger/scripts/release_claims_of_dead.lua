@@ -1,4 +1,4 @@
--- release_claims_of_dead: end the claims of workers that have died. KEYS as in mark.lua.
+-- release_claims_of_dead: end the claims of workers that have died. KEYS as in mark_dirty.lua.
 -- ARGV: prefix of the names of these owners; "": all owners
 -- Returns how many claims there were.
 local time = redis.call('TIME')

@@ -1,4 +1,4 @@
--- requeue_orphans: find the keys that no worker has claimed and that need a message. KEYS as in mark.lua.
+-- requeue_orphans: find the keys that no worker has claimed and that need a message. KEYS as in mark_dirty.lua.
 -- ARGV: limit, age in ms
 -- Returns at most `limit` keys: those whose lease has run out or whose next try is due; their claims end. If there are none, and the age is
 -- not -1: keys that have been dirty for longer than the age, and are neither claimed nor waiting for a try. Their message must be lost.

@@ -1,4 +1,4 @@
--- mark: mark keys as dirty: their objects in the target may be wrong.
+-- mark_dirty: mark keys as dirty: their objects in the target may be wrong.
 --
 -- The ledger of one mirror, as all scripts here use it (one hash slot, so one Redis cluster node). Running fleets hold data under these
 -- names, so they stay; redis_keys.py says what they mean:
@@ -14,7 +14,7 @@
 --   KEYS[7] uploads hash  key -> tokens of the multipart uploads that are open for it, one a line; only such keys are in it
 -- Beside them: recent (list: "ms owner what number key" of the last 10,000 results, the newest first), watcher (holder of the lease),
 -- skipped (hash: path -> why it is not sent), asked (list: scans and flush points that operators request), barrier:NAME (when a flush point
--- was reached), and what rate_limit.lua and slots.lua keep.
+-- was reached), and what rate_limit.lua and inflight_slots.lua keep.
 -- Times are the server's own. Each script reads and writes all of its keys at once, which costs the server, and its append-only file,
 -- half of what one by one would cost.
 --

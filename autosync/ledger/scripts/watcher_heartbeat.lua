@@ -1,5 +1,5 @@
--- heartbeat: acquire or renew the watcher's lease, and return the figures that a watcher needs each second.
--- KEYS[1] the watcher's lease, a string; KEYS[2..8] as KEYS[1..7] in mark.lua; KEYS[9] what operators request of the watcher, a list.
+-- watcher_heartbeat: acquire or renew the watcher's lease, and return the figures that a watcher needs each second.
+-- KEYS[1] the watcher's lease, a string; KEYS[2..8] as KEYS[1..7] in mark_dirty.lua; KEYS[9] what operators request of the watcher, a list.
 -- ARGV: holder ("": only read the figures), lease in ms, then counters that are written if the holder has the lease: name, number, name,
 -- number, ...
 -- Returns {who has the lease, epoch or "", dirty, claimed or waiting, failed, files, bytes, deleted, ms since the oldest is dirty,

@@ -26,7 +26,7 @@ def check_reachable(client: redis.Redis, channel: str = "") -> None:
     store = MirrorStore(client, _NO_MIRROR)
     with broker_errors(client):
         client.ping()
-    store.run("access", [], [store.names.access_check])
+    store.run("permissions", [], [store.names.access_check])
     if channel:
         with broker_errors(client), client.pubsub() as subscription:  # type: ignore[no-untyped-call]
             database = client.connection_pool.connection_kwargs.get("db") or 0

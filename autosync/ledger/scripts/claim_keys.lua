@@ -1,4 +1,4 @@
--- claim: claim keys to work on. KEYS as in mark.lua.
+-- claim_keys: claim keys to work on. KEYS as in mark_dirty.lua.
 -- ARGV: owner, lease in ms, version of the definition that the worker has, key, key, ...
 -- Returns false if the mirror has another definition by now. Otherwise: 1 if transfers are limited in any way (rate_limit.lua), else 0; and
 -- for each key:

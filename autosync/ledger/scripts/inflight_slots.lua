@@ -1,5 +1,5 @@
--- slots: limit the transfers that are in flight to a target at once. Each has a slot, for the length of a lease. If no slot is free,
--- processes wait in a queue.
+-- inflight_slots: limit the transfers that are in flight to a target at once. Each has a slot, for the length of a lease. If no slot is
+-- free, processes wait in a queue.
 -- KEYS[1] mirror  hash  limits: see rate_limit.lua
 -- KEYS[2] places  zset  slot -> ms: end of its lease
 -- KEYS[3] queue   zset  process -> us since when it waits

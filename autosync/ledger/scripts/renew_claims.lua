@@ -1,4 +1,4 @@
--- renew: renew claims. KEYS as in mark.lua.
+-- renew_claims: renew claims. KEYS as in mark_dirty.lua.
 -- ARGV: owner, lease in ms, key, key, ...
 -- Returns the indexes of the keys that this owner has lost.
 local time = redis.call('TIME')

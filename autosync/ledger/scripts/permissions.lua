@@ -1,4 +1,4 @@
--- access: check that this user may run all commands that autosync uses: at the start, rather than when the first file is saved.
+-- permissions: check that this user may run all commands that autosync uses: at the start, rather than when the first file is saved.
 -- KEYS[1] a key that has no other use; it is deleted in the end.
 -- Returns the server's first refusal as an error, or 1.
 local key = KEYS[1]

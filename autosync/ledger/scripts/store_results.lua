@@ -1,4 +1,4 @@
--- done: store the results of claimed keys. KEYS as in mark.lua, and KEYS[8] recent.
+-- store_results: store the results of claimed keys. KEYS as in mark_dirty.lua, and KEYS[8] recent.
 -- ARGV: owner, files sent, bytes sent, keys deleted, then for each key: key, fencing token of its claim, result
 --   result "sent BYTES", "deleted" or "equal": the target is right; "retry MS": try again after so many milliseconds; "failed JSON": its
 --   entry in the failed list; "back": untouched, another worker may claim it.

@@ -1,4 +1,4 @@
--- upload: add or remove the note of a multipart upload that the target may hold open. KEYS as in mark.lua.
+-- note_upload: add or remove the note of a multipart upload that the target may hold open. KEYS as in mark_dirty.lua.
 -- ARGV: key, token to add or "", token to remove or ""
 -- A key can have several uploads: a worker that lost its claim may be late, and a target may refuse to abort. Each token is a line of its
 -- own, so that no worker removes the note of another.
