@@ -16,7 +16,8 @@ from ..source.source_file import SourceFile
 from .limited_actor import LimitedActor
 from .progress import Progress
 from .sources import DirectoryCache, MirrorSource
-from .worker_state import WorkerMirror, WorkerState
+from .worker_mirror import WorkerMirror
+from .worker_state import WorkerState
 
 #: Files up to this size are small: one thread works on several in a row, and reads each into memory; in bytes.
 SMALL = 64 << 10

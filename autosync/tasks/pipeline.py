@@ -17,7 +17,8 @@ from .retry import RetryPolicy
 from .sources import DirectoryCache
 from .throttle import Reservation
 from .upload import Uploader
-from .worker_state import WorkerMirror, WorkerState
+from .worker_mirror import WorkerMirror
+from .worker_state import WorkerState
 
 
 class Pipeline:

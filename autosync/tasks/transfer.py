@@ -24,7 +24,8 @@ from ..model.definition_signature import key_among
 from ..process.child import allow_many_open_files
 from .pipeline import Pipeline
 from .progress import Progress
-from .worker_state import WorkerMirror, WorkerState
+from .worker_mirror import WorkerMirror
+from .worker_state import WorkerState
 
 log = logging.getLogger("autosync.transfer")
 

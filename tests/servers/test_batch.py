@@ -35,7 +35,8 @@ from autosync.source.source_file import SourceFile
 from autosync.tasks import transfer
 from autosync.tasks.first_seen import FirstSeen
 from autosync.tasks.pipeline import Pipeline
-from autosync.tasks.worker_state import WorkerMirror, WorkerState
+from autosync.tasks.worker_mirror import WorkerMirror
+from autosync.tasks.worker_state import WorkerState
 from autosync.watch.watcher import identity_of
 from lab.servers import wait_until
 

@@ -15,9 +15,11 @@ from autosync.ledger import UNKNOWN, Claim, Facts, Ledger, connect
 from autosync.model.keys import Source
 from autosync.model.limits import Limits
 from autosync.model.mirror import LEASE, LONGEST_LEASE, SHORTEST_LEASE, Mirror, version_of
-from autosync.tasks import worker_state as module
+from autosync.tasks import claim_table as module
+from autosync.tasks.claim_table import ClaimTable
 from autosync.tasks.transfer import _claim
-from autosync.tasks.worker_state import ClaimTable, WorkerMirror, WorkerState
+from autosync.tasks.worker_mirror import WorkerMirror
+from autosync.tasks.worker_state import WorkerState
 from lab.servers import wait_until
 
 #: The renewals of one that is shorter would have to be so punctual that a busy machine could miss one.
