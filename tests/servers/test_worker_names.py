@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,17 +29,20 @@ def bench(broker: str, tree: Path) -> Workbench:
     return Workbench(broker, tree)
 
 
-def task(bench: Workbench) -> Any:
+@pytest.fixture
+def task(bench: Workbench) -> Iterator[Any]:
     """A running task of Celery, as far as a batch needs it."""
 
     class App:
         conf = SimpleNamespace(broker_url=bench.broker, autosync_sources=[str(bench.tree)], autosync_secrets=Secrets({}))
 
-    return SimpleNamespace(app=App(), request=SimpleNamespace(id="1", hostname=NAME))
+    running = SimpleNamespace(app=App(), request=SimpleNamespace(id="1", hostname=NAME))
+    yield running
+    transfer.worker_state(running.app, NAME).close()
 
 
 def test_the_same_name_is_in_the_failed_list_the_history_the_log_and_the_status(
-    bench: Workbench, tree: Path, commands: Commands, caplog: pytest.LogCaptureFixture
+    bench: Workbench, task: Any, tree: Path, commands: Commands, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name in "ab":
         (tree / name).write_text(name)
@@ -55,7 +59,7 @@ def test_the_same_name_is_in_the_failed_list_the_history_the_log_and_the_status(
         during.extend((control("status", "--json"), control("status"), control("why", "a")))
 
     Recording.meanwhile = read_status
-    assert "1 failed" in transfer.run(task(bench), "m", ["a", "b"])
+    assert "1 failed" in transfer.run(task, "m", ["a", "b"])
 
     assert {worker["worker"] for worker in json.loads(during[0])[0]["workers"]} == {NAME}
     assert f"  {NAME} " in during[1]
