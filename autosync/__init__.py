@@ -57,7 +57,7 @@ def __getattr__(name: str) -> object:
 
     from .process import installation_path
 
-    is_program = name in _COMMANDS or (name == "main" and installation_path.starts_with_script())
+    is_program = name in _COMMANDS or (name == "main" and installation_path.starts_with_program())
     before = sys.path[:]
     installation_path.search_only()
     during = sys.path[:]

@@ -57,8 +57,7 @@ def _run_mirror_command(name: str, args: Sequence[str] | None, actor: type[Actor
 
 def _door(name: str, args: Sequence[str] | None, run: Callable[[list[str]], int]) -> NoReturn:
     """Run a command, and end the process with its exit code. Every error is printed as one line."""
-    if args is None:
-        installation_path.search_only()
+    installation_path.search_only()
     streams.ensure_open()
     arguments = list(sys.argv[1:] if args is None else args)
     atexit.register(gc.freeze)  # otherwise Python's last garbage collection takes nearly as long as its start

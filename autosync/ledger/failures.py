@@ -1,4 +1,4 @@
-"""The failed list: keys that were given up, with the reason."""
+"""The failed list of a mirror: keys that no worker tries any more, each with the reason of its last failure."""
 
 from __future__ import annotations
 

@@ -89,7 +89,10 @@ def parse_bytes(option: str, text: str | None) -> int | None:
     match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?) ?([A-Za-z]+)", text, re.ASCII)
     if match is None or match[2] not in _BYTES:
         raise ConfigurationError(f"{option} {text!r} cannot be used", "write bytes with a unit: 1B, 512kB, 20MB, 1GiB, or none")
-    return int(float(match[1]) * _BYTES[match[2]])
+    size = int(float(match[1]) * _BYTES[match[2]])
+    if not size:
+        raise ConfigurationError(f"{option} {text!r} cannot be used", "write at least 1B, or none")
+    return size
 
 
 def _count(option: str, text: str | None) -> int:

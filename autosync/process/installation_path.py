@@ -20,7 +20,7 @@ def search_only() -> None:
     library = os.path.dirname(os.__file__)
     if library not in sys.path:
         return
-    own = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    own = own_directory()
     front = sys.path[: sys.path.index(library)]
     _others.extend(entry for entry in front if entry != own and entry not in _others)
     sys.path[:] = [entry for entry in sys.path if entry not in _others]
@@ -31,7 +31,12 @@ def search_others_last() -> None:
     sys.path.extend(entry for entry in _others if entry not in sys.path)
 
 
-def starts_with_script() -> bool:
-    """Whether this process was started as `python SCRIPT`, and Python searches in the directory of that script first."""
+def own_directory() -> str:
+    """The directory that holds autosync."""
+    return os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
+def starts_with_program() -> bool:
+    """Whether this process was started as `python SCRIPT` or `python -c`, and Python searches in the directory of that program first."""
     script = getattr(sys.modules["__main__"], "__file__", None)
-    return script is not None and sys.path[:1] == [os.path.dirname(os.path.abspath(script))]
+    return sys.path[:1] == ["" if script is None else os.path.dirname(os.path.abspath(script))]

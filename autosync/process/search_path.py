@@ -14,6 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from .installation_path import own_directory
+
 
 def source_around(directory: str, sources: Iterable[str]) -> str | None:
     """The source that contains a directory, or is that directory, also through links and mounts; None if there is none.
@@ -100,6 +102,8 @@ def _identity(path: str | Path) -> tuple[int, int] | None:
 
 
 def _installation() -> set[str]:
-    """The directories of Python and its packages. They may be in a source: `autosync ~` mirrors ~/.local/lib, too."""
+    """The directories of Python and its packages, and of autosync, which `pip install --target` puts into a directory with what it needs.
+    They may be in a source: `autosync ~` mirrors ~/.local/lib, too."""
     names = ("stdlib", "platstdlib", "purelib", "platlib")
-    return {os.path.realpath(path) for path in (*map(sysconfig.get_path, names), *site.getsitepackages(), site.getusersitepackages())}
+    packages = (*site.getsitepackages(), site.getusersitepackages(), own_directory())
+    return {os.path.realpath(path) for path in (*map(sysconfig.get_path, names), *packages)}

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import autosync
 from lab.programs import Programs
 from lab.servers import wait_until
 
@@ -157,6 +158,43 @@ def test_a_script_in_the_watched_directory_is_loaded_by_its_file_alone(
     assert (done.returncode, noted.exists()) == (0, False), done.stderr + (noted.read_text() if noted.exists() else "")
     assert "only my_actor.py itself is loaded" in done.stderr
     assert _copied(tree, target)
+
+
+@pytest.mark.parametrize("program", ["script", "script with arguments", "-c"])
+def test_a_program_of_ones_own_in_the_watched_directory_searches_the_installation_first(
+    programs: Programs, tree: Path, target: Path, tmp_path: Path, noted: Path, program: str
+) -> None:
+    options = ["--actor=file", f"--target-container={target}", f"--source-prefix={tree}/", f"--state-dir={tmp_path}/state", "--once", "."]
+    given = "sys.argv[1:]" if program != "script" else ""
+    code = f"import sys, autosync; autosync.main({given})"
+    (tree / "own.py").write_text(code)
+
+    done = programs.run("python", *(["-c", code] if program == "-c" else ["own.py"]), *options, cwd=tree)
+
+    assert (done.returncode, noted.exists()) == (0, False), done.stderr + (noted.read_text() if noted.exists() else "")
+    assert _copied(tree, target)
+
+
+def test_the_directory_that_holds_autosync_is_searched_though_it_is_mirrored_or_the_current_one(
+    programs: Programs, tmp_path: Path
+) -> None:
+    """`pip install --target` puts autosync there, with what it needs."""
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    (packages / "autosync").symlink_to(Path(autosync.__file__).parent)
+    code = f"""
+import sys, autosync
+from autosync.process import installation_path, search_path
+assert autosync.__file__.startswith({str(packages)!r})
+installation_path.search_only()
+installation_path.search_others_last()
+search_path.leave_out([{str(packages)!r}])
+print({str(packages)!r} in sys.path)
+"""
+
+    done = programs.run("python", "-P", "-c", code, cwd=packages, PYTHONPATH=str(packages))
+
+    assert done.stdout == "True\n", done.stderr
 
 
 def test_an_actor_that_lies_in_the_watched_directory_is_refused(programs: Programs, tree: Path, target: Path, noted: Path) -> None:

@@ -39,6 +39,8 @@ def test_bounds_are_numbers_with_a_unit(least: str | None, most: str | None, bou
         ("5", None, "--min-size '5' cannot be used; write bytes with a unit"),
         (None, "5 Mb", "--max-size '5 Mb' cannot be used; write bytes with a unit"),
         (None, "-1B", "--max-size '-1B' cannot be used"),
+        (None, "0B", "--max-size '0B' cannot be used; write at least 1B, or none"),
+        ("0.5B", None, "--min-size '0.5B' cannot be used; write at least 1B, or none"),
         ("2MB", "1MB", "--max-size 1MB is less than --min-size 2MB; no file would be sent"),
     ],
 )

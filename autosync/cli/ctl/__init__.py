@@ -1,1 +1,1 @@
-"""`autosync-ctl`: see how mirrors stand, and steer them. It speaks to the broker, and is no part of what keeps a mirror."""
+"""`autosync-ctl`: shows the state of mirrors, and controls them. It speaks to the broker only; no mirror depends on it."""
