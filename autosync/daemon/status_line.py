@@ -32,7 +32,7 @@ class StatusText:
             rate = f", {human_size((stats.bytes - self._last[1]) / (moment - self._last[0]))}/s"
         self._last = (moment, stats.bytes)
         state = "paused" if stats.paused else "scanning" if is_scanning else "in sync" if not stats.dirty else "syncing"
-        problems = ((stats.failed, "failed"), (withheld, "deletions withheld"), (unwatched, "directories not watched"))
+        problems = ((stats.failed, "failed"), (withheld, "deletions withheld"), (unwatched, "directories unwatched"))
         more = "".join(f", {count} {what}" for count, what in problems if count)
         sent = f"{stats.files} sent ({human_size(stats.bytes)}{rate})"
         return f"{state}: {stats.dirty} waiting, {sent}, {stats.deleted} deleted{more}"
