@@ -70,4 +70,17 @@ def actor_of(mirror: Mirror, secrets: Mapping[str, Any], cure: str) -> Actor:
     for option in sorted(found):
         if found[option] is None and option in mirror.secrets:
             raise ConfigurationError(f"there is no value for the secret option {option}", cure.format(option))
-    return actor_class(**{**mirror.settings, **found})
+    try:
+        return actor_class(**{**mirror.settings, **found})
+    except (AttributeError, LookupError, TypeError, ValueError) as error:  # settings of another type, or that the actor does not have
+        raise ConfigurationError(
+            f"actor {mirror.actor!r} cannot use its settings: {_redacted(f'{type(error).__name__}: {error}', found)}",
+            "start its autosync-watch again, with the same version of autosync on all hosts",
+        ) from error
+
+
+def _redacted(text: str, secrets: Mapping[str, Any]) -> str:
+    """A text without the values of secrets."""
+    for value in filter(None, map(str, filter(None, secrets.values()))):
+        text = text.replace(value, "***")
+    return text

@@ -351,7 +351,7 @@ def _compiled(option: str, pattern: str) -> re.Pattern[str]:
     try:
         # A file name may hold a newline, and '^.*$' has to mean every name.
         return re.compile(pattern, re.DOTALL)
-    except (re.error, OverflowError, RecursionError) as error:
+    except (re.error, ValueError, OverflowError, RecursionError) as error:  # ValueError: flags that exclude each other
         raise ConfigurationError(
             f"{option} {pattern!r} is not a regular expression: {error}", "Python's syntax applies (module re)"
         ) from error

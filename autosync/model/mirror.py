@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import reprlib
 from dataclasses import asdict, dataclass, field
 from dataclasses import fields as dataclass_fields
 from typing import Any
 
 from ..errors import UnknownDefinition
 from .file_rules import FileRules
+from .json_fields import dataclass_of
 from .keys import Keys, Source
+from .text import printable
 
 #: The queue of mirrors without a queue of their own, and the prefix of the names of the others.
 DEFAULT_QUEUE = "autosync"
@@ -152,21 +155,33 @@ class Mirror:
 
         Raises:
             UnknownDefinition: the definition needs a later version.
-            ValueError, TypeError, KeyError: the text is no definition.
+            ValueError: the text is no definition.
         """
-        fields = _supported_fields(json.loads(text))
-        fields["sources"] = tuple(Source(**source) for source in fields["sources"])
-        fields["identities"] = {root: Identity(**found) for root, found in fields["identities"].items()}
-        fields["source_exclude"] = tuple(fields["source_exclude"])
-        fields["temporary"] = tuple(fields["temporary"])
-        fields["secrets"] = tuple(fields["secrets"])
-        fields["state_directories"] = tuple(fields.get("state_directories", ()))
-        mirror = cls(**fields)
+        mirror = dataclass_of(cls, _supported_fields(_object_of(text)))
         if not is_lease(mirror.lease):
             raise ValueError(f"its lease is {mirror.lease} s")
-        if not {type(mirror.min_size), type(mirror.max_size)} <= {int, type(None)} or mirror.min_size is None:
-            raise ValueError(f"its sizes are {mirror.min_size!r} and {mirror.max_size!r}")
+        for name, least in _LEAST.items():
+            if getattr(mirror, name) < least:
+                raise ValueError(f"its {name} is {getattr(mirror, name)}")
+        if not mirror.sources:
+            raise ValueError("it has no source")
         return mirror
+
+
+def _object_of(text: str) -> dict[str, Any]:
+    """The JSON object in a text.
+
+    Raises:
+        ValueError: the text is no JSON object, is nested too deeply, or has texts that cannot be paths or go through Redis.
+    """
+    try:
+        found = json.loads(text)
+        json.dumps(found, ensure_ascii=False).encode("utf-8", "surrogateescape")  # JSON can carry halves of characters
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if not isinstance(found, dict):
+        raise ValueError("it is no JSON object")
+    return found
 
 
 def _supported_fields(raw: dict[str, Any]) -> dict[str, Any]:
@@ -174,15 +189,20 @@ def _supported_fields(raw: dict[str, Any]) -> dict[str, Any]:
 
     Raises:
         UnknownDefinition: the definition requires others.
+        ValueError: it is no definition.
     """
     fields = dict(raw)
-    number, optional = int(fields.pop("format", FORMAT)), fields.pop("optional", [])
-    if number > FORMAT:
-        raise UnknownDefinition(f"its format is {number}, and this version reads {FORMAT}", _SAME_VERSION)
+    number, optional = fields.pop("format", FORMAT), fields.pop("optional", [])
+    if type(number) is not int or not 1 <= number <= FORMAT:
+        raise UnknownDefinition(f"its format is {reprlib.repr(number)}, and this version reads {FORMAT}", _SAME_VERSION)
+    if not isinstance(optional, list) or not all(isinstance(name, str) for name in optional):
+        raise ValueError(f"its optional is {reprlib.repr(optional)}")
     unknown = fields.keys() - {field.name for field in dataclass_fields(Mirror)}
     required = sorted(unknown.difference(optional))
     if required:
-        raise UnknownDefinition(f"this version does not know {', '.join(required)}", _SAME_VERSION)
+        raise UnknownDefinition(f"this version does not know {printable(', '.join(required))}", _SAME_VERSION)
+    for name in sorted(_ALWAYS - fields.keys()):
+        raise ValueError(f"it has no {name}")
     return {name: value for name, value in fields.items() if name not in unknown}
 
 
@@ -205,3 +225,7 @@ def version_of(definition: str) -> str:
 _LATER: dict[str, object] = {"lease": LEASE, "state_directories": (), "min_size": 0, "max_size": None}
 #: Those of them that a worker without them may ignore.
 _OPTIONAL = frozenset({"state_directories"})
+#: Fields that every version writes, though they have defaults.
+_ALWAYS = frozenset({"identities", "source_exclude", "temporary", "secrets"})
+#: The least values of numbers.
+_LEAST = {"threads": 1, "attempts": 1, "min_size": 0}

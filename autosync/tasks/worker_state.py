@@ -140,7 +140,7 @@ class WorkerState:
             raise PermanentError(f"the definition of mirror {name!r} is damaged", "start its autosync-watch again")
         try:
             definition = Mirror.loads(published.definition)
-        except (ValueError, TypeError, KeyError) as error:
+        except ValueError as error:
             raise PermanentError(
                 f"the definition of mirror {name!r} cannot be read: {error}", "use the same version of autosync on all hosts"
             ) from error

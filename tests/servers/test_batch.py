@@ -8,6 +8,7 @@ import logging
 import mmap
 import os
 import random
+import re
 import tempfile
 import threading
 import time
@@ -1044,6 +1045,38 @@ def test_a_definition_of_a_later_version_is_left_to_other_workers(
     bench.ledger.definition.publish(bench.definition, version_of(bench.definition))
     assert worker.mirror("m").definition.name == "m"  # type: ignore[arg-type]
     assert bench.ledger.definition.unreadable() == {}, "the next definition is another matter"
+
+
+SAME_VERSION = "use the same version of autosync on all hosts"
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ({"identities": []}, rf"the definition of mirror 'm' cannot be read: its identities is \[\]; {SAME_VERSION}"),
+        ({"settings": None}, f"the definition of mirror 'm' cannot be read: its settings is None; {SAME_VERSION}"),
+        ({"sources": None}, f"the definition of mirror 'm' cannot be read: its sources is None; {SAME_VERSION}"),
+        ({"settings": {"self": 1}}, "actor 'test_batch.Recording' cannot use its settings: TypeError: .*; start its autosync-watch .*"),
+    ],
+)
+def test_a_damaged_definition_is_the_reason_of_failed_keys(
+    bench: Workbench, tree: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any], reason: str
+) -> None:
+    (tree / "a").write_text("a")
+    damaged = json.dumps({**json.loads(bench.definition), **more})
+    bench.ledger.definition.publish(damaged, version_of(damaged))
+    bench.ledger.claims.mark([("a", hint(tree / "a"))])
+    worker = WorkerState(bench.broker, [str(tree)], {}, "box1@host")
+    bench.workers.append(worker)
+    monkeypatch.setattr(transfer, "worker_state", lambda app, name: worker)
+    task: Any = SimpleNamespace(app=None, request=SimpleNamespace(hostname="box1@host"))
+
+    result = transfer.run(task, "m", ["a"])
+
+    assert re.fullmatch(f"refused: {reason}", result)
+    (failure,) = bench.ledger.failures.all()
+    assert re.fullmatch(reason, failure.reason)
+    assert (failure.key, STORE) == ("a", {})
 
 
 def test_a_file_that_has_grown_beyond_the_largest_size_since_it_was_marked_is_not_sent(make: Callable[..., Workbench], tree: Path) -> None:

@@ -39,7 +39,7 @@ class MirrorHandle:
             return Mirror.loads(found[0])
         except UnknownDefinition as error:
             raise StartError(f"the definition of mirror {self.name} cannot be read: {error.what}", error.cure) from error
-        except (ValueError, TypeError, KeyError) as error:
+        except ValueError as error:
             raise StartError(
                 f"the definition of mirror {self.name} cannot be read: {error}", "use the same version of autosync on all hosts"
             ) from error
