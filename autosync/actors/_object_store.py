@@ -27,6 +27,8 @@ SMALL = 8 << 20
 _PAGE_TRIES, _PAGE_DELAY = 4, 0.25
 #: A prefix that no key has. `check` lists it to find out whether listing is possible.
 _NO_KEY = ".autosync-check"
+#: Characters that XML 1.0 cannot carry, or that some servers do not write as XML.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ufffe\uffff]")
 
 
 class ListedPage(NamedTuple):
@@ -150,10 +152,40 @@ class ObjectStoreActor(Actor):
             self._put(source.key, content, guess_content_type(source.key))
 
     def delete(self, file: File) -> None:
-        """Delete one object. Where the key cannot be that of an object, there is nothing to delete."""
-        if self._refusal_of(file.key) is None:
-            response = self._client.send("DELETE", file.key, file.key)
-            self._client.checked(response, file.key, missing_is_fine=True)
+        """Delete one object."""
+        key = file.key
+        if self._refusal_of(key) is not None:
+            self._delete_foreign(key)
+        else:
+            self._send_delete(key)
+
+    def _send_delete(self, key: str) -> None:
+        self._client.checked(self._client.send("DELETE", key, key), key, missing_is_fine=True)
+
+    def _delete_foreign(self, key: str) -> None:
+        """Delete an object under a key that `upload` refuses. Another program may have stored one.
+
+        The service may take the request for one about another key (`a\\b` for `a/b`), so the request is sent only if the listing has the key.
+
+        Raises:
+            PermanentError: the object is there, and no request reaches it.
+        """
+        if not key or not is_text(key):
+            return  # no object has an empty key, and each page of a listing is UTF-8
+        # A prefix with control characters could not be repeated in the XML of the page.
+        prefix = _CONTROL.split(key, maxsplit=1)[0]
+        first = self._read_page_with_retry(prefix, "")
+        is_there = key in first.page.keys
+        if not is_there and (prefix == key or not first.token):  # no key comes before its own prefix
+            return
+        cure = "delete the object with another program"
+        if has_dots(key):
+            raise PermanentError(
+                f"{key!r} at {self.base_url} cannot be deleted: its path has . or .. as a part, which HTTP leaves out", cure
+            )
+        self._send_delete(key)
+        if is_there and key in self._read_page_with_retry(prefix, "").page.keys:
+            raise PermanentError(f"{key!r} at {self.base_url}: {self.server} deletes it without an error, and still lists it", cure)
 
     def clock_ahead(self) -> float:
         """By the Date of the response to a request without credentials, whatever its status is."""

@@ -34,6 +34,7 @@ from autosync.files import File
 from autosync.source.source_file import SourceFile
 from lab.buckets import Bucket
 from lab.forward_proxy import ForwardProxy
+from lab.refusing import Refusing
 from lab.servers import Moto, wait_until
 
 
@@ -327,6 +328,21 @@ def test_keys_that_s3_cannot_have_are_refused_for_good(exact_bucket: Bucket, con
     actor.upload(content.file("x" * 1024, b"x"))
 
     assert exact_bucket.sizes() == {"x" * 1024: 1}
+
+
+def test_a_listed_key_that_no_request_can_name_is_an_error_and_not_a_deletion(
+    refusing: Callable[..., Refusing], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
+    one = '<Contents><Key>a%FF</Key><LastModified>2024-01-01T00:00:00Z</LastModified><ETag>"0"</ETag><Size>1</Size></Contents>'
+    head = "<ListBucketResult><IsTruncated>false</IsTruncated><EncodingType>url</EncodingType>"
+    actor = load("s3")(target_container="bucket", endpoint_url=refusing(200, f"{head}{one}</ListBucketResult>".encode()).url)
+
+    errors = actor.delete_many([File("a\udcff"), File("b\udcff"), File("")])
+
+    assert [error and type(error) for error in errors] == [PermanentError, None, None]
+    assert "is not UTF-8" in str(errors[0])
 
 
 @pytest.fixture

@@ -45,6 +45,8 @@ _DELETES_AT_ONCE = 1000
 _SAME_CLOCK = 5.0
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+#: Bytes that are not UTF-8, as `os.fsdecode` has them in a name.
+_NOT_UTF8 = re.compile("[\ud800-\udfff]")
 #: Some servers store such keys under another name: `/x` as `x`, `a\\b` as `a/b`.
 _REWRITTEN = {
     "leading slash": re.compile(r"^/"),
@@ -153,9 +155,10 @@ class S3Actor(Actor):
 
     def delete(self, file: File) -> None:
         """Delete one object."""
-        if not _is_key(file.key):
-            return  # S3 has no such keys
-        self._objects.delete(file.key)
+        if _is_key(file.key):
+            self._objects.delete(file.key)
+        elif file.key:
+            self._raise_if_listed(file.key)
 
     def delete_many(self, files: Sequence[File]) -> Sequence[Exception | None]:
         """Delete up to 1,000 objects with each request. XML cannot carry control characters, so such keys go one by one."""
@@ -351,6 +354,18 @@ class S3Actor(Actor):
             self._rewritten_kinds |= kinds - self._stored_kinds
             self._raise_if_rewritten(key, kinds)
         self._stored_kinds |= kinds
+
+    def _raise_if_listed(self, key: str) -> None:
+        """Check that the server has no object with a key that is not UTF-8, since no request can name the object.
+
+        Raises:
+            PermanentError: the server lists the object.
+        """
+        text = self._listings.fetch(_NOT_UTF8.split(key, maxsplit=1)[0])
+        with translated(self._bucket, self._server):
+            keys = any_page(text).keys
+        if key in keys:
+            raise PermanentError(f"{key!r} at {self._server} cannot be deleted: it is not UTF-8", "delete the object with another program")
 
     def _raise_if_rewritten(self, key: str, kinds: set[str]) -> None:
         risks = kinds & self._rewritten_kinds

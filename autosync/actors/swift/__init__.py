@@ -28,7 +28,7 @@ from .._urls import is_plain_url
 from .deletions import AT_ONCE, Deletions
 from .errors import status_of
 from .identity import VERSIONS, Access, Login
-from .keys import can_exist, check_key
+from .keys import can_exist, check_key, is_long
 from .segments import Md5Reader, Segments, etag_of, segment_ranges
 
 #: Files up to this size are read once, into memory.
@@ -150,7 +150,7 @@ class SwiftActor(Actor):
     def delete_many(self, files: Sequence[File]) -> Sequence[Exception | None]:
         """Delete several objects. Their segments are deleted first, so that no segments without an object are left."""
         keys = [file.key for file in files if can_exist(file.key)]
-        results: dict[str, TargetError | None] = {}
+        results = self._delete_long([file.key for file in files if is_long(file.key)])
         for start in range(0, len(keys), AT_ONCE):
             results |= self._delete_page(keys[start : start + AT_ONCE])
         return [results.get(file.key) for file in files]
@@ -282,6 +282,16 @@ class SwiftActor(Actor):
             file.ended(token)
 
     # Deleting
+
+    def _delete_long(self, keys: Sequence[str]) -> dict[str, TargetError | None]:
+        """Delete objects whose names are longer than those of uploads; a Swift may allow more. They have no segments of ours."""
+        results: dict[str, TargetError | None] = {}
+        for key in keys:
+            try:
+                self._deletions.one(self._name, key)
+            except TargetError as error:
+                results[key] = error
+        return results
 
     def _delete_page(self, keys: Sequence[str]) -> dict[str, TargetError | None]:
         try:

@@ -13,7 +13,7 @@ import swiftclient.client
 from ...errors import PermanentError, TargetError, TargetRefused
 from .errors import error_of_status, status_of
 from .identity import Access
-from .keys import check_key
+from .keys import LONGEST_NAME, check_key
 
 #: Statuses of a POST to an account that does not exist, or that this login may not use.
 _NO_ACCESS = {403, 404}
@@ -21,7 +21,7 @@ _NO_ACCESS = {403, 404}
 _SPECIAL = re.compile(rb"[\x00-\x20%\x7f]")
 #: Objects deleted with one request. Swift's own limit is 10,000.
 AT_ONCE = 1000
-_NOT_FOUND = 404
+_BAD_REQUEST, _NOT_FOUND = 400, 404
 
 
 class _BulkResult(NamedTuple):
@@ -69,10 +69,30 @@ class Deletions:
             del left[:AT_ONCE]
         for name in by_one + left:
             try:
-                self._delete_one(container, name)
+                self.one(container, name)
             except TargetError as error:
                 failed[name] = error
         return failed
+
+    def one(self, container: str, name: str) -> None:
+        """Delete one object. It is no error if there is none.
+
+        Raises:
+            TargetError: it was not deleted.
+        """
+
+        def do(url: str, token: str, connection: Any) -> None:
+            try:
+                swiftclient.client.delete_object(url, token, container, name, http_conn=connection)
+            except swiftclient.client.ClientException as error:
+                # A Swift that refuses a name for its length has no object of that name (proxy-server, check_object_creation).
+                if error.http_status != _NOT_FOUND and not (error.http_status == _BAD_REQUEST and is_long):
+                    raise
+
+        is_long = len(name.encode()) > LONGEST_NAME
+        if not is_long:
+            check_key(name)
+        self._access.request(name, do)
 
     def _delete_together(self, container: str, names: Sequence[str]) -> _BulkResult | None:
         """Delete objects with one request (https://docs.openstack.org/swift/latest/api/bulk-delete.html).
@@ -97,17 +117,6 @@ class Deletions:
         except (ValueError, KeyError, TypeError):
             return None
         return _parse_bulk_response(container, names, status, errors, done)
-
-    def _delete_one(self, container: str, name: str) -> None:
-        def do(url: str, token: str, connection: Any) -> None:
-            try:
-                swiftclient.client.delete_object(url, token, container, name, http_conn=connection)
-            except swiftclient.client.ClientException as error:
-                if error.http_status != _NOT_FOUND:
-                    raise
-
-        check_key(name)
-        self._access.request(name, do)
 
 
 def _parse_bulk_response(container: str, names: Sequence[str], status: str, errors: Any, done: int) -> _BulkResult:

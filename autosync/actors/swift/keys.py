@@ -10,8 +10,13 @@ LONGEST_NAME = 1024
 
 
 def can_exist(key: str) -> bool:
-    """Whether an object of this name may exist, also one that another program made."""
+    """Whether an object of this name may exist in a Swift with the default limits, also one that another program made."""
     return _refusal(key) is None
+
+
+def is_long(key: str) -> bool:
+    """Whether the key is a name in Swift but for its length. A deployment may allow longer names than Swift's default."""
+    return bool(key) and is_text(key) and "\0" not in key and len(key.encode()) > LONGEST_NAME
 
 
 def check_key(key: str) -> None:

@@ -135,6 +135,30 @@ def test_a_foreign_name_is_listed_as_it_is_and_breaks_no_listing(foreign: str, a
     assert listed(made(azurite, container)) == {"a": 1, foreign: 1, "z": 1}
 
 
+@pytest.mark.parametrize("foreign", ["dot.", "sub/x./y", "b//c", "dir/", "tab\t", "\x7f", "new\nline", "a/" * 254 + "b"], ids=lambda key: ascii(key)[:20])
+def test_a_foreign_object_is_deleted_also_under_a_key_that_is_not_sent(foreign: str, azurite: Azurite, container: str) -> None:
+    kept = [foreign.replace(".", "").replace("//", "/").rstrip("/") or "x", f"{foreign}x", "z"]
+    for key in (foreign, *kept):
+        azurite.put(container, key, b"x")
+    actor = made(azurite, container)
+
+    actor.delete(File(foreign))
+    actor.delete(File(foreign))
+
+    assert azurite.names(container) == sorted({*kept} - {foreign})
+
+
+@pytest.mark.parametrize("foreign", ["b/../c", "b/./c"])
+def test_a_foreign_object_that_no_request_reaches_is_an_error(foreign: str, azurite: Azurite, container: str) -> None:
+    for key in (foreign, "c", "b/c"):
+        azurite.put(container, key, b"x")
+
+    with pytest.raises(PermanentError, match="cannot be deleted: its path has"):
+        made(azurite, container).delete(File(foreign))
+
+    assert azurite.names(container) == sorted([foreign, "c", "b/c"])
+
+
 # Listing
 
 def test_a_listing_across_pages_is_complete_and_in_order(azurite: Azurite, container: str, content: Content) -> None:

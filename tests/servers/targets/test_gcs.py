@@ -99,6 +99,28 @@ def test_a_foreign_name_is_listed_as_it_is_and_breaks_no_listing(foreign: str, g
     assert listed(made(gcs, bucket)) == {"a": 1, foreign: 1, "z": 1}
 
 
+@pytest.mark.parametrize("foreign", ["a\nb", "\r", ".well-known/acme-challenge/t", "y" * 1025], ids=lambda key: ascii(key)[:20])
+def test_a_foreign_object_is_deleted_also_under_a_key_that_is_not_sent(foreign: str, gcs: Gcs, bucket: str) -> None:
+    for key in ("a", foreign, f"{foreign}x"):
+        gcs.put(bucket, key, b"x")
+    actor = made(gcs, bucket)
+
+    actor.delete(File(foreign))
+    actor.delete(File(foreign))
+
+    assert gcs.names(bucket) == sorted(["a", f"{foreign}x"])
+
+
+def test_a_foreign_object_that_no_request_reaches_is_an_error(gcs: Gcs, bucket: str) -> None:
+    for key in ("b/../c", "c"):
+        gcs.put(bucket, key, b"x")
+
+    with pytest.raises(PermanentError, match="cannot be deleted: its path has"):
+        made(gcs, bucket).delete(File("b/../c"))
+
+    assert gcs.names(bucket) == ["b/../c", "c"]
+
+
 def test_a_listing_across_pages_is_complete_and_in_order(gcs: Gcs, bucket: str, content: Content) -> None:
     one = content.file("shared", b"x")
     keys = sorted(f"{number % 13}/{number:05}" for number in range(6 * PAGE))

@@ -31,6 +31,7 @@ from autosync.testing import ActorContract, Content, DeletionContract, KeyContra
 from lab.faults import Proxy
 from lab.parts import running
 from lab.refusing import Refusing
+from lab.refusing import Refusing
 from lab.swift import Keystone, Swift, new_container, swift_actor
 from lab.swiftd import KEY, USER
 
@@ -311,6 +312,20 @@ def test_what_another_program_put_under_a_name_with_dots_is_listed_and_deleted(a
     assert actor.delete_many([File("a/../b"), File("./c")]) == [None, None]
 
     assert swift.names(container) == ["b", "c"]
+
+
+@pytest.mark.parametrize(("status", "result"), [(204, None), (404, None), (400, None), (500, TargetError)])
+def test_a_longer_name_than_that_of_any_upload_is_deleted_where_swift_has_it(
+    status: int, result: type[TargetError] | None, refusing: Callable[..., Refusing], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = refusing(status)
+    monkeypatch.setattr("autosync.actors.swift.identity.Access._token", lambda _: "token")
+    actor = load("swift")(target_container="c", auth_url="http://127.0.0.1:1/v3", storage_url=server.url, user="u", password="p", project="p")
+
+    (error,) = actor.delete_many([File("y" * 1025)])
+
+    assert server.methods == ["DELETE"]
+    assert (error and type(error)) is result
 
 
 def test_keys_are_exact_to_the_byte(actor: Actor, swift: Swift, container: str, content: Content) -> None:
