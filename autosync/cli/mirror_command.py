@@ -376,6 +376,8 @@ def _dry_run(plans: Sequence[Plan]) -> int:
             print(verb, printable(difference.key))
         for path, reason in report.skipped.items():
             print("skip", printable(path), reason)
+        if report.unlisted_skipped:
+            print(f"and {report.unlisted_skipped} more of {report.skipped_list().total} skipped paths")
         if not report.complete or report.withheld:
             code = Exit.INCOMPLETE
     return code

@@ -21,6 +21,7 @@ from ..errors import AutosyncError, OutOfOrder, SourceUnsure, TargetError
 from ..files import File, Listing, Page, paged
 from ..model.file_rules import FileRules
 from ..model.keys import Keys, Source, Span, slashed
+from ..model.skipped import MOST_SKIPPED, SkippedList
 from ..model.text import printable
 from ..source.external_sort import Spool, disksort
 from ..source.walk import Run, Walk
@@ -33,8 +34,6 @@ log = logging.getLogger(__name__)
 _LOGGED_CLOCK_DIFFERENCE = 5.0
 #: Number of withheld keys that are named in the log.
 _EXAMPLES = 3
-#: Number of skipped paths that are reported with their reasons.
-MOST_SKIPPED = 1000
 
 
 @dataclass
@@ -50,6 +49,7 @@ class ScanReport:
         source_files: files of the source.
         equal: of the target, that stay.
         skipped: paths that are not mirrored, with the reasons; at most `MOST_SKIPPED`.
+        unlisted_skipped: paths that are not mirrored either.
         busy_since: when the first of those files changed that do not rest yet, in seconds since the epoch.
         complete: whether the whole part of the source could be read. If not, nothing is deleted behind what could not be read.
         error: why the scan failed; None if it did not.
@@ -64,10 +64,15 @@ class ScanReport:
     source_files: int = 0
     equal: int = 0
     skipped: dict[str, str] = field(default_factory=dict)
+    unlisted_skipped: int = 0
     busy_since: float = math.inf
     complete: bool = True
     error: AutosyncError | None = None
     on_extra: Callable[[], None] = lambda: None
+
+    def skipped_list(self) -> SkippedList:
+        """The paths that are not mirrored."""
+        return SkippedList(self.skipped, self.unlisted_skipped)
 
 
 @dataclass(frozen=True)
@@ -221,12 +226,14 @@ class Comparison:
     def _scan_span(self, span: Span, report: ScanReport, rule: Rule, missing: Spool) -> Iterator[Difference]:
         """Compare one span. A listing that is found not to be sorted is requested again, and sorted on disk."""
         if not self._unsorted:
+            unlisted = report.unlisted_skipped
             try:
                 yield from self._merge(span, report, self._pages(span), rule, missing)
                 return
             except OutOfOrder as error:
                 log.info("%s; listings of this target are sorted on disk from now on", error)
                 self._unsorted = True
+                report.unlisted_skipped = unlisted  # the same walk begins again
         yield from self._merge(span, report, self._pages(span), rule, missing)
 
     def _merge(self, span: Span, report: ScanReport, pages: Iterator[Page], rule: Rule, missing: Spool) -> Iterator[Difference]:
@@ -294,8 +301,11 @@ class Comparison:
                 continue
             key = span.prefix if span.only else span.prefix + found.path[cut:]
             if found.skipped:
-                if len(report.skipped) < MOST_SKIPPED:
-                    report.skipped[found.path.rstrip("/")] = found.skipped
+                path = found.path.rstrip("/")
+                if len(report.skipped) < MOST_SKIPPED or path in report.skipped:
+                    report.skipped[path] = found.skipped
+                else:
+                    report.unlisted_skipped += 1
                 if not found.keep_in_target:
                     continue
             else:

@@ -112,7 +112,7 @@ class MirrorRunner:
         self._stop = threading.Event()
         retry = BrokerRetry(self._stop)
         self._sender = BatchSender(self._ledger.key_states, self._publisher, retry, host.begin if host else lambda: None)
-        self._skipped = SkippedPaths(self._ledger.sync_state, retry)
+        self._skipped = SkippedPaths(self._ledger.sync_state, retry, about=run.about)
         self._scanner = Scanner(
             comparison, self._ledger.sync_state, self._debouncer, self._sender, self._skipped, retry, self._stop, about=run.about
         )
@@ -523,7 +523,8 @@ class MirrorRunner:
         """
         before, after = self._before, self._after
         if before is not None and after is not None:
-            log.info("%s%s", self._run.about, summary(before, after, time.monotonic() - self._began, skipped=len(self._skipped)))
+            seconds = time.monotonic() - self._began
+            log.info("%s%s", self._run.about, summary(before, after, seconds, skipped=self._skipped.listed()))
         if after is not None and after.failed:
             self._log_failed_keys(after.failed)
             return Exit.INCOMPLETE

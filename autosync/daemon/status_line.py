@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from ..ledger import MirrorStats
+from ..model.skipped import SkippedList
 from ..model.text import human_size
 
 
@@ -72,16 +73,16 @@ class StatusLine:
             self._is_written = False
 
 
-def summary(before: MirrorStats, after: MirrorStats, seconds: float, *, skipped: int = 0) -> str:
+def summary(before: MirrorStats, after: MirrorStats, seconds: float, *, skipped: SkippedList) -> str:
     """The work between two moments, in one line.
 
     Args:
         before: figures of the first moment.
         after: figures of the second moment.
         seconds: between the two.
-        skipped: number of skipped paths.
+        skipped: paths.
     """
     files, size, deleted = after.files - before.files, after.bytes - before.bytes, after.deleted - before.deleted
     left = f", {after.dirty} left for the next start" if after.dirty else ""
-    passed = f", skipped {skipped}" if skipped else ""
+    passed = f", skipped {skipped.total_text()}" if skipped.total else ""
     return f"uploaded {files} files ({human_size(size)}), deleted {deleted}, failed {after.failed}{passed}{left}, in {seconds:.1f} s"

@@ -90,12 +90,15 @@ class EventFeed:
             if full is not None:
                 yield full
         yield from builder.remaining()
+        self._skipped.publish()
 
     def _hint(self, change: Pending) -> Hint | None:
         """The hint to send for a change. None: nothing is to be sent now. A file that is still changing goes back to the debouncer."""
         if not self._keys.covers(change.path):
             self._release_marked(change.path)
-            if os.path.islink(change.path):
+            if change.path in self._skipped.reasons:
+                self._recheck(change)  # a link to a directory, which a scan has found
+            elif os.path.islink(change.path):
                 self._on_link(change.path)  # it may lead to a directory that holds keys in scope
             return None
         state = self._recheck(change)
@@ -130,8 +133,10 @@ class EventFeed:
             self._on_link(change.path)
         found = state.found
         if found is not None and found.skipped:
-            self._skipped.add({found.path: found.skipped})
+            self._skipped.add(found.path, found.skipped)
             return None if found.keep_in_target else PathState(None)
+        if self._skipped.reasons and state.is_certain:
+            self._skipped.discard(change.path)
         return state
 
 

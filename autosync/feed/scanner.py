@@ -178,6 +178,7 @@ class Scanner:
         """
         report = ScanReport(on_extra=self._sender.on_work)
         state, began = self._state, time.time()
+        self._skipped.begin_scan()
         is_first = not request.path and state.last_in_sync_at == 0.0
         try:
             self._sender.send_all(self._batches(request, report, state), Priority.FIRST_SCAN if is_first else Priority.SCAN, bounded=True)
@@ -220,10 +221,7 @@ class Scanner:
             generation: the scan generation at that time.
         """
         is_whole = not request.path
-        if is_whole:
-            self._skipped.replace(report.skipped)
-        else:
-            self._skipped.add(report.skipped)
+        self._skipped.replace(report.skipped, report.unlisted_skipped, path=request.path, is_complete=report.complete)
         self._has_withheld = self._has_withheld or (report.withheld > 0 and not self._state.accepted)
         if not is_whole:
             return

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Mapping
+from typing import Any, cast
 
+from ..model.skipped import SkippedList
 from .redis_keys import decode, encode
 from .store import MirrorStore
+
+#: The field of the hash of skipped paths that counts those which are not in it. Paths are absolute, so no path is this name.
+_UNLISTED = ""
 
 
 class SyncState:
@@ -66,17 +71,37 @@ class SyncState:
         with self._store.errors():
             self._client.hset(self._name, "holding", count)
 
-    def skipped(self) -> dict[str, str]:
-        """The paths that are not mirrored, each with the reason."""
+    def skipped(self) -> SkippedList:
+        """The paths that are not mirrored."""
         with self._store.errors():
             found = cast(dict[bytes, bytes], self._client.hgetall(self._skipped))
-        return {decode(path): reason.decode() for path, reason in found.items()}
+        reasons = {decode(path): reason.decode() for path, reason in found.items()}
+        return SkippedList(reasons, int(reasons.pop(_UNLISTED, 0)))
 
-    def set_skipped(self, skipped: dict[str, str]) -> None:
-        """Replace the paths that are not mirrored, each with the reason."""
+    def set_skipped(self, skipped: SkippedList) -> None:
+        """Replace the paths that are not mirrored."""
+        fields: dict[Any, Any] = {encode(path): reason for path, reason in skipped.reasons.items()}
+        if skipped.unlisted:
+            fields[encode(_UNLISTED)] = str(skipped.unlisted)
         with self._store.errors():
             pipe = self._client.pipeline()
             pipe.delete(self._skipped)
-            if skipped:
-                pipe.hset(self._skipped, mapping={encode(path): reason for path, reason in skipped.items()})
+            if fields:
+                pipe.hset(self._skipped, mapping=fields)
+            pipe.execute()
+
+    def change_skipped(self, changes: Mapping[str, str | None]) -> None:
+        """Change some of the paths that are not mirrored.
+
+        Args:
+            changes: the reason by path; None for a path that is no longer skipped.
+        """
+        added: dict[Any, Any] = {encode(path): reason for path, reason in changes.items() if reason is not None}
+        removed = [encode(path) for path, reason in changes.items() if reason is None]
+        with self._store.errors():
+            pipe = self._client.pipeline()
+            if added:
+                pipe.hset(self._skipped, mapping=added)
+            if removed:
+                pipe.hdel(self._skipped, *removed)
             pipe.execute()

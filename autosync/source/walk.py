@@ -544,6 +544,11 @@ def found_at(path: str, stats: os.stat_result, rules: FileRules) -> Found | None
     return Found(path, 0, 0.0, 0, f"is {special}") if special else None
 
 
+def is_kept_in_target(skipped: str) -> bool:
+    """`Found.keep_in_target` of a path that is skipped, by the reason."""
+    return skipped.removeprefix("is ") not in _SPECIAL.values()
+
+
 def _newest_link_time(root: int, links: Iterable[str]) -> float:
     """When the newest of some links was created, in seconds since the epoch; 0.0 for none."""
     return max((os.stat(link, dir_fd=root, follow_symlinks=False).st_ctime for link in links), default=0.0)

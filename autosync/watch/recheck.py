@@ -63,6 +63,27 @@ def recheck(change: Pending, source: Source, *, quiet: float, rules: FileRules) 
     return _state_of_unclosed(change, found, quiet)
 
 
+def found_behind_links(path: str, source: Source, rules: FileRules) -> Found | None:
+    """What is at a path after the links on its way: a file, or something that is skipped; None: neither.
+
+    Args:
+        path: below the root of the source.
+        source: contains the path.
+        rules: which files are sent. Links are followed in any case.
+
+    Raises:
+        OSError: nothing is at the path, or a directory on the way cannot be searched.
+    """
+    root = open_root(source.root)
+    try:
+        real, _ = resolve_beneath(root, root_paths(source.root), path[len(source.root) :].strip("/"))
+        return found_at(path, os.stat(real or ".", dir_fd=root, follow_symlinks=False), rules)
+    except NotMirrored as reason:
+        return Found(path, 0, 0.0, 0, str(reason), keep_in_target=True)
+    finally:
+        os.close(root)
+
+
 def _state_of_unclosed(change: Pending, found: Found, quiet: float) -> PathState:
     file_state = _current_state(change, found)
     is_same = file_state is change.file_state
@@ -88,14 +109,7 @@ def _state_behind_link(path: str, source: Source, rules: FileRules) -> PathState
     directory, or waits for the missing name."""
     found, is_certain = None, True
     try:
-        root = open_root(source.root)
-        try:
-            real, _ = resolve_beneath(root, root_paths(source.root), path[len(source.root) :].strip("/"))
-            found = found_at(path, os.stat(real or ".", dir_fd=root, follow_symlinks=False), rules)
-        finally:
-            os.close(root)
-    except NotMirrored as reason:
-        found = Found(path, 0, 0.0, 0, str(reason), keep_in_target=True)
+        found = found_behind_links(path, source, rules)
     except OSError as error:
         is_certain = isinstance(error, FileNotFoundError | NotADirectoryError)
     return PathState(found, is_link=True, is_certain=is_certain)

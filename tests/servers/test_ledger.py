@@ -39,6 +39,7 @@ from autosync.ledger import (
 from autosync.ledger.claims import Claims
 from autosync.ledger.store import MirrorStore
 from autosync.model.limits import Limits
+from autosync.model.skipped import SkippedList
 from autosync.model.mirror import LEASE, LONGEST_LOCK
 from lab.servers import Valkey, wait_until
 
@@ -1076,7 +1077,7 @@ def test_a_mirror_that_is_forgotten_leaves_nothing(ledger: Ledger, client: redis
     ledger.uploads.add("a", "token")
     ledger.watcher_lease.heartbeat("me")
     ledger.requests.request_scan("")
-    ledger.sync_state.set_skipped({"/s": "is a FIFO"})
+    ledger.sync_state.set_skipped(SkippedList({"/s": "is a FIFO"}))
     assert len(list(client.scan_iter("*{m}*"))) > 5
 
     ledger.delete()
@@ -1088,14 +1089,17 @@ def test_a_mirror_that_is_forgotten_leaves_nothing(ledger: Ledger, client: redis
 # A broker that is gone
 
 def test_what_is_held_back_and_what_is_skipped_is_kept(ledger: Ledger) -> None:
-    assert (ledger.sync_state.withheld_deletions(), ledger.sync_state.skipped()) == (0, {})
+    assert (ledger.sync_state.withheld_deletions(), ledger.sync_state.skipped()) == (0, SkippedList({}))
 
     ledger.sync_state.set_withheld_deletions(7)
-    ledger.sync_state.set_skipped({"/s/f\udcff": "is a FIFO", "/s/g": "is a socket"})
-    assert (ledger.sync_state.withheld_deletions(), ledger.sync_state.skipped()) == (7, {"/s/f\udcff": "is a FIFO", "/s/g": "is a socket"})
+    skipped = SkippedList({"/s/f\udcff": "is a FIFO", "/s/g": "is a socket"}, unlisted=5)
+    ledger.sync_state.set_skipped(skipped)
+    assert (ledger.sync_state.withheld_deletions(), ledger.sync_state.skipped()) == (7, skipped)
+    ledger.sync_state.change_skipped({"/s/f\udcff": None, "/s/h": "is a device", "/s/gone before": None})
+    assert ledger.sync_state.skipped() == SkippedList({"/s/g": "is a socket", "/s/h": "is a device"}, unlisted=5)
 
-    ledger.sync_state.set_skipped({})
-    assert ledger.sync_state.skipped() == {}
+    ledger.sync_state.set_skipped(SkippedList({}))
+    assert ledger.sync_state.skipped() == SkippedList({})
 
 
 def calls(ledger: Remembering) -> dict[str, Callable[[], object]]:
@@ -1110,6 +1114,7 @@ def calls(ledger: Remembering) -> dict[str, Callable[[], object]]:
         "DefinitionStore.publish": lambda: ledger.definition.publish("{}", "v"),
         "DefinitionStore.read": ledger.definition.read,
         "DefinitionStore.note_unreadable": lambda: ledger.definition.note_unreadable("w", "reason"),
+        "DefinitionStore.remove_unreadable": lambda: ledger.definition.remove_unreadable("w"),
         "DefinitionStore.unreadable": ledger.definition.unreadable,
         "Failures.all": lambda: list(ledger.failures.all()),
         "Failures.get": lambda: ledger.failures.get("a"),
@@ -1140,7 +1145,8 @@ def calls(ledger: Remembering) -> dict[str, Callable[[], object]]:
         "SyncState.last_in_sync": ledger.sync_state.last_in_sync,
         "SyncState.set_accepted": lambda: ledger.sync_state.set_accepted(True),
         "SyncState.set_last_in_sync": lambda: ledger.sync_state.set_last_in_sync("v", 1.0, accepted=True),
-        "SyncState.set_skipped": lambda: ledger.sync_state.set_skipped({"/s/fifo": "is a FIFO"}),
+        "SyncState.change_skipped": lambda: ledger.sync_state.change_skipped({"/s/fifo": "is a FIFO"}),
+        "SyncState.set_skipped": lambda: ledger.sync_state.set_skipped(SkippedList({"/s/fifo": "is a FIFO"})),
         "SyncState.set_withheld_deletions": lambda: ledger.sync_state.set_withheld_deletions(3),
         "SyncState.skipped": ledger.sync_state.skipped,
         "SyncState.withheld_deletions": ledger.sync_state.withheld_deletions,

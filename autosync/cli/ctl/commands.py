@@ -26,6 +26,7 @@ from ..options import context_settings, state_base, state_directory_option
 from .doctor import Verdict, findings
 from .mirrors import MirrorHandle, find_any_mirrors, find_mirrors, single_mirror
 from .prometheus import Mirrors
+from .skipped import reason_to_skip
 from .status import key_lines, lines, status_of, table, target_of
 from .verify import Verifier
 
@@ -174,8 +175,11 @@ def _retry(context: click.Context, keys: tuple[str, ...], everything: bool) -> N
 @click.pass_context
 def _why(context: click.Context, key: str) -> None:
     one = single_mirror(_mirrors_of_context(context))
-    keys = one.mirror().keys()
-    for line in key_lines(key, one.ledger.key_states.facts(key), keys.path(key), one.ledger.history.of_key(key)):
+    mirror = one.mirror()
+    keys = mirror.keys()
+    path = keys.path(key)
+    skipped = reason_to_skip(path, mirror, one.ledger.sync_state.skipped()) if path else ""
+    for line in key_lines(key, one.ledger.key_states.facts(key), path, one.ledger.history.of_key(key), skipped=skipped):
         click.echo(line)
     directory = keys.state_directory_of(key)
     if directory:
@@ -276,6 +280,8 @@ def _verify(context: click.Context, checksum: bool) -> int:
         click.echo(f"{what:<8} {printable(key)}{waits}")
     for path, reason in verifier.report.skipped.items():
         click.echo(f"skipped  {printable(path)}: {reason}")
+    if verifier.report.unlisted_skipped:
+        click.echo(f"and {verifier.report.unlisted_skipped} more of {verifier.report.skipped_list().total} skipped paths")
     seen = "" if verifier.report.complete else "; a part of the source could not be read"
     click.echo(f"{target_of(mirror)}: {verifier.report.source_files} files in the source, {verifier.found} differences{seen}")
     return Exit.INCOMPLETE if verifier.found or not verifier.report.complete else Exit.DONE

@@ -12,6 +12,7 @@ from ...errors import StartError
 from ...ledger import Facts, HistoryEntry, worker_of
 from ...model.limits import Limits
 from ...model.mirror import Mirror
+from ...model.skipped import SkippedList
 from ...model.text import human_size, printable
 from .mirrors import MirrorHandle
 
@@ -19,6 +20,8 @@ from .mirrors import MirrorHandle
 _PROBLEMS = {"failed": "failed", "withheld_deletions": "deletions withheld", "skipped": "skipped", "unwatched": "unwatched"}
 #: The most entries of a key's history that are printed.
 _MAX_HISTORY = 10
+#: The most skipped paths that are printed.
+_MAX_SKIPPED = 10
 #: From how many seconds on a duration is printed in minutes, and in hours.
 _MINUTES_FROM, _HOURS_FROM = 120.0, 7200.0
 
@@ -32,6 +35,7 @@ def status_of(one: MirrorHandle) -> dict[str, Any]:
     mirror: Mirror | None = None
     with suppress(StartError):
         mirror = one.mirror()
+    skipped = one.ledger.sync_state.skipped()
     return {
         "mirror": one.name,
         "target": target_of(mirror) if mirror else None,
@@ -47,7 +51,8 @@ def status_of(one: MirrorHandle) -> dict[str, Any]:
         "limits": {"requests": limits.requests, "bandwidth": limits.bandwidth, "inflight": limits.inflight},
         "accepted": one.ledger.sync_state.accepted(),
         "withheld_deletions": one.ledger.sync_state.withheld_deletions(),
-        "skipped": len(one.ledger.sync_state.skipped()),
+        "skipped": skipped.total,
+        "skipped_paths": dict(skipped.reasons),
         "files": now.files,
         "bytes": now.bytes,
         "deleted": now.deleted,
@@ -108,11 +113,13 @@ def lines(found: dict[str, Any], before: dict[str, Any] | None = None, seconds: 
         text.append(f"  limits      {limits.words()}")
     if watcher:
         text.append(f"  watches     {found['watches']} directories; {found['scans']} scans since it was started")
-    wrong = [(found[name], words) for name, words in _PROBLEMS.items()]
+    skipped = SkippedList(found["skipped_paths"], found["skipped"] - len(found["skipped_paths"]))
+    wrong = [(skipped.total_text() if name == "skipped" and found[name] else found[name], words) for name, words in _PROBLEMS.items()]
     if found["withheld_deletions"] and not found["accepted"]:
         text.append("  accepted    no: keys without a file in the source are kept; autosync's option --accept-existing deletes them")
     if any(count for count, _ in wrong):
         text.append(f"  attention   {', '.join(f'{count} {what}' for count, what in wrong if count)}")
+    text += _skipped_lines(skipped)
     unreadable = sorted(found["unreadable_by"].items())
     text += [f"  attention   worker {worker} cannot read the definition: {reason}" for worker, reason in unreadable]
     text.append(f"  in sync     {_time_text(found['last_in_sync'])}: start of the last scan after which no key was dirty")
@@ -120,7 +127,15 @@ def lines(found: dict[str, Any], before: dict[str, Any] | None = None, seconds: 
     return text
 
 
-def key_lines(key: str, facts: Facts, path: str | None, recent: Sequence[HistoryEntry]) -> list[str]:
+def _skipped_lines(skipped: SkippedList) -> list[str]:
+    listed = sorted(skipped.reasons.items())[:_MAX_SKIPPED]
+    text = [f"  skipped     {printable(path)}: {printable(reason)}" for path, reason in listed]
+    if skipped.total > len(listed):
+        text.append(f"  and {'' if skipped.is_counted else 'at least '}{skipped.total - len(listed)} more")
+    return text
+
+
+def key_lines(key: str, facts: Facts, path: str | None, recent: Sequence[HistoryEntry], *, skipped: str = "") -> list[str]:
     """The state of a key as lines for people.
 
     Args:
@@ -128,10 +143,15 @@ def key_lines(key: str, facts: Facts, path: str | None, recent: Sequence[History
         facts: its state in the ledger.
         path: of its file; None if no path in scope has this key.
         recent: its history, the newest first.
+        skipped: why the file is not sent; "" if it is sent, or if there is none.
     """
     text = [printable(key), f"  file        {printable(path) if path else 'none: no path in scope has this key'}"]
+    if facts.dirty is None and facts.failure is None:
+        text.append(f"  state       skipped: {skipped}" if skipped else "  state       equal")
+    elif skipped:
+        text.append(f"  skipped     {skipped}")
     if facts.dirty is None:
-        text.append("  state       equal" if facts.failure is None else "  state       failed")
+        text += ["  state       failed"] if facts.failure else []
     else:
         text.append(f"  changed     {_duration_text(facts.now - facts.dirty)} ago, and not in the target yet")
         if facts.owner:
