@@ -11,8 +11,8 @@ from .entries import Published
 from .redis_keys import MIRRORS
 from .store import MirrorStore
 
-#: How long the note of a worker that cannot read the definition is kept, in seconds.
-UNREADABLE_SECONDS = 300
+#: How long the note of a worker that cannot read the definition is kept, in seconds. Each worker's note has an expiry of its own.
+UNREADABLE_SECONDS = 300.0
 
 
 class DefinitionStore:
@@ -61,7 +61,8 @@ class DefinitionStore:
         return Published(definition, version, signature) if definition and version else None
 
     def note_unreadable(self, worker: str, reason: str) -> None:
-        """Note that a worker cannot read the definition. The note is kept for `UNREADABLE_SECONDS`, and until the next one is published.
+        """Note that a worker cannot read the definition. Each note is kept for `UNREADABLE_SECONDS`, and until the next definition is
+        published or the worker removes its note.
 
         Args:
             worker: its name.
@@ -69,13 +70,43 @@ class DefinitionStore:
         """
         name = self._store.names.unreadable
         with self._store.errors():
+            notes, now = self._notes()
+            expired = [other for other, (expiry, _) in notes.items() if expiry <= now]
             pipe = self._client.pipeline()
-            pipe.hset(name, worker, reason)
-            pipe.expire(name, UNREADABLE_SECONDS)
+            if expired:
+                pipe.hdel(name, *expired)
+            pipe.hset(name, worker, f"{now + UNREADABLE_SECONDS:.3f} {reason}")
+            pipe.pexpire(name, int(UNREADABLE_SECONDS * 1000))
             pipe.execute()
+
+    def remove_unreadable(self, worker: str) -> None:
+        """Remove the note of a worker that can read the definition. There may be none.
+
+        Args:
+            worker: its name.
+        """
+        with self._store.errors():
+            self._client.hdel(self._store.names.unreadable, worker)
 
     def unreadable(self) -> dict[str, str]:
         """The workers that cannot read the definition, with the reasons."""
         with self._store.errors():
-            found = cast(dict[bytes, bytes], self._client.hgetall(self._store.names.unreadable))
-        return {worker.decode("utf-8", "replace"): reason.decode("utf-8", "replace") for worker, reason in found.items()}
+            notes, now = self._notes()
+        return {worker.decode("utf-8", "replace"): reason for worker, (expiry, reason) in notes.items() if expiry > now}
+
+    def _notes(self) -> tuple[dict[bytes, tuple[float, str]], float]:
+        """The notes of all workers, each with its expiry, and the time of the broker's clock; times in seconds since the epoch."""
+        pipe = self._client.pipeline()
+        pipe.hgetall(self._store.names.unreadable)
+        pipe.time()
+        found, (seconds, microseconds) = cast(tuple[dict[bytes, bytes], tuple[int, int]], tuple(pipe.execute()))
+        return {worker: _note_of(text.decode("utf-8", "replace")) for worker, text in found.items()}, seconds + microseconds / 1e6
+
+
+def _note_of(text: str) -> tuple[float, str]:
+    """The expiry and the reason of a note. A text that is no note has expired."""
+    expiry, _, reason = text.partition(" ")
+    try:
+        return float(expiry), reason
+    except ValueError:
+        return 0.0, ""

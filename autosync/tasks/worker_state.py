@@ -53,8 +53,8 @@ class WorkerState:
         self._lock = threading.Lock()
         self.draining = threading.Event()
         self._renewal = LeaseRenewal(self._owner, self._mirrors)
-        #: When it was last reported that the definition of a mirror cannot be read, by name, on the monotonic clock.
-        self._reported: dict[str, float] = {}
+        #: When it was last reported that the definition of a mirror cannot be read, on the monotonic clock, and the reason; by name.
+        self._reported: dict[str, tuple[float, str]] = {}
 
     @property
     def owner(self) -> str:
@@ -87,8 +87,10 @@ class WorkerState:
                 raise PermanentError(f"no mirror is called {name!r}")
             current = self._mirrors.get(name)
             if current is not None and current.version == published.version:
+                self._reported.pop(name, None)
                 return current
             mirror = self._load(name, published, ledger)
+            self._remove_report(name, ledger)
             if current is not None:
                 # Batches that still run with the old definition keep their claims, and their actor.
                 mirror.claim_table, mirror.throttle, mirror.first_seen = current.claim_table, current.throttle, current.first_seen
@@ -107,20 +109,25 @@ class WorkerState:
                     self.mirror(name).actor.check()
 
     def report_unreadable(self, name: str, error: UnknownDefinition) -> None:
-        """Report that the definition of a mirror needs a later version of autosync: in the log and in the ledger, once a minute.
+        """Report that the definition of a mirror needs a later version of autosync: in the log and in the ledger, once a minute, and at
+        once if the reason is another one than before.
 
         Args:
             name: of the mirror.
             error: the reason.
         """
-        now = time.monotonic()
+        now, reason = time.monotonic(), str(error)
         with self._lock:
-            if now - self._reported.get(name, -_REPORT_SECONDS) < _REPORT_SECONDS:
+            reported_at, reported = self._reported.get(name, (0.0, ""))
+            if reported == reason and now - reported_at < _REPORT_SECONDS:
                 return
-            self._reported[name] = now
-        log.warning("the definition of mirror %s cannot be read here, so its keys are left to other workers: %s", name, error)
+            self._reported[name] = now, reason
+        log.warning(
+            "the definition of mirror %s cannot be read here, so its keys are left to other workers: %s", name, reason,
+            extra={"mirror": name, "worker": self.name},
+        )  # fmt: skip
         with suppress(BrokerError):
-            self.ledger(name).definition.note_unreadable(self.name, str(error))
+            self.ledger(name).definition.note_unreadable(self.name, reason)
 
     def close(self) -> None:
         """Let the claims expire, and close connections and threads."""
@@ -129,6 +136,12 @@ class WorkerState:
             mirror.pool.close()
             mirror.actor.close()
         self._client.close()
+
+    def _remove_report(self, name: str, ledger: Ledger) -> None:
+        """Remove this worker's report that it cannot read the definition, also that of an earlier process of the same name."""
+        self._reported.pop(name, None)
+        with suppress(BrokerError):  # the note expires
+            ledger.definition.remove_unreadable(self.name)
 
     def _load(self, name: str, published: Published, ledger: Ledger) -> WorkerMirror:
         if self._signing_key and not is_signed(self._signing_key, name, published.definition, published.signature):

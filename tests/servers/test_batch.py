@@ -25,7 +25,7 @@ import pytest
 
 from autosync.actor import Actor
 from autosync.celery import Secrets
-from autosync.errors import BrokerError, PermanentError, TargetError
+from autosync.errors import BrokerError, PermanentError, TargetError, UnknownDefinition
 from autosync.files import File
 from autosync.ledger import GONE, UNKNOWN, Claim, Hint, Ledger, connect
 from autosync.ledger.uploads import OpenUploads
@@ -1041,10 +1041,35 @@ def test_a_definition_of_a_later_version_is_left_to_other_workers(
     assert bench.ledger.definition.unreadable() == {worker.name: reason}
     (line,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert line == f"the definition of mirror m cannot be read here, so its keys are left to other workers: {reason}"
+    (record,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert (vars(record)["mirror"], vars(record)["worker"]) == ("m", "box1@host")
 
     bench.ledger.definition.publish(bench.definition, version_of(bench.definition))
     assert worker.mirror("m").definition.name == "m"  # type: ignore[arg-type]
     assert bench.ledger.definition.unreadable() == {}, "the next definition is another matter"
+
+
+def test_another_reason_within_the_minute_is_reported_at_once(bench: Workbench, caplog: pytest.LogCaptureFixture) -> None:
+    worker = WorkerState(bench.broker, [str(bench.tree)], {}, "box1@host")
+    bench.workers.append(worker)
+
+    for reason in ("the first", "the first", "the second", "the second"):
+        worker.report_unreadable("m", UnknownDefinition(reason))
+
+    assert bench.ledger.definition.unreadable() == {"box1@host": "the second"}
+    lines = [record.getMessage().rpartition(": ")[2] for record in caplog.records if record.levelname == "WARNING"]
+    assert lines == ["the first", "the second"]
+
+
+def test_a_worker_that_was_upgraded_removes_its_own_note_and_no_other(bench: Workbench) -> None:
+    """A worker of an earlier version still renews its note of the same definition."""
+    bench.ledger.definition.note_unreadable("box1@host", "what it was before")
+    bench.ledger.definition.note_unreadable("box2@host", "earlier")
+
+    worker, _ = bench.worker()
+
+    assert worker.name == "box1@host"
+    assert bench.ledger.definition.unreadable() == {"box2@host": "earlier"}
 
 
 SAME_VERSION = "use the same version of autosync on all hosts"
