@@ -168,11 +168,12 @@ class OneHost:
         self._may_fork = not any("." in mirror.actor for mirror in mirrors)
         self._workers = [
             Child(
-                f"worker {number}",
+                f"worker {_with_host(_node(name, number))}",
                 self._command(name, number, script),
                 environ=environ,
                 directory=str(directory),
                 inside=partial(self._run_in_fork, name, number, environ) if self._may_fork else None,
+                log_fields={"worker": _with_host(_node(name, number))},
             )
             for number in range(1, workers + 1)
         ]
@@ -303,12 +304,17 @@ def become_worker(node: str, heartbeat: str, script: str = "") -> int:
         search_path.add_script(script)
     from ..celery import work  # the parent of a fork has loaded it already
 
-    return work(f"{node}@{socket.gethostname()}", heartbeat=bool(heartbeat))
+    return work(_with_host(node), heartbeat=bool(heartbeat))
 
 
 def _node(name: str, number: int) -> str:
     """Celery's name of a worker, without the host."""
     return f"{name}-{number}"
+
+
+def _with_host(node: str) -> str:
+    """Celery's name of a worker on this host."""
+    return f"{node}@{socket.gethostname()}"
 
 
 @contextmanager

@@ -88,6 +88,7 @@ class Child:
         inherits: file descriptors that the program inherits; all others are closed.
         inside: does the same as the command and returns the exit status. It is called for the first start, in a fork of this process, if
             this process can be forked. Then nothing has to be loaded, and memory is shared. `directory` is set before; `environ` is not.
+        log_fields: fields of its lines in the JSON log.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class Child:
         at_death: signal.Signals = signal.SIGKILL,
         inherits: Sequence[int] = (),
         inside: Callable[[], int] | None = None,
+        log_fields: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
         self._command = command
@@ -108,6 +110,7 @@ class Child:
         self._at_death = at_death
         self._inherits = inherits
         self._inside = inside or self._become_the_program
+        self._log_fields = log_fields
         self._process: _Process | None = None
         self._started = 0.0
         self._short_lives = 0
@@ -144,7 +147,7 @@ class Child:
             raise StartError(
                 f"{self.name} cannot be kept running: it ended {_TOO_OFTEN} times with status {status}", "see its messages above"
             )
-        log.warning("%s ended with status %s; it is started again", self.name, status)
+        log.warning("%s ended with status %s; it is started again", self.name, status, extra=self._log_fields)
         self.start()
         return dead
 

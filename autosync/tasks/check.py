@@ -76,7 +76,7 @@ class Checker:
         except Absent:
             return Delete(claim, path)
         except NotMirrored as reason:
-            return _keep(claim, str(reason))
+            return self._keep(claim, str(reason))
         try:
             found = self._check_file(claim, reservation, file)
         except BaseException:
@@ -93,7 +93,7 @@ class Checker:
         if self._is_stale(claim, file):
             return retry(claim)
         if reason := self._rules.reason_to_skip(file.size):
-            return _keep(claim, reason)
+            return self._keep(claim, reason)
         if claim.hint.etag and file.size == claim.hint.size and self._mirror.actor.matches(file, claim.hint.etag):
             return Result(claim, Action.NOTHING)
         has_waited = self._acquire(claim, reservation, file)
@@ -130,11 +130,13 @@ class Checker:
             return file.size != hint.size
         return file.mtime_ns < hint.mtime_ns
 
-
-def _keep(claim: Claim, reason: str) -> Result:
-    """Leave the target as it is, for a reason that ends a sentence about the path."""
-    log.info("%s %s; what the target has is kept", printable(claim.key), reason)
-    return Result(claim, Action.NOTHING)
+    def _keep(self, claim: Claim, reason: str) -> Result:
+        """Leave the target as it is, for a reason that ends a sentence about the path."""
+        log.info(
+            "%s %s; what the target has is kept", printable(claim.key), reason,
+            extra={"mirror": self._mirror.definition.name, "key": claim.key, "worker": self._batch.worker.name},
+        )  # fmt: skip
+        return Result(claim, Action.NOTHING)
 
 
 def _has_time_of(hint: Hint, file: SourceFile) -> bool:

@@ -34,7 +34,7 @@ class Pipeline:
     def __init__(self, worker: WorkerState, mirror: WorkerMirror, progress: Progress, claimed_at: float) -> None:
         self._batch = Batch(worker, mirror, progress, claimed_at)
         self._mirror = mirror
-        self._retries = RetryPolicy(mirror.actor, mirror.definition.attempts, worker.name)
+        self._retries = RetryPolicy(mirror.definition.name, mirror.actor, mirror.definition.attempts, worker.name)
         self._checker = Checker(self._batch)
         self._uploader = Uploader(self._batch, self._retries)
         self._deleter = Deleter(self._batch, self._retries)

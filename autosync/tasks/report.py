@@ -32,6 +32,8 @@ class Reporter:
     def __init__(self, batch: Batch) -> None:
         self._batch = batch
         self._mirror = batch.mirror
+        #: The fields of every line in the JSON log.
+        self._log_fields = {"mirror": batch.mirror.definition.name, "worker": batch.worker.name}
         self._results: list[Result] = []
         self._last_report = time.monotonic()
         self._lock = threading.Lock()
@@ -63,13 +65,13 @@ class Reporter:
         reply = self._report(results)
         claim_table, claimed_at = self._mirror.claim_table, self._batch.claimed_at
         if reply is None:
-            log.warning("the broker did not accept the results of %d keys; they will be done again", len(results))
+            log.warning("the broker did not accept the results of %d keys; they will be done again", len(results), extra=self._log_fields)
             claim_table.remove([result.key for result in results], claimed_at)
             return []  # their leases expire, and the file host requeues them
         again, lost = reply
         claim_table.remove({result.key for result in results} - {claim.key for claim in again}, claimed_at)
         if lost:
-            log.warning("%d keys were taken over by another worker; they are checked once more", len(lost))
+            log.warning("%d keys were taken over by another worker; they are checked once more", len(lost), extra=self._log_fields)
             self._mark(lost)
         return again
 
@@ -89,8 +91,8 @@ class Reporter:
             claim = result.claim
             log.info(
                 "%s %s", result.action.value, printable(claim.key),
-                extra={"mirror": self._mirror.definition.name, "key": claim.key, "bytes": result.size, "attempt": claim.attempts + 1,
-                       "seconds": round(result.seconds, 4), "worker": self._batch.worker.name},
+                extra={**self._log_fields, "key": claim.key, "bytes": result.size, "attempt": claim.attempts + 1,
+                       "seconds": round(result.seconds, 4)},
             )  # fmt: skip
 
     def _report(self, results: list[Result]) -> tuple[list[Claim], list[str]] | None:
@@ -102,7 +104,7 @@ class Reporter:
                     self._mirror.ledger.claims.mark([(key, UNKNOWN) for key in moved])
                 return self._mirror.ledger.claims.done(self._batch.worker.owner, results)
             except BrokerError as error:
-                log.debug("not reported yet: %s", error)
+                log.debug("not reported yet: %s", error, extra=self._log_fields)
                 time.sleep(_PAUSE)
         return None
 
@@ -110,4 +112,4 @@ class Reporter:
         try:
             self._mirror.ledger.claims.mark([(key, UNKNOWN) for key in keys])
         except BrokerError as error:
-            log.warning("%d keys could not be marked again: %s", len(keys), error)
+            log.warning("%d keys could not be marked again: %s", len(keys), error, extra=self._log_fields)

@@ -27,12 +27,14 @@ class RetryPolicy:
     """Makes a result of every error.
 
     Args:
+        mirror: name of the mirror, for the log.
         actor: whose secrets no reason may show.
         attempts: after so many a key goes to the failed list.
-        worker: name of this worker, for the failed list.
+        worker: name of this worker, for the failed list and the log.
     """
 
-    def __init__(self, actor: Actor, attempts: int, worker: str) -> None:
+    def __init__(self, mirror: str, actor: Actor, attempts: int, worker: str) -> None:
+        self._mirror = mirror
         self._actor = actor
         self._attempts = attempts
         self._worker = worker
@@ -52,15 +54,15 @@ class RetryPolicy:
             error: `PermanentError` is never retried.
         """
         if isinstance(error, LeaseLost):
-            log.warning("%s", error)
+            log.warning("%s", error, extra=self._log_fields(claim))
             return Result(claim, Action.LOST)
         if isinstance(error, Draining):
             return Result(claim, Action.BACK)
         if isinstance(error, FileChanged):
-            log.info("%s; it is sent when it rests", error)
+            log.info("%s; it is sent when it rests", error, extra=self._log_fields(claim))
             return _retry_soon(claim)
         if isinstance(error, BrokerError):  # an upload could not be noted: no fault of the file's, so it never gets into the failed list
-            log.info("%s: %s; tried again", printable(claim.key), error)
+            log.info("%s: %s; tried again", printable(claim.key), error, extra=self._log_fields(claim))
             return _retry_soon(claim)
         return self._retry_or_fail(claim, error)
 
@@ -69,11 +71,16 @@ class RetryPolicy:
         reason = without_secrets(self._actor, reason)
         tries = claim.attempts + 1
         if isinstance(error, PermanentError) or tries >= self._attempts:
-            log.info("failed: %s: %s", printable(claim.key), reason)  # the file host reports failures as a whole
+            # The file host reports failures as a whole.
+            log.info("failed: %s: %s", printable(claim.key), reason, extra=self._log_fields(claim))
             return Result(claim, Action.FAILED, failure=Failure(claim.key, reason, tries, self._worker, now()))
         result = retry(claim)
-        log.info("%s: %s; tried again in %.1f s", printable(claim.key), reason, result.delay)
+        log.info("%s: %s; tried again in %.1f s", printable(claim.key), reason, result.delay, extra=self._log_fields(claim))
         return result
+
+    def _log_fields(self, claim: Claim) -> dict[str, object]:
+        """The fields of a line about a key in the JSON log."""
+        return {"mirror": self._mirror, "key": claim.key, "attempt": claim.attempts + 1, "worker": self._worker}
 
 
 def retry(claim: Claim) -> Result:

@@ -114,7 +114,7 @@ def run(task: Task, name: str, keys: Sequence[str]) -> str:
     try:
         claimed = _claim(worker, name, keys)
     except BrokerError as error:
-        log.warning("%s; the file host will requeue the batch", error)
+        log.warning("%s; the file host will requeue the batch", error, extra={"mirror": name, "worker": worker.name})
         return "the broker did not answer"
     except UnknownDefinition as error:
         worker.report_unreadable(name, error)
@@ -172,7 +172,8 @@ def _claim(worker: WorkerState, name: str, keys: Sequence[str]) -> tuple[WorkerM
 def _refuse(worker: WorkerState, name: str, keys: Sequence[str], error: AutosyncError) -> str:
     """This worker cannot serve the mirror at all: the keys get into the failed list, with the reason, and are tried again at the next
     rescan."""
-    log.error("mirror %s: %s", name, error)
+    log_fields = {"mirror": name, "worker": worker.name}
+    log.error("mirror %s: %s", name, error, extra=log_fields)
     try:
         ledger = worker.ledger(name)
         published = ledger.definition.read()
@@ -186,5 +187,5 @@ def _refuse(worker: WorkerState, name: str, keys: Sequence[str], error: Autosync
             ]
             claims = ledger.claims.done(worker.owner, refused)[0]
     except BrokerError as unreachable:
-        log.warning("%s; the file host will requeue the batch", unreachable)
+        log.warning("%s; the file host will requeue the batch", unreachable, extra=log_fields)
     return f"refused: {error}"

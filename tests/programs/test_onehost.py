@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from autosync.broker.celery_settings import DELETE
 from autosync.broker.embedded import EmbeddedServer
 from autosync.celery import _PRELOADED, sending_app
+from autosync.daemon.one_host import OneHost
 from autosync.feed.publisher import Priority, Publisher
 from autosync.ledger import GONE, Ledger, connect
+from autosync.model.keys import Source
+from autosync.model.mirror import Mirror
 from lab.programs import Programs
 
 HOST = """
@@ -122,3 +127,13 @@ def test_what_was_left_to_do_is_done_even_if_nothing_differs(programs: Programs,
     )  # fmt: skip
 
     assert done.returncode == 0, done.stderr
+
+
+def test_a_worker_has_the_same_name_in_the_log_of_its_parent_as_everywhere(tmp_path: Path) -> None:
+    mirror = Mirror("desk", "file", (Source("/nowhere"),))
+    with open(tmp_path / "lock", "w", encoding="utf-8") as lock_file:
+        options: dict[str, Any] = {"broker": "redis://127.0.0.1:1", "workers": 2, "log_format": "json", "verbosity": 0}
+        host = OneHost("desk", [mirror], tmp_path, secrets={}, lock_file=lock_file, **options)
+
+    assert [worker.name for worker in host._workers] == [f"worker desk-{number}@{socket.gethostname()}" for number in (1, 2)]
+    assert [worker._log_fields for worker in host._workers] == [{"worker": f"desk-{number}@{socket.gethostname()}"} for number in (1, 2)]

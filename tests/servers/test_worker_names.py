@@ -17,6 +17,7 @@ from test_batch import Recording, Workbench
 from autosync.celery import Secrets
 from autosync.errors import PermanentError
 from autosync.ledger import UNKNOWN, Ledger, connect, new_owner, owner_prefix, worker_of
+from autosync.logs import JsonFormatter, TextFormatter
 from autosync.tasks import transfer
 from lab.commands import Commands
 
@@ -69,7 +70,41 @@ def test_the_same_name_is_in_the_failed_list_the_history_the_log_and_the_status(
     assert f"tries, at {NAME}: never this one" in control("why", "b")
     assert f"by {NAME}\n" in control("why", "b")
     assert f"by {NAME}\n" in control("why", "a")
-    assert [vars(record)["worker"] for record in caplog.records if hasattr(record, "worker")] == [NAME]
+    assert [vars(record)["worker"] for record in caplog.records if hasattr(record, "worker")] == [NAME, NAME], "uploaded and failed"
+
+
+def test_the_json_lines_of_a_failed_and_of_a_retried_key_have_mirror_key_and_worker(
+    bench: Workbench, task: Any, tree: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in "ab":
+        (tree / name).write_text(name)
+    bench.ledger.claims.mark([("a", UNKNOWN), ("b", UNKNOWN)])
+    caplog.set_level(logging.INFO, "autosync.transfer")
+    errors: dict[str, Exception] = {"a": PermanentError("never this one"), "b": OSError("later")}
+
+    def fail(key: str) -> None:
+        raise errors[key]
+
+    Recording.meanwhile = fail
+    transfer.run(task, "m", ["a", "b"])
+
+    lines = {line["key"]: line for line in (json.loads(JsonFormatter().format(record)) for record in caplog.records) if "key" in line}
+    assert {key: (line["mirror"], line["worker"]) for key, line in lines.items()} == {"a": ("m", NAME), "b": ("m", NAME)}
+    assert lines["a"]["message"] == "failed: a: never this one"
+    assert lines["b"]["message"].startswith("b: OSError: later; tried again in ")
+    assert TextFormatter().format(caplog.records[-1]).endswith(caplog.records[-1].getMessage()), "text lines have no fields"
+
+
+def test_the_json_line_of_a_mirror_that_a_worker_refuses_has_mirror_and_worker(
+    bench: Workbench, task: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.ledger.definition.publish("{}", "v")
+
+    assert transfer.run(task, "m", ["a"]).startswith("refused: ")
+
+    (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    line = json.loads(JsonFormatter().format(record))
+    assert (line["mirror"], line["worker"]) == ("m", NAME)
 
 
 def test_a_worker_that_was_started_again_is_one_worker(broker: str) -> None:

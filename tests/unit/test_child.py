@@ -146,7 +146,7 @@ def test_the_soft_limit_of_open_files_is_raised_to_the_hard_one() -> None:
 
 
 def test_tending_starts_a_child_again_that_died(child: Callable[..., Child], caplog: pytest.LogCaptureFixture) -> None:
-    one = child("/bin/sleep", "600")
+    one = child("/bin/sleep", "600", log_fields={"worker": "one@host"})
     one.start()
     first = one.pid()
     assert first is not None
@@ -162,6 +162,8 @@ def test_tending_starts_a_child_again_that_died(child: Callable[..., Child], cap
     assert is_running(second)
     assert one.restart_if_dead() is None
     assert "the child ended with status -9" in caplog.text
+    (record,) = [record for record in caplog.records if "started again" in record.getMessage()]
+    assert vars(record)["worker"] == "one@host", "a field of the JSON log"
 
 
 def test_tending_gives_up_a_child_that_dies_each_time_soon_after_its_start(child: Callable[..., Child]) -> None:
