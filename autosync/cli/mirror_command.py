@@ -377,7 +377,7 @@ def _dry_run(plans: Sequence[Plan]) -> int:
         for path, reason in report.skipped.items():
             print("skip", printable(path), reason)
         if report.unlisted_skipped:
-            print(f"and {report.unlisted_skipped} more of {report.skipped_list().total} skipped paths")
+            print(f"and {report.unlisted_skipped} more skipped paths, {report.skipped_list().total} in all")
         if not report.complete or report.withheld:
             code = Exit.INCOMPLETE
     return code

@@ -7,11 +7,12 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from autosync.compare import scan as scan_module
 from autosync.feed.broker_retry import BrokerRetry
 from autosync.feed.skipped_paths import SkippedPaths
 from autosync.ledger import UNKNOWN, Ledger, connect
@@ -192,13 +193,13 @@ def test_a_link_that_leads_out_leaves_the_list_also_if_a_filter_hides_its_name(
 
 
 @pytest.fixture
-def control(ledger: Ledger, tree: Path, broker: str, commands: Commands) -> Iterator[Callable[..., str]]:
+def control(ledger: Ledger, tree: Path, broker: str, commands: Commands) -> Callable[..., str]:
     mirror = Mirror(
         "m", actor="s3", settings={"target_container": "c"}, queue="q", sources=(Source(str(tree)),),
         source_prefix=f"{tree}/", max_size=4,
     )  # fmt: skip
     ledger.definition.publish(mirror.dumps(), "v")
-    yield lambda *words: commands.run("autosync-ctl", f"--broker={broker}", *words).stdout
+    return lambda *words: commands.run("autosync-ctl", f"--broker={broker}", *words).stdout
 
 
 @pytest.mark.parametrize("is_listed", [True, False])
@@ -248,3 +249,25 @@ def test_status_lists_ten_paths_and_json_all_that_are_stored(control: Callable[.
     text = control("status")
     assert "  and at least 990 more\n" in text
     assert "1000 or more skipped" in text
+
+
+def test_verify_counts_the_skipped_paths_that_it_does_not_list(
+    ledger: Ledger, tree: Path, tmp_path: Path, broker: str, commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scan_module, "MOST_SKIPPED", 2)
+    (tmp_path / "target").mkdir()
+    for number in range(5):
+        os.mkfifo(tree / f"{number}")
+    (tree / "file").touch()
+    settings = {"target_container": f"{tmp_path}/target"}
+    mirror = Mirror("m", actor="file", settings=settings, queue="q", sources=(Source(str(tree)),), source_prefix=f"{tree}/")
+    ledger.definition.publish(mirror.dumps(), "v")
+
+    done = commands.run("autosync-ctl", f"--broker={broker}", f"--state-dir={tmp_path}/state", "verify")
+
+    assert done.stdout.splitlines()[:4] == [
+        "missing  file",
+        f"skipped  {tree}/0: is a FIFO",
+        f"skipped  {tree}/1: is a FIFO",
+        "and 3 more skipped paths, 5 in all",
+    ], done.stderr

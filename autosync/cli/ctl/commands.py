@@ -281,7 +281,7 @@ def _verify(context: click.Context, checksum: bool) -> int:
     for path, reason in verifier.report.skipped.items():
         click.echo(f"skipped  {printable(path)}: {reason}")
     if verifier.report.unlisted_skipped:
-        click.echo(f"and {verifier.report.unlisted_skipped} more of {verifier.report.skipped_list().total} skipped paths")
+        click.echo(f"and {verifier.report.unlisted_skipped} more skipped paths, {verifier.report.skipped_list().total} in all")
     seen = "" if verifier.report.complete else "; a part of the source could not be read"
     click.echo(f"{target_of(mirror)}: {verifier.report.source_files} files in the source, {verifier.found} differences{seen}")
     return Exit.INCOMPLETE if verifier.found or not verifier.report.complete else Exit.DONE
