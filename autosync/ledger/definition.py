@@ -60,6 +60,12 @@ class DefinitionStore:
         definition, version, signature = [text.decode("utf-8", "replace") if text else "" for text in found]
         return Published(definition, version, signature) if definition and version else None
 
+    def queue(self) -> str:
+        """The queue of the mirror's tasks, also if this version cannot read the definition; "" if there is no such mirror."""
+        with self._store.errors():
+            found = cast(bytes | None, self._client.hget(self._name, "queue"))
+        return found.decode("utf-8", "replace") if found else ""
+
     def note_unreadable(self, worker: str, reason: str) -> None:
         """Note that a worker cannot read the definition. Each note is kept for `UNREADABLE_SECONDS`, and until the next definition is
         published or the worker removes its note.

@@ -1112,6 +1112,7 @@ def calls(ledger: Remembering) -> dict[str, Callable[[], object]]:
         "Claims.renew": lambda: ledger.claims.renew("one", ["a"]),
         "Claims.requeue_orphans": ledger.claims.requeue_orphans,
         "DefinitionStore.publish": lambda: ledger.definition.publish("{}", "v"),
+        "DefinitionStore.queue": ledger.definition.queue,
         "DefinitionStore.read": ledger.definition.read,
         "DefinitionStore.note_unreadable": lambda: ledger.definition.note_unreadable("w", "reason"),
         "DefinitionStore.remove_unreadable": lambda: ledger.definition.remove_unreadable("w"),

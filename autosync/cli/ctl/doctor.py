@@ -51,22 +51,24 @@ class Finding(NamedTuple):
 
 
 def findings(one: MirrorHandle, secrets: dict[str, str]) -> Iterator[Finding]:
-    """Run all checks that are possible on this host.
+    """Run all checks that are possible on this host. If this version cannot read the definition, it runs those that do not need it.
 
     Args:
         one: the mirror.
         secrets: values of secret options of its actor.
     """
     yield from _broker(one.broker)
+    mirror: Mirror | None = None
     try:
         mirror = one.mirror()
     except StartError as error:
         yield Finding("definition", Verdict.WRONG, error.what, error.cure)
-        return
     yield from _watcher(one, mirror)
-    yield from _sources(mirror)
-    yield from _workers(one, mirror)
-    yield from _target(mirror, secrets)
+    if mirror:
+        yield from _sources(mirror)
+    yield from _workers(one, mirror.queue if mirror else one.ledger.definition.queue())
+    if mirror:
+        yield from _target(mirror, secrets)
 
 
 def _broker(url: str) -> Iterator[Finding]:
@@ -104,7 +106,7 @@ def _round_trip(client: redis.Redis) -> tuple[float, float]:
     return delay, seconds + more / 1e6 - began - delay / 2
 
 
-def _watcher(one: MirrorHandle, mirror: Mirror) -> Iterator[Finding]:
+def _watcher(one: MirrorHandle, mirror: Mirror | None) -> Iterator[Finding]:
     stats = one.ledger.stats.read()
     watcher = watcher_of(stats.holder)
     if watcher is None:
@@ -113,7 +115,7 @@ def _watcher(one: MirrorHandle, mirror: Mirror) -> Iterator[Finding]:
     yield Finding("file host", Verdict.GOOD, f"watched by process {watcher.get('pid')} on {watcher.get('host')}")
     if stats.paused:
         yield Finding("file host", Verdict.DOUBT, "the mirror is paused", "autosync-ctl resume")
-    if mirror.host != boot_id():
+    if mirror is None or mirror.host != boot_id():
         return
     with suppress(OSError, ValueError, TypeError):
         used = _watches_of(int(watcher["pid"]))
@@ -138,9 +140,10 @@ def _sources(mirror: Mirror) -> Iterator[Finding]:
         about = f"source {source.root}"
         try:
             seen = os.stat(source.root)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: NUL in the path
             if mirror.host == boot_id():
-                yield Finding(about, Verdict.WRONG, f"{error.strerror} here, on the file host", "mount it; nothing is deleted meanwhile")
+                reason = error.strerror if isinstance(error, OSError) else error
+                yield Finding(about, Verdict.WRONG, f"{reason} here, on the file host", "mount it; nothing is deleted meanwhile")
             else:
                 yield Finding(about, Verdict.DOUBT, "is not on this host", "run this on the file host, or on an upload box")
             continue
@@ -152,11 +155,13 @@ def _sources(mirror: Mirror) -> Iterator[Finding]:
             yield Finding(about, Verdict.GOOD, "is the directory that is mirrored")
 
 
-def _workers(one: MirrorHandle, mirror: Mirror) -> Iterator[Finding]:
+def _workers(one: MirrorHandle, queue: str) -> Iterator[Finding]:
     for worker, reason in sorted(one.ledger.definition.unreadable().items()):
         what, _, cure = reason.partition("; ")
         yield Finding("workers", Verdict.WRONG, f"{worker} cannot read the definition: {what}", cure)
-    app = sending_app(one.broker, mirror.queue, events=False)
+    if not queue:
+        return
+    app = sending_app(one.broker, queue, events=False)
     try:
         found: dict[str, list[dict[str, Any]]] = app.control.inspect(timeout=_WORKER_SECONDS).active_queues() or {}
     except Exception as error:  # of kombu, redis-py or the socket
@@ -164,13 +169,13 @@ def _workers(one: MirrorHandle, mirror: Mirror) -> Iterator[Finding]:
         return
     finally:
         app.close()
-    serving = sorted(name for name, queues in found.items() if any(queue.get("name") == mirror.queue for queue in queues))
+    serving = sorted(name for name, queues in found.items() if any(served.get("name") == queue for served in queues))
     if serving:
-        yield Finding("workers", Verdict.GOOD, f"{len(serving)} serve the queue {mirror.queue}: {', '.join(serving)}")
+        yield Finding("workers", Verdict.GOOD, f"{len(serving)} serve the queue {queue}: {', '.join(serving)}")
         return
     others = f", {len(found)} serve others" if found else ""
-    cure = f"start celery -A autosync worker, with {mirror.queue} among its queues"
-    yield Finding("workers", Verdict.WRONG, f"none serves the queue {mirror.queue}{others}", cure)
+    cure = f"start celery -A autosync worker, with {queue} among its queues"
+    yield Finding("workers", Verdict.WRONG, f"none serves the queue {queue}{others}", cure)
 
 
 def _target(mirror: Mirror, secrets: dict[str, str]) -> Iterator[Finding]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -27,25 +26,30 @@ _MINUTES_FROM, _HOURS_FROM = 120.0, 7200.0
 
 
 def status_of(one: MirrorHandle) -> dict[str, Any]:
-    """The status of a mirror as plain values. Times are in seconds since the epoch, `lag` in seconds."""
+    """The status of a mirror as plain values. Times are in seconds since the epoch, `lag` in seconds. `definition_error` is the reason if
+    this version cannot read the definition; then `target` is None, and `sources` are empty."""
     now = one.ledger.stats.read()
     in_sync = one.ledger.sync_state.last_in_sync()
     limits = one.ledger.limits.read()
     counted = one.ledger.stats.counters()
     mirror: Mirror | None = None
-    with suppress(StartError):
+    definition_error: str | None = None
+    try:
         mirror = one.mirror()
+    except StartError as error:
+        definition_error = str(error)
+    queue = mirror.queue if mirror else one.ledger.definition.queue() or None
     skipped = one.ledger.sync_state.skipped()
     return {
         "mirror": one.name,
         "target": target_of(mirror) if mirror else None,
         "sources": [source.root for source in mirror.sources] if mirror else [],
-        "queue": mirror.queue if mirror else None,
+        "queue": queue,
         "watched_by": watcher_of(now.holder),
         "paused": now.paused,
         "dirty": now.dirty,
         "claimed": now.claimed,
-        "messages": one.ledger.queues.count_waiting(mirror.queue) if mirror else None,
+        "messages": one.ledger.queues.count_waiting(queue) if queue else None,
         "lag": now.lag if now.dirty else 0.0,
         "failed": now.failed,
         "limits": {"requests": limits.requests, "bandwidth": limits.bandwidth, "inflight": limits.inflight},
@@ -60,6 +64,7 @@ def status_of(one: MirrorHandle) -> dict[str, Any]:
         "unwatched": counted.get("unwatched", 0),
         "scans": counted.get("looks", 0),
         "last_in_sync": in_sync[1] if in_sync else None,
+        "definition_error": definition_error,
         "unreadable_by": one.ledger.definition.unreadable(),
         "workers": [
             {"worker": worker, "keys": len(keys), "one_of_them": keys[0]}
@@ -101,9 +106,10 @@ def lines(found: dict[str, Any], before: dict[str, Any] | None = None, seconds: 
     """
     watcher = found["watched_by"]
     rate = f", {human_size((found['bytes'] - before['bytes']) / seconds)}/s" if before and seconds else ""
+    ends = f"{', '.join(map(printable, found['sources']))} -> {found['target']}"
     text = [
         f"{found['mirror']}: {state_of(found)}",
-        f"  {', '.join(map(printable, found['sources'])) or '?'} -> {found['target'] or '?'}",
+        f"  attention   {found['definition_error']}" if found["definition_error"] else f"  {ends}",
         f"  watched by  {'process {} on {}'.format(watcher.get('pid'), watcher.get('host')) if watcher else 'nobody'}",
         f"  waiting     {found['dirty']} keys, {found['claimed']} of them claimed or waiting for their next try; lag {found['lag']:.1f} s",
         f"  done        {found['files']} files ({human_size(found['bytes'])}{rate}), {found['deleted']} deleted",
