@@ -23,6 +23,8 @@ class TokenService:
         #: How many tokens were requested.
         self.tokens = 0
         self.status = status
+        #: The response in place of a token.
+        self.content: bytes | None = None
         service = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -57,6 +59,8 @@ class TokenService:
 
     def _token(self) -> bytes:
         self.tokens += 1
+        if self.content is not None:
+            return self.content
         if self.status != 200:
             return json.dumps({"error": "invalid_grant", "error_description": "No.\nsEcReT"}).encode()
         token = {"access_token": TOKEN, "expires_in": 3600, "expires_on": "4000000000", "token_type": "Bearer", "resource": "x"}

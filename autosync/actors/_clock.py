@@ -15,7 +15,7 @@ def seconds_ahead(date: str, before: float, after: float) -> float:
         before: when the request was sent, in seconds since the epoch.
         after: when the response arrived, in seconds since the epoch.
     """
-    with suppress(ValueError):
+    with suppress(ValueError, OverflowError, TypeError, LookupError):  # email.utils has them all
         found = parsedate_to_datetime(date).replace(tzinfo=UTC)
         return found.timestamp() + 0.5 - (before + after) / 2  # Date has whole seconds
     return 0.0

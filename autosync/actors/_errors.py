@@ -11,6 +11,7 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionErro
 from ..errors import PermanentError, SlowDown, TargetError, TargetRefused
 from ._multipart import NothingSent
 from ._responses import ResponseError
+from ._server_text import one_line
 from ._urls import public_url
 
 #: The target asks for fewer requests (RFC 6585, 4; RFC 9110, 15.6.4).
@@ -18,6 +19,8 @@ SLOW = frozenset({429, 503})
 #: Credentials are missing or not sufficient; nothing is at the URL.
 _REFUSED = frozenset({401, 403, 404})
 _REDIRECTION = range(300, 400)
+#: The most characters of a key or a URL in a message.
+_LONGEST = 4096
 _CERTIFICATE = "if the server's certificate is right, name the file of those that signed it in REQUESTS_CA_BUNDLE"
 
 
@@ -54,12 +57,13 @@ def error_of_exception(what: str, error: OSError) -> TargetError:
         what: the request failed for, and where.
         error: the exception.
     """
+    what = one_line(what, _LONGEST)
     if isinstance(error, ResponseError):
-        return UnreadableResponse(f"{what}: {error}")
+        return UnreadableResponse(f"{what}: {one_line(str(error))}")
     is_about_certificates = isinstance(error, requests.exceptions.SSLError) or "TLS CA" in str(error)
     reason = reason_of(error)
     kind = NothingSent if isinstance(reason, NewConnectionError | ConnectTimeoutError) else TargetError
-    return kind(f"{what}: {type(error).__name__}: {reason}", _CERTIFICATE if is_about_certificates else "")
+    return kind(f"{what}: {type(error).__name__}: {one_line(str(reason))}", _CERTIFICATE if is_about_certificates else "")
 
 
 def reason_of(error: BaseException) -> object:

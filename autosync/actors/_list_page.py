@@ -35,6 +35,8 @@ def entries_of(page: bytes, tag: bytes, root: bytes) -> Iterator[bytes]:
     Raises:
         UnreadablePage: the page is not complete, or has too many objects.
     """
+    if b"<!" in page:
+        raise UnreadablePage("it has a comment, a document type, or a section of text")
     first, last = b"<" + tag + b">", b"</" + tag + b">"
     if page.rfind(b"</" + root + b">", max(0, len(page) - 1024)) < 0:
         raise UnreadablePage(f"it does not end with </{root.decode()}>")
@@ -94,7 +96,7 @@ def times_of(values: Iterable[bytes], parse: Callable[[str], float]) -> list[flo
     every = list(values)
     try:
         parsed = {value: parse(value.decode("ascii")) for value in set(every)}
-    except ValueError:
+    except (ValueError, OverflowError, TypeError, LookupError):  # the last three are those of email.utils for odd dates
         raise UnreadablePage("an object has a time that is none") from None
     return [parsed[value] for value in every]
 

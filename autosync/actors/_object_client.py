@@ -19,21 +19,25 @@ import requests
 
 from ..errors import PermanentError, TargetError, TargetRefused
 from ._errors import kind_of_status, translated
+from ._server_text import contains_secret, first_line, one_line
 from ._sessions import in_blocks
 from ._sessions import session as new_session
 
 #: How long a server may not be reached, and may not answer, in seconds.
 CONNECT_SECONDS, READ_SECONDS = 30, 60
 _OK = range(200, 300)
+#: The most characters of a key in a message.
+_LONGEST = 4096
 #: A body is read in blocks of this size, in bytes.
 _BLOCK = 64 << 10
 _NOT_FOUND = 404
 #: Statuses that no retry cures.
 _PERMANENT = frozenset({400, 413})
 _CODE = re.compile(r"<Code>\s*([A-Za-z0-9]{1,100})\s*</Code>")
-_MESSAGE = re.compile(r"<Message>([^<\r\n]*)")
-#: The most of a server's text that is searched, in bytes, and the most that is shown, in characters.
-_SEARCHED, _SHOWN = 64 << 10, 300
+_MESSAGE = re.compile(r"<Message>([^<]*)")
+_PLAIN_CODE = re.compile(r"[A-Za-z0-9]{1,100}")
+#: The most of a server's text that is searched, in bytes.
+_SEARCHED = 64 << 10
 
 
 class Dialect(NamedTuple):
@@ -61,6 +65,10 @@ class Credentials(Protocol):
 
     #: Is added to the query of every request, and must not show.
     secret_query: str
+
+    @property
+    def secret(self) -> str:
+        """What a request carries and an error must not contain: a token or a signature, not encoded; "" for nothing."""
 
     def authorize(self, method: str, path: str, query: Mapping[str, str], headers: dict[str, str]) -> None:
         """Add the headers that authorize a request.
@@ -179,13 +187,13 @@ class ObjectClient:
     def code_of(self, response: Response) -> str:
         """The service's code of an error; "" if the response has none."""
         found = _CODE.search(_text(response))
-        return found[1] if found else response.headers.get("x-ms-error-code", "")[:_SHOWN]
+        code = found[1] if found else response.headers.get("x-ms-error-code", "")
+        return code if _PLAIN_CODE.fullmatch(code) else ""
 
     def error_of(self, response: Response, about: str) -> TargetError:
         """The error that a response means."""
-        what, status, code = f"{about} at {self.base_url}", response.status, self.code_of(response)
-        message = _MESSAGE.search(_text(response))
-        detail = ": ".join(filter(None, (f"{status} {code}".strip(), unescape(message[1]).strip()[:_SHOWN] if message else "")))
+        what, status, code = f"{one_line(about, _LONGEST)} at {self.base_url}", response.status, self.code_of(response)
+        detail = ": ".join(filter(None, (f"{status} {code}".strip(), self._message_of(response))))
         if code in self._dialect.passing:
             return TargetError(f"{what}: {detail}")
         if code in self._dialect.permanent:
@@ -199,6 +207,12 @@ class ObjectClient:
             cure = f"{self._dialect.cure}; they need the right to list, write and delete"
             return TargetRefused(f"{what}: access is denied ({detail})", cure)
         return kind(f"{what}: {detail}")
+
+    def _message_of(self, response: Response) -> str:
+        """The first line of the server's message; "" if there is none, or if it repeats the credentials of the request."""
+        found = _MESSAGE.search(_text(response))
+        text = unescape(found[1]) if found else ""
+        return "" if "sig=" in text or contains_secret(text, self._credentials.secret) else first_line(text)
 
     def close(self) -> None:
         """Close the connections."""

@@ -19,6 +19,7 @@ from ._key_checks import has_dots, is_text
 from ._list_page import UnreadablePage
 from ._memory_budget import Memory
 from ._object_client import Credentials, Dialect, NoCredentials, ObjectClient
+from ._page_tokens import PageTokens
 from ._urls import is_plain_url
 
 #: Files up to this size are sent in one request, from memory; larger ones in parts of this size, in bytes.
@@ -113,14 +114,15 @@ class ObjectStoreActor(Actor):
         return PagedListing(self._pages(prefix) if is_text(prefix) else (), already_sorted=True)
 
     def _pages(self, prefix: str) -> Iterator[Page]:
-        token = ""
+        token, tokens = "", PageTokens()
         while True:
             listed = self._read_page_with_retry(prefix, token)
             yield listed.page
             if not listed.token:
                 return
-            if listed.token == token:
-                raise TargetError(f"{self._client.about} at {self.base_url}: a page of the listing is followed by itself")
+            fault = tokens.fault(listed.token, is_empty=not listed.page.keys)
+            if fault:
+                raise TargetError(f"{self._client.about} at {self.base_url}: {fault}")
             token = listed.token
 
     def _read_page_with_retry(self, prefix: str, token: str) -> ListedPage:
@@ -165,7 +167,7 @@ class ObjectStoreActor(Actor):
     def _delete_foreign(self, key: str) -> None:
         """Delete an object under a key that `upload` refuses. Another program may have stored one.
 
-        The service may take the request for one about another key (`a\\b` for `a/b`), so the request is sent only if the listing has the key.
+        The service may take the request for one about another key (`a\\b` for `a/b`), so it is sent only if the listing has the key.
 
         Raises:
             PermanentError: the object is there, and no request reaches it.

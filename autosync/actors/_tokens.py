@@ -23,6 +23,17 @@ class Token(NamedTuple):
     expires: float
 
 
+def token_of(text: object, expires: float) -> Token:
+    """A token.
+
+    Raises:
+        ValueError: the text cannot be the value of a header (RFC 6750, 2.1). The error does not contain the text.
+    """
+    if not (isinstance(text, str) and text.isascii() and text.isprintable() and text):
+        raise ValueError("the service gave a token that is none")
+    return Token(text, expires)
+
+
 class TokenCache:
     """The current token of one set of credentials.
 
@@ -35,6 +46,11 @@ class TokenCache:
         self._token: Token | None = None
         self._lock = threading.Lock()
         self._last_error: tuple[float, Exception] | None = None
+
+    @property
+    def last(self) -> str:
+        """The text of the last token; "" if none was obtained yet."""
+        return self._token.text if self._token is not None else ""
 
     def token(self) -> str:
         """The text of a valid token. While one thread replaces a token that is still valid, the others use that.

@@ -122,6 +122,11 @@ BROKEN = {
     "a time without a zone": (written(OBJECT.format(key="a").replace("500Z", "500")), "no time zone"),
     "a strange size": (written(OBJECT.format(key="a").replace("<Size>3", "<Size>three")), "three"),
     "a document type": (f"<!DOCTYPE a [<!ENTITY b 'c'>]>{written(OBJECT.format(key='&b;<!-- -->'))[22:]}", "a document type"),
+    "a negative size": (written(OBJECT.format(key="a").replace("<Size>3", "<Size>-3")), "a negative size"),
+    "two values": (written(more="<IsTruncated>false</IsTruncated><IsTruncated>true</IsTruncated>"), "two values of IsTruncated"),
+    "two values in two forms": (written(more="<IsTruncated a=''>true</IsTruncated><IsTruncated>false</IsTruncated>"), "two values of IsTr"),
+    "two keys": (written(OBJECT.format(key="a").replace("<Size>", "<Key>b</Key><Size>")), "two values of Key"),
+    "a document type that is not used": (written().replace("<ListBucketResult>", "<!DOCTYPE a><ListBucketResult>"), "a document type"),
     "too deep": (written("<a>" * 100_000 + "</a>" * 100_000 + "<Contents/>"), "inside each other"),
     "a tag without an end": (written(f"<Contents {'a' * 100_000}"), "a tag is longer"),
     "many attributes": (written("<Contents " + " ".join(f"a{number}='>'" for number in range(20_000)) + "/>"), "a tag is longer"),
@@ -146,6 +151,17 @@ def test_a_page_with_more_objects_than_any_server_sends_is_an_error(monkeypatch:
     assert any_page(written(*objects[:2])).keys == ["a", "b"]
     with pytest.raises(ResponseError, match="more than 2 objects"):
         any_page(written(*objects))
+
+
+@pytest.mark.parametrize("hidden", ["<!-- {} -->", "<?x {}?>", "<A><![CDATA[{}]]></A>"])
+def test_a_value_that_only_seems_to_be_one_does_not_end_a_listing(hidden: str) -> None:
+    more = hidden.format("<IsTruncated>false</IsTruncated>")
+    text = written(OBJECT.format(key="a"), more=f"{more}<IsTruncated>true</IsTruncated><NextContinuationToken>b</NextContinuationToken>")
+
+    assert parse_page(text) is None
+    assert any_page(text).keys == ["a"]
+    assert next_token(text) is None
+    assert token_after(text) == "b"
 
 
 @pytest.mark.parametrize("text", ["", "<html/>", written(more="<IsTruncated>true</IsTruncated>"), written(more="<IsTruncated>maybe")])

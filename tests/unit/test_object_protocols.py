@@ -8,7 +8,9 @@ import tracemalloc
 
 import pytest
 
+from autosync.actors._clock import seconds_ahead
 from autosync.actors._list_page import UnreadablePage
+from autosync.actors._page_tokens import PageTokens
 from autosync.actors.azure.credentials import Principal, credentials_of
 from autosync.actors.azure.list_page import parse_page
 from autosync.actors.azure.shared_key import string_to_sign
@@ -50,7 +52,9 @@ def test_a_page_as_azure_writes_it_is_read() -> None:
         page_of(blob_of("a").replace("Name>", "name>")), page_of(blob_of("&entity;")), page_of(blob_of("&#xD800;")),
         page_of(blob_of("&#x110000;")), page_of(blob_of("a").replace("Last-Modified", "x")), page_of("<Blob>"),
         page_of().replace(b"<NextMarker></NextMarker>", b""), page_of(*["<x/>"] * 30_000), page_of(blob_of("a" * 40_000)),
-        page_of(blob_of("\0")).replace(b"\0", b"\xff"),
+        page_of(blob_of("\0")).replace(b"\0", b"\xff"), page_of(blob_of("a")).replace(b"<Blobs>", b"<Blobs><!-- <Blob> -->"),
+        page_of(blob_of("a", when="Mon, 02 Jan 99999999999999999999 03:04:05 GMT")), page_of(blob_of("a", when="")),
+        page_of(blob_of("a", size="-1")),
     ],
 )  # fmt: skip
 def test_a_page_that_is_none_is_an_error(page: bytes) -> None:
@@ -139,3 +143,34 @@ def test_credentials_are_taken_from_the_environment_in_a_fixed_order(monkeypatch
         monkeypatch.setenv(name, "sig=x")
         assert kind() == expected
     assert type(credentials_of("a", None, None, Principal("cli", None, None, None), "http://a", "cure")).__name__ == "EntraTokens"
+
+
+def test_a_page_of_googles_has_one_value_that_counts() -> None:
+    page = google_page(more="<IsTruncated>false</IsTruncated><IsTruncated>true</IsTruncated>")
+    with pytest.raises(UnreadablePage):
+        parse_google_page(page)
+
+
+@pytest.mark.parametrize("period", [1, 2, 3, 7, 100])
+@pytest.mark.parametrize("start", [0, 1, 5, 100])
+def test_tokens_that_run_in_a_circle_are_found(start: int, period: int) -> None:
+    tokens = PageTokens()
+    faults = (tokens.fault(str(n if n < start else start + (n - start) % period)) for n in range(10_000))
+    assert "followed by itself or by an earlier one" in next(filter(None, faults))
+
+
+def test_a_long_listing_has_no_fault() -> None:
+    tokens = PageTokens()
+    assert not any(tokens.fault(str(n), is_empty=n % 1000 != 0) for n in range(5000))
+
+
+def test_empty_pages_without_an_end_are_found() -> None:
+    tokens = PageTokens()
+    faults = [tokens.fault(str(n), is_empty=True) for n in range(1001)]
+    assert not any(faults[:-1])
+    assert "are empty" in faults[-1]
+
+
+@pytest.mark.parametrize("date", ["Mon, 02 Jan 99999999999999999999 03:04:05 GMT", "", "x", "Mon, 99 Jan 2024 00:00:00 GMT"])
+def test_a_server_with_an_impossible_date_has_no_clock(date: str) -> None:
+    assert seconds_ahead(date, 0.0, 1.0) == 0.0

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from autosync.actors._tokens import Token, TokenCache
+from autosync.actors._tokens import Token, TokenCache, token_of
 from lab.servers import wait_until
 
 
@@ -109,3 +109,9 @@ def test_who_has_waited_in_vain_does_not_ask_again() -> None:
 
     service.error = None
     assert cache.token() == "2", "the next one asks anew"
+
+
+@pytest.mark.parametrize("text", ["a\r\nX: y", "a\x1b", "\u00fc", "", None, 5])
+def test_a_token_that_cannot_be_in_a_header_is_none(text: object) -> None:
+    with pytest.raises(ValueError, match="a token that is none"):
+        token_of(text, 1.0)

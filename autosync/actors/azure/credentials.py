@@ -10,19 +10,20 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 from ...errors import TargetError, TargetRefused
 from .._errors import error_of_exception
 from .._object_client import Credentials, NoCredentials
+from .._server_text import one_line
 from .._sessions import session as new_session
-from .._tokens import Token, TokenCache
+from .._tokens import Token, TokenCache, token_of
 from .shared_key import SharedKey
 
 _SCOPE = "https://storage.azure.com/.default"
 #: What a query may be made of (RFC 3986, 3.4). A signature without `sig` authorizes nothing.
 _SIGNATURE = re.compile(r"(?=.*\bsig=)[A-Za-z0-9\-._~:@!$'()*+,;=&%/?]+")
-#: The most characters of azure-identity's text that are shown.
-_SHOWN = 300
+_VALUE = re.compile(r"\bsig=([^&]*)")
 
 
 class Principal(NamedTuple):
@@ -72,6 +73,8 @@ class Signature:
     def __init__(self, signature: str, base_url: str, cure: str) -> None:
         query = signature.strip().lstrip("?").replace("+", "%2B")  # base64 has plus signs, and a query means spaces by them
         self.secret_query = query if _SIGNATURE.fullmatch(query) else ""
+        found = _VALUE.search(self.secret_query)
+        self.secret = unquote(found[1]) if found else ""
         self._base_url = base_url
         self._cure = cure
 
@@ -108,6 +111,11 @@ class EntraTokens:
         """Add Authorization; see `Credentials`."""
         headers["Authorization"] = f"Bearer {self._tokens.token()}"
 
+    @property
+    def secret(self) -> str:
+        """The last token."""
+        return self._tokens.last
+
     def close(self) -> None:
         """Close the connections to the services that give tokens."""
         if self._session is not None:
@@ -133,7 +141,12 @@ class EntraTokens:
             raise error_of_exception(f"a token for {self._base_url}", error) from None
         except ValueError as error:  # something is missing in the environment
             raise self._unusable(error) from None
-        return Token(found.token, float(found.expires_on))
+        except (AttributeError, TypeError, LookupError, ArithmeticError, RecursionError) as error:  # azure-identity checks no JSON
+            raise self._no_token(error) from None
+        try:
+            return token_of(found.token, float(found.expires_on))
+        except (ValueError, TypeError) as error:
+            raise self._no_token(error) from None
 
     def _make_credential(self) -> Any:
         import azure.identity as library
@@ -181,9 +194,9 @@ class EntraTokens:
 def _refused_of_chain(text: str) -> str:
     """Which credentials of a chain were refused, and why; "" if there are none. After that one, the chain tries no other."""
     refused = [line.strip() for line in text.splitlines() if line.startswith("\t") and "Authentication failed" in line]
-    return f"the credentials of the environment cannot be used ({refused[-1][:_SHOWN]})" if refused else ""
+    return f"the credentials of the environment cannot be used ({one_line(refused[-1])})" if refused else ""
 
 
 def _first_line(error: BaseException) -> str:
     """What azure-identity says of credentials: a code of Entra ID and a sentence, no secret."""
-    return " ".join(str(getattr(error, "message", None) or error).split())[:_SHOWN]
+    return one_line(str(getattr(error, "message", None) or error))

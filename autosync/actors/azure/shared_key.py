@@ -32,7 +32,7 @@ class SharedKey:
         cure: what to do about a key that cannot be used.
     """
 
-    secret_query = ""
+    secret_query = secret = ""
 
     def __init__(self, account: str, key: str, base_url: str, cure: str) -> None:
         self._account = account

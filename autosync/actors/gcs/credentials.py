@@ -14,14 +14,13 @@ from typing import Any
 from ...errors import TargetError, TargetRefused
 from .._errors import error_of_exception
 from .._object_client import NoCredentials
+from .._server_text import first_line
 from .._sessions import session as new_session
-from .._tokens import Token, TokenCache
+from .._tokens import Token, TokenCache, token_of
 
 _SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
 #: How long a token is used that does not say when it expires, in seconds.
 _UNKNOWN_EXPIRY = 600.0
-#: The most characters of google-auth's text that are shown.
-_SHOWN = 300
 
 
 class GoogleTokens:
@@ -47,6 +46,11 @@ class GoogleTokens:
         """Add Authorization; see `Credentials`."""
         headers["Authorization"] = f"Bearer {self._tokens.token()}"
 
+    @property
+    def secret(self) -> str:
+        """The last token."""
+        return self._tokens.last
+
     def close(self) -> None:
         """Close the connections to the services that give tokens."""
         if self._session is not None:
@@ -71,9 +75,14 @@ class GoogleTokens:
             raise error_of_exception(f"a token for {self._base_url}", error) from None
         except (GoogleAuthError, ValueError) as error:
             raise self._unusable(_first_line(error)) from None
+        except (AttributeError, TypeError, LookupError, ArithmeticError, RecursionError) as error:  # google-auth checks no JSON
+            raise self._no_token(error) from None
         expiry = self._credentials.expiry  # UTC, without a time zone
         expires = expiry.replace(tzinfo=UTC).timestamp() if expiry is not None else time.time() + _UNKNOWN_EXPIRY
-        return Token(str(self._credentials.token), expires)
+        try:
+            return token_of(self._credentials.token, expires)
+        except ValueError as error:
+            raise self._no_token(error) from None
 
     def _make_request(self) -> Any:
         from google.auth.transport.requests import Request
@@ -117,5 +126,4 @@ class GoogleTokens:
 
 def _first_line(error: Exception) -> str:
     """What google-auth says: a code of RFC 6749 and a sentence, no secret. The response of the service, which may follow, is left out."""
-    lines = str(error.args[0] if error.args else error).strip().splitlines()
-    return lines[0][:_SHOWN] if lines else type(error).__name__
+    return first_line(str(error.args[0] if error.args else error)) or type(error).__name__

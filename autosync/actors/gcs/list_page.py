@@ -61,6 +61,8 @@ def decode_key(value: bytes, *, is_encoded: bool) -> str:
 
 def _next_token(page: bytes) -> str:
     is_truncated = _IS_TRUNCATED.search(page)
+    if page.count(b"<IsTruncated") > 1:
+        raise UnreadablePage("it has two values of IsTruncated")
     if is_truncated is None:
         raise UnreadablePage("it has no IsTruncated")
     if is_truncated[1] == b"false":

@@ -13,6 +13,7 @@ from .._clock import parse_iso_time, seconds_ahead
 from .._list_page import UnreadablePage, entries_of, text_of, times_of, unescaped, value_of
 from .._multipart import OpenUpload
 from .._object_client import ObjectClient
+from .._page_tokens import PageTokens
 from .list_page import decode_key
 
 _UPLOAD_ID = re.compile(rb"<UploadId>([^<]+)</UploadId>")
@@ -68,7 +69,7 @@ class GcsMultipartRequests:
 
     def open_uploads(self, key: str) -> Iterator[OpenUpload]:
         """The open uploads of exactly this key."""
-        query = {"uploads": "", "encoding-type": "url", "prefix": key}
+        query, tokens = {"uploads": "", "encoding-type": "url", "prefix": key}, PageTokens()
         while True:
             before = time.time()
             response = self._client.checked(self._client.send("GET", self._client.about, query=query), self._client.about)
@@ -82,7 +83,7 @@ class GcsMultipartRequests:
             except UnreadablePage as error:
                 what = f"{self._client.about} at {self._client.base_url}"
                 raise TargetError(f"{what}: the list of open uploads cannot be read: {error}") from None
-            if _IS_TRUNCATED not in page or query.items() >= markers.items():
+            if _IS_TRUNCATED not in page or query.items() >= markers.items() or tokens.fault("\0".join(markers.values())):
                 return
             query |= markers
 

@@ -25,6 +25,7 @@ from .._content import chunks, guess_content_type
 from .._errors import translated
 from .._key_checks import has_dots, is_text
 from .._memory_budget import Memory
+from .._page_tokens import PageTokens
 from .._sessions import in_blocks
 from .._sessions import session as new_session
 from .._urls import is_plain_url
@@ -83,14 +84,15 @@ class HttpActor(Actor):
         return PagedListing(self._pages(prefix, first), already_sorted=first.is_sorted)
 
     def _pages(self, prefix: str, found: ListingPage) -> Iterator[Page]:
+        tokens = PageTokens()
         while True:
             yield found.page
-            after = found.next
-            if after is None:
+            if found.next is None:
                 return
-            found = self._get_page(prefix, after, _PAGE)
-            if found.next == after:
-                raise TargetError(f"the listing at {self.url} does not go on: the next page is the same")
+            fault = tokens.fault(found.next, is_empty=not found.page.keys)
+            if fault:
+                raise TargetError(f"the listing at {self.url} does not go on: {fault}")
+            found = self._get_page(prefix, found.next, _PAGE)
 
     def upload(self, file: File) -> None:
         """Send one file. The server makes it visible only when it has the whole content and the digest matches."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import requests
 
 from .._errors import kind_of_status
+from .._server_text import one_line
 from .._urls import public_url
 
 #: Statuses that no retry cures: the client's fault, but for a server that was busy (408) or wants the request again (425).
@@ -44,5 +45,5 @@ def _detail_of(response: requests.Response) -> str:
         except ValueError:
             found = None
         if isinstance(found, dict) and isinstance(found.get("detail"), str):
-            return " ".join(found["detail"].split())[:_LONGEST_DETAIL]
-    return (response.reason or "")[:_LONGEST_DETAIL]
+            return one_line(found["detail"], _LONGEST_DETAIL)
+    return one_line(response.reason or "", _LONGEST_DETAIL)

@@ -30,7 +30,7 @@ def parse_page(content: bytes, url: str) -> ListingPage:
     """
     try:
         found = json.loads(content.decode())
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict) or not isinstance(found.get("files"), list):
         raise TargetError(f"the listing at {url} is no JSON object with files")
@@ -41,7 +41,7 @@ def parse_page(content: bytes, url: str) -> ListingPage:
     for one in found["files"]:
         try:
             _append_file(page, one)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise TargetError(f"the listing at {url} has a file that is not understood: {type(error).__name__}: {error}") from error
     return ListingPage(page, found.get("sorted") is True, after or None)
 

@@ -16,6 +16,7 @@ from typing import IO
 
 from ...errors import PermanentError, SlowDown, TargetError, TargetRefused
 from .._responses import BODY_BYTES
+from .._server_text import one_line
 
 #: Options of every run: timeouts in seconds, and no Nagle's algorithm. With it, each of rsync's many small requests takes 40 ms longer.
 _ALWAYS = ("--timeout=60", "--contimeout=10", "--no-motd", "--sockopts=TCP_NODELAY")
@@ -152,7 +153,7 @@ def _environment(password: str) -> dict[str, str]:
 def _error_of(code: int, stderr: bytes, about: str) -> TargetError:
     text = stderr.decode("utf-8", "backslashreplace")
     messages = [line for line in text.splitlines() if line and not line.startswith(("rsync error:", "rsync warning:", "***"))]
-    what = f"{about}: rsync: {(messages or text.splitlines() or ['?'])[0][:_LONGEST_DETAIL]} (code {code})"
+    what = f"{about}: rsync: {one_line((messages or text.splitlines() or ['?'])[0], _LONGEST_DETAIL)} (code {code})"
     for pattern, kind, cure in _MESSAGES:
         if pattern.search(text):
             return kind(what, cure)

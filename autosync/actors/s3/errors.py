@@ -8,6 +8,7 @@ from http import HTTPStatus
 from types import TracebackType
 
 from ...errors import PermanentError, SlowDown, TargetError, TargetRefused
+from .._server_text import one_line
 from .fast.proxy import CREDENTIALS_WANTED, CURE, WANTS_CREDENTIALS, ProxyRefused
 
 _REFUSED = {
@@ -31,8 +32,6 @@ _WRONG = {
     "InvalidStorageClass",
     "AccessControlListNotSupported",
 }
-#: The most characters of a server's code and message that are in an error.
-_SHOWN = 300
 _SLOW = {"SlowDown", "503", "429", "TooManyRequests", "RequestLimitExceeded", "Throttling"}
 
 
@@ -76,11 +75,11 @@ def _translate(error: BaseException, about: str, server: str) -> TargetError | N
         if isinstance(error, NoCredentialsError | PartialCredentialsError):
             return no_credentials(about, server)
         if isinstance(error, BotoCoreError):
-            return TargetError(f"{about} at {server}: {error}")
+            return TargetError(f"{about} at {server}: {one_line(str(error))}")
     if isinstance(error, ProxyRefused):
         return TargetRefused(f"{about} at {server}: {error}", CURE)
     if isinstance(error, OSError | http.client.HTTPException):
-        return TargetError(f"{about} at {server}: {str(error) or type(error).__name__}")
+        return TargetError(f"{about} at {server}: {one_line(str(error)) or type(error).__name__}")
     return None
 
 
@@ -93,7 +92,7 @@ def error_from_code(about: str, code: str, message: str, server: str = "S3") -> 
         message: of the error.
         server: name of the server in the message.
     """
-    code, message = code[:_SHOWN], " ".join(message.split())[:_SHOWN]
+    code, message = one_line(code), one_line(message)
     if code == "NoSuchBucket":
         return TargetRefused(f"{about} at {server}: there is no such bucket", "create it, or correct --target-container")
     if code in _REFUSED:

@@ -15,6 +15,7 @@ from ...errors import TargetError
 from ...files import Page
 from ...process.forked import ForkedGenerator
 from ...process.prefetch import Prefetcher
+from .._page_tokens import PageTokens
 from .errors import translated
 from .fast.list_page import any_page, token_after
 from .fast.requests import ObjectRequests, with_retry
@@ -63,16 +64,16 @@ class Listings:
         Raises:
             Exception: the listing failed; `pages` then lists from there, and reports what is wrong.
         """
-        objects = self._objects
+        objects, tokens = self._objects, PageTokens()
         token: str | None = ""
         request = objects.request_page(prefix, "")
         while token is not None:
             text = objects.read_page(request, self._about)
-            before, token = token, token_after(text)
+            token = token_after(text)
             if token is not None:
+                if tokens.fault(token, is_empty=_is_empty(text)):
+                    return
                 request = objects.request_page(prefix, token)
-            if token == before:
-                return
             yield (token, *any_page(text))
 
     def _pages_from(self, prefix: str, token: str) -> Iterator[Page]:
@@ -92,14 +93,15 @@ class Listings:
     def _texts(self, prefix: str, first: str) -> Iterator[str]:
         """Yield the pages from this token on, not parsed."""
         token: str | None = first
+        tokens = PageTokens()
         while token is not None:
             text = self.fetch(prefix, token)
             yield text
-            before = token
             with translated(self._about, self._server):
                 token = token_after(text)
-            if token is not None and token == before:
-                raise TargetError(f"{self._about} at {self._server}: a page of the listing is followed by itself")
+            fault = tokens.fault(token, is_empty=_is_empty(text)) if token is not None else ""
+            if fault:
+                raise TargetError(f"{self._about} at {self._server}: {fault}")
 
     def fetch(self, prefix: str, token: str = "") -> str:
         """Fetch a page, with one retry: servers fail now and then.
@@ -119,3 +121,8 @@ class Listings:
     def _fetch(self, prefix: str, token: str) -> str:
         with translated(self._about, self._server):
             return self._objects.read_page(self._objects.request_page(prefix, token), self._about)
+
+
+def _is_empty(text: str) -> bool:
+    """Whether a page has no objects."""
+    return "Contents" not in text

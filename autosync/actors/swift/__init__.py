@@ -22,7 +22,9 @@ from .._clock import parse_iso_time, seconds_ahead
 from .._content import guess_content_type, md5_of
 from .._key_checks import is_text
 from .._memory_budget import Memory
+from .._page_tokens import PageTokens
 from .._parts import send_one_version, tried
+from .._server_text import one_line
 from .._sessions import in_blocks
 from .._urls import is_plain_url
 from .deletions import AT_ONCE, Deletions
@@ -119,15 +121,23 @@ class SwiftActor(Actor):
     def _pages(self, prefix: str) -> Iterator[Page]:
         # Swift computes the name that follows the prefix, and fails for the last character. Keys that do not match are ignored later.
         prefix = prefix.rstrip(chr(sys.maxunicode))
-        after = ""
+        after, tokens = "", PageTokens()
         while found := self._access.request(self._container, partial(_listed, container=self._name, prefix=prefix, after=after)):
-            yield Page(
-                [one["name"] for one in found],
-                [one["bytes"] for one in found],
-                [parse_iso_time(one["last_modified"], UTC) for one in found],
-                [_etag(one) for one in found],
-            )
-            after = found[-1]["name"]
+            try:
+                page = Page(
+                    [one["name"] for one in found],
+                    [one["bytes"] for one in found],
+                    [parse_iso_time(one["last_modified"], UTC) for one in found],
+                    [_etag(one) for one in found],
+                )
+            except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+                what = f"{self._container}: a page of the listing cannot be read: {type(error).__name__}: {one_line(str(error))}"
+                raise TargetError(what) from None
+            yield page
+            after = page.keys[-1]
+            fault = tokens.fault(after)
+            if fault:
+                raise TargetError(f"{self._container}: {fault}")
 
     def upload(self, file: File) -> None:
         """Send one file: with one request, or in segments if it is large."""

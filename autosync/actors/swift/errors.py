@@ -11,6 +11,7 @@ from urllib3.exceptions import HTTPError
 
 from ...errors import TargetError, TargetRefused
 from .._errors import SLOW, kind_of_status, reason_of
+from .._server_text import one_line
 from .._urls import public_url
 
 #: 498 is the status of Swift's middleware `ratelimit`.
@@ -45,7 +46,7 @@ def translated(about: str, url: str) -> Iterator[None]:
     except identity.ClientException as error:
         raise _identity_error(error, f"{about} at {public_url(url)}") from None  # the cause holds the request, which has the password
     except _BROKEN as error:
-        raise TargetError(f"{about} at {public_url(url)}: {type(error).__name__}: {reason_of(error)}") from error
+        raise TargetError(f"{about} at {public_url(url)}: {type(error).__name__}: {one_line(str(reason_of(error)))}") from error
 
 
 def error_of_status(status: int, what: str, detail: str, headers: Container[str] = ()) -> TargetError:
@@ -57,7 +58,7 @@ def error_of_status(status: int, what: str, detail: str, headers: Container[str]
         detail: the server's own message.
         headers: names of the response's headers.
     """
-    message = f"{what}: {status} {detail}".rstrip()
+    message = f"{what}: {status} {one_line(detail, _LONGEST_DETAIL)}".rstrip()
     # Old services limit the rate by 413 with Retry-After.
     slow = _SLOW | {413} if "Retry-After" in headers else _SLOW
     permanent = _WRONG - {413} if "quota" in detail.lower() else _WRONG
@@ -80,7 +81,7 @@ def _with_status(error: TargetError, status: int) -> TargetError:
 
 def _identity_error(error: identity.ClientException, what: str) -> TargetError:
     """The error that stands for a failed login."""
-    detail = " ".join(str(error).split())[:_LONGEST_DETAIL]
+    detail = one_line(str(error), _LONGEST_DETAIL)
     if isinstance(error, identity.CatalogException):
         return TargetRefused(
             f"{what}: there is no object store for this login ({detail})", "check --region and --interface, or give --storage-url"
@@ -100,4 +101,4 @@ def _detail_of(error: ClientException) -> str:
     content = error.http_response_content or b""
     text = content.decode(errors="replace") if isinstance(content, bytes) else str(content)
     detail = error.http_reason if text.lstrip().startswith(("<", "{")) or not text.strip() else text
-    return " ".join((detail or error.msg or "").split())[:_LONGEST_DETAIL]
+    return detail or error.msg or ""

@@ -8,6 +8,7 @@ import os
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +22,7 @@ from autosync.files import File
 from autosync.source.source_file import SourceFile
 from autosync.testing import ActorContract, Content, listed
 from lab.azurite import ACCOUNT, ACCOUNT_KEY, Azurite
+from lab.gcs import Gcs
 from lab.parts import running
 from lab.refusing import Refusing
 from lab.servers import wait_until
@@ -135,7 +137,10 @@ def test_a_foreign_name_is_listed_as_it_is_and_breaks_no_listing(foreign: str, a
     assert listed(made(azurite, container)) == {"a": 1, foreign: 1, "z": 1}
 
 
-@pytest.mark.parametrize("foreign", ["dot.", "sub/x./y", "b//c", "dir/", "tab\t", "\x7f", "new\nline", "a/" * 254 + "b"], ids=lambda key: ascii(key)[:20])
+ODD = ["dot.", "sub/x./y", "b//c", "dir/", "tab\t", "\x7f", "new\nline", "a/" * 254 + "b"]
+
+
+@pytest.mark.parametrize("foreign", ODD, ids=lambda key: ascii(key)[:20])
 def test_a_foreign_object_is_deleted_also_under_a_key_that_is_not_sent(foreign: str, azurite: Azurite, container: str) -> None:
     kept = [foreign.replace(".", "").replace("//", "/").rstrip("/") or "x", f"{foreign}x", "z"]
     for key in (foreign, *kept):
@@ -355,6 +360,65 @@ def test_other_answers_are_tried_again_or_not(
     with pytest.raises(TargetError, match=f"{status} {code}: So it is") as refused:
         made(azurite, "container", endpoint_url=server.url).upload(content.file("a", b"x"))
     assert type(refused.value) is kind
+
+
+@pytest.mark.parametrize("name", ["azure", "gcs", "s3", "http", "swift"])
+@pytest.mark.parametrize(
+    "text",
+    [b"hello&#10;09:00:00 uploaded&#27;[2J", b"hello\x1b[2J\r09:00:00 uploaded", "hello\u2028\u009b2J\u202e".encode()],
+    ids=["xml", "raw", "unicode"],
+)
+def test_the_text_of_a_server_begins_no_line_and_controls_no_terminal(
+    name: str, text: bytes, refusing: Callable[..., Refusing], azurite: Azurite, content: Content, monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
+    monkeypatch.setattr("autosync.actors.swift.identity.Access._token", lambda _: "token")
+    server = refusing(418, text if name == "swift" else b'{"detail": "hello\\u001b[2J\\u2028x"}' if name == "http" else
+                      b"<Error><Code>Oops</Code><Message>" + text + b"</Message></Error>", **{"Content-Type": "application/json"})
+    actor = {
+        "azure": lambda: made(azurite, "container", endpoint_url=server.url),
+        "gcs": lambda: load("gcs")(target_container="bucket", endpoint_url=server.url, service_account=str(Gcs(tmp_path).service_account)),
+        "s3": lambda: load("s3")(target_container="bucket", endpoint_url=server.url),
+        "http": lambda: load("http")(url=server.url, secret="secret"),
+        "swift": lambda: load("swift")(
+            target_container="c", auth_url="http://127.0.0.1:1/v3", storage_url=server.url, user="u", password="p", project="p"
+        ),
+    }[name]()  # fmt: skip
+
+    with pytest.raises(TargetError, match=r"418|Oops") as refused:
+        actor.delete(File("a")) if name == "swift" else actor.upload(content.file("a", b"x"))
+
+    assert "hello" in str(refused.value)
+    assert str(refused.value).isprintable()
+
+
+def test_a_code_in_a_header_is_one_of_azures(refusing: Callable[..., Refusing], azurite: Azurite, content: Content) -> None:
+    server = refusing(409, **{"x-ms-error-code": "Bad\x1b[2J"})
+    with pytest.raises(TargetError) as refused:
+        made(azurite, "container", endpoint_url=server.url).upload(content.file("a", b"x"))
+    assert str(refused.value).endswith(": 409")
+
+
+FORMS = {
+    "as it was sent": "sig=U0VDUkVU%2Bc2lnbmF0dXJl%3D", "decoded": "sig=U0VDUkVU+c2lnbmF0dXJl=", "as spaces": "SIG=U0VDUkVU c2lnbmF0dXJl",
+    "references": "is U0VDUkVU&#43;c2lnbmF0dXJl&#x3d;", "twice": "is U0VDUkVU&amp;#43;c2lnbmF0dXJl", "a part": "c2lnbmF0dXJl",
+    "letters encoded": "%55%30%56%44%55%6b%56%55",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_signature_that_a_server_repeats_is_in_no_error(
+    form: str, refusing: Callable[..., Refusing], azurite: Azurite, content: Content
+) -> None:
+    server = refusing(403, f"<Error><Code>AuthenticationFailed</Code><Message>Not {FORMS[form]}</Message></Error>".encode())
+    actor = made(azurite, "container", endpoint_url=server.url, account_key=None, sas_token="sv=1&sig=U0VDUkVU%2Bc2lnbmF0dXJl%3D")
+
+    with pytest.raises(TargetRefused, match=r"access is denied .403 AuthenticationFailed.") as refused:
+        actor.upload(content.file("a", b"x"))
+
+    assert "Not" not in str(refused.value)
 
 
 @pytest.mark.usefixtures("tried_twice")

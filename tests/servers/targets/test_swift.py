@@ -31,7 +31,6 @@ from autosync.testing import ActorContract, Content, DeletionContract, KeyContra
 from lab.faults import Proxy
 from lab.parts import running
 from lab.refusing import Refusing
-from lab.refusing import Refusing
 from lab.swift import Keystone, Swift, new_container, swift_actor
 from lab.swiftd import KEY, USER
 
@@ -320,7 +319,8 @@ def test_a_longer_name_than_that_of_any_upload_is_deleted_where_swift_has_it(
 ) -> None:
     server = refusing(status)
     monkeypatch.setattr("autosync.actors.swift.identity.Access._token", lambda _: "token")
-    actor = load("swift")(target_container="c", auth_url="http://127.0.0.1:1/v3", storage_url=server.url, user="u", password="p", project="p")
+    login = {"auth_url": "http://127.0.0.1:1/v3", "user": "u", "password": "p", "project": "p"}
+    actor = load("swift")(target_container="c", storage_url=server.url, **login)
 
     (error,) = actor.delete_many([File("y" * 1025)])
 

@@ -107,6 +107,29 @@ def test_a_service_that_gives_no_token_is_named_in_one_line(
         assert secret not in str(caught.value)
 
 
+ODD_TOKENS = [
+    b"[1]", b"1", b"null", b"{}", b"[" * 100_000, b'{"access_token": 1, "expires_in": 3600, "expires_on": "4000000000"}',
+    b'{"access_token": "sEcReT\\r\\nX: y", "expires_in": 3600, "expires_on": "4000000000", "token_type": "Bearer"}',
+    b'{"access_token": "sEcReT", "expires_in": [], "expires_on": [], "token_type": "Bearer"}',
+    b'{"access_token": "sEcReT", "expires_in": 1e400, "expires_on": "1e999", "token_type": "Bearer"}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("response", ODD_TOKENS, ids=lambda response: response[:40].decode())
+@pytest.mark.parametrize("kind", ["azure managed", "gcs"])
+def test_a_token_that_is_none_is_an_error_of_the_target(
+    kind: str, response: bytes, service: Callable[[int], TokenService], actor_with: Callable[[str, str, str], Actor]
+) -> None:
+    target, server = service(200), service(200)
+    server.content = response
+
+    with pytest.raises(TargetError) as caught:
+        actor_with(kind, target.url, f"{server.url}/token").check()
+
+    assert str(caught.value).isprintable()
+    assert "sEcReT" not in str(caught.value)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_service_that_is_away_is_asked_again_later(
     kind: str, service: Callable[[int], TokenService], actor_with: Callable[[str, str, str], Actor], content: Content

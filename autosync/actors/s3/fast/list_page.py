@@ -23,6 +23,8 @@ _NEXT = re.compile(r"<NextContinuationToken>([^<&]+)</NextContinuationToken>")
 _QUOTES = {"&quot;": '"', "&apos;": "'"}
 _REFERENCE = re.compile(r"&(?:#x([0-9A-Fa-f]{1,6})|#([0-9]{1,7})|(amp|lt|gt|quot|apos));")
 _NAMED = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
+#: How often the name of an element is in a page that has the element once, and where an XML declaration begins at the latest.
+_TAGS, _DECLARATION = 2, 8
 #: Parameters of every request for a page, in the order in which they are signed.
 _PARAMETERS = {"encoding-type": "url", "list-type": "2"}
 
@@ -58,19 +60,21 @@ def token_after(text: str) -> str | None:
     Raises:
         ResponseError: it is not a page of a listing, or not all of it is there.
     """
-    token = next_token(text)
-    is_truncated = _IS_TRUNCATED.search(text)
-    if token is None and (is_truncated is None or is_truncated[1] == "true"):
+    is_truncated = _is_truncated(text)
+    if is_truncated is False:
+        return None
+    token = _NEXT.search(text) if is_truncated and text.count("NextContinuationToken") == _TAGS else None
+    if token is None:
         from .list_xml import parse_xml
 
         return parse_xml(text).token
-    return token
+    return token[1]
 
 
 def next_token(text: str) -> str | None:
     """The continuation token for the next page; None if there is no next page, or the page has to be read by expat."""
-    is_truncated, token = _IS_TRUNCATED.search(text), _NEXT.search(text)
-    return token[1] if is_truncated is not None and is_truncated[1] == "true" and token is not None else None
+    is_truncated, token = _is_truncated(text), _NEXT.search(text)
+    return token[1] if is_truncated and token is not None else None
 
 
 def parse_page(text: str) -> Page | None:
@@ -82,8 +86,8 @@ def parse_page(text: str) -> Page | None:
     Returns:
         The objects; None if the page has to be read by expat.
     """
-    is_truncated = _IS_TRUNCATED.search(text)
-    if is_truncated is None or (is_truncated[1] == "true" and next_token(text) is None) or "</ListBucketResult>" not in text:
+    is_truncated = _is_truncated(text)
+    if is_truncated is None or (is_truncated and _NEXT.search(text) is None) or "</ListBucketResult>" not in text:
         return None
     keys, times, etags, sizes = _KEY.findall(text), _TIME.findall(text), _ETAG.findall(text), _SIZE.findall(text)
     if not text.count("<Contents") == text.count("<Contents>") == len(keys) == len(times) == len(etags) == len(sizes):
@@ -93,6 +97,14 @@ def parse_page(text: str) -> Page | None:
         return Page(decoded, list(map(int, sizes)), _parse_times(times), [etag or None for etag in etags]) if all(decoded) else None
     except (ValueError, OverflowError):
         return None
+
+
+def _is_truncated(text: str) -> bool | None:
+    """Whether a page follows; None if expat has to read this one: it has comments, or the like, in which regular expressions find tags."""
+    found = _IS_TRUNCATED.search(text)
+    if found is None or "<!" in text or text.find("<?", _DECLARATION) >= 0 or text.count("IsTruncated") != _TAGS:
+        return None
+    return found[1] == "true"
 
 
 def _decode_keys(keys: list[str], *, is_url_encoded: bool) -> list[str]:

@@ -104,7 +104,10 @@ class _Reader:
     def _end(self, _: str) -> None:
         name = self._open.pop()
         if self._texts is not None:
-            (self._of_object if self._open[1:] else self._of_page)[name] = "".join(self._texts)
+            values = self._of_object if self._open[1:] else self._of_page
+            if name in values:
+                raise ValueError(f"there are two values of {name}")
+            values[name] = "".join(self._texts)
             self._texts = None
         elif name == "Contents" and len(self._open) == 1:
             self._add(self._of_object)
@@ -117,7 +120,10 @@ class _Reader:
         if len(self._page.keys) == _OBJECTS:
             raise ValueError(f"it has more than {_OBJECTS} objects")
         self._page.keys.append(values["Key"])
-        self._page.sizes.append(int(values["Size"]))
+        size = int(values["Size"])
+        if size < 0:
+            raise ValueError("an object has a negative size")
+        self._page.sizes.append(size)
         self._page.times.append(parse_iso_time(values["LastModified"].strip()))
         self._page.etags.append(values.get("ETag", "").strip().strip('"') or None)
 

@@ -248,4 +248,4 @@ class ObjectRequests:
         code, message = _CODE.search(response.text), _MESSAGE.search(response.text)
         if code is None and self._proxy is not None:
             return error_from_proxy(about, response.status, f"{self._server} by the proxy {self._proxy}")
-        return error_from_code(about, code[1] if code else str(response.status), message[1] if message else "", self._server)
+        return error_from_code(about, code[1] if code else str(response.status), unescape(message[1]) if message else "", self._server)
