@@ -99,12 +99,12 @@ class SkippedPaths:
             Stopped: the mirror was closed before the broker answered.
         """
         with self._lock:
-            before, unlisted_before = self.reasons, self._unlisted
+            before, unlisted_before, has_unpublished = self.reasons, self._unlisted, bool(self._unpublished)
             if path:
                 reasons, unlisted = self._merged(reasons, unlisted, path, is_complete=is_complete)
             self.reasons, self._unlisted, self._unpublished = self._with_later_changes(reasons), unlisted, {}
             self._log_fresh(before, max(unlisted - unlisted_before, 0))
-            if not path or self.reasons != before or unlisted != unlisted_before:
+            if not path or has_unpublished or self.reasons != before or unlisted != unlisted_before:
                 # Each full scan stores the list: the ledger may have one of another process, or have lost it.
                 self._retry.retry_until_success(lambda: self._sync_state.set_skipped(self.listed()))
 
@@ -127,13 +127,13 @@ class SkippedPaths:
     def _merged(self, found: Mapping[str, str], unlisted: int, path: str, *, is_complete: bool) -> tuple[dict[str, str], int]:
         """The list after a scan of a part, and how many paths it does not list."""
         below = slashed(path)
-        reasons = {
-            one: reason for one, reason in self.reasons.items() if not (is_complete and (one == path or one.startswith(below)))
-        }  # fmt: skip
-        room = MOST_SKIPPED - sum(one not in found for one in reasons)
-        listed = dict(list(found.items())[: max(room, 0)])
-        unlisted += len(found) - len(listed)
-        return {**reasons, **listed}, max(self._unlisted, unlisted)
+        reasons = {one: why for one, why in self.reasons.items() if not is_complete or not (one == path or one.startswith(below))}
+        for one, why in found.items():
+            if one in reasons or len(reasons) < MOST_SKIPPED:
+                reasons[one] = why
+            else:
+                unlisted += 1
+        return reasons, max(self._unlisted, unlisted)
 
     def _log_fresh(self, before: Mapping[str, str], unlisted: int) -> None:
         """Log what a scan has found.

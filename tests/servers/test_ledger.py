@@ -39,8 +39,8 @@ from autosync.ledger import (
 from autosync.ledger.claims import Claims
 from autosync.ledger.store import MirrorStore
 from autosync.model.limits import Limits
-from autosync.model.skipped import SkippedList
 from autosync.model.mirror import LEASE, LONGEST_LOCK
+from autosync.model.skipped import SkippedList
 from lab.servers import Valkey, wait_until
 
 HINT = Hint(5, 1_000_000_007)

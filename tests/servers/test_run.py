@@ -354,3 +354,11 @@ def test_another_root_is_the_source_also_if_the_broker_goes_away_during_its_regi
     assert published is not None
     assert Mirror.loads(published[0]).identities == {str(tree): identity_of(str(tree))}
     assert keeping._version == published[1]
+
+
+def test_a_skipped_path_is_logged_with_its_target_like_all_others(
+    keep: Callable[..., MirrorRunner], caplog: pytest.LogCaptureFixture
+) -> None:
+    keep(about="t1: ")._skipped.add("/s/pipe", "is a FIFO")
+
+    assert caplog.messages[-1] == "t1: skipped: /s/pipe is a FIFO"

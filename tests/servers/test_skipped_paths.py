@@ -134,6 +134,11 @@ def test_a_scan_of_a_part_replaces_what_is_listed_below_it(skipped: SkippedPaths
     assert len(skipped.reasons) == MOST_SKIPPED
     assert skipped.listed().total == MOST_SKIPPED + 2
 
+    skipped.replace({})
+    skipped.add("/s/f", FIFO)
+    skipped.replace({"/s/f": FIFO}, path="/s/f")
+    assert ledger.sync_state.skipped() == SkippedList({"/s/f": FIFO}), "also what an event has not published yet"
+
 
 def test_events_during_a_scan_are_newer_than_what_it_finds(skipped: SkippedPaths, ledger: Ledger) -> None:
     skipped.replace({"/s/gone": FIFO})
