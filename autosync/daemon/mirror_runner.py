@@ -205,7 +205,7 @@ class MirrorRunner:
         before = self._ledger.definition.read()
         try:
             return before is not None and self._ledger.sync_state.accepted() and mirror.is_within_scope_of(Mirror.loads(before.definition))
-        except (UnknownDefinition, ValueError, TypeError, KeyError):  # another version wrote it
+        except (UnknownDefinition, ValueError):  # another version wrote it
             return False
 
     def start(self, watcher: Watcher | None, ends: ExitStack) -> None:

@@ -10,8 +10,11 @@ import pytest
 from celery.app.utils import filter_hidden_settings
 
 from autosync.actor import Actor, SecretOption, without_secrets
+from autosync.actors import actor_of
 from autosync.celery import Secrets
 from autosync.errors import ConfigurationError
+from autosync.model.keys import Source
+from autosync.model.mirror import Mirror
 from autosync.model.secrets import escape_secret, read_secret, secret_of
 
 OPTION = "Opt1on/of the+actor"
@@ -58,3 +61,22 @@ def test_a_mirror_may_have_secrets_of_its_own() -> None:
     assert secret_of(secrets, "n", "password") == "all"
     assert secret_of(secrets, "m", "other") is None
     assert secret_of(secrets, "m", "secret") is None
+
+
+class Strict(Actor):
+    """Refuses its settings with an error that has the secret in it."""
+
+    options = (SecretOption(["--pin"]),)
+
+    def __init__(self, **settings: object) -> None:
+        raise TypeError(f"not with {settings}")
+
+
+def test_an_actor_that_cannot_use_its_settings_is_reported_without_its_secrets() -> None:
+    mirror = Mirror("m", "test_secrets.Strict", (Source("/s"),), settings={"colour": "red"}, secrets=("pin",))
+
+    with pytest.raises(ConfigurationError, match=r"cannot use its settings: TypeError: not with .*red") as caught:
+        actor_of(mirror, {"pin": "hunter2"}, "add {}")
+
+    assert "hunter2" not in str(caught.value)
+    assert "***" in str(caught.value)
