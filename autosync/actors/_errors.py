@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container
 from types import TracebackType
 
@@ -10,6 +11,7 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionErro
 
 from ..errors import PermanentError, SlowDown, TargetError, TargetRefused
 from ._multipart import NothingSent
+from ._proxies import CREDENTIALS_WANTED, CURE, with_scheme
 from ._responses import ResponseError
 from ._server_text import one_line
 from ._urls import public_url
@@ -18,6 +20,8 @@ from ._urls import public_url
 SLOW = frozenset({429, 503})
 #: Credentials are missing or not sufficient; nothing is at the URL.
 _REFUSED = frozenset({401, 403, 404})
+#: What http.client raises for a proxy that refuses the user or the password.
+_TUNNEL_REFUSED = re.compile(r"Tunnel connection failed: 407\b")
 _REDIRECTION = range(300, 400)
 #: The most characters of a key or a URL in a message.
 _LONGEST = 4096
@@ -47,19 +51,34 @@ class translated:  # noqa: N801 - used like a function of contextlib's, which ta
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if isinstance(error, OSError):  # those of requests are; a CA bundle that cannot be read is a plain OSError
-            raise error_of_exception(f"{self._about} at {public_url(self._url)}", error) from None
+            raise error_of_exception(f"{self._about} at {public_url(self._url)}", error, self._url) from None
 
 
-def error_of_exception(what: str, error: OSError) -> TargetError:
+def proxy_refused(what: str, url: str) -> TargetRefused:
+    """The error for a proxy that wants other credentials.
+
+    Args:
+        what: the request failed for, and where.
+        url: of the request; "" if it is not known.
+    """
+    proxy = requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url))
+    name = f" by the proxy {public_url(with_scheme(proxy))}" if proxy else ""
+    return TargetRefused(f"{what}{name}: {CREDENTIALS_WANTED}", CURE)
+
+
+def error_of_exception(what: str, error: OSError, url: str = "") -> TargetError:
     """The error for an exception of requests.
 
     Args:
         what: the request failed for, and where.
         error: the exception.
+        url: of the request.
     """
     what = one_line(what, _LONGEST)
     if isinstance(error, ResponseError):
         return UnreadableResponse(f"{what}: {one_line(str(error))}")
+    if isinstance(error, requests.exceptions.ProxyError) and _TUNNEL_REFUSED.search(str(error)):
+        return proxy_refused(what, url)
     is_about_certificates = isinstance(error, requests.exceptions.SSLError) or "TLS CA" in str(error)
     reason = reason_of(error)
     kind = NothingSent if isinstance(reason, NewConnectionError | ConnectTimeoutError) else TargetError

@@ -10,7 +10,7 @@ import io
 import re
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from html import unescape
 from typing import Any, BinaryIO, NamedTuple, Protocol, cast
 from urllib.parse import quote
@@ -18,7 +18,7 @@ from urllib.parse import quote
 import requests
 
 from ..errors import PermanentError, TargetError, TargetRefused
-from ._errors import kind_of_status, translated
+from ._errors import kind_of_status, proxy_refused, translated
 from ._server_text import contains_secret, first_line, one_line
 from ._sessions import in_blocks
 from ._sessions import session as new_session
@@ -30,7 +30,7 @@ _OK = range(200, 300)
 _LONGEST = 4096
 #: A body is read in blocks of this size, in bytes.
 _BLOCK = 64 << 10
-_NOT_FOUND = 404
+_NOT_FOUND, _PROXY_REFUSES = 404, 407
 #: Statuses that no retry cures.
 _PERMANENT = frozenset({400, 413})
 _CODE = re.compile(r"<Code>\s*([A-Za-z0-9]{1,100})\s*</Code>")
@@ -164,7 +164,7 @@ class ObjectClient:
         request = requests.PreparedRequest()
         request.method, request.headers, request.body = method, cast(Any, every), cast(Any, content or None)
         request.url = f"{url}?{_encoded(query)}" if query else url
-        with translated(about, self.base_url), self._connection() as connection:
+        with translated(about, self.base_url), self._connection(is_authorized=is_authorized) as connection:
             return connection.send(request)
 
     def checked(self, response: Response, about: str, *, missing_is_fine: bool = False) -> Response:
@@ -194,6 +194,8 @@ class ObjectClient:
         """The error that a response means."""
         what, status, code = f"{one_line(about, _LONGEST)} at {self.base_url}", response.status, self.code_of(response)
         detail = ": ".join(filter(None, (f"{status} {code}".strip(), self._message_of(response))))
+        if status == _PROXY_REFUSES:
+            return proxy_refused(what, self.base_url)
         if code in self._dialect.passing:
             return TargetError(f"{what}: {detail}")
         if code in self._dialect.permanent:
@@ -221,7 +223,11 @@ class ObjectClient:
         self._credentials.close()
 
     @contextmanager
-    def _connection(self) -> Iterator[_Connection]:
+    def _connection(self, *, is_authorized: bool) -> Iterator[_Connection]:
+        if self._credentials.secret_query and not is_authorized:
+            with closing(_Connection(self.base_url, "")) as connection:
+                yield connection
+            return
         try:
             connection = self._idle.pop()
         except IndexError:

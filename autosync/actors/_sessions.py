@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import http.client
 import io
+import socket
+import time
 from typing import Any, BinaryIO
 
 import requests
 from requests.adapters import HTTPAdapter
 
-from ._responses import AS_IT_IS, BODY_BYTES, PAGE_BYTES, BoundedBody, encoding_of
+from . import _responses
+from ._proxies import with_scheme
+from ._responses import AS_IT_IS, BODY_BYTES, PAGE_BYTES, BoundedBody, encoding_of, too_slow
 
 #: Content is sent in blocks of this size, in bytes. Each block must be sent within the timeout for connecting (urllib3 uses that one for
 #: sending too), also on a slow line that hundreds of files share.
@@ -25,16 +30,19 @@ class _Adapter(HTTPAdapter):
 
     def init_poolmanager(self, *args: Any, **more: Any) -> None:
         super().init_poolmanager(*args, **more, blocksize=_BLOCK)
-        self._add_secret_query(self.poolmanager)
+        self._adapt(self.poolmanager)
 
-    def proxy_manager_for(self, *args: Any, **more: Any) -> Any:
-        return self._add_secret_query(super().proxy_manager_for(*args, **more))
-
-    def _add_secret_query(self, manager: Any) -> Any:
-        if self._secret_query:
-            pools = manager.pool_classes_by_scheme
-            manager.pool_classes_by_scheme = {scheme: _pool_with_query(pools[scheme], self._secret_query) for scheme in pools}
+    def proxy_manager_for(self, proxy: str, **more: Any) -> Any:
+        is_new = proxy not in self.proxy_manager
+        manager = super().proxy_manager_for(proxy, **more)
+        if is_new:
+            self._adapt(manager)
         return manager
+
+    def _adapt(self, manager: Any) -> None:
+        """Have the connections of a manager made by `_pool_of`."""
+        pools = manager.pool_classes_by_scheme
+        manager.pool_classes_by_scheme = {scheme: _pool_of(pools[scheme], self._secret_query) for scheme in pools}
 
     def add_headers(self, request: requests.PreparedRequest, **_: Any) -> None:
         request.headers.update(AS_IT_IS)  # swiftclient sets gzip
@@ -49,6 +57,36 @@ class _Adapter(HTTPAdapter):
         return made
 
 
+class _Session(requests.Session):
+    def merge_environment_settings(self, *args: Any, **more: Any) -> Any:
+        found: Any = super().merge_environment_settings(*args, **more)
+        return {**found, "proxies": {scheme: with_scheme(proxy or "") for scheme, proxy in found["proxies"].items()}}
+
+
+class _TimedReader(socket.SocketIO):
+    """Reads a response from a socket until it has taken `BODY_SECONDS`: interim responses, headers and trailers may go on for ever too. A
+    single read is bounded by the time-out of the socket.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        super().__init__(connection, "r")
+        connection._io_refs += 1  # type: ignore[attr-defined]  # as socket.makefile does; `close` subtracts it
+        self._until = time.monotonic() + _responses.BODY_SECONDS
+
+    def readinto(self, buffer: Any) -> int | None:
+        if time.monotonic() > self._until:
+            raise too_slow()
+        return super().readinto(buffer)
+
+
+class _TimedResponse(http.client.HTTPResponse):
+    def __init__(self, sock: Any, *args: Any, **more: Any) -> None:
+        super().__init__(sock, *args, **more)
+        if isinstance(sock, socket.socket):  # urllib3 has an object of its own for TLS inside TLS
+            self.fp.close()
+            self.fp = io.BufferedReader(_TimedReader(sock))
+
+
 def session(connections: int, *, has_pages: bool = False, stored: str | None = None, secret_query: str = "") -> requests.Session:
     """A session with bounded responses. Credentials in ~/.netrc are not sent.
 
@@ -59,7 +97,7 @@ def session(connections: int, *, has_pages: bool = False, stored: str | None = N
         secret_query: is added to the query of every request where the request line is written. So it is in no URL that requests and urllib3
             put into their errors and their log.
     """
-    made = requests.Session()
+    made = _Session()
     made.auth = _as_it_is
     for scheme in ("http://", "https://"):
         made.mount(scheme, _Adapter(connections, has_pages=has_pages, stored=stored, secret_query=secret_query))
@@ -71,12 +109,15 @@ def in_blocks(content: bytes) -> bytes | BinaryIO:
     return io.BytesIO(content) if content else content
 
 
-def _pool_with_query(pool: Any, query: str) -> Any:
-    """A class of connection pools like this one, whose connections add a query to the URL in the request line."""
+def _pool_of(pool: Any, query: str) -> Any:
+    """A class of connection pools like this one, whose connections read responses within `BODY_SECONDS`, and add a query to the URL in the
+    request line."""
 
     class Connection(pool.ConnectionCls):  # type: ignore[misc]
+        response_class = _TimedResponse
+
         def putrequest(self, method: str, url: str, *args: Any, **more: Any) -> None:
-            super().putrequest(method, f"{url}{'&' if '?' in url else '?'}{query}", *args, **more)
+            super().putrequest(method, f"{url}{'&' if '?' in url else '?'}{query}" if query else url, *args, **more)
 
     return type(pool.__name__, (pool,), {"ConnectionCls": Connection})
 

@@ -14,6 +14,7 @@ import pytest
 from botocore.credentials import Credentials
 from test_s3_http import LARGE, OK, TEXT, TIMES, Script, Serve, always, certificate, put, request, serve
 
+from autosync.actors._proxies import CURE
 from autosync.actors.s3.fast import proxy as proxies
 from autosync.actors.s3.fast.http import HttpConnectionPool
 from autosync.actors.s3.fast.proxy import Proxy, ProxyError, ProxyRefused
@@ -265,7 +266,7 @@ def test_a_response_without_a_code_of_s3s_may_be_the_proxys(
         objects.finish_put(objects.begin_put("a", b"x", TEXT))
 
     assert type(caught.value) is kind
-    assert str(caught.value) == f"a at the server{said.format(proxy=proxy.url, cure=proxies.CURE)}"
+    assert str(caught.value) == f"a at the server{said.format(proxy=proxy.url, cure=CURE)}"
 
 
 def test_what_comes_through_a_tunnel_is_the_servers(serve: Serve, tmp_path: Path, proxy: ForwardProxy) -> None:

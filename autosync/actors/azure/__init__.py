@@ -31,6 +31,9 @@ _VERSION = "2023-11-03"
 _LONGEST_KEY, _MOST_SEGMENTS = 1024, 254
 #: Characters that Azure does not take, or may not (same page). XML 1.0 cannot carry U+FFFE and U+FFFF either.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ufffe\uffff]")
+#: https://learn.microsoft.com/azure/storage/common/storage-account-overview#storage-account-name; the secondary location has a host of its
+#: own. Emulators and proxies may have other names.
+_ACCOUNT, _OTHER_ACCOUNT = re.compile(r"[a-z0-9]{3,24}(?:-secondary)?"), re.compile(r"[A-Za-z0-9._-]+")
 #: https://learn.microsoft.com/rest/api/storageservices/put-block-list
 _MOST_PARTS = 50_000
 _IDENTITIES = ("managed", "workload", "cli")
@@ -84,6 +87,9 @@ class AzureActor(ObjectStoreActor):
         super().__init__(**settings)
         if not self.account:
             raise ConfigurationError("--account is missing", "name the storage account")
+        if not (_OTHER_ACCOUNT if self.endpoint_url else _ACCOUNT).fullmatch(self.account):
+            what = f"--account {self.account!r} cannot be the name of a storage account"
+            raise ConfigurationError(what, "names have 3-24 small letters and digits")
         if self.client_secret and not (self.client_id and self.tenant_id):
             raise ConfigurationError("--client-secret needs --client-id and --tenant-id", "give all three")
         present = [name for name in ("account_key", "sas_token", "client_secret", "identity") if getattr(self, name)]

@@ -22,7 +22,7 @@ from .shared_key import SharedKey
 
 _SCOPE = "https://storage.azure.com/.default"
 #: What a query may be made of (RFC 3986, 3.4). A signature without `sig` authorizes nothing.
-_SIGNATURE = re.compile(r"(?=.*\bsig=)[A-Za-z0-9\-._~:@!$'()*+,;=&%/?]+")
+_SIGNATURE = re.compile(r"(?=(?:.*&)?sig=[^&])[A-Za-z0-9\-._~:@!$'()*+,;=&%/?]+")
 _VALUE = re.compile(r"\bsig=([^&]*)")
 
 
@@ -71,7 +71,9 @@ class Signature:
     """
 
     def __init__(self, signature: str, base_url: str, cure: str) -> None:
-        query = signature.strip().lstrip("?").replace("+", "%2B")  # base64 has plus signs, and a query means spaces by them
+        text = signature.strip()
+        text = text.partition("?")[2] if "://" in text else text.lstrip("?")  # the portal has a URL with the signature beside it
+        query = text.replace("+", "%2B")  # base64 has plus signs, and a query means spaces by them
         self.secret_query = query if _SIGNATURE.fullmatch(query) else ""
         found = _VALUE.search(self.secret_query)
         self.secret = unquote(found[1]) if found else ""

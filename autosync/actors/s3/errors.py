@@ -8,8 +8,9 @@ from http import HTTPStatus
 from types import TracebackType
 
 from ...errors import PermanentError, SlowDown, TargetError, TargetRefused
+from .._proxies import CREDENTIALS_WANTED, CURE
 from .._server_text import one_line
-from .fast.proxy import CREDENTIALS_WANTED, CURE, WANTS_CREDENTIALS, ProxyRefused
+from .fast.proxy import WANTS_CREDENTIALS, ProxyRefused
 
 _REFUSED = {
     "AccessDenied",

@@ -22,6 +22,7 @@ from autosync.files import File
 from autosync.source.source_file import SourceFile
 from autosync.testing import ActorContract, Content, listed
 from lab.azurite import ACCOUNT, ACCOUNT_KEY, Azurite
+from lab.forward_proxy import ForwardProxy
 from lab.gcs import Gcs
 from lab.parts import running
 from lab.refusing import Refusing
@@ -187,7 +188,7 @@ def test_a_listing_across_pages_is_complete_and_in_order(azurite: Azurite, conta
 
 def test_each_deletion_counts_as_one_request() -> None:
     """A worker counts what it sends by calls: a target that has no request for many keys has no `delete_many`."""
-    assert not can_delete_many(load("azure")(target_container="container", account="a", account_key=ACCOUNT_KEY))
+    assert not can_delete_many(load("azure")(target_container="container", account="account", account_key=ACCOUNT_KEY))
     assert not can_delete_many(load("gcs")(target_container="bucket"))
 
 
@@ -324,6 +325,57 @@ def test_a_signature_goes_through_a_proxy_and_into_no_log(
         assert "sig" not in text
 
 
+@pytest.mark.parametrize("scheme", ["", "http://"])
+def test_the_url_of_a_proxy_may_have_no_scheme(
+    scheme: str, azurite: Azurite, container: str, content: Content, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ForwardProxy("joe:pass") as proxy, monkeypatch.context() as environment:
+        environment.setenv("http_proxy", f"{scheme}joe:pass@127.0.0.1:{proxy.port}")
+        environment.setenv("no_proxy", "")
+        actor = made(azurite, container)
+        actor.upload(content.file("a", b"x"))
+        actor.close()
+        assert len(proxy.requests) == 1
+    assert azurite.names(container) == ["a"]
+
+
+@pytest.mark.parametrize("endpoint", ["http://azure.example.org", "https://azure.example.org"])
+def test_a_proxy_that_wants_another_password_is_named_with_a_cure(endpoint: str, content: Content, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ForwardProxy("joe:pass") as proxy:
+        for name in ("http_proxy", "https_proxy"):
+            monkeypatch.setenv(name, f"http://joe:wrong@127.0.0.1:{proxy.port}")
+        monkeypatch.setenv("no_proxy", "")
+        actor = load("azure")(target_container="container", endpoint_url=endpoint, account="a", account_key=ACCOUNT_KEY)
+        line = f"by the proxy {proxy.url}: the proxy wants another user or password; write HTTP"
+        with pytest.raises(TargetRefused, match=line) as refused:
+            actor.upload(content.file("a", b"x"))
+    assert "wrong" not in str(refused.value)
+
+
+def test_the_request_for_the_clock_carries_no_signature(refusing: Callable[..., Refusing]) -> None:
+    server = refusing(403)
+    actor = load("azure")(target_container="container", endpoint_url=server.url, account="a", sas_token="sv=1&sig=a")
+
+    actor.clock_ahead()
+
+    assert server.targets == ["/container"]
+
+
+def test_a_url_with_a_signature_counts_as_its_query(azurite: Azurite, container: str, content: Content) -> None:
+    signature = azurite.signature(container)
+    actor = made(azurite, container, account_key=None, sas_token=f"https://a.blob.core.windows.net/{container}?{signature}")
+
+    actor.upload(content.file("a", b"x"))
+
+    assert azurite.names(container) == ["a"]
+
+
+@pytest.mark.parametrize("token", ["sv=1&sig=", "sv=1&sig=&se=2", "https://a.blob.core.windows.net/c", "xsig=1", "sv=1"])
+def test_a_signature_without_a_value_is_refused(token: str, azurite: Azurite, container: str) -> None:
+    with pytest.raises(TargetRefused, match="the shared access signature is not a query with sig="):
+        made(azurite, container, account_key=None, sas_token=token).check()
+
+
 def test_a_signature_that_has_expired_is_refused(azurite: Azurite, container: str) -> None:
     token = azurite.signature(container, expires="2001-01-01T00:00:00Z")
     with pytest.raises(TargetRefused, match="access is denied"):
@@ -454,6 +506,9 @@ def test_no_secret_is_in_an_error_or_in_the_log_where_everything_is(
     ("settings", "said"),
     [
         ({"account": None}, "--account is missing"),
+        ({"account": "a.example.org/"}, "--account 'a.example.org/' cannot be the name of a storage account"),
+        ({"account": "Account"}, "--account 'Account' cannot be"),
+        ({"account": "a\r\nb", "endpoint_url": "http://127.0.0.1:1"}, "cannot be the name of a storage account"),
         ({"sas_token": "x"}, "--account-key and --sas-token are ways to the same target"),
         ({"account_key": None, "client_secret": "x"}, "--client-secret needs --client-id and --tenant-id"),
         ({"target_container": "a/../b"}, "cannot be the name of a container"),

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import socketserver
+import threading
+import time
 import tracemalloc
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -259,3 +264,60 @@ def test_a_listing_that_is_broken_off_is_an_error(
 
     line_of(caught)
     assert server.ended, "it was sent as far as it goes"
+
+
+PARTS = {
+    "interim responses": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "a header": (b"HTTP/1.1 200 OK\r\nA: ", b"x"),
+    "trailers": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"A: b\r\n"),
+    "the size of a chunk": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;", b"x"),
+}  # fmt: skip
+
+
+class Dripping:
+    """A server that begins a response, and then sends the same bytes for ever."""
+
+    def __init__(self, start: bytes, again: bytes) -> None:
+        self._closing = threading.Event()
+        server = self
+
+        class Handler(socketserver.StreamRequestHandler):
+            def handle(self) -> None:
+                line = self.rfile.readline()
+                while self.rfile.readline().strip():
+                    pass
+                if line.split()[1:2] == [b"/auth/v1.0"]:
+                    storage = f"X-Auth-Token: t\r\nX-Storage-Url: {server.url}/v1/AUTH_a\r\nContent-Length: 0\r\nConnection: close"
+                    self.wfile.write(f"HTTP/1.1 200 OK\r\n{storage}\r\n\r\n".encode())
+                    return
+                with suppress(OSError):
+                    self.wfile.write(start)
+                    while not server._closing.wait(0.02):
+                        self.wfile.write(again)
+
+        self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def close(self) -> None:
+        self._closing.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("name", ["http", "swift", "azure", "gcs"])
+def test_no_part_of_a_response_takes_for_ever(
+    name: str, part: str, actor_for: Callable[[str, Any], Actor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autosync.actors._responses.BODY_SECONDS", 0.5)
+    server = Dripping(*PARTS[part])
+    try:
+        began = time.monotonic()
+        with pytest.raises(TargetError) as caught:
+            actor_for(name, server).check()
+        assert time.monotonic() - began < 20
+        assert "does not come to its end" in line_of(caught)
+    finally:
+        server.close()

@@ -15,6 +15,8 @@ from http import HTTPStatus
 from typing import Self
 from urllib.parse import unquote_to_bytes, urlsplit
 
+from ..._proxies import CREDENTIALS_WANTED
+
 #: How long the proxy may take to open a tunnel, in seconds. It may have to check a password, and to connect.
 TUNNEL_SECONDS = 30.0
 #: The most bytes that are read of its responses.
@@ -26,9 +28,6 @@ _AT_LEAST = 0.05
 _PORTS = {"http": 80, "https": 443}
 #: The statuses by which a proxy wants other credentials: that of RFC 9110, 15.5.8, and tinyproxy's where the password is wrong.
 WANTS_CREDENTIALS = {407, 401}
-#: What these mean, and what to do about it, and about a URL that is wrong.
-CREDENTIALS_WANTED = "the proxy wants another user or password"
-CURE = "write HTTP_PROXY and HTTPS_PROXY as http://USER:PASSWORD@HOST:PORT"
 
 
 class ProxyError(OSError):
