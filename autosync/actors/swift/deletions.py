@@ -11,6 +11,7 @@ from urllib.parse import unquote
 import swiftclient.client
 
 from ...errors import PermanentError, TargetError, TargetRefused
+from .._key_checks import has_dots
 from .errors import error_of_status, status_of
 from .identity import Access
 from .keys import LONGEST_NAME, check_key
@@ -90,7 +91,7 @@ class Deletions:
                     raise
 
         is_long = len(name.encode()) > LONGEST_NAME
-        if not is_long:
+        if not is_long or has_dots(name):
             check_key(name)
         self._access.request(name, do)
 
@@ -110,13 +111,13 @@ class Deletions:
         try:
             report = json.loads(self._access.request(container, do))
             status, errors, done = str(report["Response Status"]), report["Errors"], report["Number Deleted"] + report["Number Not Found"]
+            return _parse_bulk_response(container, names, status, errors, done)
         except PermanentError as error:
             if isinstance(error, TargetRefused) and status_of(error) not in _NO_ACCESS:
                 raise
             return None
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
-        return _parse_bulk_response(container, names, status, errors, done)
 
 
 def _parse_bulk_response(container: str, names: Sequence[str], status: str, errors: Any, done: int) -> _BulkResult:

@@ -323,7 +323,9 @@ def test_a_longer_name_than_that_of_any_upload_is_deleted_where_swift_has_it(
     actor = load("swift")(target_container="c", storage_url=server.url, **login)
 
     (error,) = actor.delete_many([File("y" * 1025)])
+    (with_dots,) = actor.delete_many([File(f"a/../{'y' * 1025}")])
 
+    assert isinstance(with_dots, PermanentError)
     assert server.methods == ["DELETE"]
     assert (error and type(error)) is result
 
