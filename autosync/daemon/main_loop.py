@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from types import FrameType
 
 from ..errors import AutosyncError, BrokerError, BrokerRefused, Exit, StartError
@@ -242,7 +242,8 @@ def check_broker(url: str) -> None:
         StartError: it does not respond.
     """
     try:
-        check_reachable(connect(url))
+        with closing(connect(url)) as client:
+            check_reachable(client)
     except BrokerRefused as error:
         raise StartError(str(error)) from error
     except BrokerError as error:

@@ -486,8 +486,11 @@ class MirrorRunner:
 
     def leave(self) -> None:
         """Release the watcher's lock, and close the connections."""
-        self._watcher_lock.release()
-        self._publisher.close()
+        try:
+            self._watcher_lock.release()
+        finally:
+            self._publisher.close()
+            self._ledger.close()
 
     def close(self, patience: float, *, finished: bool) -> None:
         """Send pending keys, and end both threads.
