@@ -35,6 +35,16 @@ def steady_rate_of(points: Sequence[tuple[float, float]]) -> float:
     return (other[0] - one[0]) / (other[1] - one[1])
 
 
+def assert_within(rate: float, limit: float) -> None:
+    """Fail if a rate is above its limit, or so far below it that the limit was not what held it back: on a busy machine a share that was
+    not taken in time is lost, while a limit that is divided wrongly is wrong by a factor of two at least.
+
+    Raises:
+        AssertionError: it is.
+    """
+    assert 0.6 * limit < rate < 1.08 * limit, f"{rate:.5g} under a limit of {limit:.5g}"
+
+
 def age_last_cut(client: redis.Redis, mirror: str, seconds: float) -> None:
     """Move the time at which a target demanded fewer requests back by some seconds."""
     name = f"autosync:{{{mirror}}}:mirror"

@@ -33,7 +33,6 @@ class Ledger:
     """
 
     def __init__(self, client: redis.Redis, mirror: str) -> None:
-        self._client = client
         self._store = store = MirrorStore(client, mirror)
         self.definition = DefinitionStore(store)
         self.claims = Claims(store)
@@ -51,7 +50,7 @@ class Ledger:
 
     def close(self) -> None:
         """Close the connections of the client, also those that the scripts hold."""
-        self._client.connection_pool.disconnect()
+        self._store.client.connection_pool.disconnect()
 
     def release_all_of_dead(self, owners: str) -> int:
         """End the claims and the in-flight slots of workers that are known to be dead.

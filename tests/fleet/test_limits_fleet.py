@@ -15,7 +15,7 @@ from autosync.model.limits import Limits
 from lab.buckets import Bucket, on_disk
 from lab.faults import Proxy
 from lab.programs import Programs
-from lab.rates import age_last_cut, steady_rate, steady_rate_of
+from lab.rates import age_last_cut, assert_within, steady_rate, steady_rate_of
 from lab.servers import Valkey, wait_until
 
 MEBI = 1 << 20
@@ -54,7 +54,7 @@ def test_a_fleet_keeps_to_its_limit(programs: Programs, broker: str, proxy: Prox
     programs.start(*watch, "--limit-requests=80/s")
 
     wait_until(lambda: len(sent(proxy)) > 300, 60, "most are sent")
-    assert steady_rate(sent(proxy)[40:300]) == pytest.approx(80, rel=0.05)
+    assert_within(steady_rate(sent(proxy)[40:300]), 80)
 
 
 @pytest.mark.alone
@@ -76,7 +76,7 @@ def test_large_files_of_a_fleet_keep_to_its_bandwidth(
 
     wait_until(enough, 60, "most of it has passed", pause=0.02)
     steady = [point for point in passed if point[0] > 4 * MEBI]
-    assert steady_rate_of(steady) == pytest.approx(8e6, rel=0.08)
+    assert_within(steady_rate_of(steady), 8e6)
     seconds = [[later for later in steady[number:] if later[1] < one[1] + 1] for number, one in enumerate(steady)]
     assert max(points[-1][0] - points[0][0] for points in seconds) < 16e6, "in no second twice as much"
 
