@@ -1,6 +1,6 @@
-"""The floors of the house, drawn from the imports. A module imports only from floors below its own, or from its own room.
+"""The floors of the package, from its imports. A module imports only from floors below its own, or from its own folder.
 
-A package is one room, and so is the ground. Whoever adds a module says here on which floor it stands.
+The modules of the ground floor count as one folder. A new folder or module of the package root is added to a floor here.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from lab import ROOT
 
 PACKAGE = Path(str(autosync.__file__)).parent
 
-#: From the roof down: docs/design.md tells the same in words.
+#: From the top floor down; docs/design.md describes them in words.
 FLOORS = [
     "__init__ __main__",
     "cli",
     "daemon",
     "feed tasks testing",
-    "actors compare watch celery",
+    "actors compare watch celery state",
     "actor ledger source broker",
     "process model",
     "errors files logs",
@@ -39,7 +39,7 @@ GROUND = frozenset(FLOORS[-1].split())
 WATCHING = {"compare", "source", "watch"}
 WORKING = {"actors", "tasks"}
 
-#: Who speaks to which thing outside; what is not named here may be imported by nobody.
+#: The modules that may import a library; no module may import one that is not listed here.
 OUTSIDE = {
     "azure": {"actors.azure.credentials"},
     "boto3": {"actors.s3.clients"},
@@ -121,15 +121,15 @@ def _ours(name: str) -> str:
     return name.removeprefix("autosync").removeprefix(".") or "__init__"
 
 
-def _room(module: str) -> str:
-    room = module.split(".")[0]
-    return "the ground" if room in GROUND else room
+def _folder(module: str) -> str:
+    folder = module.split(".")[0]
+    return "the ground" if folder in GROUND else folder
 
 
 def _floor(module: str) -> int:
     """Counted from the ground."""
-    room = module.split(".")[0]
-    return next(number for number, floor in enumerate(reversed(FLOORS)) if room in floor.split())
+    folder = module.split(".")[0]
+    return next(number for number, floor in enumerate(reversed(FLOORS)) if folder in floor.split())
 
 
 def _reach(modules: set[str]) -> tuple[set[str], set[str]]:
@@ -147,7 +147,7 @@ def _reach(modules: set[str]) -> tuple[set[str], set[str]]:
     return seen, others
 
 
-def test_the_drawing_is_not_empty() -> None:
+def test_the_imports_are_found() -> None:
     assert len(FILES) > 25
     assert _imports("watch.tree_placer")[0] >= {"model.keys", "source.beneath", "watch.watched_tree"}
     assert _imports("cli.mirror_command")[0] >= {"cli.options", "logs"}
@@ -168,22 +168,22 @@ def test_what_is_imported_is_what_pip_installs() -> None:
     assert "boto3" in installed
 
 
-def test_the_exporter_knows_the_bounds_by_which_the_ledger_counts() -> None:
+def test_the_exporter_has_the_bounds_by_which_the_ledger_counts() -> None:
     counted = re.search(r"ipairs\(\{([0-9, ]+)\}\)", (PACKAGE / "ledger" / "scripts" / "store_results.lua").read_text())
 
     assert counted is not None
     assert tuple(map(int, counted[1].split(","))) == BOUNDS
 
 
-def test_every_module_stands_on_one_floor() -> None:
-    rooms = " ".join(FLOORS).split()
+def test_every_module_is_on_one_floor() -> None:
+    folders = " ".join(FLOORS).split()
 
-    assert sorted(rooms) == sorted({name.split(".")[0] for name in FILES})
+    assert sorted(folders) == sorted({name.split(".")[0] for name in FILES})
 
 
 @pytest.mark.parametrize("module", FILES)
-def test_a_module_imports_only_from_below_or_from_its_own_room(module: str) -> None:
-    upwards = [name for name in _imports(module)[0] if _floor(name) >= _floor(module) and _room(name) != _room(module)]
+def test_a_module_imports_only_from_below_or_from_its_own_folder(module: str) -> None:
+    upwards = [name for name in _imports(module)[0] if _floor(name) >= _floor(module) and _folder(name) != _folder(module)]
 
     assert not upwards
 
@@ -198,20 +198,20 @@ def test_no_import_goes_in_a_circle() -> None:
 
 
 @pytest.mark.parametrize("module", FILES)
-def test_each_outside_thing_is_spoken_to_in_one_place(module: str) -> None:
+def test_each_library_is_imported_in_one_place(module: str) -> None:
     strange = [name for name in _imports(module)[1] if module not in OUTSIDE.get(name, ())]
 
     assert not strange
 
 
-def test_the_watching_half_knows_neither_queue_nor_target() -> None:
+def test_the_watching_modules_import_neither_queue_nor_target() -> None:
     ours, others = _reach(WATCHING)
 
     assert others.isdisjoint({"celery", "kombu", "redis", "botocore", "requests"})
     assert not [module for module in ours if module.split(".")[0] in WORKING]
 
 
-def test_the_working_half_knows_no_inotify() -> None:
+def test_the_working_modules_import_no_inotify() -> None:
     ours, others = _reach(WORKING)
 
     assert "pyinotify" not in others
@@ -227,7 +227,7 @@ def loaded(*code: str) -> list[set[str]]:
     return [set(names) for names in json.loads(ended.stdout)]
 
 
-def test_what_the_watching_half_really_loads_is_what_the_drawing_says() -> None:
+def test_the_watching_modules_load_neither_queue_nor_target() -> None:
     """Nor do the package and the base class of actors load more."""
     package, base_class, watching = loaded(
         "import autosync",
@@ -242,12 +242,12 @@ def test_what_the_watching_half_really_loads_is_what_the_drawing_says() -> None:
     assert watching.isdisjoint({"celery", "kombu", "redis", "botocore", "requests"})
 
 
-def test_what_the_working_half_really_loads_is_what_the_drawing_says() -> None:
+def test_the_working_modules_load_no_inotify() -> None:
     (found,) = loaded("import autosync.tasks.transfer, autosync.actors.s3, autosync.actors.file")
 
     assert "celery" in found
     assert found.isdisjoint({"pyinotify", "autosync.watch.inotify", "autosync.watch.watcher"})
-    assert found.isdisjoint({"botocore", "requests"}), "loaded by who needs it"
+    assert found.isdisjoint({"botocore", "requests"}), "loaded only where they are needed"
 
 
 def test_the_libraries_that_give_tokens_are_loaded_with_the_first_token() -> None:
@@ -270,7 +270,7 @@ def test_the_environment_is_read_in_four_places() -> None:
     assert readers == {"actors.azure.credentials", "cli.options", "daemon.one_host", "celery"}
 
 
-def test_every_public_name_is_where_the_package_says() -> None:
+def test_every_public_name_is_in_the_module_that_the_package_names() -> None:
     for name in autosync.__all__:
         assert getattr(autosync, name).__name__ == name
     assert set(autosync.__all__) == set(autosync._HOMES)

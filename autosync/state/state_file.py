@@ -1,0 +1,96 @@
+"""A file in the state directory with what a mirror must remember although its broker may forget it: a JSON object, one field a subject."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+_SUFFIX = ".mirror.json"
+
+
+class StateFile:
+    """The state file of one mirror. Safe to use from many threads of one process; only the watcher of the mirror writes it.
+
+    A file that cannot be read counts as empty, and one that cannot be written is logged once: the ledger holds the same, and where both
+    are lost, the target keeps what it holds.
+
+    Args:
+        directory: the state directory.
+        mirror: name of the mirror; several may share the directory.
+    """
+
+    def __init__(self, directory: Path, mirror: str) -> None:
+        self.path = directory / f"{mirror}{_SUFFIX}"
+        self._lock = threading.Lock()
+        self._has_failed = False
+
+    def read(self) -> dict[str, Any]:
+        """All fields; none if there is no file, or if it is damaged."""
+        try:
+            text = self.path.read_bytes()
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            log.warning("state file %s cannot be read: %s", self.path, error.strerror)
+            return {}
+        try:
+            found = json.loads(text)
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            log.warning("state file %s is damaged, and counts as empty", self.path)
+            return {}
+        return found
+
+    def update(self, **fields: Any) -> None:
+        """Replace some fields; None removes one. After a crash, the file is either the one before or the new one.
+
+        Args:
+            fields: values of JSON.
+        """
+        with self._lock:
+            before = self.read()
+            after = {name: value for name, value in {**before, **fields}.items() if value is not None}
+            if after == before:
+                return
+            try:
+                self._write(json.dumps(after, indent=1, sort_keys=True).encode())
+            except OSError as error:
+                if not self._has_failed:
+                    log.warning("state file %s cannot be written: %s", self.path, error.strerror)
+                self._has_failed = True
+            else:
+                self._has_failed = False
+
+    def _write(self, text: bytes) -> None:
+        descriptor, name = tempfile.mkstemp(dir=self.path.parent, prefix=f"{self.path.name}.")
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(descriptor)
+            os.replace(name, self.path)
+        except BaseException:
+            os.unlink(name)
+            raise
+        directory = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)  # rename(2) is durable only then
+        finally:
+            os.close(directory)
+
+
+def state_files(directory: Path) -> list[StateFile]:
+    """The state files in a state directory, by the names of their mirrors; none if the directory cannot be read."""
+    try:
+        names = sorted(os.listdir(directory))
+    except OSError:
+        return []
+    return [StateFile(directory, name.removesuffix(_SUFFIX)) for name in names if name.endswith(_SUFFIX)]
