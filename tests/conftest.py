@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from autosync.testing import Content
 from lab import one_thread
-from lab.alone import room
+from lab.alone import machine_lock
 from lab.buckets import Bucket
 from lab.commands import Commands
 from lab.kept import Kept
@@ -42,7 +42,7 @@ ONE_WORKER = frozenset(
 
 
 def folders_of(path: Path) -> tuple[str, ...]:
-    """The folders below `tests` in which a test lies, which say what it needs."""
+    """The folders below `tests` in which a test lies; their names are what it needs."""
     return path.relative_to(Path(__file__).parent).parent.parts
 
 
@@ -72,7 +72,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     """Nothing runs beside a test that measures rates. The wait for that is outside of what is timed and limited."""
     if isinstance(item, one_thread.OneThreadItem):  # the other interpreter does it
         return (yield)
-    with room(alone=item.get_closest_marker("alone") is not None):
+    with machine_lock(alone=item.get_closest_marker("alone") is not None):
         return (yield)
 
 
@@ -127,7 +127,7 @@ def _own_temporary_directory() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No test sees the settings, credentials, proxies or state of whoever runs it."""
+    """No test sees the settings, credentials, proxies or state of the user who runs it."""
     for name in list(os.environ):
         if name.startswith(("AUTOSYNC_", "AWS_", "AZURE_", "BOTO_", "CELERY_", "GOOGLE_", "OS_", "ST_")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
@@ -230,7 +230,7 @@ def content(tmp_path: Path) -> Iterator[Content]:
 
 @pytest.fixture
 def refusing() -> Iterator[Callable[..., Refusing]]:
-    """Starts servers that answer everything alike: give a status, what they say, and headers."""
+    """Starts servers that answer everything alike: give a status, a body, and headers."""
     servers: list[Refusing] = []
 
     def start(*message: Any, **headers: str) -> Refusing:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from lab.alone import room
+from lab.alone import machine_lock
 from lab.servers import wait_until
 
 
 class Entering:
-    """A thread that goes into the room, and stays until it is let go."""
+    """A thread that acquires the lock, and holds it until `leave`."""
 
     def __init__(self, directory: Path, *, alone: bool) -> None:
         self._directory, self._alone = directory, alone
@@ -19,7 +19,7 @@ class Entering:
         self._thread.start()
 
     def _enter(self) -> None:
-        with room(alone=self._alone, directory=self._directory):
+        with machine_lock(alone=self._alone, directory=self._directory):
             self.inside.set()
             self._leave.wait(30)
 
@@ -34,15 +34,15 @@ def is_waited_for(file: Path, count: int) -> bool:
     return sum(inode in line and "->" in line for line in Path("/proc/locks").read_text().splitlines()) == count
 
 
-def test_several_share_the_room_and_nobody_shares_it_with_one_that_is_alone(tmp_path: Path) -> None:
+def test_several_tests_share_the_lock_and_none_shares_it_with_one_that_is_alone(tmp_path: Path) -> None:
     first, second = Entering(tmp_path, alone=False), Entering(tmp_path, alone=False)
     assert first.inside.wait(30)
     assert second.inside.wait(30)
 
     measuring = Entering(tmp_path, alone=True)
-    wait_until(lambda: is_waited_for(tmp_path / "room", 1), what="it waits for the room")
+    wait_until(lambda: is_waited_for(tmp_path / "lock", 1), what="it waits for the lock")
     late = Entering(tmp_path, alone=False)
-    wait_until(lambda: is_waited_for(tmp_path / "turnstile", 1), what="who comes later waits behind it")
+    wait_until(lambda: is_waited_for(tmp_path / "turnstile", 1), what="a later one waits behind it")
     first.leave()
     assert not measuring.inside.is_set()
     second.leave()

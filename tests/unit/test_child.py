@@ -24,7 +24,7 @@ LIMIT = 20.0
 
 
 def is_running(pid: int) -> bool:
-    """Whether there is such a process; one that has ended and waits for whoever inherited it does not count."""
+    """Whether there is such a process; a zombie does not count."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
             return file.read().rpartition(")")[2].split()[0] not in ("Z", "X")
@@ -82,7 +82,7 @@ def test_a_child_runs_the_program_itself_under_its_own_pid(child: Callable[..., 
 
 
 def test_a_child_gets_its_arguments_environment_and_directory_as_they_are(child: Callable[..., Child], tmp_path: Path) -> None:
-    code = "import os, sys; open('said', 'wb').write(b'|'.join(map(os.fsencode, [sys.argv[1], os.environ['WORD'], os.getcwd()])))"
+    code = "import os, sys; open('arguments', 'wb').write(b'|'.join(map(os.fsencode, [sys.argv[1], os.environ['WORD'], os.getcwd()])))"
     odd = "a b\n'$X' \udcff"
 
     one = child(*python(code), odd, environ={"WORD": odd}, directory=str(tmp_path))
@@ -90,7 +90,7 @@ def test_a_child_gets_its_arguments_environment_and_directory_as_they_are(child:
     wait_until(lambda: one.has_ended() is not None, LIMIT)
 
     assert one.has_ended() == 0
-    assert (tmp_path / "said").read_bytes() == b"|".join([os.fsencode(odd), os.fsencode(odd), os.fsencode(tmp_path)])
+    assert (tmp_path / "arguments").read_bytes() == b"|".join([os.fsencode(odd), os.fsencode(odd), os.fsencode(tmp_path)])
 
 
 PARENT = """
@@ -263,7 +263,7 @@ print(child.pid(), flush=True)
 
 
 def forking(directory: Path, work: str, then: str = "child.stop(60)\nprint(child.has_ended())") -> list[str]:
-    """A program with a child that is its fork; `work` is what that does. It says the child's process id, and how it ended."""
+    """A program with a child that is its fork; `work` is what that does. It prints the child's process id, and how it ended."""
     return python(FORKING.format("\n    ".join(work.splitlines()), str(directory), then))
 
 

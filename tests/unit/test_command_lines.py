@@ -81,7 +81,7 @@ def test_options_come_from_a_file_and_the_command_line_wins(commands: Commands, 
     ''')
 
     assert dry(commands, f"--config={config}") == ["upload from-file/1", "upload from-file/a/2"]
-    assert dry(commands, f"--config={config}", "--target-prefix=told/") == ["upload told/1", "upload told/a/2"]
+    assert dry(commands, f"--config={config}", "--target-prefix=given/") == ["upload given/1", "upload given/a/2"]
     assert dry(commands, f"--config={config}", AUTOSYNC_TARGET_PREFIX="env/") == ["upload env/1", "upload env/a/2"]
 
 
@@ -404,7 +404,7 @@ def test_what_is_no_list_of_tables_is_one_clear_line(commands: Commands, tree: P
     assert_one_line(done, 2, "'target' is not a list of tables; write [[target]]")
 
 
-def test_what_the_command_line_says_holds_for_all_targets_but_not_against_their_tables(
+def test_options_of_the_command_line_hold_for_all_targets_but_not_against_their_tables(
     commands: Commands, tree: Path, target: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "second").mkdir()

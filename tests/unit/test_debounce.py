@@ -1,4 +1,4 @@
-"""Quiet time and folding, on a clock that the tests wind by hand."""
+"""Quiet time and folding, on a clock that the tests set."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def debouncer(clock: Clock) -> Debouncer:
 
 def popped(debouncer: Debouncer) -> list[Pending]:
     """What is due now. `pop_due` waits on the real clock if there is nothing, so there is always one thing more."""
-    bell = f"/bell/{next(NUMBERS)}"
-    debouncer.push([Change(Kind.SAVED, bell)])
-    return [one for one in debouncer.pop_due() if one.path != bell]
+    marker = f"/marker/{next(NUMBERS)}"
+    debouncer.push([Change(Kind.SAVED, marker)])
+    return [one for one in debouncer.pop_due() if one.path != marker]
 
 
 def names(pending: Iterable[Pending]) -> list[str]:

@@ -92,14 +92,14 @@ def test_files_are_equal_together_only_if_each_is(by: Compare, times: list[tuple
 
 @settings(deadline=None, max_examples=300)
 @given(SIDES, SIDES)
-def test_each_difference_is_told_once_in_order_and_nothing_else_is(source: dict[str, int], target: dict[str, int]) -> None:
+def test_each_difference_is_found_once_in_order_and_nothing_else_is(source: dict[str, int], target: dict[str, int]) -> None:
     differences = list(compare(walked(source), in_order(listed(target)), Rule()))
 
     assert [one.key for one in differences] == sorted({key for key in {*source, *target} if source.get(key) != target.get(key)})
     assert all(one.listed == (one.key in target) for one in differences)
 
 
-def test_a_difference_says_what_is_on_the_disk() -> None:
+def test_a_difference_has_what_is_on_the_disk() -> None:
     source = {"new": 1, "other size": 2, "same": 3}
     target = {"gone": 1, "other size": 9, "same": 3}
 
@@ -152,7 +152,7 @@ def test_an_object_of_equal_size_is_suspect_unless_it_is_known_to_be_newer_or_se
         (Compare.CHECKSUM, 1, 2000, False, True),
     ],
 )
-def test_what_is_compared_is_what_the_rule_says(by: Compare, size: int, changed: float, can_match: bool, differs: bool) -> None:
+def test_the_rule_decides_what_is_compared(by: Compare, size: int, changed: float, can_match: bool, differs: bool) -> None:
     rule = Rule(by, can_match=lambda _: can_match)
 
     assert [one.key for one in compare(walked({"k": size}, changed), listed({"k": 1}, 1000), rule)] == (["k"] if differs else [])

@@ -66,7 +66,7 @@ def test_more_than_the_pipe_holds_arrives_and_the_other_process_waits_for_who_re
     apart, pid = made(work)
     items = apart.items("")
     first = next(items)
-    wait_until(lambda: "pipe" in Path(f"/proc/{pid}/wchan").read_text(), 20, "it waits for room")
+    wait_until(lambda: "pipe" in Path(f"/proc/{pid}/wchan").read_text(), 20, "it waits for the full pipe")
     waiting_at = made_yet.stat().st_size
 
     assert [first, *items] == [bytes([number % 256]) * 100_000 for number in range(count)]
@@ -143,7 +143,7 @@ def test_closing_it_ends_the_process(how: str) -> None:
     assert descriptors() == before
 
 
-def test_a_generator_that_fails_ends_what_arrives_and_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_generator_that_fails_ends_its_items_and_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     def work(_: str) -> Iterator[int]:
         yield 1
         raise ValueError("as it happens")

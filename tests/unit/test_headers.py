@@ -1,4 +1,4 @@
-"""What is said of an object beside its content: options, and patterns of the configuration file."""
+"""The headers of an object: from options, and from patterns of the configuration file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_the_first_pattern_that_a_key_matches_counts() -> None:
     assert headers.of("radio/x").lines == ("x-amz-acl:private", "cache-control:second", "x-amz-meta-a:b")
 
 
-def test_without_options_only_the_type_is_said() -> None:
+def test_without_options_the_type_is_the_only_header() -> None:
     headers = Headers({}, [])
     assert headers.of("a.tar.gz") == ("application/x-tar", ())
     assert headers.of("a") == ("application/octet-stream", ())
@@ -58,7 +58,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_what_cannot_be_said_is_refused(case: str) -> None:
+def test_headers_that_cannot_be_sent_are_refused(case: str) -> None:
     settings, message = BAD[case]
     with pytest.raises(ConfigurationError) as caught:
         load("s3")(target_container="bucket", **settings)

@@ -63,7 +63,7 @@ def test_reading_does_not_wait(inotify: Inotify, tree: Path) -> None:
     assert list(inotify.read()) == []
 
 
-def test_poll_tells_when_something_is_there(inotify: Inotify, tree: Path) -> None:
+def test_poll_reports_when_an_event_is_there(inotify: Inotify, tree: Path) -> None:
     poll = select.poll()
     poll.register(inotify, select.POLLIN)
     watch(inotify, tree)
@@ -76,7 +76,7 @@ def test_poll_tells_when_something_is_there(inotify: Inotify, tree: Path) -> Non
 
 
 @pytest.mark.parametrize("name", [b"f", b"\xff\xfe", b"a\nb\n", b" ", "é😀".encode(), b"x" * 255, b"\x01", b"x" * 15, b"x" * 16, b"x" * 17])
-def test_a_name_is_told_to_the_byte(inotify: Inotify, tree: Path, name: bytes) -> None:
+def test_a_name_is_read_to_the_byte(inotify: Inotify, tree: Path, name: bytes) -> None:
     wd = watch(inotify, tree)
 
     with open(os.fsencode(tree) + b"/" + name, "wb"):
@@ -96,7 +96,7 @@ def test_a_directory_is_watched_whatever_its_own_name_is(inotify: Inotify, tree:
     assert masks_and_names(inotify) == [(IN_CREATE | IN_ISDIR, "d")]
 
 
-def test_writing_renaming_and_removing_are_told_in_order(inotify: Inotify, tree: Path) -> None:
+def test_writing_renaming_and_removing_are_reported_in_order(inotify: Inotify, tree: Path) -> None:
     watch(inotify, tree)
 
     (tree / "a").write_text("1")
@@ -123,7 +123,7 @@ def test_both_ends_of_a_rename_have_the_same_cookie(inotify: Inotify, tree: Path
     assert left.cookie == came.cookie != 0
 
 
-def test_reading_alone_is_not_told(inotify: Inotify, tree: Path) -> None:
+def test_reading_alone_is_not_reported(inotify: Inotify, tree: Path) -> None:
     (tree / "f").touch()
     watch(inotify, tree)
 
@@ -159,7 +159,7 @@ def test_a_directory_that_is_removed_ends_its_watch(inotify: Inotify, tree: Path
     assert all_events(inotify) == [Event(wd, IN_IGNORED, 0, "")]
 
 
-def test_what_does_not_fit_into_one_read_is_told_in_several(inotify: Inotify, tree: Path) -> None:
+def test_events_that_do_not_fit_into_one_read_arrive_in_several(inotify: Inotify, tree: Path) -> None:
     watch(inotify, tree)
     names = [f"{number:0>250}" for number in range(2000)]
 
@@ -171,7 +171,7 @@ def test_what_does_not_fit_into_one_read_is_told_in_several(inotify: Inotify, tr
     assert [event.name for event in first + all_events(inotify)] == names
 
 
-def test_a_queue_that_overflowed_says_so(inotify: Inotify, tree: Path) -> None:
+def test_an_overflow_of_the_queue_is_reported(inotify: Inotify, tree: Path) -> None:
     watch(inotify, tree)
     limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
     here, there = str(tree / "a"), str(tree / "b")
@@ -235,8 +235,8 @@ def run_limited(code: str, *limits: str) -> str:
     return ended.stdout
 
 
-def test_a_watch_too_many_is_told_by_its_number() -> None:
-    said = run_limited(
+def test_a_watch_too_many_raises_the_kernels_error_number() -> None:
+    output = run_limited(
         """
 inotify = Inotify()
 descriptors = [os.open(path, os.O_RDONLY) for path in ("/", "/proc", "/dev", "/usr")]
@@ -251,11 +251,11 @@ print(inotify.add(descriptors[0], IN_CREATE) > 0)
         "watches=2",
     )
 
-    assert said.split() == ["watched", "watched", str(errno.ENOSPC), str(errno.ENOSPC), "True"]
+    assert output.split() == ["watched", "watched", str(errno.ENOSPC), str(errno.ENOSPC), "True"]
 
 
-def test_an_instance_too_many_is_told_by_its_number() -> None:
-    said = run_limited(
+def test_an_instance_too_many_raises_the_kernels_error_number() -> None:
+    output = run_limited(
         """
 first = Inotify()
 try:
@@ -266,4 +266,4 @@ except OSError as error:
         "instances=1",
     )
 
-    assert said == f"{errno.EMFILE} {os.strerror(errno.EMFILE)}\n"
+    assert output == f"{errno.EMFILE} {os.strerror(errno.EMFILE)}\n"

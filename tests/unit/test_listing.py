@@ -107,7 +107,7 @@ def test_both_ways_to_read_a_page_agree() -> None:
         assert parse_xml(text) == (page, None)
 
 
-#: What is no page, and what the error says.
+#: What is no page, and the error text.
 BROKEN = {
     "nothing": ("", "no element found"),
     "a login": ("<html><body>Log in first</body></html>", "it is a 'html'"),
@@ -137,10 +137,10 @@ BROKEN = {
 
 @pytest.mark.parametrize("kind", BROKEN)
 def test_what_is_no_page_is_an_error_and_no_short_listing(kind: str) -> None:
-    text, said = BROKEN[kind]
+    text, error_text = BROKEN[kind]
 
     assert parse_page(text) is None
-    with pytest.raises(ResponseError, match=f"^a page of the listing cannot be read: .*{said}"):
+    with pytest.raises(ResponseError, match=f"^a page of the listing cannot be read: .*{error_text}"):
         any_page(text)
 
 

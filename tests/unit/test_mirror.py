@@ -1,4 +1,4 @@
-"""The definition of a mirror: the same value on every host, a version that tells any change, and no secret."""
+"""The definition of a mirror: the same value on every host, a version that differs after any change, and no secret."""
 
 from __future__ import annotations
 

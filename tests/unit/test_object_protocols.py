@@ -112,7 +112,7 @@ def test_a_page_of_googles_that_is_none_is_an_error(page: bytes) -> None:
         parse_google_page(page)
 
 
-def test_a_request_is_signed_as_microsofts_description_says() -> None:
+def test_a_request_is_signed_as_microsoft_describes_it() -> None:
     """Its example of List Blobs, and of an upload (learn.microsoft.com, Authorize with Shared Key)."""
     headers = {"x-ms-date": "Fri, 26 Jun 2015 23:39:12 GMT", "x-ms-version": "2015-02-21"}
     query = {"restype": "container", "comp": "metadata", "Timeout": "20"}

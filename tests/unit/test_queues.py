@@ -36,7 +36,7 @@ def channel(prefetch: int, *queues: str, unacked: dict[str, int]) -> Any:
         (0, {"a": 50}, ""),
     ],
 )
-def test_a_queue_gets_a_hand_as_long_as_it_has_fewer_than_are_free(prefetch: int, unacked: dict[str, int], full: str) -> None:
+def test_a_queue_gets_a_thread_as_long_as_it_has_fewer_than_are_free(prefetch: int, unacked: dict[str, int], full: str) -> None:
     assert Channel._queues_at_limit(channel(prefetch, "a", "b", "c", "d", "autosync", unacked=unacked)) == {*full}
 
 

@@ -65,7 +65,7 @@ def waiting(path: Path, clock: Clock) -> RestQueue:
 
 
 @TIMES
-def test_a_file_rests_that_is_seen_unchanged_whatever_its_times_say(file: Path, clock: Clock, changed: float) -> None:
+def test_a_file_rests_that_is_seen_unchanged_whatever_its_times_are(file: Path, clock: Clock, changed: float) -> None:
     os.utime(file, (changed, changed))
     resting = waiting(file, clock)
     clock.now += QUIET / 2
@@ -108,7 +108,7 @@ def test_a_file_that_somebody_has_open_for_writing_does_not_rest(file: Path, clo
 
 
 @pytest.mark.parametrize("why", ["a share", "another user's"])
-def test_where_the_kernel_does_not_say_who_writes_a_file_is_watched_for_longer(
+def test_where_the_kernel_does_not_report_writers_a_file_is_watched_for_longer(
     file: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, why: str
 ) -> None:
     opened: list[str] = []
@@ -141,7 +141,7 @@ def test_a_file_whose_path_is_too_long_to_be_named_is_waited_for(file: Path, clo
     assert [seen.rests for seen in resting.due()] == [True]
 
 
-# Files of which the kernel told
+# Files that the kernel reported
 
 def seen_at(path: Path, kind: Kind, file_state: FileState | None = None) -> PathState:
     one = Pending(str(path), 0.0, 0.0, kind, file_state=file_state)

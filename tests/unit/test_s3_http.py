@@ -42,7 +42,7 @@ Script = Callable[[socket.socket, int], None]
 
 
 class Server:
-    """Does with its n-th connection what it is told, and notes what came."""
+    """Runs its script for each connection, with the number of the connection, and counts them."""
 
     def __init__(self, script: Script, context: ssl.SSLContext | None = None) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=50)
@@ -165,8 +165,8 @@ def test_a_request_is_signed_as_boto3_signs_it(
 
     first, *rows = head.decode().removesuffix("\r\n\r\n").split("\r\n")
     fields = dict(row.split(":", 1) for row in rows)
-    said, path, _ = first.split(" ")
-    assert said == method
+    verb, path, _ = first.split(" ")
+    assert verb == method
     theirs = AWSRequest(method, f"{base.partition('://')[0]}://{fields['host']}{path}", data=content)
     assert more <= set(rows)
     signed = fields["authorization"].partition("SignedHeaders=")[2].partition(",")[0].split(";")
@@ -292,15 +292,15 @@ def test_a_connection_is_kept_and_many_requests_may_be_on_their_way_at_once(serv
         (b"HTTP/1.1 403 Forbidden\r\n\r\n", 403, "", False),
     ],
 )
-@pytest.mark.parametrize("in_pieces", [False, True])
+@pytest.mark.parametrize("in_chunks", [False, True])
 def test_any_answer_is_understood(
-    serve: Serve, answer: bytes, status: int, text: str, stays: bool, in_pieces: bool
+    serve: Serve, answer: bytes, status: int, text: str, stays: bool, in_chunks: bool
 ) -> None:
     def script(line: socket.socket, _: int) -> None:
         line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         while request(line):
-            for piece in [answer[at : at + 1] for at in range(len(answer))] if in_pieces else [answer]:
-                line.sendall(piece)
+            for chunk in [answer[at : at + 1] for at in range(len(answer))] if in_chunks else [answer]:
+                line.sendall(chunk)
             if not stays:
                 return
 
@@ -309,7 +309,7 @@ def test_any_answer_is_understood(
     assert server.connections == (1 if stays else 2)
 
 
-def test_what_an_error_says_is_cut_and_the_rest_is_not_waited_for(serve: Serve) -> None:
+def test_the_text_of_an_error_is_cut_and_the_rest_is_not_waited_for(serve: Serve) -> None:
     """Behind what was read of the first answer a second one on the same connection would begin in its middle."""
     text = b"<Code>SlowDown</Code>" + b" " * 4 * BODY_BYTES
     _, pool = serve(always(b"HTTP/1.1 503 Slow\r\nContent-Length: %d\r\n\r\n" % len(text) + text))
@@ -418,15 +418,15 @@ def test_nobody_there_is_an_error_that_names_the_key() -> None:
         (b"what is this\r\n\r\n", TargetError),
     ],
 )
-def test_what_a_server_refuses_is_told_in_our_words(
+def test_a_refusal_by_the_server_is_an_error_in_our_words(
     serve: Serve, answer: bytes, error: type[Exception]
 ) -> None:
     _, pool = serve(always(answer))
     objects = objects_on(pool)
-    with pytest.raises(error) as told:
+    with pytest.raises(error) as caught:
         objects.finish_put(objects.begin_put("the/key", b"x", TEXT))
-    assert type(told.value) is error
-    assert str(told.value).startswith("the/key at the server: ")
+    assert type(caught.value) is error
+    assert str(caught.value).startswith("the/key at the server: ")
     with pytest.raises(TargetError):
         objects.delete("the/key")
 
@@ -439,9 +439,9 @@ def test_what_is_not_there_is_deleted(serve: Serve, answer: bytes) -> None:
     objects_on(pool).delete("a")
 
 
-def test_of_many_deletes_those_that_failed_are_told(serve: Serve) -> None:
+def test_of_many_deletes_those_that_failed_are_reported(serve: Serve) -> None:
     asked: list[bytes] = []
-    said = (
+    body = (
         b"<DeleteResult><Error><Key>a&amp;&lt;b</Key><Code>AccessDenied</Code><Message>no</Message></Error>"
         b"<Error><Code>InternalError</Code><Key>c&#10;\xc3\xbc</Key></Error></DeleteResult>"
     )
@@ -449,7 +449,7 @@ def test_of_many_deletes_those_that_failed_are_told(serve: Serve) -> None:
     def script(line: socket.socket, _: int) -> None:
         while data := request(line):
             asked.append(data)
-            line.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(said) + said)
+            line.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
 
     _, pool = serve(script)
     wrong = objects_on(pool).delete_many(["a&<b", "c\n\u00fc", "d"])
@@ -463,17 +463,17 @@ def test_of_many_deletes_those_that_failed_are_told(serve: Serve) -> None:
 def test_of_a_thousand_deletes_of_the_longest_keys_all_may_fail(serve: Serve) -> None:
     keys = [f"{number:04}".ljust(1024, "&") for number in range(1000)]
     rows = "".join(f"<Error><Key>{key.replace('&', '&amp;')}</Key><Code>InternalError</Code></Error>" for key in keys)
-    said = f"<DeleteResult>{rows}</DeleteResult>".encode()
-    assert len(said) > BODY_BYTES
-    _, pool = serve(always(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(said) + said))
+    body = f"<DeleteResult>{rows}</DeleteResult>".encode()
+    assert len(body) > BODY_BYTES
+    _, pool = serve(always(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body))
 
     assert objects_on(pool).delete_many(keys).keys() == {*keys}
 
 
 def test_an_answer_that_is_none_is_no_success(serve: Serve) -> None:
     """S3 may begin to answer with 200 before it knows better."""
-    said = b"<Error><Code>SlowDown</Code></Error>"
-    _, pool = serve(always(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(said) + said))
+    body = b"<Error><Code>SlowDown</Code></Error>"
+    _, pool = serve(always(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body))
     with pytest.raises(SlowDown):
         objects_on(pool).delete_many(["a"])
 
@@ -487,7 +487,7 @@ def streamed(pool: HttpConnectionPool, content: bytes = b"x" * LARGE) -> Respons
     return pool.stream(b"PUT /a HTTP/1.1\r\nhost:h\r\ncontent-length:%d\r\n\r\n" % len(content), io.BytesIO(content))
 
 
-def test_content_that_is_read_meanwhile_arrives_and_the_etag_is_heard(serve: Serve) -> None:
+def test_content_that_is_read_meanwhile_arrives_and_the_etag_is_returned(serve: Serve) -> None:
     came: list[bytes] = []
 
     def script(line: socket.socket, _: int) -> None:
@@ -521,12 +521,12 @@ def test_a_kept_connection_that_was_closed_meanwhile_is_not_used_for_what_cannot
     assert server.connections == 2
 
 
-def test_a_server_that_refuses_before_it_has_all_is_heard(serve: Serve) -> None:
+def test_a_refusal_that_arrives_before_all_content_is_sent_is_read(serve: Serve) -> None:
     def script(line: socket.socket, _: int) -> None:
         line.recv(1000)
         line.sendall(b"HTTP/1.1 503 Slow Down\r\nConnection: close\r\nContent-Length: 21\r\n\r\n<Code>SlowDown</Code>")
         line.shutdown(socket.SHUT_WR)
-        with suppress(OSError):  # as servers do it that want to be heard: else the kernel throws away what was said
+        with suppress(OSError):  # as servers do so that clients read the response: else the kernel discards it
             while line.recv(1 << 16):
                 pass
 
@@ -566,7 +566,7 @@ def test_content_that_cannot_be_read_to_its_end_closes_the_connection(serve: Ser
     _, pool = serve(script)
     with pytest.raises(ValueError, match="it has changed"):
         pool.stream(b"PUT /a HTTP/1.1\r\nhost:h\r\ncontent-length:%d\r\n\r\n" % LARGE, FileChanged(b"x" * LARGE))
-    assert gone.wait(LIMIT), "the server is told that there is no more"
+    assert gone.wait(LIMIT), "the connection to the server is closed"
     assert sum(map(len, ended)) < LARGE
 
 
@@ -610,7 +610,7 @@ def test_tls_is_spoken_and_who_it_is_spoken_with_is_proved(serve: Serve, tmp_pat
     large = bytes(100_000)
     assert [put(pool, content).status for content in (b"", b"x", large)] == [200] * 3
     assert streamed(pool).etag == '"x"'
-    assert server.connections <= 2, "what has something to say unasked is not used for this"
+    assert server.connections <= 2, "a connection on which the server has sent something unasked is not used for this"
 
     _, strange = serve(always(OK), context=context, scheme="https", cert_path=str(other))
     with pytest.raises(ssl.SSLCertVerificationError):

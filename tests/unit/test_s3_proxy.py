@@ -50,7 +50,7 @@ def objects_through(proxy_url: str, server_url: str, cert: Path | None = None, *
 
 
 def answering(came: list[bytes] | None = None) -> Script:
-    """Answer each request, and close the connection where the request says so."""
+    """Answer each request, and close the connection where the request has `Connection: close`."""
 
     def script(line: socket.socket, _: int) -> None:
         while data := request(line):
@@ -96,7 +96,7 @@ def test_requests_of_every_kind_go_through_a_proxy_on_one_connection(serve: Serv
     origin = f"http://127.0.0.1:{server.port}"
     if scheme == "https":
         assert {(method, target) for method, target in proxy.requests} == {("CONNECT", f"127.0.0.1:{server.port}")}
-        assert proxy.connections == server.connections <= 2, "where TLS has something to say unasked, a part has a new connection"
+        assert proxy.connections == server.connections <= 2, "where TLS sends something unasked, a part has a new connection"
     else:
         assert proxy.requests[:4] == [("PUT", f"{origin}/bucket/a%20b")] * 3 + [("DELETE", f"{origin}/bucket/c")]
         assert proxy.requests[4][1].startswith(f"{origin}/bucket/d?")
@@ -228,10 +228,10 @@ def test_a_proxy_that_wants_another_password_is_reported_with_a_cure(
 
 
 @pytest.mark.parametrize(
-    ("status", "said"),
+    ("status", "error_text"),
     [("403 No", "403 Forbidden"), ("502 No", "502 Bad Gateway"), ("503 No", "503 Service Unavailable"), ("799 No", "799")],
 )
-def test_a_proxy_that_opens_no_tunnel_is_reported_by_its_status(proxy: ForwardProxy, status: str, said: str) -> None:
+def test_a_proxy_that_opens_no_tunnel_is_reported_by_its_status(proxy: ForwardProxy, status: str, error_text: str) -> None:
     proxy.response = f"HTTP/1.1 {status}\r\nContent-Length: 3\r\n\r\nabc".encode()
     objects = objects_through(url_of(proxy), "https://s3.example.org")
 
@@ -239,11 +239,11 @@ def test_a_proxy_that_opens_no_tunnel_is_reported_by_its_status(proxy: ForwardPr
         objects.begin_put("a", b"x", TEXT)
 
     assert type(caught.value) is TargetError
-    assert str(caught.value) == f"a at the server: proxy {proxy.url}: {said} instead of a connection to s3.example.org:443"
+    assert str(caught.value) == f"a at the server: proxy {proxy.url}: {error_text} instead of a connection to s3.example.org:443"
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "kind", "said"),
+    ("status", "body", "kind", "error_text"),
     [
         (502, "abc", TargetError, " by the proxy {proxy}: 502"),
         (503, "abc", TargetError, " by the proxy {proxy}: 503"),
@@ -256,7 +256,7 @@ def test_a_proxy_that_opens_no_tunnel_is_reported_by_its_status(proxy: ForwardPr
     ],
 )
 def test_a_response_without_a_code_of_s3s_may_be_the_proxys(
-    proxy: ForwardProxy, status: int, body: str, kind: type[TargetError], said: str
+    proxy: ForwardProxy, status: int, body: str, kind: type[TargetError], error_text: str
 ) -> None:
     """503 is what Squid sends where the server cannot be reached, and 401 what tinyproxy sends where the password is wrong."""
     proxy.response = f"HTTP/1.1 {status} No\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
@@ -266,7 +266,7 @@ def test_a_response_without_a_code_of_s3s_may_be_the_proxys(
         objects.finish_put(objects.begin_put("a", b"x", TEXT))
 
     assert type(caught.value) is kind
-    assert str(caught.value) == f"a at the server{said.format(proxy=proxy.url, cure=CURE)}"
+    assert str(caught.value) == f"a at the server{error_text.format(proxy=proxy.url, cure=CURE)}"
 
 
 def test_what_comes_through_a_tunnel_is_the_servers(serve: Serve, tmp_path: Path, proxy: ForwardProxy) -> None:
@@ -297,7 +297,7 @@ def test_a_proxy_that_is_not_there_is_named(scheme: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("response", "said"),
+    ("response", "error_text"),
     [
         (b"what is this\r\n\r\n", "is not HTTP"),
         (b"HTTP/1.1 20000 OK\r\n\r\n", "is not HTTP"),
@@ -309,7 +309,7 @@ def test_a_proxy_that_is_not_there_is_named(scheme: str) -> None:
     ],
     ids=lambda value: str(value)[:30],
 )
-def test_what_is_no_response_to_a_connect_is_an_error(serve: Serve, response: bytes, said: str) -> None:
+def test_what_is_no_response_to_a_connect_is_an_error(serve: Serve, response: bytes, error_text: str) -> None:
     def script(line: socket.socket, _: int) -> None:
         line.recv(1 << 16)
         line.sendall(response)
@@ -319,25 +319,25 @@ def test_what_is_no_response_to_a_connect_is_an_error(serve: Serve, response: by
     server, _ = serve(script)
     url = f"http://127.0.0.1:{server.port}"
 
-    with pytest.raises(ProxyError, match=f"^proxy {url}: .*{said}"):
+    with pytest.raises(ProxyError, match=f"^proxy {url}: .*{error_text}"):
         put(HttpConnectionPool("https://s3.example.org", **TIMES, proxy=Proxy.from_url(url)))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("how", ["it never ends its head", "it dribbles", "it says nothing"])
+@pytest.mark.parametrize("how", ["it never ends its head", "it dribbles", "it sends nothing"])
 def test_a_proxy_that_never_comes_to_the_end_of_its_response_is_given_up(
     how: str, proxy: ForwardProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(proxies, "TUNNEL_SECONDS", 60 if how == "it never ends its head" else 0.5)
     monkeypatch.setattr(proxies, "_AT_LEAST", 10.0 if how == "it dribbles" else 0.05)  # so no single read lasts too long
     proxy.response = b"HTTP/1.1 200 OK\r\n"
-    if how == "it says nothing":
+    if how == "it sends nothing":
         proxy.is_silent = True
     else:
         proxy.endless, proxy.pause = (b"A: b\r\n", 0.0) if how == "it never ends its head" else (b"A", 0.02)
     objects = objects_through(url_of(proxy), "https://s3.example.org")
 
-    said = {"it never ends its head": "is longer than 16 KiB", "it dribbles": "does not come to its end", "it says nothing": "timed out"}
-    with pytest.raises(TargetError, match=said[how]):
+    texts = {"it never ends its head": "is longer than 16 KiB", "it dribbles": "does not come to its end", "it sends nothing": "timed out"}
+    with pytest.raises(TargetError, match=texts[how]):
         objects.begin_put("a", b"x", TEXT)
 
     assert proxy.count("CONNECT") == 1
@@ -391,7 +391,7 @@ def test_through_tls_with_a_proxy_too_a_server_that_does_not_answer_is_given_up(
             objects.finish_put(objects.begin_put("a", b"x", TEXT))
 
 
-# What its URL says
+# What its URL has
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Secrets stand in no message, log, Flower page, process list or error, whatever goes wrong and however much is asked to be told."""
+"""Secrets are in no message, log, Flower page, process list or error, whatever goes wrong and however verbose the log is."""
 
 from __future__ import annotations
 

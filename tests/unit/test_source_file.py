@@ -150,8 +150,8 @@ def test_the_last_byte_of_a_file_that_changed_is_never_given_out(
     source = opened(path, on_read=lambda _: next(changes, lambda: None)()).open()
 
     def read_all() -> None:
-        while piece := source.read(step):
-            given.extend(piece)
+        while chunk := source.read(step):
+            given.extend(chunk)
 
     with pytest.raises(FileChanged):
         read_all()
@@ -206,7 +206,7 @@ def test_a_file_that_was_replaced_and_is_written_to_all_the_same_is_torn(
         source.read()
 
 
-def test_verify_says_whether_the_file_stood_still_until_now(path: Path, opened: Callable[..., SourceFile]) -> None:
+def test_verify_raises_if_the_file_has_changed_until_now(path: Path, opened: Callable[..., SourceFile]) -> None:
     file = opened(path)
     file.verify()
 
@@ -328,7 +328,7 @@ def test_every_byte_is_counted_once_as_it_passes(path: Path, opened: Callable[..
     assert len(passed) >= 32
 
 
-def test_whoever_counts_can_stop_the_transfer(path: Path, opened: Callable[..., SourceFile]) -> None:
+def test_the_function_that_counts_bytes_can_stop_the_transfer(path: Path, opened: Callable[..., SourceFile]) -> None:
     fill(path, bytes(2 * MIB))
 
     def on_read(count: int) -> None:

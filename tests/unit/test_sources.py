@@ -24,7 +24,7 @@ def seen_from(tree: Path, *, same_host: bool = True, identity: Identity | None =
 
 
 def opened(source: MirrorSource, path: str) -> int:
-    """Open a file by itself, and once more right after another of its directory: both ways say the same."""
+    """Open a file by itself, and once more right after another of its directory: both ways have the same result."""
     root = source.open_root()
     try:
         with closing(DirectoryCache()) as directories:
@@ -121,7 +121,7 @@ def test_links_are_followed_inside_also_where_the_source_is_mounted_elsewhere(tr
 
 
 def test_what_lies_behind_a_link_that_goes_round_is_no_file_of_this_name(tree: Path) -> None:
-    """The walk does not go there either; a change that was told before the link led round must not be sent after it."""
+    """The walk does not go there either; a change that was reported before the link led round must not be sent after it."""
     (tree / "d").mkdir()
     (tree / "d/file").write_text("content")
     (tree / "d/up").symlink_to("..")
@@ -216,7 +216,7 @@ def test_a_share_that_fails_proves_nothing(tree: Path) -> None:
         seen_from(tree).prove_absent(f"{tree}/{deep}")
 
 
-def test_which_file_each_path_names_is_told_for_many_at_once(tree: Path) -> None:
+def test_which_file_each_path_names_is_found_for_many_at_once(tree: Path) -> None:
     for path in ("a", "d/b", "d/c", "e/f/g"):
         (tree / path).parent.mkdir(parents=True, exist_ok=True)
         (tree / path).write_text(path)

@@ -82,7 +82,7 @@ def test_a_target_that_responds_at_once_gets_few_threads_and_a_slow_one_many(poo
     respond(many, 0.004)
     assert many.useful_threads() == 20
     respond(many, 0.0003)
-    respond(many, 0.5)  # one that waited for others says nothing of the target
+    respond(many, 0.5)  # one that waited for others is no measure of the target
     assert many.useful_threads() == 2
     assert pool(3).useful_threads() == 3
 

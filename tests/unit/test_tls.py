@@ -1,4 +1,4 @@
-"""How the certificate of a broker is checked: redis-py and kombu are told the same, whatever their own defaults are."""
+"""How the certificate of a broker is checked: redis-py and kombu get the same settings, whatever their own defaults are."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ OPTIONS = {
     "?ssl_ca_certs={ca}#ssl_check_hostname=false": (ssl.CERT_REQUIRED, True),
 }
 
-#: What a client says of TLS to redis-py's connections.
+#: The TLS settings that a client gives to redis-py's connections, by URL.
 Client = Callable[[str], dict[str, Any]]
 
 

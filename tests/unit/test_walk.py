@@ -50,7 +50,7 @@ def helpers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.fixture(params=["new kernel", "kernel without openat2", "runtime that forbids openat2"])
 def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """For the second, openat2 gets a number that no kernel has a call for; the answer is the real ENOSYS. A seccomp filter of an older
-    container runtime says EPERM, and that to every use of the call."""
+    container runtime returns EPERM, and that for every use of the call."""
     beneath._has_openat2.cache_clear()
     if request.param == "kernel without openat2":
         monkeypatch.setattr(beneath, "_SYS_OPENAT2", 100_000)
@@ -123,7 +123,7 @@ def test_a_deep_tree_needs_no_recursion(tree: Path) -> None:
 
 # What is found
 
-def test_size_and_the_later_of_both_times_are_told(tree: Path) -> None:
+def test_size_and_the_later_of_both_times_are_found(tree: Path) -> None:
     file = tree / "f"
     file.write_bytes(b"12345")
     os.utime(file, ns=(0, 1_000_000_007))
@@ -307,7 +307,7 @@ def test_a_link_that_is_put_in_place_afterwards_leads_nowhere(tree: Path, tmp_pa
     assert error.value.errno in (errno.ELOOP, errno.ENOTDIR)
 
 
-def test_the_caller_says_what_is_entered_and_what_is_taken(tree: Path) -> None:
+def test_the_caller_decides_what_is_entered_and_what_is_accepted(tree: Path) -> None:
     plant(tree, [[b"in", b"yes"], [b"in", b"no"], [b"out", b"yes"], [b"yes"]])
 
     def accepts(directory: str, names: list[str]) -> list[str]:
@@ -413,7 +413,7 @@ def locked(tree: Path) -> Iterator[Callable[[str, int], None]]:
         os.chmod(path, 0o700)
 
 
-@pytest.mark.parametrize("mode", [0o000, 0o300, 0o600], ids=["nothing allowed", "no listing", "no looking at its files"])
+@pytest.mark.parametrize("mode", [0o000, 0o300, 0o600], ids=["nothing allowed", "no listing", "no lstat of its files"])
 def test_a_directory_that_may_not_be_read_is_noted_and_the_rest_is_walked(
     tree: Path, locked: Callable[[str, int], None], mode: int, kernel: str
 ) -> None:
@@ -622,7 +622,7 @@ def test_a_nul_does_not_cut_a_path_short(root: int) -> None:
 
 
 @pytest.mark.parametrize(("relative", "number"), [("gone", errno.ENOENT), ("d/gone", errno.ENOENT), ("f/x", errno.ENOTDIR)])
-def test_what_is_not_there_is_told_as_such(root: int, relative: str, number: int) -> None:
+def test_what_is_not_there_raises_its_error_number(root: int, relative: str, number: int) -> None:
     with pytest.raises(OSError) as refused:  # noqa: PT011 - the number is asked below
         os.close(open_beneath(root, relative))
 

@@ -31,7 +31,7 @@ NUMBERS = itertools.count()
 
 
 class Recorder:
-    """Records the changes of a watcher. `files` is what an observer finds who scans wherever a change says so."""
+    """Records the changes of a watcher. `files` is what an observer finds that scans wherever a change requests it."""
 
     def __init__(self) -> None:
         self.changes: list[Change] = []
@@ -371,19 +371,19 @@ def test_nothing_is_lost_in_a_storm(tree: Path, tmp_path: Path, watch: Watch, se
         directories = [tree, *(path for path in tree.rglob("*") if path.is_dir())]
         here, there = dice.choice(directories), dice.choice(directories)
         name = dice.choice("abcdef")
-        deed = dice.choice(["write", "write", "make", "make", "move", "move", "out", "in", "remove"])
+        operation = dice.choice(["write", "write", "make", "make", "move", "move", "out", "in", "remove"])
         try:
-            if deed == "write":
+            if operation == "write":
                 (here / name).write_text("content")
-            elif deed == "make":
+            elif operation == "make":
                 (here / name / dice.choice("abc")).mkdir(parents=True, exist_ok=True)
-            elif deed == "move" and here != tree:
+            elif operation == "move" and here != tree:
                 here.rename(there / name)
-            elif deed == "out" and here != tree:
+            elif operation == "out" and here != tree:
                 here.rename(outside / str(number))
-            elif deed == "in" and (moved := next(outside.iterdir(), None)):
+            elif operation == "in" and (moved := next(outside.iterdir(), None)):
                 moved.rename(here / name)
-            elif deed == "remove" and here != tree:
+            elif operation == "remove" and here != tree:
                 shutil.rmtree(here)
         except OSError:
             continue  # not all of it can be done
@@ -590,8 +590,8 @@ def test_a_directory_that_leaves_while_one_below_it_is_placed_takes_its_name_alo
     assert watcher.watches() == kernel_watches(watcher) == (2 if leaving == "d" else 3)
 
 
-def test_directories_deeper_than_a_path_can_say_do_not_stop_it(tree: Path, watch: Watch) -> None:
-    """The kernel takes and tells paths of up to 4,095 bytes; a tree may go deeper, one step at a time."""
+def test_directories_deeper_than_a_path_can_name_do_not_stop_it(tree: Path, watch: Watch) -> None:
+    """The kernel accepts and returns paths of up to 4,095 bytes; a tree may go deeper, one step at a time."""
     here = os.open(tree, os.O_RDONLY)
     for _ in range(220):
         os.mkdir("d" * 19, dir_fd=here)
