@@ -13,11 +13,10 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from ...errors import TargetError, TargetRefused
-from .._errors import error_of_exception
+from .._bearer_tokens import MALFORMED, BearerTokens
 from .._object_client import Credentials, NoCredentials
 from .._server_text import one_line
-from .._sessions import session as new_session
-from .._tokens import Token, TokenCache, token_of
+from .._tokens import Token, token_of
 from .shared_key import SharedKey
 
 _SCOPE = "https://storage.azure.com/.default"
@@ -90,7 +89,7 @@ class Signature:
         """Do nothing; there are no connections."""
 
 
-class EntraTokens:
+class EntraTokens(BearerTokens):
     """Authorizes requests with a token of Microsoft Entra ID.
 
     Args:
@@ -99,29 +98,10 @@ class EntraTokens:
         cure: what to do about credentials that are missing or refused.
     """
 
-    secret_query = ""
-
     def __init__(self, principal: Principal, base_url: str, cure: str) -> None:
+        super().__init__(base_url, cure)
         self._principal = principal
-        self._base_url = base_url
-        self._cure = cure
-        self._session: Any = None
         self._credential: Any = None
-        self._tokens = TokenCache(self._request_token)
-
-    def authorize(self, method: str, path: str, query: Mapping[str, str], headers: dict[str, str]) -> None:
-        """Add Authorization; see `Credentials`."""
-        headers["Authorization"] = f"Bearer {self._tokens.token()}"
-
-    @property
-    def secret(self) -> str:
-        """The last token."""
-        return self._tokens.last
-
-    def close(self) -> None:
-        """Close the connections to the services that give tokens."""
-        if self._session is not None:
-            self._session.close()
 
     def _request_token(self) -> Token:
         from azure.core.exceptions import AzureError, ClientAuthenticationError
@@ -139,11 +119,11 @@ class EntraTokens:
             raise (self._unusable(error) if is_refusal else self._no_token(cause or error)) from None
         except AzureError as error:
             raise self._no_token(error) from None
-        except OSError as error:  # of requests, and of the bounded session
-            raise error_of_exception(f"a token for {self._base_url}", error) from None
+        except OSError as error:
+            raise self._unanswered(error) from None
         except ValueError as error:  # something is missing in the environment
             raise self._unusable(error) from None
-        except (AttributeError, TypeError, LookupError, ArithmeticError, RecursionError) as error:  # azure-identity checks no JSON
+        except MALFORMED as error:
             raise self._no_token(error) from None
         try:
             return token_of(found.token, float(found.expires_on))
@@ -154,8 +134,7 @@ class EntraTokens:
         import azure.identity as library
         from azure.core.pipeline.transport import RequestsTransport
 
-        self._session = self._session or new_session(4)
-        sent: dict[str, Any] = {"transport": RequestsTransport(session=self._session, session_owner=False)}
+        sent: dict[str, Any] = {"transport": RequestsTransport(session=self._open_session(), session_owner=False)}
         identity, tenant_id, client_id, client_secret = self._principal
         if client_secret:
             return library.ClientSecretCredential(str(tenant_id), str(client_id), client_secret, retry_total=1, **sent)
@@ -184,13 +163,11 @@ class EntraTokens:
             reason = refused or "no credentials were found, and this host has no identity of its own"
             return NoCredentials(f"{self._base_url}: {reason}", self._cure)
         name = f"{self._principal.identity} identity: " if self._principal.identity else ""
-        return TargetRefused(f"{self._base_url}: the credentials cannot be used ({name}{_first_line(error)})", self._cure)
+        return self._refused(f"{name}{_first_line(error)}")
 
     def _no_token(self, error: BaseException) -> TargetError:
         error = getattr(error, "inner_exception", None) or error
-        if isinstance(error, OSError):
-            return error_of_exception(f"a token for {self._base_url}", error)
-        return TargetError(f"{self._base_url}: no token could be had for the credentials ({_first_line(error)})")
+        return self._unanswered(error) if isinstance(error, OSError) else self._failed(_first_line(error))
 
 
 def _refused_of_chain(text: str) -> str:

@@ -7,23 +7,20 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
 from datetime import UTC
 from typing import Any
 
-from ...errors import TargetError, TargetRefused
-from .._errors import error_of_exception
+from .._bearer_tokens import MALFORMED, BearerTokens
 from .._object_client import NoCredentials
 from .._server_text import first_line
-from .._sessions import session as new_session
-from .._tokens import Token, TokenCache, token_of
+from .._tokens import Token, token_of
 
 _SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
 #: How long a token is used that does not say when it expires, in seconds.
 _UNKNOWN_EXPIRY = 600.0
 
 
-class GoogleTokens:
+class GoogleTokens(BearerTokens):
     """Authorizes requests with a token of Google's.
 
     Args:
@@ -32,29 +29,10 @@ class GoogleTokens:
         cure: what to do about credentials that are missing or refused.
     """
 
-    secret_query = ""
-
     def __init__(self, path: str | None, base_url: str, cure: str) -> None:
+        super().__init__(base_url, cure)
         self._path = path
-        self._base_url = base_url
-        self._cure = cure
-        self._session: Any = None
         self._credentials: Any = None
-        self._tokens = TokenCache(self._request_token)
-
-    def authorize(self, method: str, path: str, query: Mapping[str, str], headers: dict[str, str]) -> None:
-        """Add Authorization; see `Credentials`."""
-        headers["Authorization"] = f"Bearer {self._tokens.token()}"
-
-    @property
-    def secret(self) -> str:
-        """The last token."""
-        return self._tokens.last
-
-    def close(self) -> None:
-        """Close the connections to the services that give tokens."""
-        if self._session is not None:
-            self._session.close()
 
     def _request_token(self) -> Token:
         from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, RefreshError, TransportError
@@ -68,29 +46,29 @@ class GoogleTokens:
             raise NoCredentials(f"{self._base_url}: no credentials were found ({_first_line(error)})", self._cure) from None
         except RefreshError as error:
             is_passing = isinstance(error.__cause__, TransportError) or getattr(error, "retryable", False)
-            raise (self._no_token(error) if is_passing else self._unusable(_first_line(error))) from None
+            kind = self._failed if is_passing else self._refused
+            raise kind(_first_line(error)) from None
         except TransportError as error:
-            raise self._no_token(error) from None
-        except OSError as error:  # of requests, and of the bounded session
-            raise error_of_exception(f"a token for {self._base_url}", error) from None
+            raise self._failed(_first_line(error)) from None
+        except OSError as error:
+            raise self._unanswered(error) from None
         except (GoogleAuthError, ValueError) as error:
-            raise self._unusable(_first_line(error)) from None
-        except (AttributeError, TypeError, LookupError, ArithmeticError, RecursionError) as error:  # google-auth checks no JSON
-            raise self._no_token(error) from None
+            raise self._refused(_first_line(error)) from None
+        except MALFORMED as error:
+            raise self._failed(_first_line(error)) from None
         expiry = self._credentials.expiry  # UTC, without a time zone
         expires = expiry.replace(tzinfo=UTC).timestamp() if expiry is not None else time.time() + _UNKNOWN_EXPIRY
         try:
             return token_of(self._credentials.token, expires)
         except ValueError as error:
-            raise self._no_token(error) from None
+            raise self._failed(_first_line(error)) from None
 
     def _make_request(self) -> Any:
         from google.auth.transport.requests import Request
 
-        if self._session is None:
-            self._session = new_session(4)
-            self._session.max_redirects = 0  # a redirected request would carry credentials to another server
-        return Request(session=self._session)
+        session = self._open_session()
+        session.max_redirects = 0  # a redirected request would carry credentials to another server
+        return Request(session=session)
 
     def _load(self, request: Any) -> Any:
         import google.auth
@@ -106,22 +84,16 @@ class GoogleTokens:
             with open(path, encoding="utf-8") as file:
                 info = json.load(file)
         except OSError as error:
-            raise self._unusable(f"{path}: {error.strerror}") from None
+            raise self._refused(f"{path}: {error.strerror}") from None
         except ValueError:
-            raise self._unusable(f"{path} is not JSON") from None
+            raise self._refused(f"{path} is not JSON") from None
         if not isinstance(info, dict) or not all(isinstance(info.get(name), str) for name in ("client_email", "private_key")):
-            raise self._unusable(f"{path} is not the key of a service account")
+            raise self._refused(f"{path} is not the key of a service account")
         make: Any = google.oauth2.service_account.Credentials
         try:
             return make.from_service_account_info({"token_uri": "https://oauth2.googleapis.com/token", **info}, scopes=[_SCOPE])
         except ValueError:
-            raise self._unusable(f"{path}: its private_key is no key in PEM format") from None
-
-    def _unusable(self, reason: str) -> TargetError:
-        return TargetRefused(f"{self._base_url}: the credentials cannot be used ({reason})", self._cure)
-
-    def _no_token(self, error: Exception) -> TargetError:
-        return TargetError(f"{self._base_url}: no token could be had for the credentials ({_first_line(error)})")
+            raise self._refused(f"{path}: its private_key is no key in PEM format") from None
 
 
 def _first_line(error: Exception) -> str:
