@@ -14,20 +14,20 @@ from typing import Any
 from ..model.mirror import LEASE
 from .entries import Action, Claim, Hint, Marked, Message, Result
 from .redis_keys import decode, encode, pages, queue_list
-from .store import MirrorStore
+from .store import LedgerPart, MirrorStore
 
 
-class Claims:
+class Claims(LedgerPart):
     """The dirty keys of one mirror, and who has claimed them. Safe to use from many threads.
 
-    Every method raises `BrokerError` when Redis does not answer or answers with an error.
+    Every method raises `BrokerError`: see `LedgerPart`.
 
     Args:
         store: the mirror's data in Redis.
     """
 
     def __init__(self, store: MirrorStore) -> None:
-        self._store = store
+        super().__init__(store)
         self._result_keys = [*store.names.script_keys, store.names.history]
         #: Whether there was a limit, or a target that had demanded fewer requests, at the last `claim`.
         self.is_limited = False
@@ -41,7 +41,7 @@ class Claims:
                 message for keys that are not marked has no effect.
         """
         dirty, fresh = 0, []
-        keys = [*self._store.names.script_keys, queue_list(message.queue, message.priority)] if message else None
+        keys = [*self._names.script_keys, queue_list(message.queue, message.priority)] if message else None
         for page in pages(found) or [()]:
             args: list[bytes | str] = []
             for key, hint in page:

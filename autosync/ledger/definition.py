@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import uuid
-from typing import cast
+from typing import Any, cast
 
 from ..model.mirror import DEFAULT_QUEUE
 from .connection import server_run_id
 from .entries import Published
 from .redis_keys import MIRRORS
-from .store import MirrorStore
+from .store import LedgerPart
 
 #: How long the note of a worker that cannot read the definition is kept, in seconds. Each worker's note has an expiry of its own.
 UNREADABLE_SECONDS = 300.0
 
 
-class DefinitionStore:
-    """The published definition of one mirror.
-
-    Every method raises `BrokerError` when Redis does not answer or answers with an error.
-
-    Args:
-        store: the mirror's data in Redis.
-    """
-
-    def __init__(self, store: MirrorStore) -> None:
-        self._store = store
-        self._client = store.client
-        self._name = store.names.definition
+class DefinitionStore(LedgerPart):
+    """The published definition of one mirror. Every method raises `BrokerError`: see `LedgerPart`."""
 
     def publish(self, definition: str, version: str, queue: str = DEFAULT_QUEUE, signature: str = "") -> str:
         """Publish the definition, in the place of the one before.
@@ -45,25 +34,26 @@ class DefinitionStore:
         with self._store.errors():
             run_id = server_run_id(self._client)
             pipe = self._client.pipeline()
-            pipe.sadd(MIRRORS, self._store.names.mirror_name)
-            pipe.hset(self._name, mapping={"definition": definition, "version": version, "queue": queue, "signature": signature})
-            pipe.delete(self._store.names.unreadable)
-            pipe.hsetnx(self._name, "epoch", uuid.uuid4().hex)
-            pipe.hget(self._name, "epoch")
+            pipe.sadd(MIRRORS, self._names.mirror_name)
+            fields: dict[Any, Any] = {"definition": definition, "version": version, "queue": queue, "signature": signature}
+            pipe.hset(self._names.definition, mapping=fields)
+            pipe.delete(self._names.unreadable)
+            pipe.hsetnx(self._names.definition, "epoch", uuid.uuid4().hex)
+            pipe.hget(self._names.definition, "epoch")
             generation: bytes = pipe.execute()[-1]
             return f"{generation.decode()} {run_id}"
 
     def read(self) -> Published | None:
         """The published definition, or None if there is no such mirror."""
         with self._store.errors():
-            found = cast(list[bytes | None], self._client.hmget(self._name, ["definition", "version", "signature"]))
+            found = cast(list[bytes | None], self._client.hmget(self._names.definition, ["definition", "version", "signature"]))
         definition, version, signature = [text.decode("utf-8", "replace") if text else "" for text in found]
         return Published(definition, version, signature) if definition and version else None
 
     def queue(self) -> str:
         """The queue of the mirror's tasks, also if this version cannot read the definition; "" if there is no such mirror."""
         with self._store.errors():
-            found = cast(bytes | None, self._client.hget(self._name, "queue"))
+            found = cast(bytes | None, self._client.hget(self._names.definition, "queue"))
         return found.decode("utf-8", "replace") if found else ""
 
     def note_unreadable(self, worker: str, reason: str) -> None:
@@ -74,7 +64,7 @@ class DefinitionStore:
             worker: its name.
             reason: for people.
         """
-        name = self._store.names.unreadable
+        name = self._names.unreadable
         with self._store.errors():
             notes, now = self._notes()
             expired = [other for other, (expiry, _) in notes.items() if expiry <= now]
@@ -92,7 +82,7 @@ class DefinitionStore:
             worker: its name.
         """
         with self._store.errors():
-            self._client.hdel(self._store.names.unreadable, worker)
+            self._client.hdel(self._names.unreadable, worker)
 
     def unreadable(self) -> dict[str, str]:
         """The workers that cannot read the definition, with the reasons."""
@@ -103,7 +93,7 @@ class DefinitionStore:
     def _notes(self) -> tuple[dict[bytes, tuple[float, str]], float]:
         """The notes of all workers, each with its expiry, and the time of the broker's clock; times in seconds since the epoch."""
         pipe = self._client.pipeline()
-        pipe.hgetall(self._store.names.unreadable)
+        pipe.hgetall(self._names.unreadable)
         pipe.time()
         found, (seconds, microseconds) = cast(tuple[dict[bytes, bytes], tuple[int, int]], tuple(pipe.execute()))
         return {worker: _note_of(text.decode("utf-8", "replace")) for worker, text in found.items()}, seconds + microseconds / 1e6

@@ -6,25 +6,16 @@ from typing import cast
 
 from .entries import HistoryEntry, worker_of
 from .redis_keys import encode
-from .store import MirrorStore
+from .store import LedgerPart
 
 
-class History:
-    """The last 10,000 results of one mirror. `Claims.done` writes them.
-
-    Every method raises `BrokerError` when Redis does not answer or answers with an error.
-
-    Args:
-        store: the mirror's data in Redis.
-    """
-
-    def __init__(self, store: MirrorStore) -> None:
-        self._store = store
+class History(LedgerPart):
+    """The last 10,000 results of one mirror. `Claims.done` writes them. Every method raises `BrokerError`: see `LedgerPart`."""
 
     def of_key(self, key: str) -> list[HistoryEntry]:
         """The results of one key, the newest first."""
         with self._store.errors():
-            rows = cast(list[bytes], self._store.client.lrange(self._store.names.history, 0, -1))
+            rows = cast(list[bytes], self._client.lrange(self._names.history, 0, -1))
         raw = encode(key)
         ending = b" " + raw
         split = (row.split(b" ", 4) for row in rows if row.endswith(ending))

@@ -7,13 +7,13 @@ from typing import cast
 from .entries import Facts, Hint, worker_of
 from .failures import Failures
 from .redis_keys import decode, encode
-from .store import MirrorStore
+from .store import LedgerPart, MirrorStore
 
 
-class KeyStates:
+class KeyStates(LedgerPart):
     """The states of one mirror's keys; nothing is changed here.
 
-    Every method raises `BrokerError` when Redis does not answer or answers with an error.
+    Every method raises `BrokerError`: see `LedgerPart`.
 
     Args:
         store: the mirror's data in Redis.
@@ -21,9 +21,7 @@ class KeyStates:
     """
 
     def __init__(self, store: MirrorStore, failures: Failures) -> None:
-        self._store = store
-        self._client = store.client
-        self._names = store.names
+        super().__init__(store)
         self._failures = failures
 
     def count_dirty(self) -> int:

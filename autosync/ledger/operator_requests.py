@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from .redis_keys import decode, encode
-from .store import MirrorStore
+from .store import LedgerPart
 
 #: How long a reached flush point is remembered, in seconds.
 _FLUSH_POINT_SECONDS = 3600
@@ -13,19 +13,11 @@ _FLUSH_POINT_SECONDS = 3600
 SCAN, FLUSH_POINT = "look", "barrier"
 
 
-class OperatorRequests:
+class OperatorRequests(LedgerPart):
     """The requests of operators for one mirror. The watcher reads them once a second.
 
-    Every method raises `BrokerError` when Redis does not answer or answers with an error.
-
-    Args:
-        store: the mirror's data in Redis.
+    Every method raises `BrokerError`: see `LedgerPart`.
     """
-
-    def __init__(self, store: MirrorStore) -> None:
-        self._store = store
-        self._client = store.client
-        self._names = store.names
 
     def pause(self) -> None:
         """Let workers claim no more keys, until `resume`. They finish what they have claimed."""

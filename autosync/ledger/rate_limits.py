@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ..model.limits import Limits
 from ..model.mirror import LEASE
-from .store import MirrorStore
+from .store import LedgerPart, MirrorStore
 
 
 class RateGrant(NamedTuple):
@@ -22,28 +22,24 @@ class RateGrant(NamedTuple):
     wait: float
 
 
-class FleetLimits:
+class FleetLimits(LedgerPart):
     """The limits of one target, shared by all worker processes of the fleet. Safe to use from many threads.
 
-    Every method raises `BrokerError` when Redis does not answer or answers with an error.
+    Every method raises `BrokerError`: see `LedgerPart`.
 
     Args:
         store: the mirror's data in Redis.
     """
 
     def __init__(self, store: MirrorStore) -> None:
-        self._store = store
-        self._client = store.client
+        super().__init__(store)
         names = store.names
-        self._definition = names.definition
-        self._rates = names.rates
-        self._wakeup_prefix = names.wakeup_prefix
         self._slot_keys = [names.definition, names.slots, names.slot_queue, names.slot_requests, names.wakeup_prefix]
 
     def read(self) -> Limits:
         """The limits that are set."""
         with self._store.errors():
-            text: Any = self._client.hget(self._definition, "limits")
+            text: Any = self._client.hget(self._names.definition, "limits")
         return Limits.loads(text.decode()) if text else Limits()
 
     def set(self, limits: Limits, *, if_lost: bool = False) -> None:
@@ -55,11 +51,11 @@ class FleetLimits:
         """
         with self._store.errors():
             if if_lost:
-                self._client.hsetnx(self._definition, "limits", limits.dumps())
+                self._client.hsetnx(self._names.definition, "limits", limits.dumps())
                 return
             pipe = self._client.pipeline()
-            pipe.hset(self._definition, "limits", limits.dumps())
-            pipe.hdel(self._rates, "requests", "bytes")
+            pipe.hset(self._names.definition, "limits", limits.dumps())
+            pipe.hdel(self._names.rates, "requests", "bytes")
             pipe.execute()
 
     def reserve(self, requests: int = 0, size: int = 0, *, made: int = 0, slow: float | None = None) -> RateGrant:
@@ -73,7 +69,7 @@ class FleetLimits:
             slow: the target demands fewer requests; how many a second this process has made lately. None: it demands nothing.
         """
         args = [made, requests, size, "" if slow is None else repr(slow)]
-        limits, allowed, wait = self._store.run("rate_limit", args, [self._definition, self._rates])
+        limits, allowed, wait = self._store.run("rate_limit", args, [self._names.definition, self._names.rates])
         return RateGrant(Limits.loads(limits.decode()), float(allowed), wait / 1e6)
 
     def acquire_slots(self, process: str, slots: Sequence[str], lease: float = LEASE) -> int:
@@ -109,7 +105,7 @@ class FleetLimits:
     def wait_for_turn(self, process: str, seconds: float) -> None:
         """Sleep until it is this process' turn to acquire slots, at most for so many seconds."""
         with self._store.errors():
-            self._client.blpop([self._wakeup_prefix + process], timeout=seconds)
+            self._client.blpop([self._names.wakeup_prefix + process], timeout=seconds)
 
     def _run_slots(self, command: str, process: str, slots: Sequence[str], lease: float = 0.0) -> Any:
         return self._store.run("inflight_slots", [command, process, int(lease * 1000), *slots], self._slot_keys)

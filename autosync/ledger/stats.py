@@ -7,20 +7,11 @@ from typing import cast
 
 from ..model.mirror import LONGEST_LOCK
 from .entries import MirrorStats
-from .store import MirrorStore
+from .store import LedgerPart, MirrorStore
 
 
-class Stats:
-    """The figures of one mirror, read without taking part in it.
-
-    Every method raises `BrokerError` when Redis does not answer or answers with an error.
-
-    Args:
-        store: the mirror's data in Redis.
-    """
-
-    def __init__(self, store: MirrorStore) -> None:
-        self._store = store
+class Stats(LedgerPart):
+    """The figures of one mirror, read without taking part in it. Every method raises `BrokerError`: see `LedgerPart`."""
 
     def read(self) -> MirrorStats:
         """The figures by now. `holder` is "" if there is no watcher."""
@@ -29,7 +20,7 @@ class Stats:
     def counters(self) -> dict[str, int]:
         """Numbers that are counted since the mirror exists, by the names in mark_dirty.lua."""
         with self._store.errors():
-            found = cast(dict[bytes, bytes], self._store.client.hgetall(self._store.names.counters))
+            found = cast(dict[bytes, bytes], self._client.hgetall(self._names.counters))
         return {name.decode(): int(count) for name, count in found.items()}
 
 

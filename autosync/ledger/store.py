@@ -46,3 +46,18 @@ class MirrorStore:
         """
         with broker_errors(self.client):
             return self._scripts.run(script, keys or self.names.script_keys, args)
+
+
+class LedgerPart:
+    """One subject of a mirror's ledger.
+
+    Every method of a part raises `BrokerError` when Redis does not answer or answers with an error.
+
+    Args:
+        store: the mirror's data in Redis.
+    """
+
+    def __init__(self, store: MirrorStore) -> None:
+        self._store = store
+        self._client = store.client
+        self._names = store.names

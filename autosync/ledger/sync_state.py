@@ -7,32 +7,20 @@ from typing import Any, cast
 
 from ..model.skipped import SkippedList
 from .redis_keys import decode, encode
-from .store import MirrorStore
+from .store import LedgerPart
 
 #: The field of the hash of skipped paths that counts those which are not in it. Paths are absolute, so no path is this name.
 _UNLISTED = ""
 
 
-class SyncState:
-    """The results of one mirror's scans.
-
-    Every method raises `BrokerError` when Redis does not answer or answers with an error.
-
-    Args:
-        store: the mirror's data in Redis.
-    """
-
-    def __init__(self, store: MirrorStore) -> None:
-        self._store = store
-        self._client = store.client
-        self._name = store.names.definition
-        self._skipped = store.names.skipped
+class SyncState(LedgerPart):
+    """The results of one mirror's scans. Every method raises `BrokerError`: see `LedgerPart`."""
 
     def last_in_sync(self) -> tuple[str, float] | None:
         """The last scan whose differences were all synced: the version of the definition, and when the scan began, in seconds since the
         epoch. None: there was none yet."""
         with self._store.errors():
-            text = cast(bytes | None, self._client.hget(self._name, "cleared"))
+            text = cast(bytes | None, self._client.hget(self._names.definition, "cleared"))
         if not text:
             return None
         version, began = text.decode().split(" ")
@@ -47,34 +35,34 @@ class SyncState:
             accepted: whether the mirror is accepted. Both are written at once, since `last_in_sync` alone would accept the mirror.
         """
         with self._store.errors():
-            self._client.hset(self._name, mapping={"cleared": f"{version} {began!r}", "accepted": int(accepted)})
+            self._client.hset(self._names.definition, mapping={"cleared": f"{version} {began!r}", "accepted": int(accepted)})
 
     def accepted(self) -> bool:
         """Whether the mirror is accepted: scans may delete in its target. Older versions stored only `cleared`, once the mirror was in
         sync; such a mirror is accepted."""
         with self._store.errors():
-            accepted, in_sync = cast(list[bytes | None], self._client.hmget(self._name, ["accepted", "cleared"]))
+            accepted, in_sync = cast(list[bytes | None], self._client.hmget(self._names.definition, ["accepted", "cleared"]))
         return accepted == b"1" if accepted is not None else in_sync is not None
 
     def set_accepted(self, accepted: bool) -> None:
         """Store whether the mirror is accepted."""
         with self._store.errors():
-            self._client.hset(self._name, "accepted", int(accepted))
+            self._client.hset(self._names.definition, "accepted", int(accepted))
 
     def withheld_deletions(self) -> int:
         """How many deletions the last full scan withheld, because they were too many or the mirror is not accepted."""
         with self._store.errors():
-            return int(cast(bytes | None, self._client.hget(self._name, "holding")) or 0)
+            return int(cast(bytes | None, self._client.hget(self._names.definition, "holding")) or 0)
 
     def set_withheld_deletions(self, count: int) -> None:
         """Store how many deletions a scan has withheld. They stay withheld until a scan finds them within the limit."""
         with self._store.errors():
-            self._client.hset(self._name, "holding", count)
+            self._client.hset(self._names.definition, "holding", count)
 
     def skipped(self) -> SkippedList:
         """The paths that are not mirrored."""
         with self._store.errors():
-            found = cast(dict[bytes, bytes], self._client.hgetall(self._skipped))
+            found = cast(dict[bytes, bytes], self._client.hgetall(self._names.skipped))
         reasons = {decode(path): reason.decode() for path, reason in found.items()}
         return SkippedList(reasons, int(reasons.pop(_UNLISTED, 0)))
 
@@ -85,9 +73,9 @@ class SyncState:
             fields[encode(_UNLISTED)] = str(skipped.unlisted)
         with self._store.errors():
             pipe = self._client.pipeline()
-            pipe.delete(self._skipped)
+            pipe.delete(self._names.skipped)
             if fields:
-                pipe.hset(self._skipped, mapping=fields)
+                pipe.hset(self._names.skipped, mapping=fields)
             pipe.execute()
 
     def change_skipped(self, changes: Mapping[str, str | None]) -> None:
@@ -101,7 +89,7 @@ class SyncState:
         with self._store.errors():
             pipe = self._client.pipeline()
             if added:
-                pipe.hset(self._skipped, mapping=added)
+                pipe.hset(self._names.skipped, mapping=added)
             if removed:
-                pipe.hdel(self._skipped, *removed)
+                pipe.hdel(self._names.skipped, *removed)
             pipe.execute()

@@ -5,20 +5,11 @@ from __future__ import annotations
 from typing import cast
 
 from .redis_keys import decode, encode
-from .store import MirrorStore
+from .store import LedgerPart
 
 
-class OpenUploads:
-    """The multipart uploads of one mirror that may be open.
-
-    Every method raises `BrokerError` when Redis does not answer or answers with an error.
-
-    Args:
-        store: the mirror's data in Redis.
-    """
-
-    def __init__(self, store: MirrorStore) -> None:
-        self._store = store
+class OpenUploads(LedgerPart):
+    """The multipart uploads of one mirror that may be open. Every method raises `BrokerError`: see `LedgerPart`."""
 
     def add(self, key: str, token: str, replaces: str = "") -> None:
         """Note a multipart upload of a key. The owner of the key's claim calls this before it sends the first part.
@@ -42,5 +33,5 @@ class OpenUploads:
     def all(self) -> dict[str, list[str]]:
         """The tokens of all noted uploads, by key."""
         with self._store.errors():
-            found = cast(dict[bytes, bytes], self._store.client.hgetall(self._store.names.uploads))
+            found = cast(dict[bytes, bytes], self._client.hgetall(self._names.uploads))
         return {decode(key): decode(tokens).split("\n") for key, tokens in found.items()}

@@ -17,24 +17,13 @@ from ..model.mirror import LONGEST_LOCK
 from .connection import server_run_id
 from .entries import MirrorStats
 from .stats import run_heartbeat
-from .store import MirrorStore
+from .store import LedgerPart
 
 _PAUSE = 0.5
 
 
-class WatcherLease:
-    """The watcher's lease of one mirror; `WatcherLock` decides when to acquire it.
-
-    Every method raises `BrokerError` when Redis does not answer or answers with an error.
-
-    Args:
-        store: the mirror's data in Redis.
-    """
-
-    def __init__(self, store: MirrorStore) -> None:
-        self._store = store
-        self._client = store.client
-        self._name = store.names.watcher
+class WatcherLease(LedgerPart):
+    """The watcher's lease of one mirror; `WatcherLock` decides when to acquire it. Every method raises `BrokerError`: see `LedgerPart`."""
 
     def heartbeat(self, holder: str, counters: Mapping[str, int] | None = None, lock: float = LONGEST_LOCK) -> MirrorStats:
         """Acquire or renew the lease, and read the mirror's figures. Their `holder` differs if another process has the lease.
@@ -53,16 +42,16 @@ class WatcherLease:
         """The owner of the lease, and for how many seconds the lease still lasts; None if there is none."""
         with self._store.errors():
             pipe = self._client.pipeline()
-            pipe.get(self._name)
-            pipe.pttl(self._name)
+            pipe.get(self._names.watcher)
+            pipe.pttl(self._names.watcher)
             holder, left = pipe.execute()
         return (holder.decode(), max(left, 0) / 1000) if holder else None
 
     def release(self, holder: str) -> None:
         """End the lease, if `holder` has it."""
         with self._store.errors():
-            if self._client.get(self._name) == holder.encode():
-                self._client.delete(self._name)
+            if self._client.get(self._names.watcher) == holder.encode():
+                self._client.delete(self._names.watcher)
 
 
 class WatcherLock:
