@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -57,26 +58,35 @@ class BrokerRetry:
             raise Stopped
 
 
-class FeedThread(threading.Thread):
-    """A daemon thread that keeps the exception by which it ended.
+class FeedThread(ABC):
+    """Work in a daemon thread of its own, and the exception by which it ended.
 
     Args:
-        run: the thread's work. It may end by `Stopped`.
         name: of the thread.
     """
 
-    def __init__(self, run: Callable[[], None], name: str) -> None:
-        super().__init__(name=name, daemon=True)
-        self._work = run
-        #: The exception that ended the thread; None if it still runs, or ended as it should.
-        self.error: Exception | None = None
+    def __init__(self, name: str) -> None:
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._error: Exception | None = None
 
-    def run(self) -> None:
-        """See `threading.Thread`."""
+    @property
+    def error(self) -> Exception | None:
+        """The exception that ended the thread; None if it still runs, or ended as it should."""
+        return self._error
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    @abstractmethod
+    def _run(self) -> None:
+        """The work. It may end by `Stopped`."""
+
+    def _work(self) -> None:
         try:
-            self._work()
+            self._run()
         except Stopped:
             pass
         except Exception as error:  # the main loop reads it and ends the program
-            log.debug("the thread %s ended", self.name, exc_info=True)
-            self.error = error
+            log.debug("the thread %s ended", self._thread.name, exc_info=True)
+            self._error = error

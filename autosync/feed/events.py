@@ -24,7 +24,7 @@ from .publisher import Priority
 from .skipped_paths import SkippedPaths
 
 
-class EventFeed:
+class EventFeed(FeedThread):
     """Takes changes from the debouncer, checks each path on the disk, and sends its key.
 
     Args:
@@ -48,6 +48,7 @@ class EventFeed:
         on_link: Callable[[str], None] = lambda _: None,
         rules: FileRules | None = None,
     ) -> None:
+        super().__init__("autosync-events")
         self._keys = keys
         self._debouncer = debouncer
         self._sender = sender
@@ -55,16 +56,6 @@ class EventFeed:
         self._stop = stop
         self._on_link = on_link
         self._rules = rules or FileRules()
-        self._thread = FeedThread(self._run, "autosync-events")
-
-    @property
-    def error(self) -> Exception | None:
-        """The exception that ended the thread; None if it still runs, or ended as it should."""
-        return self._thread.error
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
 
     def close(self, patience: float = 10.0) -> None:
         """Send what is pending, and end the thread.

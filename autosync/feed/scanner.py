@@ -76,7 +76,7 @@ class ScanState:
     accepted: bool = False
 
 
-class Scanner:
+class Scanner(FeedThread):
     """Compares parts of the source with the target as the debouncer requests it, and sends the differences.
 
     Args:
@@ -102,6 +102,7 @@ class Scanner:
         *,
         about: str = "",
     ) -> None:
+        super().__init__("autosync-scans")
         self._comparison = comparison
         self._sync_state = sync_state
         self._debouncer = debouncer
@@ -114,21 +115,11 @@ class Scanner:
         self._has_withheld = False
         self._state = ScanState()
         self._state_lock = threading.Lock()
-        self._thread = FeedThread(self._run, "autosync-scans")
 
     @property
     def state(self) -> ScanState:
         """What is known now. From any thread."""
         return self._state
-
-    @property
-    def error(self) -> Exception | None:
-        """The exception that ended the thread; None if it still runs, or ended as it should."""
-        return self._thread.error
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
 
     def close(self, patience: float = 10.0) -> None:
         """End a running scan, and the thread. Ends waiting for the broker also in the thread of events, so that one is closed first.
