@@ -14,9 +14,9 @@ from ..source.open_writers import is_shared
 from ..source.source_file import SourceFile
 from ..source.stable_read import StableReader
 from .batch import SMALL, Batch, reserved_bytes
+from .file_limits import BandwidthLimiter, Reservation
 from .retry import retry
 from .sources import Absent, DirectoryCache
-from .throttle import BandwidthLimiter, Reservation
 
 log = logging.getLogger("autosync.transfer")
 

@@ -11,9 +11,9 @@ from ..files import File
 from ..ledger import Action, Claim, Result
 from .batch import Batch
 from .check import STALE_CHECKS, Delete
+from .file_limits import Reservation
 from .retry import FIRST_DELAY, RetryPolicy, retry
 from .sources import MirrorSource
-from .throttle import Reservation
 
 
 class Deleter:

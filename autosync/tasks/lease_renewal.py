@@ -82,7 +82,7 @@ class LeaseRenewal:
                         log.debug("the limits of %s could not be read: %s", mirror.definition.name, error)
 
     def _renew(self, mirror: WorkerMirror) -> None:
-        mirror.throttle.renew_slots()
+        mirror.throttle.slots.renew()
         times = mirror.claim_table.times()
         keys = list(times)
         for start in range(0, len(keys), _PAGE):

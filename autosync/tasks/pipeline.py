@@ -11,11 +11,11 @@ from ..ledger import Claim, Result
 from .batch import Batch, Chunk, is_small
 from .check import Checker, Delete, Upload
 from .delete import Deleter
+from .file_limits import Reservation
 from .progress import Progress
 from .report import Reporter
 from .retry import RetryPolicy
 from .sources import DirectoryCache
-from .throttle import Reservation
 from .upload import Uploader
 from .worker_mirror import WorkerMirror
 from .worker_state import WorkerState

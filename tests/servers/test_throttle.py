@@ -14,7 +14,8 @@ import pytest
 from autosync.errors import Draining
 from autosync.ledger import Ledger, connect
 from autosync.model.limits import Limits
-from autosync.tasks.throttle import Reservation, Throttle
+from autosync.tasks.file_limits import Reservation
+from autosync.tasks.throttle import Throttle
 from lab.rates import assert_within, steady_rate
 from lab.servers import Valkey, wait_until
 
@@ -78,7 +79,7 @@ def test_a_few_files_are_paid_for_at_once_and_what_is_not_needed_goes_back(broke
     reservation.close()
 
     for _ in range(2):  # one that was passed over, and one that was put back
-        throttle.acquire(1, 0, lambda: pytest.fail("it is at hand"))
+        throttle.acquire(1, 0, lambda: pytest.fail("it is available, and no waiting"))
     assert ledger.limits.reserve(1).wait > 35
 
 
