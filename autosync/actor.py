@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
@@ -179,6 +180,15 @@ def listing_of(actor: Actor, prefix: str) -> Iterable[File]:
     if inspect.signature(actor.list).parameters:
         return actor.list(prefix)
     return actor.list()
+
+
+def own_option_names(actor: str) -> set[str]:
+    """The names of the options of a user's own class `module.Class`; none if the name is not of this form, or cannot be loaded."""
+    module, _, name = actor.rpartition(".")
+    try:
+        return {str(option.name) for option in getattr(importlib.import_module(module), name).options} if module else set()
+    except Exception:  # a user's module may fail in any way; whoever uses it reports that
+        return set()
 
 
 def secret_names(actor_class: type[Actor]) -> set[str]:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import os
+import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -24,16 +26,23 @@ from celery.exceptions import CPendingDeprecationWarning
 from celery.loaders.base import BaseLoader
 from kombu.entity import Exchange, Queue
 
+from .actor import own_option_names
 from .broker import kombu_transport as transport
 from .broker.celery_settings import DEFAULTS, NEEDED
 from .errors import ConfigurationError
 from .logs import configure, keep_secrets
 from .model.broker_tls import certificate_checks, with_certificate_checks
+from .model.definition_signature import SIGNING_KEY
 from .model.mirror import DEFAULT_QUEUE
+from .model.setting_names import OR_NAME_THE_ACTOR, check_variables, nearest, warning_about
 from .process import standard_streams as streams
 from .process import utf8_mode as utf8
 
+log = logging.getLogger(__name__)
+
 _CONFIG = "celeryconfig"
+#: How the settings begin that are autosync's own.
+_PREFIX = "autosync_"
 #: Columns of Flower's list of tasks. By default, arguments and result, which describe a transfer, are not among them. Flower's own settings
 #: take precedence.
 _COLUMNS = "name,args,state,result,received,runtime,worker"
@@ -94,6 +103,8 @@ class Loader(BaseLoader):
 
     #: Whether modules of the user may be in the current directory.
     searches_here = True
+    #: Variables, and settings of autosync's prefix, that mean nothing.
+    unknown_names: Sequence[str] = ()
 
     def read_configuration(self, fail_silently: bool = True) -> dict[str, Any]:
         """The environment over the operator's file over the package's defaults.
@@ -107,13 +118,15 @@ class Loader(BaseLoader):
         from_environment = _from_environment()
         if self.searches_here:
             _search_current_directory(from_environment.get("autosync_sources", ()))
-        settings = {**DEFAULTS, **_from_module(name), **from_environment}
+        from_module, unknown_settings = _from_module(name)
+        settings = {**DEFAULTS, **from_module, **from_environment}
         settings["autosync_secrets"] = Secrets({**_named(settings["autosync_secrets"]), **options_in_environment()})
         problem = _problem(settings)
         if problem:
             _exit_with(f"{name}: {problem}")
         if self.searches_here:
             _refuse_to_run_uploads(settings["autosync_sources"])
+            self.unknown_names = [*unknown_settings, *_unknown_variables()]  # autosync has checked those of its own workers
         try:
             settings |= _tls_settings(os.environ.get("CELERY_BROKER_URL") or settings["broker_url"])
         except ConfigurationError as error:
@@ -223,6 +236,17 @@ def _ignore_deprecations(**_: Any) -> None:
     warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
 
 
+@signals.celeryd_after_setup.connect
+def _warn_about_names(instance: Any, conf: Any, **_: Any) -> None:
+    if not instance.app.loader.unknown_names:
+        return
+    line = warning_about(instance.app.loader.unknown_names)
+    if conf.autosync_log_format:
+        log.warning("%s", line)
+    else:
+        print(f"autosync: {line}", file=sys.stderr)
+
+
 @signals.celeryd_init.connect
 def _log_in_our_format(conf: Any, **_: Any) -> None:
     """If a log format is set, connect a receiver of `setup_logging`, with which Celery does not set up its own logging."""
@@ -256,18 +280,33 @@ def _refuse_to_run_uploads(sources: Any) -> None:
         )
 
 
-def _from_module(name: str) -> dict[str, Any]:
+def _from_module(name: str) -> tuple[dict[str, Any], list[str]]:
+    """The settings in the operator's file, and those of autosync's prefix that mean nothing."""
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name == name == _CONFIG:
-            return {}
+            return {}, []
         _exit_with(f"{name}: there is no module {error.name!r}")
     except SyntaxError as error:
         _exit_with(f"{error.filename}, line {error.lineno}: {error.msg}")
     except Exception as error:  # an operator's file may raise anything
         _exit_with(f"{name}: {type(error).__name__}: {error}")
-    return {key: value for key, value in vars(module).items() if not key.startswith("_") and key.islower() and not _is_module(value)}
+    values = {key: value for key, value in vars(module).items() if not key.startswith("_") and not _is_module(value)}
+    settings = {key: value for key, value in values.items() if key.islower()}
+    ours = [key for key in DEFAULTS if key.startswith(_PREFIX)]
+    for key in values:
+        near = nearest(key.lower(), ours) if key.lower().startswith(_PREFIX) and key not in DEFAULTS else []
+        if near and not (key not in settings and settings.keys() & near):  # a constant that a setting is made from may have its name
+            _exit_with(f"{name}: there is no setting {key!r}; write {' or '.join(near)}, or remove it")
+    return settings, sorted(key for key in settings if key.startswith(_PREFIX) and key not in DEFAULTS)
+
+
+def _unknown_variables() -> list[str]:
+    try:
+        return check_variables(os.environ, lambda: own_option_names(os.environ.get("AUTOSYNC_ACTOR", "")), OR_NAME_THE_ACTOR)
+    except ConfigurationError as error:
+        _exit_with(str(error))
 
 
 def _from_environment() -> dict[str, Any]:
@@ -305,6 +344,10 @@ def _named(secrets: Any) -> dict[str, Any]:
     """The secrets by option name. In the file, names may have dashes as on a command line."""
     if not isinstance(secrets, dict) or not all(isinstance(name, str) for name in secrets):
         _exit_with("autosync_secrets must be a dict from option names to values")
+    for name in (inner for outer, value in secrets.items() for inner in (value if isinstance(value, dict) else [outer])):
+        plain = str(name).replace("-", "_")
+        if plain != SIGNING_KEY and nearest(plain, [SIGNING_KEY]):  # without the key, the box would accept any definition
+            _exit_with(f"autosync_secrets: there is no secret {name!r}; write {SIGNING_KEY}, or remove it")
     # Values that are dicts belong to a mirror, whose name is the key.
     return {name if isinstance(value, dict) else name.replace("-", "_"): _dashed(value) for name, value in secrets.items()}
 

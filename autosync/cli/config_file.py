@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import click
 
 from ..errors import ConfigurationError
+from ..model.setting_names import NEGATED, nearest
 
 #: The name of the tables for several targets.
 TARGET = "target"
@@ -61,9 +62,16 @@ def table_arguments(table: Mapping[str, Any], parameters: Sequence[click.Paramet
         if name in _SHARED:
             raise ConfigurationError(f"{about}: {name!r} holds for all targets", "write it above the tables")
         if name not in options:
-            raise ConfigurationError(f"{about}: there is no option {name!r}", "see --help")
+            raise _no_option(about, name, options)
         found += _option_arguments(options[name], value, about)
     return found
+
+
+def _no_option(about: str, name: str, known: Collection[str]) -> ConfigurationError:
+    flags = {wrong: right for wrong, right in NEGATED.items() if right in known}
+    near = [f"{flags[one]} = false" if one in flags else one for one in nearest(name.lower(), {*known, *flags})]
+    cure = f"write {' or '.join(dict.fromkeys(near)).replace('_', '-')}" if near else "see --help"
+    return ConfigurationError(f"{about}: there is no option {name!r}", cure)
 
 
 def _option_arguments(option: click.Option, value: Any, about: str) -> Iterator[str]:
@@ -92,7 +100,7 @@ def _load_values(context: click.Context, parameter: click.Parameter, path: str |
     options = {str(option.name): option for option in context.command.params if option.name not in ("config", "version", "help")}
     for name, value in values.items():
         if name not in options and not context.ignore_unknown_options:
-            raise ConfigurationError(f"configuration file {path}: there is no option {name!r}", "see --help")
+            raise _no_option(f"configuration file {path}", name, [*options, TARGET])
         is_list = name in options and (options[name].multiple or options[name].nargs != 1)
         if is_list and not isinstance(value, list):
             values[name] = [value]

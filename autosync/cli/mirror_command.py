@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .. import logs
-from ..actor import Actor, as_actor, secret_names, without_secrets
+from ..actor import Actor, as_actor, own_option_names, secret_names, without_secrets
 from ..actors import load
 from ..compare.delete_limit import DeleteLimit
 from ..compare.diff import Compare
@@ -34,12 +34,13 @@ from ..model.keys import slashed
 from ..model.limits import Limits
 from ..model.mirror import DEFAULT_QUEUE, LONGEST_LEASE, SHORTEST_LEASE, Mirror, is_lease
 from ..model.secrets import escape_secret
+from ..model.setting_names import warning_about
 from ..model.text import printable
 from ..process import installation_path, search_path
 from ..process.boot_id import boot_id
 from ..process.child import allow_many_open_files
 from .config_file import config_option, read_targets, table_arguments
-from .options import actor_option, context_settings, parameters, refuse_empty_secrets, sources_of, state_base
+from .options import actor_option, check_variables, context_settings, parameters, refuse_empty_secrets, sources_of, state_base
 
 if TYPE_CHECKING:
     from ..daemon.main_loop import Signals
@@ -88,28 +89,50 @@ def run(name: str, args: list[str], actor: type[Actor] | None, *, one_host: bool
     own_class = as_actor(actor) if actor is not None else None
     config, wanted_actor, paths = _first_options(args)
     tables = read_targets(config)
-    _set_search_path(own_class, [wanted_actor, *(str(table.get("actor")) for table in tables)], paths)
-    plans: list[Plan] = []
-    values: dict[str, Any] = {}
-    for number, table in enumerate(tables, 1):
-        about = f"configuration file {config}, target {number}"
-        found = _plan_of_table(name, args, own_class, table, about, one_host=one_host)
-        if isinstance(found, int):
-            return found
-        plans.append(found[0])
-        values = found[1]
-    if not tables:
-        command = _command(name, own_class, wanted_actor, one_host=one_host)
-        found = command.main(args, prog_name=name, standalone_mode=False)
-        if isinstance(found, int):  # --help or --version was printed
-            return found
-        plans, values = [found[0]], found[1]
+    actors = [wanted_actor, *(str(table.get("actor")) for table in tables)]
+    _set_search_path(own_class, actors, paths)
+
+    def own_options() -> set[str]:
+        own = {str(option.name) for option in own_class.options} if own_class else set()
+        return own.union(*map(own_option_names, actors))
+
+    try:
+        found = _plans(name, args, own_class, wanted_actor, tables, f"configuration file {config}", one_host=one_host)
+    except (click.UsageError, ConfigurationError):
+        check_variables(own_options)  # a variable with a wrong name may be the reason
+        raise
+    if isinstance(found, int):  # --help or --version was printed
+        return found
+    plans, values = found
+    unknown = check_variables(own_options)
+    if unknown:
+        log.warning("%s", warning_about(unknown))
     _refuse_twins(plans)
     together = _valid_name(values["name"] or (_name_of_file(config) if len(plans) > 1 else plans[0].mirror.name))
     plans = _without_state(plans, state_base(values["state_dir"]), together)
     if values["dry_run"]:
         return _dry_run(plans)
     return _run_mirrors(plans, together, values, _file_of(own_class), one_host=one_host)
+
+
+def _plans(
+    name: str, args: list[str], own_class: type[Actor] | None, wanted_actor: str, tables: Sequence[dict[str, Any]], about: str, *,
+    one_host: bool,
+) -> tuple[list[Plan], dict[str, Any]] | int:  # fmt: skip
+    """The plans of all targets, and the values of the options; an exit code after --help or --version."""
+    if not tables:
+        command = _command(name, own_class, wanted_actor, one_host=one_host)
+        found: tuple[Plan, dict[str, Any]] | int = command.main(args, prog_name=name, standalone_mode=False)
+        return found if isinstance(found, int) else ([found[0]], found[1])
+    plans: list[Plan] = []
+    values: dict[str, Any] = {}
+    for number, table in enumerate(tables, 1):
+        found = _plan_of_table(name, args, own_class, table, f"{about}, target {number}", one_host=one_host)
+        if isinstance(found, int):
+            return found
+        plans.append(found[0])
+        values = found[1]
+    return plans, values
 
 
 def _plan_of_table(

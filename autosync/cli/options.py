@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ..actor import Actor, SecretOption
+from ..actor import Actor, SecretOption, own_option_names
 from ..compare.diff import Compare
 from ..errors import ConfigurationError
+from ..model import setting_names
 from ..model.definition_signature import SIGNING_KEY
 from ..model.keys import TEMPORARY, Source
 from ..model.mirror import LEASE
@@ -73,6 +74,16 @@ def refuse_empty_secrets(options: Sequence[click.Parameter]) -> None:
         variable = f"{ENVIRONMENT}_{str(option.name).upper()}"
         if (isinstance(option, SecretOption) or option.name == SIGNING_KEY) and os.environ.get(variable) == "":
             raise ConfigurationError(f"{variable} is set and empty", "give it a value (or @FILE), or unset it")
+
+
+def check_variables(own_options: Callable[[], Iterable[str]], otherwise: str = "unset it") -> list[str]:
+    """See `setting_names.check_variables`, here for the variables of this process."""
+    return setting_names.check_variables(os.environ, own_options, otherwise)
+
+
+def own_options_in_environment() -> set[str]:
+    """The names of the options of a user's own actor in AUTOSYNC_ACTOR, for a command that has no option --actor."""
+    return own_option_names(os.environ.get(f"{ENVIRONMENT}_ACTOR", ""))
 
 
 def _target_options() -> list[click.Option]:

@@ -21,8 +21,9 @@ from ...ledger import UNKNOWN
 from ...model.keys import slashed
 from ...model.limits import Limits
 from ...model.mirror import Mirror
+from ...model.setting_names import OR_NAME_THE_ACTOR, warning_about
 from ...model.text import printable
-from ..options import context_settings, state_base, state_directory_option
+from ..options import check_variables, context_settings, own_options_in_environment, state_base, state_directory_option
 from .doctor import Verdict, findings
 from .mirrors import MirrorHandle, find_any_mirrors, find_mirrors, single_mirror
 from .prometheus import Mirrors
@@ -54,8 +55,18 @@ def run(name: str, args: list[str]) -> int:
     return int(code or 0) if args else Exit.USAGE
 
 
+class _Control(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        """Check the variables before a command, but not before its help."""
+        if not {*ctx.help_option_names} & {*ctx.args}:
+            unknown = check_variables(own_options_in_environment, OR_NAME_THE_ACTOR)
+            if unknown:
+                click.echo(f"autosync-ctl: {warning_about(unknown)}", err=True)
+        return super().invoke(ctx)
+
+
 def _group() -> click.Group:
-    group = click.Group(
+    group = _Control(
         "autosync-ctl",
         help="Show the status of mirrors and control them: those of --broker, or of every `autosync` that runs on this host.",
         params=[
