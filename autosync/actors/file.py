@@ -9,13 +9,14 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import ClassVar
 
 from ..actor import Actor
 from ..errors import PermanentError, TargetError, TargetRefused
 from ..files import File, Listing
+from ..model.text import printable
 from ..source.beneath import open_beneath, open_directory_beneath, open_root
 from ..source.walk import Walk
 from ._key_checks import path_segments
@@ -32,6 +33,11 @@ _STALE = 86_400.0
 _SWEEP_AGAIN, _MOST_SWEPT = 86_400.0, 10_000
 #: How often an upload is tried if another transfer removes the empty directory at the same moment.
 _MAKE_TRIES = 5
+#: Of a file of this size, in bytes, or a larger one, it is checked before the first byte whether a directory has its name.
+_LARGE = 1 << 20
+#: A directory with more levels of directories below it is not removed: each level takes a descriptor.
+_DEEPEST = 64
+_MOVE_IT = "move it elsewhere, or delete it"
 
 
 class FileActor(Actor):
@@ -97,15 +103,17 @@ class FileActor(Actor):
             return not copy.read(1)
 
     def upload(self, file: File) -> None:
-        """Write a temporary file in the same directory, sync it to the disk, rename it."""
+        """Write a temporary file in the same directory, sync it to the disk, rename it. A directory in its place is removed if it holds
+        nothing but empty directories and stale temporary files. A file in place of a directory stays: a task of its own deletes it, if the
+        source does not have it, and this upload is tried again."""
         *parents, name = path_segments(file.key)
         if _is_temporary(name):
             raise PermanentError(f"{file.key}: autosync's own temporary files have such names", "rename the file")
         for attempt in range(_MAKE_TRIES):
             with _translated(file.key), self._container() as container:
-                directory = _make_directories(container, parents)
+                directory = self._make_directories(file.key, container, parents)
                 try:
-                    _write(file, directory, name, sweeps=self._begins_sweep("/".join(parents)))
+                    _write(file, directory, name, str(self.target_container), sweeps=self._begins_sweep("/".join(parents)))
                     return
                 except FileNotFoundError:
                     if attempt == _MAKE_TRIES - 1:
@@ -133,6 +141,20 @@ class FileActor(Actor):
                 os.close(directory)
             _remove_empty(container, parents)
 
+    def _make_directories(self, key: str, container: int, parents: Sequence[str]) -> int:
+        """Open the directory of a key, and make the directories that are missing. Links are not followed."""
+        here = os.dup(container)
+        for depth, name in enumerate(parents, 1):
+            try:
+                deeper = _open_or_make(here, name)
+            except NotADirectoryError as error:
+                place = printable("/".join([str(self.target_container), *parents[:depth]]))
+                raise TargetError(f"{key}: {place} is {_kind_of(here, name)}, and a directory is needed there", _MOVE_IT) from error
+            finally:
+                os.close(here)
+            here = deeper
+        return here
+
     def _begins_sweep(self, directory: str) -> bool:
         """Whether a directory is to be searched for stale temporary files now. True once in `_SWEEP_AGAIN` for each directory."""
         now = time.monotonic()
@@ -152,37 +174,127 @@ class FileActor(Actor):
             os.close(container)
 
 
-def _make_directories(container: int, parents: list[str]) -> int:
-    """Open the directory of a key, and make the directories that are missing. Links are not followed out of the container."""
-    here = os.dup(container)
-    for name in parents:
-        try:
-            deeper = open_directory_beneath(here, name)
-        except FileNotFoundError:
-            with suppress(FileExistsError):
-                os.mkdir(name, dir_fd=here)
-            deeper = open_directory_beneath(here, name)
-        finally:
-            os.close(here)
-        here = deeper
-    return here
+def _open_or_make(parent: int, name: str) -> int:
+    try:
+        return open_directory_beneath(parent, name)
+    except FileNotFoundError:
+        with suppress(FileExistsError):
+            os.mkdir(name, dir_fd=parent)
+        return open_directory_beneath(parent, name)
 
 
-def _write(file: File, directory: int, name: str, *, sweeps: bool) -> None:
+def _kind_of(parent: int, name: str) -> str:
+    """What a name that is no directory is, for people."""
+    with suppress(OSError):
+        mode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
+        return "a link, which is not followed" if stat.S_ISLNK(mode) else "a file" if stat.S_ISREG(mode) else "no directory"
+    return "no directory"
+
+
+def _write(file: File, directory: int, name: str, container: str, *, sweeps: bool) -> None:
+    """Write a file into a directory.
+
+    Args:
+        file: the file.
+        directory: descriptor of the directory.
+        name: of the file in the directory.
+        container: path of the container, for messages.
+        sweeps: whether stale temporary files of the directory are removed.
+    """
     temporary = f".autosync-{secrets.token_hex(8)}"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666, dir_fd=directory)
     try:
         if sweeps:
             _remove_stale(directory, os.fstat(descriptor).st_ctime)
         with os.fdopen(descriptor, "wb", buffering=0) as target, file.open() as source:
+            if file.size >= _LARGE and _is_directory(directory, name):
+                _remove_abandoned_directory(file.key, directory, name, container, os.fstat(descriptor).st_ctime)
             shutil.copyfileobj(source, target, 1 << 20)
             os.utime(descriptor, (file.mtime, file.mtime))
             os.fsync(descriptor)
-        os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+            now = os.fstat(descriptor).st_ctime
+        try:
+            os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+        except IsADirectoryError:
+            _remove_abandoned_directory(file.key, directory, name, container, now)
+            os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
     except BaseException:
         with suppress(OSError):
             os.unlink(temporary, dir_fd=directory)
         raise
+
+
+def _remove_abandoned_directory(key: str, parent: int, name: str, container: str, now: float) -> None:
+    """Remove the directory in the place of a key, if it holds nothing but empty directories and stale temporary files.
+
+    Args:
+        key: for messages.
+        parent: descriptor of the directory that holds it.
+        name: of the directory.
+        container: path of the container, for messages.
+        now: see `_remove_stale`.
+
+    Raises:
+        TargetError: it holds something else, or cannot be removed. A task that deletes a key below it may be on its way.
+    """
+    place = printable(f"{container}/{key}")
+    try:
+        other = _find_other(parent, name, now)
+        if other is not None:
+            what = "a mount point" if other == "." else f"a directory with {printable(other)} in it"
+            raise TargetError(f"{key}: {place} is {what}, and a file is to be there", _MOVE_IT)
+        _remove_tree(parent, name, now)
+    except FileNotFoundError:
+        return  # another transfer has removed it
+    except OSError as error:
+        raise TargetError(f"{key}: the directory {place} is in the place of a file, and stays: {error.strerror}", _MOVE_IT) from error
+
+
+def _find_other(parent: int, name: str, now: float, depth: int = 0) -> str | None:
+    """The path, relative to a directory, of something in it that is neither a directory nor a stale temporary file; "." for a mount point
+    or a directory that is too deep. None: there is nothing else."""
+    with _opened(parent, name) as directory, os.scandir(directory) as entries:
+        if depth > _DEEPEST or os.fstat(directory).st_dev != os.fstat(parent).st_dev:
+            return "."
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                other = _find_other(directory, entry.name, now, depth + 1)
+                if other is not None:
+                    return os.path.normpath(f"{entry.name}/{other}")
+            elif not _is_stale(directory, entry.name, now):
+                return entry.name
+    return None
+
+
+def _remove_tree(parent: int, name: str, now: float) -> None:
+    """Remove a directory with its stale temporary files and the directories below it.
+
+    Raises:
+        OSError: it holds something else.
+    """
+    with _opened(parent, name) as directory, os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                _remove_tree(directory, entry.name, now)
+            elif _is_stale(directory, entry.name, now):
+                os.unlink(entry.name, dir_fd=directory)
+    os.rmdir(name, dir_fd=parent)
+
+
+@contextmanager
+def _opened(parent: int, name: str) -> Iterator[int]:
+    directory = open_directory_beneath(parent, name)
+    try:
+        yield directory
+    finally:
+        os.close(directory)
+
+
+def _is_directory(parent: int, name: str) -> bool:
+    try:
+        return stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
+    except OSError:
+        return False
 
 
 def _remove_empty(container: int, parents: list[str]) -> None:
@@ -213,9 +325,16 @@ def _remove_stale(directory: int, now: float) -> None:
     with suppress(OSError), os.scandir(directory) as entries:
         for name in [entry.name for entry in entries if _is_temporary(entry.name)]:
             with suppress(OSError):
-                seen = os.stat(name, dir_fd=directory, follow_symlinks=False)
-                if stat.S_ISREG(seen.st_mode) and now - seen.st_ctime > _STALE:
+                if _is_stale(directory, name, now):
                     os.unlink(name, dir_fd=directory)
+
+
+def _is_stale(directory: int, name: str, now: float) -> bool:
+    """Whether a name in a directory is that of a stale temporary file; see `_remove_stale`."""
+    if not _is_temporary(name):
+        return False
+    seen = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    return stat.S_ISREG(seen.st_mode) and now - seen.st_ctime > _STALE
 
 
 @contextmanager
