@@ -6,6 +6,8 @@ import threading
 import zlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from .http_service import HttpService
+
 _BLOCK = bytes(1 << 16)
 #: Bytes of an endless body, which ends after all: a client that reads them all has no bound.
 _GIVES_UP = 256 << 20
@@ -30,7 +32,7 @@ class _Server(ThreadingHTTPServer):
         """That a client closes its connection is what it is here for."""
 
 
-class Endless:
+class Endless(HttpService):
     """A server that answers every request alike, but for those to `/auth`, which are logins to a Swift of version 1.
 
     Args:
@@ -115,9 +117,7 @@ class Endless:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = _Server(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+        super().__init__(Handler, _Server)
 
     def is_quiet(self) -> bool:
         """Whether no response is being sent."""
@@ -126,5 +126,4 @@ class Endless:
     def close(self) -> None:
         """End it."""
         self._closing.set()
-        self._server.shutdown()
-        self._server.server_close()
+        super().close()

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-import threading
 import uuid
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,6 +15,7 @@ import requests
 from autosync.actor import Actor
 from autosync.actors import load
 
+from .http_service import HttpService
 from .ports import free_port
 from .servers import Missing, Server
 from .swiftd import KEY, USER
@@ -108,7 +108,7 @@ class Swift(Server):
         return [one["name"] for one in self.request("GET", f"{container}?format=json&marker={quote(after, safe='')}").json()]
 
 
-class Keystone:
+class Keystone(HttpService):
     """A stand-in for Keystone, versions 2 and 3, and for Rackspace's: gives out tokens of a Swift, to one user of one project, and a
     catalog with two regions. Written from https://docs.openstack.org/api-ref/identity/ and Rackspace's description of its extension.
 
@@ -140,14 +140,7 @@ class Keystone:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
-
-    def close(self) -> None:
-        """End it."""
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__(Handler)
 
     def _third(self, auth: dict[str, Any]) -> tuple[int, dict[str, str], Any]:
         domain = {"name": self.DOMAIN}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+
+from .http_service import HttpService
 
 #: What it gives.
 TOKEN = "tOkEn"
@@ -12,7 +13,7 @@ _AZURE_PAGE = b"<EnumerationResults><Blobs /><NextMarker /></EnumerationResults>
 _GOOGLE_PAGE = b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"
 
 
-class TokenService:
+class TokenService(HttpService):
     """Gives tokens at `/token`; all else is a target that has no objects, and to which only the token leads.
 
     Args:
@@ -53,9 +54,7 @@ class TokenService:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+        super().__init__(Handler)
 
     def _token(self) -> bytes:
         self.tokens += 1
@@ -66,8 +65,3 @@ class TokenService:
         token = {"access_token": TOKEN, "expires_in": 3600, "expires_on": "4000000000", "token_type": "Bearer", "resource": "x"}
         token |= {"issued_token_type": "urn:ietf:params:oauth:token-type:access_token"}
         return json.dumps(token).encode()
-
-    def close(self) -> None:
-        """End it."""
-        self._server.shutdown()
-        self._server.server_close()
