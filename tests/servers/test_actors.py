@@ -172,7 +172,7 @@ def test_a_file_target_keeps_the_modification_time(tmp_path: Path, content: Cont
 
     assert (tmp_path / "target/a").stat().st_mtime == 1_000_000_000
     (found,) = listing_of(actor, "")
-    assert found.mtime > 1_500_000_000, "a listing tells when the target changed, not what the source said"
+    assert found.mtime > 1_500_000_000, "a listing has the time at which the target changed, not the source's"
 
 
 OURS = ".autosync-0123456789abcdef"
@@ -388,32 +388,32 @@ def test_an_upload_that_fails_leaves_no_open_parts(large: Actor, bucket: Bucket,
 
 
 class Notes:
-    """Takes down what an upload says of itself, and what was open in the bucket at that moment."""
+    """Records the calls of an upload, and what was open in the bucket at that moment."""
 
     def __init__(self, bucket: Bucket, refuse: int = 0) -> None:
-        self.told: list[tuple[str, str, str, list[tuple[str, str]]]] = []
+        self.calls: list[tuple[str, str, str, list[tuple[str, str]]]] = []
         self.open: list[str] = []
         self._bucket = bucket
         self._refuse = refuse
 
     def passing(self, count: int) -> None:
-        self.told.append(("read", "", "", self._bucket.open_uploads()))
+        self.calls.append(("read", "", "", self._bucket.open_uploads()))
 
     def begun(self, token: str, instead: str) -> None:
-        self.told.append(("begun", token, instead, self._bucket.open_uploads()))
-        if len(self.told) == self._refuse:
+        self.calls.append(("begun", token, instead, self._bucket.open_uploads()))
+        if len(self.calls) == self._refuse:
             raise BrokerError("the broker is away")
         self.open = [one for one in self.open if one != instead] + [token]
 
     def ended(self, token: str) -> None:
-        self.told.append(("ended", token, "", self._bucket.open_uploads()))
+        self.calls.append(("ended", token, "", self._bucket.open_uploads()))
         self.open = [one for one in self.open if one != token]
 
     def file(self, content: Content, size: int, key: str = "large") -> SourceFile:
         return content.file(key, b"x" * size, self.passing, begun=self.begun, ended=self.ended)
 
 
-def test_an_upload_in_parts_is_told_before_it_begins_before_its_first_byte_and_after_its_last(
+def test_an_upload_in_parts_is_noted_before_it_begins_before_its_first_byte_and_after_its_last(
     large: Actor, bucket: Bucket, content: Content
 ) -> None:
     actor = large
@@ -421,15 +421,15 @@ def test_an_upload_in_parts_is_told_before_it_begins_before_its_first_byte_and_a
 
     actor.upload(notes.file(content, SMALL + 1))
 
-    (_, intention, _, before), (_, token, instead, then), *rest = notes.told
+    (_, intention, _, before), (_, token, instead, then), *rest = notes.calls
     assert (before, then, instead) == ([], [("large", token)], intention)
     assert rest.pop() == ("ended", token, "", [])
     assert {what for what, *_ in rest} == {"read"}
     assert notes.open == []
 
-    del notes.told[:]
+    del notes.calls[:]
     actor.upload(notes.file(content, SMALL, "small"))
-    assert {what for what, *_ in notes.told} == {"read"}, "nothing is open of a file that is sent in one request"
+    assert {what for what, *_ in notes.calls} == {"read"}, "nothing is open of a file that is sent in one request"
 
 
 @pytest.mark.parametrize("which", [1, 2], ids=["the intention", "the upload"])
@@ -440,7 +440,7 @@ def test_an_upload_that_cannot_be_noted_is_aborted(large: Actor, bucket: Bucket,
     with pytest.raises(BrokerError, match="the broker is away"):
         actor.upload(notes.file(content, SMALL + 1))
 
-    assert (bucket.open_uploads(), "read" in [what for what, *_ in notes.told]) == ([], False)
+    assert (bucket.open_uploads(), "read" in [what for what, *_ in notes.calls]) == ([], False)
     for token in notes.open:  # the intention: nothing came of it, which is no error
         actor.abandon("large", token)
 
@@ -532,13 +532,13 @@ def test_the_intention_stays_noted_only_if_something_may_have_come_of_it(
     actor = load("s3")(target_container=bucket.name, endpoint_url=bucket.server.url)
     notes = Notes(bucket)
 
-    def hear(sent: PendingRequest) -> Response:
+    def read_response(sent: PendingRequest) -> Response:
         sent.connection.close()
         if isinstance(answer, Exception):
             raise answer
         return answer
 
-    monkeypatch.setattr(actor._objects._pool, "read_response", hear)  # type: ignore[attr-defined]
+    monkeypatch.setattr(actor._objects._pool, "read_response", read_response)  # type: ignore[attr-defined]
     with pytest.raises(TargetError):
         actor.upload(notes.file(content, SMALL + 1))
 
@@ -552,13 +552,13 @@ def test_where_nobody_listens_no_intention_stays_noted(credentials: None, conten
     with pytest.raises(TargetError, match="Connection refused"):
         actor.upload(notes.file(content, SMALL + 1))
 
-    assert ([what for what, *_ in notes.told], notes.open) == (["begun", "ended"], [])
+    assert ([what for what, *_ in notes.calls], notes.open) == (["begun", "ended"], [])
 
 
 def test_a_beginning_whose_answer_a_proxy_loses_is_not_asked_for_twice_and_leaves_the_intention_noted(
     bucket: Bucket, content: Content, proxy: ForwardProxy
 ) -> None:
-    """The upload that the lost answer told of is still open."""
+    """The upload whose ID was in the lost answer is still open."""
     actor = load("s3")(target_container=bucket.name, endpoint_url=bucket.server.url)
     by_proxy(actor, proxy)
     notes = Notes(bucket)
@@ -595,7 +595,7 @@ def test_the_end_of_an_upload_is_tried_again(large: Actor, bucket: Bucket, conte
     assert (left, bucket.sizes(), bucket.open_uploads(), notes.open) == ([], {"large": SMALL + 1}, [], [])
 
 
-def test_an_end_that_fails_behind_a_status_that_says_otherwise_is_no_end(
+def test_an_end_that_fails_behind_a_status_of_success_is_no_end(
     bucket: Bucket, content: Content, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """CompleteMultipartUpload, API reference: a 200 may be followed by an error."""
@@ -616,7 +616,7 @@ def test_an_end_that_fails_behind_a_status_that_says_otherwise_is_no_end(
     assert (bucket.sizes(), bucket.open_uploads()) == ({}, [])
 
 
-def test_an_upload_that_cannot_be_aborted_is_not_told_as_ended(
+def test_an_upload_that_cannot_be_aborted_is_not_noted_as_ended(
     large: Actor, bucket: Bucket, content: Content, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     actor = large
@@ -678,24 +678,26 @@ def test_a_key_in_the_middle_with_an_empty_or_a_dot_segment_does_not_end_a_listi
 
 
 @pytest.mark.parametrize(
-    ("change", "kind", "said"),
+    ("change", "kind", "error_text"),
     [
         ({"target_container": "no-such-bucket"}, TargetRefused, "no such bucket"),
         ({"endpoint_url": "http://127.0.0.1:1"}, TargetError, "Connection refused"),
         ({"profile": "nobody"}, TargetRefused, "nobody"),
     ],
 )
-def test_errors_are_translated(change: dict[str, str], kind: type[Exception], said: str, exact_bucket: Bucket, content: Content) -> None:
+def test_errors_are_translated(
+    change: dict[str, str], kind: type[Exception], error_text: str, exact_bucket: Bucket, content: Content
+) -> None:
     actor = load("s3")(**{"target_container": exact_bucket.name, "endpoint_url": exact_bucket.server.url, **change})
 
-    with pytest.raises(kind, match=said):
+    with pytest.raises(kind, match=error_text):
         actor.check()
     for size in (1, SMALL + 1):
         with pytest.raises(TargetError):
             actor.upload(content.file("a", b"x" * size))
     with pytest.raises(TargetError):
         listed(actor)
-    with pytest.raises(kind, match=said):
+    with pytest.raises(kind, match=error_text):
         actor.clock_ahead()
 
 
@@ -730,7 +732,7 @@ def date_in(late_time: LateTime) -> Callable[[float], str]:
 
 @pytest.fixture
 def elsewhere(credentials: None, late_time: LateTime) -> Iterator[Callable[..., Actor]]:
-    """Makes actors of a server that answers every request with the Date, and after the delay, that it is told."""
+    """Makes actors of a server that answers every request with the given Date, and after the given delay."""
     servers: list[ThreadingHTTPServer] = []
 
     def make(date: Callable[[], str | None], delays: Sequence[float] = ()) -> Actor:
@@ -742,9 +744,9 @@ def elsewhere(credentials: None, late_time: LateTime) -> Iterator[Callable[..., 
             def do_GET(self) -> None:
                 body = b"<ListBucketResult><Name>x</Name><KeyCount>0</KeyCount><IsTruncated>false</IsTruncated></ListBucketResult>"
                 self.send_response_only(200)
-                said = date()
-                if said is not None:
-                    self.send_header("Date", said)
+                value = date()
+                if value is not None:
+                    self.send_header("Date", value)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 late_time.late += left.pop(0) if left else 0.0
@@ -831,11 +833,11 @@ def test_no_secret_is_in_the_log_where_everything_is(
         f"from autosync.actors import load; from autosync.logs import configure; configure({form!r}, 2);"
         f"load('s3')(target_container='bucket', endpoint_url={url!r}, region='us-east-1').check()"
     )
-    said = subprocess.run([sys.executable, "-c", asks], capture_output=True, text=True, check=False, timeout=50).stderr
+    errors = subprocess.run([sys.executable, "-c", asks], capture_output=True, text=True, check=False, timeout=50).stderr
 
     wanted = {"direct": "Connection refused", "by another password": "the proxy wants another user or password"}
-    assert wanted.get(way, "502") in said
-    assert not re.search("the-|Signature=|dGhlL|Basic", said)
+    assert wanted.get(way, "502") in errors
+    assert not re.search("the-|Signature=|dGhlL|Basic", errors)
 
 
 def test_many_are_deleted_with_both_checksums_that_servers_ask_for(exact_bucket: Bucket) -> None:
@@ -970,7 +972,7 @@ def test_an_answer_that_comes_late_does_not_spoil_the_clock(elsewhere: Callable[
     assert abs(ahead - 3600) < 1.5
 
 
-def test_the_clock_that_the_check_has_seen_counts_for_the_first_look_and_not_for_later_ones(
+def test_the_clock_that_the_check_has_seen_counts_for_the_first_scan_and_not_for_later_ones(
     elsewhere: Callable[..., Actor], date_in: Callable[[float], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hours = 1
@@ -985,11 +987,11 @@ def test_the_clock_that_the_check_has_seen_counts_for_the_first_look_and_not_for
 
 
 @pytest.mark.parametrize("date", [None, "", "today", "Thu, 99 Foo 2026 10:00:00 GMT", "Sun, 99 Nov 99999 99:99:99 GMT"])
-def test_a_target_that_does_not_tell_the_time_is_taken_to_be_right(date: str | None, elsewhere: Callable[..., Actor]) -> None:
+def test_a_target_that_reports_no_time_is_assumed_to_be_right(date: str | None, elsewhere: Callable[..., Actor]) -> None:
     assert elsewhere(lambda: date).clock_ahead() == 0.0
 
 
-def test_an_actor_that_cannot_tell_the_time_is_taken_to_be_right() -> None:
+def test_an_actor_without_a_clock_is_assumed_to_be_right() -> None:
     assert Actor().clock_ahead() == 0.0
 
 

@@ -1,4 +1,4 @@
-"""The working half with a real ledger: one operation per key at a time, the last state wins, every end is said."""
+"""A worker's transfers with a real ledger: one operation per key at a time, the last state wins, every result is stored."""
 
 from __future__ import annotations
 
@@ -436,7 +436,7 @@ def test_small_files_are_sent_together_where_the_actor_can_do_so(together: Workb
 
 
 def test_of_files_that_go_together_each_has_a_fate_of_its_own(together: Workbench, tree: Path) -> None:
-    """One is refused, one is torn, one is gone when it is looked at; all others arrive."""
+    """One is refused, one is torn, one is gone when it is checked; all others arrive."""
     Recording.meanwhile = lambda key: _happen(key, tree)
     (tree / "small-40").unlink()
     worker = together.worker()
@@ -565,7 +565,7 @@ def test_a_deletion_during_an_upload_leaves_nothing_behind(bench: Workbench, tre
 
 
 def test_a_directory_that_leaves_during_an_upload_leaves_nothing_behind(bench: Workbench, tree: Path) -> None:
-    """Nobody marks the key: the look at the directory cannot see an object that is still on its way."""
+    """Nobody marks the key: the scan of the directory cannot see an object that is still on its way."""
     (tree / "d").mkdir()
     (tree / "d/a").write_text("moved")
     bench.ledger.claims.mark([("d/a", UNKNOWN)])
@@ -586,7 +586,7 @@ def test_a_directory_that_leaves_during_an_upload_leaves_nothing_behind(bench: W
 def test_a_directory_that_comes_back_during_a_deletion_is_not_missing(
     bench: Workbench, tree: Path, keys: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody marks the keys: a look saw objects that were right, and were about to go."""
+    """Nobody marks the keys: a scan saw objects that were right, and were about to be deleted."""
     (tree / "away").mkdir()
     for key in keys:
         (tree / "away" / key[2:]).write_text("back")
@@ -613,7 +613,7 @@ def test_a_directory_that_comes_back_during_a_deletion_is_not_missing(
 def test_another_batch_of_the_process_may_have_claimed_what_one_has_released(
     bench: Workbench, tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A key changes while it is read. The moment the first batch has said so, a second claims it: it goes up without a wait for leases."""
+    """A key changes while it is read. Once the first batch has reported that, a second one claims and uploads it without a wait."""
     (tree / "a").write_text("first")
     bench.ledger.claims.mark([("a", UNKNOWN)])
     where, mirror = bench.worker()
@@ -624,8 +624,8 @@ def test_another_batch_of_the_process_may_have_claimed_what_one_has_released(
         (tree / "a").write_text("second")
         bench.ledger.claims.mark([("a", UNKNOWN)])
 
-    def claim_as_soon_as_it_is_given_up(*said: Any) -> Any:
-        answer = done(*said)
+    def claim_as_soon_as_it_is_given_up(*args: Any) -> Any:
+        answer = done(*args)
         monkeypatch.undo()
         claimed_at = time.monotonic()
         claims = mirror.ledger.claims.claim(where.owner, mirror.version, bench.ledger.claims.requeue_orphans())

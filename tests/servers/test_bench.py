@@ -190,7 +190,7 @@ def test_a_tool_that_did_not_do_its_work_has_no_time(server: Metadata, tmp_path:
 
 
 def test_a_backlog_is_made_and_worked_off(broker: str) -> None:
-    command = [sys.executable, "-m", "benchmarks.backlog", "look", broker, "500"]
+    command = [sys.executable, "-m", "benchmarks.backlog", "scan", broker, "500"]
     message = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60).stdout
 
     lines = [json.loads(line) for line in message.splitlines()]
@@ -199,7 +199,7 @@ def test_a_backlog_is_made_and_worked_off(broker: str) -> None:
     assert lines[-1]["sent"] == 500
 
 
-def test_trees_are_what_they_say(tmp_path: Path) -> None:
+def test_trees_have_the_files_that_are_asked_for(tmp_path: Path) -> None:
     trees = Trees(tmp_path / "trees")
 
     files = [path for path in trees.files(250, 1024).rglob("*") if path.is_file()]

@@ -60,7 +60,7 @@ with lock(directory, "m") as held:
 
 
 def is_running(pid: int) -> bool:
-    """Whether there is such a process; one that has ended and waits for whoever inherited it does not count."""
+    """Whether there is such a process; a zombie does not count."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
     except (FileNotFoundError, ProcessLookupError):

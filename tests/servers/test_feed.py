@@ -221,7 +221,7 @@ def test_a_file_waits_for_its_done_marker(keep: Callable[..., Kept], tree: Path,
         assert set(kept.sent.keys) == {"d/other", "d/film", "e"}
 
 
-# Looks
+# Scans
 
 @pytest.fixture(params=["a camera's clock is ahead", "the server's clock is ahead", "the server's clock is behind"])
 def stamp(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
@@ -238,7 +238,7 @@ def stamp(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ca
     return stamp
 
 
-def test_a_file_is_sent_soon_whatever_its_times_say(
+def test_a_file_is_sent_soon_whatever_its_times_are(
     keep: Callable[..., Kept], tree: Path, tmp_path: Path, stamp: Callable[[Path], None]
 ) -> None:
     (tree / "found").write_text("x")
@@ -258,7 +258,7 @@ def test_a_file_is_sent_soon_whatever_its_times_say(
     wait_until(kept.is_idle, 20, "nothing is pending")
 
 
-def test_a_file_that_is_held_open_comes_to_rest_whatever_its_times_say(
+def test_a_file_that_is_held_open_comes_to_rest_whatever_its_times_are(
     keep: Callable[..., Kept], tree: Path, stamp: Callable[[Path], None]
 ) -> None:
     with (tree / "recording").open("w") as recording:

@@ -16,7 +16,7 @@ from benchmarks.target import Metadata
 COUNT = 12_500
 
 
-#: Lists a bucket twice, with that process and without, and tells how many pages came from there.
+#: Lists a bucket twice, with that process and without, and prints how many pages came from there.
 LISTED_TWICE = """
 import json, os, signal, sys
 from autosync.actors import load
@@ -108,5 +108,5 @@ def test_the_first_listing_comes_from_a_process_of_its_own_and_goes_on_without_i
     assert message.returncode == 0, message.stderr
     found: dict[str, Any] = json.loads(message.stdout)
     assert (found["same"], found["keys"], found["processes"]) == (True, COUNT, 1)
-    assert not found["boto3"], "what it decides on, the other process has told"
+    assert not found["boto3"], "the other process has passed on what it needs"
     assert found["pages"] in pages

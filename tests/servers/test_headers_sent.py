@@ -1,4 +1,4 @@
-"""What the options say about headers, as objects of real servers have it."""
+"""The headers that options set, as objects of real servers have them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def made(exact_bucket: Bucket) -> Iterator[Callable[..., Actor]]:
 
 @pytest.mark.parametrize("size", [10, 100_000, SMALL + 1])
 @pytest.mark.parametrize("variant", ["direct", "by a proxy"])
-def test_an_object_has_what_options_say(
+def test_an_object_has_the_headers_of_the_options(
     size: int, variant: str, exact_bucket: Bucket, made: Callable[..., Actor], content: Content, proxy: ForwardProxy
 ) -> None:
     actor = made(**ALL)

@@ -55,7 +55,7 @@ def client(broker: str) -> Iterator[redis.Redis]:
 
 
 class RememberedClaims(Claims):
-    """Claims that keep the last claim of each owner and key, so that a test need not hand claims on."""
+    """Claims that keep the last claim of each owner and key, so that a test need not pass claims on."""
 
     def __init__(self, store: MirrorStore) -> None:
         super().__init__(store)
@@ -81,9 +81,9 @@ class Remembering(Ledger):
         super().__init__(client, mirror)
         self.claims = RememberedClaims(self._store)
 
-    def outcome(self, owner: str, key: str, deed: Action, *more: Any, **named: Any) -> Result:
+    def outcome(self, owner: str, key: str, action: Action, *more: Any, **named: Any) -> Result:
         """The result of the last claim of a key; of one that there never was, if nobody has claimed it."""
-        return Result(self.claims.last.get((owner, key), Claim(key, 0, UNKNOWN)), deed, *more, **named)
+        return Result(self.claims.last.get((owner, key), Claim(key, 0, UNKNOWN)), action, *more, **named)
 
 
 @pytest.fixture
@@ -108,8 +108,8 @@ def claimed(ledger: Ledger, owner: str, *keys: str, lease: float = LEASE) -> lis
     return [claim.key for claim in claims]
 
 
-def done(ledger: Remembering, owner: str, key: str, deed: Action = Action.UPLOADED, **more: object) -> tuple[list[Claim], list[str]]:
-    return ledger.claims.done(owner, [ledger.outcome(owner, key, deed, **more)])
+def done(ledger: Remembering, owner: str, key: str, action: Action = Action.UPLOADED, **more: object) -> tuple[list[Claim], list[str]]:
+    return ledger.claims.done(owner, [ledger.outcome(owner, key, action, **more)])
 
 
 def failure(key: str, reason: str = "no such bucket") -> Failure:
@@ -239,14 +239,14 @@ def test_a_key_that_is_done_is_clean(ledger: Remembering) -> None:
     assert claimed(ledger, "two", "a") == []
 
 
-@pytest.mark.parametrize("deed", [Action.UPLOADED, Action.DELETED, Action.NOTHING, Action.FAILED])
-def test_a_key_that_changed_meanwhile_is_still_claimed_and_read_again(ledger: Remembering, deed: Action) -> None:
+@pytest.mark.parametrize("action", [Action.UPLOADED, Action.DELETED, Action.NOTHING, Action.FAILED])
+def test_a_key_that_changed_meanwhile_is_still_claimed_and_read_again(ledger: Remembering, action: Action) -> None:
     mark(ledger, "a")
     claimed(ledger, "one", "a")
     mark(ledger, "a", hint=NEWER)
-    failed = failure("a") if deed is Action.FAILED else None
+    failed = failure("a") if action is Action.FAILED else None
 
-    assert done(ledger, "one", "a", deed, failure=failed) == ([Claim("a", 0, NEWER)], [])
+    assert done(ledger, "one", "a", action, failure=failed) == ([Claim("a", 0, NEWER)], [])
     assert claimed(ledger, "two", "a") == []
     assert list(ledger.failures.all()) == []
     assert done(ledger, "one", "a") == ([], [])
@@ -264,13 +264,13 @@ def test_a_key_that_this_owner_has_not_claimed_is_returned_as_lost_and_stays_as_
     assert claimed(ledger, "three", "held", "waiting") == ["waiting"]
 
 
-@pytest.mark.parametrize("deed", [Action.UPLOADED, Action.DELETED, Action.NOTHING, Action.FAILED, Action.RETRY, Action.BACK])
-def test_a_result_that_comes_twice_since_the_answer_was_lost_forgets_no_change(ledger: Remembering, deed: Action) -> None:
-    """A broker that hung, or a connection that was cut, may have done what it was asked without having said so."""
+@pytest.mark.parametrize("action", [Action.UPLOADED, Action.DELETED, Action.NOTHING, Action.FAILED, Action.RETRY, Action.BACK])
+def test_a_result_that_comes_twice_since_the_answer_was_lost_forgets_no_change(ledger: Remembering, action: Action) -> None:
+    """A broker that hung, or a connection that was cut, may have carried out a script whose response was lost."""
     mark(ledger, "a")
     claimed(ledger, "one", "a")
     mark(ledger, "a", hint=NEWER)
-    message = [ledger.outcome("one", "a", deed, failure=failure("a"))]
+    message = [ledger.outcome("one", "a", action, failure=failure("a"))]
 
     ledger.claims.done("one", message)
     assert ledger.claims.done("one", message) == ([], ["a"])
@@ -279,12 +279,12 @@ def test_a_result_that_comes_twice_since_the_answer_was_lost_forgets_no_change(l
     assert list(ledger.failures.all()) == []
 
 
-@pytest.mark.parametrize("deed", [Action.UPLOADED, Action.RETRY, Action.BACK])
-def test_a_claim_that_was_taken_over_in_the_same_process_does_not_count_for_the_new_one(ledger: Remembering, deed: Action) -> None:
+@pytest.mark.parametrize("action", [Action.UPLOADED, Action.RETRY, Action.BACK])
+def test_a_claim_that_was_taken_over_in_the_same_process_does_not_count_for_the_new_one(ledger: Remembering, action: Action) -> None:
     """All batches of a process have one owner; a lease that ran out may have been claimed again by another of them."""
     mark(ledger, "a")
     claimed(ledger, "one", "a")
-    late = [ledger.outcome("one", "a", deed)]
+    late = [ledger.outcome("one", "a", action)]
     ledger.release_all_of_dead("one")
     assert claimed(ledger, "one", *ledger.claims.requeue_orphans()) == ["a"]
 
@@ -353,8 +353,8 @@ def test_a_key_that_fails_for_good_is_clean_and_in_the_failed_list(ledger: Remem
     assert list(ledger.failures.all()) == [failure("a")]
 
 
-@pytest.mark.parametrize("deed", [Action.UPLOADED, Action.DELETED, Action.NOTHING])
-def test_a_key_that_is_made_right_leaves_the_failed_list(ledger: Remembering, deed: Action) -> None:
+@pytest.mark.parametrize("action", [Action.UPLOADED, Action.DELETED, Action.NOTHING])
+def test_a_key_that_is_made_right_leaves_the_failed_list(ledger: Remembering, action: Action) -> None:
     for key in ("a", "b"):
         mark(ledger, key)
         claimed(ledger, "one", key)
@@ -362,7 +362,7 @@ def test_a_key_that_is_made_right_leaves_the_failed_list(ledger: Remembering, de
 
     mark(ledger, "a")
     claimed(ledger, "one", "a")
-    done(ledger, "one", "a", deed)
+    done(ledger, "one", "a", action)
 
     assert list(ledger.failures.all()) == [failure("b")]
 
@@ -438,7 +438,7 @@ def test_keys_that_a_dead_worker_had_claimed_are_orphans(ledger: Remembering) ->
 
     wait_until(lambda: ledger.claims.requeue_orphans() == ["a"], LIMIT)
 
-    assert ledger.claims.requeue_orphans() == [], "it is told once"
+    assert ledger.claims.requeue_orphans() == [], "it is returned once"
     assert ledger.claims.renew("dead", ["a"]) == ["a"]
     assert claimed(ledger, "two", "a") == ["a"]
     assert done(ledger, "dead", "a") == ([], ["a"])
@@ -518,14 +518,14 @@ def test_an_upload_that_ended_is_not_returned_and_leaves_nothing_behind(ledger: 
 
 
 def test_an_upload_is_returned_until_it_has_ended_whatever_became_of_the_key(ledger: Remembering) -> None:
-    for deed in (Action.RETRY, Action.BACK, Action.FAILED, Action.UPLOADED):
+    for action in (Action.RETRY, Action.BACK, Action.FAILED, Action.UPLOADED):
         mark(ledger, "a")
         claimed(ledger, "one", "a")
-        ledger.uploads.add("a", "token")  # saying it twice is as good as once
-        done(ledger, "one", "a", deed, **{"failure": failure("a")} if deed is Action.FAILED else {})
+        ledger.uploads.add("a", "token")  # adding it twice is as good as once
+        done(ledger, "one", "a", action, **{"failure": failure("a")} if action is Action.FAILED else {})
 
         mark(ledger, "a")
-        assert unfinished(ledger, "two", "a") == ("token",), deed
+        assert unfinished(ledger, "two", "a") == ("token",), action
         done(ledger, "two", "a")
 
 
@@ -620,7 +620,7 @@ def test_a_broker_that_lost_its_memory_is_of_another_generation(ledger: Ledger, 
 
 
 def test_a_broker_that_was_started_again_is_of_another_generation_even_where_it_remembers(own_valkey: Valkey) -> None:
-    """What it had said yes to in its last second may be gone all the same."""
+    """Writes that it had confirmed in its last second may be lost all the same."""
     ledger = Ledger(connect(own_valkey.url), "m")
     before = ledger.definition.publish("{}", "v")
     assert ledger.watcher_lease.heartbeat("me").broker_generation == before
@@ -733,7 +733,7 @@ def test_two_owners_never_hold_the_same_key_and_the_last_change_wins(broker: str
     target: dict[str, int] = {}
     holders: dict[str, str] = {}
     broken: list[str] = []
-    deeds: Counter[Action | str] = Counter()
+    actions: Counter[Action | str] = Counter()
     guard = threading.Lock()
     stop = threading.Event()
 
@@ -750,7 +750,7 @@ def test_two_owners_never_hold_the_same_key_and_the_last_change_wins(broker: str
                         change(ledger, claims[0].key)  # right behind the copy
                     release(name, claims)
                     claims, lost = ledger.claims.done(name, outcomes)
-                    deeds["again"] += len(claims)
+                    actions["again"] += len(claims)
                     hold(name, claims)
                     broken.extend(f"{name} lost {key}" for key in lost)
 
@@ -767,11 +767,11 @@ def test_two_owners_never_hold_the_same_key_and_the_last_change_wins(broker: str
                 del holders[claim.key]
 
     def act(key: str, dice: random.Random) -> Action:
-        deed = dice.choice([Action.UPLOADED, Action.UPLOADED, Action.RETRY, Action.BACK])
-        if deed is Action.UPLOADED:
+        action = dice.choice([Action.UPLOADED, Action.UPLOADED, Action.RETRY, Action.BACK])
+        if action is Action.UPLOADED:
             target[key] = disk[key]
-        deeds[deed] += 1
-        return deed
+        actions[action] += 1
+        return action
 
     def write(dice: random.Random) -> None:
         with connect(broker) as client:
@@ -811,7 +811,7 @@ def test_two_owners_never_hold_the_same_key_and_the_last_change_wins(broker: str
 
         assert broken == []
         assert target == {key: value for key, value in disk.items() if value}
-        assert all(deeds[deed] for deed in (Action.UPLOADED, Action.RETRY, Action.BACK, "again"))
+        assert all(actions[action] for action in (Action.UPLOADED, Action.RETRY, Action.BACK, "again"))
         left = {name.decode().rpartition(":")[2] for name in client.scan_iter(f"{module.PREFIX}*")}
         assert left == {"mirrors", "mirror", "stats", "recent"}, "nothing else is left of keys that are clean"
 
@@ -980,11 +980,11 @@ def test_what_became_of_a_key_is_remembered_with_its_worker(ledger: Remembering)
     before = time.time()
     owner = "box:7:x"
     mark(ledger, "b")
-    for deed, more, _, _ in steps:
+    for action, more, _, _ in steps:
         if ledger.key_states.facts("a b").dirty is None:
             mark(ledger, "a b")
         assert claimed(ledger, owner, "a b") == ["a b"]
-        done(ledger, owner, "a b", deed, **more)
+        done(ledger, owner, "a b", action, **more)
 
     found = ledger.history.of_key("a b")
 
@@ -994,7 +994,7 @@ def test_what_became_of_a_key_is_remembered_with_its_worker(ledger: Remembering)
     assert ledger.history.of_key("b") == [], "only the end of another's name is the same"
 
 
-def test_what_became_of_keys_is_remembered_as_often_as_there_is_room(ledger: Remembering, client: redis.Redis) -> None:
+def test_what_became_of_keys_is_remembered_for_the_last_10000_results(ledger: Remembering, client: redis.Redis) -> None:
     keys = [str(number) for number in range(12_000)]
     mark(ledger, *keys)
     claims = ledger.claims.claim("one", "v", keys) or []
@@ -1033,7 +1033,7 @@ def test_how_long_each_key_took_is_counted_once(ledger: Ledger) -> None:
 
     assert sum(count for name, count in counted.items() if name.startswith("within:")) == 3
     assert counted["took"] >= 0
-    assert counted["files"] == 4, "what is said twice was sent twice"
+    assert counted["files"] == 4, "what is reported twice was sent twice"
 
 
 def test_only_the_holder_of_the_lease_writes_counters(ledger: Ledger) -> None:

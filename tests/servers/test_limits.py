@@ -1,4 +1,4 @@
-"""Limits of a target, as the working half keeps them, with a real ledger."""
+"""Limits of a target, as workers keep them, with a real ledger."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ MEBI = 1 << 20
 
 
 class Counting(Actor):
-    """A target in memory that notes when requests come, how many at once, and when each piece of content."""
+    """A target in memory that notes when requests come, how many at once, and when each chunk of content."""
 
     lock = threading.Lock()
     began: ClassVar[list[float]] = []
-    pieces: ClassVar[list[tuple[float, int]]] = []
+    chunks: ClassVar[list[tuple[float, int]]] = []
     content: ClassVar[dict[str, bytes]] = {}
     at_once = most_at_once = 0
     slow = 0.0
@@ -35,7 +35,7 @@ class Counting(Actor):
 
     @classmethod
     def reset(cls) -> None:
-        for record in (cls.began, cls.pieces, cls.content):
+        for record in (cls.began, cls.chunks, cls.content):
             record.clear()
         cls.at_once = cls.most_at_once = 0
         cls.slow, cls.overloaded = 0.0, False
@@ -55,13 +55,13 @@ class Counting(Actor):
         try:
             if self.overloaded:
                 raise SlowDown(f"{file.key}: 503")
-            pieces = []
+            chunks = []
             with file.open() as source:
                 while data := source.read(1 << 20):
-                    self.pieces.append((time.monotonic(), len(data)))
-                    pieces.append(data)
+                    self.chunks.append((time.monotonic(), len(data)))
+                    chunks.append(data)
             time.sleep(self.slow)
-            self.content[file.key] = b"".join(pieces)
+            self.content[file.key] = b"".join(chunks)
         finally:
             self._leave()
 
@@ -183,7 +183,7 @@ def test_without_limits_there_are_no_requests_about_them(make: Callable[..., Wor
     bench.work(keys, worker)
 
     assert len(Counting.content) == 40
-    assert requests(bench) - before <= 2 + 1, "claim, done, and a look at the limits once a second"
+    assert requests(bench) - before <= 2 + 1, "claim, done, and a check of the limits once a second"
 
 
 @pytest.mark.parametrize("actor", ["Counting", "Together"])
@@ -244,13 +244,13 @@ def test_content_of_large_files_is_sent_in_small_blocks_within_the_limit(
     join(work(bench, keys, 3))
 
     assert {len(content) for content in Counting.content.values()} == {MEBI}
-    pieces = sorted(Counting.pieces)
+    chunks = sorted(Counting.chunks)
     most = 200_000
-    assert max(size for _, size in pieces) <= most, "a twentieth of a second's at most"
-    assert used_before_they_were_due(pieces, [(share.due, share.size) for share in shares]) == []
+    assert max(size for _, size in chunks) <= most, "a twentieth of a second's at most"
+    assert used_before_they_were_due(chunks, [(share.due, share.size) for share in shares]) == []
     # All three move on all the time: nobody has more than one block that is not used yet.
     for share in shares:
-        used = sum(size for when, size in pieces if when < share.requested_at)
+        used = sum(size for when, size in chunks if when < share.requested_at)
         assert sum(one.size for one in shares if one.requested_at < share.requested_at) - used <= 3 * most
 
 
@@ -262,8 +262,8 @@ def test_small_files_go_no_faster_than_the_bandwidth_allows(make: Callable[..., 
     join(work(bench, keys, 2))
 
     assert bench.ledger.key_states.count_dirty() == 0
-    assert sum(size for _, size in Counting.pieces) == 1_000_000
-    assert used_before_they_were_due(Counting.pieces, [(share.due, share.size) for share in shares]) == []
+    assert sum(size for _, size in Counting.chunks) == 1_000_000
+    assert used_before_they_were_due(Counting.chunks, [(share.due, share.size) for share in shares]) == []
 
 
 @pytest.mark.parametrize("actor", ["Counting", "Together"])
@@ -289,7 +289,7 @@ def test_limits_are_changed_while_a_large_file_is_on_its_way(make: Callable[...,
     bench.ledger.limits.set(Limits(bandwidth=200e3))
     keys = marked(bench, tree, 1, 8 * MEBI)
     threads = work(bench, keys)
-    wait_until(lambda: len(Counting.pieces) > 2, 30, "it is on its way")
+    wait_until(lambda: len(Counting.chunks) > 2, 30, "it is on its way")
 
     bench.ledger.limits.set(Limits())
 

@@ -49,7 +49,7 @@ def kill(host: OneHost) -> None:
     wait_until(lambda: not status.exists() or ") Z " in status.read_text(), LIMIT, "it is dead", pause=0.0005)
 
 
-#: All that speaks to the broker for a mirror.
+#: All clients of the broker for a mirror.
 PARTS = (
     Claims, DefinitionStore, Failures, FleetLimits, History, KeyStates, Ledger, OpenUploads, OperatorRequests, Queues, Stats, SyncState,
     WatcherLease,

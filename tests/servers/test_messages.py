@@ -37,7 +37,7 @@ def queue(broker: str) -> Queue:
     return Queue(broker)
 
 
-def told(message: dict[str, Any]) -> dict[str, Any]:
+def comparable(message: dict[str, Any]) -> dict[str, Any]:
     """A message, with its body read and without what need not be the same."""
     assert message["headers"]["id"] == message["headers"]["root_id"] == message["properties"]["correlation_id"]
     headers = {name: value for name, value in message["headers"].items() if name not in _PASSED_OVER}
@@ -54,7 +54,7 @@ def test_a_message_is_the_one_that_celery_would_send(queue: Queue, priority: Pri
     )
 
     theirs, ours = queue.messages(list_of)
-    assert told(ours) == told(theirs)
+    assert comparable(ours) == comparable(theirs)
     assert ours["headers"]["id"] != theirs["headers"]["id"]
     assert ours["properties"]["delivery_tag"] != theirs["properties"]["delivery_tag"]
 
@@ -65,9 +65,9 @@ def test_a_message_goes_only_if_a_key_needs_it(queue: Queue) -> None:
     assert len(queue.messages()) == 1
 
     queue.publisher.mark([("a", UNKNOWN), ("b", UNKNOWN)], size=0, priority=Priority.EVENT)
-    assert told(queue.messages()[0])["body"][0] == ["m", ["a", "b"]]
+    assert comparable(queue.messages()[0])["body"][0] == ["m", ["a", "b"]]
     queue.publisher.send(["a"], priority=Priority.SCAN)
-    assert told(queue.messages(":5")[0])["body"][0] == ["m", ["a"]]
+    assert comparable(queue.messages(":5")[0])["body"][0] == ["m", ["a"]]
 
 
 def test_time_outs_in_the_brokers_url_hold_for_all_connections(broker: str) -> None:

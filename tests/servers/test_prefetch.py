@@ -18,7 +18,7 @@ from autosync.errors import AutosyncError
 from lab.buckets import Bucket
 from lab.forward_proxy import ForwardProxy
 
-#: Checks a bucket by a scout, lists it, and then has a fork, as a worker is one, check it and send to it; tells what came of it.
+#: Checks a bucket by a prefetch process, lists it, and then has a fork, as a worker is one, check it and send to it; prints the results.
 CHECKED = """
 import json, os, signal, sys
 from autosync.actors import load
@@ -32,19 +32,19 @@ if trouble == "it is killed":
     actor._check_result = lambda: os.kill(os.getpid(), signal.SIGKILL)
 elif trouble == "it fails":
     actor._check_result = lambda: 1 / 0
-elif trouble == "it does not tell":
+elif trouble == "it returns nothing":
     from autosync.actors.s3.access import Access
     Access.as_tuple = lambda self: None
 if trouble != "there is none":
     actor.start_prefetch()
 try:
     actor.check()
-    said = ["", ""]
+    failure = ["", ""]
 except AutosyncError as error:
-    said = [type(error).__name__, str(error)]
+    failure = [type(error).__name__, str(error)]
 by_boto3 = "botocore" in sys.modules
-keys = sorted(file.key for file in actor.list()) if not said[0] else []
-ahead = actor.clock_ahead() if not said[0] else 0.0
+keys = sorted(file.key for file in actor.list()) if not failure[0] else []
+ahead = actor.clock_ahead() if not failure[0] else 0.0
 worker = os.fork()
 if not worker:
     other = load("s3")(target_container=bucket, endpoint_url=url)
@@ -56,7 +56,7 @@ if not worker:
     os._exit("botocore" in sys.modules)
 in_worker = os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1])
 actor.close()
-print(json.dumps({"said": said, "keys": keys, "ahead": ahead, "boto3": by_boto3, "in the worker": bool(in_worker)}))
+print(json.dumps({"failure": failure, "keys": keys, "ahead": ahead, "boto3": by_boto3, "in the worker": bool(in_worker)}))
 """
 
 
@@ -70,34 +70,34 @@ def checked(url: str, bucket: str, trouble: str = "none", **environ: str) -> dic
     return found
 
 
-@pytest.mark.parametrize("trouble", ["none", "it is killed", "it fails", "it does not tell", "there is none"])
-def test_whatever_becomes_of_the_scout_the_bucket_is_checked_and_listed(bucket: Bucket, trouble: str) -> None:
+@pytest.mark.parametrize("trouble", ["none", "it is killed", "it fails", "it returns nothing", "there is none"])
+def test_whatever_becomes_of_the_prefetch_process_the_bucket_is_checked_and_listed(bucket: Bucket, trouble: str) -> None:
     for key in ("a", "b", "c"):
         bucket.client.put_object(Bucket=bucket.name, Key=key, Body=b"x")
 
     found = checked(bucket.server.url, bucket.name, trouble)
 
-    assert (found["said"], found["keys"]) == (["", ""], ["a", "b", "c"])
+    assert (found["failure"], found["keys"]) == (["", ""], ["a", "b", "c"])
     assert abs(found["ahead"]) < 1.5
     assert (found["boto3"], found["in the worker"]) == ((False, False) if trouble == "none" else (True, True))
     assert bucket.sizes() == {"c": 1}, "what the worker was asked to delete is gone"
 
 
-def test_a_proxy_that_the_scout_has_found_is_used_by_the_others_without_boto3(bucket: Bucket) -> None:
+def test_a_proxy_that_the_prefetch_process_has_found_is_used_by_the_others_without_boto3(bucket: Bucket) -> None:
     for key in ("a", "b", "c"):
         bucket.client.put_object(Bucket=bucket.name, Key=key, Body=b"x")
 
     with ForwardProxy("joe:secret") as proxy:
         found = checked(bucket.server.url, bucket.name, http_proxy=proxy.url_for_clients)
 
-    assert (found["said"], found["keys"], found["boto3"], found["in the worker"]) == (["", ""], ["a", "b", "c"], False, False)
+    assert (found["failure"], found["keys"], found["boto3"], found["in the worker"]) == (["", ""], ["a", "b", "c"], False, False)
     assert proxy.count("GET") >= 3
     assert proxy.count("POST") == 1
     assert bucket.sizes() == {"c": 1}
 
 
 @pytest.mark.parametrize("wrong", ["bucket", "key", "nobody there", "no credentials", "profile"])
-def test_what_is_wrong_is_said_as_if_there_were_no_scout(bucket: Bucket, wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_wrong_is_reported_as_if_there_were_no_prefetching(bucket: Bucket, wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
     url, name = bucket.server.url, bucket.name
     if wrong == "bucket":
         name = "there-is-no-such-bucket"
@@ -117,8 +117,8 @@ def test_what_is_wrong_is_said_as_if_there_were_no_scout(bucket: Bucket, wrong: 
 
     found = checked(url, name)
 
-    assert found["said"] == [type(here.value).__name__, str(here.value)]
-    assert not found["boto3"], "it was the scout that said it"
+    assert found["failure"] == [type(here.value).__name__, str(here.value)]
+    assert not found["boto3"], "the prefetch process has reported it"
 
 
 def access(passed: Any, **more: Any) -> Access:
@@ -167,5 +167,5 @@ def test_credentials_that_boto3_renews_are_known_to_be_so(bucket: Bucket, monkey
         config.write_text(f"[default]\ncredential_process = cat {tmp_path}/given.json\n")
         found = checked(bucket.server.url, bucket.name)
 
-        assert (found["said"], found["keys"]) == (["", ""], ["c"])
+        assert (found["failure"], found["keys"]) == (["", ""], ["c"])
         assert found["boto3"] == bool(ends)

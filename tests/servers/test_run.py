@@ -31,7 +31,7 @@ from autosync.watch.watcher import identity_of
 
 @pytest.fixture
 def keep(broker: str, tree: Path, tmp_path: Path) -> Iterator[Callable[..., MirrorRunner]]:
-    """Makes a mirror that is kept by hand: it has its place, and is registered; ticks are the test's."""
+    """Makes a mirror's runner without the main loop: it has its lock, and is registered; the test calls its ticks."""
     made: list[MirrorRunner] = []
 
     def make(defined: dict[str, object] | None = None, **options: object) -> MirrorRunner:
@@ -63,7 +63,7 @@ def found(keeping: MirrorRunner, began: float, generation: int) -> None:
 def fail(keeping: MirrorRunner, ledger: Ledger, key: str) -> None:
     ledger.claims.mark([(key, UNKNOWN)])
     (claim,) = ledger.claims.claim("w", keeping._version, [key]) or []
-    ledger.claims.done("w", [Result(claim, Action.FAILED, failure=Failure(key, "no room", 10, "w", time.time()))])
+    ledger.claims.done("w", [Result(claim, Action.FAILED, failure=Failure(key, "no space", 10, "w", time.time()))])
 
 
 def test_what_a_scan_found_is_right_once_nothing_is_dirty(keep: Callable[..., MirrorRunner], ledger: Ledger) -> None:
@@ -211,7 +211,7 @@ def test_once_is_not_through_because_the_broker_forgot_what_is_to_be_done(
 def test_a_broker_that_goes_away_in_the_middle_of_a_tick_does_not_hold_the_main_loop_up(
     keep: Callable[..., MirrorRunner], ledger: Ledger, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    """It is the main loop that starts a dead broker again, and that hears signals."""
+    """It is the main loop that starts a dead broker again, and that handles signals."""
     keeping = keep(rescan=3600.0)
     if what == "failed":
         fail(keeping, ledger, "a")
@@ -260,7 +260,7 @@ def test_a_key_whose_message_may_be_lost_is_sent_again_at_the_next_tick(
         keeping.tick()
         sent.append(ledger.queues.count_waiting("q"))
         connect(broker).delete("autosync:q")
-    # The first sweep may find leases that have ended, and nothing else.
+    # The first search for orphans may find leases that have ended, and nothing else.
     assert sent == ([0, 0, 0] if what == "nothing" else [1, 1, 0])
 
 

@@ -49,7 +49,7 @@ def test_a_server_that_has_forgotten_its_scripts_learns_them_again(scripts: Scri
     assert [scripts.run("count", ["n"], []) for _ in range(2)] == [2, 3]
 
 
-def test_a_script_that_fails_says_so_and_its_connection_is_used_again(scripts: Scripts, client: redis.Redis) -> None:
+def test_a_script_that_fails_raises_and_its_connection_is_used_again(scripts: Scripts, client: redis.Redis) -> None:
     scripts.run("echo", ["k"], ["1", "2"])
     before = ours(client)
 

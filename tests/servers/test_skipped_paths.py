@@ -96,7 +96,7 @@ def test_each_line_names_its_target_and_all_are_counted(skipped: SkippedPaths, l
     assert len(caplog.messages) == 12, "the next scan logs only what is new"
 
 
-def test_an_event_for_which_the_list_has_no_room_is_logged_once_at_most(
+def test_an_event_for_which_the_list_has_no_space_is_logged_once_at_most(
     skipped: SkippedPaths, ledger: Ledger, writes: list[object], caplog: pytest.LogCaptureFixture
 ) -> None:
     skipped.replace(full(MOST_SKIPPED))

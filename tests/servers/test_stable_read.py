@@ -80,8 +80,8 @@ def test_the_last_byte_of_a_file_that_is_changed_behind_the_reader_is_not_given_
     given = bytearray()
 
     def read_all() -> None:
-        while piece := source.read(MIB):
-            given.extend(piece)
+        while chunk := source.read(MIB):
+            given.extend(chunk)
 
     with pytest.raises(FileChanged, match="changed while it was read"):
         read_all()
@@ -105,21 +105,21 @@ def test_a_file_that_becomes_shorter_is_torn(path: Path, opened: Callable[..., S
         source.read()
 
 
-def test_the_parts_that_changed_are_told_and_with_them_read_anew_it_is_one_version(
+def test_the_parts_that_changed_are_returned_and_with_them_read_anew_it_is_one_version(
     path: Path, opened: Callable[..., StableReader]
 ) -> None:
     file = opened(path)
-    pieces = [(0, MIB), (MIB, MIB), (2 * MIB, SIZE - 2 * MIB)]
-    read = {piece: file.part(*piece).read() for piece in pieces}
+    chunks = [(0, MIB), (MIB, MIB), (2 * MIB, SIZE - 2 * MIB)]
+    read = {chunk: file.part(*chunk).read() for chunk in chunks}
     poke(path, MIB)
 
     with pytest.raises(FileChanged) as torn:
         file.verify()
     assert torn.value.parts == [(MIB, MIB)]
 
-    read |= {piece: file.part(*piece).read() for piece in torn.value.parts}
+    read |= {chunk: file.part(*chunk).read() for chunk in torn.value.parts}
     file.verify()
-    assert b"".join(read[piece] for piece in pieces) == path.read_bytes()
+    assert b"".join(read[chunk] for chunk in chunks) == path.read_bytes()
 
 
 def test_every_part_counts_at_each_verdict(path: Path, opened: Callable[..., StableReader]) -> None:

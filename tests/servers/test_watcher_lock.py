@@ -19,11 +19,11 @@ def ledger(broker: str) -> Ledger:
 
 
 def elsewhere(name: str) -> str:
-    """A watcher on another host, of which nobody here can tell whether it lives."""
+    """A watcher on another host; whether it lives cannot be found out from here."""
     return json.dumps({"host": name, "pid": 1, "boot": name, "started": 0.0})
 
 
-def test_a_watcher_holds_its_lock_for_as_long_as_its_mirror_says(ledger: Ledger) -> None:
+def test_a_watcher_holds_its_lock_for_as_long_as_its_mirror_defines(ledger: Ledger) -> None:
     lock = WatcherLock(ledger.watcher_lease, "m", "boot", 3.0)
     lock.acquire(threading.Event())
 

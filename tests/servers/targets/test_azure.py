@@ -256,7 +256,7 @@ def test_a_large_file_is_sent_whole_and_a_torn_one_leaves_only_blocks_that_nobod
 
 @pytest.mark.usefixtures("tried_twice")
 @pytest.mark.parametrize(
-    ("change", "kind", "said"),
+    ("change", "kind", "error_text"),
     [
         ({"target_container": "no-such-container"}, TargetRefused, "there is no such container; create it"),
         ({"account_key": "aGVsbG8="}, TargetRefused, "access is denied .*check --account-key"),
@@ -267,21 +267,21 @@ def test_a_large_file_is_sent_whole_and_a_torn_one_leaves_only_blocks_that_nobod
     ],
     ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
 )
-def test_what_is_wrong_is_said_in_one_clear_line(
-    change: dict[str, str | None], kind: type[TargetError], said: str, azurite: Azurite, container: str, content: Content
+def test_what_is_wrong_is_reported_in_one_clear_line(
+    change: dict[str, str | None], kind: type[TargetError], error_text: str, azurite: Azurite, container: str, content: Content
 ) -> None:
     actor = made(azurite, container, **change)
 
-    with pytest.raises(kind, match=said) as refused:
+    with pytest.raises(kind, match=error_text) as refused:
         actor.check()
     assert "\n" not in str(refused.value)
     assert "Debug" not in str(refused.value)
     for size in (1, SMALL + 1):
-        with pytest.raises(kind, match=said):
+        with pytest.raises(kind, match=error_text):
             actor.upload(content.file("a", bytes(size)))
-    with pytest.raises(kind, match=said):
+    with pytest.raises(kind, match=error_text):
         listed(actor)
-    with pytest.raises(kind, match=said):
+    with pytest.raises(kind, match=error_text):
         actor.delete(File("a"))
 
 
@@ -384,7 +384,7 @@ def test_a_signature_that_has_expired_is_refused(azurite: Azurite, container: st
 
 @pytest.mark.usefixtures("tried_twice")
 @pytest.mark.parametrize("status", [429, 503])
-def test_a_target_that_asks_for_fewer_requests_is_heard_at_once(
+def test_a_target_that_asks_for_fewer_requests_is_not_tried_again(
     status: int, refusing: Callable[..., Refusing], azurite: Azurite, content: Content
 ) -> None:
     server = refusing(status, b"<Error><Code>ServerBusy</Code><Message>The server is busy.</Message></Error>")
@@ -481,7 +481,7 @@ def test_no_secret_is_in_an_error_or_in_the_log_where_everything_is(
     caplog.set_level(logging.DEBUG)
     url = azurite.url if where == "azurite" else "http://127.0.0.1:1/x"
     signature = azurite.signature(container, "r").partition("sig=")[2]
-    told: list[str] = []
+    messages: list[str] = []
     for secrets in ({"account_key": "c2VjcmV0"}, {"account_key": None, "sas_token": azurite.signature(container, "r")}):
         actor = made(azurite, container, endpoint_url=url, **secrets)
         for do in (actor.check, lambda: listed(actor), lambda: actor.upload(content.file("a", b"x")), lambda: actor.delete(File("a")),  # noqa: B023
@@ -490,20 +490,20 @@ def test_no_secret_is_in_an_error_or_in_the_log_where_everything_is(
                 do()
             error: BaseException | None = refused.value
             assert error is not None
-            assert in_one_line(error), "what requests says would stand in a traceback"
-            told.append(str(error))
+            assert in_one_line(error), "the error of requests would be in a traceback"
+            messages.append(str(error))
     if where == "azurite":
         actor.clock_ahead()
         assert "HEAD" in caplog.text
 
-    assert len(told) == 10
-    everything = "\n".join([*told, caplog.text, *capfd.readouterr()])
+    assert len(messages) == 10
+    everything = "\n".join([*messages, caplog.text, *capfd.readouterr()])
     for secret in ("c2VjcmV0", signature, "sig=", "SharedKey"):
         assert secret not in everything
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "error_text"),
     [
         ({"account": None}, "--account is missing"),
         ({"account": "a.example.org/"}, "--account 'a.example.org/' cannot be the name of a storage account"),
@@ -519,16 +519,16 @@ def test_no_secret_is_in_an_error_or_in_the_log_where_everything_is(
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_settings_that_cannot_be_used_are_refused(settings: dict[str, str | None], said: str) -> None:
+def test_settings_that_cannot_be_used_are_refused(settings: dict[str, str | None], error_text: str) -> None:
     good = {"target_container": "container", "account": "account", "account_key": ACCOUNT_KEY}
     load("azure")(**good)
 
-    with pytest.raises(ConfigurationError, match=said) as refused:
+    with pytest.raises(ConfigurationError, match=error_text) as refused:
         load("azure")(**{**good, **settings})
     assert "secret" not in str(refused.value).replace("client-secret", "")
 
 
-def test_what_options_say_counts_more_than_what_the_environment_has(
+def test_options_take_precedence_over_the_environment(
     azurite: Azurite, container: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("AZURE_STORAGE_TOKEN", "AZURE_STORAGE_SAS_TOKEN", "AZURE_CONTAINER_NAME", "AZURE_STORAGE_ACCOUNT_NAME"):
@@ -546,6 +546,6 @@ def test_credentials_of_the_environment_are_used_where_none_are_given(
     made(azurite, container, account_key=None).check()
 
 
-def test_the_clock_of_a_server_that_is_away_cannot_be_told(azurite: Azurite) -> None:
+def test_the_clock_of_a_server_that_is_away_cannot_be_read(azurite: Azurite) -> None:
     with pytest.raises(TargetError, match="Connection refused"):
         made(azurite, "container", endpoint_url="http://127.0.0.1:1").clock_ahead()

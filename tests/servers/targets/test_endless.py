@@ -82,10 +82,10 @@ def read_of(server: Endless) -> int:
 
 def line_of(caught: pytest.ExceptionInfo[TargetError]) -> str:
     """The error, which is one line."""
-    said = str(caught.value)
-    assert "\n" not in said
-    assert len(said) < 500
-    return said
+    line = str(caught.value)
+    assert "\n" not in line
+    assert len(line) < 500
+    return line
 
 
 @pytest.mark.parametrize("shape", ENDLESS)
@@ -154,7 +154,7 @@ def test_of_the_response_to_an_upload_no_more_than_1_MiB_is_read(  # noqa: N802
 @pytest.mark.parametrize("shape", ENDLESS)
 @pytest.mark.parametrize(("status", "kind"), [(403, TargetRefused), (503, SlowDown), (500, TargetError)])
 @pytest.mark.parametrize("name", READING)
-def test_an_error_without_an_end_is_told_by_its_status(
+def test_an_error_without_an_end_is_reported_by_its_status(
     name: str, status: int, kind: type[TargetError], shape: str, endless: Callable[[int, str], Endless],
     actor_for: Callable[[str, Endless], Actor], content: Content,
 ) -> None:  # fmt: skip
@@ -201,7 +201,7 @@ def test_nothing_is_asked_for_compressed_and_what_comes_so_is_not_decoded(
 
 
 @pytest.mark.parametrize("name", READING)
-def test_an_error_that_is_compressed_is_told_by_its_status(
+def test_an_error_that_is_compressed_is_reported_by_its_status(
     name: str, endless: Callable[[int, str], Endless], actor_for: Callable[[str, Endless], Actor], content: Content
 ) -> None:
     server = endless(403, "gzip")

@@ -158,7 +158,7 @@ def test_what_was_sent_in_one_request_can_be_compared_and_what_was_sent_in_parts
 
 @pytest.mark.parametrize("name", ["page.html", "what.unknown"])
 @pytest.mark.parametrize("size", [1, SMALL + 1])
-def test_an_object_has_the_type_that_its_name_says(name: str, size: int, gcs: Gcs, bucket: str, content: Content) -> None:
+def test_an_object_has_the_type_of_its_name(name: str, size: int, gcs: Gcs, bucket: str, content: Content) -> None:
     made(gcs, bucket).upload(content.file(name, bytes(size)))
 
     answer = gcs.read(bucket, name)
@@ -266,7 +266,7 @@ def account(text: str, directory: Path) -> str:
 
 @pytest.mark.usefixtures("tried_twice")
 @pytest.mark.parametrize(
-    ("change", "kind", "said"),
+    ("change", "kind", "error_text"),
     [
         ({"target_container": "no-such-bucket"}, TargetRefused, "there is no such bucket; create it"),
         ({"service_account": "stranger"}, TargetRefused, "access is denied .*check --service-account"),
@@ -278,8 +278,8 @@ def account(text: str, directory: Path) -> str:
     ],
     ids=lambda value: " ".join(value.values())[:30] if isinstance(value, dict) else "",
 )
-def test_what_is_wrong_is_said_in_one_clear_line_without_a_secret(
-    change: dict[str, str], kind: type[TargetError], said: str, gcs: Gcs, bucket: str, content: Content,
+def test_what_is_wrong_is_reported_in_one_clear_line_without_a_secret(
+    change: dict[str, str], kind: type[TargetError], error_text: str, gcs: Gcs, bucket: str, content: Content,
     tmp_path: Path, caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     caplog.set_level(logging.DEBUG)
@@ -289,24 +289,24 @@ def test_what_is_wrong_is_said_in_one_clear_line_without_a_secret(
     elif given.startswith(("{", '"')):
         change = {"service_account": account(given, tmp_path)}
     actor = made(gcs, bucket, **change)
-    told: list[TargetError] = []
+    errors: list[TargetError] = []
 
     for do in (actor.check, lambda: listed(actor), lambda: actor.delete(File("a")),
                lambda: actor.upload(content.file("a", b"x")), lambda: actor.upload(content.file("a", bytes(SMALL + 1)))):  # fmt: skip
-        with pytest.raises(kind, match=said) as refused:
+        with pytest.raises(kind, match=error_text) as refused:
             do()
-        told.append(refused.value)
+        errors.append(refused.value)
 
-    assert [type(error) for error in told] == [kind] * 5
-    assert all(map(in_one_line, told))
-    everything = "\n".join([*map(str, told), caplog.text])
+    assert [type(error) for error in errors] == [kind] * 5
+    assert all(map(in_one_line, errors))
+    everything = "\n".join([*map(str, errors), caplog.text])
     assert everything.count("\n") == 5 + caplog.text.count("\n")
     assert not [secret for secret in ("sEcReT", "Bearer", "PRIVATE", "eyJ") if secret in everything]
 
 
 @pytest.mark.usefixtures("tried_twice")
 @pytest.mark.parametrize("status", [429, 503])
-def test_a_target_that_asks_for_fewer_requests_is_heard_at_once(
+def test_a_target_that_asks_for_fewer_requests_is_not_tried_again(
     status: int, refusing: Callable[..., Refusing], gcs: Gcs, content: Content
 ) -> None:
     server = refusing(status, b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>")

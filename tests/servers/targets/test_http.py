@@ -243,7 +243,7 @@ def test_a_signature_of_another_time_is_refused_unless_the_clocks_may_differ_so_
         assert answer.status_code == 201
     else:
         assert answer.status_code == 401
-        assert "here)" in answer.json()["detail"], "it says what time it is"
+        assert "here)" in answer.json()["detail"], "the error has the server's time"
 
 
 def test_a_request_for_another_server_with_the_same_secret_is_refused(server: MediaServer, tmp_path: Path) -> None:
@@ -281,7 +281,7 @@ def test_where_a_request_ends_is_plain_or_it_is_the_last_of_its_connection(head:
 
 
 @pytest.mark.parametrize("query", ["limit=x", "after=%21", "prefix=%FF"])
-def test_a_query_that_is_not_understood_is_said(query: str, actor: Actor, server: MediaServer) -> None:
+def test_a_query_that_is_not_understood_is_reported(query: str, actor: Actor, server: MediaServer) -> None:
     request = requests.Request("GET", f"{server.url}?{query}", auth=actor._auth).prepare()  # type: ignore[attr-defined]
 
     answer = sent(request)
@@ -436,7 +436,7 @@ def test_a_server_that_is_killed_in_the_middle_keeps_what_was_there(actor: Actor
 def test_a_large_file_that_changes_between_its_readings_without_its_times_is_torn(
     actor: Actor, content: Content, server: MediaServer
 ) -> None:
-    """Such as one that is mapped: only its content tells, and the server would call the digest wrong."""
+    """Such as one that is mapped: only its content shows the change, and the server would refuse the digest."""
     actor.upload(content.file("a", b"old"))
     sent_of_it: list[int] = []
 
@@ -538,7 +538,7 @@ MEANT = {
 
 @pytest.fixture
 def canned() -> Iterator[tuple[str, list[Any]]]:
-    """A server that answers as it is told: a status, headers and a body."""
+    """A server that sends the response that the test sets: a status, headers and a body."""
     answer: list[Any] = [200, {}, b""]
 
     class Handler(BaseHTTPRequestHandler):
@@ -564,7 +564,7 @@ def canned() -> Iterator[tuple[str, list[Any]]]:
 
 
 @pytest.mark.parametrize("status", MEANT)
-def test_a_status_means_what_the_table_says(status: int, canned: tuple[str, list[Any]], content: Content) -> None:
+def test_a_status_has_the_meaning_of_the_table(status: int, canned: tuple[str, list[Any]], content: Content) -> None:
     url, answer = canned
     answer[0], answer[1] = status, {"Location": "http://elsewhere/api"} if status == 301 else {}
     actor = load("http")(url=url, secret=SECRET)
@@ -632,7 +632,7 @@ def test_the_target_of_a_redirect_is_reported_without_secrets(canned: tuple[str,
     actor.close()
 
 
-def test_a_certificate_that_is_not_trusted_is_said_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_certificate_that_is_not_trusted_is_reported_with_a_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     authority = Authority(tmp_path, "authority")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(authority.certificate("127.0.0.1"))
@@ -660,7 +660,7 @@ def test_a_certificate_that_is_not_trusted_is_said_with_what_to_do(tmp_path: Pat
         thread.join()
 
 
-def test_certificates_that_cannot_be_read_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_certificates_that_cannot_be_read_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "none"))
     actor = load("http")(url="https://127.0.0.1:9/api", secret=SECRET)
     with pytest.raises(TargetError, match="TLS CA certificate bundle"):

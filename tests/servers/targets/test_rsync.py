@@ -63,7 +63,7 @@ class Talking:
 
     def __init__(self, code: int, text: bytes) -> None:
         self.sent: list[int] = []
-        #: More than this is never sent: whoever has read it has read all.
+        #: More than this is never sent: a client that has read it has no limit.
         self.most = 256 << 20
         server = self
 
@@ -247,7 +247,7 @@ def test_links_and_the_like_are_no_files_and_stay(actor: Actor, server: Rsyncd) 
     assert {path.name for path in server.module.iterdir()} == {"link", "pipe"}
 
 
-def test_what_is_wrong_at_the_server_is_said_in_one_line(rsyncd: Callable[..., Rsyncd], content: Content) -> None:
+def test_what_is_wrong_at_the_server_is_reported_in_one_line(rsyncd: Callable[..., Rsyncd], content: Content) -> None:
     locked = rsyncd(password=PASSWORD)
     cases: list[tuple[str, str, type[TargetError], str]] = [
         (locked.container, "wrong", TargetRefused, "auth failed.*--rsync-password"),
@@ -272,7 +272,7 @@ def test_what_is_wrong_at_the_server_is_said_in_one_line(rsyncd: Callable[..., R
 
 
 def test_a_listing_that_ends_too_soon_is_no_short_listing(actor: Actor, server: Rsyncd) -> None:
-    for number in range(100):  # rsync reads a thousand files ahead, and goes on when what it has told is taken
+    for number in range(100):  # rsync reads a thousand files ahead, and goes on when its output is read
         (server.module / f"d{number}").mkdir()
         for name in range(50):
             (server.module / f"d{number}" / f"a name that fills what stands between both sides {name}").touch()

@@ -126,7 +126,7 @@ def logins(swift: Swift, keystone: Keystone) -> dict[str, dict[str, str]]:
     return {
         "1": {"auth_url": swift.url, "user": USER, "password": KEY},
         "2": {**user, "auth_url": f"{keystone.url}/v2.0", "project": Keystone.PROJECT},
-        "2, said": {**user, "auth_url": keystone.url, "project": Keystone.PROJECT, "auth_version": "2"},
+        "2, by option": {**user, "auth_url": keystone.url, "project": Keystone.PROJECT, "auth_version": "2"},
         "3": {**user, "auth_url": f"{keystone.url}/v3", "project": Keystone.PROJECT},
         "3, by default": {**user, "auth_url": f"{keystone.url}/", "project": Keystone.PROJECT, "region": "one", "interface": "internal"},
         "3, application credential": {
@@ -139,7 +139,7 @@ def logins(swift: Swift, keystone: Keystone) -> dict[str, dict[str, str]]:
     }  # fmt: skip
 
 
-WAYS = ["1", "2", "2, said", "3", "3, by default", "3, application credential", "rackspace"]
+WAYS = ["1", "2", "2, by option", "3", "3, by default", "3, application credential", "rackspace"]
 
 
 @pytest.mark.smoke  # versions of keystoneauth1 and swiftclient differ in what autosync calls
@@ -237,7 +237,7 @@ def test_a_token_that_is_refused_is_made_anew_once_for_all_threads(
     ],
     ids=lambda value: " ".join(map(str, value.values()))[:40] if isinstance(value, dict) else "",
 )
-def test_what_is_wrong_is_said_in_one_clear_line(
+def test_what_is_wrong_is_reported_in_one_clear_line(
     change: dict[str, str], kind: type[TargetError], message: str, swift: Swift, container: str, content: Content
 ) -> None:
     actor = swift_actor(swift, container, **change)
@@ -381,7 +381,7 @@ def test_etags_compare_content_also_of_large_objects(swift: Swift, container: st
     assert actor.can_match(second)
     assert actor.matches(large, second.etag)
     assert not actor.matches(content.file("b", os.urandom(2 * MIB + 9)), second.etag)
-    assert not swift_actor(swift, container, segment_size=2).matches(large, second.etag), "it cannot be told"
+    assert not swift_actor(swift, container, segment_size=2).matches(large, second.etag), "it cannot be compared"
 
 
 # Large objects
@@ -599,7 +599,7 @@ def test_a_file_has_no_more_segments_than_swift_allows(size: int, step: int, cou
     assert max(length for _, length in chunks) <= 5 << 30
 
 
-def test_a_swift_without_large_objects_says_so_before_anything_is_sent(old_swift: Swift, content: Content) -> None:
+def test_a_swift_without_large_objects_raises_before_anything_is_sent(old_swift: Swift, content: Content) -> None:
     name = new_container(old_swift)
     actor = swift_actor(old_swift, name)
     actor.upload(content.file("a", b"old"))
@@ -611,7 +611,7 @@ def test_a_swift_without_large_objects_says_so_before_anything_is_sent(old_swift
     assert old_swift.names(f"{name}_segments") == []
 
 
-def test_one_that_does_not_tell_what_it_can_is_found_out(old_swift: Swift, content: Content, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_swift_that_only_reports_large_objects_raises(old_swift: Swift, content: Content, monkeypatch: pytest.MonkeyPatch) -> None:
     name = new_container(old_swift)
     actor = swift_actor(old_swift, name)
     monkeypatch.setattr(actor._access, "has_middleware", lambda _: True)  # type: ignore[attr-defined]
@@ -626,7 +626,7 @@ def test_one_that_does_not_tell_what_it_can_is_found_out(old_swift: Swift, conte
 # Errors
 
 @pytest.mark.parametrize("status", [429, 498, 503])
-def test_a_target_that_asks_for_fewer_requests_is_heard_at_once(
+def test_a_target_that_asks_for_fewer_requests_is_not_tried_again(
     status: int, refusing: Callable[..., Refusing], swift: Swift, content: Content
 ) -> None:
     server = refusing(status, b"slow down")
