@@ -59,7 +59,7 @@ def left(directory: Path) -> list[str]:
 
 
 def until(process: subprocess.Popen[str], last: str) -> str:
-    """What it says, up to the line in which this stands."""
+    """Its output, up to the line that has this text."""
     assert process.stdout is not None
     message = ""
     while last not in message:
@@ -99,7 +99,7 @@ def test_it_runs_until_ctrl_c_and_takes_everything_with_it(directory: Path) -> N
     assert left(directory) == []
 
 
-def test_it_says_in_one_line_that_a_directory_is_not_its_own(directory: Path) -> None:
+def test_it_reports_in_one_line_that_a_directory_is_not_its_own(directory: Path) -> None:
     directory.mkdir()
     (directory / "thesis.txt").write_text("all of it")
 

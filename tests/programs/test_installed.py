@@ -43,13 +43,13 @@ LOAD_EXTRAS = """
 import json, sys
 from autosync.actors import load
 from autosync.errors import ConfigurationError
-said = {}
+errors = {}
 for name in sys.argv[1:]:
     try:
         load(name)
     except ConfigurationError as error:
-        said[name] = str(error)
-print(json.dumps(said))
+        errors[name] = str(error)
+print(json.dumps(errors))
 """
 
 
@@ -58,7 +58,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     return Installed(tmp_path_factory.mktemp("installed"))
 
 
-def said(*words: str | Path, environ: Mapping[str, str] | None = None, cwd: Path) -> str:
+def output_of(*words: str | Path, environ: Mapping[str, str] | None = None, cwd: Path) -> str:
     done = subprocess.run(words, capture_output=True, text=True, env=environ, cwd=cwd, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -67,7 +67,7 @@ def said(*words: str | Path, environ: Mapping[str, str] | None = None, cwd: Path
 def test_each_module_finds_what_it_imports(installed: Installed, tmp_path: Path) -> None:
     count = len(list((ROOT / "autosync").rglob("*.py")))
 
-    found, lacking = json.loads(said(installed.bin / "python", "-c", IMPORT_ALL, cwd=tmp_path))
+    found, lacking = json.loads(output_of(installed.bin / "python", "-c", IMPORT_ALL, cwd=tmp_path))
 
     assert found == count
     assert {name: what for name, what in lacking.items() if name.rpartition(".")[0] not in EXTRA} == EXTRA
@@ -78,14 +78,14 @@ def test_a_tree_is_mirrored_from_there(installed: Installed, bucket: Bucket, tmp
     shutil.copytree(ROOT / "autosync" / "ledger", tree)
     environ = {**bucket.server.environment(), "HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
 
-    said(installed.bin / "autosync", "--once", *bucket.options(), f"--source-prefix={tree}/", tree, environ=environ, cwd=tmp_path)
+    output_of(installed.bin / "autosync", "--once", *bucket.options(), f"--source-prefix={tree}/", tree, environ=environ, cwd=tmp_path)
 
     assert bucket.sizes() == on_disk(tree)
 
 
 def test_an_extra_brings_what_it_is_named_for(installed: Installed, tmp_path: Path) -> None:
     extras = ("azure", "gcs", "http", "swift")
-    refused = json.loads(said(installed.bin / "python", "-c", LOAD_EXTRAS, *extras, cwd=tmp_path))
+    refused = json.loads(output_of(installed.bin / "python", "-c", LOAD_EXTRAS, *extras, cwd=tmp_path))
 
     assert sorted(refused) == sorted(extras)
     for extra in extras:
@@ -94,4 +94,4 @@ def test_an_extra_brings_what_it_is_named_for(installed: Installed, tmp_path: Pa
     assert (done.returncode, done.stderr) == (2, f"autosync: {refused['swift']}\n")
 
     with_extras = {**os.environ, "PYTHONPATH": str(installed.extras)}
-    assert json.loads(said(installed.bin / "python", "-c", IMPORT_ALL, environ=with_extras, cwd=tmp_path))[1] == {}
+    assert json.loads(output_of(installed.bin / "python", "-c", IMPORT_ALL, environ=with_extras, cwd=tmp_path))[1] == {}

@@ -1,4 +1,4 @@
-"""Names of files are UTF-8, whatever a locale says. Else a file has another key on each host, and a box deletes what is there."""
+"""Names of files are UTF-8, whatever the locale is. Else a file has another key on each host, and a box deletes what is there."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_a_box_deletes_nothing_that_is_there(
     assert copied() == named
 
 
-def test_nor_does_a_file_host_say_that_it_is_gone(
+def test_a_file_host_reports_nothing_as_gone_that_is_there(
     programs: Programs, environ: dict[str, str], named: list[bytes], options: list[str], copied: Callable[[], list[bytes]], broker: str
 ) -> None:
     worker = programs.worker(broker=broker, AUTOSYNC_SOURCES=options[-1])

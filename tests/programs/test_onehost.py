@@ -84,7 +84,7 @@ def test_workers_need_nothing_of_celery_that_was_loaded_before(preloaded: str, t
     assert ended.stdout.split() == ["forked", "idle", "gone"]
 
 
-#: Makes a worker in a fork for each of the modules, with all of them preloaded but this one; tells for which it could.
+#: Makes a worker in a fork for each of the modules, with all of them preloaded but this one; prints for which it could.
 ONE_LESS = """
 import os, warnings
 from autosync import celery
@@ -110,7 +110,7 @@ def test_workers_need_none_of_what_is_loaded_before() -> None:
 
 
 def test_what_was_left_to_do_is_done_even_if_nothing_differs(programs: Programs, tree: Path, tmp_path: Path) -> None:
-    """The autosync before this one was killed between a transfer and saying so, and a message still waits."""
+    """The autosync before this one was killed between a transfer and its result, and a message still waits."""
     (tmp_path / "target").mkdir()
     server = EmbeddedServer(tmp_path / "state" / "one")
     (tmp_path / "state" / "one").mkdir(parents=True)

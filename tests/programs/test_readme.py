@@ -1,4 +1,4 @@
-"""What README.md and docs/settings.md say is so: options, keys, the actor of the example, exit codes, settings, compose file."""
+"""The statements of README.md and docs/settings.md are true: options, keys, the actor of the example, exit codes, settings, compose."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_what_the_table_of_places_names_is_there() -> None:
 
 
 class WebServer(ThreadingHTTPServer):
-    """Takes PUT and DELETE and lists itself: what the actor of the example speaks to."""
+    """Takes PUT and DELETE and lists itself: what the actor of the example sends to."""
 
     daemon_threads = True
 
@@ -253,7 +253,7 @@ def test_the_toml_example_is_accepted(commands: Commands, tmp_path: Path) -> Non
 
         done = commands.run("autosync", "--config", "mirror.toml", *passed, "--dry-run", *paths)
 
-        # Each is said after all options were read and understood.
+        # Each is printed after all options were read and understood.
         assert ("bucket my-bucket at http://127.0.0.1:9" if is_s3 else "lie in one another") in done.stderr, done.stderr
 
 

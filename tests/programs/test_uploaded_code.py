@@ -1,4 +1,4 @@
-"""No code is run that lies in a directory which is mirrored: whoever may put files there would be who runs autosync."""
+"""No code is run that lies in a directory which is mirrored: else a user who may write there could run code as autosync's user."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_a_script_in_the_watched_directory_is_loaded_by_its_file_alone(
     cached.parent.mkdir()
     seen = (tree / "my_actor.py").stat()
     code = compile(NOTES.format(str(noted)), "my_actor.py", "exec")
-    cached.write_bytes(_code_to_timestamp_pyc(code, int(seen.st_mtime), seen.st_size))  # it looks like the compiled script
+    cached.write_bytes(_code_to_timestamp_pyc(code, int(seen.st_mtime), seen.st_size))  # it resembles the compiled script
 
     done = programs.run(
         "python", "my_actor.py", f"--target-container={target}", f"--source-prefix={tree}/", f"--state-dir={tmp_path}/state", "--once", ".",

@@ -8,7 +8,7 @@ from pathlib import Path
 from autosync.source.open_writers import has_writer
 
 
-def test_a_share_does_not_tell(bindfs: Callable, tmp_path: Path) -> None:
+def test_a_share_does_not_report_other_writers(bindfs: Callable, tmp_path: Path) -> None:
     """Others may write to it whom this kernel does not see. FUSE stands for them all."""
     behind, share = tmp_path / "behind", tmp_path / "share"
     behind.mkdir()
