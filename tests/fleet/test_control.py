@@ -31,7 +31,7 @@ class Operator:
         self._options = options
 
     def runs(self, *words: str, code: int = 0, **environ: str) -> str:
-        """What a command says; on stderr, if it is to fail."""
+        """The output of a command; its stderr, if it is to fail."""
         done = self._commands.run("autosync-ctl", *self._options, *words, **environ)
         assert "Traceback" not in done.stderr
         assert done.returncode == code, done.stderr + done.stdout
@@ -50,11 +50,11 @@ def state(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def one_host(programs: Programs, bucket: Bucket, tree: Path, state: Path) -> Program:
-    """An autosync with a broker of its own, in step."""
+    """An autosync with a broker of its own, in sync."""
     (tree / "first").write_text("first")
     options = [*bucket.options(), f"--source-prefix={tree}/", "--name=desk", f"--state-dir={state}"]
     running = programs.start("autosync", *options, str(tree))
-    equal_soon(bucket, tree, "the first look")
+    equal_soon(bucket, tree, "the first scan")
     return running
 
 
@@ -66,17 +66,17 @@ def operator(commands: Commands, state: Path) -> Operator:
 def test_what_an_autosync_with_a_broker_of_its_own_does_is_seen(
     programs: Programs, state: Path, one_host: Program, operator: Operator, bucket: Bucket, tree: Path
 ) -> None:
-    wait_until(lambda: operator.status()["last_in_sync"], 30, "the first look is through", pause=0.2)
+    wait_until(lambda: operator.status()["last_in_sync"], 30, "the first scan is through", pause=0.2)
 
     found = operator.status()
-    told = Operator(programs, f"--state-dir={state}").runs("status")
+    printed = Operator(programs, f"--state-dir={state}").runs("status")
 
     assert (found["mirror"], found["files"], found["bytes"], found["dirty"], found["failed"]) == ("desk", 1, 5, 0, 0)
     assert found["watched_by"]["pid"] == one_host.pid
     assert found["sources"] == [str(tree)]
     assert found["target"] == f"s3:{bucket.name}/"
-    assert told.startswith("desk: in sync\n")
-    assert f"process {one_host.pid} on " in told
+    assert printed.startswith("desk: in sync\n")
+    assert f"process {one_host.pid} on " in printed
     (tree / "directory").mkdir()
     wait_until(lambda: operator.status()["watches"] == 2, 30, "both directories are watched", pause=0.2)
     assert "  watches     2 directories; " in operator.runs("status")
@@ -94,7 +94,7 @@ def test_a_paused_mirror_sends_nothing_until_it_is_resumed(one_host: Program, op
     assert operator.status()["paused"]
     assert operator.runs("status").startswith("desk: paused\n")
     assert bucket.sizes() == {"first": 5}
-    wait_until(lambda: "desk is paused: nothing is sent" in one_host.output(), 30, "the watcher says so")
+    wait_until(lambda: "desk is paused: nothing is sent" in one_host.output(), 30, "the watcher logs it")
 
     assert "desk goes on" in operator.runs("resume")
     equal_soon(bucket, tree, "what has gathered", 30)
@@ -110,7 +110,7 @@ def test_a_change_in_the_target_is_found_by_a_requested_scan(
         bucket.client.delete_object(Bucket=bucket.name, Key=key)
 
     operator.runs("rescan", str(tree / "a"))
-    wait_until(lambda: bucket.sizes() == {"a/kept": 4}, 30, "the directory that was looked at is right again")
+    wait_until(lambda: bucket.sizes() == {"a/kept": 4}, 30, "the directory that was scanned is right again")
     operator.runs("rescan")
     equal_soon(bucket, tree, "all of it")
 
@@ -132,7 +132,7 @@ def test_flush_returns_when_all_that_had_happened_is_in_the_target(
         assert bucket.sizes() == on_disk(tree)
 
 
-def test_flush_says_why_it_does_not_return(one_host: Program, operator: Operator, bucket: Bucket, tree: Path) -> None:
+def test_flush_reports_why_it_does_not_return(one_host: Program, operator: Operator, bucket: Bucket, tree: Path) -> None:
     with bucket.server.frozen():
         (tree / "new").write_text("new")
         message = operator.runs("flush", "--timeout=3", code=1)
@@ -173,7 +173,7 @@ def test_the_doctor_names_what_is_wrong(programs: Programs, own_valkey: Valkey, 
     assert "start celery -A autosync worker, with autosync.ill among its queues" in message
 
 
-def test_a_target_that_lists_in_another_order_is_not_said_to_differ(
+def test_a_target_that_lists_in_another_order_is_not_reported_to_differ(
     programs: Programs, one_host: Program, operator: Operator, bucket: Bucket, tree: Path
 ) -> None:
     """SeaweedFS lists what is in `a` before what is in `a-b`; in the order of keys, `-` comes before `/`."""
@@ -292,7 +292,7 @@ def test_a_mirror_that_is_kept_is_not_forgotten(one_host: Program, operator: Ope
     assert "mirror desk is watched by a running autosync" in operator.runs("--name=desk", "forget", code=1)
 
 
-def test_without_a_mirror_it_says_what_to_do(programs: Programs, commands: Commands, operator: Operator, broker: str) -> None:
+def test_without_a_mirror_it_reports_what_to_do(programs: Programs, commands: Commands, operator: Operator, broker: str) -> None:
     assert "start its autosync, or give its broker with --broker" in operator.runs("status", code=1)
     assert "no mirror was found at" in Operator(commands, f"--broker={broker}").runs("status", code=1)
     gone = Operator(programs, "--broker=redis://:secret@127.0.0.1:1/0").runs("status", code=1)
@@ -343,17 +343,17 @@ def test_the_exporter_has_the_status_of_mirrors_and_that_the_broker_is_away(
     programs.start("autosync-watch", broker, *bucket.options(), f"--source-prefix={tree}/", "--name=fleet", str(tree))
     exporter = programs.start("autosync-ctl", broker, "export", f"--listen=127.0.0.1:{port}")
     wait_until(lambda: "metrics are at" in exporter.output(), 30, "it serves")
-    equal_soon(bucket, tree, "the first look")
+    equal_soon(bucket, tree, "the first scan")
     (tree / "f0").unlink()
     equal_soon(bucket, tree, "the deletion")
 
-    def told() -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
+    def exported() -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
         return metrics(f"http://127.0.0.1:{port}/metrics")
 
     ours = (("mirror", "fleet"),)
-    wait_until(lambda: told()["autosync_dirty_keys"][ours] == 0, 30, "it is in step", pause=0.2)
-    wait_until(lambda: told().get("autosync_watches", {}).get(ours) == 2, 30, "the watcher has told of both directories", pause=0.2)
-    found = told()
+    wait_until(lambda: exported()["autosync_dirty_keys"][ours] == 0, 30, "it is in sync", pause=0.2)
+    wait_until(lambda: exported().get("autosync_watches", {}).get(ours) == 2, 30, "the watcher has reported both directories", pause=0.2)
+    found = exported()
 
     expected = {
         "autosync_watcher_up": 1, "autosync_paused": 0, "autosync_lag_seconds": 0, "autosync_failed_keys": 0, "autosync_files_total": 50,
@@ -365,9 +365,9 @@ def test_the_exporter_has_the_status_of_mirrors_and_that_the_broker_is_away(
     assert found["autosync_latency_seconds_sum"][ours] > 0
 
     own_valkey.kill()
-    assert told()["autosync_up"][()] == 0
+    assert exported()["autosync_up"][()] == 0
     own_valkey.start()
-    wait_until(lambda: told()["autosync_up"][()] == 1, 30, "it finds the broker again", pause=0.2)
+    wait_until(lambda: exported()["autosync_up"][()] == 1, 30, "it finds the broker again", pause=0.2)
 
     exporter.send_signal(signal.SIGTERM)
     exporter.wait(20)
@@ -391,7 +391,7 @@ def test_the_dashboard_shows_what_there_is(programs: Programs, broker: str) -> N
     assert {name for name in families if f"`{name}`" not in page} == set()
 
 
-def test_an_exporter_that_cannot_listen_says_so(commands: Commands, broker: str) -> None:
+def test_an_exporter_that_cannot_listen_reports_it(commands: Commands, broker: str) -> None:
     operator = Operator(commands, f"--broker={broker}")
 
     assert "write HOST:PORT" in operator.runs("export", "--listen=here", code=2)

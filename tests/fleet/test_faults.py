@@ -56,14 +56,14 @@ def live(programs: Programs, options: list[str], bucket: Bucket, tree: Path) -> 
         write(tree / "first")
         process = programs.start("autosync", "-v", "--workers=1", *more, *options)
         wait_until(lambda: "keeping" in process.output(), 60, "it has started")
-        equal(bucket, tree, "the first look")
+        equal(bucket, tree, "the first scan")
         return process
 
     return start
 
 
 def write(path: Path, version: int = 1, size: int = 1000) -> None:
-    """Write a file whose content says throughout which file and version it is."""
+    """Write a file that has its name and version throughout its content."""
     path.write_bytes(_content(path.name, version, size))
 
 
@@ -129,7 +129,7 @@ def test_the_proxy_sees_two_uploads_of_one_key_at_the_same_time_and_takes_one_af
 ) -> None:
     def put(key: str, size: int = 200_000) -> None:
         signed = bucket.client.generate_presigned_url("put_object", Params={"Bucket": bucket.name, "Key": key})
-        # The signature is of the server's own address, which is what the Host header says.
+        # The signature is of the server's own address, which is the value of the Host header.
         address = signed.replace(bucket.server.url, proxy.url)
         response = requests.put(address, data=_content(key, 1, size), headers={"Host": bucket.server.url[7:]}, timeout=30)
         assert response.status_code == 200, response.text
@@ -217,7 +217,7 @@ def test_a_worker_is_killed_before_it_knows_how_the_upload_that_it_has_begun_is_
 def test_a_broker_is_emptied_and_the_worker_killed_in_the_middle_of_an_upload(
     own_valkey: Valkey, ledger: Ledger, live: Callable, proxy: Proxy, bucket: Bucket, tree: Path
 ) -> None:
-    """The only note of what is open in the target is lost together with whoever wrote it."""
+    """The only note of what is open in the target is lost together with the worker that wrote it."""
     foreign = [bucket.begin_upload("large")]
     process = live(f"--broker={own_valkey.url}")
     client = own_valkey.client()
@@ -265,7 +265,7 @@ def test_a_broker_is_emptied_while_keys_are_dirty_and_again_while_all_is_quiet(
     unharmed(process)
 
 
-def test_a_broker_is_killed_before_it_has_written_what_it_had_said_yes_to(
+def test_a_broker_is_killed_before_it_has_written_what_it_had_confirmed(
     own_valkey: Valkey, ledger: Ledger, live: Callable, bucket: Bucket, tree: Path
 ) -> None:
     """As it does while a sync of its append-only file is under way, with `appendfsync everysec`: what is written meanwhile has to wait."""
@@ -296,7 +296,7 @@ def test_once_does_not_take_a_broker_that_was_emptied_for_one_that_has_nothing_t
     write(tree / "small", size=MEBI)
     write(tree / "large", size=20 * MEBI)
     once = programs.start("autosync", "--once", "-v", "--workers=1", f"--broker={own_valkey.url}", *options)
-    wait_until(lambda: "compared 2 files" in once.output() and proxy.in_flight("large"), 60, "the look is over, and the upload is not")
+    wait_until(lambda: "compared 2 files" in once.output() and proxy.in_flight("large"), 60, "the scan is over, and the upload is not")
 
     own_valkey.client().flushall()
     proxy.speed = None
@@ -309,11 +309,11 @@ def test_once_does_not_take_a_broker_that_was_emptied_for_one_that_has_nothing_t
 def test_the_result_of_a_scan_does_not_count_as_done_when_the_broker_has_lost_it(
     own_valkey: Valkey, ledger: Ledger, programs: Programs, options: list[str], tree: Path
 ) -> None:
-    """Else a later look would take a file that changed before for equal, where only its times tell that it did."""
+    """Else a later scan would take a file that changed before for equal, where only its times show that it did."""
     write(tree / "first")
     process = programs.start("autosync-watch", "-v", f"--broker={own_valkey.url}", "--rescan=0", *options)
     dirty = ledger.key_states.count_dirty
-    wait_until(lambda: "compared 1 files" in process.output() and dirty() == 1, 30, "the first look is over, and there is no worker")
+    wait_until(lambda: "compared 1 files" in process.output() and dirty() == 1, 30, "the first scan is over, and there is no worker")
 
     own_valkey.client().flushall()
     wait_until(lambda: process.output().count("compared 1 files") == 2, 30, "everything is compared again")
@@ -441,7 +441,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def fill(directory: Path) -> Path:
-    """Take all room that there is; what is given back makes room again."""
+    """Fill the disk; there is space again when the file is removed."""
     filler = directory / "filler"
     with filler.open("wb", buffering=0) as file, suppress(OSError):
         while True:
@@ -450,7 +450,7 @@ def fill(directory: Path) -> Path:
     return filler
 
 
-def test_a_state_directory_on_a_full_disk_is_said_in_one_line_and_nothing_is_lost(
+def test_a_state_directory_on_a_full_disk_is_reported_in_one_line_and_nothing_is_lost(
     live: Callable, small_disk: Path, bucket: Bucket, tree: Path
 ) -> None:
     process = live(f"--state-dir={small_disk}")
@@ -463,7 +463,7 @@ def test_a_state_directory_on_a_full_disk_is_said_in_one_line_and_nothing_is_los
     assert process.poll() is None
     filler.unlink()
 
-    equal(bucket, tree, "everything, when there is room again")
+    equal(bucket, tree, "everything, when there is space again")
     unharmed(process)
 
 
@@ -518,7 +518,7 @@ def test_a_worker_whose_share_shows_old_attributes_waits_for_the_new_ones(
     write(tree / "changed", size=3000)
     write(tree / "deleted")
     watcher = programs.start("autosync-watch", f"--broker={broker}", *options)
-    equal(bucket, tree, "the first look")
+    equal(bucket, tree, "the first scan")
     ledger = Ledger(connect(broker), "faulty")
     all_done(ledger, 30)
 
@@ -532,7 +532,7 @@ def test_a_worker_whose_share_shows_old_attributes_waits_for_the_new_ones(
 
     seen: list[object] = []
 
-    def look() -> dict[str, int]:
+    def observe() -> dict[str, int]:
         sizes = bucket.sizes()
         seen.append(("kept" in sizes, sizes.get("changed") in (3000, 9000), torn(bucket)))
         return sizes
@@ -545,10 +545,10 @@ def test_a_worker_whose_share_shows_old_attributes_waits_for_the_new_ones(
     (tree / "deleted").unlink()
     keys = ("changed", "new", "kept", "deleted")
     facts = ledger.key_states.facts
-    wait_until(lambda: look() and min(facts(key).attempts for key in keys) >= 3, 60, "the worker has met each several times")
+    wait_until(lambda: observe() and min(facts(key).attempts for key in keys) >= 3, 60, "the worker has met each several times")
     assert shows_old_things()
     wait_until(shows_new_things, 30, "the share shows them")
-    wait_until(lambda: look() == on_disk(tree), 90, "everything, when the share shows it", pause=0.3)
+    wait_until(lambda: observe() == on_disk(tree), 90, "everything, when the share shows it", pause=0.3)
     equal(bucket, tree, "every byte of it")
     assert set(map(str, seen)) == {str((True, True, []))}
     assert (box_elsewhere.poll(), watcher.poll()) == (None, None)

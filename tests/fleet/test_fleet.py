@@ -163,7 +163,7 @@ def test_a_broker_that_lost_its_memory_is_noticed(
     own_valkey.client().flushall()
     programs.worker(broker=broker, AUTOSYNC_SOURCES=sources(tree))
 
-    equal_soon(bucket, tree, "everything is looked at again")
+    equal_soon(bucket, tree, "everything is compared again")
     assert "has lost its memory" in watcher.output()
 
 
@@ -241,11 +241,11 @@ def test_flower_shows_both_workers_and_readable_transfers(
     assert film["args"].startswith("fleet: film.mov")
     assert "1 file, 300.0 MiB" in film["result"] or "files, 300." in film["result"]
     assert {task["worker"].partition("@")[0] for task in tasks} == {"box1", "box2"}
-    assert seen_progress, "a large file told its progress"
+    assert seen_progress, "a large file reported its progress"
     assert "of 300.0 MiB" in seen_progress[-1]
 
 
-def test_a_line_for_people_says_what_a_batch_is() -> None:
+def test_a_line_for_people_describes_a_batch() -> None:
     assert batch_line("m", ["a/b"], 5) == "m: a/b (5 B)"
     assert batch_line("m", ["a", "b", "c"], 5 << 30) == "m: a +2 (5.0 GiB)"
     assert batch_line("m", ["new\nline\udcff"], 0) == "m: new\\nline\\udcff (0 B)"

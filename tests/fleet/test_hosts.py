@@ -187,8 +187,8 @@ def test_a_cable_that_is_pulled_and_put_back(fleet: Fleet, owner: str) -> None:
         else:
             fill(fleet.tree, 50, "meanwhile")
             began = fleet.proxy.requests[-1].number if fleet.proxy.requests else 0
-            wait_until(lambda: not [one for one in fleet.proxy.requests[began:] if not one.ended], LONG, "what was in hand has ended")
-            assert not {key for key in fleet.bucket.sizes() if key.startswith("meanwhile")}, "nobody could tell"
+            wait_until(lambda: not [one for one in fleet.proxy.requests[began:] if not one.ended], LONG, "open requests have ended")
+            assert not {key for key in fleet.bucket.sizes() if key.startswith("meanwhile")}, "they cannot have been sent"
         host.plug_in()
 
     fleet.is_right("after the cut", LONG)

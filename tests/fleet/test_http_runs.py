@@ -45,7 +45,7 @@ def test_a_target_without_order_times_and_digests_does_not_get_everything_with_e
             return int(re.search(r"uploaded (\d+) files", done.stderr)[1])  # type: ignore[index]
 
         assert uploaded() == 30
-        # What changed within the last seconds before a look is sent once more.
+        # What changed within the last seconds before a scan is sent once more.
         wait_until(lambda: uploaded() == 0, 60, "it knows what it has sent")
         (tree / "7.mp3").write_text("X")  # as large as before
         assert uploaded() == 1

@@ -288,7 +288,7 @@ def test_once_ends_when_the_target_equals_the_source_and_again_does_nothing(
     second = programs.run(*once)
 
     assert (second.returncode, bucket.sizes()) == (0, on_disk(tree)), second.stderr
-    # What did not change was compared by content, since its times alone could not tell; it was not sent again.
+    # What did not change was compared by content, since its times alone do not decide; it was not sent again.
     again = {key for key, stamp in _stamps(bucket).items() if stamps.get(key) != stamp}
     assert again == {"d1/1"}
     third = programs.run(*once)
@@ -438,7 +438,7 @@ def test_what_a_killed_worker_left_open_in_the_target_is_ended_and_nothing_else(
     process = live()
     workers = process.children("celery")
     with open(tree.with_name("large"), "wb") as large:
-        large.truncate(192 << 20)  # a hole: nothing but zeros, and no room on the disk
+        large.truncate(192 << 20)  # a hole: nothing but zeros, and no space on the disk
     os.rename(tree.with_name("large"), tree / "large")
 
     def ours() -> list[tuple[str, str]]:
@@ -571,7 +571,7 @@ def test_a_root_that_is_replaced_by_an_empty_directory_deletes_nothing_and_one_t
     equal_soon(bucket, tree, "and that is watched")
 
 
-def test_what_was_right_of_one_source_says_nothing_of_the_one_that_has_come_in_its_place(
+def test_what_was_right_of_one_source_does_not_count_for_the_one_that_has_come_in_its_place(
     live: Callable, bucket: Bucket, tree: Path, own_valkey: Valkey
 ) -> None:
     (tree / "a").write_text("one")

@@ -41,21 +41,21 @@ PASSWORD, OPTION, KEY, TOKEN, FLOWER = SECRETS.values()
 WRITTEN = {*SECRETS.values(), "Opt1on%2Fof%20the%2Bactor", "Opt1on%2Fof+the%2Bactor", "Opt1on/of%20the%2Bactor"}
 
 
-class Ear:
-    """Hears all that the server is told, as long as it lives."""
+class CommandMonitor:
+    """Records all commands that the server receives, as long as it lives."""
 
     def __init__(self, server: LockedValkey) -> None:
         self._client = redis.Redis.from_url(server.address_for("default", OPERATOR))  # which may wait for long
         self._monitor = self._client.monitor()
         self._monitor.__enter__()
-        self.heard: list[str] = []
+        self.commands: list[str] = []
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
 
     def _listen(self) -> None:
         try:
             while True:
-                self.heard.append(self._monitor.next_command()["command"])
+                self.commands.append(self._monitor.next_command()["command"])
         except (redis.exceptions.RedisError, OSError, ValueError):
             pass  # the server is gone
 
@@ -181,7 +181,7 @@ def test_no_secret_is_shown_anywhere(
         monkeypatch.setenv(name, value)
     broker = os.environ["CELERY_BROKER_URL"]
     bucket = Bucket(moto)
-    ear, reported = Ear(locked), []
+    monitor, reported = CommandMonitor(locked), []
     target = tmp_path / "target"
     with Proxy(moto.url) as proxy:
         boxes = [
@@ -205,7 +205,7 @@ def test_no_secret_is_shown_anywhere(
         proxy.cut_parts, proxy.errors = 3, 0.2
         (tree / "small").write_text("small")
         (tree / "large").write_bytes(os.urandom(1 << 20) * 20)
-        # An actor that has its secret in what it says.
+        # An actor that has its secret in its error.
         (tree / "later").write_text("later")
         wait_until(lambda: proxy.counts["cut part"] > 0 and set(bucket.sizes()) == {"small", "large", "later"}, 60, "S3 has all", pause=0.1)
         proxy.errors = 0.0
@@ -231,7 +231,7 @@ def test_no_secret_is_shown_anywhere(
         assert "small" in responses[3][1]
         reported += [text for _, text in responses]
         locked.kill()
-        ear.close()
+        monitor.close()
         (tree / "more").write_text("more")
         wait_until(lambda: all("what happens meanwhile is kept" in one.output() for one in watchers), 40, "the watchers miss it")
         wait_until(lambda: all("Connection" in one.output() for one in boxes), 30, "the boxes miss it too")
@@ -245,6 +245,6 @@ def test_no_secret_is_shown_anywhere(
     assert "debug" in message[1]
     assert "DEBUG" in message[0]
 
-    assert any("EVALSHA" in command for command in ear.heard)
-    for text in (*reported, *message, *ear.heard):
+    assert any("EVALSHA" in command for command in monitor.commands)
+    for text in (*reported, *message, *monitor.commands):
         assert found_in(text) == [], text[:2000]

@@ -1,4 +1,4 @@
-"""Each mirror has a queue, and a worker serves those that it is told, or all."""
+"""Each mirror has a queue, and a worker serves those of its configuration, or all."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_a_target_has_upload_boxes_of_its_own(desk: Desk, bucket: Bucket, other:
 
 @pytest.fixture
 def two(desk: Desk, bucket: Bucket, other: Bucket) -> Iterator[tuple[Proxy, Program]]:
-    """Two mirrors, a and b, of which a is reached through a proxy, and one box of four hands."""
+    """Two mirrors, a and b, of which a is reached through a proxy, and one box of four threads."""
     with Proxy(bucket.server.url) as proxy:
         desk.watch("a", bucket, proxy.url)
         desk.watch("b", other)
@@ -147,7 +147,7 @@ def test_a_target_that_does_not_answer_starves_no_other(desk: Desk, bucket: Buck
     ledger = Ledger(connect(desk.broker), "a")
     fill(a, 2000)
     waiting, dirty = ledger.queues.count_waiting, ledger.key_states.count_dirty
-    wait_until(lambda: waiting("autosync.a") > 0 and dirty() >= 2000, 30, "more wait than are in hand")
+    wait_until(lambda: waiting("autosync.a") > 0 and dirty() >= 2000, 30, "more wait than are claimed")
     for number in range(5):
         (b / f"late-{number}").write_text("late")
         equal_soon(other, b, "the other target goes on", 10)
@@ -159,7 +159,7 @@ def test_a_target_that_does_not_answer_starves_no_other(desk: Desk, bucket: Buck
 
 
 def test_two_targets_with_much_to_do_get_fair_shares(desk: Desk, bucket: Bucket, other: Bucket) -> None:
-    """Of six hands each gets two. All messages are equally large: those of a look at what is there already."""
+    """Of six threads each gets two. All messages are equally large: those of a scan of what is there already."""
     targets, count = {"a": bucket, "b": other}, 4000
     ledgers = [Ledger(connect(desk.broker), name) for name in targets]
     for (name, target), ledger in zip(targets.items(), ledgers, strict=True):

@@ -48,7 +48,7 @@ def watches(pid: int) -> int:
     return sum(found)
 
 
-def test_each_target_has_what_its_table_says(programs: Programs, bucket: Bucket, tree: Path, copy: Path, tmp_path: Path) -> None:
+def test_each_target_has_what_its_table_defines(programs: Programs, bucket: Bucket, tree: Path, copy: Path, tmp_path: Path) -> None:
     for name in ("one.mp3", "d/two.txt", "d/e/three.mp3"):
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).write_text(name)

@@ -93,7 +93,7 @@ def none_of_ours(valid: dict[str, Any], marker: Path) -> dict[str, bytes]:
         "brackets without an end": b"[" * 200_000,
         "a time that is none": b'{"__type__": "datetime", "__value__": 5}',
         "pickle": top(content_type="application/x-python-serialize", content_encoding="binary", body=encoded(evil)),
-        "pickle that says it is JSON": top(body=encoded(evil)),
+        "pickle that is labelled as JSON": top(body=encoded(evil)),
         "yaml": top(content_type="application/x-yaml", body=encoded(yaml)),
         "bytes": top(content_type="application/data", content_encoding="binary"),
         "no headers": top(headers=None),
@@ -202,10 +202,10 @@ def test_a_message_for_what_is_not_dirty_or_of_any_size_does_nothing(scene: Scen
 
     wait_until(lambda: scene.box.output().count("succeeded in") == before + len(sent), 30, "all were worked off")
     assert names_in(scene.target) == set(), "what the replayed message is about is right as far as the ledger knows"
-    said = scene.box.output()
-    assert said.count("was not understood and is dropped") == 5
-    assert "Traceback" not in said
-    assert max(map(len, said.splitlines())) < 2000
+    output = scene.box.output()
+    assert output.count("was not understood and is dropped") == 5
+    assert "Traceback" not in output
+    assert max(map(len, output.splitlines())) < 2000
     assert (scene.ledger.key_states.count_dirty(), scene.box.poll()) == (0, None)
 
 
@@ -276,10 +276,10 @@ def test_a_link_that_is_swapped_in_between_check_and_open_leads_nowhere(scene: S
     finally:
         stop.set()
         swapping.join()
-    said = scene.box.output()
-    assert said.count("uploaded swapped") + said.count("uploaded d/secret") > 0
-    assert "leads out" in said or "kept" in said, "the link was met with"
-    assert "Traceback" not in said
+    output = scene.box.output()
+    assert output.count("uploaded swapped") + output.count("uploaded d/secret") > 0
+    assert "leads out" in output or "kept" in output, "the link was met with"
+    assert "Traceback" not in output
 
 
 # The broker's user
@@ -296,7 +296,7 @@ def rule_of_the_runbook() -> str:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LockedValkey]:
     rules = [rule_of_the_runbook(), rule_of_the_runbook().replace("user autosync ", "user less ").replace("+lpush ", ""),
-             rule_of_the_runbook().replace("user autosync ", "user deaf ").replace("&autosync:/0.celery.pidbox ", "")]  # fmt: skip
+             rule_of_the_runbook().replace("user autosync ", "user no-pidbox ").replace("&autosync:/0.celery.pidbox ", "")]  # fmt: skip
     yield from running(lambda: LockedValkey(tmp_path_factory.mktemp("locked"), rules))
 
 
@@ -337,7 +337,7 @@ SECRET = "secret-of-the-actor"
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Path:
-    """A directory with an actor that fails at first for one key, and has its own secret in what it says."""
+    """A directory with an actor that fails at first for one key, and has its own secret in its error."""
     directory = tmp_path / "desk"
     directory.mkdir()
     (directory / "store.py").write_text(ACTOR)
@@ -458,7 +458,7 @@ def tls(server: LockedValkey, tmp_path_factory: pytest.TempPathFactory) -> Itera
         relay.stop()
 
 
-#: URL, and what is said. {port}: without TLS; {tls}, {another}: the relays; {ca}: of the authority.
+#: URL, and the error text. {port}: without TLS; {tls}, {another}: the relays; {ca}: of the authority.
 REFUSED = {
     "wrong password": ("redis://autosync:wr-ong@127.0.0.1:{port}/0", "the password of user autosync is wrong; correct user and password"),
     "no password": ("redis://127.0.0.1:{port}/0", "it wants a password; correct user and password"),
@@ -472,9 +472,9 @@ REFUSED = {
 }  # fmt: skip
 
 
-def assert_refused(done: subprocess.CompletedProcess[str], code: int, said: str) -> None:
+def assert_refused(done: subprocess.CompletedProcess[str], code: int, error_text: str) -> None:
     assert (done.returncode, done.stdout) == (code, "")
-    assert said in done.stderr
+    assert error_text in done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
     assert PASSWORD not in done.stderr
     assert "wr-ong" not in done.stderr
@@ -488,14 +488,14 @@ def watching_refused(tree: Path) -> list[str]:
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_broker_that_refuses_us_is_one_clear_line(case: str, commands: Commands, locked: LockedValkey, tls: Tls, tree: Path) -> None:
-    url, said = REFUSED[case]
+    url, error_text = REFUSED[case]
     directories = {"port": locked.port, "password": PASSWORD, "tls": tls.port, "another": tls.another, "ca": tls.authority.file}
     broker = url.format(**directories)
 
     code = 2 if case in ("no such file", "no such value") else 1
 
-    assert_refused(commands.run(*watching_refused(tree), AUTOSYNC_BROKER=broker), code, said)
-    assert_refused(commands.prepare_worker(CELERY_BROKER_URL=broker), 1, said)
+    assert_refused(commands.run(*watching_refused(tree), AUTOSYNC_BROKER=broker), code, error_text)
+    assert_refused(commands.prepare_worker(CELERY_BROKER_URL=broker), 1, error_text)
 
 
 def test_real_programs_end_where_the_broker_refuses_them(programs: Programs, locked: LockedValkey, tree: Path) -> None:
@@ -506,11 +506,12 @@ def test_real_programs_end_where_the_broker_refuses_them(programs: Programs, loc
         assert_refused(done, 1, "the password of user autosync is wrong")
 
 
-def test_a_worker_that_may_not_listen_is_one_clear_line(commands: Commands, locked: LockedValkey) -> None:
-    assert_refused(commands.prepare_worker(CELERY_BROKER_URL=locked.address_for("deaf", PASSWORD)), 1, "user deaf lacks a permission")
+def test_a_worker_that_may_not_subscribe_is_one_clear_line(commands: Commands, locked: LockedValkey) -> None:
+    broker = locked.address_for("no-pidbox", PASSWORD)
+    assert_refused(commands.prepare_worker(CELERY_BROKER_URL=broker), 1, "user no-pidbox lacks a permission")
 
 
-#: The relay before the broker, options of the URL, and what the client says; None if it connects.
+#: The relay before the broker, options of the URL, and the client's error text; None if it connects.
 CERTIFICATES = {
     "unknown authority": ("port", "", "self-signed certificate in certificate chain|unable to get local issuer certificate"),
     "all fits": ("port", "?ssl_ca_certs={ca}", None),
@@ -565,7 +566,7 @@ def test_a_saved_file_arrives_over_tls(programs: Programs, locked: LockedValkey,
 def strict(tmp_path: Path) -> Iterator[RedisWithTls]:
     (tmp_path / "certificates").mkdir()
     authority = Authority(tmp_path / "certificates", "authority")
-    rule = rule_of_the_runbook().replace(" +client|setinfo", "")  # as it says there: Debian has Redis 7.0
+    rule = rule_of_the_runbook().replace(" +client|setinfo", "")  # as the runbook describes it: Debian has Redis 7.0
     yield from running(lambda: RedisWithTls(tmp_path / "redis", [rule], authority))
 
 
