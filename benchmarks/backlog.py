@@ -4,8 +4,8 @@
     python -m benchmarks.backlog work BROKER
 
 Both run on autosync's own Python. `scan` is a real scanner with a real comparison; its walk gives invented entries. Its target is empty.
-As soon as so much is dirty that the scanner waits, it starts `work`, which takes each message, claims its keys and says that they are sent.
-A line of JSON tells how much that was, and one after each tenth what the broker, the feed and the worker hold in memory.
+As soon as so much is dirty that the scanner waits, it starts `work`, which takes each message, claims its keys and reports them as sent.
+A line of JSON has how much that was, and one after each tenth has what the broker, the feed and the worker hold in memory.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ from . import report
 from .live import NotPossible
 from .peers import NotInstalled, program
 from .scene import NotDone, Outcome, Scene
-from .trees import NoRoom, Trees
+from .trees import NoSpace, Trees
 from .works import WORKS, Work
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -78,7 +78,7 @@ class Bench:
                 self._trees, work.target(where), home=self._state / work.name, autosync=self._autosync, scale=self._about["scale"]
             ) as scene:
                 self._rounds_of(work, work.tools(scene))
-        except (NoRoom, Missing, AssertionError) as error:
+        except (NoSpace, Missing, AssertionError) as error:
             self._note(work, "autosync", 1, f"not measured: {error}")
         finally:
             shutil.rmtree(where, ignore_errors=True)
@@ -165,7 +165,7 @@ def versions(autosync: Path) -> dict[str, str]:
 
 
 def _version_of(command: list[str]) -> str:
-    """The first word of a command's output that looks like a version."""
+    """The first word of a command's output that has the form of a version."""
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     words = (done.stdout + done.stderr).replace(",", " ").split()
     return next((word.lstrip("v") for word in words if re.match(r"v?\d+\.\d", word)), "of unknown version")

@@ -46,7 +46,7 @@ def _await(condition: Callable[[], object], running: Running, what: str, pause: 
         if condition():
             return True
         if running.has_ended():
-            raise NotDone(f"it ended before {what}: {running.wait(1).output or 'it said nothing'}")
+            raise NotDone(f"it ended before {what}: {running.wait(1).output or 'without output'}")
         return False
 
     try:
@@ -196,7 +196,7 @@ def _at_rest(scene: Scene, tree: Path, count: int, rest: float) -> tuple[Outcome
     site = scene.site()
     began = time.monotonic()
     with scene.begin(peers.autosync(site, tree)) as running:
-        _await(lambda: "keeping " in running.output(), running, "it says that it keeps the tree")
+        _await(lambda: "keeping " in running.output(), running, "it logs that it keeps the tree")
         keeping_after = time.monotonic() - began
         _await(lambda: "watches are placed" in running.output(), running, f"{count:,} directories are watched")
         placed = time.monotonic() - began
@@ -209,7 +209,7 @@ def _at_rest(scene: Scene, tree: Path, count: int, rest: float) -> tuple[Outcome
         used = running.stop()
     outcome = scene.outcome(used, stats, scene.status(site.bucket), placed, max(count, 1))
     spent = {pid: use.cpu - before.get(pid, Use("?")).cpu for pid, use in after.items()}
-    outcome.figures = {"says keeping after, s": keeping_after, "resident, MB": after[running.pid].resident / 1e6, "seconds at rest": rest}
+    outcome.figures = {"keeping after, s": keeping_after, "resident, MB": after[running.pid].resident / 1e6, "seconds at rest": rest}
     for name in sorted({use.name for use in after.values()}):
         outcome.figures[f"CPU at rest, s: {name}"] = sum(spent[pid] for pid, use in after.items() if use.name == name)
     return outcome, used
@@ -247,7 +247,7 @@ def backlog(scene: Scene, count: int) -> Outcome:
     """A first scan of `count` invented files, with a worker that only reports that all is done (`benchmarks/backlog.py`).
 
     Returns:
-        `seconds` is from the first entry to the last that was said to be done.
+        `seconds` is from the first entry to the last that was reported as done.
 
     Raises:
         NotDone: not all were.

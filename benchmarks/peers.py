@@ -66,7 +66,7 @@ def autosync(site: Site, tree: Path, *more: str) -> list[str]:
 
 
 def autosync_watch(site: Site, tree: Path, broker: str, *more: str) -> list[str]:
-    """The file host's half of a fleet."""
+    """The watcher of a fleet, on the file host."""
     state = site.home / "state-watch"
     shutil.rmtree(state, ignore_errors=True)
     return [

@@ -3,7 +3,7 @@
     python benchmarks/s3server.py --port 9000 --latency 0.05
 
 It knows what the clients of the benchmarks ask for: PUT, HEAD and DELETE of objects, uploads in parts, both listings, deleting many. It
-looks at no signature. Requests below `/-/` are the laboratory's own:
+checks no signature. Requests below `/-/` are the laboratory's own:
 
     POST /-/latency?seconds=0.05   answer each request so much later
     POST /-/fill?bucket=b&directory=/path   hold what is in that directory, as if it had just been sent

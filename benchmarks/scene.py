@@ -169,7 +169,7 @@ class Scene:
         log = self.home / f"log-{next(self._names)}.txt"
         used = measure(command, environ=self.environ, directory=self.home, log=log, seconds=PATIENCE)
         if used.status:
-            raise NotDone(f"ended with status {used.status}: {used.output or 'it said nothing'}")
+            raise NotDone(f"ended with status {used.status}: {used.output or 'without output'}")
         cpu = self.target.cpu()
         after = self.target.content_of(site.bucket)
         if (after.objects, after.bytes) != (objects, size):

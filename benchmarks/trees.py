@@ -21,7 +21,7 @@ _OLD_ENOUGH = 3.0
 _FOLDERS = 100
 
 
-class NoRoom(Exception):  # noqa: N818 - a finding
+class NoSpace(Exception):  # noqa: N818 - a finding
     """The work directory's file system cannot hold a tree."""
 
 
@@ -41,7 +41,7 @@ class Trees:
         """`count` files of `size` bytes in 100 directories (fewer for fewer files), each of other content.
 
         Raises:
-            NoRoom: there is too little of it.
+            NoSpace: there is too little of it.
         """
         return self._tree(name or f"files-{count}-{size}", count, count * max(size, 4096), lambda root: write_files(root, count, size))
 
@@ -49,7 +49,7 @@ class Trees:
         """`count` files of `size` bytes in one directory.
 
         Raises:
-            NoRoom: there is too little of it.
+            NoSpace: there is too little of it.
         """
 
         def write(root: Path) -> None:
@@ -66,7 +66,7 @@ class Trees:
         """`count` empty directories, in up to 100 others that count too.
 
         Raises:
-            NoRoom: there is too little of it.
+            NoSpace: there is too little of it.
         """
 
         def write(root: Path) -> None:
@@ -103,7 +103,7 @@ class Trees:
         self._made.clear()
 
     def drop(self, root: Path) -> None:
-        """Remove one tree: its room is needed."""
+        """Remove one tree: its space is needed."""
         shutil.rmtree(root, ignore_errors=True)
         self._made.pop(root.name, None)
 
@@ -112,9 +112,9 @@ class Trees:
         if name not in self._made:
             found = os.statvfs(self.directory)
             if found.f_bavail * found.f_frsize < size + (64 << 20):
-                raise NoRoom(f"BENCH_DIR has room for {found.f_bavail * found.f_frsize >> 20} MiB, and {size >> 20} are needed")
+                raise NoSpace(f"BENCH_DIR has space for {found.f_bavail * found.f_frsize >> 20} MiB, and {size >> 20} are needed")
             if found.f_files and found.f_favail < count + 1000:
-                raise NoRoom(f"BENCH_DIR has room for {found.f_favail} more files, and {count} are needed")
+                raise NoSpace(f"BENCH_DIR has space for {found.f_favail} more files, and {count} are needed")
             shutil.rmtree(root, ignore_errors=True)
             write(root)
             self._made[name] = time.monotonic()

@@ -1,7 +1,7 @@
 """A proxy in front of an S3 server that does to requests what networks and servers do: it delays, cuts, refuses and answers with errors.
 
 It passes on every byte as it came, but for the two headers that are about the connection (Host stays, so that signatures are right). Each
-request has a connection of its own. It counts what it did, so that a test can tell whether the fault that it is about has happened.
+request has a connection of its own. It counts what it did, so that a test can check whether the fault that it is about has happened.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """An HTTP proxy as those of companies are: it forwards requests for http:// URLs, and opens tunnels for CONNECT (RFC 9110, 9.3.6).
 
 It removes its credentials from what it forwards, and derives Host from the URL (RFC 9112, 3.2.2). Its own faults can be set, and it counts
-what it does, so that a test can tell whether the client came by this proxy. `python -m lab.forward_proxy PORT` runs it as a process.
+what it does, so that a test can check whether the client used this proxy. `python -m lab.forward_proxy PORT` runs it as a process.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ class ForwardProxy:
 
 
 def _pass_back(server: socket.socket, client: socket.socket) -> bool:
-    """Pass a response on. Returns whether it came to its end, and the client can tell where that is."""
+    """Pass a response on. Returns whether it came to its end, and the client can find where that is."""
     data = b""
     while b"\r\n\r\n" not in data:
         more = server.recv(_CHUNK)

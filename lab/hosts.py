@@ -164,7 +164,7 @@ def far_away(host: Host, port: int, to: str, seconds: float) -> Iterator[str]:
     Args:
         host: where it runs.
         port: on which it listens there.
-        to: `host:port` that it hands on to.
+        to: `host:port` to which it forwards.
         seconds: in each direction.
     """
     there, _, port_there = to.rpartition(":")

@@ -94,7 +94,7 @@ class Authority:
         now = datetime.datetime.now(datetime.UTC)
         made = x509.CertificateBuilder().subject_name(subject).issuer_name(self._name).public_key(key.public_key())
         made = made.serial_number(x509.random_serial_number())
-        # Python 3.13 and later insist on what RFC 5280 (4.2.1) wants of certificates.
+        # Python 3.13 and later require what RFC 5280 (4.2.1) requires of certificates.
         made = made.add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
         made = made.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         return made.not_valid_before(now - datetime.timedelta(hours=1)).not_valid_after(now + datetime.timedelta(days=1))
@@ -105,7 +105,7 @@ def _named(name: str) -> x509.Name:
 
 
 class RedisWithTls(Server):
-    """A Redis that speaks nothing but TLS, lets nobody in without a password, and no host without a certificate.
+    """A Redis that accepts nothing but TLS, lets nobody in without a password, and no host without a certificate.
 
     Args:
         directory: for its data.
@@ -149,7 +149,7 @@ class RedisWithTls(Server):
 
 
 class TlsRelay(Server):
-    """Speaks TLS on a port of its own, and hands on to another port of this host what comes in.
+    """Accepts TLS on a port of its own, and forwards what it receives to another port of this host.
 
     Args:
         directory: for its log.

@@ -35,7 +35,7 @@ class MediaServer:
         )
         assert self.process.stdout is not None
         self.url = self.process.stdout.readline().strip()
-        assert self.url, "the server ended; it says why among the errors"
+        assert self.url, "the server ended; its stderr has the reason"
 
     def stop(self, number: int = signal.SIGKILL) -> None:
         self.process.send_signal(number)

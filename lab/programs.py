@@ -61,7 +61,7 @@ class Programs:
         self, *command: str, cwd: Path | None = None, host: Host | None = None, mounts: Mapping[Path, Path] | None = None, **environ: str
     ) -> Program:
         """Start one, maybe on another host, with directories mounted there."""
-        log = self._directory / f"said-{next(self._numbers)}.txt"
+        log = self._directory / f"output-{next(self._numbers)}.txt"
         full = [str(BIN / command[0]), *command[1:]]
         if host is not None:
             full = host.runs(full, mounts)

@@ -1,4 +1,4 @@
-"""Hands on what comes in on one port: python relay.py PORT HOST PORT SECONDS [CERTIFICATE].
+"""Forwards what comes in on one port: python relay.py PORT HOST PORT SECONDS [CERTIFICATE].
 
 As if there were a long way in between: what is sent arrives in its order so many seconds later, however much is on its way. That is
 latency, and no limit of the speed. With a certificate it speaks TLS to who comes in.

@@ -330,7 +330,7 @@ def replace_link(tree: Tree, chance: Random, path: Path) -> str:
 
 
 def move_and_leave_a_link(tree: Tree, chance: Random, path: Path) -> str | None:
-    """As somebody does who has moved a directory to where there is more room."""
+    """As somebody does who has moved a directory to where there is more space."""
     if len(tree.book.links) >= MOST_LINKS:
         return None
     new = tree.free_path(chance, outside=path)

@@ -17,7 +17,7 @@ from typing import IO
 from .book import Book, Subtree
 from .versions import chunks, content, digest
 
-#: More files than this in the tree, and the next operation makes room.
+#: More files than this in the tree, and the next operation deletes some.
 MOST_FILES = 150
 #: More symbolic links than this, and none is made; nor one that would make more keys of the files than this.
 MOST_LINKS = 6
