@@ -94,11 +94,11 @@ $(1) -m uv --version >/dev/null 2>&1 || $(1) $(PIP) install --quiet "$$(grep '^u
 	$(1) -m uv pip install --compile-bytecode --python $(1) $(2) || $(1) $(PIP) install $(2)
 endef
 
-# The environment is made anew when one of the two files changes; .ready is written last, so one that is half made does not count.
+# The environment is made anew when one of the two files changes; .ready is written last, so one that is incomplete does not count.
 $(READY): $(LOCK) pyproject.toml
-	@command -v $(PYTHON) >/dev/null || { echo 'autosync needs Python 3.11 or later: there is no $(PYTHON); say make PYTHON=/path/to/python3' >&2; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { echo 'autosync needs Python 3.11 or later: there is no $(PYTHON); run make PYTHON=/path/to/python3' >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "autosync needs Python 3.11 or later: $(PYTHON) is $$($(PYTHON) -V 2>&1); say make PYTHON=/path/to/python3" >&2; exit 1; }
+		{ echo "autosync needs Python 3.11 or later: $(PYTHON) is $$($(PYTHON) -V 2>&1); run make PYTHON=/path/to/python3" >&2; exit 1; }
 	@echo 'Setting up $(VENV) with '"$$($(PYTHON) -V)"'; this takes a minute at most, once.'
 	@$(PYTHON) -m venv --clear $(VENV)
 	@echo 'Installing packages: uv, and then what requirements-dev.txt lists.'
