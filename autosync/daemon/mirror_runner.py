@@ -102,7 +102,10 @@ class MirrorRunner:
         self._mirror = replace(run.mirror, identities=_identities(run.mirror))
         self._keys = run.mirror.keys()
         self._ledger = Ledger(connect(run.broker), run.mirror.name)
-        self._watcher_lock = WatcherLock(self._ledger.watcher_lease, run.mirror.name, run.mirror.host, run.mirror.lock)
+        self._watcher_lock = WatcherLock(
+            self._ledger.watcher_lease, run.mirror.name, run.mirror.host, run.mirror.lock,
+            has_broker_alone=host is not None and host.has_embedded_broker,
+        )  # fmt: skip
         self._debouncer = Debouncer(run.settle)
         comparison = Comparison(self._keys, run.actor, run.policy, spill=str(run.spill), about=run.about)
         # No monitor can reach an embedded broker, and events cost as much as small transfers.

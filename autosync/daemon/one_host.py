@@ -22,6 +22,7 @@ from ..model.keys import Source, slashed
 from ..model.mirror import Mirror
 from ..process import search_path
 from ..process.child import Child, has_one_thread, set_process_title
+from ..process.process_state import is_running
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +114,7 @@ def lock(directory: Path, mirror: str) -> IO[str]:
         except OSError as error:
             lock_file.seek(0)
             owner = lock_file.read().strip() or "unknown"
-            if owner.isdecimal() and not os.path.exists(f"/proc/{owner}") and time.monotonic() < until:
+            if owner.isdecimal() and not is_running(int(owner)) and time.monotonic() < until:
                 time.sleep(_PAUSE)
                 continue
             lock_file.close()

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..errors import BrokerError, StartError
 from ..model.mirror import LONGEST_LOCK
+from ..process.process_state import is_running, namespaces, stat_of
 from .connection import server_run_id
 from .entries import MirrorStats
 from .stats import run_heartbeat
@@ -62,17 +63,26 @@ class WatcherLock:
         mirror: the mirror's name, for messages.
         boot: the boot id of this host.
         lock: how long the lease lasts without a renewal, in seconds.
+        has_broker_alone: whether the broker serves only this process and its children. Then every other holder is dead.
     """
 
-    def __init__(self, lease: WatcherLease, mirror: str, boot: str, lock: float) -> None:
+    def __init__(self, lease: WatcherLease, mirror: str, boot: str, lock: float, *, has_broker_alone: bool = False) -> None:
         self._lease = lease
         self._mirror = mirror
         self._boot = boot
         self._lock = lock
-        self._holder = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "boot": boot, "started": time.time()})
+        self._has_broker_alone = has_broker_alone
+        self._namespaces = namespaces()
+        own = stat_of(os.getpid())
+        fields = {
+            "host": socket.gethostname(), "pid": os.getpid(), "boot": boot, "started": time.time(),
+            "start_time": own.start_time if own else None, "namespaces": self._namespaces,
+        }  # fmt: skip
+        self._holder = json.dumps(fields)
 
     def acquire(self, stop: threading.Event) -> bool:
-        """Acquire the lock. If its holder is a dead process of this host, it is free; elsewhere it becomes free when it is not renewed.
+        """Acquire the lock. If its holder is a dead process of this host and PID namespace, it is free; elsewhere it becomes free when it
+        is not renewed.
 
         Args:
             stop: ends the waiting.
@@ -87,15 +97,17 @@ class WatcherLock:
         until = time.monotonic() + LONGEST_LOCK + 1  # the holder's lease may be longer than this one's
         left_before = None
         while True:
-            holder = _parse(self.heartbeat().holder)
-            if holder == _parse(self._holder):
+            owner = self.heartbeat().holder
+            if owner == self._holder:
                 return True
-            if self._is_dead(holder):
-                self._lease.release(json.dumps(holder))
+            holder = _parse(owner)
+            running = self._is_running(holder)
+            if running is False:
+                self._lease.release(owner)
                 continue
             found = self._lease.holder()
             renewed = found is not None and left_before is not None and found[1] > left_before
-            if renewed or self._is_alive(holder) or time.monotonic() > until:
+            if renewed or running or time.monotonic() > until:
                 raise StartError(
                     f"mirror {self._mirror} is already watched by process {holder.get('pid')} on {holder.get('host')}",
                     "stop that one, or give this one another --name",
@@ -116,7 +128,8 @@ class WatcherLock:
         """
         stats = self._lease.heartbeat(self._holder, counters, self._lock)
         holder = _parse(stats.holder)
-        if stats.holder != self._holder and self._is_dead(holder):  # a broker that was killed has come back with older memory
+        if stats.holder != self._holder and self._is_running(holder) is False:
+            # A broker that was killed has come back with older memory.
             self._lease.release(stats.holder)
             stats = self._lease.heartbeat(self._holder, counters, self._lock)
             holder = _parse(stats.holder)
@@ -137,17 +150,26 @@ class WatcherLock:
         with suppress(BrokerError):
             self._lease.release(self._holder)
 
-    def _is_dead(self, holder: dict[str, Any]) -> bool:
-        return self._is_of_this_host(holder) and not self._is_alive(holder)
+    def _is_running(self, holder: dict[str, Any]) -> bool | None:
+        """Whether the holder is a running process other than this one. None if this cannot be found out here; then the lease decides."""
+        pid, start_time = holder.get("pid"), holder.get("start_time")
+        if self._has_broker_alone:
+            return False
+        if not self._sees_process_of(holder) or type(pid) is not int or pid <= 0:
+            return None
+        if pid == os.getpid():
+            return False  # it had the process id that this process has now
+        return is_running(pid, start_time if type(start_time) is int else None)
 
-    def _is_alive(self, holder: dict[str, Any]) -> bool:
-        """Whether the holder is a running process of this host, other than this one."""
-        pid = holder.get("pid")
-        return self._is_of_this_host(holder) and pid != os.getpid() and os.path.exists(f"/proc/{pid}")
-
-    def _is_of_this_host(self, holder: dict[str, Any]) -> bool:
-        """Another host name on the same boot is a container with process ids of its own."""
-        return holder.get("boot") == self._boot and holder.get("host") == socket.gethostname()
+    def _sees_process_of(self, holder: dict[str, Any]) -> bool:
+        """Whether the process id of a holder is valid here. Older versions wrote no namespaces; then another host name on the same boot is
+        a container with process ids of its own."""
+        if holder.get("boot") != self._boot:
+            return False
+        theirs: object = holder.get("namespaces")
+        if theirs is not None:
+            return theirs == self._namespaces and self._namespaces != ""
+        return holder.get("host") == socket.gethostname()
 
 
 def _parse(holder: str) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from autosync.ledger import UNKNOWN, Action, Claim, Failure, Ledger, Result, con
 from autosync.model.keys import Source
 from autosync.model.mirror import Mirror
 from autosync.process.boot_id import boot_id
+from autosync.process.process_state import stat_of
 from autosync.watch.watcher import identity_of
 
 
@@ -276,7 +277,7 @@ def test_keys_without_a_message_are_sent_once_a_tick(keep: Callable[..., MirrorR
 
 def test_a_signal_ends_the_waiting_for_a_place_that_another_host_has(keep: Callable[..., MirrorRunner], broker: str) -> None:
     keeping = keep()
-    holder = {**json.loads(keeping._watcher_lock._holder), "host": "elsewhere"}
+    holder = {**json.loads(keeping._watcher_lock._holder), "host": "elsewhere", "boot": "elsewhere"}
     connect(broker).set("autosync:{m}:watcher", json.dumps(holder), px=15_000)
     stop = threading.Event()
     stop.set()
@@ -293,7 +294,10 @@ def test_a_place_that_a_dead_process_has_again_since_the_broker_forgot_the_end_i
     keeping.tick()
     ended = subprocess.Popen(["true"])
     ended.wait()
-    holder = {**json.loads(keeping._watcher_lock._holder), "pid": os.getppid() if alive else ended.pid}
+    holder = json.loads(keeping._watcher_lock._holder)
+    parent = stat_of(os.getppid())
+    assert parent is not None
+    holder |= {"pid": os.getppid(), "start_time": parent.start_time} if alive else {"pid": ended.pid}
     connect(broker).set("autosync:{m}:watcher", json.dumps(holder), px=15_000)
     assert json.loads((ledger.watcher_lease.holder() or ("{}",))[0]) == holder
 
