@@ -103,10 +103,19 @@ class Comparison:
         exact: whether every listing is sorted on disk. If not, listings are sorted once one was not in order. Until that is found, keys may
             be yielded as different that are not. False differences are harmless for syncing but wrong in reports.
         about: prefix of log lines about deletions, where there are several mirrors.
+        on_unsorted: called when a listing was not in order for the first time.
     """
 
     def __init__(
-        self, keys: Keys, actor: Actor, policy: Policy | None = None, *, spill: str | None = None, exact: bool = False, about: str = ""
+        self,
+        keys: Keys,
+        actor: Actor,
+        policy: Policy | None = None,
+        *,
+        spill: str | None = None,
+        exact: bool = False,
+        about: str = "",
+        on_unsorted: Callable[[], None] = lambda: None,
     ) -> None:
         self._about = about
         self._keys = keys
@@ -114,6 +123,16 @@ class Comparison:
         self._policy = policy or Policy()
         self._spill = spill
         self._unsorted = exact
+        self._on_unsorted = on_unsorted
+
+    @property
+    def sorts_listings(self) -> bool:
+        """Whether every listing is sorted on disk. From any thread."""
+        return self._unsorted
+
+    def sort_listings(self) -> None:
+        """Sort every listing on disk from now on."""
+        self._unsorted = True
 
     def differences(
         self,
@@ -233,6 +252,7 @@ class Comparison:
             except OutOfOrder as error:
                 log.info("%s; listings of this target are sorted on disk from now on", error)
                 self._unsorted = True
+                self._on_unsorted()
                 report.unlisted_skipped = unlisted  # the same walk begins again
         yield from self._merge(span, report, self._pages(span), rule, missing)
 

@@ -107,7 +107,9 @@ class MirrorRunner:
             has_broker_alone=host is not None and host.has_embedded_broker,
         )  # fmt: skip
         self._debouncer = Debouncer(run.settle)
-        comparison = Comparison(self._keys, run.actor, run.policy, spill=str(run.spill), about=run.about)
+        self._comparison = Comparison(
+            self._keys, run.actor, run.policy, spill=str(run.spill), about=run.about, on_unsorted=self._store_unsorted
+        )
         # No monitor can reach an embedded broker, and events cost as much as small transfers.
         watched = not (host and host.has_embedded_broker)
         sender = sending_app(run.broker, run.mirror.queue, events=watched)
@@ -117,7 +119,7 @@ class MirrorRunner:
         self._sender = BatchSender(self._ledger.key_states, self._publisher, retry, host.begin if host else lambda: None)
         self._skipped = SkippedPaths(self._ledger.sync_state, retry, about=run.about)
         self._scanner = Scanner(
-            comparison, self._ledger.sync_state, self._debouncer, self._sender, self._skipped, retry, self._stop, about=run.about
+            self._comparison, self._ledger.sync_state, self._debouncer, self._sender, self._skipped, retry, self._stop, about=run.about
         )
         self._events: EventFeed | None = None
         self._watcher: Watcher | None = None
@@ -194,11 +196,25 @@ class MirrorRunner:
             self._publisher.announce()
         in_sync = self._ledger.sync_state.last_in_sync()
         withheld = self._ledger.sync_state.withheld_deletions()
+        self._restore_unsorted(mirror)
         if accepted:
             self._ledger.sync_state.set_accepted(True)
         self._mirror, self._version, self._broker_generation = mirror, version, generation
         last_in_sync_at = in_sync[1] if in_sync and in_sync[0] == version else 0.0
         self._scanner.restore(accepted=accepted, last_in_sync_at=last_in_sync_at, withheld_deletions=withheld)
+
+    def _restore_unsorted(self, mirror: Mirror) -> None:
+        """Sort listings from the start if they were not in order before. If the broker may have lost that, store it again."""
+        target = mirror.target_hash()
+        if self._comparison.sorts_listings:
+            self._ledger.sync_state.set_unsorted_target(target)
+        elif self._ledger.sync_state.unsorted_target() == target:
+            self._comparison.sort_listings()
+
+    def _store_unsorted(self) -> None:
+        """Store for the next start that listings are not in order. Without a broker, the next start finds that again."""
+        with suppress(BrokerError):
+            self._ledger.sync_state.set_unsorted_target(self._mirror.target_hash())
 
     def _is_accepted(self, mirror: Mirror) -> bool:
         """Whether scans with a definition may delete: the mirror was accepted with this target, and with a scope that includes the

@@ -1,4 +1,5 @@
-"""The results of a mirror's scans: when it was last in sync, whether scans may delete, and which paths are not mirrored."""
+"""The results of a mirror's scans: when it was last in sync, whether scans may delete, which paths are not mirrored, and whether listings
+are in order."""
 
 from __future__ import annotations
 
@@ -58,6 +59,16 @@ class SyncState(LedgerPart):
         """Store how many deletions a scan has withheld. They stay withheld until a scan finds them within the limit."""
         with self._store.errors():
             self._client.hset(self._names.definition, "holding", count)
+
+    def unsorted_target(self) -> str:
+        """The target whose listings are not in order, as `Mirror.target_hash`; "" if they are, as far as is known."""
+        with self._store.errors():
+            return (cast(bytes | None, self._client.hget(self._names.definition, "unsorted")) or b"").decode()
+
+    def set_unsorted_target(self, target: str) -> None:
+        """Store that the listings of a target are not in order."""
+        with self._store.errors():
+            self._client.hset(self._names.definition, "unsorted", target)
 
     def skipped(self) -> SkippedList:
         """The paths that are not mirrored."""

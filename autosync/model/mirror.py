@@ -123,6 +123,10 @@ class Mirror:
             self.state_directories,
         )
 
+    def target_hash(self) -> str:
+        """A short hash of what makes the target: the actor and its settings."""
+        return version_of(json.dumps([self.actor, self.settings], sort_keys=True))
+
     def is_within_scope_of(self, other: Mirror) -> bool:
         """Whether every key in scope is surely in the scope of another definition, in the same target. Settings that only one definition
         has are ignored: an actor of another version may have more of them."""

@@ -318,6 +318,7 @@ CALLS = [
     ("definition", "publish"),
     ("sync_state", "last_in_sync"),
     ("sync_state", "withheld_deletions"),
+    ("sync_state", "unsorted_target"),
     ("sync_state", "accepted"),
     ("sync_state", "set_accepted"),
 ]
