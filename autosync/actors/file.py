@@ -212,10 +212,10 @@ def _write(file: File, directory: int, name: str, container: str, *, sweeps: boo
             shutil.copyfileobj(source, target, 1 << 20)
             os.utime(descriptor, (file.mtime, file.mtime))
             os.fsync(descriptor)
-            now = os.fstat(descriptor).st_ctime
         try:
             os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
         except IsADirectoryError:
+            now = os.stat(temporary, dir_fd=directory, follow_symlinks=False).st_ctime
             _remove_abandoned_directory(file.key, directory, name, container, now)
             os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
     except BaseException:
