@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -128,7 +129,7 @@ def test_control_knows_the_options_of_an_actor_that_is_named(
     commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "store.py").write_text(STORE)
-    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])  # in front, autosync would keep it in mind for the next test
 
     unnamed = commands.run("autosync-ctl", "status", AUTOSYNC_PASSWD="p")
     named = commands.run("autosync-ctl", "status", AUTOSYNC_PASSWD="p", AUTOSYNC_ACTOR="store.Store")
