@@ -37,7 +37,7 @@ from ..model.secrets import escape_secret
 from ..model.setting_names import warning_about
 from ..model.text import printable
 from ..process import installation_path, search_path
-from ..process.boot_id import boot_id
+from ..process.boot_id import file_view
 from ..process.child import allow_many_open_files
 from .config_file import config_option, read_targets, table_arguments
 from .options import actor_option, check_variables, context_settings, parameters, refuse_empty_secrets, sources_of, state_base
@@ -343,7 +343,7 @@ def _mirror(actor_name: str, actor: Actor, settings: dict[str, Any], secrets: tu
         threads=values["threads"],
         attempts=values["attempts"],
         queue=_queue(values["queue"] or f"{DEFAULT_QUEUE}.{name}"),
-        host=boot_id(),
+        host=file_view(),
         lease=_lease(values["lease"]),
         min_size=min_size,
         max_size=max_size,

@@ -35,6 +35,7 @@ from ..model.text import printable
 from ..watch.debounce import Debouncer
 from ..watch.flush import FlushPoints
 from ..watch.watcher import Watcher, identity_of
+from .disputes import DisputeResolver, Trust
 from .one_host import OneHost
 from .status_line import StatusText, summary
 
@@ -102,8 +103,9 @@ class MirrorRunner:
         self._mirror = replace(run.mirror, identities=_identities(run.mirror))
         self._keys = run.mirror.keys()
         self._ledger = Ledger(connect(run.broker), run.mirror.name)
+        self._disputes = DisputeResolver(self._ledger.disputes, self._keys, run.mirror.file_rules)
         self._watcher_lock = WatcherLock(
-            self._ledger.watcher_lease, run.mirror.name, run.mirror.host, run.mirror.lock,
+            self._ledger.watcher_lease, run.mirror.name, run.mirror.boot, run.mirror.lock,
             has_broker_alone=host is not None and host.has_embedded_broker,
         )  # fmt: skip
         self._debouncer = Debouncer(run.settle)
@@ -200,7 +202,7 @@ class MirrorRunner:
         if accepted:
             self._ledger.sync_state.set_accepted(True)
         self._mirror, self._version, self._broker_generation = mirror, version, generation
-        last_in_sync_at = in_sync[1] if in_sync and in_sync[0] == version else 0.0
+        last_in_sync_at = in_sync[1] if in_sync and in_sync[0] == _version_in_sync(mirror) else 0.0
         self._scanner.restore(accepted=accepted, last_in_sync_at=last_in_sync_at, withheld_deletions=withheld)
 
     def _restore_unsorted(self, mirror: Mirror) -> None:
@@ -296,6 +298,7 @@ class MirrorRunner:
             self._note_in_sync(finished_scan, self._stats, requested)
             self._handle_requests(self._stats)
             self._watch_roots()
+            self._answer_questions(self._stats)
             if time.monotonic() >= self._next_rescan:
                 self._requeue_failed()
                 self._requeue_unfinished()
@@ -400,7 +403,7 @@ class MirrorRunner:
         if finished_scan is None or finished_scan.generation != state.scan_generation or finished_scan.began <= state.last_in_sync_at:
             return
         if stats.dirty == 0 or requested - stats.lag - _LAG_UNIT > finished_scan.ended:
-            self._ledger.sync_state.set_last_in_sync(self._version, finished_scan.began, accepted=state.accepted)
+            self._ledger.sync_state.set_last_in_sync(_version_in_sync(self._mirror), finished_scan.began, accepted=state.accepted)
             self._scanner.set_last_in_sync(finished_scan.began)
 
     def _log_failures(self) -> None:
@@ -436,6 +439,21 @@ class MirrorRunner:
         for source in self._keys.sources:
             if source.root in adopted | back:
                 self._watcher.replace_root(source)
+
+    def _answer_questions(self, stats: MirrorStats) -> None:
+        """Check the files that workers of upload boxes do not see as this host saw them."""
+        if not stats.questions:
+            return
+        scans = self._scanner.state
+        trust = Trust(
+            self._mirror.identities,
+            self._changed_roots,
+            has_scanned=scans.last_report is not None and scans.last_report.error is None,
+            may_delete=scans.accepted and not scans.withheld_deletions,
+        )
+        changed = self._disputes.answer(trust)
+        if changed:
+            self._sender.resend(changed, Priority.EVENT)
 
     def _rescan(self) -> None:
         """Scan the whole source, and place watches that could not be placed before."""
@@ -569,6 +587,12 @@ def _identities(mirror: Mirror) -> dict[str, Identity]:
         with suppress(OSError):
             found[source.root] = identity_of(source.root)
     return found
+
+
+def _version_in_sync(mirror: Mirror) -> str:
+    """Identifies the definition with which a scan found both sides in sync. A service or a container may have another mount namespace after
+    each start, and the same files."""
+    return version_of(replace(mirror, host=mirror.boot).dumps())
 
 
 def _holds_something(directory: str) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..model.mirror import LEASE
-from .entries import Action, Claim, Hint, Marked, Message, Result
+from .entries import Action, Claim, Dispute, Hint, Marked, Message, Result
 from .redis_keys import decode, encode, pages, queue_list
 from .store import LedgerPart, MirrorStore
 
@@ -28,7 +28,7 @@ class Claims(LedgerPart):
 
     def __init__(self, store: MirrorStore) -> None:
         super().__init__(store)
-        self._result_keys = [*store.names.script_keys, store.names.history]
+        self._result_keys = [*store.names.script_keys, store.names.history, store.names.watcher]
         #: Whether there was a limit, or a target that had demanded fewer requests, at the last `claim`.
         self.is_limited = False
 
@@ -131,7 +131,7 @@ class Claims(LedgerPart):
 
 
 #: The words of store_results.lua for results without a number or text.
-_WORDS = {Action.DELETED: "deleted", Action.NOTHING: "equal", Action.BACK: "back"}
+_WORDS = {Action.DELETED: "deleted", Action.NOTHING: "equal", Action.BACK: "back", Action.DISPUTED: "disputed"}
 
 
 def _outcome(result: Result) -> str:
@@ -145,7 +145,12 @@ def _outcome(result: Result) -> str:
 
 def _claim(key: str, reply: bytes | list[bytes]) -> Claim:
     """A claim from a reply of claim_keys.lua or store_results.lua."""
-    text, *unfinished = [reply] if isinstance(reply, bytes) else reply
+    text, unfinished, disputed = (reply, b"", b"") if isinstance(reply, bytes) else reply
     fencing_token, attempts, hint = text.decode().split(" ", 2)
-    tokens = tuple(token for lines in unfinished for token in decode(lines).split("\n"))
-    return Claim(key, int(attempts), Hint.loads(hint), tokens, fencing_token)
+    tokens = tuple(decode(unfinished).split("\n")) if unfinished else ()
+    return Claim(key, int(attempts), Hint.loads(hint), tokens, fencing_token, _dispute(disputed.decode()) if disputed else None)
+
+
+def _dispute(text: str) -> Dispute:
+    tries, confirmed_for = text.split(" ")
+    return Dispute(int(tries), int(confirmed_for) / 1000 if int(confirmed_for) >= 0 else None)

@@ -9,14 +9,23 @@ from ..model.mirror import DEFAULT_QUEUE
 from .connection import server_run_id
 from .entries import Published
 from .redis_keys import MIRRORS
-from .store import LedgerPart
+from .store import LedgerPart, MirrorStore
+from .worker_notes import WorkerNotes
 
 #: How long the note of a worker that cannot read the definition is kept, in seconds. Each worker's note has an expiry of its own.
 UNREADABLE_SECONDS = 300.0
 
 
 class DefinitionStore(LedgerPart):
-    """The published definition of one mirror. Every method raises `BrokerError`: see `LedgerPart`."""
+    """The published definition of one mirror. Every method raises `BrokerError`: see `LedgerPart`.
+
+    Args:
+        store: the mirror's data in Redis.
+    """
+
+    def __init__(self, store: MirrorStore) -> None:
+        super().__init__(store)
+        self._unreadable = WorkerNotes(store, store.names.unreadable)
 
     def publish(self, definition: str, version: str, queue: str = DEFAULT_QUEUE, signature: str = "") -> str:
         """Publish the definition, in the place of the one before.
@@ -64,16 +73,7 @@ class DefinitionStore(LedgerPart):
             worker: its name.
             reason: for people.
         """
-        name = self._names.unreadable
-        with self._store.errors():
-            notes, now = self._notes()
-            expired = [other for other, (expiry, _) in notes.items() if expiry <= now]
-            pipe = self._client.pipeline()
-            if expired:
-                pipe.hdel(name, *expired)
-            pipe.hset(name, worker, f"{now + UNREADABLE_SECONDS:.3f} {reason}")
-            pipe.pexpire(name, int(UNREADABLE_SECONDS * 1000))
-            pipe.execute()
+        self._unreadable.write(worker, reason, UNREADABLE_SECONDS)
 
     def remove_unreadable(self, worker: str) -> None:
         """Remove the note of a worker that can read the definition. There may be none.
@@ -81,28 +81,8 @@ class DefinitionStore(LedgerPart):
         Args:
             worker: its name.
         """
-        with self._store.errors():
-            self._client.hdel(self._names.unreadable, worker)
+        self._unreadable.remove(worker)
 
     def unreadable(self) -> dict[str, str]:
         """The workers that cannot read the definition, with the reasons."""
-        with self._store.errors():
-            notes, now = self._notes()
-        return {worker.decode("utf-8", "replace"): reason for worker, (expiry, reason) in notes.items() if expiry > now}
-
-    def _notes(self) -> tuple[dict[bytes, tuple[float, str]], float]:
-        """The notes of all workers, each with its expiry, and the time of the broker's clock; times in seconds since the epoch."""
-        pipe = self._client.pipeline()
-        pipe.hgetall(self._names.unreadable)
-        pipe.time()
-        found, (seconds, microseconds) = cast(tuple[dict[bytes, bytes], tuple[int, int]], tuple(pipe.execute()))
-        return {worker: _note_of(text.decode("utf-8", "replace")) for worker, text in found.items()}, seconds + microseconds / 1e6
-
-
-def _note_of(text: str) -> tuple[float, str]:
-    """The expiry and the reason of a note. A text that is no note has expired."""
-    expiry, _, reason = text.partition(" ")
-    try:
-        return float(expiry), reason
-    except ValueError:
-        return 0.0, ""
+        return self._unreadable.read()

@@ -61,6 +61,32 @@ class Published(NamedTuple):
     signature: str
 
 
+class Dispute(NamedTuple):
+    """That a worker does not see what the file host saw.
+
+    Attributes:
+        tries: how often a worker did not see what the hint of now says.
+        confirmed_for: since when the file host has confirmed this hint, in seconds before now; None: it has not yet.
+    """
+
+    tries: int
+    confirmed_for: float | None
+
+
+class Question(NamedTuple):
+    """A disputed key, whose file the file host is to check.
+
+    Attributes:
+        key: the key.
+        generation: of the key when this was read; an answer counts only as long as it is the same.
+        hint: what the file host saw before; None: the key is not dirty any more.
+    """
+
+    key: str
+    generation: str
+    hint: Hint | None
+
+
 @dataclass(slots=True)
 class Claim:
     """A worker's claim of a key.
@@ -71,6 +97,7 @@ class Claim:
         hint: what the file host saw.
         unfinished: tokens of multipart uploads of this key that earlier owners have left open.
         fencing_token: differs from that of every other claim of the key.
+        dispute: set if a worker did not see what the hint says.
     """
 
     key: str
@@ -78,6 +105,7 @@ class Claim:
     hint: Hint
     unfinished: tuple[str, ...] = ()
     fencing_token: str = field(default="", compare=False)
+    dispute: Dispute | None = field(default=None, compare=False)
 
 
 class Action(Enum):
@@ -91,6 +119,8 @@ class Action(Enum):
     FAILED = "failed"
     #: Nothing: another worker may claim it.
     BACK = "back"
+    #: Nothing: the worker does not see what the file host saw. A worker tries again later.
+    DISPUTED = "disputed"
     #: Nothing: another worker may have the claim, so there is nothing to report.
     LOST = "lost"
 
@@ -143,6 +173,7 @@ class Facts:
         uploads: how many multipart uploads of it may be open in the target.
         failure: its entry in the failed list.
         now: the time of this state.
+        dispute: set if a worker did not see what the hint says.
     """
 
     dirty: float | None
@@ -153,6 +184,7 @@ class Facts:
     uploads: int
     failure: Failure | None
     now: float
+    dispute: Dispute | None = None
 
 
 class HistoryEntry(NamedTuple):
@@ -161,7 +193,7 @@ class HistoryEntry(NamedTuple):
     Attributes:
         time: in seconds since the epoch.
         worker: its name.
-        what: "sent", "deleted", "equal", "retry" or "failed".
+        what: "sent", "deleted", "equal", "retry", "failed", or "disputed", the first time that a worker did not see what the file host saw.
         number: how many bytes were sent, or how many tries had failed by then.
     """
 
@@ -202,6 +234,8 @@ class MirrorStats:
         lag: for how long the oldest dirty key has been dirty, in seconds.
         paused: whether the mirror is paused.
         requests: how many requests of operators wait for the watcher.
+        disputed: how many keys are disputed.
+        questions: for how many of those the watcher is to check the file.
     """
 
     holder: str
@@ -215,6 +249,8 @@ class MirrorStats:
     lag: float
     paused: bool = False
     requests: int = 0
+    disputed: int = 0
+    questions: int = 0
 
 
 def owner_prefix(host: str, pid: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from .entries import Facts, Hint, worker_of
+from .entries import Dispute, Facts, Hint, worker_of
 from .failures import Failures
 from .redis_keys import decode, encode
 from .store import LedgerPart, MirrorStore
@@ -38,8 +38,10 @@ class KeyStates(LedgerPart):
             pipe.zscore(self._names.dirty_since, raw)
             pipe.zscore(self._names.due, raw)
             pipe.hget(self._names.uploads, raw)
+            pipe.hget(self._names.disputed, raw)
             pipe.time()
-            state, since, due, uploads, (seconds, microseconds) = pipe.execute()
+            state, since, due, uploads, disputed, (seconds, microseconds) = pipe.execute()
+        now = seconds + microseconds / 1e6
         owner, attempts, hint = "", 0, None
         if state:
             _, _, tries, claimant, hint_text = state.decode().split(" ", 4)
@@ -52,7 +54,8 @@ class KeyStates(LedgerPart):
             hint=hint,
             uploads=len(decode(uploads).split("\n")) if uploads else 0,
             failure=self._failures.get(key),
-            now=seconds + microseconds / 1e6,
+            now=now,
+            dispute=_dispute(disputed, now) if disputed else None,
         )
 
     def claimed_by_worker(self, limit: int = 10_000) -> dict[str, list[str]]:
@@ -70,3 +73,8 @@ class KeyStates(LedgerPart):
             if owner != "-":
                 found.setdefault(worker_of(owner), []).append(decode(key))
         return found
+
+
+def _dispute(text: bytes, now: float) -> Dispute:
+    tries, confirmed = map(int, text.split(b" "))
+    return Dispute(tries, max(now - confirmed / 1000, 0.0) if confirmed else None)

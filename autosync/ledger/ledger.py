@@ -9,6 +9,7 @@ import redis
 from ..model.mirror import DEFAULT_QUEUE
 from .claims import Claims
 from .definition import DefinitionStore
+from .disputes import Disputes
 from .failures import Failures
 from .history import History
 from .key_states import KeyStates
@@ -37,6 +38,7 @@ class Ledger:
         self.definition = DefinitionStore(store)
         self.claims = Claims(store)
         self.uploads = OpenUploads(store)
+        self.disputes = Disputes(store)
         self.failures = Failures(store)
         self.history = History(store)
         self.key_states = KeyStates(store, self.failures)

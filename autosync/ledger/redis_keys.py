@@ -76,9 +76,25 @@ class Names:
         return self._name("uploads")
 
     @cached_property
+    def disputed(self) -> str:
+        """Hash: dirty keys of which a worker does not see what the file host saw."""
+        return self._name("disputed")
+
+    @cached_property
+    def questions(self) -> str:
+        """Sorted set: the disputed keys whose files the file host is to check once more."""
+        return self._name("questions")
+
+    @cached_property
     def script_keys(self) -> tuple[str, ...]:
-        """KEYS[1..7] of the scripts, in the order of mark_dirty.lua."""
-        return (self.definition, self.state, self.dirty_since, self.due, self.failed, self.counters, self.uploads)
+        """KEYS[1..9] of the scripts, in the order of mark_dirty.lua."""
+        kept = (self.definition, self.state, self.dirty_since, self.due, self.failed, self.counters, self.uploads)
+        return (*kept, self.disputed, self.questions)
+
+    @cached_property
+    def unseen(self) -> str:
+        """Hash: each worker that does not see a file which the file host sees, with that file."""
+        return self._name("unseen")
 
     @cached_property
     def history(self) -> str:
@@ -137,7 +153,7 @@ class Names:
     def permanent(self) -> list[str]:
         """All names, but for those of keys that expire."""
         slots = (self.slots, self.slot_queue, self.slot_requests)
-        return [*self.script_keys, self.history, self.watcher, self.skipped, self.requests, self.rates, *slots]
+        return [*self.script_keys, self.history, self.watcher, self.skipped, self.unseen, self.requests, self.rates, *slots]
 
     def _name(self, part: str) -> str:
         return f"{PREFIX}{{{self.mirror_name}}}:{part}"  # the braces keep a mirror in one slot of a cluster

@@ -66,7 +66,8 @@ class Mirror:
         threads: the most transfers in flight in one worker process.
         attempts: how often a key is tried before it goes to the failed list.
         queue: the Celery queue for its tasks.
-        host: the boot id of the file host. Workers on that host have the watcher's view of the files, without a share's delay.
+        host: `file_view` of the watcher: the boot id of the file host, and the mount namespace after a space. Earlier versions wrote only
+            the boot id. A worker that does not have this view of the files is an upload box.
         lease: how long a claim or an in-flight slot lasts without a renewal, in seconds.
         min_size: a smaller file is skipped, in bytes.
         max_size: a larger file is skipped, in bytes; None for no bound.
@@ -95,6 +96,11 @@ class Mirror:
     state_directories: tuple[str, ...] = ()
     min_size: int = 0
     max_size: int | None = None
+
+    @property
+    def boot(self) -> str:
+        """The boot id of the file host."""
+        return self.host.partition(" ")[0]
 
     @property
     def lock(self) -> float:

@@ -14,17 +14,16 @@ from ..source.open_writers import is_shared
 from ..source.source_file import SourceFile
 from ..source.stable_read import StableReader
 from .batch import SMALL, Batch, reserved_bytes
+from .dispute import dispute
 from .file_limits import BandwidthLimiter, Reservation
-from .retry import retry
 from .sources import Absent, DirectoryCache
 
 log = logging.getLogger("autosync.transfer")
 
-#: On another host than the file host, attributes may be as old as a network share's cache: NFS keeps them for up to a minute. So often a
-#: worker checks again, over a minute and a half at least, before it believes that the file host has seen what is not true any more.
-STALE_CHECKS = 10
 #: In what units shares write times, in nanoseconds: NFS exactly, SMB in 100, others in micro-, milli-, whole and double seconds.
 _TIME_UNITS = (1, 100, 1_000, 1_000_000, 1_000_000_000, 2_000_000_000)
+#: A file that is newer than its hint by so many nanoseconds may be an old one as well: a file with an older time has replaced it since.
+_MUCH_NEWER = 2_000_000_000
 #: So often a worker checks a file again that a process writes to. After that the file is sent even if it never rests.
 _WRITER_CHECKS = 4
 
@@ -56,6 +55,7 @@ class Checker:
         self._mirror = batch.mirror
         self._rules = batch.mirror.definition.file_rules
         self._shared: dict[int, bool] = {}
+        self._is_box = not batch.mirror.same_host
 
     def check(self, claim: Claim, reservation: Reservation, directories: DirectoryCache | None) -> Upload | Delete | Result:
         """Check the file of a claim. If it is to be uploaded, the caller closes it.
@@ -76,9 +76,11 @@ class Checker:
         except Absent:
             return Delete(claim, path)
         except NotMirrored as reason:
+            if self._is_box and claim.hint.was_checked:
+                return dispute(self._batch, claim, path, "does not see {} as the file host does: it " + str(reason))
             return self._keep(claim, str(reason))
         try:
-            found = self._check_file(claim, reservation, file)
+            found = self._check_file(claim, path, reservation, file)
         except BaseException:
             file.close()
             raise
@@ -86,12 +88,15 @@ class Checker:
             file.close()
         return found
 
-    def _check_file(self, claim: Claim, reservation: Reservation, file: SourceFile) -> Upload | Result:
+    def _check_file(self, claim: Claim, path: str, reservation: Reservation, file: SourceFile) -> Upload | Result:
         """Whether a file is to be uploaded, and how it has to be read."""
+        if self._is_box:
+            if finding := _difference(claim, file):
+                return dispute(self._batch, claim, path, finding)
+            if claim.dispute is not None:
+                self._mirror.unseen.discard(path)
         if self._batch.sent.get(claim.key) == file.signature:
             return Result(claim, Action.NOTHING)
-        if self._is_stale(claim, file):
-            return retry(claim)
         if reason := self._rules.reason_to_skip(file.size):
             return self._keep(claim, reason)
         if claim.hint.etag and file.size == claim.hint.size and self._mirror.actor.matches(file, claim.hint.etag):
@@ -119,17 +124,6 @@ class Checker:
         reservation.acquire(reserved_bytes(file.size), partial(self._batch.check_claim, claim.key))
         return True
 
-    def _is_stale(self, claim: Claim, file: SourceFile) -> bool:
-        """Whether this host's share does not show yet what the file host saw."""
-        hint = claim.hint
-        if self._mirror.same_host or not hint.was_checked or claim.attempts >= STALE_CHECKS:
-            return False
-        if hint.gone:
-            return True
-        if _has_time_of(hint, file):
-            return file.size != hint.size
-        return file.mtime_ns < hint.mtime_ns
-
     def _keep(self, claim: Claim, reason: str) -> Result:
         """Leave the target as it is, for a reason that ends a sentence about the path."""
         log.info(
@@ -137,6 +131,23 @@ class Checker:
             extra={"mirror": self._mirror.definition.name, "key": claim.key, "worker": self._batch.worker.name},
         )  # fmt: skip
         return Result(claim, Action.NOTHING)
+
+
+def _difference(claim: Claim, file: SourceFile) -> str:
+    """What a file of an upload box shows that the file host has not seen: the share is slow to show changes, or is another one. It is the
+    end of a sentence, with "{}" for the path; "": the file host has seen this version, or the file has changed since."""
+    hint = claim.hint
+    if not hint.was_checked:
+        return ""
+    if hint.gone:
+        return "still sees {}, which is gone"
+    if _has_time_of(hint, file):
+        return "sees another size of {}" if file.size != hint.size else ""
+    if file.mtime_ns < hint.mtime_ns:
+        return "still sees an old version of {}"
+    # The file host is asked once. If it has seen the file change since, the file goes on changing, and what is here is not old.
+    has_changed = claim.dispute is not None and claim.dispute.tries == 0
+    return "sees another version of {}" if file.mtime_ns > hint.mtime_ns + _MUCH_NEWER and not has_changed else ""
 
 
 def _has_time_of(hint: Hint, file: SourceFile) -> bool:

@@ -10,9 +10,10 @@ from ..errors import AutosyncError
 from ..files import File
 from ..ledger import Action, Claim, Result
 from .batch import Batch
-from .check import STALE_CHECKS, Delete
+from .check import Delete
+from .dispute import dispute
 from .file_limits import Reservation
-from .retry import FIRST_DELAY, RetryPolicy, retry
+from .retry import FIRST_DELAY, RetryPolicy
 from .sources import MirrorSource
 
 
@@ -30,18 +31,19 @@ class Deleter:
         self._retries = retries
 
     def delete(self, found: Delete, reservation: Reservation) -> Result:
-        """Delete one key.
+        """Delete one key. An upload box deletes it only if the file host has seen as well that the file is gone.
 
         Raises:
             AutosyncError: it cannot be proved now that the file is gone.
         """
         claim = found.claim
+        if not (self._mirror.same_host or claim.hint.gone):  # an upload box does not know whether the file is only hidden from it
+            return dispute(self._batch, claim, found.path, "does not see {}")
+        if claim.dispute is not None:
+            self._mirror.unseen.discard(found.path)
         self._batch.sent.pop(claim.key, None)
         if not self._mirror.definition.delete:
             return Result(claim, Action.NOTHING)
-        host_saw_it = claim.hint.was_checked and not claim.hint.gone
-        if host_saw_it and not self._mirror.same_host and claim.attempts < STALE_CHECKS:
-            return retry(claim)
         reservation.acquire(0, partial(self._batch.check_claim, claim.key))  # before the proof, which must be fresh
         if self._mirror.source_of(found.path).prove_absent(found.path):
             return self._delete([claim])[0]
@@ -64,6 +66,9 @@ class Deleter:
         if not gone:
             throttle.release(1, 0)
             return [], claims
+        for claim in claims:
+            if claim.dispute is not None and claim.key in gone:
+                self._mirror.unseen.discard(self._batch.path(claim.key) or "")
         results = self._delete([claim for claim in claims if claim.key in gone])
         return results, [claim for claim in claims if claim.key not in gone]
 

@@ -63,6 +63,7 @@ class Reporter:
             results, self._results = self._results, []
             self._last_report = time.monotonic()
         reply = self._report(results)
+        self._mirror.unseen.publish(self._mirror.ledger.disputes.unseen, self._batch.worker.name, self._log_fields)
         claim_table, claimed_at = self._mirror.claim_table, self._batch.claimed_at
         if reply is None:
             log.warning("the broker did not accept the results of %d keys; they will be done again", len(results), extra=self._log_fields)

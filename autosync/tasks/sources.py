@@ -110,13 +110,13 @@ class MirrorSource:
         source: the source on the file host.
         local_root: the path of its root on this host.
         identity: the root directory, as the file host saw it; None: unknown.
-        same_host: whether this is the file host.
+        same_host: whether this process has the watcher's view of the files. Any other may lack file systems, and its share may be slow.
         rules: which files are sent.
     """
 
     def __init__(self, source: Source, local_root: str, identity: Identity | None, *, same_host: bool, rules: FileRules) -> None:
         self.source = source
-        self._local_root = local_root
+        self.local_root = local_root
         self._identity = identity
         self._same_host = same_host
         self._rules = rules
@@ -128,9 +128,9 @@ class MirrorSource:
             SourceUnsure: it cannot be opened.
         """
         try:
-            return open_root(self._local_root)
+            return open_root(self.local_root)
         except OSError as error:
-            raise SourceUnsure(f"source root {self._local_root}: {error.strerror}", "mount it, or correct autosync_sources") from error
+            raise SourceUnsure(f"source root {self.local_root}: {error.strerror}", "mount it, or correct autosync_sources") from error
 
     def open(self, path: str, root: int, directories: DirectoryCache | None = None) -> Opened:
         """Open a file of this source for reading, beneath its root.
@@ -287,7 +287,7 @@ class MirrorSource:
 
     def _resolve(self, root: int, relative: str) -> str:
         """Absolute links have the paths of the file host."""
-        return resolve_beneath(root, (self.source.root, *root_paths(self._local_root)), relative).real
+        return resolve_beneath(root, (self.source.root, *root_paths(self.local_root)), relative).real
 
     def _check_identity(self, root: int) -> None:
         """Check that the root is the directory that the file host saw. Another host cannot compare devices, and some file systems have
@@ -297,11 +297,11 @@ class MirrorSource:
         seen = os.fstat(root)
         if self._same_host:
             if (seen.st_dev, seen.st_ino) != (self._identity.device, self._identity.inode):
-                raise SourceUnsure(f"source root {self._local_root} is not the directory that it was", "nothing is deleted")
+                raise SourceUnsure(f"source root {self.local_root} is not the directory that it was", "nothing is deleted")
         elif seen.st_ino != self._identity.inode:
             with os.scandir(root) as entries:
                 if next(entries, None) is None:
-                    raise SourceUnsure(f"source root {self._local_root} is empty and may not be mounted", "nothing is deleted")
+                    raise SourceUnsure(f"source root {self.local_root} is empty and may not be mounted", "nothing is deleted")
 
 
 def _is_nothing(directory: int, name: str) -> bool:

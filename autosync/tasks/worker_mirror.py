@@ -13,6 +13,7 @@ from .first_seen import FirstSeen
 from .sources import MirrorSource
 from .thread_pool import AdaptivePool
 from .throttle import Throttle
+from .unseen import UnseenFiles
 
 
 @dataclass
@@ -33,6 +34,8 @@ class WorkerMirror:
     claim_table: ClaimTable = field(default_factory=ClaimTable)
     #: Files that were not seen at rest yet.
     first_seen: FirstSeen = field(default_factory=FirstSeen)
+    #: Files that are not here as the file host has confirmed them.
+    unseen: UnseenFiles = field(default_factory=UnseenFiles)
     #: Whether the last renewal of its claims and slots failed.
     is_late: bool = False
 

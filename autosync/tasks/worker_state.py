@@ -16,7 +16,7 @@ from ..errors import AutosyncError, BrokerError, PermanentError, UnknownDefiniti
 from ..ledger import Ledger, Published, connect, mirror_names, new_owner
 from ..model.definition_signature import is_signed, key_among
 from ..model.mirror import Mirror, version_of
-from ..process.boot_id import boot_id
+from ..process.boot_id import has_file_view
 from .lease_renewal import RENEWALS, LeaseRenewal
 from .sources import AllowedSources, MirrorSource
 from .thread_pool import AdaptivePool
@@ -94,6 +94,7 @@ class WorkerState:
             if current is not None:
                 # Batches that still run with the old definition keep their claims, and their actor.
                 mirror.claim_table, mirror.throttle, mirror.first_seen = current.claim_table, current.throttle, current.first_seen
+                mirror.unseen = current.unseen
                 mirror.throttle.slots.lease = mirror.definition.lease
                 mirror.next_renewal = 0.0  # the claims have the old lease
             self._mirrors[name] = mirror
@@ -157,7 +158,7 @@ class WorkerState:
             raise PermanentError(
                 f"the definition of mirror {name!r} cannot be read: {error}", "use the same version of autosync on all hosts"
             ) from error
-        same_host = definition.host == boot_id()
+        same_host = has_file_view(definition.host)
         sources = [
             MirrorSource(
                 source,

@@ -544,8 +544,12 @@ def test_a_worker_whose_share_shows_old_attributes_waits_for_the_new_ones(
     write(tree / "kept")
     (tree / "deleted").unlink()
     keys = ("changed", "new", "kept", "deleted")
-    facts = ledger.key_states.facts
-    wait_until(lambda: observe() and min(facts(key).attempts for key in keys) >= 3, 60, "the worker has met each several times")
+
+    def tries(key: str) -> int:
+        dispute = ledger.key_states.facts(key).dispute
+        return dispute.tries if dispute else 0
+
+    wait_until(lambda: observe() and min(map(tries, keys)) >= 3, 60, "the worker has met each several times")
     assert shows_old_things()
     wait_until(shows_new_things, 30, "the share shows them")
     wait_until(lambda: observe() == on_disk(tree), 90, "everything, when the share shows it", pause=0.3)

@@ -28,6 +28,7 @@ from autosync.ledger import (
     Ledger,
     Marked,
     Message,
+    Question,
     Result,
     address,
     check_reachable,
@@ -37,6 +38,7 @@ from autosync.ledger import (
     queues_of_mirrors,
 )
 from autosync.ledger.claims import Claims
+from autosync.ledger.disputes import Answer
 from autosync.ledger.store import MirrorStore
 from autosync.model.limits import Limits
 from autosync.model.mirror import LEASE, LONGEST_LOCK
@@ -1117,6 +1119,8 @@ def calls(ledger: Remembering) -> dict[str, Callable[[], object]]:
         "DefinitionStore.note_unreadable": lambda: ledger.definition.note_unreadable("w", "reason"),
         "DefinitionStore.remove_unreadable": lambda: ledger.definition.remove_unreadable("w"),
         "DefinitionStore.unreadable": ledger.definition.unreadable,
+        "Disputes.answer": lambda: ledger.disputes.answer([Answer(Question("a", "1", GONE))]),
+        "Disputes.questions": lambda: ledger.disputes.questions(1),
         "Failures.all": lambda: list(ledger.failures.all()),
         "Failures.get": lambda: ledger.failures.get("a"),
         "FleetLimits.read": ledger.limits.read,

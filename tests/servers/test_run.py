@@ -82,6 +82,21 @@ def test_what_a_scan_found_is_right_once_nothing_is_dirty(keep: Callable[..., Mi
     assert ledger.sync_state.last_in_sync() == (keeping._version, began)
 
 
+def test_another_mount_namespace_after_a_restart_does_not_lose_when_the_mirror_was_in_sync(
+    keep: Callable[..., MirrorRunner], ledger: Ledger
+) -> None:
+    """A service or a container may have another one after each start."""
+    ledger.sync_state.set_last_in_sync(keep()._version, 5.0, accepted=True)  # as an earlier version wrote it, with the boot id alone
+
+    states = []
+    for host in (f"{boot_id()} mnt:[1]", f"{boot_id()} mnt:[2]", "another boot"):
+        keeping = keep({"host": host})
+        states.append((keeping._version, keeping._scanner.state.last_in_sync_at))
+
+    assert [at for _, at in states] == [5.0, 5.0, 0.0]
+    assert len({version for version, _ in states}) == 3, "workers have to know which host it is"
+
+
 @pytest.mark.parametrize("accepted", [False, True])
 def test_a_broker_that_forgets_takes_no_acceptance_back_and_gives_none(
     keep: Callable[..., MirrorRunner], ledger: Ledger, broker: str, accepted: bool

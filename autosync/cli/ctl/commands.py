@@ -190,7 +190,8 @@ def _why(context: click.Context, key: str) -> None:
     keys = mirror.keys()
     path = keys.path(key)
     skipped = reason_to_skip(path, mirror, one.ledger.sync_state.skipped()) if path else ""
-    for line in key_lines(key, one.ledger.key_states.facts(key), path, one.ledger.history.of_key(key), skipped=skipped):
+    facts, recent = one.ledger.key_states.facts(key), one.ledger.history.of_key(key)
+    for line in key_lines(key, facts, path, recent, skipped=skipped, watched=bool(one.ledger.stats.read().holder)):
         click.echo(line)
     directory = keys.state_directory_of(key)
     if directory:

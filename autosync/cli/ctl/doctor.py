@@ -16,7 +16,7 @@ from ...compare.diff import MARGIN
 from ...errors import AutosyncError, StartError
 from ...ledger import address, connect
 from ...model.mirror import Mirror
-from ...process.boot_id import boot_id
+from ...process.boot_id import boot_id, has_file_view
 from .mirrors import MirrorHandle
 from .status import watcher_of
 from .verify import make_actor
@@ -115,7 +115,7 @@ def _watcher(one: MirrorHandle, mirror: Mirror | None) -> Iterator[Finding]:
     yield Finding("file host", Verdict.GOOD, f"watched by process {watcher.get('pid')} on {watcher.get('host')}")
     if stats.paused:
         yield Finding("file host", Verdict.DOUBT, "the mirror is paused", "autosync-ctl resume")
-    if mirror is None or mirror.host != boot_id():
+    if mirror is None or mirror.boot != boot_id():
         return
     with suppress(OSError, ValueError, TypeError):
         used = _watches_of(int(watcher["pid"]))
@@ -141,14 +141,14 @@ def _sources(mirror: Mirror) -> Iterator[Finding]:
         try:
             seen = os.stat(source.root)
         except (OSError, ValueError) as error:  # ValueError: NUL in the path
-            if mirror.host == boot_id():
+            if has_file_view(mirror.host):
                 reason = error.strerror if isinstance(error, OSError) else error
                 yield Finding(about, Verdict.WRONG, f"{reason} here, on the file host", "mount it; nothing is deleted meanwhile")
             else:
                 yield Finding(about, Verdict.DOUBT, "is not on this host", "run this on the file host, or on an upload box")
             continue
         expected = mirror.identities.get(source.root)
-        same_device = mirror.host != boot_id() or (expected is not None and seen.st_dev == expected.device)
+        same_device = mirror.boot != boot_id() or (expected is not None and seen.st_dev == expected.device)
         if expected is not None and (seen.st_ino != expected.inode or not same_device):
             yield Finding(about, Verdict.WRONG, "is another directory than the one that is mirrored", "mount the right one")
         else:
@@ -159,6 +159,9 @@ def _workers(one: MirrorHandle, queue: str) -> Iterator[Finding]:
     for worker, reason in sorted(one.ledger.definition.unreadable().items()):
         what, _, cure = reason.partition("; ")
         yield Finding("workers", Verdict.WRONG, f"{worker} cannot read the definition: {what}", cure)
+    for worker, what in sorted(one.ledger.disputes.unseen.read().items()):
+        cure = "mount there what the file host has mounted, or correct autosync_sources; its keys wait, or go to other workers"
+        yield Finding("workers", Verdict.WRONG, f"{worker} {what}", cure)
     if not queue:
         return
     app = sending_app(one.broker, queue, events=False)

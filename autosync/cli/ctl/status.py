@@ -49,6 +49,7 @@ def status_of(one: MirrorHandle) -> dict[str, Any]:
         "paused": now.paused,
         "dirty": now.dirty,
         "claimed": now.claimed,
+        "disputed": now.disputed,
         "messages": one.ledger.queues.count_waiting(queue) if queue else None,
         "lag": now.lag if now.dirty else 0.0,
         "failed": now.failed,
@@ -66,6 +67,7 @@ def status_of(one: MirrorHandle) -> dict[str, Any]:
         "last_in_sync": in_sync[1] if in_sync else None,
         "definition_error": definition_error,
         "unreadable_by": one.ledger.definition.unreadable(),
+        "unseen_by": one.ledger.disputes.unseen.read(),
         "workers": [
             {"worker": worker, "keys": len(keys), "one_of_them": keys[0]}
             for worker, keys in sorted(one.ledger.key_states.claimed_by_worker().items())
@@ -114,6 +116,9 @@ def lines(found: dict[str, Any], before: dict[str, Any] | None = None, seconds: 
         f"  waiting     {found['dirty']} keys, {found['claimed']} of them claimed or waiting for their next try; lag {found['lag']:.1f} s",
         f"  done        {found['files']} files ({human_size(found['bytes'])}{rate}), {found['deleted']} deleted",
     ]
+    if found["disputed"]:
+        waits = "workers do not see there what the file host sees" if watcher else "unwatched, so they wait for the next scan"
+        text.append(f"  disputed    {found['disputed']} of them: {waits}")
     limits = Limits(**found["limits"])
     if limits != Limits():
         text.append(f"  limits      {limits.words()}")
@@ -128,6 +133,7 @@ def lines(found: dict[str, Any], before: dict[str, Any] | None = None, seconds: 
     text += _skipped_lines(skipped)
     unreadable = sorted(found["unreadable_by"].items())
     text += [f"  attention   worker {worker} cannot read the definition: {reason}" for worker, reason in unreadable]
+    text += [f"  attention   worker {worker} {what}" for worker, what in sorted(found["unseen_by"].items())]
     text.append(f"  in sync     {_time_text(found['last_in_sync'])}: start of the last scan after which no key was dirty")
     text += [f"  {one['worker']:<11} {one['keys']} keys, {printable(one['one_of_them'])} is one" for one in found["workers"]]
     return text
@@ -141,7 +147,9 @@ def _skipped_lines(skipped: SkippedList) -> list[str]:
     return text
 
 
-def key_lines(key: str, facts: Facts, path: str | None, recent: Sequence[HistoryEntry], *, skipped: str = "") -> list[str]:
+def key_lines(
+    key: str, facts: Facts, path: str | None, recent: Sequence[HistoryEntry], *, skipped: str = "", watched: bool = True
+) -> list[str]:
     """The state of a key as lines for people.
 
     Args:
@@ -150,6 +158,7 @@ def key_lines(key: str, facts: Facts, path: str | None, recent: Sequence[History
         path: of its file; None if no path in scope has this key.
         recent: its history, the newest first.
         skipped: why the file is not sent; "" if it is sent, or if there is none.
+        watched: whether a watcher runs for the mirror.
     """
     text = [printable(key), f"  file        {printable(path) if path else 'none: no path in scope has this key'}"]
     if facts.dirty is None and facts.failure is None:
@@ -163,10 +172,16 @@ def key_lines(key: str, facts: Facts, path: str | None, recent: Sequence[History
         if facts.owner:
             lease = _duration_text((facts.due or facts.now) - facts.now)
             text.append(f"  state       claimed by {worker_of(facts.owner)}; the claim ends in {lease} unless it is renewed")
+        elif facts.dispute and not watched:
+            text.append("  state       unwatched: it waits until a watcher runs for the mirror")
         elif facts.due is not None:
             text.append(f"  state       waits for its next try, in {_duration_text(facts.due - facts.now)}")
         else:
             text.append("  state       waits in the queue")
+        if facts.dispute:
+            tries, confirmed = facts.dispute
+            answer = "has not been asked yet" if confirmed is None else f"confirmed it {_duration_text(confirmed)} ago"
+            text.append(f"  disputed    {tries} tries: workers do not see what the file host saw, which {answer}")
         if facts.attempts:
             text.append(f"  tries       {facts.attempts} have failed")
         text.append(f"  seen as     {_hint_text(facts)}")
@@ -182,6 +197,8 @@ def key_lines(key: str, facts: Facts, path: str | None, recent: Sequence[History
 def _history_text(one: HistoryEntry) -> str:
     if one.what == "sent":
         return f"sent {human_size(one.number)}"
+    if one.what == "disputed":
+        return "not seen"
     return f"try {one.number} failed" if one.what in ("retry", "failed") else one.what
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import redis
 
 _NAMES = (
+    "answer_questions",
     "claim_keys",
     "inflight_slots",
     "mark_dirty",

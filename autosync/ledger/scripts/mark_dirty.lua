@@ -12,13 +12,16 @@
 --   KEYS[6] stats   hash  files, bytes, deleted, failures: counted since the mirror exists; within:MS (keys made right in so many ms
 --                         at most, and not in those of a smaller bound) and took (ms, of all of them); watches, unwatched, looks (scans)
 --   KEYS[7] uploads hash  key -> tokens of the multipart uploads that are open for it, one a line; only such keys are in it
+--   KEYS[8] disputed  hash  key -> "tries confirmed": a worker does not see what the file host saw. How often that was so, and the ms when
+--                         the file host confirmed the hint (0: not yet); only such dirty keys are in it
+--   KEYS[9] questions zset  key -> ms since when the file host is to check the file of a disputed key once more
 -- Beside them: recent (list: "ms owner what number key" of the last 10,000 results, the newest first), watcher (holder of the lease),
 -- skipped (hash: path -> why it is not sent), asked (list: scans and flush points that operators request), barrier:NAME (when a flush point
--- was reached), and what rate_limit.lua and inflight_slots.lua keep.
+-- was reached), unseen (hash: worker -> which file it does not see), and what rate_limit.lua and inflight_slots.lua keep.
 -- Times are the server's own. Each script reads and writes all of its keys at once, which costs the server, and its append-only file,
 -- half of what one by one would cost.
 --
--- ARGV: key, hint, key, hint, ..., and optionally a message, which is put into the list KEYS[8] if one of the keys needs it.
+-- ARGV: key, hint, key, hint, ..., and optionally a message, which is put into the list KEYS[10] if one of the keys needs it.
 -- Returns {number of dirty keys, index of each key that needs a message}. A key that waits in the queue or is claimed needs none: its
 -- generation grows, and its worker reads the file once more.
 local time = redis.call('TIME')
@@ -31,7 +34,7 @@ for i = 1, #ARGV - 1, 2 do keys[#keys + 1] = ARGV[i] end
 if #keys == 0 then return {redis.call('HLEN', KEYS[2])} end
 local found = redis.call('HMGET', KEYS[2], unpack(keys))
 local written = {} -- a key may come twice
-local states, since, reply = {}, {}, {0}
+local states, since, settled, reply = {}, {}, {}, {0}
 for i, key in ipairs(keys) do
   local hint, state = ARGV[2 * i], written[key] or found[i]
   if not state then
@@ -46,7 +49,10 @@ for i, key in ipairs(keys) do
       attempts = 0
       reply[#reply + 1] = i
     end
-    if string.sub(hint, 1, 3) == '-2 ' then hint = old_hint end -- the file host has not checked: the old hint stays
+    -- The file host has not checked: the old hint stays. But that a file is gone may be true no more.
+    if string.sub(hint, 1, 3) == '-2 ' and string.sub(old_hint, 1, 3) ~= '-1 ' then hint = old_hint end
+    local seen = '^%-?%d+ %d+' -- size and mtime
+    if string.match(hint, seen) ~= string.match(old_hint, seen) then settled[#settled + 1] = key end
     state = string.format('%d %s %s %s %s', generation + 1, claimed, attempts, owner, hint)
   end
   written[key] = state
@@ -55,6 +61,10 @@ for i, key in ipairs(keys) do
 end
 redis.call('HSET', KEYS[2], unpack(states))
 if #since > 0 then redis.call('ZADD', KEYS[3], unpack(since)) end
-if KEYS[8] and #reply > 1 then redis.call('LPUSH', KEYS[8], ARGV[#ARGV]) end
+if #settled > 0 and redis.call('EXISTS', KEYS[8]) == 1 then -- the dispute was about what the file host saw before
+  redis.call('HDEL', KEYS[8], unpack(settled))
+  redis.call('ZREM', KEYS[9], unpack(settled))
+end
+if KEYS[10] and #reply > 1 then redis.call('LPUSH', KEYS[10], ARGV[#ARGV]) end
 reply[1] = redis.call('HLEN', KEYS[2])
 return reply

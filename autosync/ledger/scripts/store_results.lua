@@ -1,7 +1,9 @@
--- store_results: store the results of claimed keys. KEYS as in mark_dirty.lua, and KEYS[8] recent.
+-- store_results: store the results of claimed keys. KEYS as in mark_dirty.lua, KEYS[10] recent, and KEYS[11] the watcher's
+-- lease.
 -- ARGV: owner, files sent, bytes sent, keys deleted, then for each key: key, fencing token of its claim, result
 --   result "sent BYTES", "deleted" or "equal": the target is right; "retry MS": try again after so many milliseconds; "failed JSON": its
---   entry in the failed list; "back": untouched, another worker may claim it.
+--   entry in the failed list; "back": untouched, another worker may claim it; "disputed": untouched, since the worker does not see what the
+--   file host saw. The file host is asked to check the file, and a worker tries again later.
 -- Returns for each key:
 --   false: the claim has ended, or the key changed meanwhile and the mirror is paused.
 --   "fencing_token attempts hint": the key changed meanwhile. This is a new claim of it; the worker reads the file again.
@@ -27,7 +29,7 @@ for i, key in ipairs(keys) do
   else
     seen[key] = true
     local what, detail = string.match(result, '^(%a*) ?(.*)$')
-    if what ~= 'back' then
+    if what ~= 'back' and what ~= 'disputed' then
       local number = what == 'sent' and detail or (what == 'retry' or what == 'failed') and attempts + 1 or 0
       recent[#recent + 1] = table.concat({now, ARGV[1], what, number, key}, ' ')
     end
@@ -38,6 +40,20 @@ for i, key in ipairs(keys) do
       if generation ~= claimed then attempts, detail = -1, 0 end -- the file changed: it is tried at once, and its tries begin anew
       redis.call('HSET', KEYS[2], key, string.format('%s 0 %d - %s', generation, attempts + 1, hint))
       redis.call('ZADD', KEYS[4], now + detail, key)
+    elseif what == 'disputed' and generation == claimed then
+      -- Not a failed try: it never gets into the failed list. The delay doubles up to half a minute, which is also how long it waits where
+      -- no watcher runs.
+      local tries, confirmed = string.match(redis.call('HGET', KEYS[8], key) or '0 0', '^(%d+) (%d+)$')
+      local delay = math.min(250 * 2 ^ math.min(tries, 30), 30000)
+      if redis.call('EXISTS', KEYS[11]) == 0 then delay = 30000 end
+      redis.call('HSET', KEYS[2], key, string.format('%s 0 %s - %s', generation, attempts, hint))
+      redis.call('ZADD', KEYS[4], now + delay, key)
+      redis.call('HSET', KEYS[8], key, string.format('%d %s', tries + 1, confirmed))
+      redis.call('ZADD', KEYS[9], now, key)
+      if tries == '0' then recent[#recent + 1] = table.concat({now, ARGV[1], what, 0, key}, ' ') end
+    elseif what == 'disputed' then -- the file host has seen something else since
+      redis.call('HSET', KEYS[2], key, string.format('%s 0 0 - %s', generation, hint))
+      redis.call('ZADD', KEYS[4], now, key)
     elseif generation ~= claimed and redis.call('HEXISTS', KEYS[1], 'paused') == 1 then
       redis.call('HSET', KEYS[2], key, string.format('%s 0 0 - %s', generation, hint)) -- as if it were not claimed yet
       redis.call('ZADD', KEYS[4], now, key)
@@ -75,13 +91,17 @@ if #right > 0 then
   redis.call('HINCRBY', KEYS[6], 'took', sum)
 end
 if #recent > 0 then
-  redis.call('LPUSH', KEYS[8], unpack(recent))
-  redis.call('LTRIM', KEYS[8], 0, 9999)
+  redis.call('LPUSH', KEYS[10], unpack(recent))
+  redis.call('LTRIM', KEYS[10], 0, 9999)
 end
 if #ended > 0 then
   redis.call('HDEL', KEYS[2], unpack(ended))
   redis.call('ZREM', KEYS[3], unpack(ended))
   redis.call('ZREM', KEYS[4], unpack(ended))
+  if redis.call('EXISTS', KEYS[8]) == 1 then
+    redis.call('HDEL', KEYS[8], unpack(ended))
+    redis.call('ZREM', KEYS[9], unpack(ended))
+  end
 end
 if #right > 0 and redis.call('EXISTS', KEYS[5]) == 1 then redis.call('HDEL', KEYS[5], unpack(right)) end
 return replies

@@ -1,0 +1,115 @@
+"""The file host's answers about disputed keys: workers of upload boxes do not see there what the file host saw (`ledger/disputes.py`)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Collection, Mapping
+from typing import NamedTuple
+
+from ..errors import AutosyncError
+from ..ledger import GONE, Hint, Question
+from ..ledger.disputes import Answer, Disputes
+from ..model.file_rules import FileRules
+from ..model.keys import Keys, Source
+from ..model.mirror import Identity
+from ..model.text import printable
+from ..source.walk import Found, found_at
+from ..tasks.sources import MirrorSource
+from ..watch.recheck import found_behind_links
+
+log = logging.getLogger(__name__)
+
+#: The most questions that are read at once, and how long they may take, in seconds: the watcher's lock has to be renewed meanwhile.
+_MAX_QUESTIONS, _MAX_SECONDS = 1000, 0.5
+
+
+class Trust(NamedTuple):
+    """What the file host's own view of its files is worth now.
+
+    Attributes:
+        identities: the identity of each source root's directory, by path of the root.
+        strange_roots: the roots that are another directory now, or gone. Nothing is said about their files.
+        has_scanned: whether a scan of the whole source has succeeded. Before that, no file is said to be gone.
+        may_delete: whether scans may delete. If not, what is gone is left to the scans, which count it as withheld.
+    """
+
+    identities: Mapping[str, Identity]
+    strange_roots: Collection[str]
+    has_scanned: bool
+    may_delete: bool
+
+
+class DisputeResolver:
+    """Checks the files of disputed keys on the file host.
+
+    Args:
+        disputes: of the mirror.
+        keys: naming rule and scope of the mirror.
+        rules: which files are sent.
+        clock: monotonic time, in seconds.
+    """
+
+    def __init__(self, disputes: Disputes, keys: Keys, rules: FileRules, clock: Callable[[], float] = time.monotonic) -> None:
+        self._disputes = disputes
+        self._keys = keys
+        self._rules = rules
+        self._clock = clock
+
+    def answer(self, trust: Trust) -> list[str]:
+        """Answer the oldest questions, with one lstat(2) each.
+
+        Returns:
+            The keys for which the caller has to send a message.
+
+        Raises:
+            BrokerError: the broker does not answer.
+        """
+        questions = self._disputes.questions(_MAX_QUESTIONS)
+        until = self._clock() + _MAX_SECONDS
+        sources = {
+            source.root: MirrorSource(source, source.root, trust.identities.get(source.root), same_host=True, rules=self._rules)
+            for source in self._keys.sources
+        }
+        answers = []
+        for question in questions:
+            answers.append(self._answer(question, trust, sources))
+            if self._clock() > until:
+                break
+        return self._disputes.answer(answers)
+
+    def _answer(self, question: Question, trust: Trust, sources: Mapping[str, MirrorSource]) -> Answer:
+        path = self._keys.path(question.key)
+        source = self._keys.source_of(path) if path is not None else None
+        if path is None or source is None:
+            return Answer(question, is_kept=True)  # the mirror has got other options since
+        if source.root in trust.strange_roots:
+            return Answer(question)
+        try:
+            if sources[source.root].prove_absent(path):
+                return self._answer_if_gone(question, path, trust)
+            found = self._found(path, source)
+        except (AutosyncError, OSError) as error:  # a file system may be away
+            log.debug("%s cannot be checked now: %s", printable(path), error)
+            return Answer(question)
+        if found is None:
+            return Answer(question)
+        return Answer(question, is_kept=True) if found.skipped else Answer(question, Hint(found.size, found.mtime_ns))
+
+    def _found(self, path: str, source: Source) -> Found | None:
+        """What is at a path."""
+        if self._rules.follow_links:
+            return found_behind_links(path, source, self._rules)
+        return found_at(path, os.lstat(path), self._rules)
+
+    def _answer_if_gone(self, question: Question, path: str, trust: Trust) -> Answer:
+        """The answer if it is proved that nothing is at the path."""
+        if question.hint is not None and question.hint.gone:
+            return Answer(question, GONE)
+        if not trust.has_scanned:
+            return Answer(question)
+        if trust.may_delete:
+            return Answer(question, GONE)
+        log.info("%s is gone, and deletions are withheld; what the target has is kept", printable(path))
+        return Answer(question, is_kept=True)

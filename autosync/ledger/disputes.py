@@ -1,0 +1,71 @@
+"""Disputed keys: a worker does not see what the file host saw, so the file host is asked to check the file once more.
+
+The file host may have seen a file that a worker does not find, or the worker still finds one that is gone, or an old version. Such a worker
+has no verdict about the key (`Claims.done` with DISPUTED); the watcher reads the questions and answers them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, cast
+
+from .entries import Hint, Question
+from .redis_keys import decode, encode, pages
+from .store import LedgerPart, MirrorStore
+from .worker_notes import WorkerNotes
+
+
+class Answer(NamedTuple):
+    """What the file host says about a disputed key.
+
+    Attributes:
+        question: the question.
+        hint: what is at its path now; None: the file host cannot say yet.
+        is_kept: instead of a hint: the target is to be left as it is, and the key is no longer dirty.
+    """
+
+    question: Question
+    hint: Hint | None = None
+    is_kept: bool = False
+
+
+class Disputes(LedgerPart):
+    """The disputed keys of one mirror. Every method raises `BrokerError`: see `LedgerPart`.
+
+    Args:
+        store: the mirror's data in Redis.
+    """
+
+    def __init__(self, store: MirrorStore) -> None:
+        super().__init__(store)
+        #: Workers that do not see what the file host confirmed minutes ago, each with one file.
+        self.unseen = WorkerNotes(store, store.names.unseen)
+
+    def questions(self, limit: int) -> list[Question]:
+        """The oldest questions that nobody has answered, at most so many."""
+        with self._store.errors():
+            keys = cast(list[bytes], self._client.zrange(self._names.questions, 0, limit - 1))
+            states = cast(list[bytes | None], self._client.hmget(self._names.state, keys)) if keys else []
+        return [_question(key, state) for key, state in zip(keys, states, strict=True)]
+
+    def answer(self, answers: Sequence[Answer]) -> list[str]:
+        """Store answers. An answer has no effect if the key was claimed or marked since its question was read.
+
+        Returns:
+            The keys for which the caller has to send a message: the file host sees something else than before.
+        """
+        found = []
+        for page in pages(answers):
+            args: list[Any] = []
+            for one in page:
+                text = "kept" if one.is_kept else one.hint.dumps() if one.hint else "later"
+                args += (encode(one.question.key), one.question.generation, text)
+            found += [page[index - 1].question.key for index in self._store.run("answer_questions", args)]
+        return found
+
+
+def _question(key: bytes, state: bytes | None) -> Question:
+    if state is None:
+        return Question(decode(key), "", None)
+    generation, _, _, _, hint = state.decode().split(" ", 4)
+    return Question(decode(key), generation, Hint.loads(hint))

@@ -1,0 +1,32 @@
+"""What a worker does that does not see a file as the file host saw it: nothing. It gives the key back, and asks the file host."""
+
+from __future__ import annotations
+
+import logging
+
+from ..ledger import Action, Claim, Result
+from ..model.text import printable
+from .batch import Batch
+
+log = logging.getLogger("autosync.transfer")
+
+
+def dispute(batch: Batch, claim: Claim, path: str, finding: str) -> Result:
+    """Give a key back whose file is not here as the file host saw it.
+
+    Args:
+        batch: of the claim.
+        claim: the claim.
+        path: of the file, on the file host.
+        finding: what this worker sees, with "{}" for the path; the end of a sentence that begins with the worker.
+    """
+    mirror, worker = batch.mirror, batch.worker.name
+    root = mirror.source_of(path).local_root
+    report = finding.format(f"{printable(path)} below {printable(root)}")
+    log.info(
+        "%s: %s %s; the file host is asked", printable(claim.key), worker, report,
+        extra={"mirror": mirror.definition.name, "key": claim.key, "worker": worker},
+    )  # fmt: skip
+    if claim.dispute is not None and claim.dispute.confirmed_for is not None and claim.dispute.tries:
+        mirror.unseen.add(path, report, claim.dispute.confirmed_for)
+    return Result(claim, Action.DISPUTED)
