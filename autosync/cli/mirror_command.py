@@ -347,6 +347,7 @@ def _mirror(actor_name: str, actor: Actor, settings: dict[str, Any], secrets: tu
         lease=_lease(values["lease"]),
         min_size=min_size,
         max_size=max_size,
+        one_file_system=values["one_file_system"],
     )
     mirror.keys()  # raises ConfigurationError for wrong prefixes and expressions
     for source in sources:

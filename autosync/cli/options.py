@@ -126,6 +126,10 @@ def _source_options() -> list[click.Option]:
             help="Whether symbolic links are followed to files and directories inside the same PATH.",
         ),
         click.Option(
+            ["--one-file-system/--all-file-systems"], default=False,
+            help="Leave out directories below PATH on which another file system is mounted. The target keeps what it has of them.",
+        ),
+        click.Option(
             ["--compare"], type=click.Choice([one.value for one in Compare]), default=Compare.TIME.value, show_default=True,
             help="What counts as different: the size; the times too; or the content, if the target lists a checksum.",
         ),

@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -24,9 +25,11 @@ from ..model.keys import Keys, Source, Span, slashed
 from ..model.skipped import MOST_SKIPPED, SkippedList
 from ..model.text import printable
 from ..source.external_sort import Spool, disksort
+from ..source.roots import KnownRoots
 from ..source.walk import Run, Walk
 from .delete_limit import DeleteLimit
 from .diff import Compare, Difference, KeyedFiles, Merge, Rule, in_order
+from .root_check import RootCheck
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +55,7 @@ class ScanReport:
         unlisted_skipped: paths that are not mirrored either.
         busy_since: when the first of those files changed that do not rest yet, in seconds since the epoch.
         complete: whether the whole part of the source could be read. If not, nothing is deleted behind what could not be read.
+        hidden: that the source lacks and that are kept, since a root or a mount point above is not the directory that is known.
         error: why the scan failed; None if it did not.
         on_extra: called for each key that may be deleted. Whether it is deleted is decided at the end of the scan.
     """
@@ -67,6 +71,7 @@ class ScanReport:
     unlisted_skipped: int = 0
     busy_since: float = math.inf
     complete: bool = True
+    hidden: int = 0
     error: AutosyncError | None = None
     on_extra: Callable[[], None] = lambda: None
 
@@ -104,6 +109,7 @@ class Comparison:
             be yielded as different that are not. False differences are harmless for syncing but wrong in reports.
         about: prefix of log lines about deletions, where there are several mirrors.
         on_unsorted: called when a listing was not in order for the first time.
+        roots: what is known of the roots and the mount points below them; None: they are not checked.
     """
 
     def __init__(
@@ -116,7 +122,11 @@ class Comparison:
         exact: bool = False,
         about: str = "",
         on_unsorted: Callable[[], None] = lambda: None,
+        roots: KnownRoots | None = None,
     ) -> None:
+        self._roots = roots
+        #: The check of the scan that is running.
+        self._check: RootCheck | None = None
         self._about = about
         self._keys = keys
         self._actor = actor
@@ -165,10 +175,12 @@ class Comparison:
         spans = self._keys.spans(path)
         if self._policy.delete:
             self._refuse_empty_sources(path)
+        self._check = RootCheck(self._roots, self._keys, path, accepted=accepted, about=self._about) if self._roots else None
         rule = Rule(self._policy.by, last_in_sync, self._clock_ahead(), self._actor.can_match)
         with closing(Spool(self._spill)) as missing:
             for span in spans:
                 yield from self._scan_span(span, report, rule, missing)
+            self._keep_hidden(missing, report)
             limit = len(missing) if has_left else self._policy.limit.of(report.equal + len(missing))
             if not accepted:
                 self._withhold_all(missing, report, limit)
@@ -176,6 +188,23 @@ class Comparison:
             if has_withheld and not has_left and (path or len(missing) > limit):
                 limit = 0
             yield from self._delete(missing, report, limit)
+
+    def _keep_hidden(self, missing: Spool, report: ScanReport) -> None:
+        """Remove the keys from `missing` that are below a root or a mount point which is not the directory that is known."""
+        if self._check is None or not (hidden := self._check.hidden()):
+            return
+        kept: Counter[str] = Counter()
+        with closing(Spool(self._spill)) as rest:
+            for (key,) in missing:
+                top = hidden.top_of(str(self._keys.path(key)))
+                if top is None:
+                    rest.add((key,))
+                else:
+                    kept[top] += 1
+            missing.replace(rest)
+        self._check.log_hidden(kept)
+        report.hidden += kept.total()
+        report.complete = report.complete and not kept
 
     def _withhold_all(self, missing: Spool, report: ScanReport, limit: int) -> None:
         """Delete nothing, and log what is withheld. A file that was created and sent while its directory was walked does not count.
@@ -246,6 +275,7 @@ class Comparison:
         """Compare one span. A listing that is found not to be sorted is requested again, and sorted on disk."""
         if not self._unsorted:
             unlisted = report.unlisted_skipped
+            counted = self._check.counted() if self._check else None
             try:
                 yield from self._merge(span, report, self._pages(span), rule, missing)
                 return
@@ -254,18 +284,25 @@ class Comparison:
                 self._unsorted = True
                 self._on_unsorted()
                 report.unlisted_skipped = unlisted  # the same walk begins again
+                if self._check is not None and counted is not None:
+                    self._check.count_again(counted)
         yield from self._merge(span, report, self._pages(span), rule, missing)
 
     def _merge(self, span: Span, report: ScanReport, pages: Iterator[Page], rule: Rule, missing: Spool) -> Iterator[Difference]:
         """Merge the files of a span with the pages of its listing. Yields the files to send, and adds the keys to delete to `missing`."""
-        walk = self._walk(span, self._policy.rules)
-        merge = Merge(self._with_keys(walk, span, report), in_order(pages), rule)
+        check = self._check
+        walk = self._walk(span, self._policy.rules, check=check)
+        listed = in_order(pages) if check is None else check.count_pages(span, in_order(pages))
+        merge = Merge(self._with_keys(walk, span, report), listed, rule)
         not_in_source = extra = 0
         with closing(Spool(self._spill)) as missing_here:
             for difference in merge:
                 if difference.found is None:
                     not_in_source += 1
-                    if self._keys.path(difference.key) is None:
+                    in_scope = self._keys.path(difference.key) is not None
+                    if check is not None:
+                        check.count_absent(span, difference.key, in_scope=in_scope)
+                    if not in_scope:
                         continue
                     extra += 1
                     if self._policy.delete:
@@ -293,7 +330,7 @@ class Comparison:
             log.warning("%s cannot be read: %s; nothing behind it is deleted in this scan", error.filename, error.strerror)
         report.complete = report.complete and not errors
 
-    def _walk(self, span: Span, rules: FileRules, *, in_order: bool = True) -> Walk:
+    def _walk(self, span: Span, rules: FileRules, *, in_order: bool = True, check: RootCheck | None = None) -> Walk:
         source = self._source_at(span)
 
         def enters(directory: str) -> bool:
@@ -306,7 +343,8 @@ class Comparison:
 
         state = self._keys.state_beneath(source.root)
         return Walk(
-            source.root, span.directory, enters, accepts, self._spill, rules=rules, in_order=in_order, state=state
+            source.root, span.directory, enters, accepts, self._spill, rules=rules, in_order=in_order, state=state, observer=check,
+            inner_paths=self._keys.inner_paths,
         )  # fmt: skip
 
     def _with_keys(self, walk: Walk, span: Span, report: ScanReport) -> Iterator[KeyedFiles]:
@@ -360,7 +398,8 @@ class Comparison:
         Raises:
             SourceUnsure: one is empty, and the target has keys of it.
         """
-        for source in self._keys.sources:
+        # A PATH inside another one may be a share of its own.
+        for source in (*self._keys.sources, *(Source(inner) for inner in self._keys.inner_paths)):
             spans = self._keys.spans(source.path)
             if path and not slashed(source.path).startswith(slashed(path)):
                 continue
@@ -368,7 +407,8 @@ class Comparison:
                 self._refuse_if_listed(source, spans)
 
     def _holds_something(self, span: Span) -> bool:
-        walk = self._walk(span, FileRules(self._policy.rules.follow_links), in_order=False)  # of any size
+        rules = FileRules(self._policy.rules.follow_links, one_file_system=self._policy.rules.one_file_system)  # of any size
+        walk = self._walk(span, rules, in_order=False)
         return any(not found.skipped for found in walk) or bool(walk.errors)  # the scan itself reports the errors
 
     def _refuse_if_listed(self, source: Source, spans: Sequence[Span]) -> None:

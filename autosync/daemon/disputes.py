@@ -16,7 +16,7 @@ from ..model.keys import Keys, Source
 from ..model.mirror import Identity
 from ..model.text import printable
 from ..source.walk import Found, found_at
-from ..tasks.sources import MirrorSource
+from ..tasks.sources import MirrorSource, mounts_below
 from ..watch.recheck import found_behind_links
 
 log = logging.getLogger(__name__)
@@ -69,9 +69,12 @@ class DisputeResolver:
         questions = self._disputes.questions(_MAX_QUESTIONS)
         until = self._clock() + _MAX_SECONDS
         sources = {
-            source.root: MirrorSource(source, source.root, trust.identities.get(source.root), same_host=True, rules=self._rules)
+            source.root: MirrorSource(
+                source, source.root, trust.identities.get(source.root), same_host=True, rules=self._rules,
+                mounts=mounts_below(source, trust.identities),
+            )
             for source in self._keys.sources
-        }
+        }  # fmt: skip
         answers = []
         for question in questions:
             answers.append(self._answer(question, trust, sources))

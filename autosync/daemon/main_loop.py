@@ -229,7 +229,7 @@ class _Loop:
 
 def _watcher(run: RunSettings, push: Push) -> Watcher:
     try:
-        return Watcher(run.mirror.keys(), push, follow=run.mirror.follow_links)
+        return Watcher(run.mirror.keys(), push, follow=run.mirror.follow_links, one_file_system=run.mirror.one_file_system)
     except OSError as error:
         cure = "raise it with: sysctl fs.inotify.max_user_instances=1024" if error.errno == errno.EMFILE else ""
         raise StartError(f"the kernel gives no inotify instance: {error.strerror}", cure) from error

@@ -30,8 +30,12 @@ from ..ledger.watcher_lock import WatcherLock
 from ..model.change import SCAN_ALL, Change, Kind
 from ..model.definition_signature import sign
 from ..model.limits import Limits
-from ..model.mirror import Identity, Mirror, version_of
+from ..model.mirror import IN_DOUBT, Identity, Mirror, version_of
 from ..model.text import printable
+from ..source.mounts import MountTable
+from ..source.roots import MOST_MOUNTS, Doubt, KnownRoots
+from ..state.root_memory import RootMemory
+from ..state.state_file import StateFile
 from ..watch.debounce import Debouncer
 from ..watch.flush import FlushPoints
 from ..watch.watcher import Watcher, identity_of
@@ -102,6 +106,8 @@ class MirrorRunner:
         self._host = host
         self._mirror = replace(run.mirror, identities=_identities(run.mirror))
         self._keys = run.mirror.keys()
+        self._mounts = MountTable()
+        self._roots = KnownRoots(self._keys, self._mounts)
         self._ledger = Ledger(connect(run.broker), run.mirror.name)
         self._disputes = DisputeResolver(self._ledger.disputes, self._keys, run.mirror.file_rules)
         self._watcher_lock = WatcherLock(
@@ -109,8 +115,11 @@ class MirrorRunner:
             has_broker_alone=host is not None and host.has_embedded_broker,
         )  # fmt: skip
         self._debouncer = Debouncer(run.settle)
+        self._root_memory = RootMemory(
+            self._roots, StateFile(run.spill, run.mirror.name), self._ledger, run.mirror.name, run.signing_key
+        )  # fmt: skip
         self._comparison = Comparison(
-            self._keys, run.actor, run.policy, spill=str(run.spill), about=run.about, on_unsorted=self._store_unsorted
+            self._keys, run.actor, run.policy, spill=str(run.spill), about=run.about, on_unsorted=self._store_unsorted, roots=self._roots
         )
         # No monitor can reach an embedded broker, and events cost as much as small transfers.
         watched = not (host and host.has_embedded_broker)
@@ -131,6 +140,9 @@ class MirrorRunner:
         #: How many more times orphans of any age are sent again.
         self._resends_after_loss = 0
         self._changed_roots: set[str] = set()
+        #: The directories that are watched as the roots.
+        self._watched_roots = dict(self._mirror.identities)
+        self._has_logged_mounts = False
         self._paused = False
         self._sent_counters: dict[str, int] = {}
         self._flush_points = FlushPoints(self._debouncer)
@@ -168,7 +180,9 @@ class MirrorRunner:
         if not self._watcher_lock.acquire(stop):
             return False
         self._ledger.limits.set(self._run.limits)
-        self._register(self._mirror)
+        self._root_memory.load()
+        self._register(replace(self._mirror, identities=self._roots.identities()))
+        self._root_memory.store()
         if self._host and self._host.has_embedded_broker:
             self._ledger.release_all_of_dead("")  # their workers died together with the autosync before this one
         self._before = self._watcher_lock.heartbeat()
@@ -184,9 +198,15 @@ class MirrorRunner:
         self._requeue_unfinished()
         return True
 
-    def _register(self, mirror: Mirror) -> None:
-        """Publish the definition. Fields are set last: if the broker goes away in between, the next tick does all of it again."""
-        self._scanner.begin_generation()
+    def _register(self, mirror: Mirror, *, keeps_scans: bool = False) -> None:
+        """Publish the definition. Fields are set last: if the broker goes away in between, the next tick does all of it again.
+
+        Args:
+            mirror: the definition.
+            keeps_scans: whether what running scans find still counts.
+        """
+        if not keeps_scans:
+            self._scanner.begin_generation()
         definition = mirror.dumps()
         version = version_of(definition)
         accepted = self._is_accepted(mirror)
@@ -241,7 +261,7 @@ class MirrorRunner:
             self._publisher.prepare()
         self._events = EventFeed(
             self._keys, self._debouncer, self._sender, self._skipped, self._stop,
-            on_link=watcher.follow_link if watcher else lambda _: None, rules=self._mirror.file_rules,
+            on_link=watcher.follow_link if watcher else lambda _: None, rules=self._mirror.file_rules, is_settled=self._roots.is_settled,
         )  # fmt: skip
         ends.callback(self._close_feeds, 2.0)
         self._events.start()
@@ -327,6 +347,7 @@ class MirrorRunner:
             self._requeue_unfinished()
             self._ledger.limits.set(self._run.limits, if_lost=True)  # others may have been set since
             self._register(self._mirror)
+            self._root_memory.lose_ledger()
             self._resends_after_loss = _RESENDS_AFTER_LOSS  # workers did not find the definition, or their messages are gone
             self._debouncer.push((SCAN_ALL,))
         return stats
@@ -418,27 +439,85 @@ class MirrorRunner:
         self._failures_logged = min(self._failures_logged, count)
 
     def _watch_roots(self) -> None:
-        """Detect that the root of a source is another directory than before, which the kernel does not report.
+        """Detect that a root is another directory, and that something was mounted or unmounted below it: there are no events for that.
 
-        A new root that holds something is the source from now on. An empty one may be the mount point of a share that is not mounted:
-        workers still expect the old root, and delete nothing. A root that was lost and is the same again may be a share that was mounted
-        again, or a new directory with the old inode number: its watches are gone, so they are placed anew.
+        Another root that holds something is watched and scanned, and that scan decides whether it is the source from now on
+        (`compare/root_check.py`). A root that was lost and is the same again may be a share that was mounted again, or a new directory with
+        the old inode number: its watches are gone, so they are placed anew.
         """
-        expected = self._mirror.identities
+        self._roots.poll_roots()
         found = _identities(self._mirror)
-        strange = {root for root in {*expected, *found} if expected.get(root) != found.get(root)}
+        strange = {root for root in self._roots.roots if not self._roots.is_confirmed(root)}
         for root in sorted(strange - self._changed_roots):
-            log.warning("source %s %s", root, "is another directory than before" if root in found else "is gone; nothing is deleted")
-        self._changed_roots = strange
-        adopted = {root for root in strange if root in found and _holds_something(root)}
-        if adopted:
-            self._register(replace(self._mirror, identities={**expected, **{root: found[root] for root in adopted}}))
+            is_there = root in found or os.path.isdir(root)
+            log.warning("source %s %s", root, "is another directory than before" if is_there else "is gone; nothing is deleted")
+        back, self._changed_roots = self._changed_roots - strange, strange
+        self._watch_mounts()
+        self._publish_roots()
+        for path in self._roots.pop_unsettled():
+            self._debouncer.push((Change(Kind.SCAN, path),))
         if self._watcher is None:
             return
-        back = self._watcher.lost_roots & (found.keys() - strange)
+        back |= self._watcher.lost_roots & (found.keys() - strange)
         for source in self._keys.sources:
-            if source.root in adopted | back:
+            now = found.get(source.root)
+            is_other = now is not None and now != self._watched_roots.get(source.root) and _holds_something(source.root)
+            if is_other or source.root in back:
                 self._watcher.replace_root(source)
+                self._watched_roots[source.root] = now or IN_DOUBT
+        for path in sorted(back.intersection(self._keys.inner_paths)):
+            self._replace_tree(path, is_mounted=True)
+
+    def _watch_mounts(self) -> None:
+        """Watch and scan what is at a mount point now. The scan finds out whether it is what is known there."""
+        for path, mount in self._roots.pop_mount_changes():
+            if self._run.mirror.one_file_system:
+                continue
+            is_waiting = mount is not None and mount.is_trigger  # to scan it would mount it again
+            self._replace_tree(path, is_mounted=mount is not None, is_placed=not is_waiting)
+        if self._roots.has_more and not self._has_logged_mounts:
+            log.error(
+                "%sthere are more than %d mount points below %s: the others are not remembered, and where one is unmounted, its keys "
+                "count as gone",
+                self._run.about, MOST_MOUNTS, ", ".join(self._roots.roots),
+            )  # fmt: skip
+            self._has_logged_mounts = True
+
+    def _replace_tree(self, path: str, *, is_mounted: bool, is_placed: bool = True) -> None:
+        source = next((source for source in self._keys.sources if source.holds(path) or source.root == path), None)
+        if self._watcher is not None and source is not None:
+            self._watcher.replace_tree(source, path, is_mounted=is_mounted, is_placed=is_placed)
+        elif is_placed:
+            self._debouncer.push((Change(Kind.SCAN, path),))
+
+    def _publish_roots(self) -> None:
+        """Publish and store what is known of the roots and mount points, if that has changed."""
+        identities = self._roots.identities()
+        before = self._mirror.identities
+        if identities != before:
+            # What a scan found before still counts if all that has changed is that the scan believed the directory.
+            keeps = all(before.get(path, IN_DOUBT) in (IN_DOUBT, one) for path, one in identities.items())
+            self._register(replace(self._mirror, identities=identities), keeps_scans=keeps and before.keys() <= identities.keys())
+        self._root_memory.store()
+
+    def pending_roots(self) -> list[Doubt]:
+        """The roots and mount points that are not what is known of them, and below which keys are kept for that."""
+        return self._roots.pending()
+
+    def accept_roots(self, kind: str) -> list[str]:
+        """Accept the roots or mount points that wait for it, and scan them.
+
+        Args:
+            kind: "root" or "mount".
+
+        Returns:
+            Their paths.
+        """
+        paths = self._roots.accept(kind)
+        for path in paths:
+            log.warning("%s%s is accepted as it is", self._run.about, printable(path))
+            self._debouncer.push((Change(Kind.SCAN, "" if kind == "root" else path),))
+        return paths
 
     def _answer_questions(self, stats: MirrorStats) -> None:
         """Check the files that workers of upload boxes do not see as this host saw them."""
@@ -528,6 +607,7 @@ class MirrorRunner:
         finally:
             self._publisher.close()
             self._ledger.close()
+            self._mounts.close()
 
     def close(self, patience: float, *, finished: bool) -> None:
         """Send pending keys, and end both threads.
@@ -537,6 +617,9 @@ class MirrorRunner:
             finished: whether `once` has reached its end.
         """
         self._close_feeds(patience)
+        with suppress(BrokerError):
+            self._roots.refresh_names()
+            self._publish_roots()
         if finished:
             requested = time.monotonic()
             with suppress(BrokerError):

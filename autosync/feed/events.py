@@ -35,6 +35,7 @@ class EventFeed(FeedThread):
         stop: set when the mirror is closed; the mirror's `BrokerRetry` has the same.
         on_link: called with the path of each symbolic link among the changes.
         rules: which files are sent.
+        is_settled: whether a path at which nothing was found can count as gone, see `KnownRoots.is_settled`.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class EventFeed(FeedThread):
         *,
         on_link: Callable[[str], None] = lambda _: None,
         rules: FileRules | None = None,
+        is_settled: Callable[[str], bool] = lambda _: True,
     ) -> None:
         super().__init__("autosync-events")
         self._keys = keys
@@ -56,6 +58,7 @@ class EventFeed(FeedThread):
         self._stop = stop
         self._on_link = on_link
         self._rules = rules or FileRules()
+        self._is_settled = is_settled
 
     def close(self, patience: float = 10.0) -> None:
         """Send what is pending, and end the thread.
@@ -95,6 +98,8 @@ class EventFeed(FeedThread):
         state = self._recheck(change)
         if state is None:
             return None
+        if state.found is None and not self._is_settled(change.path):
+            return None  # what is not found may only be hidden
         hint = _hint_of(state, change)
         if not hint.gone and self._lacks_marker(change.path):
             return None

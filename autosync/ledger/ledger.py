@@ -18,6 +18,7 @@ from .queues import Queues
 from .rate_limits import FleetLimits
 from .redis_keys import MIRRORS
 from .registry import queues_of_mirrors
+from .root_records import RootRecords
 from .stats import Stats
 from .store import MirrorStore
 from .sync_state import SyncState
@@ -46,6 +47,7 @@ class Ledger:
         self.requests = OperatorRequests(store)
         self.stats = Stats(store)
         self.sync_state = SyncState(store)
+        self.root_records = RootRecords(store)
         self.watcher_lease = WatcherLease(store)
         #: Limits of the target, for the whole fleet.
         self.limits = FleetLimits(store)

@@ -16,11 +16,13 @@ class FileRules:
         follow_links: whether symbolic links are followed to files and directories beneath the same source.
         min_size: a smaller file is skipped, in bytes.
         max_size: a larger file is skipped, in bytes; None for no bound.
+        one_file_system: whether directories on other file systems than that of their PATH are left out.
     """
 
     follow_links: bool = True
     min_size: int = 0
     max_size: int | None = None
+    one_file_system: bool = False
 
     @property
     def has_size_bounds(self) -> bool:

@@ -117,6 +117,8 @@ class Keys:
         state_directories: Sequence[str] = (),
     ) -> None:
         self.sources = _outermost(sources)
+        #: The directories among the sources that are inside another one. Their files belong to that one.
+        self.inner_paths = tuple(sorted({one.path for one in sources if not one.is_file}.difference(one.path for one in self.sources)))
         self._strip = source_prefix
         self._prepend = target_prefix
         self._wanted = _compiled("--source-filter", source_filter)

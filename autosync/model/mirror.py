@@ -43,6 +43,8 @@ class Identity:
     inode: int
 
 
+#: Stands for the identity of a directory of which the file host does not know that it is the right one: no directory has it.
+IN_DOUBT = Identity(0, 0)
 #: The format of definitions. It grows when readers of the older format would misread fields that both have.
 FORMAT = 1
 _SAME_VERSION = "install the same version of autosync on all hosts"
@@ -58,7 +60,8 @@ class Mirror:
         name: of the mirror; names in Redis contain it.
         actor: short name of an actor in `actors/`, or `module.Class`.
         sources: the mirrored directories and files, with paths of the file host.
-        identities: the identity of each source root's directory, by path of the root.
+        identities: the identity of each source root's directory, and of each mount point below, by path; 0 and 0 if the directory is in
+            doubt (`source/roots.py`).
         follow_links: whether symbolic links are followed to files and directories of the same source.
         settings: the values of the actor's options, without the secret ones.
         secrets: the names of the secret options that have a value on the file host. Workers must have one too.
@@ -72,6 +75,7 @@ class Mirror:
         min_size: a smaller file is skipped, in bytes.
         max_size: a larger file is skipped, in bytes; None for no bound.
         state_directories: directories with autosync's own state in the sources; they are left out.
+        one_file_system: whether directories on other file systems than that of their PATH are left out.
     """
 
     name: str
@@ -96,6 +100,7 @@ class Mirror:
     state_directories: tuple[str, ...] = ()
     min_size: int = 0
     max_size: int | None = None
+    one_file_system: bool = False
 
     @property
     def boot(self) -> str:
@@ -110,7 +115,7 @@ class Mirror:
     @property
     def file_rules(self) -> FileRules:
         """Which of the files in scope are sent."""
-        return FileRules(self.follow_links, self.min_size, self.max_size)
+        return FileRules(self.follow_links, self.min_size, self.max_size, self.one_file_system)
 
     def keys(self) -> Keys:
         """The naming rule and scope of this mirror.
@@ -146,6 +151,7 @@ class Mirror:
             and {*self.source_exclude} >= {*other.source_exclude}
             and {*self.temporary} >= {*other.temporary}
             and self.follow_links <= other.follow_links
+            and self.one_file_system >= other.one_file_system
         )
 
     def dumps(self) -> str:
@@ -232,9 +238,9 @@ def version_of(definition: str) -> str:
 
 
 #: Fields that are newer than the first format, with their defaults, which are not written.
-_LATER: dict[str, object] = {"lease": LEASE, "state_directories": (), "min_size": 0, "max_size": None}
+_LATER: dict[str, object] = {"lease": LEASE, "state_directories": (), "min_size": 0, "max_size": None, "one_file_system": False}
 #: Those of them that a worker without them may ignore.
-_OPTIONAL = frozenset({"state_directories"})
+_OPTIONAL = frozenset({"state_directories", "one_file_system"})
 #: Fields that every version writes, though they have defaults.
 _ALWAYS = frozenset({"identities", "source_exclude", "temporary", "secrets"})
 #: The least values of numbers.

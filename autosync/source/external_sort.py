@@ -69,6 +69,12 @@ class Spool:
             self._rows, self._written, self._file = other._rows, other._written, other._file
         other._rows, other._written, other._file = [], 0, None
 
+    def replace(self, other: Spool) -> None:
+        """Have the rows of another spool, which is empty then, in the place of one's own."""
+        self.close()
+        self._rows, self._written, self._file = other._rows, other._written, other._file
+        other._rows, other._written, other._file = [], 0, None
+
     def __iter__(self) -> Iterator[Row]:
         if self._file is not None:
             yield from _read(self._file)

@@ -13,7 +13,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, islice
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from ..model.file_rules import FileRules
 from ..process.prefetch import Prefetcher
@@ -97,6 +97,24 @@ class Run:
         return max(max([one.st_mtime for one in self.stats]), max([one.st_ctime for one in self.stats]), self.path_changed)
 
 
+class RootObserver(Protocol):
+    """Finds out whether roots and mount points are what they should be. It is called from several threads."""
+
+    @property
+    def paths(self) -> Collection[str]:
+        """The directories about which `opened` is called."""
+
+    def opened(self, path: str, real: str, descriptor: int, stats: os.stat_result) -> None:
+        """One of those directories, or one on another device than the directory above, was opened. `real` is its path without links below
+        the root."""
+
+    def follows_link(self, path: str, real: str) -> None:
+        """A directory is reached through a link that leads to `real`."""
+
+    def error_of_link(self, path: str, real: str) -> OSError | None:
+        """The error of a link that leads to nothing; None: its target does not exist."""
+
+
 @dataclass(slots=True)
 class _Level:
     """A directory that the walk is in, or will enter.
@@ -108,6 +126,7 @@ class _Level:
         path_changed: when the way to it changed last (a directory was renamed, a link was created), in seconds since the epoch; 0.0 if
             that is unknown.
         parent: the directory from which the walk reached it.
+        device: `st_dev`; None: unknown.
         is_large: whether not all of its names have been read.
         steps: the work in it, in order: a directory to enter (with a slash at its end), or files to examine.
         put_back: a step that could not begin yet.
@@ -120,6 +139,7 @@ class _Level:
     real: str
     path_changed: float
     parent: _Level | None = None
+    device: int | None = None
     is_large: bool = False
     steps: Iterator[_Step] = field(default_factory=lambda: iter(()))
     put_back: _Step | None = None
@@ -171,6 +191,8 @@ class Walk:
         rules: which files are found; links that are not followed are ignored.
         in_order: False for any order, which finds the first file soonest.
         state: directories in which autosync keeps its own state, relative to the root; a link into one of them is `skipped` too.
+        observer: checks roots and mount points.
+        inner_paths: directories that are no other file system, whatever their device (`FileRules.one_file_system`).
     """
 
     def __init__(
@@ -184,7 +206,12 @@ class Walk:
         rules: FileRules = _NO_LINKS,
         in_order: bool = True,
         state: Collection[str] = (),
+        observer: RootObserver | None = None,
+        inner_paths: Collection[str] = (),
     ) -> None:
+        self._observer = observer
+        self._inner_paths = inner_paths
+        self._devices: set[int] | None = None
         self.errors: list[OSError] = []
         self._root = root
         self._directory = directory
@@ -216,6 +243,8 @@ class Walk:
             self._add_error(error, self._root)
             return
         try:
+            if self._rules.one_file_system:
+                self._devices = {os.fstat(root).st_dev, *_devices(self._inner_paths)}
             start = self._directory[len(self._root) :].strip("/")
             above = self._above(root, start)
             top = self._open(root, above, _Level(root, "", "", 0.0), start, self._directory)
@@ -354,6 +383,8 @@ class Walk:
                     raise
                 real, passed = resolve_beneath(root, self._roots, real)
                 self._refuse_state(real)
+                if self._observer is not None:
+                    self._observer.follows_link(path, self._path_of(real))
                 if passed and (real in above or _is_inside(parent, real)):
                     raise NotMirrored("is a link to a directory that it lies in") from error
                 path_changed = max(path_changed, _newest_link_time(root, passed))
@@ -361,10 +392,15 @@ class Walk:
         except NotMirrored as reason:
             return _StepResult([Found(path + "/", 0, 0.0, 0, str(reason), keep_in_target=True)], None, [])
         except OSError as error:
-            return _StepResult([], None, [(error, path)])
+            return _StepResult([], None, [(self._error_of(error, path, real), path)])
         level = _Level(descriptor, path.rstrip("/") + "/", real, path_changed, parent)
         try:
-            level.path_changed = max(path_changed, _rename_time(descriptor))
+            stats = os.fstat(descriptor)
+            self._observe(path, level, stats)
+            if self._devices is not None and stats.st_dev not in self._devices:
+                os.close(descriptor)
+                return _StepResult([on_other_file_system(path + "/")], None, [])
+            level.path_changed = max(path_changed, _rename_time(stats))
             names = self._read_names(level)
         except OSError as error:  # ESTALE: removed on the server since it was opened
             os.close(descriptor)
@@ -373,6 +409,25 @@ class Walk:
             os.close(descriptor)
             raise
         return _StepResult([], level, [], _CALLS_TO_OPEN + names // _NAMES_PER_CALL)
+
+    def _observe(self, path: str, level: _Level, stats: os.stat_result) -> None:
+        """Have the observer check a directory that was opened, if it is a root or a mount point."""
+        level.device = stats.st_dev
+        if self._observer is None:
+            return
+        is_other_device = level.parent is not None and level.parent.device not in (None, stats.st_dev)
+        if is_other_device or path in self._observer.paths:
+            self._observer.opened(path, self._path_of(level.real), level.descriptor, stats)
+
+    def _path_of(self, real: str) -> str:
+        """The absolute path of a path relative to the root."""
+        return f"{self._root.rstrip('/')}/{real}" if real else self._root
+
+    def _error_of(self, error: OSError, path: str, real: str) -> OSError:
+        """The error of a path that could not be reached; another one if it leads through a link into what was unmounted."""
+        if self._observer is None or error.errno not in (errno.ENOENT, errno.ENOTDIR) or path == self._path_of(real):
+            return error
+        return self._observer.error_of_link(path, self._path_of(real)) or error
 
     def _refuse_state(self, real: str) -> None:
         if any(real == one or real.startswith(f"{one}/") for one in self._state):
@@ -472,8 +527,15 @@ class Walk:
     def _stat_linked(self, root: int, level: _Level, name: str) -> Found | None:
         if not self._roots:
             return None
+        path = level.path + name
         real, passed = resolve_beneath(root, self._roots, f"{level.real}/{name}")
-        found = found_at(level.path + name, os.stat(real, dir_fd=root, follow_symlinks=False), self._rules)
+        try:
+            stats = os.stat(real, dir_fd=root, follow_symlinks=False)
+        except OSError as error:
+            raise self._error_of(error, path, real) from error
+        if self._devices is not None and stats.st_dev not in self._devices:
+            return on_other_file_system(path)
+        found = found_at(path, stats, self._rules)
         return _not_before(max(level.path_changed, _newest_link_time(root, passed)), found)
 
     # Errors
@@ -554,12 +616,22 @@ def _newest_link_time(root: int, links: Iterable[str]) -> float:
     return max((os.stat(link, dir_fd=root, follow_symlinks=False).st_ctime for link in links), default=0.0)
 
 
-def _rename_time(directory: int) -> float:
+def on_other_file_system(path: str) -> Found:
+    """A path that is left out because of `FileRules.one_file_system`."""
+    return Found(path, 0, 0.0, 0, "is on another file system", keep_in_target=True)
+
+
+def _devices(paths: Iterable[str]) -> Iterator[int]:
+    for path in paths:
+        with suppress(OSError):
+            yield os.stat(path).st_dev
+
+
+def _rename_time(stats: os.stat_result) -> float:
     """When a directory was renamed, in seconds since the epoch; 0.0 if that cannot be seen.
 
     Renaming sets the ctime alone, so it is later than the mtime until a name in the directory is added or removed.
     """
-    stats = os.fstat(directory)
     return stats.st_ctime if stats.st_ctime_ns > stats.st_mtime_ns else 0.0
 
 

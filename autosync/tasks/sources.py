@@ -9,13 +9,13 @@ import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import NamedTuple
 
 from ..errors import PermanentError, SourceRefused, SourceUnsure
 from ..model.file_rules import FileRules
 from ..model.keys import Source, is_plain, slashed
-from ..model.mirror import Identity
+from ..model.mirror import IN_DOUBT, Identity
 from ..source.beneath import FILE_FLAGS, NotMirrored, open_beneath, open_directory_beneath, open_root, resolve_beneath, root_paths
 
 #: The file, or a directory on its path, does not exist; any other error is no proof.
@@ -112,14 +112,26 @@ class MirrorSource:
         identity: the root directory, as the file host saw it; None: unknown.
         same_host: whether this process has the watcher's view of the files. Any other may lack file systems, and its share may be slow.
         rules: which files are sent.
+        mounts: the mount points below the root, as the file host saw them, by path.
     """
 
-    def __init__(self, source: Source, local_root: str, identity: Identity | None, *, same_host: bool, rules: FileRules) -> None:
+    def __init__(
+        self,
+        source: Source,
+        local_root: str,
+        identity: Identity | None,
+        *,
+        same_host: bool,
+        rules: FileRules,
+        mounts: Mapping[str, Identity] | None = None,
+    ) -> None:
         self.source = source
         self.local_root = local_root
         self._identity = identity
         self._same_host = same_host
         self._rules = rules
+        #: By path relative to the root. Other hosts may mount something else there.
+        self._mounts = {self._relative(path): one for path, one in (mounts or {}).items()} if same_host else {}
 
     def open_root(self) -> int:
         """Open the root; the caller closes it.
@@ -204,6 +216,7 @@ class MirrorSource:
             self._check_identity(root)
             relative = self._relative(path)
             real = self._real(root, relative)
+            self._check_mounts(root, real)
             # When releases are switched, a link gets another target, and the old target is removed; then nothing is gone.
             return self._is_absent(root, real) and self._real(root, relative) == real
         except NotMirrored:
@@ -235,6 +248,7 @@ class MirrorSource:
     def _gone_from(self, root: int, above: str, found: list[tuple[str, str]]) -> list[str]:
         try:
             real = self._real(root, above) if above else ""
+            self._check_mounts(root, f"{real}/")
             try:
                 directory = open_directory_beneath(root, real)
             except OSError as error:
@@ -247,7 +261,7 @@ class MirrorSource:
                 finally:
                     os.close(directory)
             return gone if not above or self._real(root, above) == real else []  # see `prove_absent`
-        except (NotMirrored, OSError):
+        except (NotMirrored, OSError, SourceUnsure):
             return []
 
     def _relative(self, path: str) -> str:
@@ -289,19 +303,40 @@ class MirrorSource:
         """Absolute links have the paths of the file host."""
         return resolve_beneath(root, (self.source.root, *root_paths(self.local_root)), relative).real
 
+    def _check_mounts(self, root: int, real: str) -> None:
+        """Check that the mount points on the way to a path, without links, are the directories that the file host saw.
+
+        Raises:
+            SourceUnsure: one is not.
+        """
+        for path, identity in self._mounts.items():
+            if not real.startswith(slashed(path)):
+                continue
+            found: Identity | None = None
+            with suppress(OSError):
+                seen = self._lstat(root, path)
+                found = Identity(seen.st_dev, seen.st_ino)
+            if found != identity:
+                raise SourceUnsure(f"{slashed(self.source.root)}{path} is not what was mounted there", "nothing below it is deleted")
+
     def _check_identity(self, root: int) -> None:
         """Check that the root is the directory that the file host saw. Another host cannot compare devices, and some file systems have
         other inode numbers on every client; there, an empty root proves nothing."""
         if self._identity is None:
             return
         seen = os.fstat(root)
-        if self._same_host:
-            if (seen.st_dev, seen.st_ino) != (self._identity.device, self._identity.inode):
+        if self._same_host or self._identity == IN_DOUBT:
+            if Identity(seen.st_dev, seen.st_ino) != self._identity:
                 raise SourceUnsure(f"source root {self.local_root} is not the directory that it was", "nothing is deleted")
         elif seen.st_ino != self._identity.inode:
             with os.scandir(root) as entries:
                 if next(entries, None) is None:
                     raise SourceUnsure(f"source root {self.local_root} is empty and may not be mounted", "nothing is deleted")
+
+
+def mounts_below(source: Source, identities: Mapping[str, Identity]) -> dict[str, Identity]:
+    """The mount points below the root of a source, among the identities of a mirror's definition."""
+    return {path: one for path, one in identities.items() if path != source.root and source.holds(path)}
 
 
 def _is_nothing(directory: int, name: str) -> bool:

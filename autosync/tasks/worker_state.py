@@ -18,7 +18,7 @@ from ..model.definition_signature import is_signed, key_among
 from ..model.mirror import Mirror, version_of
 from ..process.boot_id import has_file_view
 from .lease_renewal import RENEWALS, LeaseRenewal
-from .sources import AllowedSources, MirrorSource
+from .sources import AllowedSources, MirrorSource, mounts_below
 from .thread_pool import AdaptivePool
 from .throttle import Throttle
 from .worker_mirror import WorkerMirror
@@ -166,6 +166,7 @@ class WorkerState:
                 definition.identities.get(source.root),
                 same_host=same_host,
                 rules=definition.file_rules,
+                mounts=mounts_below(source, definition.identities),
             )
             for source in definition.sources
         ]

@@ -10,7 +10,20 @@ from collections.abc import Callable, Iterable, Sequence, Set
 
 from ..model.change import Change, Kind, Push
 from ..model.keys import Keys, slashed
-from .inotify import IN_CLOSE_WRITE, IN_CREATE, IN_DELETE, IN_IGNORED, IN_ISDIR, IN_MOVED_FROM, IN_MOVED_TO, IN_Q_OVERFLOW, Event, Inotify
+from .inotify import (
+    IN_CLOSE_WRITE,
+    IN_CREATE,
+    IN_DELETE,
+    IN_IGNORED,
+    IN_ISDIR,
+    IN_MOVED_FROM,
+    IN_MOVED_TO,
+    IN_Q_OVERFLOW,
+    IN_UNMOUNT,
+    Event,
+    Inotify,
+)
+from .unmounted import UnmountedTrees
 from .watched_tree import PathRequest, WatchedTree
 
 log = logging.getLogger(__name__)
@@ -18,7 +31,7 @@ log = logging.getLogger(__name__)
 _LEFT = IN_DELETE | IN_MOVED_FROM
 _CAME = IN_CREATE | IN_MOVED_TO
 #: Events that are not about a file.
-_OTHER = IN_ISDIR | IN_Q_OVERFLOW | IN_IGNORED
+_OTHER = IN_ISDIR | IN_Q_OVERFLOW | IN_IGNORED | IN_UNMOUNT
 
 # Python 3.11 looks up a member of an enumeration each time that it is named, which costs time where it is done for each event.
 _SAVED, _CREATED, _DELETED = Kind.SAVED, Kind.CREATED, Kind.DELETED
@@ -55,6 +68,8 @@ class EventReader:
                 self._single_files.setdefault(source.root, set()).add(source.path)
         #: Roots whose watch the kernel has ended: they were removed or unmounted. Entries are removed by the user of this class.
         self.lost_roots: set[str] = set()
+        #: File systems that were unmounted. The tree's lock must be held.
+        self.unmounted = UnmountedTrees()
 
     def run(self) -> None:
         """Read events until `stop`, and then those that are in the kernel's queue at that moment."""
@@ -146,6 +161,11 @@ class EventReader:
             self._tree.departures += 1
             self._requests.put("everything")
             return ()
+        if mask & IN_UNMOUNT:  # an event for each watched directory of the file system, each followed by IN_IGNORED
+            self._tree.departures += 1
+            for directory in self._watches.paths(wd):
+                self.unmounted.add(directory)
+            return ()
         if mask & IN_IGNORED:
             self.lost_roots |= self._roots.intersection(self._watches.drop(wd))
             return ()
@@ -168,6 +188,7 @@ class EventReader:
         elif mask & IN_DELETE:
             self._watches.forget(path)
         if mask & _LEFT:
-            return [Change(Kind.LEFT, path)]
+            # What was unmounted still exists. After that, the removal of the mount point proves nothing about the files.
+            return [Change(Kind.SCAN if self.unmounted.touches(path) else Kind.LEFT, path)]
         self._requests.put(PathRequest(source, path))
         return []

@@ -29,6 +29,7 @@ IN_MOVED_FROM: int = pyinotify.IN_MOVED_FROM
 IN_MOVED_TO: int = pyinotify.IN_MOVED_TO
 IN_ONLYDIR: int = pyinotify.IN_ONLYDIR
 IN_Q_OVERFLOW: int = pyinotify.IN_Q_OVERFLOW
+IN_UNMOUNT: int = pyinotify.IN_UNMOUNT
 
 _HEADER = struct.Struct("iIII")  # struct inotify_event: wd, mask, cookie, len
 _BUFFER = 256 * 1024

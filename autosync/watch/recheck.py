@@ -13,7 +13,7 @@ from ..model.file_state import QUIET_IF_WRITERS_UNKNOWN, FileState
 from ..model.keys import Source
 from ..source.beneath import NotMirrored, open_root, resolve_beneath, root_paths
 from ..source.open_writers import has_writer
-from ..source.walk import Found, found_at
+from ..source.walk import Found, found_at, on_other_file_system
 from .debounce import Pending
 
 #: A process that has a file open for writing, and has changed nothing for this long, is not waited for, in seconds.
@@ -77,7 +77,10 @@ def found_behind_links(path: str, source: Source, rules: FileRules) -> Found | N
     root = open_root(source.root)
     try:
         real, _ = resolve_beneath(root, root_paths(source.root), path[len(source.root) :].strip("/"))
-        return found_at(path, os.stat(real or ".", dir_fd=root, follow_symlinks=False), rules)
+        stats = os.stat(real or ".", dir_fd=root, follow_symlinks=False)
+        if rules.one_file_system and stats.st_dev != os.fstat(root).st_dev:
+            return on_other_file_system(path)
+        return found_at(path, stats, rules)
     except NotMirrored as reason:
         return Found(path, 0, 0.0, 0, str(reason), keep_in_target=True)
     finally:

@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from ..model.change import Change, Kind, Push
@@ -58,18 +59,20 @@ class TreePlacer:
         tree: where the watches and the links are kept.
         push: receives the files of trees that appeared.
         follow: whether links are followed.
+        one_file_system: see `FileRules`.
 
     Attributes:
         unwatched: number of directories that the kernel refused to watch; set to 0 by the user of this class.
         is_stopped: set to end `place` before it has reached all directories.
     """
 
-    def __init__(self, keys: Keys, tree: WatchedTree, push: Push, *, follow: bool) -> None:
+    def __init__(self, keys: Keys, tree: WatchedTree, push: Push, *, follow: bool, one_file_system: bool = False) -> None:
         self._keys = keys
         self._tree = tree
         self._lock, self._watches, self._links = tree.lock, tree.watches, tree.links
         self._push = push
         self._follow = follow
+        self._one_file_system = one_file_system
         self.unwatched = 0
         self.is_stopped = False
 
@@ -188,6 +191,8 @@ class TreePlacer:
             root, source, _ = this_pass
             if self._keys.is_state(slashed(source.root) + here.real):
                 return None  # reached through a link
+            if self._one_file_system and os.fstat(descriptor).st_dev not in self._devices(root):
+                return None
             self._add_watch(descriptor, here.path)
             is_certain = departures == self._tree.departures and not self.unwatched
             if not is_certain and not _is_at(descriptor, root, here.real):
@@ -199,6 +204,14 @@ class TreePlacer:
             return here if here.below else None
         finally:
             os.close(descriptor)
+
+    def _devices(self, root: int) -> set[int]:
+        """The devices of the file systems that are watched: those of the root, and of PATHs inside it."""
+        devices = {os.fstat(root).st_dev}
+        for path in self._keys.inner_paths:
+            with suppress(OSError):
+                devices.add(os.stat(path).st_dev)
+        return devices
 
     def _add_watch(self, descriptor: int, directory: str) -> None:
         try:

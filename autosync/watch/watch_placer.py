@@ -25,14 +25,15 @@ class WatchPlacer:
         tree: shared with the event reader.
         push: receives the changes; must not block.
         follow: whether links are followed.
+        one_file_system: see `FileRules`.
     """
 
-    def __init__(self, keys: Keys, tree: WatchedTree, push: Push, *, follow: bool) -> None:
+    def __init__(self, keys: Keys, tree: WatchedTree, push: Push, *, follow: bool, one_file_system: bool = False) -> None:
         self._keys = keys
         self._tree = tree
         self._push = push
         self._follow = follow
-        self._trees = TreePlacer(keys, tree, push, follow=follow)
+        self._trees = TreePlacer(keys, tree, push, follow=follow, one_file_system=one_file_system)
         self._unwatched_logged = 0
 
     @property
@@ -66,6 +67,10 @@ class WatchPlacer:
         source = self._keys.source_of(link)
         if self._follow and source is not None and link not in self._tree.links:
             self._tree.requests.put(PathRequest(source, link))
+
+    def request_directory(self, source: Source, directory: str) -> None:
+        """Request that a directory is watched, and then scanned."""
+        self._tree.requests.put(PathRequest(source, directory))
 
     def place_sources(self) -> None:
         """Watch all directories of all sources that are not watched, and then request a scan of the whole source."""

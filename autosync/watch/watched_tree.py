@@ -64,7 +64,8 @@ class WatchedTree:
         lock: held while `watches` or `links` are read in more than one step, or changed.
         watches: see `WatchTable`.
         links: the links that are followed, and those that may not be followed.
-        departures: number of directories that have left, according to the events that were read. Changed by the event reader only.
+        departures: number of directories that have left, according to the events that were read, and of file systems that were mounted or
+            unmounted. The lock must be held to change it.
         requests: to the watch placer.
     """
 

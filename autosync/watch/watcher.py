@@ -38,11 +38,11 @@ class Watcher:
         OSError: the kernel gives no inotify instance.
     """
 
-    def __init__(self, keys: Keys, push: Push, *, follow: bool = True) -> None:
+    def __init__(self, keys: Keys, push: Push, *, follow: bool = True, one_file_system: bool = False) -> None:
         self._inotify = Inotify()
         self._tree = WatchedTree(keys, WatchTable(self._inotify))
         self._reader = EventReader(keys, self._inotify, self._tree, push)
-        self._placer = WatchPlacer(keys, self._tree, push, follow=follow)
+        self._placer = WatchPlacer(keys, self._tree, push, follow=follow, one_file_system=one_file_system)
         self._is_stopped = False
         #: The exception that ended one of the threads; None if both still run, or ended as they should.
         self.error: Exception | None = None
@@ -110,7 +110,25 @@ class Watcher:
         self.lost_roots.discard(source.root)
         with self._tree.lock:
             self._tree.forget(source.root)
+            self._reader.unmounted.discard(source.root)
         self.place_all()
+
+    def replace_tree(self, source: Source, directory: str, *, is_mounted: bool, is_placed: bool = True) -> None:
+        """Watch what is below a directory now, after a file system was mounted or unmounted there. Then a scan of it is pushed.
+
+        Args:
+            source: contains the directory.
+            directory: the mount point.
+            is_mounted: whether a file system is mounted there now.
+            is_placed: False: only remove the watches from before.
+        """
+        with self._tree.lock:
+            self._tree.departures += 1  # a watch that is being placed there may be of the tree from before
+            self._tree.forget(directory)
+            if is_mounted:
+                self._reader.unmounted.discard(directory)
+        if is_placed:
+            self._placer.request_directory(source, directory)
 
     def _run(self, work: Callable[[], None]) -> None:
         try:

@@ -540,7 +540,7 @@ def test_a_disk_that_is_unmounted_and_mounted_again_is_watched_on(live: Callable
     process.wait()
 
 
-def test_a_root_that_is_replaced_by_an_empty_directory_deletes_nothing_and_one_that_holds_files_is_the_source(
+def test_a_root_that_is_replaced_by_an_empty_directory_deletes_nothing_and_one_that_holds_half_of_the_keys_is_the_source(
     live: Callable, bucket: Bucket, tree: Path
 ) -> None:
     for name in ("a", "b", "d/c"):
@@ -562,8 +562,9 @@ def test_a_root_that_is_replaced_by_an_empty_directory_deletes_nothing_and_one_t
     (tree / "new").write_text("new")
     equal_soon(bucket, tree, "the source is back")
     replacement = tree.with_name("replacement")
-    replacement.mkdir()
-    (replacement / "other").write_text("other")
+    (replacement / "d").mkdir(parents=True)
+    for name in ("b", "d/c", "other"):  # of three keys: b, d/c, new
+        (replacement / name).write_text(name)
     os.rename(tree, away)
     os.rename(replacement, tree)
     equal_soon(bucket, tree, "a source that was replaced by another")

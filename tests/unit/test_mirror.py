@@ -37,6 +37,7 @@ MIRRORS = st.builds(
     state_directories=st.lists(TEXTS, max_size=2).map(tuple),
     min_size=st.integers(0, 2**63),
     max_size=st.one_of(st.none(), st.integers(0, 2**63)),
+    one_file_system=st.booleans(),
 )
 
 
@@ -73,10 +74,11 @@ OTHER = {
     "lease": 60.0,
     "state_directories": ("/s/state",),
     "min_size": 1,
+    "one_file_system": True,
     "max_size": 1 << 40,
 }
 #: Fields that came later than the first format.
-LATER = {"lease", "state_directories", "min_size", "max_size"}
+LATER = {"lease", "state_directories", "min_size", "max_size", "one_file_system"}
 
 
 @pytest.mark.parametrize("field", [field.name for field in fields(Mirror)])

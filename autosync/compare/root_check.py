@@ -1,0 +1,206 @@
+"""What one scan finds out about the roots and the mount points below them, and which keys it must not delete for that."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from ..files import Page
+from ..model.keys import Keys, Span, slashed
+from ..model.mirror import Identity
+from ..model.text import printable
+from ..source.roots import KnownRoots
+
+log = logging.getLogger(__name__)
+
+#: Greater than every character of a key.
+_LAST = chr(0x10FFFF)
+
+
+class _Seen(NamedTuple):
+    """A directory that the walk has opened. `is_known`: it is the one that is known; `is_empty`: it is a mount point that is empty, and was
+    not known as empty."""
+
+    identity: Identity
+    is_known: bool
+    is_empty: bool
+
+
+class RootCheck:
+    """The check of one scan.
+
+    Args:
+        roots: what is known.
+        keys: of the mirror.
+        path: the directory that is scanned; "" is the whole source.
+        accepted: whether the mirror is accepted. As long as it is not, a mount point that is not known yet is believed.
+        about: prefix of log lines, where there are several mirrors.
+    """
+
+    def __init__(self, roots: KnownRoots, keys: Keys, path: str, *, accepted: bool, about: str = "") -> None:
+        self._roots = roots
+        self._keys = keys
+        self._path = path
+        self._accepted = accepted
+        self._about = about
+        roots.use_mounts()
+        self.paths = roots.protected()
+        self._doubted = {top for top in self._above() if not roots.is_confirmed(top)}
+        self._seen: dict[str, _Seen] = {}
+        #: Paths that lead through a link to a mount point or below, with the mount point.
+        self._through_links: dict[str, str] = {}
+        #: For each root and mount point: keys that the target lists, those that the source lacks, and those of these that are in scope.
+        self._listed: Counter[str] = Counter()
+        self._absent: Counter[str] = Counter()
+        self._missing: Counter[str] = Counter()
+
+    # For the walk
+
+    def opened(self, path: str, real: str, descriptor: int, stats: os.stat_result) -> None:
+        """Check a directory that the walk has opened: a root, or one on another device than the directory above.
+
+        Args:
+            path: by which the walk has reached it.
+            real: its path without links below the root of its source.
+            descriptor: of the directory.
+            stats: of the directory.
+        """
+        if path != real:
+            self.follows_link(path, real)
+            return
+        is_known = self._roots.check_open(path, descriptor, stats)
+        self._seen[path] = _Seen(Identity(stats.st_dev, stats.st_ino), is_known, self._roots.is_emptied(path, descriptor))
+
+    def follows_link(self, path: str, real: str) -> None:
+        """Note that a path leads through a link, and where to."""
+        top = next((top for top in self._roots.above(real) if self._roots.kind(top) == "mount"), "")
+        if top:
+            self._through_links[path] = top
+
+    def error_of_link(self, path: str, real: str) -> OSError | None:
+        """The error of a link that leads to nothing because a mount point is not what it was; None if that is not the reason."""
+        for top in self._roots.above(real):
+            if not self._roots.is_confirmed(top):
+                return OSError(errno.EACCES, f"it leads into {top}, which is not what is known there", path)
+        return None
+
+    # For the merge
+
+    def count_pages(self, span: Span, pages: Iterable[Page]) -> Iterator[Page]:
+        """Count what the target lists below each root and mount point."""
+        places = [(top, self._prefix(span, top)) for top in self.paths]
+        counted = [(top, prefix) for top, prefix in places if prefix is not None]
+        for page in pages:
+            for top, prefix in counted:
+                first = bisect_left(page.keys, prefix)
+                self._listed[top] += bisect_left(page.keys, prefix + _LAST, first) - first
+            yield page
+
+    def count_absent(self, span: Span, key: str, *, in_scope: bool) -> None:
+        """Count a key that the target lists and the source lacks."""
+        path = slashed(span.directory) + key[len(span.prefix) :]
+        while path:
+            path = path.rpartition("/")[0]
+            if (path or "/") in self.paths:
+                self._absent[path or "/"] += 1
+                self._missing[path or "/"] += in_scope
+
+    def counted(self) -> tuple[Counter[str], Counter[str], Counter[str]]:
+        """What was counted until now, for `count_again`."""
+        return self._listed.copy(), self._absent.copy(), self._missing.copy()
+
+    def count_again(self, before: tuple[Counter[str], Counter[str], Counter[str]]) -> None:
+        """Go back to what was counted before: the same span begins again."""
+        self._listed, self._absent, self._missing = before
+
+    # For the end of the scan
+
+    def hidden(self) -> HiddenPaths:
+        """The parts of the source of which this scan proves nothing. A directory that is another one, and holds at least half of the keys
+        that the target has there, is known from now on."""
+        doubted = {*self._doubted, *(top for top in self._above() if not self._roots.is_confirmed(top))}
+        for top in self._roots.protected():
+            if self._is_below(top) and top not in doubted and not self._is_believed(top):
+                doubted.add(top)
+        if not self._path:
+            self._roots.refresh_names()
+        links = {path for path, top in self._through_links.items() if top in doubted or not self._roots.is_confirmed(top)}
+        return HiddenPaths({*doubted, *links})
+
+    def log_hidden(self, kept: Counter[str]) -> None:
+        """Log what is kept below the directories in doubt.
+
+        Args:
+            kept: the number of keys by path.
+        """
+        for path, count in sorted(kept.items()):
+            kind = "mount" if path in self._through_links else self._roots.kind(path)
+            log.error(
+                "%s%s %s. %d keys below it that are not in the source are kept. If this is as it should be: autosync-ctl accept --%s",
+                self._about, printable(path), self._roots.reason(path), count, kind,
+            )  # fmt: skip
+
+    def _is_believed(self, top: str) -> bool:
+        """Whether what the scan has found at or below a root or a mount point counts."""
+        seen = self._seen.get(top)
+        missing, known = self._missing[top], top in self._roots.known()
+        if seen is not None and seen.is_known and not seen.is_empty:
+            self._roots.settle(top)
+            return True
+        if seen is None and not missing:
+            if known and self._roots.kind(top) == "mount" and not os.path.lexists(top) and not self._roots.is_waiting_for_use(top):
+                self._roots.forget(top)  # nothing of it is left on either side
+            return True
+        if seen is not None and (not missing or (not known and not self._accepted)):
+            return seen.is_known or self._roots.adopt(top, seen.identity) or not missing
+        if self._roots.is_waiting_for_use(top):
+            return False
+        counted = self._roots.doubts().get(top)
+        keys = counted if counted is not None else self._listed[top] - self._absent[top] + missing
+        if top in self.paths:  # else what the target has there was not counted
+            self._roots.note_keys(top, keys)
+            if seen is not None and not seen.is_empty and missing * 2 <= keys:
+                return self._roots.adopt(top, seen.identity)
+        return False
+
+    def _above(self) -> list[str]:
+        """The roots and mount points that contain the scanned directory."""
+        return list(self._roots.above(self._path.rpartition("/")[0])) if self._path else []
+
+    def _is_below(self, top: str) -> bool:
+        return not self._path or slashed(top).startswith(slashed(self._path))
+
+    def _prefix(self, span: Span, top: str) -> str | None:
+        """What the keys at or below a root or mount point begin with; None if there are none in the span."""
+        if slashed(span.directory).startswith(slashed(top)):
+            return span.prefix
+        if top.startswith(slashed(span.directory)):
+            return span.prefix + slashed(top)[len(slashed(span.directory)) :]
+        return None
+
+
+class HiddenPaths:
+    """Paths at and below which nothing counts as gone.
+
+    Args:
+        tops: the topmost of them.
+    """
+
+    def __init__(self, tops: set[str]) -> None:
+        self._tops = tops
+
+    def __bool__(self) -> bool:
+        return bool(self._tops)
+
+    def top_of(self, path: str) -> str | None:
+        """The directory that hides a path; None if none does."""
+        while path:
+            if path in self._tops:
+                return path
+            path = path.rpartition("/")[0]
+        return "/" if "/" in self._tops else None

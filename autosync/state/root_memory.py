@@ -1,0 +1,118 @@
+"""What a mirror remembers of its roots and the mount points below them, in the ledger and in the state directory."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+from ..errors import UnknownDefinition
+from ..ledger import Ledger
+from ..model.definition_signature import is_signed, sign
+from ..model.json_fields import dataclass_of
+from ..model.mirror import IN_DOUBT, Identity, Mirror
+from ..model.root_identity import RootIdentity
+from ..source.roots import KnownRoots
+from .state_file import StateFile
+
+log = logging.getLogger(__name__)
+
+_FIELD = "roots"
+
+
+class _Record(NamedTuple):
+    """A record. `number`: grows with each record of the mirror; `roots`: those of the mirror at that time."""
+
+    number: int
+    roots: tuple[str, ...]
+    known: dict[str, RootIdentity]
+    doubts: dict[str, int | None]
+
+
+class RootMemory:
+    """Loads and stores what is known. Where one of the two copies is lost, or older, the other one counts.
+
+    Args:
+        roots: what is known.
+        file: the state file of the mirror.
+        ledger: of the mirror.
+        mirror: its name.
+        signing_key: signs the copy in the ledger; "": it is not signed.
+    """
+
+    def __init__(self, roots: KnownRoots, file: StateFile, ledger: Ledger, mirror: str, signing_key: str) -> None:
+        self._roots = roots
+        self._file = file
+        self._ledger = ledger
+        self._mirror = mirror
+        self._key = signing_key
+        self._number = 0
+        self._stored_version = -1
+
+    def load(self) -> None:
+        """Load what is known.
+
+        Raises:
+            BrokerError: the broker does not respond.
+        """
+        records = [record for record in (_record_of(self._file.read().get(_FIELD)), self._record_in_ledger()) if record is not None]
+        record = max(records, key=lambda one: one.number, default=None) or self._record_of_definition()
+        self._number = record.number
+        dropped = {*record.roots}.difference(self._roots.roots)  # another command line named them
+        self._roots.load({path: one for path, one in record.known.items() if path not in dropped}, record.doubts)
+
+    def store(self) -> None:
+        """Store what has changed.
+
+        Raises:
+            BrokerError: the broker does not respond.
+        """
+        version = self._roots.version
+        if version == self._stored_version:
+            return
+        self._number += 1
+        known = {path: asdict(one) for path, one in self._roots.known().items()}
+        record = {"number": self._number, "roots": list(self._roots.roots), "known": known, "doubts": self._roots.doubts()}
+        self._file.update(**{_FIELD: record})
+        text = json.dumps(record, sort_keys=True)
+        self._ledger.root_records.write(text, sign(self._key, self._mirror, text))
+        self._stored_version = version
+
+    def lose_ledger(self) -> None:
+        """Store everything again: the broker has lost its memory."""
+        self._stored_version = -1
+
+    def _record_in_ledger(self) -> _Record | None:
+        text, signature = self._ledger.root_records.read()
+        if not text:
+            return None
+        if self._key and not is_signed(self._key, self._mirror, text, signature):
+            log.warning("what the broker holds about the roots of %s is not signed, and does not count", self._mirror)
+            return None
+        try:
+            return _record_of(json.loads(text))
+        except (ValueError, RecursionError):
+            return None
+
+    def _record_of_definition(self) -> _Record:
+        """What versions without such a record have published of the roots."""
+        published = self._ledger.definition.read()
+        identities: Mapping[str, Identity] = {}
+        if published is not None:
+            with suppress(UnknownDefinition, ValueError):
+                identities = Mirror.loads(published.definition).identities
+        known = {path: RootIdentity(one.device, one.inode) for path, one in identities.items() if one != IN_DOUBT}
+        return _Record(0, tuple(known), known, {})
+
+
+def _record_of(raw: Any) -> _Record | None:
+    """A record from JSON; None if it is damaged, or another version wrote it."""
+    try:
+        known = {path: dataclass_of(RootIdentity, one) for path, one in raw["known"].items()}
+        doubts = {path: keys if keys is None else int(keys) for path, keys in raw["doubts"].items()}
+        return _Record(int(raw["number"]), tuple(map(str, raw["roots"])), known, doubts)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None

@@ -1,0 +1,42 @@
+"""The directories whose file system was unmounted while they were watched."""
+
+from __future__ import annotations
+
+from ..model.keys import slashed
+
+#: More than so many are replaced by the topmost ones, and if those are more, by the root directory.
+_MOST = 1000
+
+
+class UnmountedTrees:
+    """The paths at which file systems were unmounted. Not safe to use from many threads at once."""
+
+    def __init__(self) -> None:
+        self._paths: set[str] = set()
+
+    def add(self, directory: str) -> None:
+        """Add a directory of a file system that was unmounted: the mount point, or one below it."""
+        if not self._is_inside(directory):
+            self._paths.add(directory)
+        if len(self._paths) > _MOST:
+            self._paths = {path for path in self._paths if not self._is_inside(path.rpartition("/")[0])}
+            if len(self._paths) > _MOST:
+                self._paths = {"/"}
+
+    def discard(self, top: str) -> None:
+        """Remove a path and those below it: a file system is mounted there."""
+        self._paths = {path for path in self._paths if not slashed(path).startswith(slashed(top))}
+
+    def touches(self, directory: str) -> bool:
+        """Whether a directory may have held, or been part of, a file system that was unmounted."""
+        if not self._paths:
+            return False
+        return self._is_inside(directory) or any(path.startswith(slashed(directory)) for path in self._paths)
+
+    def _is_inside(self, path: str) -> bool:
+        """Whether a path is one of the paths, or below one."""
+        while path and path != "/":
+            if path in self._paths:
+                return True
+            path = path.rpartition("/")[0]
+        return "/" in self._paths
