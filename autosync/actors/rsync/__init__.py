@@ -10,8 +10,8 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from typing import ClassVar, cast
 
 import click
@@ -19,9 +19,10 @@ import click
 from ...actor import Actor, SecretOption
 from ...errors import ConfigurationError, PermanentError, TargetError
 from ...files import File, Listing, Page, PagedListing
+from ...model.text import printable
 from ...source.source_file import SourceFile
 from .._key_checks import path_segments
-from .listing import LIST, only_below, only_these, pages
+from .listing import LIST, any_of, no_directories, only_below, only_these, pages
 from .program import lines, run
 
 _CONTAINER = re.compile(r"rsync://[^/]+/[^/]+(/.*)?|[^-/:][^/:]*::[^/]+(/.*)?")
@@ -29,6 +30,8 @@ _CONTAINER = re.compile(r"rsync://[^/]+/[^/]+(/.*)?|[^-/:][^/:]*::[^/]+(/.*)?")
 _CONTENT_ETAG = "content"
 #: Options for sending: every file, whatever size and time the server has; with its times; the server decides on modes.
 _SEND = ("-rtO", "--ignore-times")
+#: The most directories of a module that are remembered.
+_MOST_DIRECTORIES = 10_000
 _UNNAMABLE = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)
 
 
@@ -54,6 +57,8 @@ class RsyncActor(Actor):
             )
         self.staging = os.path.abspath(self.staging) if self.staging else None
         self._url = f"{str(self.target_container).rstrip('/')}/"
+        #: Directories of the module into which files were sent.
+        self._directories: set[str] = set()
 
     def check(self) -> None:
         """Check that the module exists and may be listed. Whether it may be written is known only after the first file."""
@@ -87,11 +92,18 @@ class RsyncActor(Actor):
         return True
 
     def upload_many(self, files: Sequence[File]) -> Sequence[Exception | None]:
-        """Copy all files, and send the copies with one process. If it fails, send each file by itself, so that each has its own error."""
+        """Copy all files, and send the copies with one process. If it fails, send each file by itself, so that each has its own error.
+
+        rsync would delete a file or a link in the place of a directory; so what is above the files is looked up before."""
         results: dict[int, Exception | None] = {}
+        try:
+            obstacles = self._obstacles([file.key for file in files])
+        except TargetError as error:
+            return [error] * len(files)
         with self._stage() as stage:
             for number, file in enumerate(files):
                 try:
+                    _refuse_obstacles(file.key, obstacles)
                     _copy(cast(SourceFile, file), stage)
                     results[number] = None
                 except Exception as error:
@@ -100,12 +112,26 @@ class RsyncActor(Actor):
             try:
                 if sent:
                     self._run([*_SEND, f"{stage}/", self._url], files[sent[0]].key)
+                    self._remember_directories(files[number].key for number in sent)
             except TargetError as error:
                 if len(sent) == 1:
                     results[sent[0]] = error
                 else:
                     results |= {number: self._alone(files[number]) for number in sent}
         return [results[number] for number in range(len(files))]
+
+    def _obstacles(self, keys: Sequence[str]) -> dict[str, str]:
+        """What is in the module where directories for these keys are to be, by path."""
+        paths = {path: None for key in keys for path in _directories_of(key)}
+        if paths.keys() <= self._directories:
+            return {}
+        arguments = [*LIST, "--links", "--from0", "--include-from=-", "--exclude=*", self._url]
+        return no_directories(run(arguments, self.rsync_password or "", keys[0], any_of(paths)), paths.keys())
+
+    def _remember_directories(self, keys: Iterable[str]) -> None:
+        if len(self._directories) > _MOST_DIRECTORIES:
+            self._directories.clear()
+        self._directories.update(path for key in keys for path in _directories_of(key))
 
     def _alone(self, file: File) -> Exception | None:
         try:
@@ -132,6 +158,7 @@ class RsyncActor(Actor):
             except PermanentError as error:
                 results.append(error)
         if keys:
+            self._directories.difference_update(path for file in files for path in _directories_of(file.key))  # they may be removed
             with self._stage() as empty:
                 arguments = ["-r", "--delete", "--from0", "--include-from=-", "--exclude=*", f"{empty}/", self._url]
                 run(arguments, self.rsync_password or "", files[0].key, only_these(keys))
@@ -164,6 +191,21 @@ class RsyncActor(Actor):
             yield stage
         finally:
             shutil.rmtree(stage, ignore_errors=True)
+
+
+def _directories_of(key: str) -> Iterator[str]:
+    """The paths of the directories above a key, relative to the module. None if no file can have this key."""
+    with suppress(PermanentError):
+        *parents, _ = path_segments(key)
+        yield from ("/".join(parents[:depth]) for depth in range(1, len(parents) + 1))
+
+
+def _refuse_obstacles(key: str, obstacles: dict[str, str]) -> None:
+    """Raise `TargetError` if one of the obstacles is above a key. A task may delete it, so the key is tried again."""
+    for path in _directories_of(key) if obstacles else ():
+        if path in obstacles:
+            what = f"{key}: {printable(path)} is {obstacles[path]} in the module, and a directory is needed there"
+            raise TargetError(what, "move it elsewhere, or delete it")
 
 
 def _staged_path(key: str, stage: str) -> str:

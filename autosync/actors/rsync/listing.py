@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from calendar import timegm
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import lru_cache
 
 from ...errors import TargetError
@@ -42,7 +42,7 @@ def pages(lines: Iterable[bytes], before: str, etag: str) -> Iterator[Page]:
             raise TargetError(f"a row of rsync's listing is not understood: {line[:200]!r}")
         if row[1] != b"-":
             continue
-        page.keys.append(before + os.fsdecode(_WRITTEN.sub(lambda found: bytes([int(found[1], 8)]), row[5])))
+        page.keys.append(before + _name(row[5]))
         page.sizes.append(int(row[2]))
         page.times.append(_day(row[3]) + _time(row[4]))
         page.etags.append(etag)
@@ -77,6 +77,39 @@ def only_these(keys: Iterable[Sequence[str]]) -> bytes:
             rules[literal("/" + "/".join(parts[:depth])) + "/"] = None
         rules[literal("/" + "/".join(parts))] = None
     return b"".join(os.fsencode(rule) + b"\0" for rule in rules)
+
+
+def any_of(paths: Iterable[str]) -> bytes:
+    """Filter rules that include only these paths, whatever is there; for --from0. Those above a path are among them.
+
+    Args:
+        paths: relative to the module.
+    """
+    return b"".join(os.fsencode(literal(f"/{path}")) + b"\0" for path in paths)
+
+
+def no_directories(output: bytes, paths: Collection[str]) -> dict[str, str]:
+    """Those of the paths in a listing that are no directories: what each of them is, for people.
+
+    Args:
+        output: of a listing with the rules of `any_of`.
+        paths: the same paths.
+    """
+    found: dict[str, str] = {}
+    for line in output.splitlines():
+        row = _ROW.fullmatch(line)
+        if row is None or row[1] == b"d":
+            continue
+        name = _name(row[5])
+        if row[1] == b"l":  # the row ends with " -> " and where the link leads
+            found |= {path: "a link" for path in paths if name.startswith(f"{path} -> ")}
+        elif name in paths:
+            found[name] = "a file" if row[1] == b"-" else "a special file"
+    return found
+
+
+def _name(written: bytes) -> str:
+    return os.fsdecode(_WRITTEN.sub(lambda found: bytes([int(found[1], 8)]), written))
 
 
 def literal(path: str, *, wild: bool = False) -> str:
