@@ -85,6 +85,10 @@ class SourceRefused(PermanentError):
     """The configuration of a worker does not allow the source of a mirror."""
 
 
+class SourceDenied(PermanentError):
+    """A file of the source may not be read. The key is tried again when permissions change, and after delays that grow."""
+
+
 class SourceUnsure(AutosyncError):
     """The state of the source cannot be trusted now: another directory is in its place, or a share is stale or fails."""
 

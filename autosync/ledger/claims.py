@@ -7,12 +7,12 @@ finds the keys whose worker is gone. Each step is one script in `scripts/`; mark
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 from ..model.mirror import LEASE
 from .entries import Action, Claim, Dispute, Hint, Marked, Message, Result
+from .failures import dumps
 from .redis_keys import decode, encode, pages, queue_list
 from .store import LedgerPart, MirrorStore
 
@@ -28,7 +28,8 @@ class Claims(LedgerPart):
 
     def __init__(self, store: MirrorStore) -> None:
         super().__init__(store)
-        self._result_keys = [*store.names.script_keys, store.names.history, store.names.watcher]
+        names = store.names
+        self._result_keys = [*names.script_keys, names.history, names.watcher, names.denied, names.denied_delays]
         #: Whether there was a limit, or a target that had demanded fewer requests, at the last `claim`.
         self.is_limited = False
 
@@ -139,7 +140,7 @@ def _outcome(result: Result) -> str:
     if result.action is Action.RETRY:
         return f"retry {int(result.delay * 1000)}"
     if result.action is Action.FAILED:
-        return f"failed {json.dumps(result.failure[1:]) if result.failure else ''}"
+        return f"{'denied' if result.is_denied else 'failed'} {dumps(result.failure) if result.failure else ''}"
     return f"sent {result.size}" if result.action is Action.UPLOADED else _WORDS[result.action]
 
 

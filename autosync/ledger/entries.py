@@ -134,6 +134,7 @@ class Result(NamedTuple):
         size: of what was sent, in bytes, for UPLOADED.
         delay: before the next try, in seconds, for RETRY.
         failure: the entry of the failed list, for FAILED.
+        is_denied: for FAILED: whether the file may not be read, so that the file host tries the key again when permissions change.
         seconds: how long the target took, for UPLOADED and DELETED.
     """
 
@@ -143,6 +144,7 @@ class Result(NamedTuple):
     delay: float = 0.0
     failure: Failure | None = None
     seconds: float = 0.0
+    is_denied: bool = False
 
     @property
     def key(self) -> str:
@@ -151,13 +153,24 @@ class Result(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """An entry of the failed list. `time`: seconds since the epoch."""
+    """An entry of the failed list.
+
+    Attributes:
+        key: the key.
+        reason: of the last failure.
+        attempts: how many tries have failed.
+        worker: name of the worker that has failed.
+        time: of the failure, in seconds since the epoch.
+        next_try: where the file may not be read: when the key is tried again at the latest, in seconds since the epoch, by the broker's
+            clock. None for all other keys.
+    """
 
     key: str
     reason: str
     attempts: int
     worker: str
     time: float
+    next_try: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +249,7 @@ class MirrorStats:
         requests: how many requests of operators wait for the watcher.
         disputed: how many keys are disputed.
         questions: for how many of those the watcher is to check the file.
+        denied: how many of the failed keys have a file that may not be read.
     """
 
     holder: str
@@ -251,6 +265,7 @@ class MirrorStats:
     requests: int = 0
     disputed: int = 0
     questions: int = 0
+    denied: int = 0
 
 
 def owner_prefix(host: str, pid: int) -> str:

@@ -1,14 +1,20 @@
-"""The failed list of a mirror: keys that no worker tries any more, each with the reason of its last failure."""
+"""The failed list of a mirror: keys that no worker tries any more, each with the reason of its last failure.
+
+A key is *denied* if its file may not be read. The watcher tries it again when permissions change, and after delays that grow.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 from .entries import Failure
-from .redis_keys import decode, encode
+from .redis_keys import decode, encode, pages
 from .store import LedgerPart
+
+#: So many entries are read with one command.
+_PAGE = 500
 
 
 class Failures(LedgerPart):
@@ -16,12 +22,61 @@ class Failures(LedgerPart):
 
     def all(self) -> Iterator[Failure]:
         """All entries, in no order."""
-        with self._store.errors():
-            for key, text in self._client.hscan_iter(self._names.failed, count=500):
-                yield Failure(decode(key), *json.loads(text))
+        cursor = None
+        while cursor != 0:
+            with self._store.errors():
+                cursor, found = cast(
+                    tuple[int, dict[bytes, bytes]], self._client.hscan(self._names.failed, cursor or 0, count=_PAGE)
+                )  # fmt: skip
+                due = self._due(list(found))
+            for (key, text), at in zip(found.items(), due, strict=True):
+                yield Failure(decode(key), *json.loads(text))._replace(next_try=at)
 
     def get(self, key: str) -> Failure | None:
         """The entry of one key; None: it is not in the list."""
         with self._store.errors():
             text = cast(bytes | None, self._client.hget(self._names.failed, encode(key)))
-        return Failure(key, *json.loads(text)) if text else None
+            (at,) = self._due([encode(key)])
+        return Failure(key, *json.loads(text))._replace(next_try=at) if text else None
+
+    def are_denied(self, keys: Sequence[str]) -> list[bool]:
+        """Whether each of the keys is denied."""
+        with self._store.errors():
+            return [at is not None for page in pages(keys) for at in self._due([encode(key) for key in page])]
+
+    def pop_due_denied(self, limit: int) -> list[str]:
+        """The denied keys whose next try is due, to be marked by the caller. The delays before their next tries double, from half a minute
+        up to an hour. A key that was denied for the first time is due at once.
+
+        Args:
+            limit: at most so many.
+        """
+        return self._retry_denied(limit, ())
+
+    def pop_denied(self, keys: Sequence[str]) -> list[str]:
+        """Those of the keys that are denied, to be marked by the caller: their permissions may have changed. The delays before their next
+        tries begin anew."""
+        return [key for page in pages(keys) for key in self._retry_denied(0, page)]
+
+    def forget_denied(self) -> None:
+        """Make all denied keys like other failed ones, until a worker may not read their files again."""
+        with self._store.errors():
+            self._client.delete(self._names.denied, self._names.denied_delays)
+
+    def _retry_denied(self, limit: int, keys: Sequence[str]) -> list[str]:
+        names = self._names
+        script_keys = [*names.script_keys, names.denied, names.denied_delays]
+        found: list[bytes] = self._store.run("retry_denied", [limit, *map(encode, keys)], script_keys)
+        return [decode(key) for key in found]
+
+    def _due(self, keys: Sequence[bytes]) -> list[float | None]:
+        """When each key is tried again at the latest, in seconds since the epoch; None: it is not denied."""
+        if not keys:
+            return []
+        found = self._client.zmscore(self._names.denied, cast(list[str], keys))
+        return [None if at is None else at / 1000 for at in found]
+
+
+def dumps(failure: Failure) -> str:
+    """An entry as Redis holds it. Readers of all versions expect these four values."""
+    return json.dumps([failure.reason, failure.attempts, failure.worker, failure.time])

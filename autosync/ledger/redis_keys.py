@@ -86,6 +86,16 @@ class Names:
         return self._name("questions")
 
     @cached_property
+    def denied(self) -> str:
+        """Sorted set: the failed keys whose files may not be read, with the time of the next try, in ms."""
+        return self._name("denied")
+
+    @cached_property
+    def denied_delays(self) -> str:
+        """Hash: the delay before the next try of each of those keys, in ms; a key that was not tried again yet is not in it."""
+        return self._name("denied_delays")
+
+    @cached_property
     def script_keys(self) -> tuple[str, ...]:
         """KEYS[1..9] of the scripts, in the order of mark_dirty.lua."""
         kept = (self.definition, self.state, self.dirty_since, self.due, self.failed, self.counters, self.uploads)
@@ -153,7 +163,8 @@ class Names:
     def permanent(self) -> list[str]:
         """All names, but for those of keys that expire."""
         slots = (self.slots, self.slot_queue, self.slot_requests)
-        return [*self.script_keys, self.history, self.watcher, self.skipped, self.unseen, self.requests, self.rates, *slots]
+        denied = (self.denied, self.denied_delays)
+        return [*self.script_keys, *denied, self.history, self.watcher, self.skipped, self.unseen, self.requests, self.rates, *slots]
 
     def _name(self, part: str) -> str:
         return f"{PREFIX}{{{self.mirror_name}}}:{part}"  # the braces keep a mirror in one slot of a cluster

@@ -35,8 +35,8 @@ def run_heartbeat(store: MirrorStore, holder: str, counters: Mapping[str, int], 
     """
     names = store.names
     args = [holder, int(lock * 1000), *(word for pair in counters.items() for word in pair)]
-    found = store.run("watcher_heartbeat", args, [names.watcher, *names.script_keys, names.requests])
-    holder_now, generation, dirty, waiting, failed, files, size, deleted, lag, paused, requests, disputed, questions = found
+    found = store.run("watcher_heartbeat", args, [names.watcher, *names.script_keys, names.requests, names.denied])
+    holder_now, generation, dirty, waiting, failed, files, size, deleted, lag, paused, requests, disputed, questions, denied = found
     return MirrorStats(
         holder_now.decode(),
         generation.decode(),
@@ -51,4 +51,5 @@ def run_heartbeat(store: MirrorStore, holder: str, counters: Mapping[str, int], 
         requests=requests,
         disputed=disputed,
         questions=questions,
+        denied=denied,
     )

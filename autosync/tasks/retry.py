@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 from ..actor import Actor, without_secrets
-from ..errors import AutosyncError, BrokerError, Draining, FileChanged, LeaseLost, PermanentError
+from ..errors import AutosyncError, BrokerError, Draining, FileChanged, LeaseLost, PermanentError, SourceDenied
 from ..ledger import Action, Claim, Failure, Result, now
 from ..model.text import printable
 
@@ -51,7 +51,7 @@ class RetryPolicy:
 
         Args:
             claim: of the key.
-            error: `PermanentError` is never retried.
+            error: `PermanentError` is never retried by a worker.
         """
         if isinstance(error, LeaseLost):
             log.warning("%s", error, extra=self._log_fields(claim))
@@ -73,7 +73,8 @@ class RetryPolicy:
         if isinstance(error, PermanentError) or tries >= self._attempts:
             # The file host reports failures as a whole.
             log.info("failed: %s: %s", printable(claim.key), reason, extra=self._log_fields(claim))
-            return Result(claim, Action.FAILED, failure=Failure(claim.key, reason, tries, self._worker, now()))
+            failure = Failure(claim.key, reason, tries, self._worker, now())
+            return Result(claim, Action.FAILED, failure=failure, is_denied=isinstance(error, SourceDenied))
         result = retry(claim)
         log.info("%s: %s; tried again in %.1f s", printable(claim.key), reason, result.delay, extra=self._log_fields(claim))
         return result

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from typing import NamedTuple
 
-from ..errors import PermanentError, SourceRefused, SourceUnsure
+from ..errors import PermanentError, SourceDenied, SourceRefused, SourceUnsure
 from ..model.file_rules import FileRules
 from ..model.keys import Source, is_plain, slashed
 from ..model.mirror import IN_DOUBT, Identity
@@ -158,7 +158,8 @@ class MirrorSource:
         Raises:
             Absent: the path names nothing (ENOENT, ENOTDIR), or something that is no file; or a link, where links are not followed.
             NotMirrored: there is a link that leads out.
-            PermanentError: it may not be read.
+            SourceDenied: it may not be read.
+            PermanentError: a link leads out.
             SourceUnsure: the share fails.
         """
         try:
@@ -171,7 +172,7 @@ class MirrorSource:
                     raise SourceUnsure(f"{path}: its links change while they are followed") from error
                 raise Absent from error
             if error.errno in (errno.EACCES, errno.EPERM):
-                raise PermanentError(
+                raise SourceDenied(
                     f"{path} may not be read: {error.strerror}", "change its permissions, or the user of the worker"
                 ) from error
             if error.errno == errno.EXDEV:

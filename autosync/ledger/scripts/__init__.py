@@ -25,6 +25,7 @@ _NAMES = (
     "release_claims_of_dead",
     "renew_claims",
     "requeue_orphans",
+    "retry_denied",
     "store_results",
     "watcher_heartbeat",
 )

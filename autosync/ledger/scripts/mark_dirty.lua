@@ -17,7 +17,8 @@
 --   KEYS[9] questions zset  key -> ms since when the file host is to check the file of a disputed key once more
 -- Beside them: recent (list: "ms owner what number key" of the last 10,000 results, the newest first), watcher (holder of the lease),
 -- skipped (hash: path -> why it is not sent), asked (list: scans and flush points that operators request), barrier:NAME (when a flush point
--- was reached), unseen (hash: worker -> which file it does not see), and what rate_limit.lua and inflight_slots.lua keep.
+-- was reached), unseen (hash: worker -> which file it does not see), denied (zset: failed key whose file may not be read -> ms of its next
+-- try) and denied_delays (hash: such a key -> ms of its delay), and what rate_limit.lua and inflight_slots.lua keep.
 -- Times are the server's own. Each script reads and writes all of its keys at once, which costs the server, and its append-only file,
 -- half of what one by one would cost.
 --

@@ -1,9 +1,10 @@
--- store_results: store the results of claimed keys. KEYS as in mark_dirty.lua, KEYS[10] recent, and KEYS[11] the watcher's
--- lease.
+-- store_results: store the results of claimed keys. KEYS as in mark_dirty.lua, KEYS[10] recent, KEYS[11] the watcher's lease, KEYS[12]
+-- denied, KEYS[13] their delays (retry_denied.lua).
 -- ARGV: owner, files sent, bytes sent, keys deleted, then for each key: key, fencing token of its claim, result
 --   result "sent BYTES", "deleted" or "equal": the target is right; "retry MS": try again after so many milliseconds; "failed JSON": its
---   entry in the failed list; "back": untouched, another worker may claim it; "disputed": untouched, since the worker does not see what the
---   file host saw. The file host is asked to check the file, and a worker tries again later.
+--   entry in the failed list; "denied JSON": the same, since its file may not be read; "back": untouched, another worker may claim it;
+--   "disputed": untouched, since the worker does not see what the file host saw. The file host is asked to check the file, and a worker
+--   tries again later.
 -- Returns for each key:
 --   false: the claim has ended, or the key changed meanwhile and the mirror is paused.
 --   "fencing_token attempts hint": the key changed meanwhile. This is a new claim of it; the worker reads the file again.
@@ -29,9 +30,10 @@ for i, key in ipairs(keys) do
   else
     seen[key] = true
     local what, detail = string.match(result, '^(%a*) ?(.*)$')
+    local has_failed = what == 'failed' or what == 'denied'
     if what ~= 'back' and what ~= 'disputed' then
-      local number = what == 'sent' and detail or (what == 'retry' or what == 'failed') and attempts + 1 or 0
-      recent[#recent + 1] = table.concat({now, ARGV[1], what, number, key}, ' ')
+      local number = what == 'sent' and detail or (what == 'retry' or has_failed) and attempts + 1 or 0
+      recent[#recent + 1] = table.concat({now, ARGV[1], has_failed and 'failed' or what, number, key}, ' ')
     end
     if what == 'back' then
       redis.call('HSET', KEYS[2], key, string.format('%s 0 %s - %s', generation, attempts, hint))
@@ -61,9 +63,15 @@ for i, key in ipairs(keys) do
       redis.call('HSET', KEYS[2], key, string.format('%s %s 0 %s %s', generation, generation, owner, hint))
       reply = generation .. ' 0 ' .. hint
     else
-      if what == 'failed' then
+      if has_failed then
         redis.call('HSET', KEYS[5], key, detail)
         redis.call('HINCRBY', KEYS[6], 'failures', 1)
+        if what == 'denied' then
+          redis.call('ZADD', KEYS[12], 'NX', now, key)
+        else
+          redis.call('ZREM', KEYS[12], key)
+          redis.call('HDEL', KEYS[13], key)
+        end
       else
         right[#right + 1] = key
       end
@@ -103,5 +111,9 @@ if #ended > 0 then
     redis.call('ZREM', KEYS[9], unpack(ended))
   end
 end
-if #right > 0 and redis.call('EXISTS', KEYS[5]) == 1 then redis.call('HDEL', KEYS[5], unpack(right)) end
+if #right > 0 and redis.call('EXISTS', KEYS[5]) == 1 then
+  redis.call('HDEL', KEYS[5], unpack(right))
+  redis.call('ZREM', KEYS[12], unpack(right))
+  redis.call('HDEL', KEYS[13], unpack(right))
+end
 return replies

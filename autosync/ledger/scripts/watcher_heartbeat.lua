@@ -1,10 +1,10 @@
 -- watcher_heartbeat: acquire or renew the watcher's lease, and return the figures that a watcher needs each second.
 -- KEYS[1] the watcher's lease, a string; KEYS[2..10] as KEYS[1..9] in mark_dirty.lua; KEYS[11] what operators request of the watcher, a
--- list.
+-- list; KEYS[12] denied.
 -- ARGV: holder ("": only read the figures), lease in ms, then counters that are written if the holder has the lease: name, number, name,
 -- number, ...
 -- Returns {who has the lease, epoch or "", dirty, claimed or waiting, failed, files, bytes, deleted, ms since the oldest is dirty,
--- 1 if the mirror is paused, number of requests, number of disputed keys, number of questions about them}.
+-- 1 if the mirror is paused, number of requests, number of disputed keys, number of questions about them, number of denied keys}.
 local holder = redis.call('GET', KEYS[1])
 if ARGV[1] ~= '' and (not holder or holder == ARGV[1]) then
   redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
@@ -19,5 +19,5 @@ return {
   holder or '', redis.call('HGET', KEYS[2], 'epoch') or '', redis.call('HLEN', KEYS[3]), redis.call('ZCARD', KEYS[5]),
   redis.call('HLEN', KEYS[6]), tonumber(stats[1] or 0), tonumber(stats[2] or 0), tonumber(stats[3] or 0),
   oldest[2] and now - tonumber(oldest[2]) or 0, redis.call('HEXISTS', KEYS[2], 'paused'), redis.call('LLEN', KEYS[11]),
-  redis.call('HLEN', KEYS[9]), redis.call('ZCARD', KEYS[10]),
+  redis.call('HLEN', KEYS[9]), redis.call('ZCARD', KEYS[10]), redis.call('ZCARD', KEYS[12]),
 }
