@@ -58,6 +58,8 @@ _FAILURES_LOGGED = 20
 _LAG_UNIT = 0.001
 #: The interval, in seconds, in which keys that ran out of tries are tried again while no other key is: a target that was away may be back.
 _RETRY_INTERVAL = 30.0
+#: How often the log names workers that do not see what this host sees, in seconds.
+_UNSEEN_INTERVAL = 60.0
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ class MirrorRunner:
         self._watcher: Watcher | None = None
         self._failures_logged = 0
         self._next_backlog_check = time.monotonic() + _ORPHAN_AGE_IN_BACKLOG
-        self._next_retry = 0.0
+        self._next_retry = self._next_unseen = 0.0
         #: How many more times orphans of any age are sent again.
         self._resends_after_loss = 0
         self._changed_roots: set[str] = set()
@@ -319,6 +321,7 @@ class MirrorRunner:
             self._handle_requests(self._stats)
             self._watch_roots()
             self._answer_questions(self._stats)
+            self._log_unseen(self._stats)
             if time.monotonic() >= self._next_rescan:
                 self._requeue_failed()
                 self._requeue_unfinished()
@@ -534,6 +537,14 @@ class MirrorRunner:
         if changed:
             self._sender.resend(changed, Priority.EVENT)
 
+    def _log_unseen(self, stats: MirrorStats) -> None:
+        """Log which workers have not seen for long what this host sees: their keys wait, with `once` too."""
+        if not stats.disputed or time.monotonic() < self._next_unseen:
+            return
+        self._next_unseen = time.monotonic() + _UNSEEN_INTERVAL
+        for worker, what in sorted(self._ledger.disputes.unseen.read().items()):
+            log.warning("%sworker %s %s; %d keys wait for such files", self._run.about, worker, what, stats.disputed)
+
     def _rescan(self) -> None:
         """Scan the whole source, and place watches that could not be placed before."""
         if self._watcher:
@@ -543,7 +554,8 @@ class MirrorRunner:
 
     def _retry_failed(self, stats: MirrorStats) -> None:
         """Requeue keys that ran out of tries: the next rescan may be never. Keys that were refused for good wait for a rescan."""
-        if self._run.once or not stats.failed or stats.claimed or time.monotonic() < self._next_retry:
+        tried = stats.claimed - stats.disputed  # disputed keys may wait for long
+        if self._run.once or not stats.failed or tried > 0 or time.monotonic() < self._next_retry:
             return
         self._next_retry = time.monotonic() + _RETRY_INTERVAL
         self._requeue_failed(self._mirror.attempts)

@@ -22,6 +22,8 @@ log = logging.getLogger("autosync.transfer")
 
 #: In what units shares write times, in nanoseconds: NFS exactly, SMB in 100, others in micro-, milli-, whole and double seconds.
 _TIME_UNITS = (1, 100, 1_000, 1_000_000, 1_000_000_000, 2_000_000_000)
+#: Some file systems in user space keep times as floating-point numbers, with errors below this, in nanoseconds.
+_TIME_ERROR = 1_000
 #: A file that is newer than its hint by so many nanoseconds may be an old one as well: a file with an older time has replaced it since.
 _MUCH_NEWER = 2_000_000_000
 #: So often a worker checks a file again that a process writes to. After that the file is sent even if it never rests.
@@ -152,6 +154,8 @@ def _difference(claim: Claim, file: SourceFile) -> str:
 
 def _has_time_of(hint: Hint, file: SourceFile) -> bool:
     """Whether a file has the modification time that the file host saw, in the unit of this host's share."""
+    if abs(file.mtime_ns - hint.mtime_ns) < _TIME_ERROR:
+        return True
     return any(file.mtime_ns == hint.mtime_ns - hint.mtime_ns % unit for unit in _TIME_UNITS)
 
 

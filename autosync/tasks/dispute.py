@@ -23,7 +23,8 @@ def dispute(batch: Batch, claim: Claim, path: str, finding: str) -> Result:
     mirror, worker = batch.mirror, batch.worker.name
     root = mirror.source_of(path).local_root
     report = finding.format(f"{printable(path)} below {printable(root)}")
-    log.info(
+    log.log(  # one line for a key, however often it is tried
+        logging.INFO if claim.dispute is None else logging.DEBUG,
         "%s: %s %s; the file host is asked", printable(claim.key), worker, report,
         extra={"mirror": mirror.definition.name, "key": claim.key, "worker": worker},
     )  # fmt: skip

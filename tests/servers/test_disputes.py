@@ -257,6 +257,20 @@ def test_the_file_host_does_not_say_that_a_file_is_gone_which_may_be_hidden(box:
     assert resolve(box) == ["a"]
 
 
+def test_what_was_mounted_on_the_file_host_and_is_not_any_more_is_no_proof(box: Workbench, tree: Path) -> None:
+    (tree / "disk").mkdir()
+    box.ledger.claims.mark([("disk/a", seen())])
+    box.work(["disk/a"])
+    mirror = Mirror.loads(box.definition)
+    resolver = DisputeResolver(box.ledger.disputes, mirror.keys(), mirror.file_rules)
+    identities = {str(tree): identity_of(str(tree)), f"{tree}/disk": Identity(1, 1)}
+
+    assert resolver.answer(Trust(identities, (), has_scanned=True, may_delete=True)) == []
+
+    assert box.ledger.key_states.facts("disk/a").hint == seen()
+    assert resolve(box) == ["disk/a"], "where it was never mounted"
+
+
 def test_a_directory_that_may_not_be_read_on_the_file_host_is_no_proof(box: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
     box.ledger.claims.mark([("a", seen())])
     box.work(["a"])

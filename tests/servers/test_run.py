@@ -19,10 +19,10 @@ from autosync.compare.delete_limit import DeleteLimit
 from autosync.compare.diff import Compare
 from autosync.compare.scan import Policy, ScanReport
 from autosync.daemon.mirror_runner import MirrorRunner, RunSettings
-from autosync.errors import BrokerError, StartError
+from autosync.errors import BrokerError, StartError, TargetError
 from autosync.feed.broker_retry import Stopped
 from autosync.feed.scanner import FinishedScan
-from autosync.ledger import UNKNOWN, Action, Claim, Failure, Ledger, Result, connect
+from autosync.ledger import GONE, UNKNOWN, Action, Claim, Facts, Failure, Hint, Ledger, Result, connect
 from autosync.model.keys import Source
 from autosync.model.mirror import Mirror
 from autosync.process.boot_id import boot_id
@@ -95,6 +95,72 @@ def test_another_mount_namespace_after_a_restart_does_not_lose_when_the_mirror_w
 
     assert [at for _, at in states] == [5.0, 5.0, 0.0]
     assert len({version for version, _ in states}) == 3, "workers have to know which host it is"
+
+
+def dispute(keeping: MirrorRunner, ledger: Ledger, key: str) -> None:
+    """A worker does not see what the file host saw."""
+    (claim,) = ledger.claims.claim("w", keeping._version, [key]) or []
+    ledger.claims.done("w", [Result(claim, Action.DISPUTED)])
+
+
+def test_ticks_answer_what_boxes_do_not_see_and_the_first_scan_decides_what_is_gone(
+    keep: Callable[..., MirrorRunner], ledger: Ledger, tree: Path
+) -> None:
+    keeping = keep()
+    seen = Hint(7, 1_700_000_000_000_000_000)
+    (tree / "there").write_text("content")
+    os.utime(tree / "there", ns=(0, seen.mtime_ns))
+    for name in ("there", "gone"):
+        ledger.claims.mark([(f"{tree}/{name}", seen)])
+        dispute(keeping, ledger, f"{tree}/{name}")
+
+    def facts(name: str) -> Facts:
+        return ledger.key_states.facts(f"{tree}/{name}")
+
+    for report in (None, ScanReport(error=TargetError("the target is away"))):
+        keeping._scanner._update(last_report=report, accepted=True)
+        keeping.tick()
+        assert (facts("there").hint, facts("gone").hint) == (seen, seen)
+        assert [question.key for question in ledger.disputes.questions(10)] == [f"{tree}/gone"]
+    confirmed = facts("there").dispute
+    assert confirmed is not None
+    assert confirmed.confirmed_for is not None
+
+    keeping._scanner._update(last_report=ScanReport())
+    keeping.tick()
+
+    assert (facts("there").hint, facts("gone").hint) == (seen, GONE)
+    assert ledger.queues.count_waiting("q") >= 1, "a worker tries it at once"
+    assert ledger.disputes.questions(10) == []
+
+
+def test_failed_keys_are_tried_again_also_while_others_are_disputed(keep: Callable[..., MirrorRunner], ledger: Ledger, tree: Path) -> None:
+    keeping = keep()
+    ledger.claims.mark([(f"{tree}/a", Hint(7, 1))])
+    dispute(keeping, ledger, f"{tree}/a")
+    fail(keeping, ledger, f"{tree}/b")
+
+    keeping.tick()
+
+    assert ledger.key_states.facts(f"{tree}/b").dirty is not None
+
+
+def test_the_log_of_the_file_host_names_once_a_minute_who_does_not_see_its_files(
+    keep: Callable[..., MirrorRunner], ledger: Ledger, tree: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    keeping = keep()
+    ledger.disputes.unseen.write("box2@host", "does not see a", 300)
+    keeping.tick()
+    assert "box2" not in caplog.text, "no key waits"
+    ledger.claims.mark([(f"{tree}/a", Hint(7, 1))])
+    dispute(keeping, ledger, f"{tree}/a")
+
+    for _ in range(3):
+        keeping.tick()
+
+    assert [record.getMessage() for record in caplog.records if "box2" in record.getMessage()] == [
+        "worker box2@host does not see a; 1 keys wait for such files"
+    ]
 
 
 @pytest.mark.parametrize("accepted", [False, True])
