@@ -20,6 +20,7 @@ from autosync.ledger import Action, Hint, Ledger, Marked, Result, connect
 from autosync.model.change import Change, Kind
 from autosync.model.keys import TEMPORARY, Keys, Source
 from autosync.watch.debounce import Debouncer
+from autosync.watch.hard_links import HardLinks
 from autosync.watch.watcher import Watcher
 
 from .servers import wait_until
@@ -80,8 +81,11 @@ class Feeds:
         retry = BrokerRetry(stop)
         sender = BatchSender(ledger.key_states, sent, retry)  # type: ignore[arg-type]
         skipped = SkippedPaths(ledger.sync_state, retry)
-        self.scanner = Scanner(Comparison(keys, target), ledger.sync_state, debouncer, sender, skipped, retry, stop)
-        self.events = EventFeed(keys, debouncer, sender, skipped, stop, on_link=on_link)
+        self.hard_links = HardLinks()
+        self.scanner = Scanner(
+            Comparison(keys, target), ledger.sync_state, debouncer, sender, skipped, retry, stop, hard_links=self.hard_links
+        )
+        self.events = EventFeed(keys, debouncer, sender, skipped, stop, on_link=on_link, hard_links=self.hard_links)
 
     def start(self) -> None:
         self.events.start()
@@ -112,6 +116,15 @@ class Kept:
     def is_idle(self) -> bool:
         """Whether nothing is pending, no scan is running, and everything that was found is marked and sent."""
         return self.debouncer.is_drained()
+
+    @property
+    def hard_links(self) -> HardLinks:
+        """The names of files with more than one."""
+        return self._feeds.hard_links
+
+    def scans(self) -> int:
+        """Number of scans that were begun."""
+        return self._feeds.scanner.state.scans
 
     def _has_scanned(self) -> bool:
         return self._feeds.scanner.state.last_report is not None

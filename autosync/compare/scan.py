@@ -58,6 +58,7 @@ class ScanReport:
         hidden: that the source lacks and that are kept, since a root or a mount point above is not the directory that is known.
         error: why the scan failed; None if it did not.
         on_extra: called for each key that may be deleted. Whether it is deleted is decided at the end of the scan.
+        on_hard_link: called with the path and the inode (`walk.inode_of`) of each name of a file with more than one name; None: not needed.
     """
 
     uploads: int = 0
@@ -74,6 +75,7 @@ class ScanReport:
     hidden: int = 0
     error: AutosyncError | None = None
     on_extra: Callable[[], None] = lambda: None
+    on_hard_link: Callable[[str, int], None] | None = None
 
     def skipped_list(self) -> SkippedList:
         """The paths that are not mirrored."""
@@ -354,10 +356,15 @@ class Comparison:
         for found in walk if self._keys.marker_of(slashed(span.directory)) else walk.runs():
             if isinstance(found, Run):
                 report.source_files += len(found.names)
+                if report.on_hard_link is not None:
+                    for path, inode in found.with_several_names():
+                        report.on_hard_link(path, inode)
                 before = span.prefix + found.directory[cut:]
                 yield ([span.prefix] if span.only else [before + name for name in found.names]), found
                 continue
             key = span.prefix if span.only else span.prefix + found.path[cut:]
+            if report.on_hard_link is not None and found.links > 1:
+                report.on_hard_link(found.path, found.inode)
             if found.skipped:
                 path = found.path.rstrip("/")
                 if len(report.skipped) < MOST_SKIPPED or path in report.skipped:

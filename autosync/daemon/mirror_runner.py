@@ -38,6 +38,7 @@ from ..state.root_memory import RootMemory
 from ..state.state_file import StateFile
 from ..watch.debounce import Debouncer
 from ..watch.flush import FlushPoints
+from ..watch.hard_links import HardLinks
 from ..watch.watcher import Watcher, identity_of
 from .disputes import DisputeResolver, Trust
 from .one_host import OneHost
@@ -56,6 +57,9 @@ _ORPHAN_PAGES = 20
 _FAILURES_LOGGED = 20
 #: The resolution of `MirrorStats.lag`, in seconds.
 _LAG_UNIT = 0.001
+#: A file that was saved while some of its names were not known is checked again after this time, in seconds, since most such names are
+#: temporary. If they are still not known, the whole source is scanned, at most once in the interval, in seconds.
+_NAMES_AGE, _NAMES_INTERVAL = 1.0, 600.0
 #: The interval, in seconds, in which keys that ran out of tries are tried again while no other key is: a target that was away may be back.
 _RETRY_INTERVAL = 30.0
 #: How often the log names workers that do not see what this host sees, in seconds.
@@ -131,9 +135,11 @@ class MirrorRunner:
         retry = BrokerRetry(self._stop)
         self._sender = BatchSender(self._ledger.key_states, self._publisher, retry, host.begin if host else lambda: None)
         self._skipped = SkippedPaths(self._ledger.sync_state, retry, about=run.about)
+        self._hard_links = HardLinks()
         self._scanner = Scanner(
-            self._comparison, self._ledger.sync_state, self._debouncer, self._sender, self._skipped, retry, self._stop, about=run.about
-        )
+            self._comparison, self._ledger.sync_state, self._debouncer, self._sender, self._skipped, retry, self._stop, about=run.about,
+            hard_links=None if run.once else self._hard_links,
+        )  # fmt: skip
         self._events: EventFeed | None = None
         self._watcher: Watcher | None = None
         self._failures_logged = 0
@@ -147,7 +153,10 @@ class MirrorRunner:
         self._has_logged_mounts = False
         self._paused = False
         self._sent_counters: dict[str, int] = {}
-        self._flush_points = FlushPoints(self._debouncer)
+        self._flush_points = FlushPoints(self._debouncer, self._scan_before_flush)
+        #: When the last flush point was drained, on the monotonic clock.
+        self._drained_at = 0.0
+        self._next_names_scan = 0.0
         #: Open multipart uploads, as of the last tick. They are put back into a broker that has lost its memory.
         self._uploads: dict[str, list[str]] = {}
         self._broker_generation = ""
@@ -264,6 +273,7 @@ class MirrorRunner:
         self._events = EventFeed(
             self._keys, self._debouncer, self._sender, self._skipped, self._stop,
             on_link=watcher.follow_link if watcher else lambda _: None, rules=self._mirror.file_rules, is_settled=self._roots.is_settled,
+            hard_links=self._hard_links,
         )  # fmt: skip
         ends.callback(self._close_feeds, 2.0)
         self._events.start()
@@ -319,6 +329,7 @@ class MirrorRunner:
             self._resend_orphans()
             self._note_in_sync(finished_scan, self._stats, requested)
             self._handle_requests(self._stats)
+            self._scan_for_names()
             self._watch_roots()
             self._answer_questions(self._stats)
             self._log_unseen(self._stats)
@@ -377,8 +388,26 @@ class MirrorRunner:
                 self._watcher.flush(partial(self._flush_points.add, about))
             else:
                 self._flush_points.add(about)
-        for name in self._flush_points.pop_reached():
+        reached = self._flush_points.pop_reached()
+        if reached:
+            self._watcher_lock.renew({"unsure_names": self._hard_links.unsure(self._drained_at)})
+        for name in reached:
             self._ledger.requests.confirm_flush_point(name)
+
+    def _scan_before_flush(self) -> None:
+        """All events before a flush point are processed. If a file was saved while some of its names were not known, only a scan finds
+        these. More names than can be kept would cause a scan for each flush point; there, the count is reported instead."""
+        self._drained_at = time.monotonic()
+        if self._hard_links.unsure() and not self._hard_links.is_full:
+            self._debouncer.push((SCAN_ALL,))
+
+    def _scan_for_names(self) -> None:
+        """Scan the whole source if a file was saved while some of its names were not known."""
+        now = time.monotonic()
+        if now >= self._next_names_scan and self._hard_links.unsure(now - _NAMES_AGE - 2 * self._debouncer.quiet):
+            self._next_names_scan = now + _NAMES_INTERVAL
+            log.info("%sa file was saved that has further names: everything is scanned to find them", self._run.about)
+            self._debouncer.push((SCAN_ALL,))
 
     def _resend_orphans(self) -> None:
         """Send messages for keys whose lease has expired or whose next try is due, or else for those whose message seems to be lost."""

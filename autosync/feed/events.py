@@ -8,6 +8,7 @@ A broker that is away delays and loses nothing: the thread waits for it; the ker
 from __future__ import annotations
 
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,9 @@ from ..ledger import GONE, UNKNOWN, Hint
 from ..model.change import Change, Kind
 from ..model.file_rules import FileRules
 from ..model.keys import Keys
+from ..source.walk import Found, found_at
 from ..watch.debounce import Debouncer, Pending
+from ..watch.hard_links import HardLinks
 from ..watch.recheck import PathState, recheck
 from .batches import Batch, BatchBuilder, BatchSender
 from .broker_retry import FeedThread
@@ -36,6 +39,7 @@ class EventFeed(FeedThread):
         on_link: called with the path of each symbolic link among the changes.
         rules: which files are sent.
         is_settled: whether a path at which nothing was found can count as gone, see `KnownRoots.is_settled`.
+        hard_links: the names of files with more than one.
     """
 
     def __init__(
@@ -49,6 +53,7 @@ class EventFeed(FeedThread):
         on_link: Callable[[str], None] = lambda _: None,
         rules: FileRules | None = None,
         is_settled: Callable[[str], bool] = lambda _: True,
+        hard_links: HardLinks | None = None,
     ) -> None:
         super().__init__("autosync-events")
         self._keys = keys
@@ -59,6 +64,9 @@ class EventFeed(FeedThread):
         self._on_link = on_link
         self._rules = rules or FileRules()
         self._is_settled = is_settled
+        self._hard_links = HardLinks() if hard_links is None else hard_links
+        #: Inodes of the files with more than one name whose other names are added to the batches that are made now.
+        self._spread: set[int] = set()
 
     def close(self, patience: float = 10.0) -> None:
         """Send what is pending, and end the thread.
@@ -78,22 +86,29 @@ class EventFeed(FeedThread):
 
     def _batches(self, pending: Sequence[Pending]) -> Iterator[Batch]:
         builder = BatchBuilder(self._sender.sizer)
+        self._spread.clear()
         for change in pending:
-            hint = self._hint(change)
-            full = builder.add(self._keys.key(change.path), hint) if hint is not None else None
-            if full is not None:
-                yield full
+            others: list[str] = []
+            for path, hint in ((change.path, self._hint(change, others)), *self._hints_of_others(others)):
+                full = builder.add(self._keys.key(path), hint) if hint is not None else None
+                if full is not None:
+                    yield full
         yield from builder.remaining()
         self._skipped.publish()
 
-    def _hint(self, change: Pending) -> Hint | None:
-        """The hint to send for a change. None: nothing is to be sent now. A file that is still changing goes back to the debouncer."""
+    def _hint(self, change: Pending, others: list[str]) -> Hint | None:
+        """The hint to send for a change. None: nothing is to be sent now. A file that is still changing goes back to the debouncer.
+
+        Args:
+            change: the change.
+            others: receives the other names of a file that was saved.
+        """
         if not self._keys.covers(change.path):
             self._release_marked(change.path)
             if change.path in self._skipped.reasons:
                 self._recheck(change)  # a link to a directory, which a scan has found
-            elif os.path.islink(change.path):
-                self._on_link(change.path)  # it may lead to a directory that holds keys in scope
+            else:
+                self._check_out_of_scope(change, others)
             return None
         state = self._recheck(change)
         if state is None:
@@ -102,13 +117,51 @@ class EventFeed(FeedThread):
             return None  # what is not found may only be hidden
         hint = _hint_of(state, change)
         if not hint.gone and self._lacks_marker(change.path):
+            self._add_other_names(change, state.found, others)
             return None
         if not state.rests:
             if not state.is_idle and time.monotonic() < change.since + self._debouncer.max_wait:
                 self._debouncer.requeue(change, state.file_state)
                 return None
             self._debouncer.requeue_after(change.path, hint[:2], state.file_state)
-        return None if hint[:2] == change.sent else hint
+        if hint[:2] == change.sent:
+            return None
+        self._add_other_names(change, state.found, others)
+        return hint
+
+    def _check_out_of_scope(self, change: Pending, others: list[str]) -> None:
+        """Check a path out of scope: a link may lead to a directory that holds keys in scope, and a file may have another name in scope."""
+        try:
+            stats = os.lstat(change.path)
+        except OSError:
+            return
+        if stat.S_ISLNK(stats.st_mode):
+            self._on_link(change.path)
+        else:
+            self._add_other_names(change, found_at(change.path, stats, self._rules), others)
+
+    def _add_other_names(self, change: Pending, found: Found | None, others: list[str]) -> None:
+        """Add the other names of a file to `others`, once for each call of `_batches`. A new name (`CREATED`) changes no content."""
+        if found is None or found.links < 2 or change.kind is Kind.CREATED or found.inode in self._spread:
+            return
+        self._spread.add(found.inode)
+        others += self._hard_links.saved(change.path, found.inode, found.links)
+
+    def _hints_of_others(self, others: Sequence[str]) -> Iterator[tuple[str, Hint | None]]:
+        """Other names of a file that was saved, with their hints. Names that were found outside the scope are not among them."""
+        now = time.monotonic()
+        for path in others:
+            yield path, self._hint(Pending(path, now, now, Kind.SAVED), [])
+
+    def _note_names(self, path: str, found: Found | None) -> None:
+        """Note what an event has found out about the names of files."""
+        if found is not None and found.links > 1:
+            self._hard_links.add(path, found.inode)
+        elif self._hard_links:
+            if found is None or not found.inode:
+                self._hard_links.discard(path)
+            else:
+                self._hard_links.found_alone(path, found.inode)
 
     def _release_marked(self, path: str) -> None:
         """If a path is a done-marker that exists, have the debouncer pass on what waits for it."""
@@ -128,6 +181,7 @@ class EventFeed(FeedThread):
         if state.is_link:
             self._on_link(change.path)
         found = state.found
+        self._note_names(change.path, found)
         if found is not None and found.skipped:
             self._skipped.add(found.path, found.skipped)
             return None if found.keep_in_target else PathState(None)

@@ -21,6 +21,7 @@ from ..ledger import GONE, Hint
 from ..ledger.sync_state import SyncState
 from ..model.change import SCAN_ALL, Change, Kind
 from ..watch.debounce import Debouncer
+from ..watch.hard_links import HardLinks
 from ..watch.scan_requests import ScanRequest
 from .batches import Batch, BatchBuilder, BatchSender
 from .broker_retry import BrokerRetry, FeedThread, Stopped
@@ -88,6 +89,7 @@ class Scanner(FeedThread):
         retry: waits for the broker.
         stop: set when the mirror is closed; `retry` has the same.
         about: prefix of log lines, where there are several mirrors.
+        hard_links: receives the names of files with more than one; None: not needed.
     """
 
     def __init__(
@@ -101,8 +103,10 @@ class Scanner(FeedThread):
         stop: threading.Event,
         *,
         about: str = "",
+        hard_links: HardLinks | None = None,
     ) -> None:
         super().__init__("autosync-scans")
+        self._hard_links = hard_links
         self._comparison = comparison
         self._sync_state = sync_state
         self._debouncer = debouncer
@@ -167,8 +171,10 @@ class Scanner(FeedThread):
         Raises:
             Stopped: the mirror was closed meanwhile.
         """
-        report = ScanReport(on_extra=self._sender.on_work)
+        report = ScanReport(on_extra=self._sender.on_work, on_hard_link=self._hard_links.add if self._hard_links is not None else None)
         state, began = self._state, time.time()
+        if self._hard_links is not None and not request.path:
+            self._hard_links.begin_scan()
         self._skipped.begin_scan()
         is_first = not request.path and state.last_in_sync_at == 0.0
         try:
@@ -179,6 +185,8 @@ class Scanner(FeedThread):
             report.error = StartError(
                 f"{error.filename or 'the state directory'}: {error.strerror}", "make room, or give another --state-dir"
             )
+        if self._hard_links is not None and not request.path:
+            self._hard_links.end_scan(complete=report.error is None and report.complete)
         if report.error is None:
             self._record(request, report, began, state.scan_generation)
         return report

@@ -56,6 +56,8 @@ class Found(NamedTuple):
         mtime_ns: its modification time, in nanoseconds since the epoch.
         skipped: the reason why it is not sent; empty if it is sent.
         keep_in_target: for a skipped file, whether the target keeps what it has under this name.
+        links: how many names the file has (hard links); 0 if there is no file.
+        inode: of the file, see `inode_of`; 0 if there is no file.
     """
 
     path: str
@@ -64,6 +66,8 @@ class Found(NamedTuple):
     mtime_ns: int
     skipped: str = ""
     keep_in_target: bool = False
+    links: int = 0
+    inode: int = 0
 
 
 @dataclass(slots=True)
@@ -86,7 +90,15 @@ class Run:
         """The file with this number, counted from 0."""
         stats = self.stats[number]
         changed = max(stats.st_mtime, stats.st_ctime, self.path_changed)
-        return Found(self.directory + self.names[number], stats.st_size, changed, stats.st_mtime_ns)
+        path = self.directory + self.names[number]
+        return Found(path, stats.st_size, changed, stats.st_mtime_ns, links=stats.st_nlink, inode=inode_of(stats))
+
+    def with_several_names(self) -> Iterator[tuple[str, int]]:
+        """The paths and inodes of the files that have more than one name."""
+        if max([one.st_nlink for one in self.stats]) > 1:
+            for name, stats in zip(self.names, self.stats, strict=True):
+                if stats.st_nlink > 1:
+                    yield self.directory + name, inode_of(stats)
 
     def sizes(self) -> list[int]:
         """The sizes of the files, in bytes."""
@@ -595,13 +607,19 @@ def _is_inside(level: _Level | None, real: str) -> bool:
     return False
 
 
+def inode_of(stats: os.stat_result) -> int:
+    """Device and inode number of a file, as one number."""
+    return stats.st_dev << 64 | stats.st_ino
+
+
 def found_at(path: str, stats: os.stat_result, rules: FileRules) -> Found | None:
     """Classify the result of lstat(2): a file, something that is skipped, or None for what is ignored (a directory, a link)."""
     if stat.S_ISREG(stats.st_mode):
         reason = rules.reason_to_skip(stats.st_size)
         if reason:
-            return Found(path, 0, 0.0, 0, reason, keep_in_target=True)
-        return Found(path, stats.st_size, max(stats.st_mtime, stats.st_ctime), stats.st_mtime_ns)
+            return Found(path, 0, 0.0, 0, reason, keep_in_target=True, links=stats.st_nlink, inode=inode_of(stats))
+        changed = max(stats.st_mtime, stats.st_ctime)
+        return Found(path, stats.st_size, changed, stats.st_mtime_ns, links=stats.st_nlink, inode=inode_of(stats))
     special = _SPECIAL.get(stat.S_IFMT(stats.st_mode), "")
     return Found(path, 0, 0.0, 0, f"is {special}") if special else None
 

@@ -30,10 +30,13 @@ class FlushPoints:
 
     Args:
         debouncer: of the mirror.
+        on_drained: called for each flush point once what was pushed before it is processed, and before it is checked for the last time. It
+            may push more, which the flush point waits for.
     """
 
-    def __init__(self, debouncer: Debouncer) -> None:
+    def __init__(self, debouncer: Debouncer, on_drained: Callable[[], None] = lambda: None) -> None:
         self._debouncer = debouncer
+        self._on_drained = on_drained
         self._new: deque[_FlushPoint] = deque()
         self._waiting: list[_FlushPoint] = []
 
@@ -54,5 +57,6 @@ class FlushPoints:
             return False
         if point.is_last_check:
             return True
+        self._on_drained()
         point.is_drained, point.is_last_check = self._debouncer.flush_check(), True
         return point.is_drained()

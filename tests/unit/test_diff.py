@@ -22,7 +22,7 @@ SIDES = st.dictionaries(KEYS, st.integers(0, 3), max_size=20)
 
 
 def walked(source: dict[str, int], changed: float = 100.0) -> Iterator[tuple[str, Found]]:
-    return ((key, Found(f"/s/{key}", source[key], changed, 0)) for key in sorted(source))
+    return ((key, Found(f"/s/{key}", source[key], changed, 0, links=1)) for key in sorted(source))
 
 
 def lstat(size: int, changed: float) -> os.stat_result:

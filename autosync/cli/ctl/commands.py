@@ -257,7 +257,7 @@ def _flush(context: click.Context, timeout: float | None) -> int:
     for one, name in requested:
         _check_watched(one)
         one.ledger.requests.request_flush_point(name)
-    failed = 0
+    failed = unsure = 0
     for one, name in requested:
         while (left := one.ledger.requests.count_dirty_before(name)) != 0:
             if time.monotonic() > until:
@@ -266,10 +266,18 @@ def _flush(context: click.Context, timeout: float | None) -> int:
             _check_watched(one)
             time.sleep(_FLUSH_SECONDS)
         failed += one.ledger.stats.read().failed
-        click.echo(f"{one.name} is flushed")
+        unsure_here = one.ledger.stats.counters().get("unsure_names", 0)
+        click.echo(f"{one.name} is {'flushed' if not unsure_here else f'flushed, except for other names of {unsure_here} files'}")
+        unsure += unsure_here
     if failed:
         click.echo(f"{failed} keys are in the failed list", err=True)
-    return Exit.INCOMPLETE if failed else Exit.DONE
+    if unsure:
+        click.echo(
+            f"{unsure} files were saved that have further names (hard links), which are too many to be kept or could not be read: the keys "
+            "of these names may be old until the next scan; autosync-ctl rescan",
+            err=True,
+        )
+    return Exit.INCOMPLETE if failed or unsure else Exit.DONE
 
 
 def _check_watched(one: MirrorHandle) -> None:
