@@ -14,9 +14,10 @@ import pytest
 from autosync.ledger import Ledger, connect
 from lab.buckets import Bucket, equal_soon, on_disk
 from lab.comparing import fill
-from lab.parts import permitted
+from lab.parts import lacking, permitted
 from lab.programs import BIN, Program, Programs
-from lab.servers import wait_until
+from lab.samba import Samba, SlowMount
+from lab.servers import Missing, wait_until
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -67,6 +68,23 @@ def disk(tree: Path) -> Iterator[Path]:
     assert directory.is_mount()
     yield directory
     subprocess.run(["umount", "--lazy", str(directory)], check=True)
+
+
+@pytest.fixture
+def slow_share(tree: Path, tmp_path: Path) -> Iterator[tuple[Path, SlowMount]]:
+    """The source as an SMB share that is mounted with a slow cache."""
+    mount = tmp_path / "mount"
+    mount.mkdir()
+    try:
+        server = Samba(tmp_path / "samba", tree)
+    except Missing as missing:
+        lacking(str(missing))
+    try:
+        server.start()
+        with SlowMount(server, mount) as share:
+            yield mount, share
+    finally:
+        server.stop()
 
 
 def all_done(ledger: Ledger) -> None:
@@ -179,4 +197,45 @@ def test_a_container_on_the_file_host_that_lacks_a_file_system_leaves_its_keys_t
     all_done(ledger)
     (disk / "c").unlink()
     wait_until(lambda: bucket.sizes() == on_disk(tree), 60, "a file that is gone on both")
+    assert "Traceback" not in process.output()
+
+
+def test_a_box_whose_smb_share_is_slow_to_show_changes_waits_for_them(
+    watcher: Callable,
+    box: Callable,
+    broker: str,
+    ledger: Ledger,
+    bucket: Bucket,
+    tree: Path,
+    slow_share: tuple[Path, SlowMount],
+) -> None:
+    mount, share = slow_share
+    fill(tree, "changed", "deleted", "sub/same")
+    process = box("slow", mount, "true", another_host=True)
+    watcher()
+    equal_soon(bucket, tree, "the first scan", 60)
+    all_done(ledger)
+    before = bucket.sizes()
+
+    def names() -> set[str]:
+        return {path.name for path in mount.iterdir()}
+
+    assert names() == {"changed", "deleted", "sub"}
+    (tree / "changed").write_text("the second version")
+    (tree / "new").write_text("new")
+    (tree / "sub/new").write_text("new")
+    (tree / "deleted").unlink()
+    tried_often(ledger, broker, ["changed", "new", "sub/new", "deleted"])
+    assert names() == {"changed", "deleted", "sub"}, "it still shows what it has seen"
+    assert (mount / "changed").stat().st_size == before["changed"]
+    assert bucket.sizes() == before, "nothing was deleted, and no old version sent"
+
+    def equal() -> bool:
+        make_due(ledger, broker)
+        return bucket.sizes() == on_disk(tree)
+
+    share.forget()
+    wait_until(equal, 90, "everything, when the share shows it", pause=0.3)
+    all_done(ledger)
+    assert bucket.read("changed") == b"the second version"
     assert "Traceback" not in process.output()
