@@ -40,6 +40,7 @@ from ..watch.debounce import Debouncer
 from ..watch.flush import FlushPoints
 from ..watch.hard_links import HardLinks
 from ..watch.watcher import Watcher, identity_of
+from .denied_keys import DeniedKeys
 from .disputes import DisputeResolver, Trust
 from .one_host import OneHost
 from .status_line import StatusText, summary
@@ -134,6 +135,7 @@ class MirrorRunner:
         self._stop = threading.Event()
         retry = BrokerRetry(self._stop)
         self._sender = BatchSender(self._ledger.key_states, self._publisher, retry, host.begin if host else lambda: None)
+        self._denied_keys = DeniedKeys(self._ledger.failures, self._keys, self._debouncer.push, self._sender.mark_unknown)
         self._skipped = SkippedPaths(self._ledger.sync_state, retry, about=run.about)
         self._hard_links = HardLinks()
         self._scanner = Scanner(
@@ -205,6 +207,7 @@ class MirrorRunner:
         Raises:
             BrokerError: the broker does not answer.
         """
+        self._ledger.failures.forget_denied()  # their permissions may have changed since
         self._requeue_failed()
         self._requeue_unfinished()
         return True
@@ -269,6 +272,7 @@ class MirrorRunner:
         """
         self._watcher = watcher
         if watcher:
+            self._denied_keys.start(watcher)
             self._publisher.prepare()
         self._events = EventFeed(
             self._keys, self._debouncer, self._sender, self._skipped, self._stop,
@@ -340,6 +344,8 @@ class MirrorRunner:
                 self._rescan()
             self._log_failures()
             self._retry_failed(self._stats)
+            if not self._stats.paused:
+                self._denied_keys.retry(self._stats.denied)
         except BrokerError as error:
             log.debug("%s", error)
 
@@ -582,7 +588,8 @@ class MirrorRunner:
             self._debouncer.push((SCAN_ALL,))
 
     def _retry_failed(self, stats: MirrorStats) -> None:
-        """Requeue keys that ran out of tries: the next rescan may be never. Keys that were refused for good wait for a rescan."""
+        """Requeue keys that ran out of tries: the next rescan may be never. Keys that were refused for good wait for a rescan; for those
+        whose files may not be read see `DeniedKeys`."""
         tried = stats.claimed - stats.disputed  # disputed keys may wait for long
         if self._run.once or not stats.failed or tried > 0 or time.monotonic() < self._next_retry:
             return
@@ -590,10 +597,14 @@ class MirrorRunner:
         self._requeue_failed(self._mirror.attempts)
 
     def _requeue_failed(self, min_attempts: int = 0) -> None:
-        """Mark the keys of the failed list that have failed at least `min_attempts` times."""
+        """Mark the keys of the failed list.
+
+        Args:
+            min_attempts: only those that have failed so many times, and no denied ones; 0: all.
+        """
         page: list[str] = []
         for failure in self._ledger.failures.all():
-            if failure.attempts < min_attempts:
+            if failure.attempts < min_attempts or (min_attempts and failure.next_try is not None):
                 continue
             page.append(failure.key)
             if len(page) == 100:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence, Set
 from ..model.change import Change, Kind, Push
 from ..model.keys import Keys, slashed
 from .inotify import (
+    IN_ATTRIB,
     IN_CLOSE_WRITE,
     IN_CREATE,
     IN_DELETE,
@@ -30,8 +31,8 @@ log = logging.getLogger(__name__)
 
 _LEFT = IN_DELETE | IN_MOVED_FROM
 _CAME = IN_CREATE | IN_MOVED_TO
-#: Events that are not about a file.
-_OTHER = IN_ISDIR | IN_Q_OVERFLOW | IN_IGNORED | IN_UNMOUNT
+#: Events that are not about the content of a file.
+_OTHER = IN_ISDIR | IN_Q_OVERFLOW | IN_IGNORED | IN_UNMOUNT | IN_ATTRIB
 
 # Python 3.11 looks up a member of an enumeration each time that it is named, which costs time where it is done for each event.
 _SAVED, _CREATED, _DELETED = Kind.SAVED, Kind.CREATED, Kind.DELETED
@@ -123,6 +124,9 @@ class EventReader:
                     changes += self._other_changes(event)
                 else:
                     self._add_file_changes(event, completed, changes)
+            if self._tree.unreadable.has_changed:
+                for path in self._tree.unreadable.pop_changed():
+                    self._requests.put(PathRequest(self._tree.source_at(path), path))
         if changes:
             self._push(changes)
 
@@ -165,6 +169,10 @@ class EventReader:
             self._tree.departures += 1
             for directory in self._watches.paths(wd):
                 self.unmounted.add(directory)
+            return ()
+        if mask & IN_ATTRIB:
+            for directory in self._watches.paths(wd):
+                self._tree.note_attributes(slashed(directory) + name if name else directory)
             return ()
         if mask & IN_IGNORED:
             self.lost_roots |= self._roots.intersection(self._watches.drop(wd))

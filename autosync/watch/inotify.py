@@ -20,11 +20,13 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
     import pyinotify
 
+IN_ATTRIB: int = pyinotify.IN_ATTRIB
 IN_CLOSE_WRITE: int = pyinotify.IN_CLOSE_WRITE
 IN_CREATE: int = pyinotify.IN_CREATE
 IN_DELETE: int = pyinotify.IN_DELETE
 IN_IGNORED: int = pyinotify.IN_IGNORED
 IN_ISDIR: int = pyinotify.IN_ISDIR
+IN_MASK_ADD: int = pyinotify.IN_MASK_ADD
 IN_MOVED_FROM: int = pyinotify.IN_MOVED_FROM
 IN_MOVED_TO: int = pyinotify.IN_MOVED_TO
 IN_ONLYDIR: int = pyinotify.IN_ONLYDIR

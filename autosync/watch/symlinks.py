@@ -39,6 +39,10 @@ class Links:
     def __contains__(self, link: str) -> bool:
         return link in self._paths
 
+    def paths_of(self, link: str) -> tuple[str, ...]:
+        """The paths through which a link leads, and where it leads to; none if it is no link that is known."""
+        return self._paths.get(link, ())
+
     def may_have_content(self, link: str) -> bool:
         """Whether the mirror's target may have keys below a link: the link leads to a directory, or it is not followed."""
         return link in self._with_content

@@ -11,12 +11,15 @@ from typing import NamedTuple
 
 from ..model.change import Change, Kind, Push
 from ..model.keys import Keys, Source, slashed
-from ..source.beneath import NotMirrored, open_directory_beneath, open_root, resolve_beneath, root_paths
+from ..source.beneath import NotMirrored, open_directory_beneath, open_root
+from .attribute_watches import AttributeWatches
 from .symlinks import resolve_link
 from .watched_tree import WatchedTree
 
 log = logging.getLogger(__name__)
 
+#: Errors of a directory that may not be opened or searched.
+_DENIED = (errno.EACCES, errno.EPERM)
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 #: So many files of a directory are pushed together. A directory may hold more files than fit in memory.
@@ -73,6 +76,7 @@ class TreePlacer:
         self._push = push
         self._follow = follow
         self._one_file_system = one_file_system
+        self._attributes = AttributeWatches(keys, tree, follow=follow)
         self.unwatched = 0
         self.is_stopped = False
 
@@ -97,6 +101,10 @@ class TreePlacer:
                 waiting += self._place_below(this_pass, waiting.pop())
         finally:
             os.close(root)
+
+    def forget_unreadable(self, paths: Iterable[str]) -> None:
+        """Forget directories that could not be opened, and are gone."""
+        self._attributes.forget(self._tree.unreadable, paths)
 
     def follow_link(self, source: Source, link: str) -> bool:
         """Store where a link leads.
@@ -128,24 +136,36 @@ class TreePlacer:
         """Watch one directory by its path, whatever links are on the way. Returns the directory if there is something below it to watch."""
         root, source, _ = this_pass
         try:
-            real, descriptor = self._open(root, source, path[len(source.root) :].strip("/"))
+            real, descriptor = self._open(root, source, path)
         except NotMirrored:
             return None
         except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, *_DENIED):
                 log.warning("%s cannot be watched: %s; it is compared every --rescan seconds", path, error.strerror)
+            if error.errno not in _DENIED and self._tree.unreadable:
+                self._attributes.forget(self._tree.unreadable, [path])
             return None
         return self._watch(this_pass, _Directory(path, real, []), descriptor)
 
-    def _open(self, root: int, source: Source, relative: str) -> tuple[str, int]:
+    def _open(self, root: int, source: Source, path: str) -> tuple[str, int]:
         """Open a directory. Returns its path without links, relative to the root, and its descriptor."""
         try:
-            return relative, open_directory_beneath(root, relative)
+            return self._tree.open_directory(root, source, path, follow=self._follow)
         except OSError as error:
-            if error.errno not in (errno.ELOOP, errno.ENOTDIR) or not self._follow:
+            if error.errno not in _DENIED or not self._add_unreadable(path, error):
                 raise
-        real = resolve_beneath(root, root_paths(source.root), relative).real
-        return real, open_directory_beneath(root, real)
+        return self._tree.open_directory(root, source, path, follow=self._follow)  # its permissions may have changed meanwhile
+
+    def _add_unreadable(self, path: str, error: OSError) -> bool:
+        """Have a directory watched when its permissions change. Returns whether it was not known to be unreadable."""
+        unreadable = self._tree.unreadable
+        if path in unreadable.paths():
+            return False
+        log.warning(
+            "%s cannot be watched: %s; this is tried again when its permissions change, and every --rescan seconds", path, error.strerror
+        )
+        self._attributes.observe(unreadable, [path])
+        return True
 
     def _place_below(self, this_pass: _Pass, above: _Directory) -> Iterator[_Directory]:
         """Watch the directories in a directory, which is opened once for all of them. Yields those with something below to watch."""
@@ -194,6 +214,7 @@ class TreePlacer:
             if self._one_file_system and os.fstat(descriptor).st_dev not in self._devices(root):
                 return None
             self._add_watch(descriptor, here.path)
+            self._check_searchable(descriptor, here.path)
             is_certain = departures == self._tree.departures and not self.unwatched
             if not is_certain and not _is_at(descriptor, root, here.real):
                 with self._lock:  # it was moved meanwhile; the event of its new path causes a request of its own
@@ -212,6 +233,19 @@ class TreePlacer:
             with suppress(OSError):
                 devices.add(os.stat(path).st_dev)
         return devices
+
+    def _check_searchable(self, descriptor: int, directory: str) -> None:
+        """Check that the files of a watched directory can be looked up. If not, have it watched anew when its permissions change."""
+        unreadable = self._tree.unreadable
+        try:
+            os.stat(".", dir_fd=descriptor)
+        except OSError as error:
+            if error.errno not in _DENIED or not self._add_unreadable(directory, error):
+                return
+            self._check_searchable(descriptor, directory)  # its permissions may have changed meanwhile
+        else:
+            if unreadable:
+                self._attributes.forget(unreadable, [directory])
 
     def _add_watch(self, descriptor: int, directory: str) -> None:
         try:

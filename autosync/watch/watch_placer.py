@@ -89,8 +89,11 @@ class WatchPlacer:
         if path in self._tree.links or (self._follow and os.path.islink(path)):
             self._place_link(source, path)
         else:
+            unreadable = self._tree.unreadable.paths()
+            was_unreadable = path in unreadable
             self._trees.place(source, path, appeared=True)
-            self._push((Change(Kind.SCAN, path),))
+            if not (was_unreadable and path in unreadable):
+                self._push((Change(Kind.SCAN, path),))
 
     def _place_link(self, source: Source, link: str) -> None:
         tree = self._tree
@@ -122,6 +125,7 @@ class WatchPlacer:
         with self._tree.lock:
             for path in gone:
                 self._tree.forget(path)
+        self._trees.forget_unreadable([path for path in list(self._tree.unreadable.paths()) if _is_gone(path)])
 
     def _warn_if_unwatched(self) -> None:
         """Log the number of unwatched directories each time that it has doubled."""

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 
 from ..model.keys import slashed
-from .inotify import IN_CLOSE_WRITE, IN_CREATE, IN_DELETE, IN_MOVED_FROM, IN_MOVED_TO, Inotify
+from .inotify import IN_ATTRIB, IN_CLOSE_WRITE, IN_CREATE, IN_DELETE, IN_MASK_ADD, IN_MOVED_FROM, IN_MOVED_TO, Inotify
 
 _MASK = IN_CLOSE_WRITE | IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO
 
@@ -18,6 +18,9 @@ class WatchTable:
 
     Args:
         inotify: the instance.
+
+    Attributes:
+        attribute_paths: the paths of directories that also report changes of attributes, once they are added; see `end_attributes`.
     """
 
     def __init__(self, inotify: Inotify) -> None:
@@ -27,6 +30,7 @@ class WatchTable:
         #: Watch descriptor -> the other paths.
         self._more: dict[int, list[str]] = {}
         self._wds: dict[str, int] = {}
+        self.attribute_paths: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._path)
@@ -54,7 +58,9 @@ class WatchTable:
         Raises:
             OSError: the kernel refuses the watch.
         """
-        wd = self._inotify.add(descriptor, _MASK)
+        attributes = IN_ATTRIB if directory in self.attribute_paths else 0
+        # The mask of a watch is extended: changes of attributes may be reported for another path of the directory.
+        wd = self._inotify.add(descriptor, _MASK | attributes | IN_MASK_ADD)
         if self._wds.get(directory, wd) != wd:
             self.forget(directory)
         before = self.paths(wd)
@@ -66,6 +72,24 @@ class WatchTable:
         else:
             self._path[wd] = directory
         self._wds[directory] = wd
+
+    def end_attributes(self, descriptor: int, directory: str) -> None:
+        """Have no more changes of attributes reported for a directory, if none of its paths is in `attribute_paths`.
+
+        Args:
+            descriptor: of the open directory.
+            directory: its path.
+
+        Raises:
+            OSError: the kernel refuses it.
+        """
+        if not self.attribute_paths.isdisjoint(self.paths(self._wds.get(directory, -1))):
+            return
+        wd = self._inotify.add(descriptor, _MASK)
+        if wd not in self._path:  # another directory has this path now, which the placer adds
+            self._inotify.remove(wd)
+        elif not self.attribute_paths.isdisjoint(self.paths(wd)):
+            self._inotify.add(descriptor, _MASK | IN_ATTRIB)
 
     def drop(self, wd: int) -> tuple[str, ...]:
         """Remove a watch that the kernel has ended.

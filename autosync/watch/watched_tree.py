@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import queue
 import threading
 from collections.abc import Callable, Iterable
 from typing import Generic, Literal, NamedTuple, TypeVar
 
 from ..model.keys import Keys, Source
+from ..source.beneath import open_directory_beneath, resolve_beneath, root_paths
+from .denied_paths import DeniedPaths
 from .symlinks import Links
 from .watch_table import WatchTable
 
@@ -67,6 +70,8 @@ class WatchedTree:
         departures: number of directories that have left, according to the events that were read, and of file systems that were mounted or
             unmounted. The lock must be held to change it.
         requests: to the watch placer.
+        unreadable: directories that the watcher may not open or search.
+        denied: the sets that receive changes of attributes; `unreadable` is one of them. See `AttributeWatches`.
     """
 
     def __init__(self, keys: Keys, watches: WatchTable) -> None:
@@ -76,6 +81,8 @@ class WatchedTree:
         self.links = Links()
         self.departures = 0
         self.requests: UniqueQueue[Request] = UniqueQueue()
+        self.unreadable = DeniedPaths(source.root for source in keys.sources)
+        self.denied = [self.unreadable]
 
     def forget(self, top: str) -> None:
         """Remove the watches and the links at and below a path. The lock must be held."""
@@ -87,6 +94,37 @@ class WatchedTree:
         for link in links:
             self.requests.put(PathRequest(self.source_at(link), link))
 
+    def note_attributes(self, path: str) -> None:
+        """Note that the attributes of a path have changed. The lock must be held."""
+        for one in (path, *self.links.through(path)):
+            for denied in self.denied:
+                denied.note_change(one)
+
+    @staticmethod
+    def open_directory(root: int, source: Source, path: str, *, follow: bool) -> tuple[str, int]:
+        """Open a directory by its path, whatever links are on the way.
+
+        Args:
+            root: descriptor of the source's root.
+            source: contains the directory.
+            path: of the directory.
+            follow: whether links are followed.
+
+        Returns:
+            The path without links, relative to the root, and a descriptor, which the caller closes.
+
+        Raises:
+            OSError, NotMirrored: see `open_directory_beneath` and `resolve_beneath`.
+        """
+        relative = path[len(source.root) :].strip("/")
+        try:
+            return relative, open_directory_beneath(root, relative)
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.ENOTDIR) or not follow:
+                raise
+        real = resolve_beneath(root, root_paths(source.root), relative).real
+        return real, open_directory_beneath(root, real)
+
     def source_at(self, path: str) -> Source:
-        """The source that contains a path."""
-        return next(source for source in self._keys.sources if source.holds(path))
+        """The source that contains a path, or has it as its root."""
+        return next(source for source in self._keys.sources if source.holds(path) or source.root == path)

@@ -12,11 +12,13 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from ..model.change import Push
 from ..model.keys import Keys, Source
 from ..model.mirror import Identity
+from .attribute_watches import AttributeWatches
+from .denied_paths import DeniedPaths
 from .event_reader import EventReader
 from .inotify import Inotify
 from .watch_placer import WatchPlacer
@@ -42,6 +44,7 @@ class Watcher:
         self._inotify = Inotify()
         self._tree = WatchedTree(keys, WatchTable(self._inotify))
         self._reader = EventReader(keys, self._inotify, self._tree, push)
+        self._attributes = AttributeWatches(keys, self._tree, follow=follow)
         self._placer = WatchPlacer(keys, self._tree, push, follow=follow, one_file_system=one_file_system)
         self._is_stopped = False
         #: The exception that ended one of the threads; None if both still run, or ended as they should.
@@ -129,6 +132,18 @@ class Watcher:
                 self._reader.unmounted.discard(directory)
         if is_placed:
             self._placer.request_directory(source, directory)
+
+    def subscribe(self, denied: DeniedPaths) -> None:
+        """Note in a set of paths when their attributes have changed. Call it before `start`."""
+        self._tree.denied.append(denied)
+
+    def observe(self, denied: DeniedPaths, paths: Iterable[str]) -> None:
+        """Add paths to a set; see `AttributeWatches.observe`."""
+        self._attributes.observe(denied, paths)
+
+    def forget(self, denied: DeniedPaths, paths: Iterable[str]) -> None:
+        """Remove paths from a set; see `AttributeWatches.forget`."""
+        self._attributes.forget(denied, paths)
 
     def _run(self, work: Callable[[], None]) -> None:
         try:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import redis
 
 from autosync.actor import Actor
-from autosync.errors import SourceDenied, TargetError
+from autosync.daemon.denied_keys import DeniedKeys
+from autosync.errors import BrokerError, SourceDenied, TargetError
 from autosync.ledger import UNKNOWN, Action, Claim, Failure, Ledger, Result, connect
 from autosync.ledger.redis_keys import Names
+from autosync.model.change import SCAN_ALL, Change, Kind
+from autosync.model.keys import Keys, Source
 from autosync.tasks.retry import RetryPolicy
+from autosync.watch.denied_paths import DeniedPaths
+from autosync.watch.watcher import Watcher
+from lab.servers import wait_until
 
 NAMES = Names("m")
 REASON = "/s/a may not be read: Permission denied"
@@ -191,3 +199,132 @@ def test_nothing_of_it_stays_when_the_mirror_is_deleted(ledger: Ledger, client: 
     ledger.delete()
 
     assert client.keys("autosync:{m}*") == []
+
+
+# The watcher tries again
+
+class Retries:
+    """Tries denied keys of a tree again, with a watcher; the test is the worker."""
+
+    def __init__(self, ledger: Ledger, tree: Path) -> None:
+        keys = Keys([Source(str(tree))], source_prefix=f"{tree}/")
+        self.pushed: list[Change] = []
+        self.marked: list[str] = []
+        self.changes: list[Change] = []
+        self.watcher = Watcher(keys, self.changes.extend)
+        self.denied_keys = DeniedKeys(ledger.failures, keys, self.pushed.extend, self.marked.extend)
+        self._ledger = ledger
+
+    def start(self) -> None:
+        self.denied_keys.start(self.watcher)
+        self.watcher.start()
+        wait_until(lambda: SCAN_ALL in self.changes, 20, "all is watched")
+
+    def tick(self) -> tuple[list[Change], list[str]]:
+        """What was pushed and marked in a tick after all events until now."""
+        flushed: list[bool] = []
+        self.watcher.flush(lambda: flushed.append(True))
+        wait_until(lambda: flushed, 20, "all events are processed")
+        self.pushed.clear()
+        self.marked.clear()
+        self.denied_keys.retry(self._ledger.stats.read().denied)
+        return self.pushed.copy(), sorted(self.marked)
+
+    @property
+    def paths(self) -> DeniedPaths:
+        return self.denied_keys._paths
+
+
+@pytest.fixture
+def retries(ledger: Ledger, tree: Path) -> Iterator[Retries]:
+    for name in ("a", "b", "d/c"):
+        (tree / name).parent.mkdir(exist_ok=True)
+        (tree / name).touch()
+    made = Retries(ledger, tree)
+    made.start()
+    yield made
+    made.watcher.close()
+
+
+def test_a_new_denied_key_is_observed_and_then_tried_once_more(ledger: Ledger, retries: Retries, tree: Path) -> None:
+    """Its permissions may have changed between the try of the worker and the moment from which they are observed."""
+    assert retries.tick() == ([], [])
+    deny(ledger, "a", "d/c")
+
+    assert retries.tick() == ([], ["a", "d/c"])
+    deny(ledger, "a", "d/c")
+    assert retries.tick() == ([], [])
+    (tree / "a").chmod(0o600)
+
+    assert retries.tick() == ([Change(Kind.APPEARED, f"{tree}/a")], [])
+    assert retries.tick() == ([], [])
+
+
+def test_permissions_of_a_directory_concern_the_keys_below_it(ledger: Ledger, retries: Retries, tree: Path) -> None:
+    deny(ledger, "a", "d/c")
+    retries.tick()
+
+    (tree / "d").chmod(0o700)
+
+    assert retries.tick() == ([Change(Kind.APPEARED, f"{tree}/d/c")], [])
+
+
+def test_only_failed_keys_are_tried_when_a_whole_tree_gets_other_permissions(ledger: Ledger, retries: Retries, tree: Path) -> None:
+    deny(ledger, "a")
+    fail(ledger, "b")
+    retries.tick()
+
+    for path in (tree, tree / "d", tree / "a", tree / "b", tree / "d/c"):
+        path.chmod(0o700)
+
+    assert retries.tick() == ([Change(Kind.APPEARED, f"{tree}/a")], [])
+
+
+def test_a_key_that_became_right_is_not_sent_for_later_changes(ledger: Ledger, retries: Retries, tree: Path) -> None:
+    deny(ledger, "a", "b", "d/c")
+    retries.tick()
+    for key in ("a", "d/c"):
+        ledger.claims.done("w", [Result(claim(ledger, key), Action.UPLOADED)])
+
+    (tree / "a").chmod(0o600)
+    assert retries.tick() == ([], [])
+    wait_until(lambda: retries.tick() == ([], []) and len(retries.paths) == 1, 20, "the others are forgotten, with or without a change")
+    assert (f"{tree}/b" in retries.paths, f"{tree}/d" in retries.paths) == (True, False)
+    ledger.claims.done("w", [Result(claim(ledger, "b"), Action.UPLOADED)])
+    retries.tick()
+    assert len(retries.paths) == 0
+
+
+def test_a_key_is_tried_by_time_where_no_event_comes(ledger: Ledger, client: redis.Redis, retries: Retries) -> None:
+    deny(ledger, "a")
+    retries.tick()
+    deny(ledger, "a")
+    pass_time(client, "a")
+
+    assert retries.tick() == ([], ["a"])
+
+
+def test_a_broker_that_is_away_loses_no_change(
+    ledger: Ledger, retries: Retries, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deny(ledger, "a")
+    retries.tick()
+    (tree / "a").chmod(0o600)
+
+    def refuse(*_: object) -> list[str]:
+        raise BrokerError("away")
+
+    with monkeypatch.context() as away:
+        away.setattr(ledger.failures, "pop_denied", refuse)
+        with pytest.raises(BrokerError):
+            retries.tick()
+
+    assert retries.tick() == ([Change(Kind.APPEARED, f"{tree}/a")], [])
+
+
+def test_keys_that_no_path_has_any_more_are_left_to_a_worker(ledger: Ledger, retries: Retries) -> None:
+    """The mirror has got other options since."""
+    deny(ledger, "/elsewhere/a")
+
+    assert retries.tick() == ([], ["/elsewhere/a"])
+    assert len(retries.paths) == 0

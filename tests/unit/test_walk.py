@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import shutil
@@ -12,7 +11,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -25,6 +23,7 @@ from autosync.source import walk as module
 from autosync.source.beneath import open_beneath, open_directory_beneath, open_root, resolve_beneath
 from autosync.source.walk import Walk
 from lab.descriptors import descriptors, opened_since
+from lab.permissions import bound_by_permissions
 from lab.servers import wait_until
 from lab.walking import paths, plant
 
@@ -377,27 +376,6 @@ def test_a_file_that_becomes_a_directory_is_no_file(tree: Path) -> None:
 
 
 # Errors
-
-class CapabilityHeader(ctypes.Structure):
-    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
-
-
-@contextmanager
-def bound_by_permissions() -> Iterator[None]:
-    """Root may read everything, by two of its capabilities (DAC_OVERRIDE, DAC_READ_SEARCH); this thread lays them down for a while."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    header = CapabilityHeader(0x20080522, 0)
-    sets = (ctypes.c_uint32 * 6)()
-    assert libc.capget(ctypes.byref(header), sets) == 0, os.strerror(ctypes.get_errno())
-    effective = sets[0]
-    sets[0] = effective & ~0b110
-    assert libc.capset(ctypes.byref(header), sets) == 0, os.strerror(ctypes.get_errno())
-    try:
-        yield
-    finally:
-        sets[0] = effective
-        assert libc.capset(ctypes.byref(header), sets) == 0, os.strerror(ctypes.get_errno())
-
 
 @pytest.fixture
 def locked(tree: Path) -> Iterator[Callable[[str, int], None]]:

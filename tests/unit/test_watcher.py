@@ -19,7 +19,7 @@ import pytest
 from autosync.model.change import SCAN_ALL, Change, Kind
 from autosync.model.keys import Keys, Source, slashed
 from autosync.source.beneath import open_directory_beneath, resolve_beneath
-from autosync.watch import symlinks, tree_placer
+from autosync.watch import symlinks, tree_placer, watched_tree
 from autosync.watch.watcher import Watcher, identity_of
 from lab import ROOT
 from lab.descriptors import descriptors, opened_since
@@ -553,7 +553,7 @@ def test_a_directory_that_leaves_while_its_watch_is_placed_is_not_watched(
             recorder.wait_for(Kind.LEFT, leaving)
         return descriptor
 
-    monkeypatch.setattr(tree_placer, "open_directory_beneath", open_and_let_it_leave)
+    monkeypatch.setattr(watched_tree, "open_directory_beneath", open_and_let_it_leave)
     (tree / "d").mkdir()
     (tree / "placed after it").mkdir()
     recorder.wait_for(Kind.SCAN, tree / "placed after it")
@@ -939,7 +939,7 @@ def test_what_a_link_waits_for_is_seen_where_it_was_made_before_its_directory_wa
             (tree / "new/deep/g").touch()
         return open_directory_beneath(root, relative)
 
-    monkeypatch.setattr(tree_placer, "open_directory_beneath", opened)
+    monkeypatch.setattr(watched_tree, "open_directory_beneath", opened)
     (tree / "new").mkdir()
 
     wait_until(lambda: {f"{tree}/file", f"{tree}/way/g"} <= recorder.files, LIMIT, "both links are reported")
@@ -1003,7 +1003,7 @@ def test_a_link_to_a_directory_that_left_is_reported_although_another_link_was_l
             recorder.wait_for(Kind.DELETED, tree / "way")
         return resolve_beneath(root, tops, relative)
 
-    monkeypatch.setattr(tree_placer, "resolve_beneath", resolve)
+    monkeypatch.setattr(watched_tree, "resolve_beneath", resolve)
     (tree / "other").symlink_to("d")
     recorder.wait_for(Kind.CREATED, tree / "other")
     watcher.follow_link(str(tree / "other"))

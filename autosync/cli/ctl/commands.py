@@ -28,7 +28,7 @@ from .doctor import Verdict, findings
 from .mirrors import MirrorHandle, find_any_mirrors, find_mirrors, single_mirror
 from .prometheus import Mirrors
 from .skipped import reason_to_skip
-from .status import key_lines, lines, status_of, table, target_of
+from .status import key_lines, lines, next_try_text, status_of, table, target_of
 from .verify import Verifier
 
 _WATCH_SECONDS = 1.0
@@ -147,14 +147,15 @@ def _mirrors(context: click.Context, as_json: bool) -> None:
 @click.pass_context
 def _failed(context: click.Context, as_json: bool) -> None:
     for one in _mirrors_of_context(context):
+        watched = bool(one.ledger.stats.read().holder)
         for failure in one.ledger.failures.all():
             if as_json:
                 click.echo(json.dumps({"mirror": one.name, **failure._asdict()}))
             else:
                 when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(failure.time))
-                click.echo(
-                    f"{one.name}  {printable(failure.key)}  {when}, {failure.attempts} tries, {failure.worker}: {printable(failure.reason)}"
-                )
+                about = f"{when}, {failure.attempts} tries, {failure.worker}: {printable(failure.reason)}"
+                again = f"; it is tried again {next_try_text(failure, watched=watched)}" if failure.next_try is not None else ""
+                click.echo(f"{one.name}  {printable(failure.key)}  {about}{again}")
 
 
 @click.command("retry", help="Try keys of the failed list again now.")

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from ...errors import StartError
-from ...ledger import Facts, HistoryEntry, worker_of
+from ...ledger import Facts, Failure, HistoryEntry, worker_of
 from ...model.limits import Limits
 from ...model.mirror import Mirror
 from ...model.skipped import SkippedList
@@ -53,6 +53,7 @@ def status_of(one: MirrorHandle) -> dict[str, Any]:
         "messages": one.ledger.queues.count_waiting(queue) if queue else None,
         "lag": now.lag if now.dirty else 0.0,
         "failed": now.failed,
+        "denied": now.denied,
         "limits": {"requests": limits.requests, "bandwidth": limits.bandwidth, "inflight": limits.inflight},
         "accepted": one.ledger.sync_state.accepted(),
         "withheld_deletions": one.ledger.sync_state.withheld_deletions(),
@@ -119,6 +120,9 @@ def lines(found: dict[str, Any], before: dict[str, Any] | None = None, seconds: 
     if found["disputed"]:
         waits = "workers do not see there what the file host sees" if watcher else "unwatched, so they wait for the next scan"
         text.append(f"  disputed    {found['disputed']} of them: {waits}")
+    if found["denied"]:
+        again = "when their permissions change, else after half a minute up to an hour" if watcher else "at the next start"
+        text.append(f"  denied      {found['denied']} failed keys: their files may not be read; they are tried again {again}")
     limits = Limits(**found["limits"])
     if limits != Limits():
         text.append(f"  limits      {limits.words()}")
@@ -190,8 +194,20 @@ def key_lines(
     if facts.failure:
         failure = facts.failure
         text.append(f"  failed      {_time_text(failure.time)} after {failure.attempts} tries, at {failure.worker}: {failure.reason}")
+        if failure.next_try is not None and facts.dirty is None:
+            text.append(f"  next try    {next_try_text(failure, watched=watched)}")
     text += [f"  {_history_text(one):<11} {_time_text(one.time)} by {one.worker}" for one in recent[:_MAX_HISTORY]]
     return text
+
+
+def next_try_text(failure: Failure, *, watched: bool) -> str:
+    """When a denied key is tried again.
+
+    Args:
+        failure: its entry in the failed list.
+        watched: whether a watcher runs for the mirror.
+    """
+    return f"when its permissions change, and at {_time_text(failure.next_try)}" if watched else "at the next start"
 
 
 def _history_text(one: HistoryEntry) -> str:
