@@ -10,6 +10,7 @@ from autosync.compare.scan import Comparison, Policy, ScanReport
 from autosync.files import File, Listing
 from autosync.model.file_rules import FileRules
 from autosync.model.keys import Keys, Source
+from autosync.source.roots import KnownRoots
 
 
 class FixedTarget(Actor):
@@ -38,13 +39,19 @@ def scan(
     accepted: bool = True,
     delete: bool = True,
     follow: bool = True,
+    roots: KnownRoots | None = None,
 ) -> tuple[list[str], ScanReport]:
     """Scan a part of a directory. Returns the keys that would be deleted, and the report."""
     policy = Policy(delete, limit or DeleteLimit(), rules=FileRules(follow_links=follow))
-    comparison = Comparison(Keys([Source(str(tree))], source_prefix=f"{tree}/"), actor, policy)
+    comparison = Comparison(keys_of(tree), actor, policy, roots=roots)
     report = ScanReport()
     found = list(comparison.differences(path, report, has_left=has_left, has_withheld=has_withheld, accepted=accepted))
     return [one.key for one in found if one.found is None], report
+
+
+def keys_of(tree: Path) -> Keys:
+    """The keys of a directory: the paths below it."""
+    return Keys([Source(str(tree))], source_prefix=f"{tree}/")
 
 
 def fill(tree: Path, *names: str) -> None:

@@ -126,7 +126,7 @@ def _source_options() -> list[click.Option]:
             help="Whether symbolic links are followed to files and directories inside the same PATH.",
         ),
         click.Option(
-            ["--one-file-system/--all-file-systems"], default=False,
+            ["--one-file-system/--no-one-file-system"], default=False,
             help="Leave out directories below PATH on which another file system is mounted. The target keeps what it has of them.",
         ),
         click.Option(

@@ -48,7 +48,7 @@ class RootCheck:
         self._path = path
         self._accepted = accepted
         self._about = about
-        roots.use_mounts()
+        roots.use_mounts(path)
         self.paths = roots.protected()
         self._doubted = {top for top in self._above() if not roots.is_confirmed(top)}
         self._seen: dict[str, _Seen] = {}
@@ -123,6 +123,7 @@ class RootCheck:
     def hidden(self) -> HiddenPaths:
         """The parts of the source of which this scan proves nothing. A directory that is another one, and holds at least half of the keys
         that the target has there, is known from now on."""
+        self._roots.poll_mounts()
         doubted = {*self._doubted, *(top for top in self._above() if not self._roots.is_confirmed(top))}
         for top in self._roots.protected():
             if self._is_below(top) and top not in doubted and not self._is_believed(top):
@@ -139,32 +140,37 @@ class RootCheck:
             kept: the number of keys by path.
         """
         for path, count in sorted(kept.items()):
-            kind = "mount" if path in self._through_links else self._roots.kind(path)
+            top = self._through_links.get(path, path)
+            doubt = self._roots.doubts().get(top)
             log.error(
-                "%s%s %s. %d keys below it that are not in the source are kept. If this is as it should be: autosync-ctl accept --%s",
-                self._about, printable(path), self._roots.reason(path), count, kind,
+                "%s%s %s. %d keys below %s that are not in the source are kept. If this is as it should be: autosync-ctl accept --%s",
+                self._about, printable(top), (doubt and doubt.text) or "is not what is known there", count,
+                "it" if top == path else printable(path), self._roots.kind(top),
             )  # fmt: skip
 
     def _is_believed(self, top: str) -> bool:
         """Whether what the scan has found at or below a root or a mount point counts."""
         seen = self._seen.get(top)
-        missing, known = self._missing[top], top in self._roots.known()
-        if seen is not None and seen.is_known and not seen.is_empty:
+        missing, known = self._missing[top], self._roots.is_known(top)
+        doubt = self._roots.doubts().get(top)
+        is_waiting = self._roots.is_waiting_for_use(top)
+        if seen is not None and seen.is_known and not seen.is_empty and (is_waiting or self._roots.is_confirmed(top)):
             self._roots.settle(top)
             return True
-        if seen is None and not missing:
-            if known and self._roots.kind(top) == "mount" and not os.path.lexists(top) and not self._roots.is_waiting_for_use(top):
-                self._roots.forget(top)  # nothing of it is left on either side
+        is_accepted = doubt is not None and doubt.accepted
+        if seen is None:
+            if missing and not is_waiting and not _is_gone(top):
+                return False
+            is_over = is_accepted or (not missing and not is_waiting)
+            if is_over and known and self._roots.kind(top) == "mount" and (is_waiting or _is_gone(top)):
+                self._roots.forget(top)
+        elif is_accepted or not missing or (not known and not self._accepted):
+            return self._roots.adopt(top, seen.identity) or not missing
+        if is_accepted or not missing:
             return True
-        if seen is not None and (not missing or (not known and not self._accepted)):
-            return seen.is_known or self._roots.adopt(top, seen.identity) or not missing
-        if self._roots.is_waiting_for_use(top):
-            return False
-        counted = self._roots.doubts().get(top)
-        keys = counted if counted is not None else self._listed[top] - self._absent[top] + missing
         if top in self.paths:  # else what the target has there was not counted
-            self._roots.note_keys(top, keys)
-            if seen is not None and not seen.is_empty and missing * 2 <= keys:
+            doubt = self._roots.note_keys(top, self._listed[top] - self._absent[top] + missing)
+            if seen is not None and not seen.is_empty and doubt.keys is not None and missing * 2 <= doubt.keys:
                 return self._roots.adopt(top, seen.identity)
         return False
 
@@ -182,6 +188,17 @@ class RootCheck:
         if top.startswith(slashed(span.directory)):
             return span.prefix + slashed(top)[len(slashed(span.directory)) :]
         return None
+
+
+def _is_gone(path: str) -> bool:
+    """Whether nothing is at a path; False if that cannot be found out."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 class HiddenPaths:

@@ -174,6 +174,10 @@ class Comparison:
             SourceUnsure: a source root cannot be read, or a source holds no file while the target does.
             OSError: what is sorted or stored on disk cannot be written.
         """
+        if self._roots is not None:
+            self._roots.poll_mounts()
+            if path and self._roots.is_expired(path):
+                return  # it is there; to walk it would mount it again
         spans = self._keys.spans(path)
         if self._policy.delete:
             self._refuse_empty_sources(path)

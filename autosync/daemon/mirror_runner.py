@@ -509,9 +509,7 @@ class MirrorRunner:
     def _watch_mounts(self) -> None:
         """Watch and scan what is at a mount point now. The scan finds out whether it is what is known there."""
         for path, mount in self._roots.pop_mount_changes():
-            if self._run.mirror.one_file_system:
-                continue
-            is_waiting = mount is not None and mount.is_trigger  # to scan it would mount it again
+            is_waiting = (mount is None or mount.is_trigger) and self._roots.is_waiting_for_use(path)  # to walk it would mount it again
             self._replace_tree(path, is_mounted=mount is not None, is_placed=not is_waiting)
         if self._roots.has_more and not self._has_logged_mounts:
             log.error(
@@ -538,8 +536,8 @@ class MirrorRunner:
             self._register(replace(self._mirror, identities=identities), keeps_scans=keeps and before.keys() <= identities.keys())
         self._root_memory.store()
 
-    def pending_roots(self) -> list[Doubt]:
-        """The roots and mount points that are not what is known of them, and below which keys are kept for that."""
+    def pending_roots(self) -> dict[str, Doubt]:
+        """The roots and mount points that are not what is known of them, and below which keys are kept for that, by path."""
         return self._roots.pending()
 
     def accept_roots(self, kind: str) -> list[str]:
@@ -553,7 +551,7 @@ class MirrorRunner:
         """
         paths = self._roots.accept(kind)
         for path in paths:
-            log.warning("%s%s is accepted as it is", self._run.about, printable(path))
+            log.warning("%s%s is accepted as the next scan finds it", self._run.about, printable(path))
             self._debouncer.push((Change(Kind.SCAN, "" if kind == "root" else path),))
         return paths
 

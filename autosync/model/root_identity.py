@@ -45,7 +45,7 @@ class RootIdentity:
             # Some file systems without a number of their own have other inode numbers after each mount.
             return not self.filesystem and not now.filesystem and bool(self.names) and has_names
         if self.identifies_filesystem and now.identifies_filesystem:
-            return self.filesystem == now.filesystem or (bool(self.names) and has_names)
+            return self.filesystem == now.filesystem
         return self.inode > _LARGEST_OF_ROOTS or has_names
 
 

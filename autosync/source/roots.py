@@ -8,67 +8,76 @@ anything below it, until at least half of the keys that the target has there exi
 from __future__ import annotations
 
 import os
-import stat
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from itertools import islice
-from typing import NamedTuple
 
 from ..model.keys import Keys, Source, slashed
 from ..model.mirror import IN_DOUBT, Identity
 from ..model.root_identity import RootIdentity
+from .identify import identify, identify_open, identity_at, is_mount_point, is_same_directory, is_same_open, names_of
 from .mounts import Mount, MountTable
 
 #: More mount points than this are not remembered.
 MOST_MOUNTS = 1000
-#: So many names of a directory are remembered, of so many that are read.
-_NAMES, _NAMES_READ = 10, 1000
-#: Names that any directory may have. A directory with nothing else counts as empty.
-_EVERYWHERE = frozenset({"lost+found", ".DS_Store", ".snapshot", ".snapshots", "System Volume Information", "$RECYCLE.BIN", "@eaDir"})
+#: What is known of a mount point that was not there before.
+NEW_MOUNT = RootIdentity(0, 0)
 
 
-class Doubt(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Doubt:
     """A directory that is not the one that is known.
 
     Attributes:
-        kind: "root" or "mount".
-        path: of the directory.
-        text: why, as the end of a sentence about the path.
-        keys: how many keys the target had below it when it came into doubt; None: no scan has counted them yet.
+        keys: how many keys the target had below it when a scan first found that; None: no scan has counted them yet.
+        text: why, as the end of a sentence about its path.
+        accepted: whether the next scan is to believe what it finds there.
     """
 
-    kind: str
-    path: str
-    text: str
-    keys: int | None
+    keys: int | None = None
+    text: str = ""
+    accepted: bool = False
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether it waits for a person."""
+        return self.keys is not None and not self.accepted
 
 
 class KnownRoots:
     """What is known of the roots and mount points of one mirror. Safe to use from many threads.
 
+    No file system is asked for anything while the lock is held: a share whose server is dead must not stop the main loop.
+
     Args:
         keys: of the mirror.
-        mounts: of this process; None: no mount points are found but those that a walk finds by their device.
+        table: the mounts of this process; None: no mount points are found but those that a walk finds by their device.
     """
 
-    def __init__(self, keys: Keys, mounts: MountTable | None = None) -> None:
+    def __init__(self, keys: Keys, table: MountTable | None = None) -> None:
         self._keys = keys
-        self._table = mounts
+        self._table = table
         self._lock = threading.RLock()
         self.roots = tuple(dict.fromkeys([*(source.root for source in keys.sources), *keys.inner_paths]))
         self._known: dict[str, RootIdentity] = {}
         #: The directories that this process has found to be the ones that are known.
         self._confirmed: dict[str, Identity] = {}
-        self._doubts: dict[str, int | None] = {}
-        #: Mount points below the roots, with their mounts.
+        self._doubts: dict[str, Doubt] = {}
+        #: Mount points below the roots, with their mounts, and for each root the mount that contains it.
         self._mounts: dict[str, Mount] = {}
+        self._mounts_of_roots: dict[str, Mount | None] = {}
         #: Mount points that a walk has found and that are not known yet.
         self._new: set[str] = set()
         #: Directories below which something was left as it is, since they were in doubt.
         self._unsettled: set[str] = set()
         #: Mount points where something was mounted or unmounted since `pop_mount_changes`.
         self._changed_mounts: set[str] = set()
+        #: Whether a root leads through another link than before, so that other mounts are below it.
+        self._has_moved = False
+        #: Whether the mounts have changed since it was checked last that those which seem to be the same are.
+        self._is_unchecked = False
         #: Whether there are more mount points than are remembered.
         self.has_more = False
         #: Grows with each change of what is to be stored.
@@ -77,42 +86,39 @@ class KnownRoots:
 
     # What is remembered
 
-    def load(self, known: Mapping[str, RootIdentity], doubts: Mapping[str, int | None]) -> None:
-        """Adopt what was stored. What was not stored is known from now on as it is; a mount point only after the next scan."""
+    def load(self, known: Mapping[str, RootIdentity], doubts: Mapping[str, Doubt]) -> None:
+        """Adopt what was stored. A root that was not stored is known from now on as it is; a mount point only after the next scan."""
+        ours = {path: one for path, one in known.items() if path in self.roots or self._keys.source_of(path)}
         with self._lock:
-            ours = {path: one for path, one in known.items() if path in self.roots or self._keys.source_of(path)}
             self._known = dict(islice(ours.items(), MOST_MOUNTS + len(self.roots)))
-            self._doubts = {path: keys for path, keys in doubts.items() if path in self._known}
+            self._doubts = {path: doubt for path, doubt in doubts.items() if path in self._known}
             self._confirmed.clear()
             self._poll_mounts()
             self._changed_mounts.clear()
-            for path in self.roots:
-                self._examine(path)
             self._change()
+            self._is_unchecked = False
+        self.poll_roots()
 
     def known(self) -> dict[str, RootIdentity]:
         """What is remembered of each directory."""
         with self._lock:
             return dict(self._known)
 
-    def doubts(self) -> dict[str, int | None]:
-        """The directories in doubt, with the number of keys that the target had below each when a scan first found that."""
+    def is_known(self, path: str) -> bool:
+        """Whether anything is remembered of a directory."""
+        return path in self._known
+
+    def doubts(self) -> dict[str, Doubt]:
+        """The directories in doubt."""
         with self._lock:
             return dict(self._doubts)
 
-    def identities(self) -> dict[str, Identity]:
-        """The identities for the definition of the mirror. Workers delete nothing below a directory that is another one."""
-        with self._lock:
-            return {path: self._published(path) for path in self._paths}
-
-    def pending(self) -> list[Doubt]:
-        """The directories in doubt whose keys a scan has counted: they wait for a person."""
-        with self._lock:
-            counted = [(path, keys) for path, keys in self._doubts.items() if keys is not None]
-            return [Doubt(self.kind(path), path, self._reason(path), keys) for path, keys in sorted(counted)]
+    def pending(self) -> dict[str, Doubt]:
+        """The directories in doubt that wait for a person."""
+        return {path: doubt for path, doubt in sorted(self.doubts().items()) if doubt.is_pending}
 
     def accept(self, kind: str) -> list[str]:
-        """Accept the directories in doubt of one kind as they are now: each is known from now on, and a mount point that is gone is not.
+        """Let the next scan believe what it finds at the directories in doubt that wait for a person, or forget a mount point that is gone.
 
         Args:
             kind: "root" or "mount".
@@ -121,27 +127,29 @@ class KnownRoots:
             Their paths. They are to be scanned.
         """
         with self._lock:
-            paths = [doubt.path for doubt in self.pending() if doubt.kind == kind]
+            paths = [path for path in self.pending() if self.kind(path) == kind]
             for path in paths:
-                found = self._identify(path)
-                if found is None or (kind == "mount" and not self._is_mount_point(path)):
-                    self.forget(path)
-                else:
-                    self._adopt(path, found)
+                self._doubts[path] = replace(self._doubts[path], accepted=True)
+                self.version += 1
             return paths
+
+    def identities(self) -> dict[str, Identity]:
+        """The identities for the definition of the mirror. Workers delete nothing below a directory that is another one."""
+        with self._lock:
+            return {path: self._published(path) for path in self._paths}
 
     def kind(self, path: str) -> str:
         """The kind of a directory: "root" or "mount"."""
         return "root" if path in self.roots else "mount"
 
-    # What is on the disk
+    # What is on the disk, for events
 
     def protected(self) -> frozenset[str]:
         """The paths of all roots and mount points."""
         return self._paths
 
     def above(self, path: str) -> Iterator[str]:
-        """The roots and mount points that are this path, or contain it."""
+        """The roots and mount points that are this path, or contain it, from below."""
         protected = self._paths
         while path:
             if path in protected:
@@ -152,7 +160,7 @@ class KnownRoots:
 
     def is_settled(self, path: str) -> bool:
         """Whether nothing that could hide a file is wrong at this moment: each root and mount point above a path is the one that is known.
-        If not, it is scanned as soon as it is. Call it after the file was not found."""
+        If not, that one is scanned as soon as it is. Call it after the file was not found."""
         for top in self.above(path):
             if not self.is_confirmed(top):
                 with self._lock:
@@ -163,13 +171,44 @@ class KnownRoots:
     def is_confirmed(self, path: str) -> bool:
         """Whether a directory is the one that is known, at this moment."""
         confirmed = self._confirmed.get(path)
-        if confirmed is None:
-            return False
-        try:
-            found = os.stat(path)
-        except OSError:
-            return False
-        return Identity(found.st_dev, found.st_ino) == confirmed
+        return confirmed is not None and identity_at(path) == confirmed
+
+    # What is on the disk, for the main loop
+
+    def poll_roots(self) -> None:
+        """Check whether the roots are the directories that are known. One that is not known yet is known from now on."""
+        for path in self.roots:
+            if not self.is_confirmed(path):
+                self._examine(path)
+
+    def pop_mount_changes(self) -> list[tuple[str, Mount | None]]:
+        """Where something was mounted or unmounted below the roots since the last call, each with what is mounted there now."""
+        self.poll_mounts()
+        with self._lock:
+            changed, self._changed_mounts = sorted(self._changed_mounts), set()
+            return [(path, self._mounts.get(path)) for path in changed]
+
+    def poll_mounts(self) -> None:
+        """Find out whether something was mounted or unmounted below the roots.
+
+        The kernel gives the numbers of a mount and of its device to the next one. So where mounts have changed, those that seem to be the
+        same are checked, unless another host or process responds.
+        """
+        with self._lock:
+            self._poll_mounts()
+            if not self._is_unchecked:
+                return
+            self._is_unchecked = False
+            local = [path for path in self._confirmed if path not in self._mounts or not self._mounts[path].may_block]
+            known = {path: self._known[path] for path in local if path in self._known}
+        for path, before in known.items():
+            found = identify(path)
+            if found is not None and is_same_directory(before, found, path):
+                continue
+            with self._lock:
+                self._confirmed.pop(path, None)
+                if path in self._mounts:
+                    self._changed_mounts.add(path)
 
     def pop_unsettled(self) -> list[str]:
         """Remove and return the directories that are to be scanned, since they were in doubt and are not any more."""
@@ -178,39 +217,36 @@ class KnownRoots:
             self._unsettled.difference_update(settled)
             return settled
 
-    def poll_roots(self) -> None:
-        """Check whether the roots are still the directories that are known."""
-        for path in self.roots:
-            if not self.is_confirmed(path):
-                with self._lock:
-                    self._confirmed.pop(path, None)
-                    self._examine(path)
+    # What is on the disk, for scans
 
-    def pop_mount_changes(self) -> list[tuple[str, Mount | None]]:
-        """Where something was mounted or unmounted below the roots since the last call, each with what is mounted there now. No file system
-        is asked for that."""
-        with self._lock:
-            self._poll_mounts()
-            changed, self._changed_mounts = sorted(self._changed_mounts), set()
-            return [(path, self._mounts.get(path)) for path in changed]
+    def use_mounts(self, top: str) -> None:
+        """Use the known mount points at or below a directory that are mounted when they are used, so that a walk finds them.
 
-    def use_mounts(self) -> None:
-        """Use the mount points that are known and are mounted when they are used, so that a walk finds them."""
+        Args:
+            top: path of the directory; "" is the whole source.
+        """
+        self.poll_mounts()
         with self._lock:
-            self._poll_mounts()
-            waiting = [path for path in self._known if path not in self._mounts and self.is_waiting_for_use(path)]
+            unused = [path for path in self._known if self.is_expired(path)]
+            waiting = [path for path in unused if not top or slashed(path).startswith(slashed(top))]
         for path in waiting:
             with suppress(OSError):
                 os.close(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
 
     def is_waiting_for_use(self, path: str) -> bool:
-        """Whether a directory is mounted when it is used, by autofs(5): it is there, although it is not mounted now."""
+        """Whether a directory is mounted when it is used, by autofs(5): it is there, although it may not be mounted now."""
         with self._lock:
             while path and path not in self.roots:
                 if path in self._mounts and self._mounts[path].is_trigger:
                     return True
                 path = path.rpartition("/")[0]
         return False
+
+    def is_expired(self, path: str) -> bool:
+        """Whether a known mount point was unmounted because it was not used. It is mounted when it is used again."""
+        with self._lock:
+            mount = self._mounts.get(path)
+            return path in self._known and (mount is None or mount.is_trigger) and self.is_waiting_for_use(path)
 
     def check_open(self, path: str, descriptor: int, stats: os.stat_result) -> bool:
         """Check an open directory that a walk has reached by its path. Returns whether it is the one that is known."""
@@ -221,23 +257,24 @@ class KnownRoots:
                 self._poll_mounts()  # it was mounted when the walk opened it
                 if path in self._mounts and self._mounts[path].is_trigger:
                     return True  # an empty directory in which others are mounted when they are used
-            if path not in self._known:
-                if path not in self.roots and path not in self._new and len(self._new) < MOST_MOUNTS:
-                    self._new.add(path)
-                    self._change()
-                return False
-            found = _identity_of(descriptor, path)
-            if not self._known[path].is_same(found, _count_names(descriptor, self._known[path].names)):
-                return False
+            known = self._known.get(path)
+            if known is None and path not in self._paths and len(self._new) < MOST_MOUNTS:
+                self._new.add(path)
+                self._change()
+        if known is None:
+            return False
+        found = identify_open(descriptor, path)
+        if not is_same_open(known, found, descriptor):
+            return False
+        with self._lock:
             self._confirm(path, found)
-            return True
+        return True
 
     def is_emptied(self, path: str, descriptor: int) -> bool:
         """Whether a mount point is empty, and was not known as empty."""
-        with self._lock:
-            known = self._known.get(path)
-            if self.kind(path) == "root" or (known is not None and known.names == ()) or self.is_waiting_for_use(path):
-                return False
+        known = self._known.get(path)
+        if self.kind(path) == "root" or (known is not None and known.names == ()):
+            return False
         return not names_of(descriptor)
 
     def adopt(self, path: str, seen: Identity) -> bool:
@@ -250,33 +287,37 @@ class KnownRoots:
         Returns:
             Whether it is still the same.
         """
-        with self._lock:
-            found = self._identify(path)
-            if found is None or Identity(found.device, found.inode) != seen:
-                return False
-            if self.kind(path) == "mount" and not self._is_mount_point(path):
-                self.forget(path)  # an ordinary directory
-            else:
+        found = identify(path)
+        if found is None or Identity(found.device, found.inode) != seen:
+            return False
+        if self.kind(path) == "mount" and path not in self._mounts and not is_mount_point(path):
+            self.forget(path)  # an ordinary directory
+        else:
+            with self._lock:
                 self._adopt(path, found)
-            return True
+        return True
+
+    def note_keys(self, path: str, keys: int) -> Doubt:
+        """Note that a directory is in doubt, and how many keys the target has below it. The first number counts: later ones include what
+        was sent meanwhile."""
+        text = self._reason(path)
+        with self._lock:
+            before = self._doubts.get(path, Doubt())
+            doubt = replace(before, keys=keys if before.keys is None else before.keys, text=text)
+            if doubt != before:
+                self._doubts[path] = doubt
+                self._known.setdefault(path, NEW_MOUNT)
+                self._change()
+            return doubt
 
     def settle(self, path: str) -> None:
         """End the doubt about a directory that is the one that is known."""
         with self._lock:
-            if self._doubts.pop(path, self) is not self:
+            if self._doubts.pop(path, None) is not None:
                 self.version += 1
 
-    def note_keys(self, path: str, keys: int) -> None:
-        """Note that a directory is in doubt, and how many keys the target has below it. The first number counts: later ones include what
-        was sent meanwhile."""
-        with self._lock:
-            if self._doubts.get(path) is None:
-                self._doubts[path] = keys
-                self._known.setdefault(path, RootIdentity(0, 0))
-                self._change()
-
     def forget(self, path: str) -> None:
-        """Forget a mount point, or what is known of a root."""
+        """Forget what is known of a directory."""
         with self._lock:
             self._known.pop(path, None)
             self._confirmed.pop(path, None)
@@ -285,26 +326,44 @@ class KnownRoots:
             self._change()
 
     def refresh_names(self) -> None:
-        """Remember other names where the directory has changed since."""
-        for path in self.protected():
+        """Remember the present names in the directories that are the ones that are known. Those of one that is empty now are kept."""
+        for path in self._paths:
+            known = self._known.get(path)
+            if known is None or not self.is_confirmed(path):
+                continue
+            found = identify(path)
             with self._lock:
-                if path not in self._confirmed or path not in self._known or not self.is_confirmed(path):
+                if found is None or found == known or (known.names and not found.names) or known is not self._known.get(path):
                     continue
-                found = self._identify(path)
-                if found is not None and (found.names or not self._known[path].names) and found != self._known[path]:
+                if self._confirmed.get(path) == Identity(found.device, found.inode):
                     self._known[path] = found
                     self.version += 1
 
-    def reason(self, path: str) -> str:
-        """Why a directory is in doubt, as the end of a sentence about its path."""
-        with self._lock:
-            return self._reason(path)
+    # Inside
 
-    # Inside; the lock is held
+    def _examine(self, path: str) -> None:
+        """Find out whether a root is the directory that is known."""
+        found, known = identify(path), self._known.get(path)
+        is_same = known is not None and found is not None and is_same_directory(known, found, path)
+        with self._lock:
+            if found is None:
+                if known is not None:
+                    self._begin_doubt(path)
+            elif known is None:
+                self._adopt(path, found)
+            elif is_same:
+                self._confirm(path, found)
+            elif known.real_path and found.real_path not in ("", known.real_path) and found.names:
+                self._adopt(path, found)  # the path leads through a link, which leads elsewhere now: somebody has switched it
+            else:
+                self._begin_doubt(path)
+
+    # Inside, with the lock held
 
     def _change(self) -> None:
         self.version += 1
-        self._paths = frozenset({*self.roots, *self._known, *self._mounts, *self._new})
+        mounted = (path for path, mount in self._mounts.items() if not mount.is_trigger)
+        self._paths = frozenset({*self.roots, *self._known, *mounted, *self._new})
 
     def _published(self, path: str) -> Identity:
         known = self._known.get(path)
@@ -313,37 +372,28 @@ class KnownRoots:
         return self._confirmed.get(path, IN_DOUBT)
 
     def _poll_mounts(self) -> None:
-        if self._table is None or not self._table.has_changed():
+        if self._table is None or not (self._table.has_changed() or self._has_moved):
             return
-        before, self._mounts = self._mounts, self._below_roots(self._table.read())
+        self._has_moved, self._is_unchecked = False, True
+        table = self._table.read()
+        before, self._mounts = self._mounts, self._below_roots(table)
         changed = {path for path in {*before, *self._mounts} if before.get(path) != self._mounts.get(path)}
         self._forget_moved(before)
-        for path in changed.difference(self.roots):
+        for path in changed:
             self._confirmed.pop(path, None)
+        for path in self.roots:  # another disk may have the same device and inode number
+            mount = _mount_around(os.path.realpath(path), table)
+            if self._mounts_of_roots.get(path, mount) != mount:
+                self._confirmed.pop(path, None)
+            self._mounts_of_roots[path] = mount
         self._changed_mounts |= changed
         if changed:
             self._change()
 
-    def _examine(self, path: str) -> None:
-        """Find out whether a root is the directory that is known. One that is not known yet is known from now on."""
-        found = self._identify(path)
-        known = self._known.get(path)
-        if known is None:
-            if found is not None:
-                self._adopt(path, found)
-        elif found is None:
-            self._begin_doubt(path)
-        elif known.is_same(found, self._count_names(path, known)):
-            self._confirm(path, found)
-        elif known.real_path and found.real_path not in ("", known.real_path) and found.names:
-            self._adopt(path, found)  # the path leads through a link, which leads elsewhere now: somebody has switched it
-        else:
-            self._begin_doubt(path)
-
     def _begin_doubt(self, path: str) -> None:
         self._confirmed.pop(path, None)
         if path not in self._doubts:
-            self._doubts[path] = None
+            self._doubts[path] = Doubt()
             self.version += 1
 
     def _confirm(self, path: str, found: RootIdentity) -> None:
@@ -359,40 +409,10 @@ class KnownRoots:
         if path not in self.roots and path not in self._known and len(self._known) >= MOST_MOUNTS + len(self.roots):
             self.has_more = True
             return
+        self._has_moved = self._has_moved or bool(found.real_path)
         self._known[path] = found
         self._confirm(path, found)
         self._change()
-
-    def _identify(self, path: str) -> RootIdentity | None:
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError:
-            return None
-        try:
-            return _identity_of(descriptor, path)
-        except OSError:
-            return None
-        finally:
-            os.close(descriptor)
-
-    def _count_names(self, path: str, known: RootIdentity) -> int:
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError:
-            return 0
-        try:
-            return _count_names(descriptor, known.names)
-        finally:
-            os.close(descriptor)
-
-    def _is_mount_point(self, path: str) -> bool:
-        """Whether a directory is a mount point, or the top of a btrfs subvolume."""
-        if path in self._mounts:
-            return True
-        try:
-            return os.stat(path).st_dev != os.stat(path.rpartition("/")[0] or "/").st_dev
-        except OSError:
-            return False
 
     def _below_roots(self, mounts: Mapping[str, Mount]) -> dict[str, Mount]:
         """The mounts below the roots, by their paths as the walk reaches them."""
@@ -429,40 +449,24 @@ class KnownRoots:
                 self.forget(path)
 
     def _reason(self, path: str) -> str:
-        found = self._identify(path)
+        found = identify(path)
+        if found is None and self.is_waiting_for_use(path):
+            return "cannot be mounted"
         if found is None:
-            return "is gone"
+            return "cannot be opened" if os.path.lexists(path) else "is gone"
         if not found.names:
             return "is empty"
-        if self._known.get(path) == RootIdentity(0, 0):
+        if self._known.get(path, NEW_MOUNT) == NEW_MOUNT:
             return "was mounted over files that the target holds"
-        if self.kind(path) == "mount" and not self._is_mount_point(path):
+        if self.kind(path) == "mount" and path not in self._mounts and not is_mount_point(path):
             return "is not mounted"
         return "is not the directory that it was"
 
 
-def _identity_of(descriptor: int, path: str) -> RootIdentity:
-    stats = os.fstat(descriptor)
-    filesystem = 0
-    with suppress(OSError):
-        filesystem = os.fstatvfs(descriptor).f_fsid
-    real = os.path.realpath(path)
-    return RootIdentity(stats.st_dev, stats.st_ino, filesystem, names_of(descriptor), "" if real == path else real)
-
-
-def names_of(descriptor: int) -> tuple[str, ...]:
-    """Some names in an open directory, directories first: they change less often. Names that any directory may have are left out."""
-    try:
-        with os.scandir(descriptor) as entries:
-            some = [(not entry.is_dir(follow_symlinks=False), entry.name) for entry in islice(entries, _NAMES_READ)]
-    except OSError:
-        return ()
-    return tuple(name for _, name in sorted(some) if name not in _EVERYWHERE and not name.startswith(".Trash"))[:_NAMES]
-
-
-def _count_names(descriptor: int, names: Iterable[str] | None) -> int:
-    found = 0
-    for name in names or ():
-        with suppress(OSError):
-            found += stat.S_IFMT(os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode) != 0
-    return found
+def _mount_around(path: str, mounts: Mapping[str, Mount]) -> Mount | None:
+    """The mount that contains a path without links."""
+    while path and path != "/":
+        if path in mounts:
+            return mounts[path]
+        path = path.rpartition("/")[0]
+    return mounts.get("/")

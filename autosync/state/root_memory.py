@@ -15,7 +15,7 @@ from ..model.definition_signature import is_signed, sign
 from ..model.json_fields import dataclass_of
 from ..model.mirror import IN_DOUBT, Identity, Mirror
 from ..model.root_identity import RootIdentity
-from ..source.roots import KnownRoots
+from ..source.roots import Doubt, KnownRoots
 from .state_file import StateFile
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ class _Record(NamedTuple):
     number: int
     roots: tuple[str, ...]
     known: dict[str, RootIdentity]
-    doubts: dict[str, int | None]
+    doubts: dict[str, Doubt]
 
 
 class RootMemory:
@@ -74,8 +74,8 @@ class RootMemory:
         if version == self._stored_version:
             return
         self._number += 1
-        known = {path: asdict(one) for path, one in self._roots.known().items()}
-        record = {"number": self._number, "roots": list(self._roots.roots), "known": known, "doubts": self._roots.doubts()}
+        known, doubts = ({path: asdict(one) for path, one in some.items()} for some in (self._roots.known(), self._roots.doubts()))
+        record = {"number": self._number, "roots": list(self._roots.roots), "known": known, "doubts": doubts}
         self._file.update(**{_FIELD: record})
         text = json.dumps(record, sort_keys=True)
         self._ledger.root_records.write(text, sign(self._key, self._mirror, text))
@@ -108,11 +108,24 @@ class RootMemory:
         return _Record(0, tuple(known), known, {})
 
 
+def pending_of(ledger: Ledger) -> dict[str, Doubt]:
+    """The roots and mount points that wait for a person, by path, as the ledger has them.
+
+    Raises:
+        BrokerError: the broker does not respond.
+    """
+    text, _ = ledger.root_records.read()
+    with suppress(ValueError, RecursionError):
+        record = _record_of(json.loads(text)) if text else None
+        return {path: one for path, one in record.doubts.items() if one.is_pending} if record else {}
+    return {}
+
+
 def _record_of(raw: Any) -> _Record | None:
     """A record from JSON; None if it is damaged, or another version wrote it."""
     try:
         known = {path: dataclass_of(RootIdentity, one) for path, one in raw["known"].items()}
-        doubts = {path: keys if keys is None else int(keys) for path, keys in raw["doubts"].items()}
+        doubts = {path: dataclass_of(Doubt, one) for path, one in raw["doubts"].items()}
         return _Record(int(raw["number"]), tuple(map(str, raw["roots"])), known, doubts)
     except (AttributeError, KeyError, TypeError, ValueError):
         return None

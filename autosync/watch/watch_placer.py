@@ -69,8 +69,13 @@ class WatchPlacer:
             self._tree.requests.put(PathRequest(source, link))
 
     def request_directory(self, source: Source, directory: str) -> None:
-        """Request that a directory is watched, and then scanned."""
-        self._tree.requests.put(PathRequest(source, directory))
+        """Request that a directory is watched, and then scanned. Its files are not new: a scan finds out which of them differ."""
+
+        def place() -> None:
+            self._trees.place(source, directory, appeared=False)
+            self._push((Change(Kind.SCAN, directory),))
+
+        self._tree.requests.put(place)
 
     def place_sources(self) -> None:
         """Watch all directories of all sources that are not watched, and then request a scan of the whole source."""

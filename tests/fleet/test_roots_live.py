@@ -11,9 +11,12 @@ from pathlib import Path
 import pytest
 
 from autosync.ledger import Ledger, connect
+from autosync.model.mirror import LONGEST_LOCK
+from lab.automount import Automounter
 from lab.comparing import fill
 from lab.disks import Disk
-from lab.parts import lacking, permitted
+from lab.mounting import Mounts, mounts_of_test
+from lab.parts import lacking
 from lab.programs import Program, Programs
 from lab.servers import Missing, Valkey, wait_until
 
@@ -62,18 +65,9 @@ def copy(programs: Programs, tmp_path: Path) -> Copy:
 
 
 @pytest.fixture
-def mount() -> Iterator[Callable[..., None]]:
-    """Mounts something, and unmounts at the end what is still mounted."""
-    mounted: list[Path] = []
-
-    def start(at: Path, *options: str) -> None:
-        at.mkdir(parents=True, exist_ok=True)
-        permitted("mount", *(options or ("-t", "tmpfs", "tmpfs")), str(at))
-        mounted.append(at)
-
-    yield start
-    for at in reversed(mounted):
-        subprocess.run(["umount", "--lazy", str(at)], check=False, capture_output=True)
+def mounts() -> Iterator[Mounts]:
+    with mounts_of_test() as made:
+        yield made
 
 
 @pytest.fixture
@@ -90,11 +84,6 @@ def disks(tmp_path: Path) -> Iterator[Callable[[str], Disk]]:
     yield make
     for disk in made:
         disk.close()
-
-
-def unmount(at: Path) -> None:
-    wait_until(lambda: subprocess.run(["umount", str(at)], check=False, capture_output=True).returncode == 0, 30, "nobody reads from it")
-    assert not os.path.ismount(at)
 
 
 # A root
@@ -270,6 +259,7 @@ def test_what_is_unmounted_while_it_runs_has_not_left(copy: Copy, disks: Callabl
     disk.mount(share)
     fill(share, "new", "d/new")
     wait_until(lambda: {"media/disk/new", "media/disk/d/new"} <= copy.sent(), 60, "it is mounted again")
+    assert process.output().count(f"uploaded media/disk/d/{KEYS[7]}") == 1, "nothing is sent again"
     shutil.rmtree(share / "d")
     (share / KEYS[0]).unlink()
     wait_until(lambda: copy.sent() == files_below(copy.source), 60, "it is watched again")
@@ -279,7 +269,7 @@ def test_what_is_unmounted_while_it_runs_has_not_left(copy: Copy, disks: Callabl
 
 @pytest.mark.parametrize("kind", ["a disk", "a bind mount", "tmpfs"])
 def test_a_share_below_the_root_that_is_away_at_a_start_keeps_its_keys(
-    copy: Copy, disks: Callable[[str], Disk], mount: Callable[..., None], tmp_path: Path, kind: str
+    copy: Copy, disks: Callable[[str], Disk], mounts: Mounts, tmp_path: Path, kind: str
 ) -> None:
     share = copy.source / "share"
     share.mkdir()
@@ -287,13 +277,13 @@ def test_a_share_below_the_root_that_is_away_at_a_start_keeps_its_keys(
     if kind == "a disk":
         disks("one").mount(share)
     else:
-        mount(share, *(("--bind", str(tmp_path / "bound")) if kind == "a bind mount" else ()))
+        mounts.mount(share, *(("--bind", str(tmp_path / "bound")) if kind == "a bind mount" else ()))
     fill(copy.source, *KEYS, *(f"share/{key}" for key in KEYS))
     assert os.path.ismount(share) or kind == "a bind mount"
     assert copy.once("--max-delete=100%").returncode == 0
     before = copy.sent()
 
-    unmount(share)
+    mounts.unmount(share)
     assert os.listdir(share) == []
     (copy.source / KEYS[0]).unlink()
     for _ in range(2):
@@ -307,19 +297,19 @@ def test_a_share_below_the_root_that_is_away_at_a_start_keeps_its_keys(
     assert copy.sent() == before - {KEYS[0]} | {"share/marker"}
 
 
-def test_a_file_system_that_is_mounted_over_files_hides_them(copy: Copy, mount: Callable[..., None]) -> None:
+def test_a_file_system_that_is_mounted_over_files_hides_them(copy: Copy, mounts: Mounts) -> None:
     fill(copy.source, *KEYS, *(f"d/{key}" for key in KEYS))
     process = copy.live("--rescan=1", "--max-delete=100%")
     before = copy.sent()
 
-    mount(copy.source / "d")
+    mounts.mount(copy.source / "d")
     fill(copy.source, "d/new")
     wait_until(lambda: "d/new" in copy.sent(), 30, "it is watched")
     line = f"{copy.source}/d was mounted over files that the target holds. 40 keys below it"
     wait_until(lambda: process.output().count(line) >= 2, 60, "two scans")
     assert copy.sent() == before | {"d/new"}
 
-    unmount(copy.source / "d")
+    mounts.unmount(copy.source / "d")
     wait_until(lambda: copy.sent() == before, 60, "all is as before")
     (copy.source / "d" / KEYS[3]).unlink()
     wait_until(lambda: copy.sent() == files_below(copy.source), 30, "it is watched")
@@ -329,9 +319,9 @@ def test_a_file_system_that_is_mounted_over_files_hides_them(copy: Copy, mount: 
     assert process.wait() == 0
 
 
-def test_a_file_that_is_saved_right_before_its_disk_is_unmounted_keeps_its_object(copy: Copy, mount: Callable[..., None]) -> None:
+def test_a_file_that_is_saved_right_before_its_disk_is_unmounted_keeps_its_object(copy: Copy, mounts: Mounts) -> None:
     share = copy.source / "share"
-    mount(share)
+    mounts.mount(share)
     fill(copy.source, *KEYS, *(f"share/{key}" for key in KEYS))
     process = copy.live("--rescan=0", "--settle=3")
     before = copy.sent()
@@ -339,7 +329,7 @@ def test_a_file_that_is_saved_right_before_its_disk_is_unmounted_keeps_its_objec
     for _ in range(2):  # the second one waits for the end of the settle time
         for key in KEYS:
             (share / key).write_text("x")
-    unmount(share)
+    mounts.unmount(share)
     fill(copy.source, "later")
 
     wait_until(lambda: "later" in copy.sent(), 60, "the changes were processed")
@@ -348,23 +338,21 @@ def test_a_file_that_is_saved_right_before_its_disk_is_unmounted_keeps_its_objec
     assert copy.sent() == before | {"later"}
 
 
-def test_a_directory_that_is_renamed_with_a_share_in_it_has_left(copy: Copy, mount: Callable[..., None], tmp_path: Path) -> None:
-    mount(copy.source / "a/share")
+def test_a_directory_that_is_renamed_with_a_share_in_it_has_left(copy: Copy, mounts: Mounts, tmp_path: Path) -> None:
+    mounts.mount(copy.source / "a/share")
     fill(copy.source, *KEYS, *(f"a/share/{key}" for key in KEYS))
     process = copy.live("--rescan=0")
 
-    (copy.source / "a").rename(copy.source / "b")
-    try:
-        wait_until(lambda: copy.sent() == files_below(copy.source), 60, "all keys have their new names")
-    finally:
-        subprocess.run(["umount", "--lazy", str(copy.source / "b/share")], check=True)
+    mounts.move(copy.source / "a", copy.source / "b")
+
+    wait_until(lambda: copy.sent() == files_below(copy.source), 60, "all keys have their new names")
     process.terminate()
     process.wait()
 
 
-def test_what_is_deleted_in_a_share_is_deleted(copy: Copy, mount: Callable[..., None]) -> None:
+def test_what_is_deleted_in_a_share_is_deleted(copy: Copy, mounts: Mounts) -> None:
     share = copy.source / "share"
-    mount(share)
+    mounts.mount(share)
     fill(copy.source, *KEYS, *(f"share/d/{key}" for key in KEYS), *(f"share/{key}" for key in KEYS))
     process = copy.live("--rescan=0", "--max-delete=0")
 
@@ -377,9 +365,9 @@ def test_what_is_deleted_in_a_share_is_deleted(copy: Copy, mount: Callable[..., 
     assert process.wait() == 0
 
 
-def test_links_into_a_share_that_is_away_keep_their_keys(copy: Copy, mount: Callable[..., None]) -> None:
+def test_links_into_a_share_that_is_away_keep_their_keys(copy: Copy, mounts: Mounts) -> None:
     share = copy.source / "share"
-    mount(share)
+    mounts.mount(share)
     fill(copy.source, "outside", *(f"share/d/{key}" for key in KEYS))
     for name, target in {"to-file": f"share/d/{KEYS[0]}", "to-directory": "share/d", "to-share": "share"}.items():
         (copy.source / name).symlink_to(target)
@@ -387,14 +375,14 @@ def test_links_into_a_share_that_is_away_keep_their_keys(copy: Copy, mount: Call
     before = copy.sent()
     assert len(before) == 1 + 1 + 3 * 40
 
-    unmount(share)
+    mounts.unmount(share)
     done = copy.once("--max-delete=100%")
     assert (done.returncode, copy.sent()) == (3, before), done.stderr
 
 
-def test_one_file_system_leaves_others_out_and_the_target_keeps_what_it_has(copy: Copy, mount: Callable[..., None]) -> None:
+def test_one_file_system_leaves_others_out_and_the_target_keeps_what_it_has(copy: Copy, mounts: Mounts) -> None:
     share = copy.source / "share"
-    mount(share)
+    mounts.mount(share)
     fill(copy.source, "a", "share/before")
     assert copy.once().returncode == 0
     fill(copy.source, "b", "share/new")
@@ -409,7 +397,7 @@ def test_one_file_system_leaves_others_out_and_the_target_keeps_what_it_has(copy
     wait_until(lambda: "keeping" in process.output(), 30, "it runs")
     fill(copy.source, "share/newer", "c")
     wait_until(lambda: "c" in copy.sent(), 30, "the own file system is watched")
-    unmount(share)
+    mounts.unmount(share)
     scans = process.output().count("compared")
     wait_until(lambda: process.output().count("compared") >= scans + 2, 30, "two scans")
     assert copy.sent() == {"a", "b", "c", "share/before"}
@@ -417,11 +405,72 @@ def test_one_file_system_leaves_others_out_and_the_target_keeps_what_it_has(copy
     process.wait()
 
 
-def test_the_ledger_has_what_is_known_of_the_roots(copy: Copy, own_valkey: Valkey, mount: Callable[..., None]) -> None:
-    mount(copy.source / "share")
+def test_the_ledger_has_what_is_known_of_the_roots(copy: Copy, own_valkey: Valkey, mounts: Mounts) -> None:
+    mounts.mount(copy.source / "share")
     fill(copy.source, "a", "share/b")
     assert copy.once(f"--broker={own_valkey.url}", "--name=m").returncode == 0
 
     text, _ = Ledger(connect(own_valkey.url), "m").root_records.read()
     assert str(copy.source) in text
     assert f"{copy.source}/share" in text
+
+
+@pytest.fixture
+def automounter(copy: Copy, tmp_path: Path) -> Iterator[Automounter]:
+    fill(tmp_path, *(f"behind/alice/{key}" for key in KEYS), "behind/alice/d/f")
+    made = Automounter(tmp_path / "behind", copy.source / "auto", tmp_path / "tried")
+    yield made
+    made.close()
+
+
+def test_a_share_that_expired_is_mounted_for_a_scan(copy: Copy, automounter: Automounter) -> None:
+    fill(copy.source, "outside")
+    assert len(os.listdir(automounter.at / "alice")) == 41
+    assert copy.once("--max-delete=100%").returncode == 0
+    before = copy.sent()
+    assert len(before) == 42
+
+    automounter.expire()
+    assert os.listdir(automounter.at) == [], "or the share is seen before it is mounted"
+    tried = len(automounter.tried())
+    done = copy.once("--max-delete=100%")
+    assert (done.returncode, copy.sent()) == (0, before), done.stderr
+    assert len(automounter.tried()) > tried
+
+    automounter.expire()
+    automounter.break_off()
+    done = copy.once("--max-delete=100%")
+    assert (done.returncode, copy.sent()) == (3, before), done.stderr
+    assert f"{automounter.at}/alice cannot be mounted. 41 keys below it that are not in the source are kept" in done.stderr
+    automounter.break_off(is_broken=False)
+    (copy.source.parent / "behind/alice" / KEYS[0]).unlink()
+    done = copy.once("--max-delete=100%")
+    assert (done.returncode, copy.sent()) == (0, before - {f"auto/alice/{KEYS[0]}"}), done.stderr
+
+
+def test_that_a_share_expires_is_no_event(copy: Copy, automounter: Automounter, own_valkey: Valkey) -> None:
+    fill(copy.source, "outside")
+    assert len(os.listdir(automounter.at / "alice")) == 41
+    process = copy.live("--rescan=0", f"--broker={own_valkey.url}", "--name=m")
+    lease = Ledger(connect(own_valkey.url), "m").watcher_lease
+    before = copy.sent()
+    assert len(before) == 42
+
+    automounter.expire()
+    tried = len(automounter.tried())
+    for _ in range(3):
+        wait_until(lambda: lease.holder()[1] < LONGEST_LOCK - 0.5, what="the lease grows old")  # type: ignore[index]
+        wait_until(lambda: lease.holder()[1] > LONGEST_LOCK - 0.5, what="a round of the main loop")  # type: ignore[index]
+    fill(copy.source, "later")
+    wait_until(lambda: "later" in copy.sent(), 30, "changes elsewhere are sent")
+    assert (automounter.mounted(), len(automounter.tried())) == ([], tried), "it is not used"
+    assert before <= copy.sent()
+    assert "autosync-ctl accept" not in process.output()
+
+    assert len(os.listdir(automounter.at / "alice")) == 41  # somebody uses it
+    fill(automounter.at, "alice/new", "alice/d/new")
+    wait_until(lambda: {"auto/alice/new", "auto/alice/d/new"} <= copy.sent(), 30, "it is watched again")
+    (automounter.at / "alice" / KEYS[0]).unlink()
+    wait_until(lambda: copy.sent() == files_below(copy.source), 30, "deletions are seen")
+    process.terminate()
+    assert process.wait() == 0

@@ -266,7 +266,7 @@ def test_every_exit_code_is_listed(page: str) -> None:
 def test_the_settings_page_names_every_option_with_its_variable(helped: dict[str, set[str]]) -> None:
     for option in helped["autosync"] | helped["autosync-watch"]:
         assert re.search(rf"^\|.*`{option}[ `]", SETTINGS, re.MULTILINE), option
-        if option not in ("--version", "--help", "--no-delete", "--no-accept-existing"):
+        if option not in ("--version", "--help", "--no-delete", "--no-accept-existing", "--no-one-file-system"):
             variable = "AUTOSYNC_" + option[2:].upper().replace("-", "_")
             row = re.search(rf"^\|.*`{option}[ `].*$", SETTINGS, re.MULTILINE)
             assert row is not None

@@ -15,8 +15,9 @@ from ...celery import sending_app
 from ...compare.diff import MARGIN
 from ...errors import AutosyncError, StartError
 from ...ledger import address, connect
-from ...model.mirror import Mirror
+from ...model.mirror import IN_DOUBT, Mirror
 from ...process.boot_id import boot_id, has_file_view
+from ...state.root_memory import pending_of
 from .mirrors import MirrorHandle
 from .status import watcher_of
 from .verify import make_actor
@@ -66,6 +67,8 @@ def findings(one: MirrorHandle, secrets: dict[str, str]) -> Iterator[Finding]:
     yield from _watcher(one, mirror)
     if mirror:
         yield from _sources(mirror)
+    for path, doubt in sorted(pending_of(one.ledger).items()):
+        yield Finding(f"source {path}", Verdict.WRONG, f"{doubt.text}; keys below it are kept", "mount it, or autosync-ctl accept")
     yield from _workers(one, mirror.queue if mirror else one.ledger.definition.queue())
     if mirror:
         yield from _target(mirror, secrets)
@@ -148,6 +151,9 @@ def _sources(mirror: Mirror) -> Iterator[Finding]:
                 yield Finding(about, Verdict.DOUBT, "is not on this host", "run this on the file host, or on an upload box")
             continue
         expected = mirror.identities.get(source.root)
+        if expected == IN_DOUBT:
+            yield Finding(about, Verdict.WRONG, "is another directory than the one that is known", "mount the right one, or see the log")
+            continue
         same_device = mirror.boot != boot_id() or (expected is not None and seen.st_dev == expected.device)
         if expected is not None and (seen.st_ino != expected.inode or not same_device):
             yield Finding(about, Verdict.WRONG, "is another directory than the one that is mirrored", "mount the right one")

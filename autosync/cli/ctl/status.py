@@ -13,6 +13,7 @@ from ...model.limits import Limits
 from ...model.mirror import Mirror
 from ...model.skipped import SkippedList
 from ...model.text import human_size, printable
+from ...state.root_memory import pending_of
 from .mirrors import MirrorHandle
 
 #: Figures that need attention if they are not 0.
@@ -68,6 +69,7 @@ def status_of(one: MirrorHandle) -> dict[str, Any]:
         "last_in_sync": in_sync[1] if in_sync else None,
         "definition_error": definition_error,
         "unreadable_by": one.ledger.definition.unreadable(),
+        "roots_in_doubt": {path: doubt.text for path, doubt in sorted(pending_of(one.ledger).items())},
         "unseen_by": one.ledger.disputes.unseen.read(),
         "workers": [
             {"worker": worker, "keys": len(keys), "one_of_them": keys[0]}
@@ -137,6 +139,7 @@ def lines(found: dict[str, Any], before: dict[str, Any] | None = None, seconds: 
     text += _skipped_lines(skipped)
     unreadable = sorted(found["unreadable_by"].items())
     text += [f"  attention   worker {worker} cannot read the definition: {reason}" for worker, reason in unreadable]
+    text += [f"  attention   {printable(path)} {what}; keys below it are kept" for path, what in found["roots_in_doubt"].items()]
     text += [f"  attention   worker {worker} {what}" for worker, what in sorted(found["unseen_by"].items())]
     text.append(f"  in sync     {_time_text(found['last_in_sync'])}: start of the last scan after which no key was dirty")
     text += [f"  {one['worker']:<11} {one['keys']} keys, {printable(one['one_of_them'])} is one" for one in found["workers"]]

@@ -1,0 +1,231 @@
+"""Roots and mount points that are not what they were, in scans and watchers of this process, with real mounts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+from autosync.model.change import Change, Kind
+from autosync.model.mirror import IN_DOUBT
+from autosync.source import roots as roots_module
+from autosync.source.mounts import MountTable
+from autosync.source.roots import KnownRoots
+from autosync.watch.watcher import Watcher
+from lab.comparing import FixedTarget, fill, keys_of, scan
+from lab.mounting import Mounts, mounts_of_test
+from lab.servers import wait_until
+
+KEYS = [f"share/{number:04}" for number in range(40)]
+
+
+@pytest.fixture
+def mounts() -> Iterator[Mounts]:
+    with mounts_of_test() as made:
+        yield made
+
+
+@pytest.fixture
+def known(tree: Path) -> Iterator[Callable[..., KnownRoots]]:
+    """What a process knows that has just started; the argument is what was stored."""
+    tables: list[MountTable] = []
+
+    def start(before: KnownRoots | None = None) -> KnownRoots:
+        tables.append(MountTable())
+        roots = KnownRoots(keys_of(tree), tables[-1])
+        roots.load(before.known() if before else {}, before.doubts() if before else {})
+        return roots
+
+    yield start
+    for table in tables:
+        table.close()
+
+
+def test_a_mount_point_is_believed_again_when_its_file_system_is_back(
+    tree: Path, tmp_path: Path, mounts: Mounts, known: Callable[..., KnownRoots]
+) -> None:
+    share = tree / "share"
+    fill(tmp_path / "bound", *(key.removeprefix("share/") for key in KEYS))
+    mounts.bind(tmp_path / "bound", share)
+    fill(tree, "outside")
+    target = FixedTarget("outside", *KEYS, "share/gone")
+    roots = known()
+    assert scan(tree, target, roots=roots)[0] == ["share/gone"]
+    assert roots.identities()[str(share)] != IN_DOUBT
+
+    mounts.unmount(share)
+    assert os.listdir(share) == []
+    deleted, report = scan(tree, target, roots=roots)
+    assert (deleted, report.hidden, report.complete) == ([], 41, False)
+    assert roots.identities()[str(share)] == IN_DOUBT
+    assert {path: (doubt.keys, doubt.text) for path, doubt in roots.pending().items()} == {str(share): (41, "is empty")}
+    roots = known(roots)
+    assert scan(tree, target, roots=roots)[0] == []
+    assert scan(tree, target, str(share), roots=roots, has_left=True)[0] == []
+    assert scan(tree, target, f"{share}/d", roots=roots, has_left=True)[0] == []
+
+    mounts.bind(tmp_path / "bound", share)
+    assert scan(tree, target, roots=roots)[0] == ["share/gone"]
+    assert roots.pending() == {}
+    assert scan(tree, target, roots=known(roots))[0] == ["share/gone"]
+
+
+@pytest.mark.parametrize("what", ["an empty directory", "nothing", "another file system"])
+def test_an_accepted_mount_point_is_what_the_next_scan_finds(
+    tree: Path, tmp_path: Path, mounts: Mounts, known: Callable[..., KnownRoots], what: str
+) -> None:
+    share = tree / "share"
+    mounts.mount(share)
+    fill(tree, "outside", *KEYS)
+    roots = known()
+    target = FixedTarget("outside", *KEYS)
+    assert scan(tree, target, roots=roots)[0] == []
+    mounts.unmount(share)
+    if what == "nothing":
+        share.rmdir()
+    elif what == "another file system":
+        mounts.mount(share)
+        fill(tree, "share/new")
+    assert scan(tree, target, roots=roots)[0] == []
+
+    assert roots.accept("root") == []
+    assert roots.accept("mount") == [str(share)]
+    roots = known(roots)
+    assert roots.pending() == {}
+    assert scan(tree, target, roots=roots)[0] == KEYS
+    assert scan(tree, target, roots=known(roots))[0] == KEYS, "for good"
+    assert (str(share) in roots.known()) == (what == "another file system")
+
+
+def test_a_removed_subvolume_stands_for_a_mount_point_that_is_gone_for_good(
+    tree: Path, mounts: Mounts, known: Callable[..., KnownRoots]
+) -> None:
+    """A device that differs is all that is known of a subvolume: it is not in the table of mounts."""
+    mounts.mount(tree / "share")
+    fill(tree, "outside", *KEYS)
+    roots = KnownRoots(keys_of(tree))
+    roots.load({}, {})
+    target = FixedTarget("outside", *KEYS)
+    assert scan(tree, target, roots=roots)[0] == []
+    assert str(tree / "share") in roots.known()
+
+    mounts.unmount(tree / "share")
+    (tree / "share").rmdir()
+    assert scan(tree, target, str(tree / "share"), roots=roots, has_left=True)[0] == []
+    assert roots.accept("mount") == [str(tree / "share")]
+    assert scan(tree, target, roots=roots)[0] == KEYS
+
+
+def test_a_share_with_other_inodes_after_each_mount_is_known_by_its_names(
+    tree: Path, tmp_path: Path, bindfs: Callable, known: Callable[..., KnownRoots], mounts: Mounts
+) -> None:
+    share = tree / "share"
+    share.mkdir()
+    fill(tmp_path, "behind/a/1", "behind/b/2", "behind/c")
+    fill(tmp_path, "other/x/1", "other/y/2")
+    server = bindfs(tmp_path / "behind", share)
+    target = FixedTarget("share/a/1", "share/b/2", "share/c", "share/gone")
+    roots = known()
+    assert scan(tree, target, roots=roots)[0] == ["share/gone"]
+    before = roots.known()[str(share)]
+    mounts.unmount(share)
+    server.wait()
+
+    server = bindfs(tmp_path / "other", share)
+    roots = known(roots)
+    assert scan(tree, target, roots=roots)[0] == []
+    mounts.unmount(share)
+    server.wait()
+
+    shutil.copytree(tmp_path / "behind", tmp_path / "copied")  # FUSE gives the inodes of the directory behind it
+    server = bindfs(tmp_path / "copied", share)
+    assert os.stat(share).st_ino != before.inode
+    assert before.filesystem == os.statvfs(share).f_fsid == 0
+    assert scan(tree, target, roots=known(roots))[0] == ["share/gone"]
+
+
+def test_a_mount_point_of_which_half_of_the_keys_exist_is_known_from_then_on(
+    tree: Path, mounts: Mounts, known: Callable[..., KnownRoots]
+) -> None:
+    mounts.mount(tree / "share")
+    fill(tree, *KEYS)
+    roots = known()
+    target = FixedTarget(*KEYS)
+    assert scan(tree, target, roots=roots)[0] == []
+    mounts.unmount(tree / "share")
+
+    mounts.mount(tree / "share")
+    fill(tree, *KEYS[:19])
+    assert scan(tree, target, roots=roots)[0] == []
+    fill(tree, *(f"share/new/{number}" for number in range(50)))
+    more = FixedTarget(*KEYS, *(f"share/new/{number}" for number in range(50)))
+    assert scan(tree, more, roots=roots)[0] == [], "what was sent since does not count"
+    fill(tree, KEYS[19])
+    assert scan(tree, more, str(tree / "share"), roots=roots)[0] == KEYS[20:]
+    assert scan(tree, more, roots=known(roots))[0] == KEYS[20:]
+
+
+def test_a_mount_point_in_a_mirror_that_is_not_accepted_is_known_as_it_is(
+    tree: Path, mounts: Mounts, known: Callable[..., KnownRoots]
+) -> None:
+    mounts.mount(tree / "share")
+    fill(tree, "share/ours")
+    roots = known()
+
+    _, report = scan(tree, FixedTarget(*KEYS), roots=roots, accepted=False)
+
+    assert (report.withheld, report.hidden, roots.pending()) == (40, 0, {})
+    assert roots.identities()[str(tree / "share")] != IN_DOUBT
+
+
+def test_more_mount_points_than_are_remembered(
+    tree: Path, mounts: Mounts, known: Callable[..., KnownRoots], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(roots_module, "MOST_MOUNTS", 3)
+    for number in range(5):
+        mounts.mount(tree / f"share/{number}")
+        fill(tree, f"share/{number}/f")
+    roots = known()
+
+    scan(tree, FixedTarget(*(f"share/{number}/f" for number in range(5))), roots=roots)
+
+    assert len(roots.known()) == 4
+    assert roots.has_more
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.changes: list[Change] = []
+
+    def __call__(self, changes: Iterable[Change]) -> None:
+        self.changes += changes
+
+
+def test_what_was_unmounted_has_not_left_and_what_was_removed_has(tree: Path, mounts: Mounts) -> None:
+    mounts.mount(tree / "media/disk")
+    fill(tree, "media/disk/d/f", "media/beside/f", "renamed/f")
+    recorder = Recorder()
+    watcher = Watcher(keys_of(tree), recorder)
+    watcher.start()
+    try:
+        wait_until(lambda: recorder.changes, 20, "the watches are placed")
+        mounts.unmount(tree / "media/disk")
+        (tree / "media/disk").rmdir()
+        (tree / "media/beside/f").unlink()
+        (tree / "media/beside").rmdir()
+        (tree / "media").rmdir()
+        (tree / "renamed").rename(tree.parent / "elsewhere")
+
+        wait_until(lambda: Change(Kind.LEFT, f"{tree}/renamed") in recorder.changes, 20, "all was seen")
+        seen = [change for change in recorder.changes if change.kind in (Kind.LEFT, Kind.SCAN) and change.path]
+        assert seen == [
+            Change(Kind.SCAN, f"{tree}/media/disk"),
+            Change(Kind.LEFT, f"{tree}/media/beside"),
+            Change(Kind.SCAN, f"{tree}/media"),
+            Change(Kind.LEFT, f"{tree}/renamed"),
+        ]
+    finally:
+        watcher.close()
