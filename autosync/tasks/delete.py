@@ -39,15 +39,17 @@ class Deleter:
         claim = found.claim
         if not (self._mirror.same_host or claim.hint.gone):  # an upload box does not know whether the file is only hidden from it
             return dispute(self._batch, claim, found.path, "does not see {}")
-        if claim.dispute is not None:
-            self._mirror.unseen.discard(found.path)
         self._batch.sent.pop(claim.key, None)
         if not self._mirror.definition.delete:
             return Result(claim, Action.NOTHING)
         reservation.acquire(0, partial(self._batch.check_claim, claim.key))  # before the proof, which must be fresh
         if self._mirror.source_of(found.path).prove_absent(found.path):
+            if claim.dispute is not None:
+                self._mirror.unseen.discard(found.path)
             return self._delete([claim])[0]
         reservation.release(0)
+        if not self._mirror.same_host:  # some caches list a file that they cannot open
+            return dispute(self._batch, claim, found.path, "still sees {}, which is gone")
         return Result(claim, Action.RETRY, delay=FIRST_DELAY)
 
     def delete_together(self, claims: list[Claim]) -> tuple[list[Result], list[Claim]]:

@@ -115,6 +115,21 @@ def test_a_box_never_overrules_the_file_host(make: Callable[..., Workbench], tre
     assert (facts.attempts, facts.hint, facts.dispute) == (0, seen_there, Dispute(MANY_TRIES, None))
 
 
+def test_a_box_whose_cache_lists_a_file_that_it_cannot_open_has_no_verdict_either(
+    box: Workbench, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    STORE["a"] = b"object"
+    box.ledger.claims.mark([("a", GONE)])
+    listed = os.stat(__file__)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("autosync.tasks.sources.MirrorSource._lstat", lambda *_: listed)
+        try_often(box, "a")
+
+    facts = box.ledger.key_states.facts("a")
+    assert (STORE, facts.attempts, facts.dispute) == ({"a": b"object"}, 0, Dispute(MANY_TRIES, None))
+
+
 def test_what_a_box_has_sent_itself_is_not_believed_to_be_the_last_version(box: Workbench, tree: Path) -> None:
     """The share still shows what was sent, when the file host has seen the next version."""
     (tree / "a").write_text("first")
