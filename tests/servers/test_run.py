@@ -346,6 +346,38 @@ def test_a_key_whose_message_may_be_lost_is_sent_again_at_the_next_tick(
     assert sent == ([0, 0, 0] if what == "nothing" else [1, 1, 0])
 
 
+def test_keys_whose_files_may_not_be_read_have_delays_of_their_own_also_with_one_attempt(
+    keep: Callable[..., MirrorRunner], ledger: Ledger
+) -> None:
+    keeping = keep({"attempts": 1})
+    fail(keeping, ledger, "full")
+    ledger.claims.mark([("denied", UNKNOWN)])
+    (claim,) = ledger.claims.claim("w", keeping._version, ["denied"]) or []
+    failure = Failure("denied", "may not be read", 1, "w", time.time())
+    ledger.claims.done("w", [Result(claim, Action.FAILED, failure=failure, is_denied=True)])
+    ledger.failures.pop_due_denied(1)
+
+    keeping.tick()
+
+    assert [ledger.key_states.facts(key).dirty is not None for key in ("full", "denied")] == [True, False]
+    keeping.mark_unfinished()
+    assert ledger.key_states.facts("denied").dirty is not None, "a start tries everything again"
+    assert ledger.stats.read().denied == 0
+
+
+def test_what_may_be_readable_waits_while_the_mirror_is_paused(keep: Callable[..., MirrorRunner], ledger: Ledger) -> None:
+    keeping = keep()
+    calls: list[int] = []
+    keeping._denied_keys.retry = calls.append  # type: ignore[method-assign]
+
+    ledger.requests.pause()
+    keeping.tick()
+    ledger.requests.resume()
+    keeping.tick()
+
+    assert calls == [0]
+
+
 def test_keys_without_a_message_are_sent_once_a_tick(keep: Callable[..., MirrorRunner], ledger: Ledger) -> None:
     keeping = keep()
     ledger.claims.mark([(f"{number:04}", UNKNOWN) for number in range(1500)])
