@@ -38,6 +38,7 @@ from autosync.model.keys import Keys, Source
 from autosync.source.walk import Found
 from autosync.watch.debounce import Debouncer
 from autosync.watch.scan_requests import ScanRequest
+from lab.state import deletion_state
 
 _MIRROR, _QUEUE, _VERSION = "backlog", "backlog", "1"
 _ROOT = "/invented"
@@ -131,7 +132,7 @@ def scan(broker: str, count: int) -> None:
     stop = threading.Event()
     retry = BrokerRetry(stop)
     sender, skipped = BatchSender(ledger.key_states, publisher, retry), SkippedPaths(ledger.sync_state, retry)
-    scanner = Scanner(Comparison(keys, Nothing()), ledger.sync_state, Debouncer(0.0), sender, skipped, retry, stop)
+    scanner = Scanner(Comparison(keys, Nothing()), deletion_state(ledger), Debouncer(0.0), sender, skipped, retry, stop)
     with patch.object(scan_module, "Walk", Walk), patch.object(RestQueue, "_rests", lambda *_: True):  # these files are on no disk
         scanner.scan(ScanRequest(""))
     while ledger.key_states.count_dirty():

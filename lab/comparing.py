@@ -6,6 +6,7 @@ from pathlib import Path
 
 from autosync.actor import Actor
 from autosync.compare.delete_limit import DeleteLimit
+from autosync.compare.deletions import Permission
 from autosync.compare.scan import Comparison, Policy, ScanReport
 from autosync.files import File, Listing
 from autosync.model.file_rules import FileRules
@@ -37,6 +38,7 @@ def scan(
     has_left: bool = False,
     has_withheld: bool = False,
     accepted: bool = True,
+    confirmed: int = 0,
     delete: bool = True,
     follow: bool = True,
     roots: KnownRoots | None = None,
@@ -45,7 +47,8 @@ def scan(
     policy = Policy(delete, limit or DeleteLimit(), rules=FileRules(follow_links=follow))
     comparison = Comparison(keys_of(tree), actor, policy, roots=roots)
     report = ScanReport()
-    found = list(comparison.differences(path, report, has_left=has_left, has_withheld=has_withheld, accepted=accepted))
+    permission = Permission(accepted, has_withheld, confirmed)
+    found = list(comparison.differences(path, report, has_left=has_left, permission=permission))
     return [one.key for one in found if one.found is None], report
 
 

@@ -24,6 +24,7 @@ from autosync.watch.hard_links import HardLinks
 from autosync.watch.watcher import Watcher
 
 from .servers import wait_until
+from .state import deletion_state
 
 
 class Empty(Actor):
@@ -83,7 +84,7 @@ class Feeds:
         skipped = SkippedPaths(ledger.sync_state, retry)
         self.hard_links = HardLinks()
         self.scanner = Scanner(
-            Comparison(keys, target), ledger.sync_state, debouncer, sender, skipped, retry, stop, hard_links=self.hard_links
+            Comparison(keys, target), deletion_state(ledger), debouncer, sender, skipped, retry, stop, hard_links=self.hard_links
         )
         self.events = EventFeed(keys, debouncer, sender, skipped, stop, on_link=on_link, hard_links=self.hard_links)
 

@@ -25,9 +25,9 @@ from ..actor import Actor, as_actor, own_option_names, secret_names, without_sec
 from ..actors import load
 from ..compare.delete_limit import DeleteLimit
 from ..compare.diff import Compare
-from ..compare.scan import Comparison, Policy, ScanReport
+from ..compare.scan import Policy
 from ..daemon.one_host import OneHost, lock, serving, state_directory, state_within
-from ..errors import AutosyncError, ConfigurationError, Exit, StartError
+from ..errors import AutosyncError, ConfigurationError, StartError
 from ..model.definition_signature import SIGNING_KEY, read_key
 from ..model.file_rules import parse_size_bounds
 from ..model.keys import slashed
@@ -39,6 +39,7 @@ from ..model.text import printable
 from ..process import installation_path, search_path
 from ..process.boot_id import file_view
 from ..process.child import allow_many_open_files
+from ..state.state_file import state_files
 from .config_file import config_option, read_targets, table_arguments
 from .options import actor_option, check_variables, context_settings, parameters, refuse_empty_secrets, sources_of, state_base
 
@@ -111,7 +112,11 @@ def run(name: str, args: list[str], actor: type[Actor] | None, *, one_host: bool
     together = _valid_name(values["name"] or (_name_of_file(config) if len(plans) > 1 else plans[0].mirror.name))
     plans = _without_state(plans, state_base(values["state_dir"]), together)
     if values["dry_run"]:
-        return _dry_run(plans)
+        from .dry_run import dry_run
+
+        for plan in plans:
+            _check(plan.actor)
+        return dry_run(plans, together, values)
     return _run_mirrors(plans, together, values, _file_of(own_class), one_host=one_host)
 
 
@@ -387,33 +392,15 @@ def _default_name(actor_name: str, settings: dict[str, Any], prefix: str) -> str
     return f"{readable}-{hashlib.sha256(exact.encode('utf-8', 'surrogateescape')).hexdigest()[:6]}"
 
 
-def _dry_run(plans: Sequence[Plan]) -> int:
-    code = Exit.DONE
-    for plan in plans:
-        _check(plan.actor)
-        if len(plans) > 1:
-            print(f"{plan.mirror.name}:")
-        report = ScanReport()
-        comparison = Comparison(plan.mirror.keys(), plan.actor, plan.policy, exact=True)
-        for difference in comparison.differences("", report):
-            verb = "delete" if difference.found is None else "check" if difference.etag else "upload"
-            print(verb, printable(difference.key))
-        for path, reason in report.skipped.items():
-            print("skip", printable(path), reason)
-        if report.unlisted_skipped:
-            print(f"and {report.unlisted_skipped} more skipped paths, {report.skipped_list().total} in all")
-        if not report.complete or report.withheld:
-            code = Exit.INCOMPLETE
-    return code
-
-
 def _limit(text: str | None) -> DeleteLimit:
     return DeleteLimit() if text is None else DeleteLimit.parse(text)
 
 
 def _run_mirrors(plans: Sequence[Plan], name: str, values: dict[str, Any], script: str | None, *, one_host: bool) -> int:
     allow_many_open_files()
-    directory = state_directory(state_base(values["state_dir"]), name)
+    base = state_base(values["state_dir"])
+    is_new = not any(state_files(base / name))
+    directory = state_directory(base, name)
     broker = values["broker"]
     signing_key = read_key(values["signing_key"])
 
@@ -423,7 +410,7 @@ def _run_mirrors(plans: Sequence[Plan], name: str, values: dict[str, Any], scrip
         return [
             RunSettings(
                 plan.mirror, plan.policy, plan.actor, at, directory, values["once"], values["settle"], values["rescan"], plan.limits,
-                signing_key, f"{plan.mirror.name}: " if len(plans) > 1 else "", plan.accept_existing,
+                signing_key, f"{plan.mirror.name}: " if len(plans) > 1 else "", plan.accept_existing, is_new,
             )
             for plan in plans
         ]  # fmt: skip

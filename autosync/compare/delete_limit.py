@@ -1,4 +1,4 @@
-"""How many keys one scan may delete. A source that has lost half of its files is more often a mistake than an intention."""
+"""How many keys one scan may delete. A source that has lost a quarter of its files is more often a mistake than an intention."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from ..errors import ConfigurationError
 
 #: By default, so many deletions are always allowed.
-_ALWAYS_ALLOWED = 1000
+_ALWAYS_ALLOWED = 20
 
 
 @dataclass(frozen=True, slots=True)
 class DeleteLimit:
-    """A limit for the deletions of one scan: a number of keys, or a percentage of the keys in scope. The default is half of the keys in
-    scope, and at least 1,000.
+    """A limit for the deletions of one scan: a number of keys, or a percentage of the keys in scope that the target has. The default is a
+    quarter of these keys, and at least 20.
 
     Attributes:
         count: number of keys; None: `percent` is used.
@@ -23,6 +23,11 @@ class DeleteLimit:
 
     count: int | None = None
     percent: float | None = None
+
+    @property
+    def is_default(self) -> bool:
+        """Whether no limit was given."""
+        return self.count is None and self.percent is None
 
     @classmethod
     def parse(cls, text: str) -> DeleteLimit:
@@ -45,8 +50,8 @@ class DeleteLimit:
         """The number of keys that may be deleted.
 
         Args:
-            scope: number of keys in scope.
+            scope: number of keys in scope that the target has.
         """
         if self.count is not None:
             return self.count
-        return max(_ALWAYS_ALLOWED, scope // 2) if self.percent is None else int(scope * self.percent / 100)
+        return max(_ALWAYS_ALLOWED, scope // 4) if self.percent is None else int(scope * self.percent / 100)

@@ -1,7 +1,7 @@
 """A scan walks a part of the source, lists the same part of the target, and yields the differences that are in scope.
 
 Deletions come last, when the walk and the listing have ended. Keys are not deleted if they may be in a part of the source that could not be
-read, if their source is empty as a whole, if the mirror is not accepted, or if they are more than the limit allows.
+read, or if their source is empty as a whole; `deletions.py` decides about the others.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import errno
 import logging
 import math
 import os
-import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -23,11 +22,11 @@ from ..files import File, Listing, Page, paged
 from ..model.file_rules import FileRules
 from ..model.keys import Keys, Source, Span, slashed
 from ..model.skipped import MOST_SKIPPED, SkippedList
-from ..model.text import printable
 from ..source.external_sort import Spool, disksort
 from ..source.roots import KnownRoots
 from ..source.walk import Run, Walk
 from .delete_limit import DeleteLimit
+from .deletions import Deletions, Found, Permission, Withheld
 from .diff import Compare, Difference, KeyedFiles, Merge, Rule, in_order
 from .root_check import RootCheck
 
@@ -35,8 +34,6 @@ log = logging.getLogger(__name__)
 
 #: A clock difference above this is logged, in seconds.
 _LOGGED_CLOCK_DIFFERENCE = 5.0
-#: Number of withheld keys that are named in the log.
-_EXAMPLES = 3
 
 
 @dataclass
@@ -64,7 +61,7 @@ class ScanReport:
     uploads: int = 0
     checks: int = 0
     deletes: int = 0
-    withheld: int = 0
+    withheld: Withheld = field(default_factory=Withheld)
     extra: int = 0
     source_files: int = 0
     equal: int = 0
@@ -98,6 +95,11 @@ class Policy:
     by: Compare = Compare.TIME
     rules: FileRules = field(default_factory=FileRules)
 
+    @property
+    def is_limit_given(self) -> bool:
+        """Whether a user has given the limit. That lifts what an earlier run has withheld."""
+        return not self.limit.is_default
+
 
 class Comparison:
     """Compares a source with its target.
@@ -112,6 +114,8 @@ class Comparison:
         about: prefix of log lines about deletions, where there are several mirrors.
         on_unsorted: called when a listing was not in order for the first time.
         roots: what is known of the roots and the mount points below them; None: they are not checked.
+        accept: the command that accepts deletions which are withheld, for log lines.
+        on_withheld: called with each key whose deletion is withheld.
     """
 
     def __init__(
@@ -125,6 +129,8 @@ class Comparison:
         about: str = "",
         on_unsorted: Callable[[], None] = lambda: None,
         roots: KnownRoots | None = None,
+        accept: str = "autosync-ctl accept",
+        on_withheld: Callable[[str], None] | None = None,
     ) -> None:
         self._roots = roots
         #: The check of the scan that is running.
@@ -136,6 +142,7 @@ class Comparison:
         self._spill = spill
         self._unsorted = exact
         self._on_unsorted = on_unsorted
+        self._deletions = Deletions(keys, self._policy.limit, spill, about=about, accept=accept, on_withheld=on_withheld)
 
     @property
     def sorts_listings(self) -> bool:
@@ -146,6 +153,10 @@ class Comparison:
         """Sort every listing on disk from now on."""
         self._unsorted = True
 
+    def close(self) -> None:
+        """Remove what is stored on disk."""
+        self._deletions.close()
+
     def differences(
         self,
         path: str,
@@ -153,8 +164,7 @@ class Comparison:
         last_in_sync: float = 0.0,
         *,
         has_left: bool = False,
-        has_withheld: bool = False,
-        accepted: bool = True,
+        permission: Permission | None = None,
     ) -> Iterator[Difference]:
         """The differences at or below a path: first the files to send, then the keys to delete.
 
@@ -162,12 +172,8 @@ class Comparison:
             path: of a directory; "" is the whole source.
             report: is filled in meanwhile.
             last_in_sync: see `autosync.compare.diff.Rule`.
-            has_left: whether the kernel has reported that this directory is gone. Then neither the policy nor `has_withheld` limits the
-                deletions.
-            has_withheld: whether an earlier scan has withheld deletions. If so, only a scan of the whole source deletes keys, and only if
-                all its deletions are within the limit.
-            accepted: whether the mirror is accepted. If not, a scan deletes nothing, also below a directory that has left: the target may
-                have keys there from before this mirror.
+            has_left: whether the kernel has reported that this directory is gone. Then the policy does not limit the deletions.
+            permission: what may be deleted; None: all that the policy's limit allows.
 
         Raises:
             TargetError: the target could not be listed.
@@ -181,19 +187,19 @@ class Comparison:
         spans = self._keys.spans(path)
         if self._policy.delete:
             self._refuse_empty_sources(path)
-        self._check = RootCheck(self._roots, self._keys, path, accepted=accepted, about=self._about) if self._roots else None
+        may = permission or Permission()
+        self._check = RootCheck(self._roots, self._keys, path, accepted=may.accepted, about=self._about) if self._roots else None
         rule = Rule(self._policy.by, last_in_sync, self._clock_ahead(), self._actor.can_match)
         with closing(Spool(self._spill)) as missing:
             for span in spans:
                 yield from self._scan_span(span, report, rule, missing)
             self._keep_hidden(missing, report)
-            limit = len(missing) if has_left else self._policy.limit.of(report.equal + len(missing))
-            if not accepted:
-                self._withhold_all(missing, report, limit)
-                return
-            if has_withheld and not has_left and (path or len(missing) > limit):
-                limit = 0
-            yield from self._delete(missing, report, limit)
+            found = Found(path, has_left, report.equal + len(missing), report.complete)
+            count = len(missing)
+            keys, report.deletes, report.withheld = self._deletions.allowed(missing, found, may)
+            report.extra -= count - report.deletes - report.withheld.count  # files that were created while they were walked
+            for key in keys:
+                yield Difference(key, None, listed=True)
 
     def _keep_hidden(self, missing: Spool, report: ScanReport) -> None:
         """Remove the keys from `missing` that are below a root or a mount point which is not the directory that is known."""
@@ -211,59 +217,6 @@ class Comparison:
         self._check.log_hidden(kept)
         report.hidden += kept.total()
         report.complete = report.complete and not kept
-
-    def _withhold_all(self, missing: Spool, report: ScanReport, limit: int) -> None:
-        """Delete nothing, and log what is withheld. A file that was created and sent while its directory was walked does not count.
-
-        Args:
-            missing: the keys that the source lacks.
-            report: receives the number of withheld keys.
-            limit: how many keys could be deleted if the mirror were accepted.
-        """
-        examples: list[str] = []
-        for (key,) in missing:
-            if self._is_file(str(self._keys.path(key))):
-                report.extra -= 1
-                continue
-            report.withheld += 1
-            if len(examples) < _EXAMPLES:
-                examples.append(printable(key))
-        if report.withheld:
-            more = f" and {report.withheld - len(examples)} more" if report.withheld > len(examples) else ""
-            options = "--accept-existing --max-delete=100%" if report.withheld > limit else "--accept-existing"
-            log.error(
-                "%sthe target holds %d keys in scope that the source lacks (%s%s). This mirror is not accepted yet, so none is deleted. "
-                "To delete them, start again with %s; to keep them, with --no-delete or another --target-prefix",
-                self._about, report.withheld, ", ".join(examples), more, options,
-            )  # fmt: skip
-
-    def _delete(self, missing: Spool, report: ScanReport, limit: int) -> Iterator[Difference]:
-        """The deletions, as many as the limit allows. The others are withheld, which is logged."""
-        if len(missing) > limit:
-            report.withheld = len(missing) - limit
-            log.error(
-                "%s%d of %d keys in scope are gone from the source, and --max-delete (%s) lets %d go: %d are withheld and stay in the "
-                "target. If the source is as it should be, start again with --max-delete=100%%",
-                self._about, len(missing), report.equal + len(missing), self._policy.limit, limit, report.withheld,
-            )  # fmt: skip
-        report.deletes = len(missing) - report.withheld
-        for number, row in enumerate(missing):
-            if number == report.deletes:
-                return
-            yield Difference(row[0], None, listed=True)
-
-    def _is_file(self, path: str) -> bool:
-        """Whether there is a regular file at this path, and no link on the way below the root of its source."""
-        try:
-            if not stat.S_ISREG(os.lstat(path).st_mode):
-                return False
-        except (OSError, ValueError):  # ValueError: no file can have this name
-            return False
-        source = self._keys.source_of(path)
-        if source is None:
-            return False
-        root = source.root.rstrip("/")
-        return os.path.realpath(path) == os.path.realpath(source.root).rstrip("/") + path[len(root) :]
 
     def _clock_ahead(self) -> float:
         try:

@@ -18,14 +18,14 @@ from pathlib import Path
 from ..actor import Actor
 from ..celery import sending_app
 from ..compare.scan import Comparison, Policy
-from ..errors import BrokerError, Exit, SourceUnsure, UnknownDefinition
+from ..errors import BrokerError, Exit, SourceUnsure
 from ..feed.batches import BatchSender
 from ..feed.broker_retry import BrokerRetry
 from ..feed.events import EventFeed
 from ..feed.publisher import Priority, Publisher
 from ..feed.scanner import FinishedScan, Scanner
 from ..feed.skipped_paths import SkippedPaths
-from ..ledger import SCAN, Ledger, MirrorStats, connect, owner_prefix
+from ..ledger import ACCEPT, SCAN, Ledger, MirrorStats, connect, owner_prefix
 from ..ledger.watcher_lock import WatcherLock
 from ..model.change import SCAN_ALL, Change, Kind
 from ..model.definition_signature import sign
@@ -33,9 +33,11 @@ from ..model.limits import Limits
 from ..model.mirror import IN_DOUBT, Identity, Mirror, version_of
 from ..model.text import printable
 from ..source.mounts import MountTable
-from ..source.roots import MOST_MOUNTS, Doubt, KnownRoots
+from ..source.roots import MOST_MOUNTS, KnownRoots
+from ..state import pending
+from ..state.deletion_state import DeletionState
 from ..state.root_memory import RootMemory
-from ..state.state_file import StateFile
+from ..state.state_file import StateFile, requests_file
 from ..watch.debounce import Debouncer
 from ..watch.flush import FlushPoints
 from ..watch.hard_links import HardLinks
@@ -84,6 +86,7 @@ class RunSettings:
         signing_key: signs the definition; "": it is not signed.
         about: prefix of log lines, where there are several mirrors.
         accept_existing: the mirror is accepted even if its target has keys without a file.
+        is_state_new: whether the state directory had nothing of a mirror.
     """
 
     mirror: Mirror
@@ -98,6 +101,7 @@ class RunSettings:
     signing_key: str = field(default="", repr=False)
     about: str = ""
     accept_existing: bool = False
+    is_state_new: bool = False
 
 
 class MirrorRunner:
@@ -122,12 +126,14 @@ class MirrorRunner:
             has_broker_alone=host is not None and host.has_embedded_broker,
         )  # fmt: skip
         self._debouncer = Debouncer(run.settle)
-        self._root_memory = RootMemory(
-            self._roots, StateFile(run.spill, run.mirror.name), self._ledger, run.mirror.name, run.signing_key
-        )  # fmt: skip
+        self._state_file = StateFile(run.spill, run.mirror.name)
+        self._requests_file = requests_file(run.spill, run.mirror.name)
+        self._deletion_state = DeletionState(self._mirror, self._ledger, self._state_file, run.signing_key)
+        self._root_memory = RootMemory(self._roots, self._state_file, self._ledger, run.mirror.name, run.signing_key)
         self._comparison = Comparison(
-            self._keys, run.actor, run.policy, spill=str(run.spill), about=run.about, on_unsorted=self._store_unsorted, roots=self._roots
-        )
+            self._keys, run.actor, run.policy, spill=str(run.spill), about=run.about, on_unsorted=self._store_unsorted, roots=self._roots,
+            accept=f"autosync-ctl --name {run.mirror.name} accept",
+        )  # fmt: skip
         # No monitor can reach an embedded broker, and events cost as much as small transfers.
         watched = not (host and host.has_embedded_broker)
         sender = sending_app(run.broker, run.mirror.queue, events=watched)
@@ -139,7 +145,7 @@ class MirrorRunner:
         self._skipped = SkippedPaths(self._ledger.sync_state, retry, about=run.about)
         self._hard_links = HardLinks()
         self._scanner = Scanner(
-            self._comparison, self._ledger.sync_state, self._debouncer, self._sender, self._skipped, retry, self._stop, about=run.about,
+            self._comparison, self._deletion_state, self._debouncer, self._sender, self._skipped, retry, self._stop, about=run.about,
             hard_links=None if run.once else self._hard_links,
         )  # fmt: skip
         self._events: EventFeed | None = None
@@ -150,6 +156,8 @@ class MirrorRunner:
         #: How many more times orphans of any age are sent again.
         self._resends_after_loss = 0
         self._changed_roots: set[str] = set()
+        #: The roots and mount points that an operator has accepted, as they were shown.
+        self._accepted_roots: list[pending.Pending] = []
         #: The directories that are watched as the roots.
         self._watched_roots = dict(self._mirror.identities)
         self._has_logged_mounts = False
@@ -223,18 +231,21 @@ class MirrorRunner:
             self._scanner.begin_generation()
         definition = mirror.dumps()
         version = version_of(definition)
-        accepted = self._is_accepted(mirror)
+        was_accepted = self._scanner.state.accepted or self._deletion_state.is_accepted(mirror)
+        accepted = was_accepted or (self._run.accept_existing and mirror.delete)
         if not accepted:  # before the definition: acceptance is for the definition in the ledger
-            self._ledger.sync_state.set_accepted(False)
+            self._deletion_state.revoke()
         signature = sign(self._run.signing_key, mirror.name, definition)
         generation = self._ledger.definition.publish(definition, version, mirror.queue, signature)
         if not (self._host and self._host.has_embedded_broker):
             self._publisher.announce()
         in_sync = self._ledger.sync_state.last_in_sync()
-        withheld = self._ledger.sync_state.withheld_deletions()
+        withheld = self._deletion_state.withheld() if was_accepted and not self._run.policy.is_limit_given else 0
         self._restore_unsorted(mirror)
+        self._deletion_state.mirror = mirror
+        self._deletion_state.pending.rewrite()
         if accepted:
-            self._ledger.sync_state.set_accepted(True)
+            self._deletion_state.accept()
         self._mirror, self._version, self._broker_generation = mirror, version, generation
         last_in_sync_at = in_sync[1] if in_sync and in_sync[0] == _version_in_sync(mirror) else 0.0
         self._scanner.restore(accepted=accepted, last_in_sync_at=last_in_sync_at, withheld_deletions=withheld)
@@ -251,17 +262,6 @@ class MirrorRunner:
         """Store for the next start that listings are not in order. Without a broker, the next start finds that again."""
         with suppress(BrokerError):
             self._ledger.sync_state.set_unsorted_target(self._mirror.target_hash())
-
-    def _is_accepted(self, mirror: Mirror) -> bool:
-        """Whether scans with a definition may delete: the mirror was accepted with this target, and with a scope that includes the
-        definition's. A broker that loses its memory meanwhile does not change that."""
-        if self._scanner.state.accepted or (self._run.accept_existing and mirror.delete):
-            return True
-        before = self._ledger.definition.read()
-        try:
-            return before is not None and self._ledger.sync_state.accepted() and mirror.is_within_scope_of(Mirror.loads(before.definition))
-        except (UnknownDefinition, ValueError):  # another version wrote it
-            return False
 
     def start(self, watcher: Watcher | None, ends: ExitStack) -> None:
         """Start both threads. Without a watcher, request one scan of the whole source.
@@ -282,6 +282,7 @@ class MirrorRunner:
         ends.callback(self._close_feeds, 2.0)
         self._events.start()
         self._scanner.start()
+        self._accept_from_file()
         if watcher:
             log.info("keeping %s equal to %s", self._mirror.name, ", ".join(source.path for source in self._keys.sources))
         else:
@@ -346,6 +347,10 @@ class MirrorRunner:
             self._retry_failed(self._stats)
             if not self._stats.paused:
                 self._denied_keys.retry(self._stats.denied)
+            self._accept_from_file()
+            self._deletion_state.pending.replace((pending.Kind.ROOT, pending.Kind.MOUNT), self._pending_roots())
+            self._accept_roots()
+            self._deletion_state.pending.write()
         except BrokerError as error:
             log.debug("%s", error)
 
@@ -390,6 +395,8 @@ class MirrorRunner:
             if what == SCAN:
                 log.info("a scan of %s was requested", about or "everything")
                 self._debouncer.push((Change(Kind.SCAN, about),) if about else (SCAN_ALL,))
+            elif what == ACCEPT:
+                self._accept_pending(about)
             elif self._watcher:
                 self._watcher.flush(partial(self._flush_points.add, about))
             else:
@@ -414,6 +421,25 @@ class MirrorRunner:
             self._next_names_scan = now + _NAMES_INTERVAL
             log.info("%sa file was saved that has further names: everything is scanned to find them", self._run.about)
             self._debouncer.push((SCAN_ALL,))
+
+    def _accept_pending(self, request: str) -> None:
+        """Accept what an operator has seen by `autosync-ctl accept`.
+
+        Args:
+            request: that, by `Pending.dumps`.
+        """
+        shown = pending.parse(request)
+        if shown is None:
+            return
+        log.warning("%san operator has accepted %s", self._run.about, shown.text())
+        if shown.kind in (pending.Kind.EXISTING, pending.Kind.DELETIONS):
+            self._scanner.confirm_deletions(shown.count)
+        else:
+            self._accepted_roots.append(shown)
+
+    def _accept_from_file(self) -> None:
+        for item in pending.pop_requests(self._requests_file):
+            self._accept_pending(item.dumps())
 
     def _resend_orphans(self) -> None:
         """Send messages for keys whose lease has expired or whose next try is due, or else for those whose message seems to be lost."""
@@ -509,6 +535,9 @@ class MirrorRunner:
     def _watch_mounts(self) -> None:
         """Watch and scan what is at a mount point now. The scan finds out whether it is what is known there."""
         for path, mount in self._roots.pop_mount_changes():
+            if self._roots.has_moved(path):
+                self._debouncer.push((Change(Kind.LEFT, path),))  # a scan of the directory above may have been before the mount table
+                continue
             is_waiting = (mount is None or mount.is_trigger) and self._roots.is_waiting_for_use(path)  # to walk it would mount it again
             self._replace_tree(path, is_mounted=mount is not None, is_placed=not is_waiting)
         if self._roots.has_more and not self._has_logged_mounts:
@@ -536,24 +565,26 @@ class MirrorRunner:
             self._register(replace(self._mirror, identities=identities), keeps_scans=keeps and before.keys() <= identities.keys())
         self._root_memory.store()
 
-    def pending_roots(self) -> dict[str, Doubt]:
-        """The roots and mount points that are not what is known of them, and below which keys are kept for that, by path."""
-        return self._roots.pending()
+    def _pending_roots(self) -> list[pending.Pending]:
+        """The roots and mount points that are not what is known of them, and below which keys are kept for that."""
+        return [
+            pending.Pending(pending.Kind(self._roots.kind(path)), path, doubt.keys or 0, (doubt.text,))
+            for path, doubt in self._roots.pending().items()
+        ]  # fmt: skip
 
-    def accept_roots(self, kind: str) -> list[str]:
-        """Accept the roots or mount points that wait for it, and scan them.
-
-        Args:
-            kind: "root" or "mount".
-
-        Returns:
-            Their paths.
-        """
-        paths = self._roots.accept(kind)
-        for path in paths:
-            log.warning("%s%s is accepted as the next scan finds it", self._run.about, printable(path))
-            self._debouncer.push((Change(Kind.SCAN, "" if kind == "root" else path),))
-        return paths
+    def _accept_roots(self) -> None:
+        """Accept the roots and mount points that an operator has accepted, and scan them. A request from before the start waits for the
+        first scan, which finds out what is in doubt."""
+        waiting = self._pending_roots()
+        for shown in self._accepted_roots:
+            if not any(item.is_covered_by(shown) for item in waiting) or not self._roots.accept(shown.path):
+                continue
+            if shown.kind == pending.Kind.ROOT:
+                self._scanner.confirm_deletions(shown.count)
+            else:
+                self._debouncer.push((Change(Kind.LEFT, shown.path),))  # without the limit: these keys were shown
+        if waiting or self._scanner.state.last_report is not None:
+            self._accepted_roots.clear()
 
     def _answer_questions(self, stats: MirrorStats) -> None:
         """Check the files that workers of upload boxes do not see as this host saw them."""
@@ -701,8 +732,11 @@ class MirrorRunner:
         if after is not None and after.failed:
             self._log_failed_keys(after.failed)
             return Exit.INCOMPLETE
-        report = self._scanner.state.last_report
-        return Exit.INCOMPLETE if finished and report is not None and (report.withheld or not report.complete) else Exit.DONE
+        scans = self._scanner.state
+        if scans.withheld_deletions and not scans.accepted and self._run.once and self._run.is_state_new:
+            log.warning("%sstate directory %s was empty: if it lies on a volume, that may be missing", self._run.about, self._run.spill)
+        is_unread = finished and scans.last_report is not None and not scans.last_report.complete
+        return Exit.INCOMPLETE if scans.withheld_deletions or self._roots.pending() or is_unread else Exit.DONE
 
     def _log_failed_keys(self, count: int) -> None:
         with suppress(BrokerError):

@@ -11,15 +11,16 @@ import logging
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from ..compare.deletions import Permission
 from ..compare.diff import Difference
 from ..compare.scan import Comparison, ScanReport
 from ..errors import SourceUnsure, StartError, TargetError
 from ..ledger import GONE, Hint
-from ..ledger.sync_state import SyncState
 from ..model.change import SCAN_ALL, Change, Kind
+from ..state.deletion_state import DeletionState
 from ..watch.debounce import Debouncer
 from ..watch.hard_links import HardLinks
 from ..watch.scan_requests import ScanRequest
@@ -49,6 +50,18 @@ class FinishedScan(NamedTuple):
     generation: int
 
 
+class Confirmed(NamedTuple):
+    """Deletions that an operator has accepted.
+
+    Attributes:
+        keys: so many keys one scan of the whole source may delete.
+        since: in seconds since the epoch.
+    """
+
+    keys: int = 0
+    since: float = 0.0
+
+
 @dataclass(frozen=True)
 class ScanState:
     """What is known from the scans of a mirror, at one moment.
@@ -62,8 +75,9 @@ class ScanState:
         scan_generation: grows whenever scans that have begun prove nothing any more: the broker may have lost what they found, or a source
             is another directory.
         last_in_sync_at: when the last scan began of which all differences have been dealt with, in seconds since the epoch; 0.0: none yet.
-        withheld_deletions: number of deletions that the last scan of the whole source withheld.
-        accepted: whether the mirror is accepted. As long as it is not, no scan deletes anything.
+        withheld_deletions: number of deletions that the last scan of the whole source withheld. As long as there are some, no scan deletes.
+        accepted: whether the mirror is accepted. As long as it is not, no scan deletes what the target held before the mirror.
+        confirmed: the deletions that an operator has accepted, until they are done.
     """
 
     is_scanning: bool = False
@@ -75,6 +89,7 @@ class ScanState:
     last_in_sync_at: float = 0.0
     withheld_deletions: int = 0
     accepted: bool = False
+    confirmed: Confirmed = field(default_factory=Confirmed)
 
 
 class Scanner(FeedThread):
@@ -82,7 +97,7 @@ class Scanner(FeedThread):
 
     Args:
         comparison: finds the differences.
-        sync_state: of the mirror; stores what scans find out.
+        deletion_state: of the mirror; stores what scans find out.
         debouncer: where requests come from. Files that are still changing go back there.
         sender: where batches go.
         skipped: receives paths that are not mirrored.
@@ -95,7 +110,7 @@ class Scanner(FeedThread):
     def __init__(
         self,
         comparison: Comparison,
-        sync_state: SyncState,
+        deletion_state: DeletionState,
         debouncer: Debouncer,
         sender: BatchSender,
         skipped: SkippedPaths,
@@ -108,14 +123,14 @@ class Scanner(FeedThread):
         super().__init__("autosync-scans")
         self._hard_links = hard_links
         self._comparison = comparison
-        self._sync_state = sync_state
+        self._deletion_state = deletion_state
         self._debouncer = debouncer
         self._sender = sender
         self._skipped = skipped
         self._retry = retry
         self._stop = stop
         self._about = about
-        #: Whether a scan of a part of the source has withheld deletions while the mirror was not accepted.
+        #: Whether a scan of a part of the source has withheld deletions since the last scan of all.
         self._has_withheld = False
         self._state = ScanState()
         self._state_lock = threading.Lock()
@@ -133,6 +148,8 @@ class Scanner(FeedThread):
         """
         self._stop.set()
         self._thread.join(patience)
+        if not self._thread.is_alive():
+            self._comparison.close()
 
     def begin_generation(self) -> None:
         """Declare that scans which have begun until now prove nothing."""
@@ -157,7 +174,15 @@ class Scanner(FeedThread):
 
     def set_last_in_sync(self, at: float) -> None:
         """Record that all differences are dealt with which a scan found that began at that time, in seconds since the epoch."""
-        self._update(last_in_sync_at=at)
+        with self._state_lock:
+            confirmed = self._state.confirmed if at < self._state.confirmed.since else Confirmed()
+            self._state = replace(self._state, last_in_sync_at=at, confirmed=confirmed)
+
+    def confirm_deletions(self, count: int) -> None:
+        """Request a scan of the whole source that may delete up to so many keys that the source lacks. If it finds more, it deletes none of
+        them."""
+        self._update(confirmed=Confirmed(count, time.time()))
+        self._debouncer.push((SCAN_ALL,))
 
     def scan(self, request: ScanRequest) -> ScanReport:
         """Compare a part of the source with the target, and send the differences.
@@ -188,7 +213,7 @@ class Scanner(FeedThread):
         if self._hard_links is not None and not request.path:
             self._hard_links.end_scan(complete=report.error is None and report.complete)
         if report.error is None:
-            self._record(request, report, began, state.scan_generation)
+            self._record(request, report, began, state)
         return report
 
     def _run(self) -> None:
@@ -210,37 +235,52 @@ class Scanner(FeedThread):
         with self._state_lock:
             self._state = replace(self._state, **changes)
 
-    def _record(self, request: ScanRequest, report: ScanReport, began: float, generation: int) -> None:
+    def _record(self, request: ScanRequest, report: ScanReport, began: float, before: ScanState) -> None:
         """Record a scan that has not failed.
 
         Args:
             request: which part was compared.
             report: what was found.
             began: when the scan began, in seconds since the epoch.
-            generation: the scan generation at that time.
+            before: what was known then.
         """
-        is_whole = not request.path
         self._skipped.replace(report.skipped, report.unlisted_skipped, path=request.path, is_complete=report.complete)
-        self._has_withheld = self._has_withheld or (report.withheld > 0 and not self._state.accepted)
-        if not is_whole:
+        self._has_withheld = self._has_withheld or report.withheld.count > 0
+        if request.path:
+            if report.withheld.count and before.accepted and not before.withheld_deletions:
+                self._debouncer.push((SCAN_ALL,))  # it knows how many keys there are in all
             return
         seconds = time.time() - began
-        finished = FinishedScan(min(began, report.busy_since), time.monotonic(), generation)
+        finished = FinishedScan(min(began, report.busy_since), time.monotonic(), before.scan_generation)
         self._update(finished_scan=finished if report.complete else None)
-        self._retry.retry_until_success(lambda: self._sync_state.set_withheld_deletions(report.withheld))
-        self._update(withheld_deletions=report.withheld)
-        if not self._state.accepted and report.complete and not report.extra:
+        if not before.accepted and report.complete and report.deletes == report.extra:  # nothing, or all of it by an operator's will
             self._accept()
+        self._store_withheld(report, before)
         log.info(
             "%scompared %d files in %.1f s: %d to upload, %d to check, %d to delete",
             self._about, report.source_files, seconds, report.uploads, report.checks, report.deletes,
         )  # fmt: skip
 
+    def _store_withheld(self, report: ScanReport, before: ScanState) -> None:
+        """Store what a scan of the whole source has withheld. A scan that could not read everything lifts nothing."""
+        withheld = report.withheld
+        count = withheld.count if report.complete else max(withheld.count, before.withheld_deletions)
+        self._retry.retry_until_success(
+            lambda: self._deletion_state.set_withheld(count, withheld.examples, accepted=self._state.accepted)
+        )  # fmt: skip
+        self._update(withheld_deletions=count)
+        with self._state_lock:  # unless an operator has accepted something else meanwhile
+            if self._state.confirmed == before.confirmed:
+                # Until these keys are gone, another scan finds them again.
+                left = before.confirmed._replace(keys=min(report.deletes, before.confirmed.keys))
+                self._state = replace(self._state, confirmed=left)
+
     def _accept(self) -> None:
         """Let scans delete from now on."""
         self._update(accepted=True)
-        self._retry.retry_until_success(lambda: self._sync_state.set_accepted(True))
+        self._retry.retry_until_success(self._deletion_state.accept)
         if self._has_withheld:  # a scan of a part withheld deletions that are allowed now
+            self._has_withheld = False
             self._debouncer.push((SCAN_ALL,))
 
     def _batches(self, request: ScanRequest, report: ScanReport, state: ScanState) -> Iterator[Batch]:
@@ -250,8 +290,7 @@ class Scanner(FeedThread):
             report,
             state.last_in_sync_at,
             has_left=request.has_left,
-            has_withheld=state.withheld_deletions > 0,
-            accepted=state.accepted,
+            permission=Permission(state.accepted, state.withheld_deletions > 0, state.confirmed.keys),
         )
         for key, found, etag, _ in self._at_rest(differences, report):
             hint = GONE

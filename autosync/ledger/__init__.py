@@ -26,13 +26,14 @@ from .entries import (
     worker_of,
 )
 from .ledger import Ledger
-from .operator_requests import FLUSH_POINT, SCAN
+from .operator_requests import ACCEPT, FLUSH_POINT, SCAN
 from .rate_limits import FleetLimits, RateGrant
 from .redis_keys import PREFIX
 from .registry import mirror_names, queues_of_mirrors
 from .watcher_lock import WatcherLease
 
 __all__ = [
+    "ACCEPT",
     "FLUSH_POINT",
     "GONE",
     "PREFIX",

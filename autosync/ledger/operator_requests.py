@@ -1,4 +1,4 @@
-"""Requests of operators for a mirror: a pause, scans, flush points."""
+"""Requests of operators for a mirror: a pause, scans, flush points, acceptance of what waits for it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .store import LedgerPart
 #: How long a reached flush point is remembered, in seconds.
 _FLUSH_POINT_SECONDS = 3600
 #: The kinds of requests, in the words that Redis holds.
-SCAN, FLUSH_POINT = "look", "barrier"
+SCAN, FLUSH_POINT, ACCEPT = "look", "barrier", "accept"
 
 
 class OperatorRequests(LedgerPart):
@@ -37,8 +37,12 @@ class OperatorRequests(LedgerPart):
         """Request that the watcher confirms (`confirm_flush_point`) when all changes that the source had by then are marked."""
         self._push(FLUSH_POINT, name)
 
+    def request_accept(self, item: str) -> None:
+        """Request that the watcher accepts something that waits for it; see `state.pending`."""
+        self._push(ACCEPT, item)
+
     def pop_all(self) -> list[tuple[str, str]]:
-        """The requests since the last call: `SCAN` and a path, or `FLUSH_POINT` and its name."""
+        """The requests since the last call: `SCAN` and a path, `FLUSH_POINT` and its name, or `ACCEPT` and what is accepted."""
         with self._store.errors():
             pipe = self._client.pipeline()
             pipe.lrange(self._names.requests, 0, -1)

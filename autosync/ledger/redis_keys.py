@@ -122,6 +122,11 @@ class Names:
         return self._name("skipped")
 
     @cached_property
+    def pending(self) -> str:
+        """Hash: what waits for an operator's acceptance."""
+        return self._name("pending")
+
+    @cached_property
     def requests(self) -> str:
         """List: the requests of operators for the watcher."""
         return self._name("asked")
@@ -163,8 +168,8 @@ class Names:
     def permanent(self) -> list[str]:
         """All names, but for those of keys that expire."""
         slots = (self.slots, self.slot_queue, self.slot_requests)
-        denied = (self.denied, self.denied_delays)
-        return [*self.script_keys, *denied, self.history, self.watcher, self.skipped, self.unseen, self.requests, self.rates, *slots]
+        lists = (self.denied, self.denied_delays, self.skipped, self.pending, self.unseen)
+        return [*self.script_keys, *lists, self.history, self.watcher, self.requests, self.rates, *slots]
 
     def _name(self, part: str) -> str:
         return f"{PREFIX}{{{self.mirror_name}}}:{part}"  # the braces keep a mirror in one slot of a cluster

@@ -45,18 +45,52 @@ class SyncState(LedgerPart):
             accepted, in_sync = cast(list[bytes | None], self._client.hmget(self._names.definition, ["accepted", "cleared"]))
         return accepted == b"1" if accepted is not None else in_sync is not None
 
-    def set_accepted(self, accepted: bool) -> None:
-        """Store whether the mirror is accepted."""
+    def set_accepted(self, acceptance: str) -> None:
+        """Store that the mirror is accepted.
+
+        Args:
+            acceptance: with what; see `acceptance`.
+        """
         with self._store.errors():
-            self._client.hset(self._names.definition, "accepted", int(accepted))
+            self._client.hset(self._names.definition, mapping={"accepted": 1, "acceptance": acceptance})
+
+    def revoke_acceptance(self) -> None:
+        """Store that the mirror is not accepted."""
+        with self._store.errors():
+            pipe = self._client.pipeline()
+            pipe.hset(self._names.definition, "accepted", 0)
+            pipe.hdel(self._names.definition, "acceptance")
+            pipe.execute()
+
+    def acceptance(self) -> str | None:
+        """With what the mirror was accepted at last, as JSON of `state.acceptance`; None: it never was, or by an older version only."""
+        with self._store.errors():
+            found = cast(bytes | None, self._client.hget(self._names.definition, "acceptance"))
+        return found.decode("utf-8", "replace") if found else None
+
+    def pending(self) -> dict[str, str]:
+        """What waits for an operator's acceptance, by kind and path, as JSON of `state.pending`."""
+        with self._store.errors():
+            found = cast(dict[bytes, bytes], self._client.hgetall(self._names.pending))
+        return {decode(name): text.decode("utf-8", "replace") for name, text in found.items()}
+
+    def set_pending(self, items: Mapping[str, str]) -> None:
+        """Replace what waits for an operator's acceptance."""
+        fields: dict[Any, Any] = {encode(name): text for name, text in items.items()}
+        with self._store.errors():
+            pipe = self._client.pipeline()
+            pipe.delete(self._names.pending)
+            if fields:
+                pipe.hset(self._names.pending, mapping=fields)
+            pipe.execute()
 
     def withheld_deletions(self) -> int:
-        """How many deletions the last full scan withheld, because they were too many or the mirror is not accepted."""
+        """How many deletions the last scan of the whole source withheld, because they were too many or the mirror is not accepted."""
         with self._store.errors():
             return int(cast(bytes | None, self._client.hget(self._names.definition, "holding")) or 0)
 
     def set_withheld_deletions(self, count: int) -> None:
-        """Store how many deletions a scan has withheld. They stay withheld until a scan finds them within the limit."""
+        """Store how many deletions a scan has withheld. No scan deletes then, until one finds nothing to delete or an operator lifts it."""
         with self._store.errors():
             self._client.hset(self._names.definition, "holding", count)
 

@@ -18,12 +18,13 @@ PREFIX = "AUTOSYNC_"
 COMMANDS = frozenset({
     "accept_existing", "actor", "attempts", "broker", "compare", "config", "delete", "done_marker", "dry_run", "lease",
     "limit_bandwidth", "limit_inflight", "limit_requests", "links", "log_format", "max_delete", "max_size", "min_size", "name", "once",
-    "queue", "quiet", "rescan", "settle", "signing_key", "source_exclude", "source_filter", "source_prefix", "state_dir",
+    "one_file_system", "queue", "quiet", "rescan", "settle", "signing_key", "source_exclude", "source_filter", "source_prefix", "state_dir",
     "target_container", "target_prefix", "temporary", "threads", "verbose", "workers",
 })  # fmt: skip
 #: Options of `autosync-ctl`; those of its commands follow the name of the command.
 CONTROL = frozenset({
-    "broker", "name", "state_dir", "export_listen", "failed_as_json", "flush_timeout", "limit_bandwidth", "limit_inflight",
+    "accept_deletions", "accept_existing", "accept_mount", "accept_root", "accept_yes", "broker", "name", "state_dir", "export_listen",
+    "failed_as_json", "flush_timeout", "limit_bandwidth", "limit_inflight",
     "limit_requests", "mirrors_as_json", "retry_everything", "status_as_json", "status_watch", "verify_checksum",
 })  # fmt: skip
 #: Options of the actors in `actors/`.

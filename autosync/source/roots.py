@@ -76,6 +76,8 @@ class KnownRoots:
         self._changed_mounts: set[str] = set()
         #: Whether a root leads through another link than before, so that other mounts are below it.
         self._has_moved = False
+        #: Mount points that have moved with the directory that they were in.
+        self._moved: set[str] = set()
         #: Whether the mounts have changed since it was checked last that those which seem to be the same are.
         self._is_unchecked = False
         #: Whether there are more mount points than are remembered.
@@ -117,21 +119,26 @@ class KnownRoots:
         """The directories in doubt that wait for a person."""
         return {path: doubt for path, doubt in sorted(self.doubts().items()) if doubt.is_pending}
 
-    def accept(self, kind: str) -> list[str]:
-        """Let the next scan believe what it finds at the directories in doubt that wait for a person, or forget a mount point that is gone.
+    def accept(self, path: str) -> bool:
+        """Let the next scan believe what it finds at a directory in doubt that waits for a person, or forget a mount point that is gone.
 
         Args:
-            kind: "root" or "mount".
+            path: of the directory.
 
         Returns:
-            Their paths. They are to be scanned.
+            Whether it was waiting. Then it is to be scanned.
         """
         with self._lock:
-            paths = [path for path in self.pending() if self.kind(path) == kind]
-            for path in paths:
-                self._doubts[path] = replace(self._doubts[path], accepted=True)
-                self.version += 1
-            return paths
+            if path not in self.pending():
+                return False
+            self._doubts[path] = replace(self._doubts[path], accepted=True)
+            self.version += 1
+            return True
+
+    def has_moved(self, path: str) -> bool:
+        """Whether this was a mount point, and has moved with the directory that it was in: what was below it has left."""
+        with self._lock:
+            return path in self._moved and path not in self._paths
 
     def identities(self) -> dict[str, Identity]:
         """The identities for the definition of the mirror. Workers delete nothing below a directory that is another one."""
@@ -443,10 +450,12 @@ class KnownRoots:
 
     def _forget_moved(self, before: Mapping[str, Mount]) -> None:
         """Forget mount points that have moved with the directory that they are in: what was below has left with them."""
+        self._moved.difference_update(self._mounts)
         now = {mount.number: path for path, mount in self._mounts.items()}
         for path, mount in before.items():
             if path not in self._mounts and now.get(mount.number, path) != path:
                 self.forget(path)
+                self._moved.add(path)
 
     def _reason(self, path: str) -> str:
         found = identify(path)

@@ -7,12 +7,15 @@ import logging
 import os
 import tempfile
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 log = logging.getLogger(__name__)
 
 _SUFFIX = ".mirror.json"
+#: Suffix of the file with an operator's requests. It is another file, since `autosync-ctl` writes it.
+_REQUESTS_SUFFIX = ".requests.json"
 
 
 class StateFile:
@@ -24,10 +27,12 @@ class StateFile:
     Args:
         directory: the state directory.
         mirror: name of the mirror; several may share the directory.
+        suffix: of the file's name.
     """
 
-    def __init__(self, directory: Path, mirror: str) -> None:
-        self.path = directory / f"{mirror}{_SUFFIX}"
+    def __init__(self, directory: Path, mirror: str, suffix: str = _SUFFIX) -> None:
+        self.path = directory / f"{mirror}{suffix}"
+        self.mirror = mirror
         self._lock = threading.Lock()
         self._has_failed = False
 
@@ -69,6 +74,15 @@ class StateFile:
             else:
                 self._has_failed = False
 
+    def pop(self) -> dict[str, Any]:
+        """All fields; the file is removed. Costs one lstat(2) if there is no file."""
+        if not os.path.lexists(self.path):
+            return {}
+        found = self.read()
+        with suppress(OSError):
+            os.unlink(self.path)
+        return found
+
     def _write(self, text: bytes) -> None:
         descriptor, name = tempfile.mkstemp(dir=self.path.parent, prefix=f"{self.path.name}.")
         try:
@@ -85,6 +99,11 @@ class StateFile:
             os.fsync(directory)  # rename(2) is durable only then
         finally:
             os.close(directory)
+
+
+def requests_file(directory: Path, mirror: str) -> StateFile:
+    """The file with the requests of operators for a mirror whose broker they did not reach."""
+    return StateFile(directory, mirror, _REQUESTS_SUFFIX)
 
 
 def state_files(directory: Path) -> list[StateFile]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from autosync.ledger import connect
 from lab.buckets import Bucket
 from lab.comparing import fill
 from lab.parts import permitted
@@ -173,8 +174,11 @@ def test_what_a_target_held_before_its_first_sync_is_kept_until_it_is_accepted(
     for _ in range(2):
         done = programs.run(*once)
         assert done.returncode == 3, done.stderr
-        assert "the target holds 4 keys in scope that the source lacks (d/foreign, foreign, other/foreign and 1 more)" in done.stderr
-        assert "start again with --accept-existing;" in done.stderr
+        assert (
+            "the target held 4 keys in scope before this mirror that the source lacks (d/foreign, foreign, other/foreign and 1 more)"
+            in done.stderr
+        )
+        assert " accept, or start again with --accept-existing;" in done.stderr
         assert sorted(bucket.sizes()) == both
         assert bucket.read("a") == b"", "uploads go on"
     changed = programs.run(*once, "--compare=size", "--max-delete=100%", "--attempts=3")
@@ -223,15 +227,15 @@ def test_before_a_mirror_is_accepted_what_is_seen_to_be_deleted_goes_and_what_re
     (tmp_path / "outside").rename(tree / "outside")  # a scan of this directory alone
 
     wait_until(lambda: sorted(bucket.sizes()) == ["b", "foreign", "outside/foreign", "outside/new"], 60, "what was done live is done")
-    scans = process.output().count("This mirror is not accepted yet")
-    wait_until(lambda: process.output().count("This mirror is not accepted yet") >= scans + 2, 60, "rescans find it again")
+    scans = process.output().count("compared ")
+    wait_until(lambda: process.output().count("compared ") >= scans + 2, 60, "rescans find it again")
     assert sorted(bucket.sizes()) == ["b", "foreign", "outside/foreign", "outside/new"]
     found = programs.run("autosync-ctl", "status", "--json")
     assert '"accepted": false, "withheld_deletions": 2' in found.stdout, found
     found = programs.run("autosync-ctl", "status")
     assert "  attention   2 deletions withheld\n" in found.stdout
-    assert "  accepted    no: keys without a file in the source are kept; " in found.stdout
-    assert "option --accept-existing deletes them\n" in found.stdout
+    assert "  accepted    no: keys that the target held before the mirror are kept; " in found.stdout
+    assert "autosync-ctl accept deletes them\n" in found.stdout
     process.terminate()
     process.wait()
 
@@ -254,29 +258,153 @@ def test_each_of_several_targets_is_accepted_by_itself(programs: Programs, tree:
     done = programs.run("autosync", "--once", f"--config={config}", "--accept-existing")
 
     assert done.returncode == 3, done.stderr
-    assert [name for name in ("one", "two", "three", "empty") if f"{name}: the target holds 1 keys" in done.stderr] == ["one", "three"]
+    assert [name for name in ("one", "two", "three", "empty") if f"{name}: the target held 1 key" in done.stderr] == ["one", "three"]
     found = {name: sorted(path.name for path in (tmp_path / name).iterdir()) for name, _ in tables}
     assert found == {"one": ["a", "foreign"], "two": ["a"], "three": ["a", "foreign"], "empty": ["a"]}
 
 
-def test_the_limit_on_the_command_line_withholds_reports_and_lets_through(
+def test_a_scan_that_finds_too_much_gone_deletes_nothing_until_an_operator_lifts_that(
     programs: Programs, once: list[str], bucket: Bucket, tree: Path
 ) -> None:
-    fill(tree, *KEYS[:10])
+    fill(tree, *KEYS)
     assert programs.run(*once).returncode == 0
-    for key in KEYS[2:10]:
+    for key in KEYS[:30]:
         (tree / key).unlink()
     fill(tree, "new")
+    kept = [*KEYS, "new"]
 
-    first = programs.run(*once, "--max-delete=3")
-    assert first.returncode == 3
-    assert "start again with --max-delete=100%" in first.stderr
-    assert sorted(bucket.sizes()) == [*KEYS[:2], *KEYS[5:10], "new"], "uploads go on meanwhile"
-    second = programs.run(*once, "--max-delete=3")
-    assert second.returncode == 3
-    assert sorted(bucket.sizes()) == [*KEYS[:2], *KEYS[5:10], "new"], "a limit that holds once an hour would hold nothing"
-    third = programs.run(*once, "--max-delete=100%")
-    assert (third.returncode, sorted(bucket.sizes())) == (0, [*KEYS[:2], "new"])
+    first = programs.run(*once)
+    assert (first.returncode, sorted(bucket.sizes())) == (3, kept), first.stderr
+    assert "30 of 40 keys in scope are gone from the source" in first.stderr
+    fill(tree, *KEYS[:29], *(f"more/{key}" for key in KEYS), *(f"most/{key}" for key in KEYS))
+    kept += [f"{folder}/{key}" for folder in ("more", "most") for key in KEYS]
+    grown = programs.run(*once)
+    assert (grown.returncode, sorted(bucket.sizes())) == (3, sorted(kept)), "nor where a file is back, and the scope has grown"
+    assert "1 of 41 keys in scope are gone from the source (0029), and an earlier scan has found more than" in grown.stderr
+
+    lifted = programs.run(*once, "--max-delete=5")
+    assert (lifted.returncode, sorted(bucket.sizes())) == (0, sorted({*kept} - {KEYS[29]})), lifted.stderr
+    (tree / KEYS[0]).unlink()
+    assert programs.run(*once).returncode == 0
+    assert KEYS[0] not in bucket.sizes()
+
+
+def test_an_end_with_withheld_deletions_has_the_exit_code_for_that(
+    programs: Programs, once: list[str], bucket: Bucket, tree: Path
+) -> None:
+    fill(tree, *KEYS)
+    assert programs.run(*once).returncode == 0
+    for key in KEYS[:30]:
+        (tree / key).unlink()
+    process = programs.start(*[word for word in once if word != "--once"])
+    wait_until(lambda: "are gone from the source" in process.output(), 60, "the scan has withheld them")
+    wait_until(lambda: "compared 10 files" in process.output(), 60, "the scan has ended")
+
+    process.terminate()
+
+    assert process.wait() == 3
+    assert sorted(bucket.sizes()) == KEYS
+
+
+def dry(programs: Programs, once: list[str], *more: str) -> tuple[int, list[str]]:
+    done = programs.run(*[word for word in once if word != "--once"], "--dry-run", *more)
+    return done.returncode, sorted(done.stdout.splitlines())
+
+
+def test_a_dry_run_shows_what_is_kept_and_what_would_go(programs: Programs, once: list[str], bucket: Bucket, tree: Path) -> None:
+    fill(tree, "a")
+    bucket.client.put_object(Bucket=bucket.name, Key="foreign", Body=b"x")
+    assert dry(programs, once) == (3, ["keep foreign", "upload a"])
+    assert dry(programs, once, "--accept-existing") == (0, ["delete foreign", "upload a"])
+    assert programs.run(*once).returncode == 3
+    assert dry(programs, once) == (3, ["keep foreign"])
+    assert programs.run(*once, "--accept-existing").returncode == 0
+
+    fill(tree, *KEYS)
+    assert programs.run(*once).returncode == 0
+    for key in KEYS[:30]:
+        (tree / key).unlink()
+    assert dry(programs, once) == (3, [f"keep {key}" for key in KEYS[:30]])
+    assert dry(programs, once, "--max-delete=30") == (0, [f"delete {key}" for key in KEYS[:30]])
+
+
+@pytest.mark.parametrize("is_running", [True, False], ids=["running", "stopped"])
+@pytest.mark.parametrize("kind", ["existing", "deletions"])
+def test_an_operator_accepts_what_waits(
+    programs: Programs, once: list[str], bucket: Bucket, tree: Path, is_running: bool, kind: str
+) -> None:
+    """Of a mirror that is not running, the next start deletes it."""
+    fill(tree, *KEYS)
+    if kind == "deletions":
+        assert programs.run(*once).returncode == 0
+        for key in KEYS[:30]:
+            (tree / key).unlink()
+    else:
+        bucket.client.put_object(Bucket=bucket.name, Key="foreign", Body=b"x")
+    shown = {
+        "existing": "1 key that the target held before this mirror: foreign",
+        "deletions": "30 keys that are gone from the source: 0000, 0001, 0002 and 27 more",
+    }[kind]
+    keeping = [word for word in once if word != "--once"]
+    process = programs.start(*keeping)
+    wait_until(lambda: "compared " in process.output(), 60, "the scan has ended")
+    if not is_running:
+        process.terminate()
+        assert process.wait() == 3
+
+    refused = programs.run("autosync-ctl", "accept")
+    assert (refused.returncode, shown in refused.stdout, "give --yes" in refused.stderr) == (2, True, True), refused
+    other = programs.run("autosync-ctl", "accept", "--root", "--yes")
+    assert (other.returncode, other.stdout) == (0, "nothing waits for acceptance\n")
+    accepted = programs.run("autosync-ctl", "accept", "--yes", f"--{kind}")
+    assert (accepted.returncode, shown in accepted.stdout) == (0, True), accepted
+
+    if not is_running:
+        process = programs.start(*keeping)
+    wait_until(lambda: sorted(bucket.sizes()) == sorted(path.name for path in tree.iterdir()), 60, "what was accepted is gone")
+    wait_until(lambda: programs.run("autosync-ctl", "accept").stdout == "nothing waits for acceptance\n", 30, "nothing is left", pause=0.2)
+    process.terminate()
+    assert process.wait() == 0
+
+
+def test_a_set_that_has_grown_since_it_was_shown_is_not_taken(programs: Programs, once: list[str], bucket: Bucket, tree: Path) -> None:
+    fill(tree, "a")
+    bucket.client.put_object(Bucket=bucket.name, Key="foreign", Body=b"x")
+    assert programs.run(*once).returncode == 3
+    assert programs.run("autosync-ctl", "accept", "--yes").returncode == 0
+    bucket.client.put_object(Bucket=bucket.name, Key="foreign too", Body=b"x")
+
+    again = programs.run(*once)
+
+    assert (again.returncode, sorted(bucket.sizes())) == (3, ["a", "foreign", "foreign too"]), again.stderr
+    assert "2 keys that the target held" in programs.run("autosync-ctl", "accept", "--yes").stdout
+    assert (programs.run(*once).returncode, sorted(bucket.sizes())) == (0, ["a"])
+
+
+def test_losing_the_broker_or_the_state_directory_is_no_first_contact_and_losing_both_is(
+    programs: Programs, broker: str, bucket: Bucket, tree: Path, tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    options = [f"--broker={broker}", f"--state-dir={state}", "--once", *bucket.options(), f"--source-prefix={tree}/", "--name=m", str(tree)]
+    fill(tree, "a", "b", "c", "d")
+    assert programs.run("autosync", *options).returncode == 0
+
+    for lost, key in (("the broker's memory", "a"), ("the state directory", "b")):
+        (tree / key).unlink()
+        if lost == "the state directory":
+            shutil.rmtree(state)
+        else:
+            connect(broker).flushall()
+        done = programs.run("autosync", *options)
+        assert (done.returncode, key in bucket.sizes()) == (0, False), (lost, done.stderr)
+    (tree / "c").unlink()
+    shutil.rmtree(state)
+    connect(broker).flushall()
+
+    done = programs.run("autosync", *options)
+
+    assert (done.returncode, sorted(bucket.sizes())) == (3, ["c", "d"]), done.stderr
+    assert f"{state}/m was empty: if it lies on a volume, that may be missing" in done.stderr
 
 
 def test_deletions_that_the_kernel_reports_are_not_limited(programs: Programs, bucket: Bucket, tree: Path, tmp_path: Path) -> None:

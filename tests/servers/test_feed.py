@@ -77,9 +77,9 @@ def test_a_complete_scan_of_everything_that_finds_nothing_to_delete_accepts_the_
     assert scanner.state.accepted == ledger.sync_state.accepted() == (what == "nothing to delete")
     assert ledger.sync_state.withheld_deletions() == (what == "a key too many")
     if what == "a key too many":
-        assert scanner.scan(ScanRequest("")).withheld == 1, "nor does the next one"
+        assert scanner.scan(ScanRequest("")).withheld.count == 1, "nor does the next one"
         target.keys = ("d/a",)
-        assert scanner.scan(ScanRequest("")).withheld == 0
+        assert scanner.scan(ScanRequest("")).withheld.count == 0
         assert (scanner.state.accepted, ledger.sync_state.accepted(), ledger.sync_state.withheld_deletions()) == (True, True, 0)
 
 

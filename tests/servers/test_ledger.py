@@ -660,11 +660,11 @@ def test_a_mirror_is_accepted_once_it_is_noted_or_an_older_version_has_seen_it_i
     client.hset("autosync:{m}:mirror", "cleared", "another-version 1.0")
     assert ledger.sync_state.accepted()
 
-    ledger.sync_state.set_accepted(False)
+    ledger.sync_state.revoke_acceptance()
     assert not ledger.sync_state.accepted()
     ledger.sync_state.set_last_in_sync("v", 1.0, accepted=False)
     assert not ledger.sync_state.accepted()
-    ledger.sync_state.set_accepted(True)
+    ledger.sync_state.set_accepted("{}")
     ledger.definition.publish("{}", "v2")
     assert ledger.sync_state.accepted()
 
@@ -1142,17 +1142,24 @@ def calls(ledger: Remembering) -> dict[str, Callable[[], object]]:
         "OperatorRequests.count_dirty_before": lambda: ledger.requests.count_dirty_before("x"),
         "OperatorRequests.pause": ledger.requests.pause,
         "OperatorRequests.pop_all": ledger.requests.pop_all,
+        "OperatorRequests.request_accept": lambda: ledger.requests.request_accept("{}"),
         "OperatorRequests.request_flush_point": lambda: ledger.requests.request_flush_point("x"),
         "OperatorRequests.request_scan": lambda: ledger.requests.request_scan("/s"),
         "OperatorRequests.resume": ledger.requests.resume,
         "Queues.count_waiting": lambda: ledger.queues.count_waiting("q"),
         "Queues.delete": lambda: ledger.queues.delete("another"),
         "Queues.send": lambda: ledger.queues.send(Message("q", 5, "text")),
+        "RootRecords.read": ledger.root_records.read,
+        "RootRecords.write": lambda: ledger.root_records.write("{}", ""),
         "Stats.counters": ledger.stats.counters,
         "Stats.read": ledger.stats.read,
+        "SyncState.acceptance": ledger.sync_state.acceptance,
         "SyncState.accepted": ledger.sync_state.accepted,
         "SyncState.last_in_sync": ledger.sync_state.last_in_sync,
-        "SyncState.set_accepted": lambda: ledger.sync_state.set_accepted(True),
+        "SyncState.pending": ledger.sync_state.pending,
+        "SyncState.revoke_acceptance": ledger.sync_state.revoke_acceptance,
+        "SyncState.set_accepted": lambda: ledger.sync_state.set_accepted("{}"),
+        "SyncState.set_pending": lambda: ledger.sync_state.set_pending({"existing": "{}"}),
         "SyncState.set_last_in_sync": lambda: ledger.sync_state.set_last_in_sync("v", 1.0, accepted=True),
         "SyncState.change_skipped": lambda: ledger.sync_state.change_skipped({"/s/fifo": "is a FIFO"}),
         "SyncState.set_skipped": lambda: ledger.sync_state.set_skipped(SkippedList({"/s/fifo": "is a FIFO"})),

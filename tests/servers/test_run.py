@@ -169,7 +169,8 @@ def test_a_broker_that_forgets_takes_no_acceptance_back_and_gives_none(
 ) -> None:
     keeping = keep()
     keeping._scanner._update(accepted=accepted)
-    ledger.sync_state.set_accepted(accepted)
+    if accepted:
+        keeping._deletion_state.accept()
 
     connect(broker).flushall()
     ledger.sync_state.set_last_in_sync("v", 1.0, accepted=accepted)  # by the watcher, before it knows
@@ -433,7 +434,7 @@ CALLS = [
     ("sync_state", "withheld_deletions"),
     ("sync_state", "unsorted_target"),
     ("sync_state", "accepted"),
-    ("sync_state", "set_accepted"),
+    ("sync_state", "revoke_acceptance"),
 ]
 
 

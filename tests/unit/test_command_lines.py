@@ -123,7 +123,7 @@ def test_a_secret_is_taken_from_where_nobody_sees_it(
 def test_a_dry_run_touches_nothing(commands: Commands, tree: Path, target: Path, tmp_path: Path) -> None:
     (target / "left").write_text("over")
 
-    lines = dry(commands, "--actor=file", f"--target-container={target}", f"--source-prefix={tree}/", str(tree))
+    lines = dry(commands, "--actor=file", f"--target-container={target}", "--accept-existing", f"--source-prefix={tree}/", str(tree))
 
     assert lines == ["upload 1", "upload a/2", "upload a/b/3", "upload c/4", "delete left"]
     assert [path.name for path in target.iterdir()] == ["left"]
@@ -137,7 +137,7 @@ def test_a_dry_run_that_may_not_delete_all_of_it_is_incomplete(commands: Command
         "autosync", "--dry-run", "--actor=file", f"--target-container={target}", f"--source-prefix={tree}/", "--max-delete=0", str(tree)
     )
 
-    assert (done.returncode, done.stdout.splitlines()) == (3, ["upload 1", "upload a/2", "upload a/b/3", "upload c/4"])
+    assert (done.returncode, done.stdout.splitlines()) == (3, ["upload 1", "upload a/2", "upload a/b/3", "upload c/4", "keep left"])
 
 
 # autosync's own state in the source

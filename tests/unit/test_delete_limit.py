@@ -11,7 +11,7 @@ from autosync.errors import ConfigurationError
 @pytest.mark.parametrize(
     ("text", "scope", "allowed"),
     [
-        (None, 10, 1000), (None, 2000, 1000), (None, 5000, 2500), (None, 0, 1000),
+        (None, 10, 20), (None, 80, 20), (None, 84, 21), (None, 5000, 1250), (None, 0, 20),
         ("0", 5000, 0), ("7", 5000, 7), ("10%", 5000, 500), ("0%", 5000, 0), ("100%", 5000, 5000), ("0.5%", 1000, 5), (" 7 ", 1, 7),
     ],
 )  # fmt: skip

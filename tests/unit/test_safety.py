@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import http.server
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from autosync.actors.s3 import S3Actor
 from autosync.compare.delete_limit import DeleteLimit
+from autosync.compare.deletions import Permission
 from autosync.compare.scan import Comparison, ScanReport
 from autosync.errors import SourceUnsure, TargetError
 from autosync.files import File, Listing
@@ -161,22 +163,53 @@ def test_what_is_below_a_link_that_leads_out_stays_also_while_the_disk_outside_i
 KEYS = [f"{number:04}" for number in range(40)]
 
 
-@pytest.mark.parametrize(("limit", "gone"), [("0", 0), ("5", 5), ("50%", 20), ("30", 30), ("100%", 30), (None, 30)])
-def test_a_scan_deletes_no_more_than_its_limit_and_withholds_the_rest(tree: Path, limit: str | None, gone: int) -> None:
+@pytest.mark.parametrize(("limit", "may_delete"), [("0", False), ("29", False), ("30", True), ("74%", False), ("75%", True), (None, False)])
+def test_a_scan_that_finds_more_than_its_limit_deletes_nothing(
+    tree: Path, caplog: pytest.LogCaptureFixture, limit: str | None, may_delete: bool
+) -> None:
     fill(tree, *KEYS[:10])
 
     deleted, report = scan(tree, FixedTarget(*KEYS), limit=DeleteLimit.parse(limit) if limit else None)
 
-    assert deleted == KEYS[10 : 10 + gone]
-    assert (report.deletes, report.withheld) == (gone, 30 - gone)
+    assert deleted == (KEYS[10:] if may_delete else [])
+    assert (report.deletes, report.withheld.count) == ((30, 0) if may_delete else (0, 30))
+    lines = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert lines == [
+        f"30 of 40 keys in scope are gone from the source (0010, 0011, 0012 and 27 more), more than --max-delete ({limit or 'by default'}) "
+        "allows: none is deleted. If the source is as it should be, run autosync-ctl accept, or start again with --max-delete=100%"
+    ] * (not may_delete)
 
 
-def test_what_is_withheld_stays_withheld_until_a_scan_finds_it_within_the_limit(tree: Path) -> None:
+@pytest.mark.parametrize("count", [1, 20, 40, 100])
+def test_a_quarter_of_the_keys_may_go_by_default_and_at_least_twenty(tree: Path, count: int) -> None:
+    keys = [f"{number:04}" for number in range(count)]
+    most = max(20, count // 4)
+    fill(tree, *keys[most:], "new")
+
+    assert scan(tree, FixedTarget(*keys))[0] == keys[:most]
+    if count > most:
+        (tree / keys[most]).unlink()
+        assert scan(tree, FixedTarget(*keys))[0] == []
+
+
+def test_what_is_withheld_stays_withheld_also_when_less_is_found_later_or_the_scope_has_grown(tree: Path) -> None:
     fill(tree, *KEYS[:10])
 
     assert scan(tree, FixedTarget(*KEYS), limit=DeleteLimit(count=5), has_withheld=True)[0] == []
-    assert scan(tree, FixedTarget(*KEYS[:15]), limit=DeleteLimit(count=5), has_withheld=True)[0] == KEYS[10:15]
-    assert scan(tree, FixedTarget(*KEYS), limit=DeleteLimit(percent=100.0), has_withheld=True)[0] == KEYS[10:]
+    deleted, report = scan(tree, FixedTarget(*KEYS[:11]), limit=DeleteLimit(count=5), has_withheld=True)
+    assert (deleted, report.withheld.count) == ([], 1)
+    assert scan(tree, FixedTarget(*KEYS[:10]), limit=DeleteLimit(count=5), has_withheld=True)[1].withheld.count == 0
+
+
+@pytest.mark.parametrize("accepted", [False, True])
+@pytest.mark.parametrize("has_withheld", [False, True])
+def test_an_operator_accepts_as_many_as_were_shown_and_no_more(tree: Path, accepted: bool, has_withheld: bool) -> None:
+    fill(tree, *KEYS[:10])
+    state = {"accepted": accepted, "has_withheld": has_withheld}
+
+    assert scan(tree, FixedTarget(*KEYS), limit=DeleteLimit(count=5), confirmed=30, **state)[0] == KEYS[10:]
+    assert scan(tree, FixedTarget(*KEYS), limit=DeleteLimit(count=5), confirmed=29, **state)[0] == []
+    assert scan(tree, FixedTarget("d/1", "d/2"), f"{tree}/d", limit=DeleteLimit(count=1), confirmed=2, **state)[0] == [], "of everything"
 
 
 def test_what_is_withheld_is_not_deleted_part_by_part(tree: Path) -> None:
@@ -193,7 +226,7 @@ def test_the_deletions_of_a_directory_that_has_left_are_not_limited(tree: Path) 
     target = FixedTarget(*(f"d/{key}" for key in KEYS), "x")
 
     assert len(scan(tree, target, f"{tree}/d", limit=DeleteLimit(count=5), has_left=True)[0]) == 40
-    assert len(scan(tree, target, f"{tree}/d", limit=DeleteLimit(count=5))[0]) == 5
+    assert scan(tree, target, f"{tree}/d", limit=DeleteLimit(count=5))[0] == []
 
 
 # A mirror that is not accepted
@@ -209,12 +242,13 @@ def test_a_mirror_that_is_not_accepted_deletes_nothing_and_logs_what_it_withhold
     deleted, report = scan(tree, target, path.format(tree=tree), accepted=False)
 
     assert deleted == []
-    assert (report.deletes, report.withheld, report.extra) == (0, 4, 4)
-    (line,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
-    assert line == (
-        "the target holds 4 keys in scope that the source lacks (d/new\\nline, d/x, d/y and 1 more). This mirror is not accepted yet, so "
-        "none is deleted. To delete them, start again with --accept-existing; to keep them, with --no-delete or another --target-prefix"
-    )
+    assert (report.deletes, report.withheld.count, report.extra) == (0, 4, 4)
+    lines = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert lines == [
+        "the target held 4 keys in scope before this mirror that the source lacks (d/new\\nline, d/x, d/y and 1 more). It keeps them: to "
+        "delete them, run autosync-ctl accept, or start again with --accept-existing; to keep them for good, start with --no-delete or "
+        "another --target-prefix"
+    ] * (not path), "a scan of a part counts nothing that a scan of everything has not counted"
 
 
 def test_the_options_that_are_named_suffice_to_delete_what_is_withheld(tree: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -223,17 +257,51 @@ def test_the_options_that_are_named_suffice_to_delete_what_is_withheld(tree: Pat
 
     assert scan(tree, FixedTarget(*KEYS), limit=limit, accepted=False)[0] == []
     assert "start again with --accept-existing --max-delete=100%;" in caplog.text
-    assert scan(tree, FixedTarget(*KEYS), limit=limit, has_withheld=True)[0] == [], "--accept-existing alone lifts no limit"
-    assert scan(tree, FixedTarget(*KEYS), limit=DeleteLimit.parse("100%"), has_withheld=True)[0] == KEYS[10:]
+    assert scan(tree, FixedTarget(*KEYS), limit=limit)[0] == [], "--accept-existing alone lifts no limit"
+    assert scan(tree, FixedTarget(*KEYS), limit=DeleteLimit.parse("100%"))[0] == KEYS[10:]
 
 
 def test_a_directory_that_has_left_is_no_proof_about_keys_that_it_never_held(tree: Path) -> None:
-    """`mkdir d; rmdir d` in a mirror that is not accepted."""
+    """`mkdir d; rmdir d` in a mirror that is not accepted. What this mirror has sent goes."""
     fill(tree, "x")
+    target = FixedTarget("d/theirs", "x")
+    comparison = Comparison(Keys([Source(str(tree))], source_prefix=f"{tree}/"), target)
+    new = Permission(accepted=False)
 
-    deleted, report = scan(tree, FixedTarget("d/theirs", "x"), f"{tree}/d", has_left=True, accepted=False)
+    def left() -> list[str]:
+        return [one.key for one in comparison.differences(f"{tree}/d", ScanReport(), has_left=True, permission=new)]
 
-    assert (deleted, report.withheld) == ([], 1)
+    assert left() == [], "before the target was compared as a whole"
+    assert [one.key for one in comparison.differences("", ScanReport(), permission=new) if one.found is None] == []
+    assert left() == []
+    target.keys = ("d/a", "d/theirs", "d/z", "x")  # sent since
+    assert left() == ["d/a", "d/z"]
+    comparison.close()
+
+
+def test_after_a_scan_with_an_unreadable_part_it_is_not_known_what_the_target_held_before(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tree, "d/x", "closed/x")
+    target = FixedTarget("closed/theirs", "d/theirs", "d/x")
+    comparison = Comparison(Keys([Source(str(tree))], source_prefix=f"{tree}/"), target)
+    new = Permission(accepted=False)
+    scandir, closed = os.scandir, os.stat(tree / "closed").st_ino
+
+    def refuse(directory: int) -> object:
+        if os.fstat(directory).st_ino == closed:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return scandir(directory)
+
+    monkeypatch.setattr(tree_module.os, "scandir", refuse)
+    report = ScanReport()
+    assert [one.key for one in comparison.differences("", report, permission=new) if one.found is None] == []
+    assert not report.complete
+    monkeypatch.undo()
+    shutil.rmtree(tree / "closed")
+
+    assert list(comparison.differences(f"{tree}/closed", ScanReport(), has_left=True, permission=new)) == []
+    comparison.close()
 
 
 @pytest.mark.parametrize("names", [["a"], ["a", "b"]], ids=["nothing", "a key"])
@@ -244,7 +312,7 @@ def test_without_deletions_nothing_is_withheld_and_what_the_source_lacks_is_coun
 
     deleted, report = scan(tree, FixedTarget(*names), accepted=False, delete=False)
 
-    assert (deleted, report.withheld, report.extra) == ([], 0, len(names) - 1)
+    assert (deleted, report.withheld.count, report.extra) == ([], 0, len(names) - 1)
     assert not caplog.records
 
 
@@ -263,7 +331,7 @@ def test_a_file_that_was_made_and_sent_while_its_directory_was_walked_is_not_wit
     deleted, report = scan(tree, Later(), accepted=False)
 
     assert report.source_files == 1, "the walk must have been past it, or this test shows nothing"
-    assert (deleted, report.withheld, report.extra) == ([], 0, 0)
+    assert (deleted, report.withheld.count, report.extra) == ([], 0, 0)
 
 
 def test_what_is_behind_a_link_that_is_not_followed_is_withheld(tree: Path) -> None:
@@ -272,7 +340,7 @@ def test_what_is_behind_a_link_that_is_not_followed_is_withheld(tree: Path) -> N
     (tree / "way").symlink_to("d")
     target = FixedTarget("d/f", "link", "way/f")
 
-    assert scan(tree, target, accepted=False, follow=False)[1].withheld == 2
+    assert scan(tree, target, accepted=False, follow=False)[1].withheld.count == 2
     assert scan(tree, target, follow=False)[0] == ["link", "way/f"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import threading
 import time
 import uuid
@@ -23,7 +24,9 @@ from ...model.limits import Limits
 from ...model.mirror import Mirror
 from ...model.setting_names import OR_NAME_THE_ACTOR, warning_about
 from ...model.text import printable
+from ...state.pending import Kind
 from ..options import check_variables, context_settings, own_options_in_environment, state_base, state_directory_option
+from .accept import Waiting, grown, waiting
 from .doctor import Verdict, findings
 from .mirrors import MirrorHandle, find_any_mirrors, find_mirrors, single_mirror
 from .prometheus import Mirrors
@@ -79,7 +82,23 @@ def _group() -> click.Group:
     )
     click.version_option(package_name="autosync", prog_name="autosync-ctl", allow_from_autoenv=False)(group)
     click.help_option("-h", "--help", allow_from_autoenv=False)(group)
-    for command in (_status, _mirrors, _failed, _retry, _why, _pause, _resume, _limit, _rescan, _flush, _verify, _doctor, _export, _forget):
+    for command in (
+        _status,
+        _mirrors,
+        _failed,
+        _retry,
+        _why,
+        _pause,
+        _resume,
+        _limit,
+        _rescan,
+        _flush,
+        _verify,
+        _doctor,
+        _export,
+        _accept,
+        _forget,
+    ):
         group.add_command(command)
     return group
 
@@ -287,6 +306,42 @@ def _check_watched(one: MirrorHandle) -> None:
         raise StartError(f"no watcher runs for mirror {one.name}", "start its autosync")
     if stats.paused:
         raise StartError(f"mirror {one.name} is paused", "autosync-ctl resume")
+
+
+@click.command(
+    "accept",
+    help="Accept what waits for it: keys that the target held before the mirror, deletions that were withheld, a root or a mount that has "
+    "changed. Lists it first, and asks. Also for a mirror that is not running: its next start does it.",
+)
+@click.option("--existing", is_flag=True, help="Only keys that the target held before the mirror.")
+@click.option("--deletions", is_flag=True, help="Only deletions that were withheld.")
+@click.option("--root", is_flag=True, help="Only roots that have changed.")
+@click.option("--mount", is_flag=True, help="Only mounts that have changed.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_context
+def _accept(context: click.Context, /, yes: bool, **chosen: bool) -> None:
+    broker, state, name = context.obj
+    kinds = [Kind(kind) for kind, is_chosen in chosen.items() if is_chosen]
+    shown: dict[str, Waiting] = {}
+    while True:
+        found = {one.mirror: one.of_kinds(kinds) for one in waiting(find_any_mirrors(broker, state, name), state, name)}
+        found = {mirror: one for mirror, one in found.items() if one.items}
+        if not found:
+            click.echo("nothing waits for acceptance")
+            return
+        if shown and not any(grown(shown[mirror], one) if mirror in shown else True for mirror, one in found.items()):
+            break
+        for mirror, one in found.items():
+            for item in one.items:
+                click.echo(f"{mirror}: {item.text()}")
+        shown = found
+        if not yes:
+            if not sys.stdin.isatty():
+                raise ConfigurationError("accept asks before it goes on, and there is no terminal", "give --yes")
+            click.confirm("Accept this?", abort=True)
+    for mirror, one in found.items():
+        one.request(one.items)
+        click.echo(f"{mirror}: accepted; its watcher goes on within a second, or at its next start")
 
 
 @click.command("verify", help="Compare source and target, on the file host. Exit code 0: they are equal; 3: they are not.")

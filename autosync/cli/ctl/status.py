@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -13,7 +14,7 @@ from ...model.limits import Limits
 from ...model.mirror import Mirror
 from ...model.skipped import SkippedList
 from ...model.text import human_size, printable
-from ...state.root_memory import pending_of
+from ...state import pending, root_memory
 from .mirrors import MirrorHandle
 
 #: Figures that need attention if they are not 0.
@@ -58,6 +59,7 @@ def status_of(one: MirrorHandle) -> dict[str, Any]:
         "limits": {"requests": limits.requests, "bandwidth": limits.bandwidth, "inflight": limits.inflight},
         "accepted": one.ledger.sync_state.accepted(),
         "withheld_deletions": one.ledger.sync_state.withheld_deletions(),
+        "pending": [asdict(item) for item in pending.pending_of(one.ledger.sync_state.pending())],
         "skipped": skipped.total,
         "skipped_paths": dict(skipped.reasons),
         "files": now.files,
@@ -69,7 +71,7 @@ def status_of(one: MirrorHandle) -> dict[str, Any]:
         "last_in_sync": in_sync[1] if in_sync else None,
         "definition_error": definition_error,
         "unreadable_by": one.ledger.definition.unreadable(),
-        "roots_in_doubt": {path: doubt.text for path, doubt in sorted(pending_of(one.ledger).items())},
+        "roots_in_doubt": {path: doubt.text for path, doubt in sorted(root_memory.pending_of(one.ledger).items())},
         "unseen_by": one.ledger.disputes.unseen.read(),
         "workers": [
             {"worker": worker, "keys": len(keys), "one_of_them": keys[0]}
@@ -133,9 +135,10 @@ def lines(found: dict[str, Any], before: dict[str, Any] | None = None, seconds: 
     skipped = SkippedList(found["skipped_paths"], found["skipped"] - len(found["skipped_paths"]))
     wrong = [(skipped.total_text() if name == "skipped" and found[name] else found[name], words) for name, words in _PROBLEMS.items()]
     if found["withheld_deletions"] and not found["accepted"]:
-        text.append("  accepted    no: keys without a file in the source are kept; autosync's option --accept-existing deletes them")
+        text.append("  accepted    no: keys that the target held before the mirror are kept; autosync-ctl accept deletes them")
     if any(count for count, _ in wrong):
         text.append(f"  attention   {', '.join(f'{count} {what}' for count, what in wrong if count)}")
+    text += [f"  waits       {one.text()}; see autosync-ctl accept" for one in map(pending.parse, found["pending"]) if one]
     text += _skipped_lines(skipped)
     unreadable = sorted(found["unreadable_by"].items())
     text += [f"  attention   worker {worker} cannot read the definition: {reason}" for worker, reason in unreadable]

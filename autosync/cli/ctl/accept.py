@@ -1,0 +1,72 @@
+"""`autosync-ctl accept`: what waits for an operator's acceptance, and how the watcher is asked to go on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...state.pending import Kind, Pending, pending_in, pending_of, request_in
+from ...state.state_file import requests_file, state_files
+from .mirrors import MirrorHandle
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """What waits in one mirror.
+
+    Attributes:
+        mirror: its name.
+        items: what waits.
+        request: requests the acceptance of some of the items.
+    """
+
+    mirror: str
+    items: tuple[Pending, ...]
+    request: Callable[[Iterable[Pending]], None]
+
+    def of_kinds(self, kinds: Sequence[Kind]) -> Waiting:
+        """The same with the items of some kinds only; all of them if no kind is given."""
+        return Waiting(self.mirror, tuple(item for item in self.items if not kinds or item.kind in kinds), self.request)
+
+
+def waiting(found: Iterable[MirrorHandle], state: Path, name: str | None) -> list[Waiting]:
+    """What waits in mirrors, sorted by name.
+
+    Args:
+        found: the mirrors whose broker was reached.
+        state: the state directory of this host. Mirrors that are not among the others are found there.
+        name: only the mirror of this name; None for all.
+
+    Raises:
+        BrokerError: a broker did not answer.
+    """
+    all_ = {one.name: _in_ledger(one) for one in found}
+    for file in (file for directory in _directories(state) for file in state_files(directory)):
+        if file.mirror not in all_ and name in (None, file.mirror):
+            all_[file.mirror] = _in_file(file.path.parent, file.mirror, tuple(pending_in(file)))
+    return [one for _, one in sorted(all_.items()) if one.items]
+
+
+def grown(shown: Waiting, now: Waiting | None) -> bool:
+    """Whether more waits than what was shown."""
+    return now is not None and not all(any(item.is_covered_by(one) for one in shown.items) for item in now.items)
+
+
+def _in_ledger(one: MirrorHandle) -> Waiting:
+    def request(items: Iterable[Pending]) -> None:
+        for item in items:
+            one.ledger.requests.request_accept(item.dumps())
+
+    return Waiting(one.name, tuple(pending_of(one.ledger.sync_state.pending())), request)
+
+
+def _in_file(directory: Path, mirror: str, items: tuple[Pending, ...]) -> Waiting:
+    return Waiting(mirror, items, lambda some: request_in(requests_file(directory, mirror), some))
+
+
+def _directories(state: Path) -> list[Path]:
+    try:
+        return sorted(path for path in state.iterdir() if path.is_dir())
+    except OSError:
+        return []

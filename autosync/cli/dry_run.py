@@ -1,0 +1,74 @@
+"""`--dry-run`: what a start with these options would do now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing, suppress
+from typing import TYPE_CHECKING, Any
+
+from ..compare.deletions import Permission
+from ..compare.scan import Comparison, ScanReport
+from ..errors import BrokerError, Exit
+from ..model.definition_signature import read_key
+from ..model.text import printable
+from ..state.acceptance import is_accepted_in
+from ..state.deletion_state import DeletionState, withheld_in
+from ..state.state_file import StateFile
+from .ctl.mirrors import find_any_mirrors
+from .options import state_base
+
+if TYPE_CHECKING:
+    from .mirror_command import Plan
+
+
+def dry_run(plans: Sequence[Plan], name: str, values: dict[str, Any]) -> Exit:
+    """Print what would be uploaded, compared by content, deleted, kept and skipped: a line for each key or path.
+
+    Args:
+        plans: the mirrors. Their targets can be used.
+        name: of the state directory.
+        values: of the options.
+
+    Returns:
+        The exit code.
+    """
+    code = Exit.DONE
+    for plan in plans:
+        if len(plans) > 1:
+            print(f"{plan.mirror.name}:")
+        report = ScanReport()
+        with closing(_comparison(plan)) as comparison:
+            for difference in comparison.differences("", report, permission=_permission(plan, name, values)):
+                verb = "delete" if difference.found is None else "check" if difference.etag else "upload"
+                print(verb, printable(difference.key))
+        for path, reason in report.skipped.items():
+            print("skip", printable(path), reason)
+        if report.unlisted_skipped:
+            print(f"and {report.unlisted_skipped} more skipped paths, {report.skipped_list().total} in all")
+        if not report.complete or report.withheld.count:
+            code = Exit.INCOMPLETE
+    return code
+
+
+def _comparison(plan: Plan) -> Comparison:
+    return Comparison(
+        plan.mirror.keys(),
+        plan.actor,
+        plan.policy,
+        exact=True,
+        accept=f"autosync-ctl --name {plan.mirror.name} accept",
+        on_withheld=lambda key: print("keep", printable(key)),
+    )
+
+
+def _permission(plan: Plan, name: str, values: dict[str, Any]) -> Permission:
+    """What this start could delete, by the state file and, where a broker with the mirror responds, by its ledger."""
+    base, key, mirror = state_base(values["state_dir"]), read_key(values["signing_key"]), plan.mirror
+    file = StateFile(base / name, mirror.name)
+    accepted, withheld = is_accepted_in(file, mirror, key), withheld_in(file)
+    with suppress(BrokerError):
+        for one in find_any_mirrors(values["broker"], base, mirror.name):
+            state = DeletionState(mirror, one.ledger, file, key)
+            accepted, withheld = accepted or state.is_accepted(mirror), max(withheld, state.withheld())
+    has_withheld = accepted and withheld > 0 and not plan.policy.is_limit_given
+    return Permission(accepted or (plan.accept_existing and mirror.delete), has_withheld)

@@ -1,0 +1,83 @@
+"""What limits the deletions of a mirror's scans from one start to the next: whether it is accepted, and what is withheld."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..ledger import Ledger
+from ..model.mirror import Mirror
+from .acceptance import AcceptanceStore
+from .pending import Kind, Pending, PendingStore
+from .state_file import StateFile
+
+_WITHHELD = "withheld_deletions"
+
+
+class DeletionState:
+    """The limits of one mirror's deletions, in its ledger and in its state file. Losing one of them lifts nothing.
+
+    Args:
+        mirror: its definition.
+        ledger: of the mirror.
+        file: the state file.
+        signing_key: see `model.definition_signature`; "": nothing is signed.
+
+    Attributes:
+        mirror: its present definition.
+        pending: what waits for an operator's acceptance.
+    """
+
+    def __init__(self, mirror: Mirror, ledger: Ledger, file: StateFile, signing_key: str = "") -> None:
+        self.mirror = mirror
+        self._sync_state = ledger.sync_state
+        self._file = file
+        self._acceptance = AcceptanceStore(mirror.name, ledger.sync_state, ledger.definition, file, signing_key)
+        self.pending = PendingStore(ledger.sync_state, file)
+
+    def is_accepted(self, mirror: Mirror) -> bool:
+        """See `AcceptanceStore.is_accepted`."""
+        return self._acceptance.is_accepted(mirror)
+
+    def accept(self) -> None:
+        """Store that scans with the present definition may delete.
+
+        Raises:
+            BrokerError: the broker did not answer.
+        """
+        self._acceptance.accept(self.mirror)
+
+    def revoke(self) -> None:
+        """See `AcceptanceStore.revoke`."""
+        self._acceptance.revoke()
+
+    def withheld(self) -> int:
+        """How many deletions the last scan of the whole source has withheld. As long as there are some, no scan deletes.
+
+        Raises:
+            BrokerError: the broker did not answer.
+        """
+        return max(self._sync_state.withheld_deletions(), withheld_in(self._file))
+
+    def set_withheld(self, count: int, examples: Sequence[str], *, accepted: bool) -> None:
+        """Store what a scan of the whole source has withheld.
+
+        Args:
+            count: number of keys.
+            examples: some of them.
+            accepted: whether the mirror is accepted.
+
+        Raises:
+            BrokerError: the broker did not answer.
+        """
+        kind = Kind.DELETIONS if accepted else Kind.EXISTING
+        items = [Pending(kind, count=count, examples=tuple(examples))] if count else []
+        self.pending.replace((Kind.DELETIONS, Kind.EXISTING), items)
+        self._file.update(withheld_deletions=count or None)
+        self._sync_state.set_withheld_deletions(count)
+        self.pending.write()
+
+
+def withheld_in(file: StateFile) -> int:
+    """How many deletions are withheld, by the state file alone; see `DeletionState.withheld`."""
+    found = file.read().get(_WITHHELD)
+    return found if type(found) is int else 0

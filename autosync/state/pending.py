@@ -1,0 +1,169 @@
+"""What waits for an operator's acceptance: what the target held before the mirror, withheld deletions, a changed root or mount.
+
+It is kept in the ledger, for `autosync-ctl` on any host, and in the state file, for a mirror that is not running. Requests come by the
+ledger, or by a file beside the state file.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+from ..errors import BrokerError
+from ..ledger.sync_state import SyncState
+from ..model.text import printable
+from .state_file import StateFile
+
+#: Field of the state file.
+_PENDING = "pending"
+#: Field of the file with requests.
+_ACCEPT = "accept"
+
+
+class Kind(StrEnum):
+    """What waits."""
+
+    #: Keys that the target held before the mirror.
+    EXISTING = "existing"
+    #: Deletions of a mirror that is accepted.
+    DELETIONS = "deletions"
+    #: The root of a source that is another directory than before.
+    ROOT = "root"
+    #: A file system below a root that is another one than before, or gone.
+    MOUNT = "mount"
+
+
+@dataclass(frozen=True)
+class Pending:
+    """One thing that waits.
+
+    Attributes:
+        kind: what it is.
+        path: of a root or a mount; "" for keys.
+        count: number of keys, of a root or a mount those that the target had below it.
+        examples: of these keys; or why a root or a mount waits, as the end of a sentence about its path.
+    """
+
+    kind: Kind
+    path: str = ""
+    count: int = 0
+    examples: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Identifies it among all that waits in a mirror."""
+        return f"{self.kind.value} {self.path}".rstrip()
+
+    def is_covered_by(self, shown: Pending) -> bool:
+        """Whether an operator who has seen `shown` has seen this: it has not grown since."""
+        return self.name == shown.name and self.count <= shown.count
+
+    def text(self) -> str:
+        """In words, for people."""
+        examples = ", ".join(map(printable, self.examples))
+        more = f" and {self.count - len(self.examples)} more" if self.count > len(self.examples) else ""
+        keys, are = (f"{self.count} keys", "are") if self.count != 1 else ("1 key", "is")
+        match self.kind:
+            case Kind.EXISTING:
+                return f"{keys} that the target held before this mirror: {examples}{more}"
+            case Kind.DELETIONS:
+                return f"{keys} that {are} gone from the source: {examples}{more}"
+            case _:
+                return f"{self.kind.value} {printable(self.path)} {examples}; {keys} of the target {are} kept for that"
+
+    def dumps(self) -> str:
+        """As JSON."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+
+def parse(found: object) -> Pending | None:
+    """What `Pending.dumps` has written, as text or as a value of JSON; None if it is something else."""
+    try:
+        fields: Any = json.loads(found) if isinstance(found, str) else found
+        kind, path, count, examples = fields["kind"], fields["path"], fields["count"], fields["examples"]
+        item = Pending(Kind(kind), path, count, tuple(examples))
+    except (ValueError, RecursionError, LookupError, TypeError):
+        return None
+    is_valid = isinstance(path, str) and type(count) is int and all(isinstance(one, str) for one in item.examples)
+    return item if is_valid else None
+
+
+class PendingStore:
+    """What waits in one mirror, for its watcher. Safe to use from many threads.
+
+    Args:
+        sync_state: of the mirror.
+        file: the state file.
+    """
+
+    def __init__(self, sync_state: SyncState, file: StateFile) -> None:
+        self._sync_state = sync_state
+        self._file = file
+        self._items: dict[str, Pending] = {}
+        self._lock = threading.Lock()
+        self._is_written = False
+
+    def replace(self, kinds: Iterable[Kind], items: Iterable[Pending]) -> None:
+        """Replace what waits of these kinds. It is written by `write`.
+
+        Args:
+            kinds: all that is of another kind stays.
+            items: what waits now.
+        """
+        gone = frozenset(kinds)
+        with self._lock:
+            kept = {name: item for name, item in self._items.items() if item.kind not in gone}
+            after = {**kept, **{item.name: item for item in items}}
+            if after != self._items:
+                self._items, self._is_written = after, False
+
+    def write(self) -> None:
+        """Write what waits, if it has changed since.
+
+        Raises:
+            BrokerError: the broker did not answer. The next call tries again.
+        """
+        with self._lock:
+            if self._is_written:
+                return
+            items = dict(self._items)
+            self._is_written = True
+        self._file.update(pending=[asdict(item) for item in items.values()] or None)
+        try:
+            self._sync_state.set_pending({name: item.dumps() for name, item in items.items()})
+        except BrokerError:
+            self._is_written = False
+            raise
+
+    def rewrite(self) -> None:
+        """Have the next `write` write everything: the broker has lost its memory."""
+        self._is_written = False
+
+
+def pending_in(file: StateFile) -> list[Pending]:
+    """What waits in a mirror, by its state file."""
+    return _parsed(file.read().get(_PENDING))
+
+
+def pending_of(stored: Mapping[str, str]) -> list[Pending]:
+    """What waits in a mirror, by its ledger."""
+    return sorted(_parsed(list(stored.values())), key=lambda item: item.name)
+
+
+def request_in(requests: StateFile, items: Iterable[Pending]) -> None:
+    """Request the acceptance of something by the file with requests: for a watcher whose broker does not respond, or that does not run."""
+    requests.update(accept=[asdict(item) for item in items])
+
+
+def pop_requests(requests: StateFile) -> list[Pending]:
+    """What an operator has accepted by the file with requests."""
+    return _parsed(requests.pop().get(_ACCEPT))
+
+
+def _parsed(found: object) -> list[Pending]:
+    items = [parse(one) for one in found] if isinstance(found, list) else []
+    return [item for item in items if item is not None]

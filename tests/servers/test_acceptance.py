@@ -1,0 +1,121 @@
+"""The acceptance of a mirror, and what it withholds: kept in the ledger and in the state file, so that losing one of them undoes none."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from autosync.ledger import Ledger, connect
+from autosync.model.definition_signature import sign
+from autosync.model.keys import Source
+from autosync.model.mirror import Mirror, version_of
+from autosync.state.deletion_state import DeletionState
+from autosync.state.pending import Kind, Pending, pending_in, pending_of
+from autosync.state.state_file import StateFile
+
+MIRROR = Mirror("m", "file", (Source("/s"),), target_prefix="p/")
+KEY, OTHER_KEY = "k" * 32, "o" * 32
+
+
+@pytest.fixture
+def ledger(broker: str) -> Ledger:
+    return Ledger(connect(broker), "m")
+
+
+def state(ledger: Ledger, directory: Path, key: str = "") -> DeletionState:
+    return DeletionState(MIRROR, ledger, StateFile(directory, "m"), key)
+
+
+def lose(what: str, broker: str, directory: Path) -> None:
+    if what != "the state directory":
+        connect(broker).flushall()
+    if what != "the ledger":
+        for path in directory.iterdir():
+            path.unlink()
+
+
+@pytest.mark.parametrize("what", ["the ledger", "the state directory", "both"])
+@pytest.mark.parametrize("key", ["", KEY], ids=["unsigned", "signed"])
+def test_losing_one_of_both_undoes_no_acceptance(ledger: Ledger, broker: str, tmp_path: Path, what: str, key: str) -> None:
+    assert not state(ledger, tmp_path, key).is_accepted(MIRROR)
+    state(ledger, tmp_path, key).accept()
+    assert state(ledger, tmp_path, key).is_accepted(MIRROR)
+
+    lose(what, broker, tmp_path)
+
+    assert state(ledger, tmp_path, key).is_accepted(MIRROR) == (what != "both")
+
+
+@pytest.mark.parametrize("what", ["the ledger", "the state directory", "both"])
+def test_losing_one_of_both_lifts_nothing_that_is_withheld(ledger: Ledger, broker: str, tmp_path: Path, what: str) -> None:
+    state(ledger, tmp_path).set_withheld(7, ["a", "b"], accepted=True)
+    assert state(ledger, tmp_path).withheld() == 7
+    waits = [Pending(Kind.DELETIONS, count=7, examples=("a", "b"))]
+    assert pending_of(ledger.sync_state.pending()) == pending_in(StateFile(tmp_path, "m")) == waits
+
+    lose(what, broker, tmp_path)
+
+    assert state(ledger, tmp_path).withheld() == (0 if what == "both" else 7)
+    state(ledger, tmp_path).set_withheld(0, [], accepted=True)
+    assert state(ledger, tmp_path).withheld() == 0
+
+
+def test_what_waits_is_written_again_into_a_broker_that_has_lost_it(ledger: Ledger, broker: str, tmp_path: Path) -> None:
+    one = state(ledger, tmp_path)
+    one.set_withheld(7, ["a"], accepted=False)
+    connect(broker).flushall()
+
+    one.pending.write()
+    assert ledger.sync_state.pending() == {}, "what it holds is not asked each second"
+    one.pending.rewrite()
+    one.pending.write()
+
+    assert [item.kind for item in pending_of(ledger.sync_state.pending())] == [Kind.EXISTING]
+
+
+@pytest.mark.parametrize(
+    ("stored_with", "read_with", "counts"), [("", KEY, False), (OTHER_KEY, KEY, False), (KEY, KEY, True), ("", "", True)]
+)
+@pytest.mark.parametrize("where", ["ledger", "state file"])
+def test_where_definitions_are_signed_only_a_signed_acceptance_counts(
+    ledger: Ledger, broker: str, tmp_path: Path, stored_with: str, read_with: str, counts: bool, where: str
+) -> None:
+    state(ledger, tmp_path, stored_with).accept()
+    lose("the ledger" if where == "state file" else "the state directory", broker, tmp_path)
+
+    assert state(ledger, tmp_path, read_with).is_accepted(MIRROR) == counts
+
+
+def test_the_signature_of_a_definition_is_none_of_an_acceptance(ledger: Ledger, tmp_path: Path) -> None:
+    """A stranger with access to the broker has signed definitions there."""
+    definition = MIRROR.dumps()
+    signature = sign(KEY, "m", definition)
+    ledger.definition.publish(definition, version_of(definition), signature=signature)
+    client = ledger.sync_state._client
+    client.hset("autosync:{m}:mirror", mapping={"accepted": 1, "cleared": f"{version_of(definition)} 1.0"})
+    assert state(ledger, tmp_path).is_accepted(MIRROR), "without a key this is what an older version stored"
+    assert not state(ledger, tmp_path, KEY).is_accepted(MIRROR)
+
+    ledger.sync_state.set_accepted(json.dumps({"definition": definition, "signature": signature}))
+    assert not state(ledger, tmp_path, KEY).is_accepted(MIRROR)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "7", '{"definition": 1, "signature": ""}', '{"definition": "{}", "signature": ""}'])
+def test_a_damaged_acceptance_is_none(ledger: Ledger, tmp_path: Path, text: str) -> None:
+    ledger.sync_state.set_accepted(text or "x")
+    StateFile(tmp_path, "m").update(acceptance=text)
+
+    assert not state(ledger, tmp_path).is_accepted(MIRROR)
+
+
+def test_a_mirror_that_had_another_scope_meanwhile_is_not_accepted_again_by_itself(ledger: Ledger, tmp_path: Path) -> None:
+    one = state(ledger, tmp_path)
+    one.accept()
+    assert not one.is_accepted(replace(MIRROR, sources=(Source("/other"),)))
+
+    one.revoke()
+
+    assert not state(ledger, tmp_path).is_accepted(MIRROR)

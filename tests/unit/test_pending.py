@@ -1,0 +1,72 @@
+"""What waits for an operator's acceptance, as it is written, read and shown."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from autosync.state.pending import Kind, Pending, parse, pop_requests, request_in
+from autosync.state.state_file import requests_file
+
+ITEMS = [
+    Pending(Kind.EXISTING, count=5, examples=("a", "b\udcff", "c\n")),
+    Pending(Kind.DELETIONS, count=1, examples=("a",)),
+    Pending(Kind.ROOT, "/s/a b", 7, ("is another directory",)),
+    Pending(Kind.MOUNT, "/s/m\udcff", examples=("is gone",)),
+]
+
+
+@pytest.mark.parametrize("item", ITEMS, ids=lambda item: item.kind)
+def test_what_was_written_is_read(item: Pending) -> None:
+    assert parse(item.dumps()) == parse(json.loads(item.dumps())) == item
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "x", "[]", "{}", "null", 7, None, "[" * 100_000,
+        '{"kind": "new", "path": "", "count": 1, "examples": []}',
+        '{"kind": "root", "path": 1, "count": 1, "examples": []}',
+        '{"kind": "existing", "path": "", "count": "9", "examples": []}',
+        '{"kind": "existing", "path": "", "count": true, "examples": []}',
+        '{"kind": "existing", "path": "", "count": 1, "examples": [1]}',
+        '{"kind": "existing", "path": "", "count": 1, "examples": 1}',
+    ],
+)  # fmt: skip
+def test_anything_else_is_none(text: object) -> None:
+    assert parse(text) is None
+
+
+@pytest.mark.parametrize(
+    ("item", "text"),
+    [
+        (ITEMS[0], "5 keys that the target held before this mirror: a, b\\udcff, c\\n and 2 more"),
+        (ITEMS[1], "1 key that is gone from the source: a"),
+        (ITEMS[2], "root /s/a b is another directory; 7 keys of the target are kept for that"),
+    ],
+    ids=lambda one: "",
+)
+def test_it_is_shown_in_words(item: Pending, text: str) -> None:
+    assert item.text() == text
+
+
+def test_what_has_grown_since_it_was_shown_is_not_covered() -> None:
+    shown = ITEMS[0]
+    assert Pending(Kind.EXISTING, count=5).is_covered_by(shown)
+    assert Pending(Kind.EXISTING, count=4).is_covered_by(shown)
+    assert not Pending(Kind.EXISTING, count=6).is_covered_by(shown)
+    assert not Pending(Kind.DELETIONS, count=1).is_covered_by(shown)
+    assert not Pending(Kind.ROOT, "/other").is_covered_by(ITEMS[2])
+
+
+def test_requests_are_read_once_from_their_file(tmp_path: Path) -> None:
+    requests = requests_file(tmp_path, "m")
+    assert pop_requests(requests) == []
+
+    request_in(requests, ITEMS)
+
+    assert pop_requests(requests_file(tmp_path, "m")) == ITEMS
+    assert pop_requests(requests) == []
+    assert list(tmp_path.iterdir()) == []
