@@ -38,7 +38,7 @@ ACTORS = frozenset({
 #: Settings of workers, which `celery` reads.
 WORKERS = frozenset({"events", "log_format", "queues", "secrets", "sources", "verbosity"})
 #: Flags that are written in another way than on the command line, where `--no-delete` is an option.
-NEGATED = {"no_accept_existing": "accept_existing", "no_delete": "delete"}
+NEGATED = {"no_accept_existing": "accept_existing", "no_one_file_system": "one_file_system", "no_delete": "delete"}
 
 #: What a program that loads no actor advises: it cannot know the options of a user's own one.
 OR_NAME_THE_ACTOR = f"unset it; if an actor of your own has that option, name the actor in {PREFIX}ACTOR"
