@@ -41,9 +41,9 @@ class Autosync:
         self.server = server
         self.log = directory / "autosync.log"
         program = str(Path(sys.executable).parent / "autosync")
-        # The broker may be emptied and autosync be killed in the same second: then the mirror is not accepted any more.
-        previous = ["--accept-existing", f"--name={_NAME}", f"--state-dir={directory / 'state'}"]
-        own = [f"--source-prefix={tree}/", *previous, str(tree)]
+        # Operations remove any part of the tree while autosync is not running, so that only a scan finds it.
+        kept = ["--max-delete=100%", f"--name={_NAME}", f"--state-dir={directory / 'state'}"]
+        own = [f"--source-prefix={tree}/", *kept, str(tree)]
         self._command = [program, "-v", f"--target-container={bucket}", f"--endpoint-url={server.url}", *options, *own]
         plain = {name: value for name, value in os.environ.items() if not name.startswith(("AUTOSYNC_", "AWS_", "CELERY_", "BOTO_"))}
         self._environ = plain | server.environment() | {"HOME": str(directory), "PYTHONWARNINGS": "ignore"}
