@@ -167,6 +167,8 @@ class MirrorRunner:
         #: When the last flush point was drained, on the monotonic clock.
         self._drained_at = 0.0
         self._next_names_scan = 0.0
+        #: For so many directories that could not be read before everything is scanned.
+        self._reopened = 0
         #: Open multipart uploads, as of the last tick. They are put back into a broker that has lost its memory.
         self._uploads: dict[str, list[str]] = {}
         self._broker_generation = ""
@@ -335,6 +337,7 @@ class MirrorRunner:
             self._note_in_sync(finished_scan, self._stats, requested)
             self._handle_requests(self._stats)
             self._scan_for_names()
+            self._scan_reopened()
             self._watch_roots()
             self._answer_questions(self._stats)
             self._log_unseen(self._stats)
@@ -440,6 +443,18 @@ class MirrorRunner:
     def _accept_from_file(self) -> None:
         for item in pending.pop_requests(self._requests_file):
             self._accept_pending(item.dumps())
+
+    def _scan_reopened(self) -> None:
+        """Scan the whole source once the last directory that could not be read can be. A scan of a part neither accepts the mirror nor
+        finds it in sync."""
+        scans = self._scanner.state
+        if self._watcher is None or self._watcher.unreadable or self._watcher.reopened == self._reopened or scans.is_scanning:
+            return
+        if scans.last_report is None:
+            return
+        self._reopened = self._watcher.reopened
+        if scans.last_report.error is None and not scans.last_report.complete:
+            self._debouncer.push((SCAN_ALL,))
 
     def _resend_orphans(self) -> None:
         """Send messages for keys whose lease has expired or whose next try is due, or else for those whose message seems to be lost."""

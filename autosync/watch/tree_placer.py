@@ -66,6 +66,7 @@ class TreePlacer:
 
     Attributes:
         unwatched: number of directories that the kernel refused to watch; set to 0 by the user of this class.
+        reopened: number of directories that could not be read, and can be now.
         is_stopped: set to end `place` before it has reached all directories.
     """
 
@@ -78,6 +79,7 @@ class TreePlacer:
         self._one_file_system = one_file_system
         self._attributes = AttributeWatches(keys, tree, follow=follow)
         self.unwatched = 0
+        self.reopened = 0
         self.is_stopped = False
 
     def place(self, source: Source, top: str, *, appeared: bool) -> None:
@@ -244,8 +246,9 @@ class TreePlacer:
                 return
             self._check_searchable(descriptor, directory)  # its permissions may have changed meanwhile
         else:
-            if unreadable:
+            if unreadable and directory in unreadable.paths():
                 self._attributes.forget(unreadable, [directory])
+                self.reopened += 1
 
     def _add_watch(self, descriptor: int, directory: str) -> None:
         try:

@@ -41,6 +41,11 @@ class WatchPlacer:
         """Number of directories that the kernel has refused to watch since all sources were last gone through."""
         return self._trees.unwatched
 
+    @property
+    def reopened(self) -> int:
+        """Number of directories that could not be read, and can be now."""
+        return self._trees.reopened
+
     def run(self) -> None:
         """Handle requests until `stop`."""
         while (request := self._tree.requests.get()) is not None:

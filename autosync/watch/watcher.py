@@ -60,6 +60,16 @@ class Watcher:
         return self._placer.unwatched
 
     @property
+    def unreadable(self) -> int:
+        """Number of directories that this process may not open or search."""
+        return len(self._tree.unreadable)
+
+    @property
+    def reopened(self) -> int:
+        """Number of directories that could not be read before, since the start."""
+        return self._placer.reopened
+
+    @property
     def lost_roots(self) -> set[str]:
         """Roots whose watch the kernel has ended: they were removed or unmounted. See `replace_root`."""
         return self._reader.lost_roots

@@ -66,6 +66,7 @@ def test_files_are_sent_when_they_may_be_read(
     assert "denied      1 failed keys: their files may not be read" in programs.run(*control, "status").stdout
     (tree / "dir").chmod(0o700)
     wait_until(lambda: "dir/below" in bucket.sizes(), 25, "the directory that could not be searched was scanned")
+    wait_until(ledger.sync_state.accepted, 25, "a scan of everything was complete")
 
     (tree / "closed").chmod(0o600)
     equal_soon(bucket, tree, "the file may be read", 25)
