@@ -20,12 +20,14 @@ class Mount(NamedTuple):
     """The topmost mount at one path.
 
     Attributes:
-        number: the mount's id. It is unique among the mounts that exist.
+        number: the mount's id. It is unique among the mounts that exist, and given again to later ones.
         kind: type of the file system.
+        what: the device, and the directory of its file system that is mounted.
     """
 
     number: int
     kind: str
+    what: str = ""
 
     @property
     def is_trigger(self) -> bool:
@@ -81,5 +83,5 @@ def mounts_of(text: bytes) -> dict[str, Mount]:
         if len(fields) < 6 or not after:
             continue
         path = os.fsdecode(_ESCAPED.sub(lambda match: bytes([int(match[1], 8)]), fields[4]))
-        found[path] = Mount(int(fields[0]), os.fsdecode(after.split(b" ")[0]))
+        found[path] = Mount(int(fields[0]), os.fsdecode(after.split(b" ")[0]), os.fsdecode(b" ".join(fields[2:4])))
     return found

@@ -451,9 +451,9 @@ class KnownRoots:
     def _forget_moved(self, before: Mapping[str, Mount]) -> None:
         """Forget mount points that have moved with the directory that they are in: what was below has left with them."""
         self._moved.difference_update(self._mounts)
-        now = {mount.number: path for path, mount in self._mounts.items()}
+        now = {mount: path for path, mount in self._mounts.items()}
         for path, mount in before.items():
-            if path not in self._mounts and now.get(mount.number, path) != path:
+            if path not in self._mounts and now.get(mount, path) != path and not os.path.lexists(path):
                 self.forget(path)
                 self._moved.add(path)
 

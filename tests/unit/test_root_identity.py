@@ -53,10 +53,10 @@ def test_the_mounts_are_read_with_any_name_and_the_topmost_one_counts() -> None:
     )
 
     assert mounts_of(text) == {
-        "/": Mount(22, "ext4"),
-        "/srv/a b\\c\nd": Mount(30, "tmpfs"),
-        os.fsdecode(b"/srv/\xff"): Mount(31, "nfs4"),
-        "/srv/auto": Mount(33, "cifs"),
+        "/": Mount(22, "ext4", "8:1 /"),
+        "/srv/a b\\c\nd": Mount(30, "tmpfs", "0:40 /"),
+        os.fsdecode(b"/srv/\xff"): Mount(31, "nfs4", "0:41 /"),
+        "/srv/auto": Mount(33, "cifs", "0:43 /"),
     }
 
 
