@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from autosync.compare.delete_limit import DeleteLimit
 from autosync.model.change import Change, Kind
 from autosync.model.mirror import IN_DOUBT
 from autosync.source import roots as roots_module
@@ -20,6 +21,8 @@ from lab.mounting import Mounts, mounts_of_test
 from lab.servers import wait_until
 
 KEYS = [f"share/{number:04}" for number in range(40)]
+#: Whatever the limit is.
+ALL = DeleteLimit(percent=100.0)
 
 
 @pytest.fixture
@@ -53,24 +56,24 @@ def test_a_mount_point_is_believed_again_when_its_file_system_is_back(
     fill(tree, "outside")
     target = FixedTarget("outside", *KEYS, "share/gone")
     roots = known()
-    assert scan(tree, target, roots=roots)[0] == ["share/gone"]
+    assert scan(tree, target, limit=ALL, roots=roots)[0] == ["share/gone"]
     assert roots.identities()[str(share)] != IN_DOUBT
 
     mounts.unmount(share)
     assert os.listdir(share) == []
-    deleted, report = scan(tree, target, roots=roots)
+    deleted, report = scan(tree, target, limit=ALL, roots=roots)
     assert (deleted, report.hidden, report.complete) == ([], 41, False)
     assert roots.identities()[str(share)] == IN_DOUBT
     assert {path: (doubt.keys, doubt.text) for path, doubt in roots.pending().items()} == {str(share): (41, "is empty")}
     roots = known(roots)
-    assert scan(tree, target, roots=roots)[0] == []
-    assert scan(tree, target, str(share), roots=roots, has_left=True)[0] == []
-    assert scan(tree, target, f"{share}/d", roots=roots, has_left=True)[0] == []
+    assert scan(tree, target, limit=ALL, roots=roots)[0] == []
+    assert scan(tree, target, str(share), limit=ALL, roots=roots, has_left=True)[0] == []
+    assert scan(tree, target, f"{share}/d", limit=ALL, roots=roots, has_left=True)[0] == []
 
     mounts.bind(tmp_path / "bound", share)
-    assert scan(tree, target, roots=roots)[0] == ["share/gone"]
+    assert scan(tree, target, limit=ALL, roots=roots)[0] == ["share/gone"]
     assert roots.pending() == {}
-    assert scan(tree, target, roots=known(roots))[0] == ["share/gone"]
+    assert scan(tree, target, limit=ALL, roots=known(roots))[0] == ["share/gone"]
 
 
 @pytest.mark.parametrize("what", ["an empty directory", "nothing", "another file system"])
@@ -82,21 +85,21 @@ def test_an_accepted_mount_point_is_what_the_next_scan_finds(
     fill(tree, "outside", *KEYS)
     roots = known()
     target = FixedTarget("outside", *KEYS)
-    assert scan(tree, target, roots=roots)[0] == []
+    assert scan(tree, target, limit=ALL, roots=roots)[0] == []
     mounts.unmount(share)
     if what == "nothing":
         share.rmdir()
     elif what == "another file system":
         mounts.mount(share)
         fill(tree, "share/new")
-    assert scan(tree, target, roots=roots)[0] == []
+    assert scan(tree, target, limit=ALL, roots=roots)[0] == []
 
     assert not roots.accept(str(tree))
     assert roots.accept(str(share))
     roots = known(roots)
     assert roots.pending() == {}
-    assert scan(tree, target, roots=roots)[0] == KEYS
-    assert scan(tree, target, roots=known(roots))[0] == KEYS, "for good"
+    assert scan(tree, target, limit=ALL, roots=roots)[0] == KEYS
+    assert scan(tree, target, limit=ALL, roots=known(roots))[0] == KEYS, "for good"
     assert (str(share) in roots.known()) == (what == "another file system")
 
 
@@ -109,14 +112,14 @@ def test_a_removed_subvolume_stands_for_a_mount_point_that_is_gone_for_good(
     roots = KnownRoots(keys_of(tree))
     roots.load({}, {})
     target = FixedTarget("outside", *KEYS)
-    assert scan(tree, target, roots=roots)[0] == []
+    assert scan(tree, target, limit=ALL, roots=roots)[0] == []
     assert str(tree / "share") in roots.known()
 
     mounts.unmount(tree / "share")
     (tree / "share").rmdir()
-    assert scan(tree, target, str(tree / "share"), roots=roots, has_left=True)[0] == []
+    assert scan(tree, target, str(tree / "share"), limit=ALL, roots=roots, has_left=True)[0] == []
     assert roots.accept(str(tree / "share"))
-    assert scan(tree, target, roots=roots)[0] == KEYS
+    assert scan(tree, target, limit=ALL, roots=roots)[0] == KEYS
 
 
 def test_a_share_with_other_inodes_after_each_mount_is_known_by_its_names(
@@ -129,14 +132,14 @@ def test_a_share_with_other_inodes_after_each_mount_is_known_by_its_names(
     server = bindfs(tmp_path / "behind", share)
     target = FixedTarget("share/a/1", "share/b/2", "share/c", "share/gone")
     roots = known()
-    assert scan(tree, target, roots=roots)[0] == ["share/gone"]
+    assert scan(tree, target, limit=ALL, roots=roots)[0] == ["share/gone"]
     before = roots.known()[str(share)]
     mounts.unmount(share)
     server.wait()
 
     server = bindfs(tmp_path / "other", share)
     roots = known(roots)
-    assert scan(tree, target, roots=roots)[0] == []
+    assert scan(tree, target, limit=ALL, roots=roots)[0] == []
     mounts.unmount(share)
     server.wait()
 
@@ -144,7 +147,7 @@ def test_a_share_with_other_inodes_after_each_mount_is_known_by_its_names(
     server = bindfs(tmp_path / "copied", share)
     assert os.stat(share).st_ino != before.inode
     assert before.filesystem == os.statvfs(share).f_fsid == 0
-    assert scan(tree, target, roots=known(roots))[0] == ["share/gone"]
+    assert scan(tree, target, limit=ALL, roots=known(roots))[0] == ["share/gone"]
 
 
 def test_a_mount_point_of_which_half_of_the_keys_exist_is_known_from_then_on(
@@ -154,18 +157,18 @@ def test_a_mount_point_of_which_half_of_the_keys_exist_is_known_from_then_on(
     fill(tree, *KEYS)
     roots = known()
     target = FixedTarget(*KEYS)
-    assert scan(tree, target, roots=roots)[0] == []
+    assert scan(tree, target, limit=ALL, roots=roots)[0] == []
     mounts.unmount(tree / "share")
 
     mounts.mount(tree / "share")
     fill(tree, *KEYS[:19])
-    assert scan(tree, target, roots=roots)[0] == []
+    assert scan(tree, target, limit=ALL, roots=roots)[0] == []
     fill(tree, *(f"share/new/{number}" for number in range(50)))
     more = FixedTarget(*KEYS, *(f"share/new/{number}" for number in range(50)))
-    assert scan(tree, more, roots=roots)[0] == [], "what was sent since does not count"
+    assert scan(tree, more, limit=ALL, roots=roots)[0] == [], "what was sent since does not count"
     fill(tree, KEYS[19])
-    assert scan(tree, more, str(tree / "share"), roots=roots)[0] == KEYS[20:]
-    assert scan(tree, more, roots=known(roots))[0] == KEYS[20:]
+    assert scan(tree, more, str(tree / "share"), limit=ALL, roots=roots)[0] == KEYS[20:]
+    assert scan(tree, more, limit=ALL, roots=known(roots))[0] == KEYS[20:]
 
 
 def test_a_mount_point_in_a_mirror_that_is_not_accepted_is_known_as_it_is(
@@ -175,7 +178,7 @@ def test_a_mount_point_in_a_mirror_that_is_not_accepted_is_known_as_it_is(
     fill(tree, "share/ours")
     roots = known()
 
-    _, report = scan(tree, FixedTarget(*KEYS), roots=roots, accepted=False)
+    _, report = scan(tree, FixedTarget(*KEYS), limit=ALL, roots=roots, accepted=False)
 
     assert (report.withheld.count, report.hidden, roots.pending()) == (40, 0, {})
     assert roots.identities()[str(tree / "share")] != IN_DOUBT
