@@ -598,6 +598,8 @@ class MirrorRunner:
                 self._scanner.confirm_deletions(shown.count)
             else:
                 self._debouncer.push((Change(Kind.LEFT, shown.path),))  # without the limit: these keys were shown
+                if self._run.once:
+                    self._debouncer.push((SCAN_ALL,))  # the scan that is running may have kept them, and its result would be the last
         if waiting or self._scanner.state.last_report is not None:
             self._accepted_roots.clear()
 

@@ -474,3 +474,64 @@ def test_that_a_share_expires_is_no_event(copy: Copy, automounter: Automounter, 
     wait_until(lambda: copy.sent() == files_below(copy.source), 30, "deletions are seen")
     process.terminate()
     assert process.wait() == 0
+
+
+@pytest.mark.parametrize("runs", [True, False], ids=["while it runs", "for the next start"])
+def test_a_share_that_is_gone_for_good_is_accepted(copy: Copy, mounts: Mounts, programs: Programs, runs: bool) -> None:
+    share = copy.source / "share"
+    mounts.mount(share)
+    fill(copy.source, *KEYS, *(f"share/{key}" for key in KEYS))
+    process = copy.live("--rescan=1", "--max-delete=100%") if runs else None
+    if process is None:
+        assert copy.once("--max-delete=100%").returncode == 0
+
+    mounts.unmount(share)
+    share.rmdir()
+    if process is None:
+        assert copy.once("--max-delete=100%").returncode == 3
+    else:
+        wait_until(lambda: f"{share} is gone. 40 keys below it" in process.output(), 30, "it is noticed")
+    assert programs.run("autosync-ctl", "accept", "--root", "--yes").stdout == "nothing waits for acceptance\n"
+    assert len(copy.sent()) == 80
+    if process is not None:
+        status = programs.run("autosync-ctl", "status").stdout
+        assert f"  attention   {share} is gone; keys below it are kept\n" in status
+
+    accepted = wait_until(lambda: programs.run("autosync-ctl", "accept", "--mount", "--yes").stdout, 30, "it waits")
+    assert f"mount {share} is gone; 40 keys of the target are kept for that" in accepted
+    if process is None:
+        done = copy.once("--max-delete=100%")
+        assert (done.returncode, copy.sent()) == (0, set(KEYS)), done.stderr
+    else:
+        wait_until(lambda: copy.sent() == set(KEYS), 30, "the keys are gone")
+        process.terminate()
+        assert process.wait() == 0
+
+
+@pytest.mark.parametrize("runs", [True, False], ids=["while it runs", "for the next start"])
+def test_another_root_is_accepted(copy: Copy, tmp_path: Path, programs: Programs, runs: bool) -> None:
+    fill(copy.source, *KEYS)
+    process = copy.live("--rescan=1", "--max-delete=100%") if runs else None
+    if process is None:
+        assert copy.once("--max-delete=100%").returncode == 0
+    fill(tmp_path, "other/a", "other/d/b")
+
+    copy.source.rename(tmp_path / "old")
+    (tmp_path / "other").rename(copy.source)
+    if process is None:
+        assert copy.once("--max-delete=100%").returncode == 3
+    else:
+        wait_until(lambda: f"{copy.source} is not the directory that it was. 40 keys" in process.output(), 30, "it is noticed")
+    wait_until(lambda: len(copy.sent()) == 42, 30, "uploads go on")
+
+    accepted = wait_until(lambda: programs.run("autosync-ctl", "accept", "--root", "--yes").stdout, 30, "it waits")
+    assert f"root {copy.source} is not the directory that it was; 40 keys of the target are kept for that" in accepted
+    if process is None:
+        done = copy.once("--max-delete=100%")
+        assert (done.returncode, copy.sent()) == (0, {"a", "d/b"}), done.stderr
+    else:
+        wait_until(lambda: copy.sent() == {"a", "d/b"}, 30, "the keys are gone")
+        (copy.source / "a").unlink()
+        wait_until(lambda: copy.sent() == {"d/b"}, 30, "deletions are seen")
+        process.terminate()
+        assert process.wait() == 0
