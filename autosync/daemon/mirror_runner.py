@@ -351,9 +351,8 @@ class MirrorRunner:
             if not self._stats.paused:
                 self._denied_keys.retry(self._stats.denied)
             self._accept_from_file()
-            self._deletion_state.pending.replace((pending.Kind.ROOT, pending.Kind.MOUNT), self._pending_roots())
             self._accept_roots()
-            self._deletion_state.pending.write()
+            self._write_pending()
         except BrokerError as error:
             log.debug("%s", error)
 
@@ -587,6 +586,10 @@ class MirrorRunner:
             for path, doubt in self._roots.pending().items()
         ]  # fmt: skip
 
+    def _write_pending(self) -> None:
+        self._deletion_state.pending.replace((pending.Kind.ROOT, pending.Kind.MOUNT), self._pending_roots())
+        self._deletion_state.pending.write()
+
     def _accept_roots(self) -> None:
         """Accept the roots and mount points that an operator has accepted, and scan them. A request from before the start waits for the
         first scan, which finds out what is in doubt."""
@@ -718,6 +721,7 @@ class MirrorRunner:
         with suppress(BrokerError):
             self._roots.refresh_names()
             self._publish_roots()
+            self._write_pending()
         if finished:
             requested = time.monotonic()
             with suppress(BrokerError):
