@@ -16,8 +16,8 @@ from ..model.setting_names import NEGATED, nearest
 TARGET = "target"
 #: Options for all targets of one watcher, which the table of one target cannot have.
 _SHARED = frozenset({
-    "broker", "config", "done_marker", "dry_run", "links", "log_format", "once", "paths", "quiet", "rescan", "settle", "signing_key",
-    "source_exclude", "state_dir", "temporary", "verbose", "workers",
+    "broker", "config", "done_marker", "dry_run", "links", "log_format", "max_links", "once", "paths", "quiet", "rescan", "settle",
+    "signing_key", "source_exclude", "state_dir", "temporary", "verbose", "workers",
 })  # fmt: skip
 
 

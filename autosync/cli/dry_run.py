@@ -45,7 +45,7 @@ def dry_run(plans: Sequence[Plan], name: str, values: dict[str, Any]) -> Exit:
             print("skip", printable(path), reason)
         if report.unlisted_skipped:
             print(f"and {report.unlisted_skipped} more skipped paths, {report.skipped_list().total} in all")
-        if not report.complete or report.withheld.count:
+        if not report.complete or report.withheld.count or report.beyond_links:
             code = Exit.INCOMPLETE
     return code
 

@@ -353,6 +353,7 @@ def _mirror(actor_name: str, actor: Actor, settings: dict[str, Any], secrets: tu
         min_size=min_size,
         max_size=max_size,
         one_file_system=values["one_file_system"],
+        max_links=values["max_links"],
     )
     mirror.keys()  # raises ConfigurationError for wrong prefixes and expressions
     for source in sources:

@@ -14,6 +14,7 @@ from ..compare.diff import Compare
 from ..errors import ConfigurationError
 from ..model import setting_names
 from ..model.definition_signature import SIGNING_KEY
+from ..model.file_rules import MAX_LINKS
 from ..model.keys import TEMPORARY, Source
 from ..model.mirror import LEASE
 from .config_file import config_option
@@ -128,6 +129,10 @@ def _source_options() -> list[click.Option]:
         click.Option(
             ["--one-file-system/--no-one-file-system"], default=False,
             help="Leave out directories below PATH on which another file system is mounted. The target keeps what it has of them.",
+        ),
+        click.Option(
+            ["--max-links"], type=click.IntRange(min=1), default=MAX_LINKS, show_default=True, metavar="N",
+            help="How many keys behind links to directories are sent, if that is more than ten times the files that are not behind links.",
         ),
         click.Option(
             ["--compare"], type=click.Choice([one.value for one in Compare]), default=Compare.TIME.value, show_default=True,

@@ -13,7 +13,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import repeat
 
 from ..actor import Actor, listing_of, without_secrets
@@ -23,11 +23,13 @@ from ..model.file_rules import FileRules
 from ..model.keys import Keys, Source, Span, slashed
 from ..model.skipped import MOST_SKIPPED, SkippedList
 from ..source.external_sort import Spool, disksort
+from ..source.link_limit import Counts, LinkLimit
 from ..source.roots import KnownRoots
 from ..source.walk import Run, Walk
 from .delete_limit import DeleteLimit
 from .deletions import Deletions, Found, Permission, Withheld
 from .diff import Compare, Difference, KeyedFiles, Merge, Rule, in_order
+from .followed_links import FollowedLinks
 from .root_check import RootCheck
 
 log = logging.getLogger(__name__)
@@ -51,6 +53,8 @@ class ScanReport:
         skipped: paths that are not mirrored, with the reasons; at most `MOST_SKIPPED`.
         unlisted_skipped: paths that are not mirrored either.
         busy_since: when the first of those files changed that do not rest yet, in seconds since the epoch.
+        beyond_links: of files and directories behind links that are too many to be sent; see `LinkLimit`.
+        needs_whole_scan: whether only a scan of the whole source can decide what is sent behind links.
         complete: whether the whole part of the source could be read. If not, nothing is deleted behind what could not be read.
         hidden: that the source lacks and that are kept, since a root or a mount point above is not the directory that is known.
         error: why the scan failed; None if it did not.
@@ -71,6 +75,8 @@ class ScanReport:
     complete: bool = True
     hidden: int = 0
     error: AutosyncError | None = None
+    beyond_links: int = 0
+    needs_whole_scan: bool = False
     on_extra: Callable[[], None] = lambda: None
     on_hard_link: Callable[[str, int], None] | None = None
 
@@ -143,6 +149,10 @@ class Comparison:
         self._unsorted = exact
         self._on_unsorted = on_unsorted
         self._deletions = Deletions(keys, self._policy.limit, spill, about=about, accept=accept, on_withheld=on_withheld)
+        #: What was decided about keys behind links.
+        self.links = FollowedLinks(keys, self._policy.rules.max_links, self._without_links)
+        #: The limit of the scan that is running.
+        self._link_limit: LinkLimit | None = None
 
     @property
     def sorts_listings(self) -> bool:
@@ -189,10 +199,12 @@ class Comparison:
             self._refuse_empty_sources(path)
         may = permission or Permission()
         self._check = RootCheck(self._roots, self._keys, path, accepted=may.accepted, about=self._about) if self._roots else None
+        self._link_limit = self.links.limit(whole=not path) if self._policy.rules.follow_links else None
         rule = Rule(self._policy.by, last_in_sync, self._clock_ahead(), self._actor.can_match)
         with closing(Spool(self._spill)) as missing:
             for span in spans:
-                yield from self._scan_span(span, report, rule, missing)
+                yield from self._scan_span(span, report, rule, missing, is_part=bool(path))
+            self._finish_links(path, report)
             self._keep_hidden(missing, report)
             found = Found(path, has_left, report.equal + len(missing), report.complete)
             count = len(missing)
@@ -200,6 +212,29 @@ class Comparison:
             report.extra -= count - report.deletes - report.withheld.count  # files that were created while they were walked
             for key in keys:
                 yield Difference(key, None, listed=True)
+
+    def _finish_links(self, path: str, report: ScanReport) -> None:
+        """Report what is behind too many links. A scan of the whole source decides for later scans of parts."""
+        limit = self._link_limit
+        if limit is None:
+            return
+        report.beyond_links = limit.refused
+        if path:
+            report.needs_whole_scan = report.needs_whole_scan or limit.is_exceeded
+            return
+        self.links.finish(limit)
+        if limit.refused:
+            log.error(
+                "%slinks to directories lead to too many keys: %s keys behind links are mirrored, beside %s files. %s further paths behind "
+                "links are skipped, with all that is below them; the target keeps what it has there. To send them, start again with a "
+                "larger --max-links; to leave links out, with --links=skip",
+                self._about, f"{limit.behind.files:,}", f"{limit.found.files:,}", f"{limit.refused:,}",
+            )  # fmt: skip
+
+    def _is_undecided(self, difference: Difference) -> bool:
+        """Whether a scan of a part must not send a key, since it is behind links where there may be too many."""
+        found = difference.found
+        return found is not None and found.behind_link and not difference.listed and not self.links.admit()
 
     def _keep_hidden(self, missing: Spool, report: ScanReport) -> None:
         """Remove the keys from `missing` that are below a root or a mount point which is not the directory that is known."""
@@ -230,13 +265,13 @@ class Comparison:
             log.info("the target's clock is %.0f s %s this host's; that is allowed for", abs(ahead), "ahead of" if ahead > 0 else "behind")
         return ahead
 
-    def _scan_span(self, span: Span, report: ScanReport, rule: Rule, missing: Spool) -> Iterator[Difference]:
+    def _scan_span(self, span: Span, report: ScanReport, rule: Rule, missing: Spool, *, is_part: bool) -> Iterator[Difference]:
         """Compare one span. A listing that is found not to be sorted is requested again, and sorted on disk."""
         if not self._unsorted:
             unlisted = report.unlisted_skipped
             counted = self._check.counted() if self._check else None
             try:
-                yield from self._merge(span, report, self._pages(span), rule, missing)
+                yield from self._merge(span, report, self._pages(span), rule, missing, is_part=is_part)
                 return
             except OutOfOrder as error:
                 log.info("%s; listings of this target are sorted on disk from now on", error)
@@ -245,12 +280,16 @@ class Comparison:
                 report.unlisted_skipped = unlisted  # the same walk begins again
                 if self._check is not None and counted is not None:
                     self._check.count_again(counted)
-        yield from self._merge(span, report, self._pages(span), rule, missing)
+        yield from self._merge(span, report, self._pages(span), rule, missing, is_part=is_part)
 
-    def _merge(self, span: Span, report: ScanReport, pages: Iterator[Page], rule: Rule, missing: Spool) -> Iterator[Difference]:
+    def _merge(
+        self, span: Span, report: ScanReport, pages: Iterator[Page], rule: Rule, missing: Spool, *, is_part: bool
+    ) -> Iterator[Difference]:
         """Merge the files of a span with the pages of its listing. Yields the files to send, and adds the keys to delete to `missing`."""
         check = self._check
-        walk = self._walk(span, self._policy.rules, check=check)
+        if self._link_limit is not None:
+            self._link_limit.begin_walk(span.directory)
+        walk = self._walk(span, self._policy.rules, check=check, link_limit=self._link_limit)
         listed = in_order(pages) if check is None else check.count_pages(span, in_order(pages))
         merge = Merge(self._with_keys(walk, span, report), listed, rule)
         not_in_source = extra = 0
@@ -267,6 +306,9 @@ class Comparison:
                     if self._policy.delete:
                         report.on_extra()
                         missing_here.add((difference.key,))
+                    continue
+                if is_part and self._is_undecided(difference):
+                    report.needs_whole_scan = True
                     continue
                 yield difference
             report.extra += extra
@@ -289,7 +331,20 @@ class Comparison:
             log.warning("%s cannot be read: %s; nothing behind it is deleted in this scan", error.filename, error.strerror)
         report.complete = report.complete and not errors
 
-    def _walk(self, span: Span, rules: FileRules, *, in_order: bool = True, check: RootCheck | None = None) -> Walk:
+    def _without_links(self) -> Iterator[Counts]:
+        """Count the files and directories that are not behind links, in portions."""
+        rules = replace(self._policy.rules, follow_links=False)
+        for span in self._keys.spans(""):
+            counted = LinkLimit(Counts())
+            before = Counts()
+            for _ in self._walk(span, rules, link_limit=counted).runs():
+                yield Counts(counted.found.files - before.files, counted.found.directories - before.directories)
+                before = counted.found
+            yield Counts(counted.found.files - before.files, counted.found.directories - before.directories)
+
+    def _walk(
+        self, span: Span, rules: FileRules, *, in_order: bool = True, check: RootCheck | None = None, link_limit: LinkLimit | None = None
+    ) -> Walk:
         source = self._source_at(span)
 
         def enters(directory: str) -> bool:
@@ -303,7 +358,7 @@ class Comparison:
         state = self._keys.state_beneath(source.root)
         return Walk(
             source.root, span.directory, enters, accepts, self._spill, rules=rules, in_order=in_order, state=state, observer=check,
-            inner_paths=self._keys.inner_paths,
+            inner_paths=self._keys.inner_paths, link_limit=link_limit,
         )  # fmt: skip
 
     def _with_keys(self, walk: Walk, span: Span, report: ScanReport) -> Iterator[KeyedFiles]:
@@ -371,8 +426,9 @@ class Comparison:
                 self._refuse_if_listed(source, spans)
 
     def _holds_something(self, span: Span) -> bool:
-        rules = FileRules(self._policy.rules.follow_links, one_file_system=self._policy.rules.one_file_system)  # of any size
-        walk = self._walk(span, rules, in_order=False)
+        rules = replace(self._policy.rules, min_size=0, max_size=None)
+        most = Counts(rules.max_links, rules.max_links)
+        walk = self._walk(span, rules, in_order=False, link_limit=LinkLimit(most) if rules.follow_links else None)
         return any(not found.skipped for found in walk) or bool(walk.errors)  # the scan itself reports the errors
 
     def _refuse_if_listed(self, source: Source, spans: Sequence[Span]) -> None:

@@ -15,6 +15,7 @@ from types import FrameType
 from ..errors import AutosyncError, BrokerError, BrokerRefused, Exit, StartError
 from ..ledger import address, check_reachable, connect
 from ..model.change import Change, Push
+from ..source.link_limit import LinkRules
 from ..watch.watcher import Watcher
 from .mirror_runner import MirrorRunner, RunSettings
 from .one_host import OneHost
@@ -138,7 +139,8 @@ class _Loop:
     def _start(self, ends: ExitStack) -> None:
         if not self._once:
             run = self._runs[0]
-            self._watcher = _watcher(run, self._all[0].push_changes if len(self._all) == 1 else self._push_to_all)
+            push = self._all[0].push_changes if len(self._all) == 1 else self._push_to_all
+            self._watcher = _watcher(run, push, self._link_rules())
             ends.callback(self._watcher.close)
         for runner in self._all:
             runner.start(self._watcher, ends)
@@ -146,6 +148,13 @@ class _Loop:
             self._watcher.start()
             if self._host:
                 self._host.begin()  # so that the first change does not wait for workers
+
+    def _link_rules(self) -> LinkRules:
+        """What is watched behind links: whatever one of the mirrors needs."""
+        all_links = [runner.links for runner in self._all]
+        return LinkRules(
+            lambda: max(links.max_directories() for links in all_links), lambda path: all(links.is_beyond(path) for links in all_links)
+        )
 
     def _push_to_all(self, changes: Iterable[Change]) -> None:
         pushed = tuple(changes)
@@ -227,9 +236,15 @@ class _Loop:
             self._host.is_idle = all(idle)
 
 
-def _watcher(run: RunSettings, push: Push) -> Watcher:
+def _watcher(run: RunSettings, push: Push, link_rules: LinkRules) -> Watcher:
     try:
-        return Watcher(run.mirror.keys(), push, follow=run.mirror.follow_links, one_file_system=run.mirror.one_file_system)
+        return Watcher(
+            run.mirror.keys(),
+            push,
+            follow=run.mirror.follow_links,
+            one_file_system=run.mirror.one_file_system,
+            link_rules=link_rules,
+        )
     except OSError as error:
         cure = "raise it with: sysctl fs.inotify.max_user_instances=1024" if error.errno == errno.EMFILE else ""
         raise StartError(f"the kernel gives no inotify instance: {error.strerror}", cure) from error

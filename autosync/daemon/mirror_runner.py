@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ..actor import Actor
 from ..celery import sending_app
+from ..compare.followed_links import FollowedLinks
 from ..compare.scan import Comparison, Policy
 from ..errors import BrokerError, Exit, SourceUnsure
 from ..feed.batches import BatchSender
@@ -169,6 +170,8 @@ class MirrorRunner:
         self._next_names_scan = 0.0
         #: For so many directories that could not be read before everything is scanned.
         self._reopened = 0
+        #: Whether a scan had decided about keys behind links at the last tick, and whether they were too many.
+        self._decided_links = (False, False)
         #: Open multipart uploads, as of the last tick. They are put back into a broker that has lost its memory.
         self._uploads: dict[str, list[str]] = {}
         self._broker_generation = ""
@@ -279,7 +282,7 @@ class MirrorRunner:
         self._events = EventFeed(
             self._keys, self._debouncer, self._sender, self._skipped, self._stop,
             on_link=watcher.follow_link if watcher else lambda _: None, rules=self._mirror.file_rules, is_settled=self._roots.is_settled,
-            hard_links=self._hard_links,
+            hard_links=self._hard_links, is_beyond_links=self.links.is_beyond,
         )  # fmt: skip
         ends.callback(self._close_feeds, 2.0)
         self._events.start()
@@ -289,6 +292,11 @@ class MirrorRunner:
             log.info("keeping %s equal to %s", self._mirror.name, ", ".join(source.path for source in self._keys.sources))
         else:
             self.push_changes((SCAN_ALL,))
+
+    @property
+    def links(self) -> FollowedLinks:
+        """What scans have decided about keys behind links."""
+        return self._comparison.links
 
     def push_changes(self, changes: Iterable[Change]) -> None:
         """Pass changes in the sources on to the debouncer. From any thread."""
@@ -335,6 +343,7 @@ class MirrorRunner:
             self._uploads = uploads
             self._resend_orphans()
             self._note_in_sync(finished_scan, self._stats, requested)
+            self._watch_behind_links()
             self._handle_requests(self._stats)
             self._scan_for_names()
             self._scan_reopened()
@@ -415,6 +424,14 @@ class MirrorRunner:
         self._drained_at = time.monotonic()
         if self._hard_links.unsure() and not self._hard_links.is_full:
             self._debouncer.push((SCAN_ALL,))
+
+    def _watch_behind_links(self) -> None:
+        """Place watches again when a scan has decided anew whether keys behind links are too many. Before that, the watcher may have had no
+        room for all directories behind links, and could not know which of them are mirrored."""
+        decided = (self.links.has_decided, self.links.cut is not None)
+        if decided != self._decided_links and self._watcher and self._watcher.without_room:
+            self._watcher.place_all()
+        self._decided_links = decided
 
     def _scan_for_names(self) -> None:
         """Scan the whole source if a file was saved while some of its names were not known."""
@@ -756,8 +773,9 @@ class MirrorRunner:
         scans = self._scanner.state
         if scans.withheld_deletions and not scans.accepted and self._run.once and self._run.is_state_new:
             log.warning("%sstate directory %s was empty: if it lies on a volume, that may be missing", self._run.about, self._run.spill)
-        is_unread = finished and scans.last_report is not None and not scans.last_report.complete
-        return Exit.INCOMPLETE if scans.withheld_deletions or self._roots.pending() or is_unread else Exit.DONE
+        report = scans.last_report
+        is_partial = finished and report is not None and (report.beyond_links > 0 or not report.complete)
+        return Exit.INCOMPLETE if scans.withheld_deletions or self._roots.pending() or is_partial else Exit.DONE
 
     def _log_failed_keys(self, count: int) -> None:
         with suppress(BrokerError):

@@ -40,6 +40,7 @@ class EventFeed(FeedThread):
         rules: which files are sent.
         is_settled: whether a path at which nothing was found can count as gone, see `KnownRoots.is_settled`.
         hard_links: the names of files with more than one.
+        is_beyond_links: whether a path is behind links that lead to too many keys, see `FollowedLinks`.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class EventFeed(FeedThread):
         rules: FileRules | None = None,
         is_settled: Callable[[str], bool] = lambda _: True,
         hard_links: HardLinks | None = None,
+        is_beyond_links: Callable[[str], bool] = lambda _: False,
     ) -> None:
         super().__init__("autosync-events")
         self._keys = keys
@@ -65,6 +67,7 @@ class EventFeed(FeedThread):
         self._rules = rules or FileRules()
         self._is_settled = is_settled
         self._hard_links = HardLinks() if hard_links is None else hard_links
+        self._is_beyond_links = is_beyond_links
         #: Inodes of the files with more than one name whose other names are added to the batches that are made now.
         self._spread: set[int] = set()
 
@@ -110,6 +113,8 @@ class EventFeed(FeedThread):
             else:
                 self._check_out_of_scope(change, others)
             return None
+        if self._is_beyond_links(change.path):
+            return None  # the last scan has reported it as skipped
         state = self._recheck(change)
         if state is None:
             return None

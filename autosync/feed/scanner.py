@@ -214,6 +214,8 @@ class Scanner(FeedThread):
             self._hard_links.end_scan(complete=report.error is None and report.complete)
         if report.error is None:
             self._record(request, report, began, state)
+        if report.needs_whole_scan:
+            self._debouncer.push((SCAN_ALL,))
         return report
 
     def _run(self) -> None:
@@ -252,7 +254,8 @@ class Scanner(FeedThread):
             return
         seconds = time.time() - began
         finished = FinishedScan(min(began, report.busy_since), time.monotonic(), before.scan_generation)
-        self._update(finished_scan=finished if report.complete else None)
+        # What is behind too many links was not compared. When it is compared again, that it was not in sync must count.
+        self._update(finished_scan=finished if report.complete and not report.beyond_links else None)
         if not before.accepted and report.complete and report.deletes == report.extra:  # nothing, or all of it by an operator's will
             self._accept()
         self._store_withheld(report, before)

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from ..errors import ConfigurationError
 from .limits import parse_bytes
 
+#: So many keys behind links to directories are sent if the definition has no `max_links`.
+MAX_LINKS = 10_000
+
 
 @dataclass(frozen=True, slots=True)
 class FileRules:
@@ -17,17 +20,24 @@ class FileRules:
         min_size: a smaller file is skipped, in bytes.
         max_size: a larger file is skipped, in bytes; None for no bound.
         one_file_system: whether directories on other file systems than that of their PATH are left out.
+        max_links: so many keys behind links to directories are always sent.
     """
 
     follow_links: bool = True
     min_size: int = 0
     max_size: int | None = None
     one_file_system: bool = False
+    max_links: int = MAX_LINKS
 
     @property
     def has_size_bounds(self) -> bool:
         """Whether any file can be skipped for its size."""
         return self.min_size > 0 or self.max_size is not None
+
+    @property
+    def beyond_links(self) -> str:
+        """Why what is behind too many links is skipped, as the end of a sentence about its path."""
+        return f"is behind links, and beyond --max-links, {self.max_links:,} keys"
 
     def reason_to_skip(self, size: int) -> str:
         """Why a file of this size, in bytes, is skipped, as the end of a sentence about its path; "" if it is not skipped. A file that

@@ -10,7 +10,7 @@ from dataclasses import fields as dataclass_fields
 from typing import Any
 
 from ..errors import UnknownDefinition
-from .file_rules import FileRules
+from .file_rules import MAX_LINKS, FileRules
 from .json_fields import dataclass_of
 from .keys import Keys, Source
 from .text import printable
@@ -76,6 +76,7 @@ class Mirror:
         max_size: a larger file is skipped, in bytes; None for no bound.
         state_directories: directories with autosync's own state in the sources; they are left out.
         one_file_system: whether directories on other file systems than that of their PATH are left out.
+        max_links: so many keys behind links to directories are always sent.
     """
 
     name: str
@@ -101,6 +102,7 @@ class Mirror:
     min_size: int = 0
     max_size: int | None = None
     one_file_system: bool = False
+    max_links: int = MAX_LINKS
 
     @property
     def boot(self) -> str:
@@ -115,7 +117,7 @@ class Mirror:
     @property
     def file_rules(self) -> FileRules:
         """Which of the files in scope are sent."""
-        return FileRules(self.follow_links, self.min_size, self.max_size, self.one_file_system)
+        return FileRules(self.follow_links, self.min_size, self.max_size, self.one_file_system, self.max_links)
 
     def keys(self) -> Keys:
         """The naming rule and scope of this mirror.
@@ -238,10 +240,17 @@ def version_of(definition: str) -> str:
 
 
 #: Fields that are newer than the first format, with their defaults, which are not written.
-_LATER: dict[str, object] = {"lease": LEASE, "state_directories": (), "min_size": 0, "max_size": None, "one_file_system": False}
+_LATER: dict[str, object] = {
+    "lease": LEASE,
+    "state_directories": (),
+    "min_size": 0,
+    "max_size": None,
+    "one_file_system": False,
+    "max_links": MAX_LINKS,
+}
 #: Those of them that a worker without them may ignore.
-_OPTIONAL = frozenset({"state_directories", "one_file_system"})
+_OPTIONAL = frozenset({"state_directories", "one_file_system", "max_links"})
 #: Fields that every version writes, though they have defaults.
 _ALWAYS = frozenset({"identities", "source_exclude", "temporary", "secrets"})
 #: The least values of numbers.
-_LEAST = {"threads": 1, "attempts": 1, "min_size": 0}
+_LEAST = {"threads": 1, "attempts": 1, "min_size": 0, "max_links": 1}

@@ -19,6 +19,7 @@ from ..model.file_rules import FileRules
 from ..process.prefetch import Prefetcher
 from .beneath import NotMirrored, open_directory_beneath, open_root, resolve_beneath, root_paths
 from .external_sort import disksort
+from .link_limit import LinkLimit
 
 #: A directory with more names than this is sorted on disk.
 _NAMES_IN_MEMORY = 100_000
@@ -58,6 +59,7 @@ class Found(NamedTuple):
         keep_in_target: for a skipped file, whether the target keeps what it has under this name.
         links: how many names the file has (hard links); 0 if there is no file.
         inode: of the file, see `inode_of`; 0 if there is no file.
+        behind_link: whether its path leads through a link to a directory.
     """
 
     path: str
@@ -68,6 +70,7 @@ class Found(NamedTuple):
     keep_in_target: bool = False
     links: int = 0
     inode: int = 0
+    behind_link: bool = False
 
 
 @dataclass(slots=True)
@@ -79,19 +82,27 @@ class Run:
         names: of the files, in order.
         stats: the result of lstat(2) for each.
         path_changed: when the way to the directory changed last (see `_Level`), in seconds since the epoch.
+        behind_link: whether the path of the directory leads through a link.
     """
 
     directory: str
     names: list[str]
     stats: list[os.stat_result]
     path_changed: float
+    behind_link: bool = False
 
     def found(self, number: int) -> Found:
         """The file with this number, counted from 0."""
         stats = self.stats[number]
         changed = max(stats.st_mtime, stats.st_ctime, self.path_changed)
         path = self.directory + self.names[number]
-        return Found(path, stats.st_size, changed, stats.st_mtime_ns, links=stats.st_nlink, inode=inode_of(stats))
+        return Found(
+            path, stats.st_size, changed, stats.st_mtime_ns, links=stats.st_nlink, inode=inode_of(stats), behind_link=self.behind_link
+        )  # fmt: skip
+
+    def first(self, count: int) -> Run:
+        """The first of the files."""
+        return Run(self.directory, self.names[:count], self.stats[:count], self.path_changed, self.behind_link)
 
     def with_several_names(self) -> Iterator[tuple[str, int]]:
         """The paths and inodes of the files that have more than one name."""
@@ -139,6 +150,7 @@ class _Level:
             that is unknown.
         parent: the directory from which the walk reached it.
         device: `st_dev`; None: unknown.
+        behind_link: whether its path leads through a link.
         is_large: whether not all of its names have been read.
         steps: the work in it, in order: a directory to enter (with a slash at its end), or files to examine.
         put_back: a step that could not begin yet.
@@ -152,6 +164,7 @@ class _Level:
     path_changed: float
     parent: _Level | None = None
     device: int | None = None
+    behind_link: bool = False
     is_large: bool = False
     steps: Iterator[_Step] = field(default_factory=lambda: iter(()))
     put_back: _Step | None = None
@@ -205,6 +218,7 @@ class Walk:
         state: directories in which autosync keeps its own state, relative to the root; a link into one of them is `skipped` too.
         observer: checks roots and mount points.
         inner_paths: directories that are no other file system, whatever their device (`FileRules.one_file_system`).
+        link_limit: what is behind links and beyond this limit is found as `skipped`; None: there is no limit.
     """
 
     def __init__(
@@ -220,7 +234,9 @@ class Walk:
         state: Collection[str] = (),
         observer: RootObserver | None = None,
         inner_paths: Collection[str] = (),
+        link_limit: LinkLimit | None = None,
     ) -> None:
+        self._link_limit = link_limit
         self._observer = observer
         self._inner_paths = inner_paths
         self._devices: set[int] | None = None
@@ -280,6 +296,9 @@ class Walk:
         """Walk depth first, with a stack instead of recursion, which Python limits."""
         levels = [top]
         try:
+            if not self._may_enter(top):
+                yield self._beyond_limit(top.path)
+                return
             while levels:
                 level = levels[-1]
                 done = self._next_result(root, above, levels)
@@ -287,16 +306,56 @@ class Walk:
                 if done is None:
                     _close(levels.pop())
                     continue
-                if done.level is not None:
+                if done.level is not None and self._may_enter(done.level):
                     levels.append(done.level)
+                elif done.level is not None:
+                    self._discard(done.level)
+                    yield self._beyond_limit(done.level.path)
                 self._add_errors(done.errors)
-                yield from done.found
+                yield from done.found if self._link_limit is None else self._within_limit(self._link_limit, level, done.found)
         finally:
             if self._helpers is not None:
                 self._helpers.close(wait=True)  # no helper may use a descriptor after it is closed
                 self._helpers = None
             for level in levels:
                 _close(level)
+
+    # The limit of what is behind links. It is applied in the order of the walk, not where a thread reads ahead.
+
+    def _may_enter(self, level: _Level) -> bool:
+        if self._link_limit is None:
+            return True
+        if level.behind_link:
+            return self._link_limit.allow_directory(level.path)
+        self._link_limit.count(directories=1)
+        return True
+
+    def _within_limit(self, limit: LinkLimit, level: _Level, found: list[Run | Found]) -> Iterator[Run | Found]:
+        """What was found in a directory, as far as it is within the limit. The rest is skipped."""
+        for one in found:
+            names = one.names if isinstance(one, Run) else [] if one.skipped else [one.path[len(level.path) :]]
+            if not level.behind_link:
+                limit.count(files=len(names))
+            allowed = limit.allow_files(level.path, names) if level.behind_link else len(names)
+            if allowed == len(names):
+                yield one
+            elif isinstance(one, Run) and allowed:
+                yield one.first(allowed)
+            yield from (self._beyond_limit(level.path + name) for name in names[allowed:])
+
+    def _beyond_limit(self, path: str) -> Found:
+        return Found(path, 0, 0.0, 0, self._rules.beyond_links, keep_in_target=True)
+
+    def _discard(self, level: _Level) -> None:
+        """Close a directory that is not entered, after the steps that were begun ahead of the walk."""
+        for step, future in level.ahead:
+            self._count_ahead(step, -1)
+            with suppress(Exception):
+                below = future.result().level
+                if below is not None:
+                    self._discard(below)
+        level.ahead.clear()
+        _close(level)
 
     # One step after the other, on a fast disk
 
@@ -385,7 +444,7 @@ class Walk:
     def _open(self, root: int, above: set[str], parent: _Level, name: str, path: str) -> _StepResult:
         """Open a directory below another, and read its names. A link that may not be followed is found as `skipped`."""
         real = f"{parent.real}/{name}" if parent.real else name
-        path_changed = parent.path_changed
+        path_changed, behind_link = parent.path_changed, parent.behind_link
         try:
             try:
                 self._refuse_state(real)
@@ -399,13 +458,13 @@ class Walk:
                     self._observer.follows_link(path, self._path_of(real))
                 if passed and (real in above or _is_inside(parent, real)):
                     raise NotMirrored("is a link to a directory that it lies in") from error
-                path_changed = max(path_changed, _newest_link_time(root, passed))
+                path_changed, behind_link = max(path_changed, _newest_link_time(root, passed)), behind_link or bool(passed)
                 descriptor = open_directory_beneath(root, real)
         except NotMirrored as reason:
             return _StepResult([Found(path + "/", 0, 0.0, 0, str(reason), keep_in_target=True)], None, [])
         except OSError as error:
             return _StepResult([], None, [(self._error_of(error, path, real), path)])
-        level = _Level(descriptor, path.rstrip("/") + "/", real, path_changed, parent)
+        level = _Level(descriptor, path.rstrip("/") + "/", real, path_changed, parent, behind_link=behind_link)
         try:
             stats = os.fstat(descriptor)
             self._observe(path, level, stats)
@@ -499,7 +558,7 @@ class Walk:
         except OSError:
             return self._stat_mixed(root, level, names)
         if all(map(stat.S_ISREG, [one.st_mode for one in stats])) and not self._skips_any(stats):
-            return _StepResult([Run(level.path, names, stats, level.path_changed)], None, [], len(names))
+            return _StepResult([Run(level.path, names, stats, level.path_changed, level.behind_link)], None, [], len(names))
         return self._stat_mixed(root, level, names)
 
     def _skips_any(self, files: list[os.stat_result]) -> bool:
@@ -509,7 +568,7 @@ class Walk:
         """Examine names of which some are not regular files, are skipped, have vanished, or cannot be examined."""
         found: list[Run | Found] = []
         errors: list[tuple[OSError, str]] = []
-        run = Run(level.path, [], [], level.path_changed)
+        run = Run(level.path, [], [], level.path_changed, level.behind_link)
         for name in names:
             path = level.path + name
             try:
@@ -533,7 +592,7 @@ class Walk:
                 continue
             if one is not None:
                 found += [run, one] if run.names else [one]
-                run = Run(level.path, [], [], level.path_changed)
+                run = Run(level.path, [], [], level.path_changed, level.behind_link)
         return _StepResult([*found, run] if run.names else found, None, errors, len(names))
 
     def _stat_linked(self, root: int, level: _Level, name: str) -> Found | None:
@@ -548,6 +607,7 @@ class Walk:
         if self._devices is not None and stats.st_dev not in self._devices:
             return on_other_file_system(path)
         found = found_at(path, stats, self._rules)
+        found = found._replace(behind_link=True) if found and level.behind_link else found
         return _not_before(max(level.path_changed, _newest_link_time(root, passed)), found)
 
     # Errors

@@ -2,7 +2,7 @@
 the keys of the other names have changed too.
 
 Scans and events fill the table. A file gets its second name by an event about that name, and then its first one is not known. If such a
-file is saved under the second name, a scan of the whole source is needed: `is_unsure`.
+file is saved under the second name, a scan of the whole source is needed: `unsure`.
 """
 
 from __future__ import annotations

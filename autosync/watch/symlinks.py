@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from ..model.keys import Source, slashed
@@ -26,7 +26,7 @@ class LinkTarget(NamedTuple):
 
 
 class Links:
-    """The links of a tree. `in` tests for the path of a link. Not safe to use from many threads at once."""
+    """The links of a tree. `in` tests for the path of a link; iterating yields all. Not safe to use from many threads at once."""
 
     def __init__(self) -> None:
         self._paths: dict[str, tuple[str, ...]] = {}
@@ -38,6 +38,9 @@ class Links:
 
     def __contains__(self, link: str) -> bool:
         return link in self._paths
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._paths)
 
     def paths_of(self, link: str) -> tuple[str, ...]:
         """The paths through which a link leads, and where it leads to; none if it is no link that is known."""

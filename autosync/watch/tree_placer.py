@@ -12,6 +12,7 @@ from typing import NamedTuple
 from ..model.change import Change, Kind, Push
 from ..model.keys import Keys, Source, slashed
 from ..source.beneath import NotMirrored, open_directory_beneath, open_root
+from ..source.link_limit import RATIO, LinkRules
 from .attribute_watches import AttributeWatches
 from .symlinks import resolve_link
 from .watched_tree import WatchedTree
@@ -63,14 +64,25 @@ class TreePlacer:
         push: receives the files of trees that appeared.
         follow: whether links are followed.
         one_file_system: see `FileRules`.
+        link_rules: which directories behind links are not watched.
 
     Attributes:
         unwatched: number of directories that the kernel refused to watch; set to 0 by the user of this class.
         reopened: number of directories that could not be read, and can be now.
+        without_room: number of directories behind links that are not watched since there are too many; set to 0 by the user of this class.
         is_stopped: set to end `place` before it has reached all directories.
     """
 
-    def __init__(self, keys: Keys, tree: WatchedTree, push: Push, *, follow: bool, one_file_system: bool = False) -> None:
+    def __init__(
+        self,
+        keys: Keys,
+        tree: WatchedTree,
+        push: Push,
+        *,
+        follow: bool,
+        one_file_system: bool = False,
+        link_rules: LinkRules | None = None,
+    ) -> None:
         self._keys = keys
         self._tree = tree
         self._lock, self._watches, self._links = tree.lock, tree.watches, tree.links
@@ -78,7 +90,8 @@ class TreePlacer:
         self._follow = follow
         self._one_file_system = one_file_system
         self._attributes = AttributeWatches(keys, tree, follow=follow)
-        self.unwatched = 0
+        self._link_rules = link_rules or LinkRules()
+        self.unwatched = self.without_room = 0
         self.reopened = 0
         self.is_stopped = False
 
@@ -107,6 +120,19 @@ class TreePlacer:
     def forget_unreadable(self, paths: Iterable[str]) -> None:
         """Forget directories that could not be opened, and are gone."""
         self._attributes.forget(self._tree.unreadable, paths)
+
+    def forget_beyond_links(self) -> None:
+        """Make room for the directories behind links that are mirrored."""
+        with self._lock:
+            paths, links = list(self._watches), list(self._links)
+        is_beyond = self._link_rules.is_beyond
+        beyond = [path for path in paths if is_beyond(slashed(path))]
+        links_beyond = [link for link in links if is_beyond(link)]
+        with self._lock:
+            for path in beyond:
+                self._watches.forget(path)
+            for link in links_beyond:
+                self._links.forget(link)
 
     def follow_link(self, source: Source, link: str) -> bool:
         """Store where a link leads.
@@ -215,6 +241,9 @@ class TreePlacer:
                 return None  # reached through a link
             if self._one_file_system and os.fstat(descriptor).st_dev not in self._devices(root):
                 return None
+            is_behind_link = here.path[len(slashed(source.root)) :] != here.real
+            if is_behind_link and not self._has_room(here.path):
+                return None
             self._add_watch(descriptor, here.path)
             self._check_searchable(descriptor, here.path)
             is_certain = departures == self._tree.departures and not self.unwatched
@@ -223,10 +252,27 @@ class TreePlacer:
                     self._tree.forget(here.path)
                 return None
             if not source.is_file:
-                self._read(this_pass, descriptor, here)
+                self._read(this_pass, descriptor, here, is_behind_link=is_behind_link)
             return here if here.below else None
         finally:
             os.close(descriptor)
+
+    def _has_room(self, directory: str) -> bool:
+        """Whether a directory behind a link is watched. Links that lead to directories with further links multiply."""
+        if self._link_rules.is_beyond(slashed(directory)):
+            with self._lock:
+                self._tree.forget(directory)
+            return False
+        behind = self._watches.further_paths + self.unwatched
+        if directory in self._watches or behind < max(self._link_rules.most(), RATIO * len(self._watches)):
+            return True
+        if not self.without_room:
+            log.warning(
+                "links to directories lead to too many directories: some behind links are not watched, %s the first; what changes there is "
+                "found by --rescan; --links=skip leaves links out", directory,
+            )  # fmt: skip
+        self.without_room += 1
+        return False
 
     def _devices(self, root: int) -> set[int]:
         """The devices of the file systems that are watched: those of the root, and of PATHs inside it."""
@@ -259,8 +305,9 @@ class TreePlacer:
                 log.warning("%s cannot be watched: %s; it is compared every --rescan seconds", directory, error.strerror)
             self.unwatched += 1
 
-    def _read(self, this_pass: _Pass, descriptor: int, here: _Directory) -> None:
-        """Read a directory: find what is below it, follow its links, and push its files if they appeared."""
+    def _read(self, this_pass: _Pass, descriptor: int, here: _Directory, *, is_behind_link: bool) -> None:
+        """Read a directory: find what is below it, follow its links, and push its files if they appeared. Files behind links may be too
+        many, and are left to the scan that follows."""
         below: list[str] = []
         links: list[str] = []
         files: list[str] = []
@@ -276,7 +323,7 @@ class TreePlacer:
                     elif appeared:
                         files.append(prefix + entry.name)
                         if len(files) == _PUSHED_AT_ONCE:
-                            self._push_files(files)
+                            self._push_files(files, is_behind_link=is_behind_link)
                             files = []
         except OSError as error:
             if error.errno != errno.ENOENT:  # a directory that is gone gives an event
@@ -288,12 +335,12 @@ class TreePlacer:
                 below.append(link)
             elif appeared:
                 files.append(link)
-        self._push_files(files)
+        self._push_files(files, is_behind_link=is_behind_link)
         here.below.extend(path for path in below if self._keys.enters(path))
 
-    def _push_files(self, files: Sequence[str]) -> None:
+    def _push_files(self, files: Sequence[str], *, is_behind_link: bool) -> None:
         self._request_links_to(files)
-        if files:
+        if files and not is_behind_link:
             self._push([Change(Kind.APPEARED, path) for path in files])
 
     def _request_links_to(self, paths: Iterable[str]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..model.change import SCAN_ALL, Change, Kind, Push
 from ..model.keys import Keys, Source
+from ..source.link_limit import LinkRules
 from .tree_placer import TreePlacer
 from .watched_tree import PathRequest, WatchedTree
 
@@ -26,14 +27,24 @@ class WatchPlacer:
         push: receives the changes; must not block.
         follow: whether links are followed.
         one_file_system: see `FileRules`.
+        link_rules: which directories behind links are not watched.
     """
 
-    def __init__(self, keys: Keys, tree: WatchedTree, push: Push, *, follow: bool, one_file_system: bool = False) -> None:
+    def __init__(
+        self,
+        keys: Keys,
+        tree: WatchedTree,
+        push: Push,
+        *,
+        follow: bool,
+        one_file_system: bool = False,
+        link_rules: LinkRules | None = None,
+    ) -> None:
         self._keys = keys
         self._tree = tree
         self._push = push
         self._follow = follow
-        self._trees = TreePlacer(keys, tree, push, follow=follow, one_file_system=one_file_system)
+        self._trees = TreePlacer(keys, tree, push, follow=follow, one_file_system=one_file_system, link_rules=link_rules)
         self._unwatched_logged = 0
 
     @property
@@ -45,6 +56,11 @@ class WatchPlacer:
     def reopened(self) -> int:
         """Number of directories that could not be read, and can be now."""
         return self._trees.reopened
+
+    @property
+    def without_room(self) -> int:
+        """Number of directories behind links that are not watched since there are too many."""
+        return self._trees.without_room
 
     def run(self) -> None:
         """Handle requests until `stop`."""
@@ -84,7 +100,9 @@ class WatchPlacer:
 
     def place_sources(self) -> None:
         """Watch all directories of all sources that are not watched, and then request a scan of the whole source."""
-        self._trees.unwatched = 0
+        if self._trees.without_room:
+            self._trees.forget_beyond_links()
+        self._trees.unwatched = self._trees.without_room = 0
         is_first = len(self._tree.watches) == 0
         for source in self._keys.sources:
             self._trees.place(source, source.root, appeared=False)

@@ -8,6 +8,10 @@ from collections.abc import Iterator, Sequence
 from ..model.keys import slashed
 from .inotify import IN_ATTRIB, IN_CLOSE_WRITE, IN_CREATE, IN_DELETE, IN_MASK_ADD, IN_MOVED_FROM, IN_MOVED_TO, Inotify
 
+#: Up to so many paths of a directory are checked each time that another one is added. Of more paths, all are checked when their number is a
+#: power of two, so that the time is not proportional to the square of their number.
+_ALWAYS_CHECKED = 16
+
 _MASK = IN_CLOSE_WRITE | IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO
 
 
@@ -41,6 +45,11 @@ class WatchTable:
     def __iter__(self) -> Iterator[str]:
         return iter(self._wds)
 
+    @property
+    def further_paths(self) -> int:
+        """Number of paths of watched directories, without the first one of each."""
+        return len(self._wds) - len(self._path)
+
     def paths(self, wd: int) -> tuple[str, ...]:
         """The paths of a watched directory; none if the directory is no longer watched."""
         path = self._path.get(wd)
@@ -49,7 +58,8 @@ class WatchTable:
         return (path, *self._more[wd]) if wd in self._more else (path,)
 
     def add(self, descriptor: int, directory: str) -> None:
-        """Watch a directory, or add a path to a directory that is watched already. Paths that lead elsewhere now are removed.
+        """Watch a directory, or add a path to a directory that is watched already. Paths that lead elsewhere now are removed; where there
+        are many, only now and then.
 
         Args:
             descriptor: of the open directory.
@@ -63,14 +73,17 @@ class WatchTable:
         wd = self._inotify.add(descriptor, _MASK | attributes | IN_MASK_ADD)
         if self._wds.get(directory, wd) != wd:
             self.forget(directory)
-        before = self.paths(wd)
-        if before:
+        count = len(self._more.get(wd, ())) + 1 if wd in self._path else 0
+        if not count:
+            self._path[wd] = directory
+        elif count <= _ALWAYS_CHECKED or count.bit_count() == 1:
+            before = self.paths(wd)
             paths = [path for path in before if path == directory or _is_at(descriptor, path)]
             for path in set(before).difference(paths):
                 self._wds.pop(path, None)
             self._set_paths(wd, paths if directory in paths else [*paths, directory])
-        else:
-            self._path[wd] = directory
+        elif directory not in self._wds:  # of so many paths, stale ones do no harm: they give changes for which nothing is found
+            self._more[wd].append(directory)
         self._wds[directory] = wd
 
     def end_attributes(self, descriptor: int, directory: str) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from ..model.change import Push
 from ..model.keys import Keys, Source
 from ..model.mirror import Identity
+from ..source.link_limit import LinkRules
 from .attribute_watches import AttributeWatches
 from .denied_paths import DeniedPaths
 from .event_reader import EventReader
@@ -35,17 +36,21 @@ class Watcher:
         keys: scope of the mirror.
         push: called with changes, from both threads; must not block.
         follow: whether links are followed.
+        one_file_system: see `FileRules`.
+        link_rules: which directories behind links are not watched.
 
     Raises:
         OSError: the kernel gives no inotify instance.
     """
 
-    def __init__(self, keys: Keys, push: Push, *, follow: bool = True, one_file_system: bool = False) -> None:
+    def __init__(
+        self, keys: Keys, push: Push, *, follow: bool = True, one_file_system: bool = False, link_rules: LinkRules | None = None
+    ) -> None:
         self._inotify = Inotify()
         self._tree = WatchedTree(keys, WatchTable(self._inotify))
         self._reader = EventReader(keys, self._inotify, self._tree, push)
         self._attributes = AttributeWatches(keys, self._tree, follow=follow)
-        self._placer = WatchPlacer(keys, self._tree, push, follow=follow, one_file_system=one_file_system)
+        self._placer = WatchPlacer(keys, self._tree, push, follow=follow, one_file_system=one_file_system, link_rules=link_rules)
         self._is_stopped = False
         #: The exception that ended one of the threads; None if both still run, or ended as they should.
         self.error: Exception | None = None
@@ -56,8 +61,13 @@ class Watcher:
 
     @property
     def unwatched(self) -> int:
-        """Number of directories that the kernel has refused to watch since `place_all`."""
-        return self._placer.unwatched
+        """Number of directories that are not watched since `place_all`: the kernel has refused, or they are too many behind links."""
+        return self._placer.unwatched + self._placer.without_room
+
+    @property
+    def without_room(self) -> int:
+        """Number of directories behind links that are not watched since there are too many."""
+        return self._placer.without_room
 
     @property
     def unreadable(self) -> int:

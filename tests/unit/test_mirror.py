@@ -38,6 +38,7 @@ MIRRORS = st.builds(
     min_size=st.integers(0, 2**63),
     max_size=st.one_of(st.none(), st.integers(0, 2**63)),
     one_file_system=st.booleans(),
+    max_links=st.integers(1, 2**63),
 )
 
 
@@ -75,10 +76,11 @@ OTHER = {
     "state_directories": ("/s/state",),
     "min_size": 1,
     "one_file_system": True,
+    "max_links": 5,
     "max_size": 1 << 40,
 }
 #: Fields that came later than the first format.
-LATER = {"lease", "state_directories", "min_size", "max_size", "one_file_system"}
+LATER = {"lease", "state_directories", "min_size", "max_size", "one_file_system", "max_links"}
 
 
 @pytest.mark.parametrize("field", [field.name for field in fields(Mirror)])

@@ -130,7 +130,7 @@ def test_size_and_the_later_of_both_times_are_found(tree: Path) -> None:
 
     (found,) = Walk(str(tree), str(tree))
 
-    assert found == (str(file), 5, seen.st_ctime, 1_000_000_007, "", False, 1, seen.st_dev << 64 | seen.st_ino)
+    assert found == (str(file), 5, seen.st_ctime, 1_000_000_007, "", False, 1, seen.st_dev << 64 | seen.st_ino, False)
 
 
 def test_a_directory_that_was_put_in_place_of_another_changes_what_is_below_it(tree: Path) -> None:

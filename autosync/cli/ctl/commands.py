@@ -360,7 +360,7 @@ def _verify(context: click.Context, checksum: bool) -> int:
         click.echo(f"and {verifier.report.unlisted_skipped} more skipped paths, {verifier.report.skipped_list().total} in all")
     seen = "" if verifier.report.complete else "; a part of the source could not be read"
     click.echo(f"{target_of(mirror)}: {verifier.report.source_files} files in the source, {verifier.found} differences{seen}")
-    return Exit.INCOMPLETE if verifier.found or not verifier.report.complete else Exit.DONE
+    return Exit.INCOMPLETE if verifier.found or verifier.report.beyond_links or not verifier.report.complete else Exit.DONE
 
 
 @click.command("doctor", help="Check broker, file host, sources, workers and target.")

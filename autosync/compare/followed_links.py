@@ -1,0 +1,85 @@
+"""What scans have decided about keys behind links: which of them are too many to be sent."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+from ..model.keys import Keys
+from ..source.link_limit import RATIO, Counts, LinkCut, LinkLimit
+
+
+class FollowedLinks:
+    """The limit of one mirror. A scan of the whole source decides; scans of parts, events and watches follow until the next one.
+
+    Args:
+        keys: scope of the mirror.
+        max_links: so many keys behind links are never too many.
+        others: walks what is not behind links, see `LinkLimit`.
+    """
+
+    def __init__(self, keys: Keys, max_links: int, others: Callable[[], Iterator[Counts]]) -> None:
+        self._keys = keys
+        self._always = Counts(max_links, max_links)
+        self._others = others
+        #: What the last scan of the whole source has found that is not behind links, and behind them; None before the first.
+        self._found: Counts | None = None
+        self._behind = Counts()
+        #: Number of keys behind links that scans of parts have found since.
+        self._new = 0
+        #: What the last scan of the whole source has decided; None: nothing was too much. From any thread.
+        self.cut: LinkCut | None = None
+
+    def limit(self, *, whole: bool) -> LinkLimit:
+        """The limit for a scan of the whole source, or of a part."""
+        if whole:
+            return LinkLimit(self._always, self._others())
+        if self._found is None:
+            return LinkLimit(self._always, self._others(), self.cut)
+        return LinkLimit(self._most(), cut=self.cut)
+
+    def admit(self) -> bool:
+        """Whether one more key may be sent that a scan of a part has found behind links, and that the target lacks. If not, a scan of the
+        whole source has to decide."""
+        if self.cut is None and self._found is not None and self._behind.files + self._new >= self._most().files:
+            return False
+        self._new += 1
+        return True
+
+    def finish(self, limit: LinkLimit) -> None:
+        """Adopt what a scan of the whole source has decided.
+
+        Args:
+            limit: of that scan.
+        """
+        self.cut = limit.cut()
+        self._found, self._behind, self._new = limit.found, limit.behind, 0
+
+    @property
+    def has_decided(self) -> bool:
+        """Whether a scan of the whole source has ended. From any thread."""
+        return self._found is not None
+
+    def max_directories(self) -> int:
+        """So many directories behind links are never too many. From any thread."""
+        return self._always.directories if self._found is None else self._most().directories
+
+    def is_beyond(self, path: str) -> bool:
+        """Whether a path is behind a link and beyond the limit. From any thread.
+
+        Args:
+            path: of a file, or of a directory with a slash at its end.
+        """
+        cut = self.cut
+        return cut is not None and cut.is_beyond(path) and self._is_behind_link(path.rpartition("/")[0])
+
+    def _is_behind_link(self, directory: str) -> bool:
+        source = self._keys.source_of(f"{directory}/x")
+        if source is None or source.is_file:
+            return False
+        return os.path.realpath(directory) != os.path.realpath(source.root).rstrip("/") + directory[len(source.root.rstrip("/")) :]
+
+    def _most(self) -> Counts:
+        assert self._found is not None
+        files, directories = self._found
+        return Counts(max(self._always.files, RATIO * files), max(self._always.directories, RATIO * max(files, directories)))
