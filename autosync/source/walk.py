@@ -306,13 +306,15 @@ class Walk:
                 if done is None:
                     _close(levels.pop())
                     continue
-                if done.level is not None and self._may_enter(done.level):
-                    levels.append(done.level)
-                elif done.level is not None:
-                    self._discard(done.level)
-                    yield self._beyond_limit(done.level.path)
+                if done.level is not None:
+                    if self._may_enter(done.level):
+                        levels.append(done.level)
+                    else:
+                        self._discard(done.level)
+                        yield self._beyond_limit(done.level.path)
                 self._add_errors(done.errors)
-                yield from done.found if self._link_limit is None else self._within_limit(self._link_limit, level, done.found)
+                if done.found:
+                    yield from done.found if self._link_limit is None else self._within_limit(self._link_limit, level, done.found)
         finally:
             if self._helpers is not None:
                 self._helpers.close(wait=True)  # no helper may use a descriptor after it is closed
@@ -330,13 +332,17 @@ class Walk:
         self._link_limit.count(directories=1)
         return True
 
-    def _within_limit(self, limit: LinkLimit, level: _Level, found: list[Run | Found]) -> Iterator[Run | Found]:
+    def _within_limit(self, limit: LinkLimit, level: _Level, found: list[Run | Found]) -> Iterable[Run | Found]:
         """What was found in a directory, as far as it is within the limit. The rest is skipped."""
+        if level.behind_link:
+            return self._allowed(limit, level, found)
+        limit.count(files=sum([len(one.names) if isinstance(one, Run) else not one.skipped for one in found]))
+        return found
+
+    def _allowed(self, limit: LinkLimit, level: _Level, found: list[Run | Found]) -> Iterator[Run | Found]:
         for one in found:
             names = one.names if isinstance(one, Run) else [] if one.skipped else [one.path[len(level.path) :]]
-            if not level.behind_link:
-                limit.count(files=len(names))
-            allowed = limit.allow_files(level.path, names) if level.behind_link else len(names)
+            allowed = limit.allow_files(level.path, names)
             if allowed == len(names):
                 yield one
             elif isinstance(one, Run) and allowed:
