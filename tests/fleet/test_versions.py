@@ -20,7 +20,7 @@ EARLIER = Path(__file__).parent / "versions/autosync-1f83b76.tar.xz"
 #: What a later version adds to `model/mirror.py`: a field that a worker must know.
 LATER = {
     "    state_directories: tuple[str, ...] = ()\n": '    state_directories: tuple[str, ...] = ()\n    trash: str = "trash/"\n',
-    '_LATER: dict[str, object] = {"lease"': '_LATER: dict[str, object] = {"trash": "", "lease"',
+    '_LATER: dict[str, object] = {\n': '_LATER: dict[str, object] = {\n    "trash": "",\n',
 }
 FILES = 600
 
