@@ -22,7 +22,8 @@ from .mounts import Mount, MountTable
 
 #: More mount points than this are not remembered.
 MOST_MOUNTS = 1000
-#: What is known of a mount point that was not there before.
+#: What is known of a mount point of which no scan has found out yet whether it holds the keys of the target. It is stored at once, since
+#: the mount point may be unmounted at the next start.
 NEW_MOUNT = RootIdentity(0, 0)
 
 
@@ -68,8 +69,6 @@ class KnownRoots:
         #: Mount points below the roots, with their mounts, and for each root the mount that contains it.
         self._mounts: dict[str, Mount] = {}
         self._mounts_of_roots: dict[str, Mount | None] = {}
-        #: Mount points that a walk has found and that are not known yet.
-        self._new: set[str] = set()
         #: Directories below which something was left as it is, since they were in doubt.
         self._unsettled: set[str] = set()
         #: Mount points where something was mounted or unmounted since `pop_mount_changes`.
@@ -107,8 +106,8 @@ class KnownRoots:
             return dict(self._known)
 
     def is_known(self, path: str) -> bool:
-        """Whether anything is remembered of a directory."""
-        return path in self._known
+        """Whether more is remembered of a directory than that something is mounted there."""
+        return self._known.get(path, NEW_MOUNT) != NEW_MOUNT
 
     def doubts(self) -> dict[str, Doubt]:
         """The directories in doubt."""
@@ -265,8 +264,8 @@ class KnownRoots:
                 if path in self._mounts and self._mounts[path].is_trigger:
                     return True  # an empty directory in which others are mounted when they are used
             known = self._known.get(path)
-            if known is None and path not in self._paths and len(self._new) < MOST_MOUNTS:
-                self._new.add(path)
+            if known is None and path not in self.roots:
+                self._add_mount(path)
                 self._change()
         if known is None:
             return False
@@ -329,7 +328,6 @@ class KnownRoots:
             self._known.pop(path, None)
             self._confirmed.pop(path, None)
             self._doubts.pop(path, None)
-            self._new.discard(path)
             self._change()
 
     def refresh_names(self) -> None:
@@ -370,7 +368,7 @@ class KnownRoots:
     def _change(self) -> None:
         self.version += 1
         mounted = (path for path, mount in self._mounts.items() if not mount.is_trigger)
-        self._paths = frozenset({*self.roots, *self._known, *mounted, *self._new})
+        self._paths = frozenset({*self.roots, *self._known, *mounted})
 
     def _published(self, path: str) -> Identity:
         known = self._known.get(path)
@@ -394,6 +392,9 @@ class KnownRoots:
                 self._confirmed.pop(path, None)
             self._mounts_of_roots[path] = mount
         self._changed_mounts |= changed
+        for path, mount in self._mounts.items():
+            if path not in self._known and path not in self.roots and not mount.is_trigger:
+                self._add_mount(path)
         if changed:
             self._change()
 
@@ -405,7 +406,6 @@ class KnownRoots:
 
     def _confirm(self, path: str, found: RootIdentity) -> None:
         self._confirmed[path] = Identity(found.device, found.inode)
-        self._new.discard(path)
         self.settle(path)
         known = self._known.get(path)
         if known is None or (known.device, known.inode, known.filesystem) != (found.device, found.inode, found.filesystem):
@@ -413,13 +413,20 @@ class KnownRoots:
             self.version += 1
 
     def _adopt(self, path: str, found: RootIdentity) -> None:
-        if path not in self.roots and path not in self._known and len(self._known) >= MOST_MOUNTS + len(self.roots):
-            self.has_more = True
+        if path not in self.roots and path not in self._known and not self._add_mount(path):
             return
         self._has_moved = self._has_moved or bool(found.real_path)
         self._known[path] = found
         self._confirm(path, found)
         self._change()
+
+    def _add_mount(self, path: str) -> bool:
+        """Remember that something is mounted at a path. Returns whether there was room for it."""
+        if len(self._known) >= MOST_MOUNTS + len(self.roots):
+            self.has_more = True
+            return False
+        self._known[path] = NEW_MOUNT
+        return True
 
     def _below_roots(self, mounts: Mapping[str, Mount]) -> dict[str, Mount]:
         """The mounts below the roots, by their paths as the walk reaches them."""
@@ -465,10 +472,10 @@ class KnownRoots:
             return "cannot be opened" if os.path.lexists(path) else "is gone"
         if not found.names:
             return "is empty"
-        if self._known.get(path, NEW_MOUNT) == NEW_MOUNT:
-            return "was mounted over files that the target holds"
         if self.kind(path) == "mount" and path not in self._mounts and not is_mount_point(path):
             return "is not mounted"
+        if not self.is_known(path):
+            return "was mounted over files that the target holds"
         return "is not the directory that it was"
 
 

@@ -103,6 +103,18 @@ def test_an_accepted_mount_point_is_what_the_next_scan_finds(
     assert (str(share) in roots.known()) == (what == "another file system")
 
 
+def test_a_mount_point_is_remembered_before_the_first_scan_has_ended(
+    tree: Path, mounts: Mounts, known: Callable[..., KnownRoots]
+) -> None:
+    """The first process sends all of it, and is killed."""
+    mounts.mount(tree / "share")
+    fill(tree, "outside", *KEYS)
+    roots = known()
+    mounts.unmount(tree / "share")
+
+    assert scan(tree, FixedTarget("outside", *KEYS), limit=ALL, roots=known(roots))[0] == []
+
+
 def test_a_removed_subvolume_stands_for_a_mount_point_that_is_gone_for_good(
     tree: Path, mounts: Mounts, known: Callable[..., KnownRoots]
 ) -> None:
