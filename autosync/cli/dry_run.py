@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING, Any
 from ..compare.deletions import Permission
 from ..compare.scan import Comparison, ScanReport
 from ..errors import BrokerError, Exit
+from ..ledger import Ledger
 from ..model.definition_signature import read_key
 from ..model.text import printable
+from ..source.mounts import MountTable
+from ..source.roots import KnownRoots
 from ..state.acceptance import is_accepted_in
 from ..state.deletion_state import DeletionState, withheld_in
+from ..state.root_memory import load_stored
 from ..state.state_file import StateFile
 from .ctl.mirrors import find_any_mirrors
 from .options import state_base
@@ -37,7 +41,7 @@ def dry_run(plans: Sequence[Plan], name: str, values: dict[str, Any]) -> Exit:
         if len(plans) > 1:
             print(f"{plan.mirror.name}:")
         report = ScanReport()
-        with closing(_comparison(plan)) as comparison:
+        with closing(MountTable()) as mounts, closing(_comparison(plan, _roots(plan, mounts, name, values))) as comparison:
             for difference in comparison.differences("", report, permission=_permission(plan, name, values)):
                 verb = "delete" if difference.found is None else "check" if difference.etag else "upload"
                 print(verb, printable(difference.key))
@@ -50,7 +54,7 @@ def dry_run(plans: Sequence[Plan], name: str, values: dict[str, Any]) -> Exit:
     return code
 
 
-def _comparison(plan: Plan) -> Comparison:
+def _comparison(plan: Plan, roots: KnownRoots) -> Comparison:
     return Comparison(
         plan.mirror.keys(),
         plan.actor,
@@ -58,7 +62,23 @@ def _comparison(plan: Plan) -> Comparison:
         exact=True,
         accept=f"autosync-ctl --name {plan.mirror.name} accept",
         on_withheld=lambda key: print("keep", printable(key)),
+        roots=roots,
     )
+
+
+def _roots(plan: Plan, mounts: MountTable, name: str, values: dict[str, Any]) -> KnownRoots:
+    """What is known of the roots, by the state file and by the ledgers."""
+    roots = KnownRoots(plan.mirror.keys(), mounts)
+    base, key, mirror = state_base(values["state_dir"]), read_key(values["signing_key"]), plan.mirror.name
+    file = StateFile(base / name, mirror)
+    ledgers: list[Ledger] = []
+    with suppress(BrokerError):
+        ledgers = [one.ledger for one in find_any_mirrors(values["broker"], base, mirror)]
+    try:
+        load_stored(roots, file, ledgers, mirror, key)
+    except BrokerError:
+        load_stored(roots, file, (), mirror, key)
+    return roots
 
 
 def _permission(plan: Plan, name: str, values: dict[str, Any]) -> Permission:

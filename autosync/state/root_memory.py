@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any, NamedTuple
@@ -58,11 +58,9 @@ class RootMemory:
         Raises:
             BrokerError: the broker does not respond.
         """
-        records = [record for record in (_record_of(self._file.read().get(_FIELD)), self._record_in_ledger()) if record is not None]
-        record = max(records, key=lambda one: one.number, default=None) or self._record_of_definition()
+        record = _newest(self._file, [self._ledger], self._mirror, self._key) or self._record_of_definition()
         self._number = record.number
-        dropped = {*record.roots}.difference(self._roots.roots)  # another command line named them
-        self._roots.load({path: one for path, one in record.known.items() if path not in dropped}, record.doubts)
+        _load(self._roots, record)
 
     def store(self) -> None:
         """Store what has changed.
@@ -85,18 +83,6 @@ class RootMemory:
         """Store everything again: the broker has lost its memory."""
         self._stored_version = -1
 
-    def _record_in_ledger(self) -> _Record | None:
-        text, signature = self._ledger.root_records.read()
-        if not text:
-            return None
-        if self._key and not is_signed(self._key, self._mirror, text, signature):
-            log.warning("what the broker holds about the roots of %s is not signed, and does not count", self._mirror)
-            return None
-        try:
-            return _record_of(json.loads(text))
-        except (ValueError, RecursionError):
-            return None
-
     def _record_of_definition(self) -> _Record:
         """What versions without such a record have published of the roots."""
         published = self._ledger.definition.read()
@@ -106,6 +92,49 @@ class RootMemory:
                 identities = Mirror.loads(published.definition).identities
         known = {path: RootIdentity(one.device, one.inode) for path, one in identities.items() if one != IN_DOUBT}
         return _Record(0, tuple(known), known, {})
+
+
+def load_stored(roots: KnownRoots, file: StateFile, ledgers: Iterable[Ledger], mirror: str, signing_key: str) -> None:
+    """Load what a mirror has stored, and store nothing.
+
+    Args:
+        roots: receives it.
+        file: the state file of the mirror.
+        ledgers: of the mirror; none if no broker responds.
+        mirror: its name.
+        signing_key: see `RootMemory`.
+
+    Raises:
+        BrokerError: a broker does not respond.
+    """
+    record = _newest(file, ledgers, mirror, signing_key)
+    if record is None:
+        roots.load({}, {})
+    else:
+        _load(roots, record)
+
+
+def _load(roots: KnownRoots, record: _Record) -> None:
+    dropped = {*record.roots}.difference(roots.roots)  # another command line named them
+    roots.load({path: one for path, one in record.known.items() if path not in dropped}, record.doubts)
+
+
+def _newest(file: StateFile, ledgers: Iterable[Ledger], mirror: str, key: str) -> _Record | None:
+    records = [_record_of(file.read().get(_FIELD)), *(_record_in(ledger, mirror, key) for ledger in ledgers)]
+    return max((record for record in records if record is not None), key=lambda one: one.number, default=None)
+
+
+def _record_in(ledger: Ledger, mirror: str, key: str) -> _Record | None:
+    text, signature = ledger.root_records.read()
+    if not text:
+        return None
+    if key and not is_signed(key, mirror, text, signature):
+        log.warning("what the broker holds about the roots of %s is not signed, and does not count", mirror)
+        return None
+    try:
+        return _record_of(json.loads(text))
+    except (ValueError, RecursionError):
+        return None
 
 
 def pending_of(ledger: Ledger) -> dict[str, Doubt]:

@@ -139,9 +139,10 @@ def test_a_root_that_is_not_the_one_that_is_remembered_deletes_nothing(
         connect(own_valkey.url).flushall()
     elif lost == "the state directory":
         shutil.rmtree(tmp_path / "state")
-    for _ in range(2):
-        done = copy.once(*options)
+    for more in (["--dry-run"], [], []):
+        done = copy.once(*options, *more)
         assert done.returncode == 3, done.stderr
+        assert "delete" not in done.stdout
         assert f"{copy.source} is not the directory that it was. 40 keys below it that are not in the source are kept" in done.stderr
         assert "autosync-ctl accept --root" in done.stderr
     assert len(copy.sent()) == 41, "uploads go on"
