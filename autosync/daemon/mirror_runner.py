@@ -543,7 +543,8 @@ class MirrorRunner:
         self._roots.poll_roots()
         found = _identities(self._mirror)
         strange = {root for root in self._roots.roots if not self._roots.is_confirmed(root)}
-        for root in sorted(strange - self._changed_roots):
+        newly = strange - self._changed_roots
+        for root in sorted(newly):
             is_there = root in found or os.path.isdir(root)
             log.warning("source %s %s", root, "is another directory than before" if is_there else "is gone; nothing is deleted")
         back, self._changed_roots = self._changed_roots - strange, strange
@@ -556,7 +557,9 @@ class MirrorRunner:
         back |= self._watcher.lost_roots & (found.keys() - strange)
         for source in self._keys.sources:
             now = found.get(source.root)
-            is_other = now is not None and now != self._watched_roots.get(source.root) and _holds_something(source.root)
+            # Another file system may have the device and the inode number of the one before, and the watches are gone with that.
+            is_changed = source.root in newly or now != self._watched_roots.get(source.root)
+            is_other = now is not None and is_changed and _holds_something(source.root)
             if is_other or source.root in back:
                 self._watcher.replace_root(source)
                 self._watched_roots[source.root] = now or IN_DOUBT
