@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from functools import partial
 from pathlib import Path
 
 from .servers import Missing, wait_until
@@ -49,11 +50,21 @@ class Disk:
         wait_until(lambda: _done("umount", str(self._mounted)), 60, "nobody reads from the disk")
         self._mounted = None
 
+    def insert_instead(self, other: Disk) -> None:
+        """Attach the image of another disk to the device of this one. Neither may be mounted."""
+        for device in (self._device, other._device):
+            wait_until(partial(_detached, device), 30, f"{device} is free")
+        wait_until(lambda: _done("losetup", self._device, str(other._image)), 30, "the other disk is attached")
+
     def close(self) -> None:
         """Unmount the disk, even if processes still use it."""
         if self._mounted is not None:
             _done("umount", "--lazy", str(self._mounted))
         _done("losetup", "--detach", self._device)  # with the last user, if there is one yet
+
+
+def _detached(device: str) -> bool:
+    return not _done("losetup", device) or _done("losetup", "--detach", device)
 
 
 def _done(*command: str) -> bool:

@@ -118,6 +118,28 @@ def test_a_root_that_is_unmounted_while_it_runs_deletes_nothing(copy: Copy, disk
     assert process.wait() == 0
 
 
+def test_another_disk_with_the_same_device_and_inode_number_is_another_root(copy: Copy, disks: Callable[[str], Disk]) -> None:
+    one, other = disks("one"), disks("other")
+    one.mount(copy.source)
+    fill(copy.source, *KEYS)
+    process = copy.live("--rescan=0", "--max-delete=100%")
+    before = os.stat(copy.source)
+
+    one.unmount()
+    one.insert_instead(other)
+    one.mount(copy.source)
+    assert os.path.samestat(os.stat(copy.source), before), "or it is another fault than the one that is meant"
+    fill(copy.source, "else")
+
+    wait_until(lambda: f"{copy.source} is not the directory that it was. 40 keys below it" in process.output(), 60, "it is scanned")
+    wait_until(lambda: "else" in copy.sent(), 30, "it is sent")
+    fill(copy.source, "later")
+    wait_until(lambda: "later" in copy.sent(), 30, "it is watched")
+    assert copy.sent() == {*KEYS, "else", "later"}
+    process.terminate()
+    assert process.wait() == 3
+
+
 @pytest.mark.parametrize("lost", ["nothing", "the ledger", "the state directory"])
 @pytest.mark.parametrize("there", ["a marker file", "another disk"])
 def test_a_root_that_is_not_the_one_that_is_remembered_deletes_nothing(
