@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 MOST = 140
-_CHECKED = ("*.md", "docs/**/*.md", "docker/*.md", "benchmarks/*.md", "autosync/**/*.lua")
+_CHECKED = ("*.md", "docs/**/*.md", "docs/*.txt", "docker/*.md", "benchmarks/*.md", "autosync/**/*.lua")
 _UNBREAKABLE = re.compile(r"\s*(\[[^\]]+\]: )?<?https?://\S+>?\s*")
 
 
