@@ -162,7 +162,7 @@ class RootCheck:
             if missing and not is_waiting and not _is_gone(top):
                 return False
             is_over = is_accepted or (not missing and not is_waiting)
-            if is_over and known and self._roots.kind(top) == "mount" and (is_waiting or _is_gone(top)):
+            if is_over and self._roots.kind(top) == "mount" and (is_waiting or _is_gone(top)):
                 self._roots.forget(top)
         elif is_accepted or not missing or (not known and not self._accepted):
             return self._roots.adopt(top, seen.identity) or not missing

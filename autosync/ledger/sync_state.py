@@ -87,7 +87,8 @@ class SyncState(LedgerPart):
     def withheld_deletions(self) -> int:
         """How many deletions the last scan of the whole source withheld, because they were too many or the mirror is not accepted."""
         with self._store.errors():
-            return int(cast(bytes | None, self._client.hget(self._names.definition, "holding")) or 0)
+            found = cast(bytes | None, self._client.hget(self._names.definition, "holding"))
+        return int(found) if found and found.isdigit() and len(found) < 19 else int(bool(found))  # what is damaged lifts nothing
 
     def set_withheld_deletions(self, count: int) -> None:
         """Store how many deletions a scan has withheld. No scan deletes then, until one finds nothing to delete or an operator lifts it."""

@@ -456,11 +456,15 @@ class KnownRoots:
         return True
 
     def _forget_moved(self, before: Mapping[str, Mount]) -> None:
-        """Forget mount points that have moved with the directory that they are in: what was below has left with them."""
+        """Forget mount points that have moved with the directory that they are in: what was below has left with them. A mount point itself
+        cannot be renamed (EBUSY, rename(2)), so its name is the same and the directory above is gone. Its number alone proves nothing: the
+        kernel gives it to the next mount."""
         self._moved.difference_update(self._mounts)
         now = {mount: path for path, mount in self._mounts.items()}
         for path, mount in before.items():
-            if path not in self._mounts and now.get(mount, path) != path and not os.path.lexists(path):
+            moved = now.get(mount, path)
+            above, _, name = path.rpartition("/")
+            if path not in self._mounts and moved != path and moved.endswith(f"/{name}") and not os.path.lexists(above):
                 self.forget(path)
                 self._moved.add(path)
 

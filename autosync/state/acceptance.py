@@ -82,11 +82,12 @@ class AcceptanceStore:
         self._sync_state.revoke_acceptance()
 
     def _was_accepted_before(self, mirror: Mirror) -> bool:
-        """Whether an older version has accepted the mirror: it stored that beside the definition, without a signature."""
+        """Whether an older version has accepted the mirror: it stored that beside the definition, without a signature. A mirror that never
+        deletes was in sync whatever else the target held."""
         if self._signing_key or not self._sync_state.accepted():
             return False
         before = self._definition.read()
-        return before is not None and _is_within(mirror, before.definition)
+        return before is not None and _is_within(mirror, before.definition, must_delete=True)
 
 
 def is_accepted_in(file: StateFile, mirror: Mirror, signing_key: str) -> bool:
@@ -96,9 +97,11 @@ def is_accepted_in(file: StateFile, mirror: Mirror, signing_key: str) -> bool:
 
 def _covers(stored: object, mirror: Mirror, signing_key: str) -> bool:
     found = _parse(stored)
-    if found is None or not is_signed(signing_key, mirror.name, _DOMAIN + found.definition, found.signature):
+    try:
+        is_valid = found is not None and is_signed(signing_key, mirror.name, _DOMAIN + found.definition, found.signature)
+    except UnicodeError:  # JSON can carry halves of characters
         return False
-    return _is_within(mirror, found.definition)
+    return is_valid and found is not None and _is_within(mirror, found.definition)
 
 
 def _parse(stored: object) -> _Acceptance | None:
@@ -110,8 +113,9 @@ def _parse(stored: object) -> _Acceptance | None:
     return _Acceptance(definition, signature) if isinstance(definition, str) and isinstance(signature, str) else None
 
 
-def _is_within(mirror: Mirror, definition: str) -> bool:
+def _is_within(mirror: Mirror, definition: str, *, must_delete: bool = False) -> bool:
     try:
-        return mirror.is_within_scope_of(Mirror.loads(definition))
+        before = Mirror.loads(definition)
+        return mirror.is_within_scope_of(before) and (before.delete or not must_delete)
     except (UnknownDefinition, ValueError):  # another version wrote it
         return False

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ..ledger import Ledger
 from ..model.mirror import Mirror
 from .acceptance import AcceptanceStore
-from .pending import Kind, Pending, PendingStore
+from .pending import Kind, Pending, PendingStore, pending_of
 from .state_file import StateFile
 
 _WITHHELD = "withheld_deletions"
@@ -51,12 +51,15 @@ class DeletionState:
         self._acceptance.revoke()
 
     def withheld(self) -> int:
-        """How many deletions the last scan of the whole source has withheld. As long as there are some, no scan deletes.
+        """How many deletions the last scan of the whole source has withheld while the mirror was accepted. As long as there are some, no
+        scan deletes.
 
         Raises:
             BrokerError: the broker did not answer.
         """
-        return max(self._sync_state.withheld_deletions(), withheld_in(self._file))
+        waits = pending_of(self._sync_state.pending())
+        is_existing = any(item.kind == Kind.EXISTING for item in waits)
+        return max(0 if is_existing else self._sync_state.withheld_deletions(), withheld_in(self._file))
 
     def set_withheld(self, count: int, examples: Sequence[str], *, accepted: bool) -> None:
         """Store what a scan of the whole source has withheld.
@@ -72,7 +75,7 @@ class DeletionState:
         kind = Kind.DELETIONS if accepted else Kind.EXISTING
         items = [Pending(kind, count=count, examples=tuple(examples))] if count else []
         self.pending.replace((Kind.DELETIONS, Kind.EXISTING), items)
-        self._file.update(withheld_deletions=count or None)
+        self._file.update(withheld_deletions=(count or None) if accepted else None)
         self._sync_state.set_withheld_deletions(count)
         self.pending.write()
 

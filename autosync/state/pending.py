@@ -105,6 +105,8 @@ class PendingStore:
         self._file = file
         self._items: dict[str, Pending] = {}
         self._lock = threading.Lock()
+        #: Held while what waits is written, so that an older state is not written last.
+        self._writing = threading.Lock()
         self._is_written = False
 
     def replace(self, kinds: Iterable[Kind], items: Iterable[Pending]) -> None:
@@ -127,17 +129,18 @@ class PendingStore:
         Raises:
             BrokerError: the broker did not answer. The next call tries again.
         """
-        with self._lock:
-            if self._is_written:
-                return
-            items = dict(self._items)
-            self._is_written = True
-        self._file.update(pending=[asdict(item) for item in items.values()] or None)
-        try:
-            self._sync_state.set_pending({name: item.dumps() for name, item in items.items()})
-        except BrokerError:
-            self._is_written = False
-            raise
+        with self._writing:
+            with self._lock:
+                if self._is_written:
+                    return
+                items = dict(self._items)
+                self._is_written = True
+            self._file.update(pending=[asdict(item) for item in items.values()] or None)
+            try:
+                self._sync_state.set_pending({name: item.dumps() for name, item in items.items()})
+            except BrokerError:
+                self._is_written = False
+                raise
 
     def rewrite(self) -> None:
         """Have the next `write` write everything: the broker has lost its memory."""
@@ -155,8 +158,10 @@ def pending_of(stored: Mapping[str, str]) -> list[Pending]:
 
 
 def request_in(requests: StateFile, items: Iterable[Pending]) -> None:
-    """Request the acceptance of something by the file with requests: for a watcher whose broker does not respond, or that does not run."""
-    requests.update(accept=[asdict(item) for item in items])
+    """Request the acceptance of something by the file with requests: for a watcher whose broker does not respond, or that does not run.
+    What was requested before stays."""
+    requested = {item.name: item for item in [*_parsed(requests.read().get(_ACCEPT)), *items]}
+    requests.update(accept=[asdict(item) for item in requested.values()])
 
 
 def pop_requests(requests: StateFile) -> list[Pending]:

@@ -155,6 +155,21 @@ def _record_of(raw: Any) -> _Record | None:
     try:
         known = {path: dataclass_of(RootIdentity, one) for path, one in raw["known"].items()}
         doubts = {path: dataclass_of(Doubt, one) for path, one in raw["doubts"].items()}
-        return _Record(int(raw["number"]), tuple(map(str, raw["roots"])), known, doubts)
-    except (AttributeError, KeyError, TypeError, ValueError):
+        record = _Record(int(raw["number"]), tuple(map(str, raw["roots"])), known, doubts)
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
         return None
+    return record if _is_usable(record) else None
+
+
+def _is_usable(record: _Record) -> bool:
+    """Whether all numbers and texts of a record can be those of directories."""
+    texts = [*record.roots, *record.known, *record.doubts]
+    numbers = [record.number]
+    for one in record.known.values():
+        texts += [one.real_path, *(one.names or ())]
+        numbers += [one.device, one.inode, one.filesystem]
+    try:
+        "".join(texts).encode("utf-8", "surrogateescape")
+    except UnicodeError:
+        return False
+    return all(0 <= number < 1 << 64 for number in numbers) and not any("\0" in text for text in texts)

@@ -75,18 +75,25 @@ class StateFile:
                 self._has_failed = False
 
     def pop(self) -> dict[str, Any]:
-        """All fields; the file is removed. Costs one lstat(2) if there is no file."""
+        """All fields; the file is removed, unless it cannot be read. Costs one lstat(2) if there is no file."""
         if not os.path.lexists(self.path):
             return {}
-        found = self.read()
+        taken = StateFile(self.path.parent, f"{self.path.name}.", "taken")  # what is written from now on is another file
         with suppress(OSError):
-            os.unlink(self.path)
-        return found
+            if os.access(self.path, os.R_OK):
+                os.replace(self.path, taken.path)
+                found = taken.read()
+                os.unlink(taken.path)
+                return found
+        return {}
 
     def _write(self, text: bytes) -> None:
         descriptor, name = tempfile.mkstemp(dir=self.path.parent, prefix=f"{self.path.name}.")
         try:
             with open(descriptor, "wb") as file:
+                if os.geteuid() == 0:  # the watcher, which owns the directory, reads what root has written by `autosync-ctl`
+                    owner = os.stat(self.path.parent)
+                    os.fchown(descriptor, owner.st_uid, owner.st_gid)
                 file.write(text)
                 file.flush()
                 os.fsync(descriptor)

@@ -103,12 +103,42 @@ def test_the_signature_of_a_definition_is_none_of_an_acceptance(ledger: Ledger, 
     assert not state(ledger, tmp_path, KEY).is_accepted(MIRROR)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "7", '{"definition": 1, "signature": ""}', '{"definition": "{}", "signature": ""}'])
-def test_a_damaged_acceptance_is_none(ledger: Ledger, tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "7", '{"definition": 1, "signature": ""}', '{"definition": "{}", "signature": ""}',
+    '{"definition": "\\ud800", "signature": "x"}'],
+)  # fmt: skip
+@pytest.mark.parametrize("key", ["", KEY], ids=["unsigned", "signed"])
+def test_a_damaged_acceptance_is_none(ledger: Ledger, tmp_path: Path, text: str, key: str) -> None:
     ledger.sync_state.set_accepted(text or "x")
     StateFile(tmp_path, "m").update(acceptance=text)
 
-    assert not state(ledger, tmp_path).is_accepted(MIRROR)
+    assert not state(ledger, tmp_path, key).is_accepted(MIRROR)
+
+
+@pytest.mark.parametrize("text", ["abc", "-1", "1e9", "9" * 30, "\u0663"])
+def test_a_damaged_number_of_withheld_deletions_lifts_nothing(ledger: Ledger, tmp_path: Path, text: str) -> None:
+    ledger.sync_state._client.hset("autosync:{m}:mirror", "holding", text)
+
+    assert state(ledger, tmp_path).withheld() == 1
+
+
+def test_what_the_target_held_before_the_mirror_is_no_withheld_deletion_of_it(ledger: Ledger, tmp_path: Path) -> None:
+    """`--accept-existing` accepts it; what an accepted mirror has withheld is lifted by no acceptance of that kind."""
+    state(ledger, tmp_path).set_withheld(7, ["a"], accepted=False)
+    assert state(ledger, tmp_path).withheld() == 0
+
+    state(ledger, tmp_path).set_withheld(7, ["a"], accepted=True)
+    assert state(ledger, tmp_path).withheld() == 7
+
+
+def test_an_older_version_that_deleted_nothing_has_accepted_nothing(ledger: Ledger, tmp_path: Path) -> None:
+    """It noted that it was in sync with a target that held other keys."""
+    for delete in (True, False):
+        definition = replace(MIRROR, delete=delete).dumps()
+        ledger.definition.publish(definition, version_of(definition))
+        ledger.sync_state._client.hset("autosync:{m}:mirror", "cleared", f"{version_of(definition)} 1.0")
+
+        assert state(ledger, tmp_path).is_accepted(MIRROR) == delete
 
 
 def test_a_mirror_that_had_another_scope_meanwhile_is_not_accepted_again_by_itself(ledger: Ledger, tmp_path: Path) -> None:

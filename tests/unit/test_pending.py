@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from autosync.state.pending import Kind, Pending, parse, pop_requests, request_in
 from autosync.state.state_file import requests_file
+from lab.parts import lacking
 
 ITEMS = [
     Pending(Kind.EXISTING, count=5, examples=("a", "b\udcff", "c\n")),
@@ -70,3 +73,24 @@ def test_requests_are_read_once_from_their_file(tmp_path: Path) -> None:
     assert pop_requests(requests_file(tmp_path, "m")) == ITEMS
     assert pop_requests(requests) == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_request_does_not_replace_those_before_it(tmp_path: Path) -> None:
+    requests = requests_file(tmp_path, "m")
+    request_in(requests, ITEMS[:1])
+    request_in(requests, [ITEMS[1], replace(ITEMS[0], count=7)])
+
+    assert sorted(item.dumps() for item in pop_requests(requests)) == sorted(
+        item.dumps() for item in (replace(ITEMS[0], count=7), ITEMS[1])
+    )
+
+
+def test_requests_that_root_has_written_are_those_of_the_owner_of_the_directory(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        lacking("root")
+    os.chown(tmp_path, 65534, 65534)
+    requests = requests_file(tmp_path, "m")
+
+    request_in(requests, ITEMS)
+
+    assert requests.path.stat().st_uid == 65534
