@@ -24,7 +24,7 @@ from ._urls import is_plain_url
 
 #: Files up to this size are sent in one request, from memory; larger ones in parts of this size, in bytes.
 SMALL = 8 << 20
-#: A page of a listing is requested so many times, with doubling delays from this one on, in seconds.
+#: Number of requests for one page of a listing before it fails, and the first delay between them in seconds. Each further delay doubles.
 _PAGE_TRIES, _PAGE_DELAY = 4, 0.25
 #: A prefix that no key has. `check` lists it to find out whether listing is possible.
 _NO_KEY = ".autosync-check"

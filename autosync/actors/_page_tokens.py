@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-#: So many pages without an object may follow each other. Azure and S3 send some where many objects were deleted.
+#: The most successive pages without an object. Azure and S3 send such pages where many objects were deleted.
 _MOST_EMPTY = 1000
 
 

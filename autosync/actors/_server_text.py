@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 #: The most characters of a server's text that an error shows.
 _MOST = 300
-#: So many times a text may be escaped.
+#: How many times a text may be escaped.
 _ROUNDS = 3
 #: Parts of a secret that are the same in each encoding. Shorter ones may be words.
 _PLAIN = re.compile(r"[A-Za-z0-9]{8,}")

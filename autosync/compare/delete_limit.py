@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..errors import ConfigurationError
 
-#: By default, so many deletions are always allowed.
+#: Default number of deletions that are always allowed.
 _ALWAYS_ALLOWED = 20
 
 

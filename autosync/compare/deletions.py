@@ -29,7 +29,8 @@ class Permission:
         accepted: whether the mirror is accepted. If not, the target may hold keys from before it.
         has_withheld: whether an earlier scan has withheld deletions. If so, no scan deletes, until one finds nothing to delete, or an
             operator lifts it.
-        confirmed: so many deletions of one scan of the whole source an operator has accepted, whatever the rest says.
+        confirmed: number of deletions that an operator has accepted for one scan of the whole source; they are allowed even if the mirror
+            is not accepted.
     """
 
     accepted: bool = True

@@ -16,20 +16,22 @@ from ..ledger.key_states import KeyStates
 from .broker_retry import BrokerRetry
 from .publisher import Priority, Publisher
 
-#: A batch is full with so many keys or so many bytes. A batch of uploads holds as many keys as all workers together process in
-#: `_BATCH_SECONDS`, between these two limits: each batch costs a worker as much as ten small files, and must not delay the next one.
+#: The smallest and the largest number of keys at which a batch of uploads is full, and the number of bytes. Between these limits, it holds
+#: as many keys as all workers together process in `_BATCH_SECONDS`: each batch costs a worker as much as ten small files, and must not
+#: delay the next one.
 BATCH_KEYS, _LARGEST_BATCH = 100, 500
 BATCH_BYTES = 64 << 20
-#: So many deletions are few requests for a worker: targets delete many keys with one.
+#: The most keys of a batch of deletions. They are few requests for a worker: targets delete many keys with one.
 _DELETES = 1000
 _BATCH_SECONDS = 0.05
-#: The workers' rate is measured over so many seconds.
+#: The time over which the workers' rate is measured, in seconds.
 _RATE_SECONDS = 0.5
-#: Events are gathered for this part of the time that their message would wait in the queue, and for so many seconds at most.
+#: Events are gathered for this part of the time that their message would wait in the queue, and no longer than the second number in
+#: seconds.
 _GATHERED_PART, _LONGEST_GATHERING = 0.1, 0.05
 #: A scan waits while more keys than this are dirty; events do not wait.
 HIGH_WATER = 20_000
-#: While a scan waits, the dirty keys are counted every so many seconds.
+#: The interval at which the dirty keys are counted while a scan waits, in seconds.
 _HIGH_WATER_PAUSE = 0.2
 
 

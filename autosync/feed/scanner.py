@@ -54,7 +54,7 @@ class Confirmed(NamedTuple):
     """Deletions that an operator has accepted.
 
     Attributes:
-        keys: so many keys one scan of the whole source may delete.
+        keys: number of keys that one scan of the whole source may delete.
         since: in seconds since the epoch.
     """
 
@@ -179,8 +179,11 @@ class Scanner(FeedThread):
             self._state = replace(self._state, last_in_sync_at=at, confirmed=confirmed)
 
     def confirm_deletions(self, count: int) -> None:
-        """Request a scan of the whole source that may delete up to so many keys that the source lacks. If it finds more, it deletes none of
-        them."""
+        """Request a scan of the whole source that may delete the keys that the source lacks.
+
+        Args:
+            count: the most keys that it may delete. If it finds more, it deletes none of them.
+        """
         self._update(confirmed=Confirmed(count, time.time()))
         self._debouncer.push((SCAN_ALL,))
 

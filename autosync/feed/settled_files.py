@@ -14,7 +14,7 @@ from ..model.file_state import QUIET_IF_WRITERS_UNKNOWN, FileState
 from ..source.open_writers import has_writer, lies_on_share
 from ..source.walk import Found
 
-#: So many files may wait at once; a scan that finds more waits for the first of them.
+#: The most files that may wait at once; a scan that finds more waits for the first of them.
 MOST_WAITING = 20_000
 
 

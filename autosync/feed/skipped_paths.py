@@ -14,7 +14,7 @@ from .broker_retry import BrokerRetry
 
 log = logging.getLogger(__name__)
 
-#: So many paths are logged at once.
+#: The most paths that are logged at once.
 _LOGGED_AT_ONCE = 10
 
 

@@ -42,7 +42,7 @@ class Disputes(LedgerPart):
         self.unseen = WorkerNotes(store, store.names.unseen)
 
     def questions(self, limit: int) -> list[Question]:
-        """The oldest questions that nobody has answered, at most so many."""
+        """The oldest questions without an answer, not more than the limit."""
         with self._store.errors():
             keys = cast(list[bytes], self._client.zrange(self._names.questions, 0, limit - 1))
             states = cast(list[bytes | None], self._client.hmget(self._names.state, keys)) if keys else []

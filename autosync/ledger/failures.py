@@ -13,7 +13,7 @@ from .entries import Failure
 from .redis_keys import decode, encode, pages
 from .store import LedgerPart
 
-#: So many entries are read with one command.
+#: Number of entries that are read with one command.
 _PAGE = 500
 
 
@@ -49,7 +49,7 @@ class Failures(LedgerPart):
         up to an hour. A key that was denied for the first time is due at once.
 
         Args:
-            limit: at most so many.
+            limit: the most keys.
         """
         return self._retry_denied(limit, ())
 

@@ -103,7 +103,7 @@ class FleetLimits(LedgerPart):
         self._run_slots("release_of_dead", processes, ())
 
     def wait_for_turn(self, process: str, seconds: float) -> None:
-        """Sleep until it is this process' turn to acquire slots, at most for so many seconds."""
+        """Sleep until it is this process' turn to acquire slots, or until the seconds are over."""
         with self._store.errors():
             self._client.blpop([self._names.wakeup_prefix + process], timeout=seconds)
 

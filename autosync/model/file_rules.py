@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ..errors import ConfigurationError
 from .limits import parse_bytes
 
-#: So many keys behind links to directories are sent if the definition has no `max_links`.
+#: Number of keys behind links to directories that are always sent if the definition has no `max_links`.
 MAX_LINKS = 10_000
 
 
@@ -20,7 +20,7 @@ class FileRules:
         min_size: a smaller file is skipped, in bytes.
         max_size: a larger file is skipped, in bytes; None for no bound.
         one_file_system: whether directories on other file systems than that of their PATH are left out.
-        max_links: so many keys behind links to directories are always sent.
+        max_links: number of keys behind links to directories that are always sent.
     """
 
     follow_links: bool = True

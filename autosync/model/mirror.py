@@ -76,7 +76,7 @@ class Mirror:
         max_size: a larger file is skipped, in bytes; None for no bound.
         state_directories: directories with autosync's own state in the sources; they are left out.
         one_file_system: whether directories on other file systems than that of their PATH are left out.
-        max_links: so many keys behind links to directories are always sent.
+        max_links: number of keys behind links to directories that are always sent.
     """
 
     name: str

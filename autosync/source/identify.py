@@ -10,7 +10,7 @@ from itertools import islice
 from ..model.mirror import Identity
 from ..model.root_identity import RootIdentity
 
-#: So many names of a directory are remembered, of so many that are read.
+#: The most names of a directory that are remembered, and the most that are read to choose them.
 _NAMES, _NAMES_READ = 10, 1000
 #: Names that any directory may have. A directory with nothing else counts as empty.
 _EVERYWHERE = frozenset({"lost+found", ".DS_Store", ".snapshot", ".snapshots", "System Volume Information", "$RECYCLE.BIN", "@eaDir"})

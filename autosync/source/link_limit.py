@@ -29,7 +29,7 @@ class LinkRules:
     """Which directories behind links are not watched.
 
     Attributes:
-        most: so many are never too many.
+        most: number of directories behind links that are always watched.
         is_beyond: whether a directory, with a slash at its end, is beyond what a scan has decided.
     """
 
@@ -80,7 +80,7 @@ class LinkLimit:
     """The limit of one scan. The walk counts what it finds, in its order, so a decision depends on the tree alone.
 
     Args:
-        most: so many files and directories behind links are never too many.
+        most: numbers of files and of directories behind links that are always allowed.
         others: the files and directories that are not behind links, as far as the walk may not have reached them yet, in portions. They are
             counted only if that decides.
         cut: what an earlier scan has decided; nothing beyond it is sent.
@@ -167,7 +167,7 @@ class LinkLimit:
             self._spans[-1] = (self._spans[-1][0], path)
 
     def _has_room(self, count: _Count, more: int) -> bool:
-        """Whether so many more are within the limit. Goes on counting the others until that is sure."""
+        """Whether a number of further files or directories is within the limit. Counts the others as far as that is needed to decide."""
         while count.behind + more > self._limit(count):
             counts = next(self._others, None) if self._others is not None else None
             if counts is None:
@@ -188,7 +188,7 @@ class _Count:
     """Counts files, or directories.
 
     Attributes:
-        most: so many behind links are never too many.
+        most: number behind links that is always allowed.
         found: by the walk, and not behind links.
         others: not behind links, by the walk of all that is not.
         behind: behind links.

@@ -30,7 +30,7 @@ class Limiter(Protocol):
         """How many bytes to send next, at most `most`."""
 
     def wait_for_bytes(self, size: int) -> None:
-        """Wait until so many bytes may be sent."""
+        """Wait until a number of bytes may be sent."""
 
     def wait_for_request(self) -> None:
         """Wait until one more request may be sent."""

@@ -24,21 +24,21 @@ from .link_limit import LinkLimit
 #: A directory with more names than this is sorted on disk.
 _NAMES_IN_MEMORY = 100_000
 
-#: So many names are read of a directory before the walk reaches it.
+#: The most names of a directory that are read before the walk reaches it.
 _NAMES_AHEAD = 4000
-#: Files of a directory are examined in portions of so many: small ones while it is unknown how long that takes, or if several threads
-#: share the work.
+#: Sizes of the portions in which the files of a directory are examined: the small one while it is unknown how long that takes, or if
+#: several threads share the work.
 _FILES_AT_FIRST, _FILES_AT_ONCE = 32, 1000
 #: A disk is slow if a call takes longer than the first (in seconds), on average over the second (in seconds).
 _SLOW_CALL, _MEASURED_SECONDS = 50e-6, 0.05
 #: How many calls opening a directory takes, and how many names are read in the time of one call.
 _CALLS_TO_OPEN, _NAMES_PER_CALL = 4, 10
-#: On a slow disk, so many threads read ahead of the walk,
+#: Number of threads that read ahead of the walk on a slow disk,
 _HELPERS = 16
-#: and hold so many open directories, and so many portions of files.
+#: and the most open directories and portions of files that they hold.
 _DIRECTORIES_AHEAD, _FILES_AHEAD = 32, 128
 
-#: So many errors of one walk are stored.
+#: The most errors of one walk that are stored.
 _MOST_ERRORS = 10_000
 
 _NO_LINKS = FileRules(follow_links=False)
@@ -202,7 +202,7 @@ class Walk:
     Names are sorted per directory with "/" appended to those of directories, so `a-b` comes before `a/c` and that before `a0`: the order
     in which object stores list keys. A directory that vanishes meanwhile is ignored. FIFOs, sockets, devices, and links that lead out
     of the root or back to a directory on the way, are found as `skipped`; of the links, the target keeps what it has. Every error is added
-    to `errors`, and then the walk is incomplete; after so many errors, one last entry represents all others.
+    to `errors`, and then the walk is incomplete; after `_MOST_ERRORS`, one last entry represents all others.
 
     Where each call takes long, as on a network share, several threads read ahead of the walk; on a fast disk they would only be in each
     other's way.
@@ -645,7 +645,7 @@ class _SlowDiskDetector:
         self._seconds = 0.0
 
     def add(self, calls: int, seconds: float) -> None:
-        """Add a measurement: so many calls took so many seconds."""
+        """Add a measurement: a number of calls, and the seconds that they took."""
         self._calls += calls
         self._seconds += seconds
         if self._seconds > _MEASURED_SECONDS:

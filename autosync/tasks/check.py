@@ -24,9 +24,9 @@ log = logging.getLogger("autosync.transfer")
 _TIME_UNITS = (1, 100, 1_000, 1_000_000, 1_000_000_000, 2_000_000_000)
 #: Some file systems in user space keep times as floating-point numbers, with errors below this, in nanoseconds.
 _TIME_ERROR = 1_000
-#: A file that is newer than its hint by so many nanoseconds may be an old one as well: a file with an older time has replaced it since.
+#: A file that is newer than its hint by this, in nanoseconds, may be an old one as well: a file with an older time has replaced it since.
 _MUCH_NEWER = 2_000_000_000
-#: So often a worker checks a file again that a process writes to. After that the file is sent even if it never rests.
+#: How often a worker checks a file again that a process writes to. After that the file is sent even if it never rests.
 _WRITER_CHECKS = 4
 
 

@@ -60,7 +60,7 @@ class BandwidthLimiter:
         return self._throttle.block_size(most)
 
     def wait_for_bytes(self, size: int) -> None:
-        """Wait until so many bytes may be sent."""
+        """Wait until a number of bytes may be sent."""
         if self._throttle.limits.bandwidth:
             self._throttle.acquire(0, size, self._check)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 #: A single write(2) has ended after this time, in seconds.
 LONGEST_WRITE = 1.0
-#: So many files are remembered; a file that was forgotten counts as seen for the first time.
+#: The most files that are remembered; a file that was forgotten counts as seen for the first time.
 _MAX_FILES = 10_000
 
 Signature = tuple[int, int, int, int]

@@ -11,11 +11,11 @@ from .worker_mirror import WorkerMirror
 
 log = logging.getLogger("autosync.transfer")
 
-#: Claims are renewed so many times in a lease; those that could not be are tried again so many times in a lease.
+#: How many times in a lease claims are renewed, and how many times in a lease a renewal that has failed is tried again.
 RENEWALS, _RETRIES = 3, 10
 #: The limits of a target are read again after this time, in seconds.
 _LIMITS_SECONDS = 1.0
-#: So many claims are renewed with one request.
+#: Number of claims that are renewed with one request.
 _PAGE = 500
 
 

@@ -21,7 +21,7 @@ from ..model.mirror import DEFAULT_QUEUE
 
 log = logging.getLogger(__name__)
 
-#: So often a worker that serves every mirror reads which mirrors there are, in seconds.
+#: The interval at which a worker that serves every mirror reads which mirrors there are, in seconds.
 _SECONDS = 1.0
 #: The workers whose queues were named by -Q or -X.
 _with_named_queues: WeakSet[Any] = WeakSet()

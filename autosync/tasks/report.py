@@ -15,10 +15,10 @@ from .moved import moved_keys
 
 log = logging.getLogger("autosync.transfer")
 
-#: Results are reported together, but not later than this, in seconds; and not more than so many.
+#: Results are reported together: the longest time until then in seconds, and the most results of one report.
 _REPORT_AFTER = 0.1
 _REPORT_MOST = 250
-#: So often a report is tried, with so many seconds between two tries.
+#: Number of tries of a report, and the seconds between two tries.
 _TRIES, _PAUSE = 40, 0.5
 
 

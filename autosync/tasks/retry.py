@@ -29,7 +29,7 @@ class RetryPolicy:
     Args:
         mirror: name of the mirror, for the log.
         actor: whose secrets no reason may show.
-        attempts: after so many a key goes to the failed list.
+        attempts: number of tries before a key goes to the failed list.
         worker: name of this worker, for the failed list and the log.
     """
 

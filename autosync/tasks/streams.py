@@ -8,7 +8,8 @@ from contextlib import contextmanager
 
 from .waiting import CHECK_INTERVAL, StopCheck
 
-#: One stream for each so many bytes a second, and one at least: each of more streams would pause for so long that servers hang up.
+#: The limit of the bandwidth divided by this, in bytes a second, is the number of streams, and one the least: each of more streams would
+#: pause for so long that servers hang up.
 _STREAM_RATE = 1 << 20
 _MAX_STREAMS = 16
 _UNLIMITED = 1 << 30

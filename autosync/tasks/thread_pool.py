@@ -14,21 +14,22 @@ from typing import Any, Generic, Protocol, TypeVar
 
 log = logging.getLogger("autosync.transfer")
 
-#: What one transfer costs this process, in seconds. While the target works on one, so many others can be begun; more threads than that make
-#: nothing faster, they only compete for the interpreter (measured: 8 at once cost twice the CPU of one that has 16 in flight).
+#: What one transfer costs this process, in seconds. The response time divided by this is the number of transfers that can be begun while
+#: the target works on one. More threads make nothing faster, they only compete for the interpreter (measured: 8 at once cost twice the
+#: CPU of one that has 16 in flight).
 _COST = 0.0002
 #: Threads and transfers as long as no response time is known.
 _FIRST_THREADS, _FIRST_TRANSFERS = 16, 1
-#: A chunk has so many small transfers at most, once a response time is known: fewer reports, and fewer waits between them. Where transfers
-#: go one after the other, a chunk takes no longer than so many seconds, since other threads could be doing them.
+#: The most small transfers of a chunk, once a response time is known: fewer reports, and fewer waits between them. Where transfers follow
+#: each other, the second number is the longest time of a chunk in seconds, since other threads could make the rest.
 _CHUNK, _CHUNK_SECONDS = 16, 0.004
 #: A thread waits for so long until no more threads are at work than are of use, in seconds. Then some transfer takes long, and it goes on.
 _LONGEST_WAIT = 0.5
 #: A thread works on one batch for so long before another batch has its turn, in seconds.
 _SLICE = 0.01
-#: The shortest response time of so many seconds counts; the others show how long transfers waited for each other.
+#: The period of which the shortest response time counts, in seconds; the others show how long transfers waited for each other.
 _WINDOW = 3.0
-#: So often results are reported while a batch waits for its last transfers, in seconds.
+#: The interval at which results are reported while a batch waits for its last transfers, in seconds.
 _REPORT_INTERVAL = 0.1
 
 
@@ -195,7 +196,7 @@ class AdaptivePool:
         self._pool.shutdown(wait=False)
 
     def _help(self) -> None:
-        """Work on a few chunks of each batch in turn, as long as there are any and so many threads are of use."""
+        """Work on a few chunks of each batch in turn, as long as there are any and no more threads are at work than are of use."""
         try:
             while True:
                 with self._lock:

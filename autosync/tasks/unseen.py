@@ -13,9 +13,10 @@ from ..ledger.worker_notes import WorkerNotes
 
 log = logging.getLogger("autosync.transfer")
 
-#: After so many seconds it is reported that a worker does not see what the file host has confirmed. Caches of SMB can be as old.
+#: The time after which it is reported that a worker does not see what the file host has confirmed, in seconds. Caches of SMB can be as
+#: old.
 REPORT_AFTER = 300.0
-#: The note in the ledger is renewed, and the line in the log is repeated, at most once in so many seconds.
+#: The shortest intervals at which the note in the ledger is renewed and the line in the log is repeated, in seconds.
 _NOTE_INTERVAL, _LOG_INTERVAL = 30.0, 60.0
 #: How long a note is kept, in seconds. A key that waits is tried every half minute, but maybe by other workers.
 _NOTE_SECONDS = 300.0

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from types import TracebackType
 
-#: So often a waiting thread checks whether it still has to wait, in seconds.
+#: The interval at which a waiting thread checks whether it still has to wait, in seconds.
 CHECK_INTERVAL = 1.0
 #: How long a thread waits after the broker did not answer, in seconds.
 BROKER_PAUSE = 0.5

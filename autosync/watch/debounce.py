@@ -32,7 +32,7 @@ _SCANS = (Kind.SCAN, Kind.LEFT)
 _CREATED = Kind.CREATED
 #: `queued_until` of a file that was due when it was pushed: it is in the queue of due files, not in the heap.
 _NOW = 0.0
-#: The times of so many files are kept before those are removed for which the quiet time is over.
+#: Number of files whose times are kept before those are removed for which the quiet time is over.
 _MIN_SENT_TIMES = 1000
 
 

@@ -104,7 +104,7 @@ class DeniedPaths:
             return [path for path in self._paths if not changed.isdisjoint(self._dependencies(path))]
 
     def pop_page(self, size: int) -> list[str]:
-        """The next paths of the set, at most so many, in turn."""
+        """The next paths of the set, in turn, not more than the size."""
         with self._lock:
             page = [path for path, _ in zip(self._paths, range(size), strict=False)]
             for path in page:

@@ -19,7 +19,7 @@ from ..source.walk import inode_of
 
 #: The most names in a table. A name takes about 500 bytes.
 MAX_NAMES = 100_000
-#: So many files of which names are missing are noted, and one entry for all others: a scan is needed then, whatever they are.
+#: The most files with missing names that are noted, and one entry for all others: a scan is needed then, whatever they are.
 _MAX_UNSURE = 1000
 _OTHERS = -1
 

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 _DENIED = (errno.EACCES, errno.EPERM)
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
-#: So many files of a directory are pushed together. A directory may hold more files than fit in memory.
+#: Number of files of a directory that are pushed together. A directory may hold more files than fit in memory.
 _PUSHED_AT_ONCE = 1000
 
 

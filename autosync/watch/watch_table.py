@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from ..model.keys import slashed
 from .inotify import IN_ATTRIB, IN_CLOSE_WRITE, IN_CREATE, IN_DELETE, IN_MASK_ADD, IN_MOVED_FROM, IN_MOVED_TO, Inotify
 
-#: Up to so many paths of a directory are checked each time that another one is added. Of more paths, all are checked when their number is a
+#: Up to this number of paths, all paths of a directory are checked each time that another one is added; above it, when their number is a
 #: power of two, so that the time is not proportional to the square of their number.
 _ALWAYS_CHECKED = 16
 
@@ -82,7 +82,7 @@ class WatchTable:
             for path in set(before).difference(paths):
                 self._wds.pop(path, None)
             self._set_paths(wd, paths if directory in paths else [*paths, directory])
-        elif directory not in self._wds:  # of so many paths, stale ones do no harm: they give changes for which nothing is found
+        elif directory not in self._wds:  # where there are many paths, stale ones do no harm: they give changes for which nothing is found
             self._more[wd].append(directory)
         self._wds[directory] = wd
 

@@ -57,7 +57,7 @@ _REWRITTEN = {
     "backslash": re.compile(r"\\"),
 }
 _NONE: set[str] = set()
-#: An ETag that is a checksum: the MD5 of the content, or of the MD5s of so many parts.
+#: An ETag that is a checksum: the MD5 of the content, or the MD5 of the parts' MD5s and the number of parts.
 _MD5 = re.compile(r"[0-9a-f]{32}(?:-([0-9]+))?")
 
 #: What another process has decided on buckets, by `S3Actor._access_key`; processes that are forked from this one inherit it.

@@ -9,7 +9,7 @@
 --   KEYS[4] due     zset  key -> ms: end of the lease of a claimed key, or time of the next try of a failed one;
 --                         a key that merely waits in the queue is not in it
 --   KEYS[5] failed  hash  key -> JSON with the reason
---   KEYS[6] stats   hash  files, bytes, deleted, failures: counted since the mirror exists; within:MS (keys made right in so many ms
+--   KEYS[6] stats   hash  files, bytes, deleted, failures: counted since the mirror exists; within:MS (keys made right in MS ms
 --                         at most, and not in those of a smaller bound) and took (ms, of all of them); watches, unwatched, looks (scans),
 --                         unsure_names (files of which a flush could not find all names)
 --   KEYS[7] uploads hash  key -> tokens of the multipart uploads that are open for it, one a line; only such keys are in it

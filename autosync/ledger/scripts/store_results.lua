@@ -1,7 +1,7 @@
 -- store_results: store the results of claimed keys. KEYS as in mark_dirty.lua, KEYS[10] recent, KEYS[11] the watcher's lease, KEYS[12]
 -- denied, KEYS[13] their delays (retry_denied.lua).
 -- ARGV: owner, files sent, bytes sent, keys deleted, then for each key: key, fencing token of its claim, result
---   result "sent BYTES", "deleted" or "equal": the target is right; "retry MS": try again after so many milliseconds; "failed JSON": its
+--   result "sent BYTES", "deleted" or "equal": the target is right; "retry MS": try again after MS milliseconds; "failed JSON": its
 --   entry in the failed list; "denied JSON": the same, since its file may not be read; "back": untouched, another worker may claim it;
 --   "disputed": untouched, since the worker does not see what the file host saw. The file host is asked to check the file, and a worker
 --   tries again later.

@@ -19,7 +19,7 @@ from ..headers import ObjectHeaders
 from .http import CONNECT_SECONDS, READ_SECONDS
 from .requests import ObjectRequests
 
-#: Size of a part in bytes; larger files have larger parts, since S3 allows so many of them.
+#: Size of a part in bytes, and the most parts that S3 allows; files with more parts than that have larger ones.
 PART_BYTES, _MOST_PARTS = 8 << 20, 10_000
 #: How long after the intention an upload may be initiated, in seconds: clocks differ a little, a proxy may be slow, and boto3, which made
 #: the request in earlier versions, tried twice.
