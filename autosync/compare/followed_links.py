@@ -1,4 +1,4 @@
-"""What scans have decided about keys behind links: which of them are too many to be sent."""
+"""Limits how many keys behind links are sent, as the last scan of the whole source has decided."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ class FollowedLinks:
 
     Args:
         keys: scope of the mirror.
-        max_links: so many keys behind links are never too many.
-        others: walks what is not behind links, see `LinkLimit`.
+        max_links: number of keys behind links that are always allowed.
+        others: counts the files and directories that are not behind links, see `LinkLimit`.
     """
 
     def __init__(self, keys: Keys, max_links: int, others: Callable[[], Iterator[Counts]]) -> None:
         self._keys = keys
         self._always = Counts(max_links, max_links)
         self._others = others
-        #: What the last scan of the whole source has found that is not behind links, and behind them; None before the first.
+        #: Counts of the last scan of the whole source, of what is not behind links and of what is; None before the first scan.
         self._found: Counts | None = None
         self._behind = Counts()
         #: Number of keys behind links that scans of parts have found since.
         self._new = 0
-        #: What the last scan of the whole source has decided; None: nothing was too much. From any thread.
+        #: The limit that the last scan of the whole source has set; None: nothing was beyond it. From any thread.
         self.cut: LinkCut | None = None
 
     def limit(self, *, whole: bool) -> LinkLimit:
@@ -39,8 +39,8 @@ class FollowedLinks:
         return LinkLimit(self._most(), cut=self.cut)
 
     def admit(self) -> bool:
-        """Whether one more key may be sent that a scan of a part has found behind links, and that the target lacks. If not, a scan of the
-        whole source has to decide."""
+        """Whether a scan of a part may send one more key behind links that the target lacks. If not, a scan of the whole source has to
+        decide."""
         if self.cut is None and self._found is not None and self._behind.files + self._new >= self._most().files:
             return False
         self._new += 1
@@ -61,7 +61,7 @@ class FollowedLinks:
         return self._found is not None
 
     def max_directories(self) -> int:
-        """So many directories behind links are never too many. From any thread."""
+        """The most directories behind links that are within the limit. From any thread."""
         return self._always.directories if self._found is None else self._most().directories
 
     def is_beyond(self, path: str) -> bool:

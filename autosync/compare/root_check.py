@@ -1,4 +1,4 @@
-"""What one scan finds out about the roots and the mount points below them, and which keys it must not delete for that."""
+"""Finds out for one scan which roots and mount points have been replaced. The scan deletes no keys below them."""
 
 from __future__ import annotations
 
@@ -23,8 +23,12 @@ _LAST = chr(0x10FFFF)
 
 
 class _Seen(NamedTuple):
-    """A directory that the walk has opened. `is_known`: it is the one that is known; `is_empty`: it is a mount point that is empty, and was
-    not known as empty."""
+    """A root or a mount point that the walk has opened.
+
+    Attributes:
+        is_known: whether it is the remembered directory.
+        is_empty: whether it is an empty mount point that is not remembered as empty.
+    """
 
     identity: Identity
     is_known: bool
@@ -32,13 +36,13 @@ class _Seen(NamedTuple):
 
 
 class RootCheck:
-    """The check of one scan.
+    """The check of the roots and mount points during one scan.
 
     Args:
-        roots: what is known.
+        roots: the remembered ones.
         keys: of the mirror.
         path: the directory that is scanned; "" is the whole source.
-        accepted: whether the mirror is accepted. As long as it is not, a mount point that is not known yet is believed.
+        accepted: whether the mirror is accepted. As long as it is not, a mount point without an identity is adopted as it is.
         about: prefix of log lines, where there are several mirrors.
     """
 
@@ -83,7 +87,7 @@ class RootCheck:
             self._through_links[path] = top
 
     def error_of_link(self, path: str, real: str) -> OSError | None:
-        """The error of a link that leads to nothing because a mount point is not what it was; None if that is not the reason."""
+        """The error of a link whose target is missing because a root or mount point is in doubt; None if none of them is."""
         for top in self._roots.above(real):
             if not self._roots.is_confirmed(top):
                 return OSError(errno.EACCES, f"it leads into {top}, which is not what is known there", path)
@@ -92,7 +96,7 @@ class RootCheck:
     # For the merge
 
     def count_pages(self, span: Span, pages: Iterable[Page]) -> Iterator[Page]:
-        """Count what the target lists below each root and mount point."""
+        """Count the keys that the target lists below each root and mount point."""
         places = [(top, self._prefix(span, top)) for top in self.paths]
         counted = [(top, prefix) for top, prefix in places if prefix is not None]
         for page in pages:
@@ -115,14 +119,14 @@ class RootCheck:
         return self._listed.copy(), self._absent.copy(), self._missing.copy()
 
     def count_again(self, before: tuple[Counter[str], Counter[str], Counter[str]]) -> None:
-        """Go back to what was counted before: the same span begins again."""
+        """Restore earlier counts: the same span begins again."""
         self._listed, self._absent, self._missing = before
 
     # For the end of the scan
 
     def hidden(self) -> HiddenPaths:
-        """The parts of the source of which this scan proves nothing. A directory that is another one, and holds at least half of the keys
-        that the target has there, is known from now on."""
+        """The paths below which this scan must delete nothing. A replaced directory is adopted if it holds at least half of the keys that
+        the target has there."""
         self._roots.poll_mounts()
         doubted = {*self._doubted, *(top for top in self._above() if not self._roots.is_confirmed(top))}
         for top in self._roots.protected():
@@ -134,7 +138,7 @@ class RootCheck:
         return HiddenPaths({*doubted, *links})
 
     def log_hidden(self, kept: Counter[str]) -> None:
-        """Log what is kept below the directories in doubt.
+        """Log how many keys are kept below the directories in doubt.
 
         Args:
             kept: the number of keys by path.
@@ -149,7 +153,7 @@ class RootCheck:
             )  # fmt: skip
 
     def _is_believed(self, top: str) -> bool:
-        """Whether what the scan has found at or below a root or a mount point counts."""
+        """Whether keys that the scan has not found below a root or a mount point count as deleted."""
         seen = self._seen.get(top)
         missing, known = self._missing[top], self._roots.is_known(top)
         doubt = self._roots.doubts().get(top)
@@ -182,7 +186,7 @@ class RootCheck:
         return not self._path or slashed(top).startswith(slashed(self._path))
 
     def _prefix(self, span: Span, top: str) -> str | None:
-        """What the keys at or below a root or mount point begin with; None if there are none in the span."""
+        """The prefix of the keys at or below a root or mount point; None if it is outside the span."""
         if slashed(span.directory).startswith(slashed(top)):
             return span.prefix
         if top.startswith(slashed(span.directory)):
@@ -191,7 +195,7 @@ class RootCheck:
 
 
 def _is_gone(path: str) -> bool:
-    """Whether nothing is at a path; False if that cannot be found out."""
+    """Whether a path does not exist; False if that is not certain."""
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -202,7 +206,7 @@ def _is_gone(path: str) -> bool:
 
 
 class HiddenPaths:
-    """Paths at and below which nothing counts as gone.
+    """Paths at and below which nothing counts as deleted.
 
     Args:
         tops: the topmost of them.

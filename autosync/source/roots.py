@@ -1,8 +1,8 @@
-"""The directories that must be the ones that are known before anything below them counts as gone: the root of each PATH, also of a PATH
-inside another one, and the mount points below.
+"""Remembers the root of each PATH and the mount points below. If one has been replaced, nothing below it counts as deleted.
 
-What is known of each is remembered over restarts. While another directory is in its place, or none, it is *in doubt*: no scan deletes
-anything below it, until at least half of the keys that the target has there exist in it, or until a person accepts it.
+A PATH inside another one is a root, too. What is remembered outlives a restart. A directory that is missing, or that is not the remembered
+one, is *in doubt*: no scan deletes anything below it, until it holds at least half of the keys that the target has there, or until a person
+accepts it.
 """
 
 from __future__ import annotations
@@ -22,19 +22,18 @@ from .mounts import Mount, MountTable
 
 #: More mount points than this are not remembered.
 MOST_MOUNTS = 1000
-#: What is known of a mount point of which no scan has found out yet whether it holds the keys of the target. It is stored at once, since
-#: the mount point may be unmounted at the next start.
+#: Stands for a mount point that no scan has identified yet. It is stored at once, since the mount point may be unmounted at the next start.
 NEW_MOUNT = RootIdentity(0, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """A directory that is not the one that is known.
+    """The doubt about a directory that is not the remembered one.
 
     Attributes:
-        keys: how many keys the target had below it when a scan first found that; None: no scan has counted them yet.
+        keys: how many keys the target had below it when a scan first found the doubt; None: no scan has counted them yet.
         text: why, as the end of a sentence about its path.
-        accepted: whether the next scan is to believe what it finds there.
+        accepted: whether a person has accepted what the next scan finds there.
     """
 
     keys: int | None = None
@@ -43,18 +42,18 @@ class Doubt:
 
     @property
     def is_pending(self) -> bool:
-        """Whether it waits for a person."""
+        """Whether a person has to accept the directory."""
         return self.keys is not None and not self.accepted
 
 
 class KnownRoots:
-    """What is known of the roots and mount points of one mirror. Safe to use from many threads.
+    """The remembered roots and mount points of one mirror. Safe to use from many threads.
 
-    No file system is asked for anything while the lock is held: a share whose server is dead must not stop the main loop.
+    No file system is accessed while the lock is held: a share whose server is dead must not stop the main loop.
 
     Args:
         keys: of the mirror.
-        table: the mounts of this process; None: no mount points are found but those that a walk finds by their device.
+        table: the mounts of this process; None: only the mount points are found that a walk recognizes by their device.
     """
 
     def __init__(self, keys: Keys, table: MountTable | None = None) -> None:
@@ -63,13 +62,13 @@ class KnownRoots:
         self._lock = threading.RLock()
         self.roots = tuple(dict.fromkeys([*(source.root for source in keys.sources), *keys.inner_paths]))
         self._known: dict[str, RootIdentity] = {}
-        #: The directories that this process has found to be the ones that are known.
+        #: The directories that this process has found to be the remembered ones.
         self._confirmed: dict[str, Identity] = {}
         self._doubts: dict[str, Doubt] = {}
         #: Mount points below the roots, with their mounts, and for each root the mount that contains it.
         self._mounts: dict[str, Mount] = {}
         self._mounts_of_roots: dict[str, Mount | None] = {}
-        #: Directories below which something was left as it is, since they were in doubt.
+        #: Directories in doubt below which a change was not handled.
         self._unsettled: set[str] = set()
         #: Mount points where something was mounted or unmounted since `pop_mount_changes`.
         self._changed_mounts: set[str] = set()
@@ -77,7 +76,7 @@ class KnownRoots:
         self._has_moved = False
         #: Mount points that have moved with the directory that they were in.
         self._moved: set[str] = set()
-        #: Whether the mounts have changed since it was checked last that those which seem to be the same are.
+        #: Whether the mounts have changed since the last check that each seemingly unchanged directory is the remembered one.
         self._is_unchecked = False
         #: Whether there are more mount points than are remembered.
         self.has_more = False
@@ -88,7 +87,7 @@ class KnownRoots:
     # What is remembered
 
     def load(self, known: Mapping[str, RootIdentity], doubts: Mapping[str, Doubt]) -> None:
-        """Adopt what was stored. A root that was not stored is known from now on as it is; a mount point only after the next scan."""
+        """Load what was stored. A root that was not stored is remembered as it is now; a mount point only after the next scan."""
         ours = {path: one for path, one in known.items() if path in self.roots or self._keys.source_of(path)}
         with self._lock:
             self._known = dict(islice(ours.items(), MOST_MOUNTS + len(self.roots)))
@@ -106,7 +105,7 @@ class KnownRoots:
             return dict(self._known)
 
     def is_known(self, path: str) -> bool:
-        """Whether more is remembered of a directory than that something is mounted there."""
+        """Whether a scan has identified this directory."""
         return self._known.get(path, NEW_MOUNT) != NEW_MOUNT
 
     def doubts(self) -> dict[str, Doubt]:
@@ -119,13 +118,13 @@ class KnownRoots:
         return {path: doubt for path, doubt in sorted(self.doubts().items()) if doubt.is_pending}
 
     def accept(self, path: str) -> bool:
-        """Let the next scan believe what it finds at a directory in doubt that waits for a person, or forget a mount point that is gone.
+        """Accept a directory in doubt that waits for a person: the next scan adopts what is there, or forgets a mount point that is gone.
 
         Args:
             path: of the directory.
 
         Returns:
-            Whether it was waiting. Then it is to be scanned.
+            Whether the directory was waiting. If so, it has to be scanned.
         """
         with self._lock:
             if path not in self.pending():
@@ -135,12 +134,12 @@ class KnownRoots:
             return True
 
     def has_moved(self, path: str) -> bool:
-        """Whether this was a mount point, and has moved with the directory that it was in: what was below it has left."""
+        """Whether this was a mount point that has moved with the directory that contained it. Its files have moved with it."""
         with self._lock:
             return path in self._moved and path not in self._paths
 
     def identities(self) -> dict[str, Identity]:
-        """The identities for the definition of the mirror. Workers delete nothing below a directory that is another one."""
+        """The identities for the definition of the mirror. Workers delete nothing below a directory with another identity."""
         with self._lock:
             return {path: self._published(path) for path in self._paths}
 
@@ -165,8 +164,8 @@ class KnownRoots:
             yield "/"
 
     def is_settled(self, path: str) -> bool:
-        """Whether nothing that could hide a file is wrong at this moment: each root and mount point above a path is the one that is known.
-        If not, that one is scanned as soon as it is. Call it after the file was not found."""
+        """Whether each root and mount point above a path is the remembered one at this moment, so that a file that was not found is gone.
+        If not, the directory in doubt is scanned when the doubt ends. Call this after the file was not found."""
         for top in self.above(path):
             if not self.is_confirmed(top):
                 with self._lock:
@@ -175,20 +174,20 @@ class KnownRoots:
         return True
 
     def is_confirmed(self, path: str) -> bool:
-        """Whether a directory is the one that is known, at this moment."""
+        """Whether a directory is the remembered one at this moment."""
         confirmed = self._confirmed.get(path)
         return confirmed is not None and identity_at(path) == confirmed
 
     # What is on the disk, for the main loop
 
     def poll_roots(self) -> None:
-        """Check whether the roots are the directories that are known. One that is not known yet is known from now on."""
+        """Check whether the roots are the remembered directories. A root that is not known yet is remembered as it is now."""
         for path in self.roots:
             if not self.is_confirmed(path):
                 self._examine(path)
 
     def pop_mount_changes(self) -> list[tuple[str, Mount | None]]:
-        """Where something was mounted or unmounted below the roots since the last call, each with what is mounted there now."""
+        """The paths below the roots where something was mounted or unmounted since the last call, each with its mount now."""
         self.poll_mounts()
         with self._lock:
             changed, self._changed_mounts = sorted(self._changed_mounts), set()
@@ -197,8 +196,8 @@ class KnownRoots:
     def poll_mounts(self) -> None:
         """Find out whether something was mounted or unmounted below the roots.
 
-        The kernel gives the numbers of a mount and of its device to the next one. So where mounts have changed, those that seem to be the
-        same are checked, unless another host or process responds.
+        The kernel gives the numbers of a mount and of its device to the next one. So after a change, directories that seem to be unchanged
+        are checked, too, unless another host or process would have to respond.
         """
         with self._lock:
             self._poll_mounts()
@@ -217,7 +216,7 @@ class KnownRoots:
                     self._changed_mounts.add(path)
 
     def pop_unsettled(self) -> list[str]:
-        """Remove and return the directories that are to be scanned, since they were in doubt and are not any more."""
+        """Remove and return the directories that have to be scanned because their doubt has ended."""
         with self._lock:
             settled = [path for path in self._unsettled if path in self._confirmed or path not in self._paths]
             self._unsettled.difference_update(settled)
@@ -226,7 +225,7 @@ class KnownRoots:
     # What is on the disk, for scans
 
     def use_mounts(self, top: str) -> None:
-        """Use the known mount points at or below a directory that are mounted when they are used, so that a walk finds them.
+        """Open the known automount points at or below a directory, so that they are mounted when the walk comes to them.
 
         Args:
             top: path of the directory; "" is the whole source.
@@ -240,7 +239,7 @@ class KnownRoots:
                 os.close(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
 
     def is_waiting_for_use(self, path: str) -> bool:
-        """Whether a directory is mounted when it is used, by autofs(5): it is there, although it may not be mounted now."""
+        """Whether autofs(5) mounts a directory when it is used: it exists, although it may not be mounted now."""
         with self._lock:
             while path and path not in self.roots:
                 if path in self._mounts and self._mounts[path].is_trigger:
@@ -255,7 +254,7 @@ class KnownRoots:
             return path in self._known and (mount is None or mount.is_trigger) and self.is_waiting_for_use(path)
 
     def check_open(self, path: str, descriptor: int, stats: os.stat_result) -> bool:
-        """Check an open directory that a walk has reached by its path. Returns whether it is the one that is known."""
+        """Check an open directory that a walk has reached by its path. Returns whether it is the remembered one."""
         with self._lock:
             if self._confirmed.get(path) == Identity(stats.st_dev, stats.st_ino):
                 return True
@@ -277,21 +276,21 @@ class KnownRoots:
         return True
 
     def is_emptied(self, path: str, descriptor: int) -> bool:
-        """Whether a mount point is empty, and was not known as empty."""
+        """Whether a mount point is empty, but is not remembered as empty."""
         known = self._known.get(path)
         if self.kind(path) == "root" or (known is not None and known.names == ()):
             return False
         return not names_of(descriptor)
 
     def adopt(self, path: str, seen: Identity) -> bool:
-        """Know a directory from now on as it is. One that is no root, and where nothing is mounted, is not known any more.
+        """Remember what is at a path now as the right directory. An ordinary directory, neither a root nor a mount point, is forgotten.
 
         Args:
             path: of the directory.
             seen: what a scan has found there.
 
         Returns:
-            Whether it is still the same.
+            Whether the path still names what the scan has found.
         """
         found = identify(path)
         if found is None or Identity(found.device, found.inode) != seen:
@@ -304,8 +303,8 @@ class KnownRoots:
         return True
 
     def note_keys(self, path: str, keys: int) -> Doubt:
-        """Note that a directory is in doubt, and how many keys the target has below it. The first number counts: later ones include what
-        was sent meanwhile."""
+        """Note that a directory is in doubt, and how many keys the target has below it. Only the first number is kept: later ones include
+        what was sent meanwhile."""
         text = self._reason(path)
         with self._lock:
             before = self._doubts.get(path, Doubt())
@@ -317,7 +316,7 @@ class KnownRoots:
             return doubt
 
     def settle(self, path: str) -> None:
-        """End the doubt about a directory that is the one that is known."""
+        """End the doubt about a directory that is the remembered one."""
         with self._lock:
             if self._doubts.pop(path, None) is not None:
                 self.version += 1
@@ -331,7 +330,7 @@ class KnownRoots:
             self._change()
 
     def refresh_names(self) -> None:
-        """Remember the present names in the directories that are the ones that are known. Those of one that is empty now are kept."""
+        """Remember the present names in the confirmed directories. If a directory is empty now, its earlier names are kept."""
         for path in self._paths:
             known = self._known.get(path)
             if known is None or not self.is_confirmed(path):
@@ -347,7 +346,7 @@ class KnownRoots:
     # Inside
 
     def _examine(self, path: str) -> None:
-        """Find out whether a root is the directory that is known."""
+        """Find out whether a root is the remembered directory."""
         found, known = identify(path), self._known.get(path)
         is_same = known is not None and found is not None and is_same_directory(known, found, path)
         with self._lock:
@@ -456,7 +455,7 @@ class KnownRoots:
         return True
 
     def _forget_moved(self, before: Mapping[str, Mount]) -> None:
-        """Forget mount points that have moved with the directory that they are in: what was below has left with them. A mount point itself
+        """Forget mount points that have moved with the directory that contains them; their files have moved with them. A mount point itself
         cannot be renamed (EBUSY, rename(2)), so its name is the same and the directory above is gone. Its number alone proves nothing: the
         kernel gives it to the next mount."""
         self._moved.difference_update(self._mounts)

@@ -1,4 +1,4 @@
-"""What a worker does that does not see a file as the file host saw it: nothing. It gives the key back, and asks the file host."""
+"""Returns a key to the ledger if this worker's file differs from what the file host saw."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ log = logging.getLogger("autosync.transfer")
 
 
 def dispute(batch: Batch, claim: Claim, path: str, finding: str) -> Result:
-    """Give a key back whose file is not here as the file host saw it.
+    """Return a key whose file differs here from what the file host saw. The file host is asked to check the file.
 
     Args:
         batch: of the claim.

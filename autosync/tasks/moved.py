@@ -1,7 +1,7 @@
-"""Which files have moved since they were sent, or since they were deleted in the target.
+"""Finds the files that have moved since they were sent, or since they were deleted in the target.
 
-A directory above may have left or come meanwhile, which marks no key. The scan that follows could not see in the target what was still on
-its way there.
+A directory above them may have been renamed meanwhile, which marks no key. The scan after that could not see in the target what was still
+being sent.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .sources import Absent, MirrorSource
 
 
 def moved_keys(batch: Batch, keys: Iterable[str]) -> list[str]:
-    """Those of the keys, just uploaded or deleted, for which the disk is not any more what the target was made to be."""
+    """Those of the keys, just uploaded or deleted, whose path now names another file than the one sent, or a file where none was."""
     by_source: dict[MirrorSource, list[tuple[str, str]]] = {}
     for key in keys:
         path = batch.path(key)
@@ -34,7 +34,7 @@ def _moved_in(batch: Batch, source: MirrorSource, found: list[tuple[str, str]]) 
 
 
 def _has_moved(batch: Batch, source: MirrorSource, key: str, path: str, inode: int | None) -> bool:
-    """Whether the path does not name the file any more that was sent, or names one where none was."""
+    """Whether a path now names another file than the one sent, none, or a file where none was."""
     sent = batch.sent.get(key)
     if inode == (sent[0] if sent else None):
         return False

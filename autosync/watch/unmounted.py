@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..model.keys import slashed
 
-#: More than so many are replaced by the topmost ones, and if those are more, by the root directory.
+#: The most paths. More are replaced by the topmost ones, and if those are more than this, by the root directory.
 _MOST = 1000
 
 
@@ -28,7 +28,7 @@ class UnmountedTrees:
         self._paths = {path for path in self._paths if not slashed(path).startswith(slashed(top))}
 
     def touches(self, directory: str) -> bool:
-        """Whether a directory may have held, or been part of, a file system that was unmounted."""
+        """Whether a file system was unmounted at, below or above a directory."""
         if not self._paths:
             return False
         return self._is_inside(directory) or any(path.startswith(slashed(directory)) for path in self._paths)
