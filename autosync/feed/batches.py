@@ -180,7 +180,7 @@ class BatchSender:
         """Publish messages for keys that are dirty already.
 
         Raises:
-            BrokerError: the broker does not answer.
+            BrokerError: the broker does not respond.
         """
         self.on_work()
         for start in range(0, len(keys), BATCH_KEYS):
@@ -191,7 +191,7 @@ class BatchSender:
         calls this, and it is the main loop that starts a dead broker again.
 
         Raises:
-            BrokerError: the broker does not answer.
+            BrokerError: the broker does not respond.
         """
         self.on_work()
         for start in range(0, len(keys), BATCH_KEYS):

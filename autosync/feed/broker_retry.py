@@ -23,7 +23,7 @@ class Stopped(Exception):  # noqa: N818 - not an error
 
 
 class BrokerRetry:
-    """Repeats calls until the broker answers or the mirror is closed.
+    """Repeats calls until the broker responds or the mirror is closed.
 
     Args:
         stop: set when the mirror is closed.
@@ -33,10 +33,10 @@ class BrokerRetry:
         self._stop = stop
 
     def retry_until_success(self, call: Callable[[], T]) -> T:
-        """Make a call again and again until the broker answers. The first failure is logged.
+        """Make a call again and again until the broker responds. The first failure is logged.
 
         Raises:
-            Stopped: the mirror was closed before the broker answered.
+            Stopped: the mirror was closed before the broker responded.
         """
         is_logged = False
         while True:

@@ -75,7 +75,7 @@ class EventFeed(FeedThread):
         """Send what is pending, and end the thread.
 
         Args:
-            patience: how long to wait for a broker that does not answer, in seconds.
+            patience: how long to wait for a broker that does not respond, in seconds.
         """
         self._debouncer.close()
         self._thread.join(patience)

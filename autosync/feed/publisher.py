@@ -33,7 +33,7 @@ class Publisher:
     Celery and kombu make one message, which is the template of all others. Celery runs some two thousand lines for a message; for a single
     event, in a process that has just been asleep, that would take longer than all else.
 
-    Every method raises `BrokerError` when the broker does not answer; it may have received the message then.
+    Every method raises `BrokerError` when the broker does not respond; it may have received the message then.
 
     Args:
         app: see `autosync.celery.sending_app`.

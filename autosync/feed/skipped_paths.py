@@ -73,7 +73,7 @@ class SkippedPaths:
         """Store in the ledger what events have changed.
 
         Raises:
-            Stopped: the mirror was closed before the broker answered.
+            Stopped: the mirror was closed before the broker responded.
         """
         if not self._unpublished:
             return
@@ -96,7 +96,7 @@ class SkippedPaths:
             is_complete: whether the scan could read the whole part. If not, what was listed for a part stays.
 
         Raises:
-            Stopped: the mirror was closed before the broker answered.
+            Stopped: the mirror was closed before the broker responded.
         """
         with self._lock:
             before, unlisted_before, has_unpublished = self.reasons, self._unlisted, bool(self._unpublished)

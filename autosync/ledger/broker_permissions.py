@@ -13,7 +13,7 @@ _NO_MIRROR = "-"
 
 
 def check_reachable(client: redis.Redis, channel: str = "") -> None:
-    """Check that the broker answers, and lets its user run all commands that a ledger needs.
+    """Check that the broker responds, and that its user may run all commands that a ledger needs.
 
     Args:
         client: a connection to the broker.
@@ -21,7 +21,7 @@ def check_reachable(client: redis.Redis, channel: str = "") -> None:
 
     Raises:
         BrokerRefused: the broker refuses a command.
-        BrokerError: the broker does not answer.
+        BrokerError: the broker does not respond.
     """
     store = MirrorStore(client, _NO_MIRROR)
     with broker_errors(client):

@@ -66,7 +66,7 @@ class Ledger:
             How many claims there were.
 
         Raises:
-            BrokerError: the broker did not answer.
+            BrokerError: the broker does not respond.
         """
         self.limits.release_slots_of_dead(owners)
         return self.claims.release_claims_of_dead(owners)
@@ -76,7 +76,7 @@ class Ledger:
         stays as it is.
 
         Raises:
-            BrokerError: the broker did not answer.
+            BrokerError: the broker does not respond.
         """
         names, client = self._store.names, self._store.client
         with self._store.errors():

@@ -14,7 +14,7 @@ def mirror_names(client: redis.Redis) -> list[str]:
     """The names of all mirrors whose definition was ever published at this broker.
 
     Raises:
-        BrokerError: the broker did not answer.
+        BrokerError: the broker does not respond.
     """
     with broker_errors(client):
         return sorted(name.decode() for name in cast(set[bytes], client.smembers(MIRRORS)))
@@ -24,7 +24,7 @@ def queues_of_mirrors(client: redis.Redis) -> list[str]:
     """The queues of all mirrors that this broker has.
 
     Raises:
-        BrokerError: the broker did not answer.
+        BrokerError: the broker does not respond.
     """
     names = mirror_names(client)
     with broker_errors(client):

@@ -42,7 +42,7 @@ class MirrorStore:
             What the script returns, texts as bytes.
 
         Raises:
-            BrokerError: Redis did not answer, or answered with an error.
+            BrokerError: Redis does not respond, or responds with an error.
         """
         with broker_errors(self.client):
             return self._scripts.run(script, keys or self.names.script_keys, args)
@@ -51,7 +51,7 @@ class MirrorStore:
 class LedgerPart:
     """One subject of a mirror's ledger.
 
-    Every method of a part raises `BrokerError` when Redis does not answer or answers with an error.
+    Every method of a part raises `BrokerError` when Redis does not respond or responds with an error.
 
     Args:
         store: the mirror's data in Redis.

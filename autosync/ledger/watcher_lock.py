@@ -92,7 +92,7 @@ class WatcherLock:
 
         Raises:
             StartError: another process holds it.
-            BrokerError: the broker does not answer.
+            BrokerError: the broker does not respond.
         """
         until = time.monotonic() + LONGEST_LOCK + 1  # the holder's lease may be longer than this one's
         left_before = None
@@ -124,7 +124,7 @@ class WatcherLock:
 
         Raises:
             StartError: another process has acquired it.
-            BrokerError: the broker does not answer.
+            BrokerError: the broker does not respond.
         """
         stats = self._lease.heartbeat(self._holder, counters, self._lock)
         holder = _parse(stats.holder)
@@ -141,7 +141,7 @@ class WatcherLock:
         """The mirror's figures. Acquires the lock if it is free, and renews it if this process holds it; else their `holder` is another.
 
         Raises:
-            BrokerError: the broker does not answer.
+            BrokerError: the broker does not respond.
         """
         return self._lease.heartbeat(self._holder, lock=self._lock)
 

@@ -50,7 +50,7 @@ class AcceptanceStore:
             mirror: the definition.
 
         Raises:
-            BrokerError: the broker did not answer.
+            BrokerError: the broker does not respond.
         """
         if is_accepted_in(self._file, mirror, self._signing_key):
             return True
@@ -64,7 +64,7 @@ class AcceptanceStore:
             mirror: the definition.
 
         Raises:
-            BrokerError: the broker did not answer. The state file is written.
+            BrokerError: the broker does not respond. The state file is written.
         """
         definition = mirror.dumps()
         found = _Acceptance(definition, sign(self._signing_key, self._name, _DOMAIN + definition))
@@ -76,7 +76,7 @@ class AcceptanceStore:
         accepted again when it gets its earlier ones back, and delete what it has sent meanwhile.
 
         Raises:
-            BrokerError: the broker did not answer. The state file is written.
+            BrokerError: the broker does not respond. The state file is written.
         """
         self._file.update(acceptance=None)
         self._sync_state.revoke_acceptance()

@@ -42,7 +42,7 @@ class DeletionState:
         """Store that scans with the present definition may delete.
 
         Raises:
-            BrokerError: the broker did not answer.
+            BrokerError: the broker does not respond.
         """
         self._acceptance.accept(self.mirror)
 
@@ -55,7 +55,7 @@ class DeletionState:
         scan deletes.
 
         Raises:
-            BrokerError: the broker did not answer.
+            BrokerError: the broker does not respond.
         """
         waits = pending_of(self._sync_state.pending())
         is_existing = any(item.kind == Kind.EXISTING for item in waits)
@@ -70,7 +70,7 @@ class DeletionState:
             accepted: whether the mirror is accepted.
 
         Raises:
-            BrokerError: the broker did not answer.
+            BrokerError: the broker does not respond.
         """
         kind = Kind.DELETIONS if accepted else Kind.EXISTING
         items = [Pending(kind, count=count, examples=tuple(examples))] if count else []

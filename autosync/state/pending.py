@@ -127,7 +127,7 @@ class PendingStore:
         """Write what waits, if it has changed since.
 
         Raises:
-            BrokerError: the broker did not answer. The next call tries again.
+            BrokerError: the broker does not respond. The next call tries again.
         """
         with self._writing:
             with self._lock:

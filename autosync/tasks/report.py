@@ -97,7 +97,7 @@ class Reporter:
             )  # fmt: skip
 
     def _report(self, results: list[Result]) -> tuple[list[Claim], list[str]] | None:
-        """None: the broker has not answered for long."""
+        """Report results. Returns what `Claims.done` returns; None: the broker has not responded for long."""
         moved = moved_keys(self._batch, [result.key for result in results if result.action in (Action.UPLOADED, Action.DELETED)])
         for _ in range(_TRIES):
             try:

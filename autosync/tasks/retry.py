@@ -16,7 +16,7 @@ log = logging.getLogger("autosync.transfer")
 
 #: Delays grow from the first to the longest, in seconds. A target that was away for an hour is in sync half a minute after it came back.
 FIRST_DELAY, _LONGEST_DELAY = 0.25, 30.0
-#: The longest delay where nothing is wrong with the target: the file was changing, or the broker did not answer.
+#: The longest delay where nothing is wrong with the target: the file was changing, or the broker did not respond.
 _LONGEST_SHORT_DELAY = 10.0
 
 T = TypeVar("T")

@@ -66,7 +66,7 @@ class Throttle:
         """Read the current limits from the broker.
 
         Raises:
-            BrokerError: the broker did not answer.
+            BrokerError: the broker does not respond.
         """
         self._rate.measure()
         self._reserve()

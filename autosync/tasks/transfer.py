@@ -31,7 +31,7 @@ log = logging.getLogger("autosync.transfer")
 
 _state_lock = threading.Lock()
 
-#: How long a task waits for a broker that does not answer before it leaves its keys to the file host, in seconds.
+#: How long a task waits for a broker that does not respond before it leaves its keys to the file host, in seconds.
 _BROKER_PATIENCE = 30.0
 #: No message of autosync has more keys, and no mirror a longer name.
 _MAX_KEYS, _MAX_NAME = 10_000, 100

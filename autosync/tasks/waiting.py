@@ -9,7 +9,7 @@ from types import TracebackType
 
 #: The interval at which a waiting thread checks whether it still has to wait, in seconds.
 CHECK_INTERVAL = 1.0
-#: How long a thread waits after the broker did not answer, in seconds.
+#: How long a thread waits after a request to which the broker did not respond, in seconds.
 BROKER_PAUSE = 0.5
 
 #: Raises an error that ends a transfer: the worker is being stopped, or the claim is lost.

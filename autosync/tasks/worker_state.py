@@ -74,7 +74,7 @@ class WorkerState:
             fresh: read its definition again, since it has changed.
 
         Raises:
-            BrokerError: the broker did not answer.
+            BrokerError: the broker does not respond.
             AutosyncError: this worker cannot serve it, for the reason in the text.
         """
         current = self._mirrors.get(name)

@@ -39,7 +39,7 @@ def waiting(found: Iterable[MirrorHandle], state: Path, name: str | None) -> lis
         name: only the mirror of this name; None for all.
 
     Raises:
-        BrokerError: a broker did not answer.
+        BrokerError: a broker does not respond.
     """
     all_ = {one.name: _in_ledger(one) for one in found}
     for file in (file for directory in _directories(state) for file in state_files(directory)):
