@@ -27,8 +27,8 @@ class Permission:
 
     Attributes:
         accepted: whether the mirror is accepted. If not, the target may hold keys from before it.
-        has_withheld: whether an earlier scan has withheld deletions. If so, no scan deletes, until one finds nothing to delete, or an
-            operator lifts it.
+        has_withheld: whether an earlier scan has withheld deletions. If so, no scan deletes until a scan finds nothing to delete or an
+            operator allows the deletions.
         confirmed: number of deletions that an operator has accepted for one scan of the whole source; they are allowed even if the mirror
             is not accepted.
     """
@@ -74,7 +74,7 @@ class Found:
 
 
 class Deletions:
-    """Decides about the deletions of a mirror's scans. Remembers what the target held before the mirror, as the first scan has found it.
+    """Decides about the deletions of a mirror's scans. Remembers the keys that the first scan found in the target and not in the source.
 
     Args:
         keys: naming rule and scope of the mirror.
@@ -101,7 +101,7 @@ class Deletions:
         self._about = about
         self._accept = accept
         self._on_withheld = on_withheld
-        #: In order: the keys that a scan of the whole source has withheld while the mirror was not accepted; None: there was none yet.
+        #: The keys that a scan of the whole source has withheld while the mirror was not accepted, in order; None: no such scan yet.
         self._existing: Spool | None = None
 
     def close(self) -> None:

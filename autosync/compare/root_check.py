@@ -56,9 +56,9 @@ class RootCheck:
         self.paths = roots.protected()
         self._doubted = {top for top in self._above() if not roots.is_confirmed(top)}
         self._seen: dict[str, _Seen] = {}
-        #: Paths that lead through a link to a mount point or below, with the mount point.
+        #: Paths that lead through a link to or below a mount point -> that mount point.
         self._through_links: dict[str, str] = {}
-        #: For each root and mount point: keys that the target lists, those that the source lacks, and those of these that are in scope.
+        #: For each root and mount point, the numbers of keys that the target lists; that the source lacks; that it lacks and are in scope.
         self._listed: Counter[str] = Counter()
         self._absent: Counter[str] = Counter()
         self._missing: Counter[str] = Counter()
@@ -81,7 +81,7 @@ class RootCheck:
         self._seen[path] = _Seen(Identity(stats.st_dev, stats.st_ino), is_known, self._roots.is_emptied(path, descriptor))
 
     def follows_link(self, path: str, real: str) -> None:
-        """Note that a path leads through a link, and where to."""
+        """Note a path that leads through a link to or below a mount point."""
         top = next((top for top in self._roots.above(real) if self._roots.kind(top) == "mount"), "")
         if top:
             self._through_links[path] = top
@@ -172,7 +172,7 @@ class RootCheck:
             return self._roots.adopt(top, seen.identity) or not missing
         if is_accepted or not missing:
             return True
-        if top in self.paths:  # else what the target has there was not counted
+        if top in self.paths:  # the keys below any other one were not counted
             doubt = self._roots.note_keys(top, self._listed[top] - self._absent[top] + missing)
             if seen is not None and not seen.is_empty and doubt.keys is not None and missing * 2 <= doubt.keys:
                 return self._roots.adopt(top, seen.identity)

@@ -44,19 +44,19 @@ class ScanReport:
 
     Attributes:
         uploads: to be uploaded.
-        checks: of which only the times differ, so that the content is compared first.
+        checks: to be compared by content before an upload, since only the times differ.
         deletes: to be deleted.
-        withheld: that the source lacks and that are not deleted: they are more than the limit allows, or the mirror is not accepted.
-        extra: in scope that the target has and the source lacks, whether they are deleted or not.
+        withheld: deletions that are not made: they are more than the limit allows, or the mirror is not accepted.
+        extra: keys in scope that the target has and the source lacks, whether they are deleted or not.
         source_files: files of the source.
-        equal: of the target, that stay.
+        equal: keys of the target that stay.
         skipped: paths that are not mirrored, with the reasons; at most `MOST_SKIPPED`.
-        unlisted_skipped: paths that are not mirrored either.
-        busy_since: when the first of those files changed that do not rest yet, in seconds since the epoch.
-        beyond_links: of files and directories behind links that are too many to be sent; see `LinkLimit`.
+        unlisted_skipped: number of further paths that are not mirrored.
+        busy_since: the earliest change of a file that does not rest yet, in seconds since the epoch.
+        beyond_links: number of files and directories behind links that are beyond the limit and not sent; see `LinkLimit`.
         needs_whole_scan: whether only a scan of the whole source can decide what is sent behind links.
         complete: whether the whole part of the source could be read. If not, nothing is deleted behind what could not be read.
-        hidden: that the source lacks and that are kept, since a root or a mount point above is not the directory that is known.
+        hidden: keys that the source lacks and the target keeps, since a root or a mount point above them is in doubt.
         error: why the scan failed; None if it did not.
         on_extra: called for each key that may be deleted. Whether it is deleted is decided at the end of the scan.
         on_hard_link: called with the path and the inode (`walk.inode_of`) of each name of a file with more than one name; None: not needed.
@@ -103,7 +103,7 @@ class Policy:
 
     @property
     def is_limit_given(self) -> bool:
-        """Whether a user has given the limit. That lifts what an earlier run has withheld."""
+        """Whether a user has given the limit. If so, deletions that an earlier run has withheld are allowed up to the limit."""
         return not self.limit.is_default
 
 
@@ -115,12 +115,12 @@ class Comparison:
         actor: lists the target.
         policy: options of the mirror.
         spill: directory for what is sorted on disk; None: the system's temporary directory.
-        exact: whether every listing is sorted on disk. If not, listings are sorted once one was not in order. Until that is found, keys may
-            be yielded as different that are not. False differences are harmless for syncing but wrong in reports.
+        exact: whether every listing is sorted on disk. If not, listings are sorted after the first one that is not in order. Until then,
+            equal keys may be yielded as different, which is harmless for syncing but wrong in reports.
         about: prefix of log lines about deletions, where there are several mirrors.
-        on_unsorted: called when a listing was not in order for the first time.
-        roots: what is known of the roots and the mount points below them; None: they are not checked.
-        accept: the command that accepts deletions which are withheld, for log lines.
+        on_unsorted: called after the first listing that is not in order.
+        roots: the remembered roots and mount points; None: they are not checked.
+        accept: the command that accepts withheld deletions, for log lines.
         on_withheld: called with each key whose deletion is withheld.
     """
 
@@ -139,7 +139,7 @@ class Comparison:
         on_withheld: Callable[[str], None] | None = None,
     ) -> None:
         self._roots = roots
-        #: The check of the scan that is running.
+        #: The check of the running scan.
         self._check: RootCheck | None = None
         self._about = about
         self._keys = keys
@@ -149,9 +149,9 @@ class Comparison:
         self._unsorted = exact
         self._on_unsorted = on_unsorted
         self._deletions = Deletions(keys, self._policy.limit, spill, about=about, accept=accept, on_withheld=on_withheld)
-        #: What was decided about keys behind links.
+        #: The limit of keys behind links.
         self.links = FollowedLinks(keys, self._policy.rules.max_links, self._without_links)
-        #: The limit of the scan that is running.
+        #: The limit of the running scan.
         self._link_limit: LinkLimit | None = None
 
     @property
@@ -180,7 +180,7 @@ class Comparison:
 
         Args:
             path: of a directory; "" is the whole source.
-            report: is filled in meanwhile.
+            report: receives what the scan finds.
             last_in_sync: see `autosync.compare.diff.Rule`.
             has_left: whether the kernel has reported that this directory is gone. Then the policy does not limit the deletions.
             permission: what may be deleted; None: all that the policy's limit allows.
@@ -193,7 +193,7 @@ class Comparison:
         if self._roots is not None:
             self._roots.poll_mounts()
             if path and self._roots.is_expired(path):
-                return  # it is there; to walk it would mount it again
+                return  # it exists; a walk would mount it again
         spans = self._keys.spans(path)
         if self._policy.delete:
             self._refuse_empty_sources(path)
@@ -214,7 +214,7 @@ class Comparison:
                 yield Difference(key, None, listed=True)
 
     def _finish_links(self, path: str, report: ScanReport) -> None:
-        """Report what is behind too many links. A scan of the whole source decides for later scans of parts."""
+        """Report what is beyond the limit of keys behind links. A scan of the whole source sets the limit for later scans of parts."""
         limit = self._link_limit
         if limit is None:
             return
@@ -232,12 +232,12 @@ class Comparison:
             )  # fmt: skip
 
     def _is_undecided(self, difference: Difference) -> bool:
-        """Whether a scan of a part must not send a key, since it is behind links where there may be too many."""
+        """Whether a scan of a part must not send a key, since too many keys may be behind links."""
         found = difference.found
         return found is not None and found.behind_link and not difference.listed and not self.links.admit()
 
     def _keep_hidden(self, missing: Spool, report: ScanReport) -> None:
-        """Remove the keys from `missing` that are below a root or a mount point which is not the directory that is known."""
+        """Remove the keys from `missing` that are below a root or a mount point in doubt."""
         if self._check is None or not (hidden := self._check.hidden()):
             return
         kept: Counter[str] = Counter()
@@ -266,7 +266,7 @@ class Comparison:
         return ahead
 
     def _scan_span(self, span: Span, report: ScanReport, rule: Rule, missing: Spool, *, is_part: bool) -> Iterator[Difference]:
-        """Compare one span. A listing that is found not to be sorted is requested again, and sorted on disk."""
+        """Compare one span. If a listing is not in order, it is requested again and sorted on disk."""
         if not self._unsorted:
             unlisted = report.unlisted_skipped
             counted = self._check.counted() if self._check else None
@@ -408,8 +408,8 @@ class Comparison:
             raise TargetError(f"the target could not be listed: {reason}") from error
 
     def _refuse_empty_sources(self, path: str) -> None:
-        """Check the sources that are at or below a path as a whole. A share that is not mounted appears as an empty directory, and must not
-        empty the target, nor a part of it.
+        """Refuse an empty source while the target has keys of it: a share that is not mounted appears as an empty directory. Only sources
+        whose roots are at or below a path are checked.
 
         Args:
             path: of a directory; "" for all sources.

@@ -1,7 +1,7 @@
 """Disputed keys: a worker does not see what the file host saw, so the file host is asked to check the file once more.
 
-The file host may have seen a file that a worker does not find, or the worker still finds one that is gone, or an old version. Such a worker
-has no verdict about the key (`Claims.done` with DISPUTED); the watcher reads the questions and answers them.
+The file host may have seen a file that a worker does not find; or the worker still finds a file that is gone, or an old version. Then the
+worker reports no result for the key (`Claims.done` with DISPUTED); the watcher reads the questions and answers them.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from .worker_notes import WorkerNotes
 
 
 class Answer(NamedTuple):
-    """What the file host says about a disputed key.
+    """The answer of the file host about a disputed key.
 
     Attributes:
         question: the question.
-        hint: what is at its path now; None: the file host cannot say yet.
-        is_kept: instead of a hint: the target is to be left as it is, and the key is no longer dirty.
+        hint: what is at its path now; None: that is not certain yet.
+        is_kept: whether the target has to be left as it is. If so, there is no hint, and the key is no longer dirty.
     """
 
     question: Question
@@ -38,7 +38,7 @@ class Disputes(LedgerPart):
 
     def __init__(self, store: MirrorStore) -> None:
         super().__init__(store)
-        #: Workers that do not see what the file host confirmed minutes ago, each with one file.
+        #: Notes of workers that do not see what the file host confirmed minutes ago, each with one file.
         self.unseen = WorkerNotes(store, store.names.unseen)
 
     def questions(self, limit: int) -> list[Question]:
@@ -52,7 +52,7 @@ class Disputes(LedgerPart):
         """Store answers. An answer has no effect if the key was claimed or marked since its question was read.
 
         Returns:
-            The keys for which the caller has to send a message: the file host sees something else than before.
+            The keys for which the caller has to send a message, since their hints have changed.
         """
         found = []
         for page in pages(answers):

@@ -62,11 +62,11 @@ class Published(NamedTuple):
 
 
 class Dispute(NamedTuple):
-    """That a worker does not see what the file host saw.
+    """The dispute about a key of which a worker does not see what the file host saw.
 
     Attributes:
-        tries: how often a worker did not see what the hint of now says.
-        confirmed_for: since when the file host has confirmed this hint, in seconds before now; None: it has not yet.
+        tries: how many times workers did not see what the present hint describes.
+        confirmed_for: how long ago the file host confirmed this hint, in seconds; None: it has not done so yet.
     """
 
     tries: int
@@ -74,11 +74,11 @@ class Dispute(NamedTuple):
 
 
 class Question(NamedTuple):
-    """A disputed key, whose file the file host is to check.
+    """A disputed key. The file host has to check its file.
 
     Attributes:
         key: the key.
-        generation: of the key when this was read; an answer counts only as long as it is the same.
+        generation: of the key when this question was read; an answer has no effect if the generation has changed since.
         hint: what the file host saw before; None: the key is not dirty any more.
     """
 
@@ -119,7 +119,7 @@ class Action(Enum):
     FAILED = "failed"
     #: Nothing: another worker may claim it.
     BACK = "back"
-    #: Nothing: the worker does not see what the file host saw. A worker tries again later.
+    #: Nothing was done: the worker does not see what the file host saw. A worker tries again later.
     DISPUTED = "disputed"
     #: Nothing: another worker may have the claim, so there is nothing to report.
     LOST = "lost"
@@ -134,7 +134,7 @@ class Result(NamedTuple):
         size: of what was sent, in bytes, for UPLOADED.
         delay: before the next try, in seconds, for RETRY.
         failure: the entry of the failed list, for FAILED.
-        is_denied: for FAILED: whether the file may not be read, so that the file host tries the key again when permissions change.
+        is_denied: for FAILED: whether the file may not be read. If so, the file host tries the key again when permissions change.
         seconds: how long the target took, for UPLOADED and DELETED.
     """
 
@@ -161,8 +161,8 @@ class Failure(NamedTuple):
         attempts: how many tries have failed.
         worker: name of the worker that has failed.
         time: of the failure, in seconds since the epoch.
-        next_try: where the file may not be read: when the key is tried again at the latest, in seconds since the epoch, by the broker's
-            clock. None for all other keys.
+        next_try: the latest time of the next try if the file may not be read, in seconds since the epoch, by the broker's clock. None for
+            all other keys.
     """
 
     key: str
@@ -248,8 +248,8 @@ class MirrorStats:
         paused: whether the mirror is paused.
         requests: how many requests of operators wait for the watcher.
         disputed: how many keys are disputed.
-        questions: for how many of those the watcher is to check the file.
-        denied: how many of the failed keys have a file that may not be read.
+        questions: for how many of these keys the watcher has to check the file.
+        denied: number of failed keys whose files may not be read.
     """
 
     holder: str

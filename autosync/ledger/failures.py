@@ -1,6 +1,6 @@
 """The failed list of a mirror: keys that no worker tries any more, each with the reason of its last failure.
 
-A key is *denied* if its file may not be read. The watcher tries it again when permissions change, and after delays that grow.
+A key is *denied* if its file may not be read. The watcher marks it again when permissions change, and after growing delays.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class Failures(LedgerPart):
             return [at is not None for page in pages(keys) for at in self._due([encode(key) for key in page])]
 
     def pop_due_denied(self, limit: int) -> list[str]:
-        """The denied keys whose next try is due, to be marked by the caller. The delays before their next tries double, from half a minute
-        up to an hour. A key that was denied for the first time is due at once.
+        """The denied keys whose next try is due; the caller marks them. The delay before each further try doubles, from half a minute to an
+        hour. A key that was denied for the first time is due at once.
 
         Args:
             limit: the most keys.
@@ -54,12 +54,12 @@ class Failures(LedgerPart):
         return self._retry_denied(limit, ())
 
     def pop_denied(self, keys: Sequence[str]) -> list[str]:
-        """Those of the keys that are denied, to be marked by the caller: their permissions may have changed. The delays before their next
-        tries begin anew."""
+        """Those of the keys that are denied; the caller marks them, since their permissions may have changed. Their delays begin with the
+        shortest one again."""
         return [key for page in pages(keys) for key in self._retry_denied(0, page)]
 
     def forget_denied(self) -> None:
-        """Make all denied keys like other failed ones, until a worker may not read their files again."""
+        """Let all denied keys be ordinary failed keys, until a worker again may not read their files."""
         with self._store.errors():
             self._client.delete(self._names.denied, self._names.denied_delays)
 
@@ -70,7 +70,7 @@ class Failures(LedgerPart):
         return [decode(key) for key in found]
 
     def _due(self, keys: Sequence[bytes]) -> list[float | None]:
-        """When each key is tried again at the latest, in seconds since the epoch; None: it is not denied."""
+        """The latest time of the next try of each key, in seconds since the epoch; None: the key is not denied."""
         if not keys:
             return []
         found = self._client.zmscore(self._names.denied, cast(list[str], keys))
@@ -78,5 +78,5 @@ class Failures(LedgerPart):
 
 
 def dumps(failure: Failure) -> str:
-    """An entry as Redis holds it. Readers of all versions expect these four values."""
+    """An entry in the form that Redis stores. Readers of all versions expect these four values."""
     return json.dumps([failure.reason, failure.attempts, failure.worker, failure.time])

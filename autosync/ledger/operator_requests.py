@@ -1,4 +1,4 @@
-"""Requests of operators for a mirror: a pause, scans, flush points, acceptance of what waits for it."""
+"""Requests of operators for a mirror: a pause, scans, flush points, acceptance of waiting items."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class OperatorRequests(LedgerPart):
         self._push(FLUSH_POINT, name)
 
     def request_accept(self, item: str) -> None:
-        """Request that the watcher accepts something that waits for it; see `state.pending`."""
+        """Request that the watcher accepts an item that waits for acceptance; see `state.pending`."""
         self._push(ACCEPT, item)
 
     def pop_all(self) -> list[tuple[str, str]]:
-        """The requests since the last call: `SCAN` and a path, `FLUSH_POINT` and its name, or `ACCEPT` and what is accepted."""
+        """The requests since the last call: `SCAN` and a path, `FLUSH_POINT` and its name, or `ACCEPT` and the accepted item."""
         with self._store.errors():
             pipe = self._client.pipeline()
             pipe.lrange(self._names.requests, 0, -1)

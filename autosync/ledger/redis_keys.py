@@ -77,12 +77,12 @@ class Names:
 
     @cached_property
     def disputed(self) -> str:
-        """Hash: dirty keys of which a worker does not see what the file host saw."""
+        """Hash: the disputed keys, of which a worker does not see what the file host saw."""
         return self._name("disputed")
 
     @cached_property
     def questions(self) -> str:
-        """Sorted set: the disputed keys whose files the file host is to check once more."""
+        """Sorted set: the disputed keys whose files the file host has to check once more."""
         return self._name("questions")
 
     @cached_property
@@ -92,7 +92,7 @@ class Names:
 
     @cached_property
     def denied_delays(self) -> str:
-        """Hash: the delay before the next try of each of those keys, in ms; a key that was not tried again yet is not in it."""
+        """Hash: the delay before the next try of each denied key, in ms; a key that was not tried again yet has no delay."""
         return self._name("denied_delays")
 
     @cached_property
@@ -103,7 +103,7 @@ class Names:
 
     @cached_property
     def unseen(self) -> str:
-        """Hash: each worker that does not see a file which the file host sees, with that file."""
+        """Hash: the workers that do not see a file as the file host sees it, each with such a file."""
         return self._name("unseen")
 
     @cached_property
@@ -123,7 +123,7 @@ class Names:
 
     @cached_property
     def pending(self) -> str:
-        """Hash: what waits for an operator's acceptance."""
+        """Hash: the items that wait for an operator's acceptance."""
         return self._name("pending")
 
     @cached_property

@@ -1,4 +1,4 @@
-"""What is known of a mirror's roots and of the mount points below them."""
+"""Stores the record of a mirror's roots and mount points."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class SyncState(LedgerPart):
         """Store that the mirror is accepted.
 
         Args:
-            acceptance: with what; see `acceptance`.
+            acceptance: the accepted definition and its signature; see `acceptance`.
         """
         with self._store.errors():
             self._client.hset(self._names.definition, mapping={"accepted": 1, "acceptance": acceptance})
@@ -63,19 +63,19 @@ class SyncState(LedgerPart):
             pipe.execute()
 
     def acceptance(self) -> str | None:
-        """With what the mirror was accepted at last, as JSON of `state.acceptance`; None: it never was, or by an older version only."""
+        """The last acceptance of the mirror, as JSON of `state.acceptance`; None: there was none, or only one by an older version."""
         with self._store.errors():
             found = cast(bytes | None, self._client.hget(self._names.definition, "acceptance"))
         return found.decode("utf-8", "replace") if found else None
 
     def pending(self) -> dict[str, str]:
-        """What waits for an operator's acceptance, by kind and path, as JSON of `state.pending`."""
+        """The items that wait for an operator's acceptance, by kind and path, as JSON of `state.pending`."""
         with self._store.errors():
             found = cast(dict[bytes, bytes], self._client.hgetall(self._names.pending))
         return {decode(name): text.decode("utf-8", "replace") for name, text in found.items()}
 
     def set_pending(self, items: Mapping[str, str]) -> None:
-        """Replace what waits for an operator's acceptance."""
+        """Replace the items that wait for an operator's acceptance."""
         fields: dict[Any, Any] = {encode(name): text for name, text in items.items()}
         with self._store.errors():
             pipe = self._client.pipeline()
@@ -88,15 +88,15 @@ class SyncState(LedgerPart):
         """How many deletions the last scan of the whole source withheld, because they were too many or the mirror is not accepted."""
         with self._store.errors():
             found = cast(bytes | None, self._client.hget(self._names.definition, "holding"))
-        return int(found) if found and found.isdigit() and len(found) < 19 else int(bool(found))  # what is damaged lifts nothing
+        return int(found) if found and found.isdigit() and len(found) < 19 else int(bool(found))  # damaged: some are withheld
 
     def set_withheld_deletions(self, count: int) -> None:
-        """Store how many deletions a scan has withheld. No scan deletes then, until one finds nothing to delete or an operator lifts it."""
+        """Store how many deletions a scan has withheld. No scan deletes then until one finds nothing to delete or an operator allows it."""
         with self._store.errors():
             self._client.hset(self._names.definition, "holding", count)
 
     def unsorted_target(self) -> str:
-        """The target whose listings are not in order, as `Mirror.target_hash`; "" if they are, as far as is known."""
+        """The target whose listings are not in order, as `Mirror.target_hash`; "" if no listing was found that is not in order."""
         with self._store.errors():
             return (cast(bytes | None, self._client.hget(self._names.definition, "unsorted")) or b"").decode()
 

@@ -81,8 +81,8 @@ class WatcherLock:
         self._holder = json.dumps(fields)
 
     def acquire(self, stop: threading.Event) -> bool:
-        """Acquire the lock. If its holder is a dead process of this host and PID namespace, it is free; elsewhere it becomes free when it
-        is not renewed.
+        """Acquire the lock. If its holder is a dead process of this host and PID namespace, the lock is free; otherwise it is free
+        when its lease has expired.
 
         Args:
             stop: ends the waiting.

@@ -58,7 +58,7 @@ class WorkerNotes(LedgerPart):
 
 
 def _note_of(text: str) -> tuple[float, str]:
-    """The expiry and the text of a note. What is no note has expired."""
+    """The expiry and the text of a note. A value that is no note counts as expired."""
     expiry, _, note = text.partition(" ")
     try:
         return float(expiry), note

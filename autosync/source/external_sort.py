@@ -70,7 +70,7 @@ class Spool:
         other._rows, other._written, other._file = [], 0, None
 
     def replace(self, other: Spool) -> None:
-        """Have the rows of another spool, which is empty then, in the place of one's own."""
+        """Take the rows of another spool in place of the present ones. The other one is empty then."""
         self.close()
         self._rows, self._written, self._file = other._rows, other._written, other._file
         other._rows, other._written, other._file = [], 0, None

@@ -1,4 +1,4 @@
-"""What identifies a directory on the disk, see `RootIdentity`."""
+"""Identifies directories on the disk, see `RootIdentity`."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _EVERYWHERE = frozenset({"lost+found", ".DS_Store", ".snapshot", ".snapshots", "
 
 
 def identify(path: str) -> RootIdentity | None:
-    """What identifies the directory at a path now; None if there is none, or if it cannot be opened."""
+    """The identity of the directory at a path now; None if there is none, or if it cannot be opened."""
     with suppress(OSError), _opened(path) as descriptor:
         return identify_open(descriptor, path)
     return None
 
 
 def identify_open(descriptor: int, path: str) -> RootIdentity:
-    """What identifies an open directory.
+    """The identity of an open directory.
 
     Args:
         descriptor: of the directory.
@@ -51,14 +51,14 @@ def identity_at(path: str) -> Identity | None:
 
 
 def is_same_directory(known: RootIdentity, found: RootIdentity, path: str) -> bool:
-    """Whether what was found at a path is surely the directory that is known."""
+    """Whether the directory at a path is certainly the remembered one."""
     with suppress(OSError), _opened(path) as descriptor:
         return is_same_open(known, found, descriptor)
     return False
 
 
 def is_same_open(known: RootIdentity, found: RootIdentity, descriptor: int) -> bool:
-    """Whether an open directory is surely the one that is known."""
+    """Whether an open directory is certainly the remembered one."""
     names_found = 0
     for name in known.names or ():
         with suppress(OSError):

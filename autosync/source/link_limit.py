@@ -39,7 +39,7 @@ class LinkRules:
 
 @dataclass(frozen=True, slots=True)
 class LinkCut:
-    """From which path on a scan of the whole source has sent nothing behind links.
+    """The first path behind links that a scan of the whole source has not sent. It has sent none of the later ones either.
 
     Attributes:
         spans: the directories where its walks began, each with the first path that was beyond the limit; None: there was none.
@@ -82,12 +82,12 @@ class LinkLimit:
     Args:
         most: numbers of files and of directories behind links that are always allowed.
         others: the files and directories that are not behind links, as far as the walk may not have reached them yet, in portions. They are
-            counted only if that decides.
-        cut: what an earlier scan has decided; nothing beyond it is sent.
+            counted only if the decision depends on them.
+        cut: the limit that an earlier scan has set; nothing beyond it is sent.
 
     Attributes:
         refused: number of files and directories that were found beyond the limit. What is in the directories was not counted.
-        is_exceeded: whether a count has been too large.
+        is_exceeded: whether something was found beyond the limit.
     """
 
     def __init__(self, most: Counts, others: Iterator[Counts] | None = None, cut: LinkCut | None = None) -> None:
@@ -102,16 +102,16 @@ class LinkLimit:
 
     @property
     def found(self) -> Counts:
-        """What was found that is not behind links."""
+        """Numbers of files and directories that were found and are not behind links."""
         return Counts(self._files.found, self._directories.found)
 
     @property
     def behind(self) -> Counts:
-        """What was found behind links, within the limit."""
+        """Numbers of files and directories that were found behind links, within the limit."""
         return Counts(self._files.behind, self._directories.behind)
 
     def begin_walk(self, directory: str) -> None:
-        """A walk begins at a directory. If the last one began there, it is repeated."""
+        """Note that a walk begins at a directory. If the last walk began there, too, its counts are discarded."""
         if self._spans and self._spans[-1][0] == directory:
             found, behind, self.refused, self.is_exceeded = self._at_begin
             self._files.found, self._directories.found = found
@@ -121,11 +121,11 @@ class LinkLimit:
         self._spans.append((directory, "" if self.is_exceeded else None))
 
     def cut(self) -> LinkCut | None:
-        """What was decided; None if nothing was too much."""
+        """The limit that this scan has set; None if nothing was beyond it."""
         return LinkCut(tuple(self._spans)) if self.is_exceeded else None
 
     def count(self, files: int = 0, directories: int = 0) -> None:
-        """Count what is not behind links."""
+        """Count files and directories that are not behind links."""
         self._files.found += files
         self._directories.found += directories
 
@@ -177,7 +177,7 @@ class LinkLimit:
         return True
 
     def _limit(self, count: _Count) -> int:
-        """How many files or directories may be behind links, as far as the others were counted."""
+        """How many files or directories may be behind links, according to the others that were counted until now."""
         others = max(self._files.found, self._files.others)
         if count is self._directories:
             others = max(others, count.found, count.others)

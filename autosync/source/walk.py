@@ -121,21 +121,21 @@ class Run:
 
 
 class RootObserver(Protocol):
-    """Finds out whether roots and mount points are what they should be. It is called from several threads."""
+    """Checks roots and mount points during a walk. It is called from several threads."""
 
     @property
     def paths(self) -> Collection[str]:
         """The directories about which `opened` is called."""
 
     def opened(self, path: str, real: str, descriptor: int, stats: os.stat_result) -> None:
-        """One of those directories, or one on another device than the directory above, was opened. `real` is its path without links below
+        """The walk has opened one of `paths`, or a directory on another device than the one above. `real` is its path without links below
         the root."""
 
     def follows_link(self, path: str, real: str) -> None:
-        """A directory is reached through a link that leads to `real`."""
+        """The walk reaches a directory through a link that leads to `real`."""
 
     def error_of_link(self, path: str, real: str) -> OSError | None:
-        """The error of a link that leads to nothing; None: its target does not exist."""
+        """The error of a link whose target was not found; None: the target does not exist."""
 
 
 @dataclass(slots=True)
@@ -217,8 +217,8 @@ class Walk:
         in_order: False for any order, which finds the first file soonest.
         state: directories in which autosync keeps its own state, relative to the root; a link into one of them is `skipped` too.
         observer: checks roots and mount points.
-        inner_paths: directories that are no other file system, whatever their device (`FileRules.one_file_system`).
-        link_limit: what is behind links and beyond this limit is found as `skipped`; None: there is no limit.
+        inner_paths: directories whose file systems are walked as well as that of the root (`FileRules.one_file_system`).
+        link_limit: paths behind links and beyond this limit are found as `skipped`; None: there is no limit.
     """
 
     def __init__(
@@ -322,7 +322,7 @@ class Walk:
             for level in levels:
                 _close(level)
 
-    # The limit of what is behind links. It is applied in the order of the walk, not where a thread reads ahead.
+    # The limit of paths behind links. It is applied in the order of the walk, not where a thread reads ahead.
 
     def _may_enter(self, level: _Level) -> bool:
         if self._link_limit is None:
@@ -333,7 +333,7 @@ class Walk:
         return True
 
     def _within_limit(self, limit: LinkLimit, level: _Level, found: list[Run | Found]) -> Iterable[Run | Found]:
-        """What was found in a directory, as far as it is within the limit. The rest is skipped."""
+        """The files of a directory that are within the limit. The others are found as `skipped`."""
         if level.behind_link:
             return self._allowed(limit, level, found)
         limit.count(files=sum([len(one.names) if isinstance(one, Run) else not one.skipped for one in found]))
@@ -501,7 +501,7 @@ class Walk:
         return f"{self._root.rstrip('/')}/{real}" if real else self._root
 
     def _error_of(self, error: OSError, path: str, real: str) -> OSError:
-        """The error of a path that could not be reached; another one if it leads through a link into what was unmounted."""
+        """The error of a path that could not be reached; another error if the path leads through a link to a directory in doubt."""
         if self._observer is None or error.errno not in (errno.ENOENT, errno.ENOTDIR) or path == self._path_of(real):
             return error
         return self._observer.error_of_link(path, self._path_of(real)) or error

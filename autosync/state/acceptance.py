@@ -1,4 +1,4 @@
-"""Whether a mirror is accepted: scans may delete in its target. Kept in the ledger and in the state file, with the scope that it is for."""
+"""Stores in the ledger and the state file whether a mirror is accepted, so that scans may delete in its target, and for which scope."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ..model.definition_signature import is_signed, sign
 from ..model.mirror import Mirror
 from .state_file import StateFile
 
-#: Precedes the definition in the text that is signed, so that the signature of a definition is none of an acceptance.
+#: Precedes the definition in the signed text, so that the signature of a definition is not valid for an acceptance.
 _DOMAIN = "accepted\0"
 _FIELD = "acceptance"
 
 
 class _Acceptance(NamedTuple):
-    """The definition with which a mirror was accepted, and the signature of that."""
+    """The definition with which a mirror was accepted, and its signature."""
 
     definition: str
     signature: str
@@ -43,8 +43,8 @@ class AcceptanceStore:
         self._signing_key = signing_key
 
     def is_accepted(self, mirror: Mirror) -> bool:
-        """Whether the mirror was accepted with this target, and with a scope that includes the mirror's. With a signing key, only what was
-        signed with it counts.
+        """Whether the mirror was accepted with this target, and with a scope that includes the mirror's. With a signing key, only an
+        acceptance that was signed with it counts.
 
         Args:
             mirror: the definition.
@@ -72,8 +72,8 @@ class AcceptanceStore:
         self._sync_state.set_accepted(json.dumps(found._asdict()))
 
     def revoke(self) -> None:
-        """Store that the mirror is not accepted. Without this, a mirror that had other sources or another target for some time would be
-        accepted again when it gets its earlier ones back, and delete what it has sent meanwhile.
+        """Store that the mirror is not accepted. Otherwise a mirror that returns to earlier sources or an earlier target would still be
+        accepted, and would delete what it has sent meanwhile.
 
         Raises:
             BrokerError: the broker does not respond. The state file is written.
@@ -82,8 +82,8 @@ class AcceptanceStore:
         self._sync_state.revoke_acceptance()
 
     def _was_accepted_before(self, mirror: Mirror) -> bool:
-        """Whether an older version has accepted the mirror: it stored that beside the definition, without a signature. A mirror that never
-        deletes was in sync whatever else the target held."""
+        """Whether an older version has accepted the mirror: it stored the acceptance beside the definition, without a signature. The
+        definition must delete: without deletions, a mirror was in sync even if the target held other keys."""
         if self._signing_key or not self._sync_state.accepted():
             return False
         before = self._definition.read()

@@ -1,4 +1,4 @@
-"""What limits the deletions of a mirror's scans from one start to the next: whether it is accepted, and what is withheld."""
+"""Stores over restarts what limits the deletions of a mirror's scans: whether it is accepted, and which deletions are withheld."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _WITHHELD = "withheld_deletions"
 
 
 class DeletionState:
-    """The limits of one mirror's deletions, in its ledger and in its state file. Losing one of them lifts nothing.
+    """The limits of one mirror's deletions, in its ledger and in its state file. If one of the two is lost, the limits stay.
 
     Args:
         mirror: its definition.
@@ -51,7 +51,7 @@ class DeletionState:
         self._acceptance.revoke()
 
     def withheld(self) -> int:
-        """How many deletions the last scan of the whole source has withheld while the mirror was accepted. As long as there are some, no
+        """The number of deletions that the last scan of the whole source has withheld while the mirror was accepted. If it is not 0, no
         scan deletes.
 
         Raises:
@@ -62,7 +62,7 @@ class DeletionState:
         return max(0 if is_existing else self._sync_state.withheld_deletions(), withheld_in(self._file))
 
     def set_withheld(self, count: int, examples: Sequence[str], *, accepted: bool) -> None:
-        """Store what a scan of the whole source has withheld.
+        """Store the deletions that a scan of the whole source has withheld.
 
         Args:
             count: number of keys.

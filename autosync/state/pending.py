@@ -1,7 +1,7 @@
-"""What waits for an operator's acceptance: what the target held before the mirror, withheld deletions, a changed root or mount.
+"""The items that wait for an operator's acceptance: keys that the target held before the mirror, withheld deletions, changed roots, mounts.
 
-It is kept in the ledger, for `autosync-ctl` on any host, and in the state file, for a mirror that is not running. Requests come by the
-ledger, or by a file beside the state file.
+They are stored in the ledger, for `autosync-ctl` on any host, and in the state file, for a mirror that is not running. Requests for their
+acceptance come by the ledger, or by a file beside the state file.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ _ACCEPT = "accept"
 
 
 class Kind(StrEnum):
-    """What waits."""
+    """The kind of an item."""
 
     #: Keys that the target held before the mirror.
     EXISTING = "existing"
     #: Deletions of a mirror that is accepted.
     DELETIONS = "deletions"
-    #: The root of a source that is another directory than before.
+    #: The root of a source, which is another directory than before.
     ROOT = "root"
-    #: A file system below a root that is another one than before, or gone.
+    #: A mount point below a root, where another file system is mounted than before, or none.
     MOUNT = "mount"
 
 
 @dataclass(frozen=True)
 class Pending:
-    """One thing that waits.
+    """One item that waits.
 
     Attributes:
-        kind: what it is.
+        kind: of the item.
         path: of a root or a mount; "" for keys.
-        count: number of keys, of a root or a mount those that the target had below it.
-        examples: of these keys; or why a root or a mount waits, as the end of a sentence about its path.
+        count: number of keys. For a root or a mount: of keys that the target had below it.
+        examples: some of these keys. For a root or a mount: the reason, as the end of a sentence about its path.
     """
 
     kind: Kind
@@ -55,15 +55,15 @@ class Pending:
 
     @property
     def name(self) -> str:
-        """Identifies it among all that waits in a mirror."""
+        """Identifies the item in its mirror."""
         return f"{self.kind.value} {self.path}".rstrip()
 
     def is_covered_by(self, shown: Pending) -> bool:
-        """Whether an operator who has seen `shown` has seen this: it has not grown since."""
+        """Whether this is the same item as the one that an operator was shown, and has no more keys than that."""
         return self.name == shown.name and self.count <= shown.count
 
     def text(self) -> str:
-        """In words, for people."""
+        """The item in words, for people."""
         examples = ", ".join(map(printable, self.examples))
         more = f" and {self.count - len(self.examples)} more" if self.count > len(self.examples) else ""
         keys, are = (f"{self.count} keys", "are") if self.count != 1 else ("1 key", "is")
@@ -76,12 +76,12 @@ class Pending:
                 return f"{self.kind.value} {printable(self.path)} {examples}; {keys} of the target {are} kept for that"
 
     def dumps(self) -> str:
-        """As JSON."""
+        """The item as JSON."""
         return json.dumps(asdict(self), sort_keys=True)
 
 
 def parse(found: object) -> Pending | None:
-    """What `Pending.dumps` has written, as text or as a value of JSON; None if it is something else."""
+    """The item that `Pending.dumps` has written, from text or from a value of JSON; None if it is something else."""
     try:
         fields: Any = json.loads(found) if isinstance(found, str) else found
         kind, path, count, examples = fields["kind"], fields["path"], fields["count"], fields["examples"]
@@ -93,7 +93,7 @@ def parse(found: object) -> Pending | None:
 
 
 class PendingStore:
-    """What waits in one mirror, for its watcher. Safe to use from many threads.
+    """The items that wait in one mirror, for its watcher. Safe to use from many threads.
 
     Args:
         sync_state: of the mirror.
@@ -105,16 +105,16 @@ class PendingStore:
         self._file = file
         self._items: dict[str, Pending] = {}
         self._lock = threading.Lock()
-        #: Held while what waits is written, so that an older state is not written last.
+        #: Held while the items are written, so that an older state is not written last.
         self._writing = threading.Lock()
         self._is_written = False
 
     def replace(self, kinds: Iterable[Kind], items: Iterable[Pending]) -> None:
-        """Replace what waits of these kinds. It is written by `write`.
+        """Replace the items of some kinds. `write` stores the new ones.
 
         Args:
-            kinds: all that is of another kind stays.
-            items: what waits now.
+            kinds: these kinds; items of other kinds stay.
+            items: the items that wait now.
         """
         gone = frozenset(kinds)
         with self._lock:
@@ -124,7 +124,7 @@ class PendingStore:
                 self._items, self._is_written = after, False
 
     def write(self) -> None:
-        """Write what waits, if it has changed since.
+        """Store the items if they have changed since the last call.
 
         Raises:
             BrokerError: the broker does not respond. The next call tries again.
@@ -143,29 +143,29 @@ class PendingStore:
                 raise
 
     def rewrite(self) -> None:
-        """Have the next `write` write everything: the broker has lost its memory."""
+        """Let the next `write` store all items again: the broker has lost its memory."""
         self._is_written = False
 
 
 def pending_in(file: StateFile) -> list[Pending]:
-    """What waits in a mirror, by its state file."""
+    """The items that wait in a mirror, according to its state file."""
     return _parsed(file.read().get(_PENDING))
 
 
 def pending_of(stored: Mapping[str, str]) -> list[Pending]:
-    """What waits in a mirror, by its ledger."""
+    """The items that wait in a mirror, according to its ledger."""
     return sorted(_parsed(list(stored.values())), key=lambda item: item.name)
 
 
 def request_in(requests: StateFile, items: Iterable[Pending]) -> None:
-    """Request the acceptance of something by the file with requests: for a watcher whose broker does not respond, or that does not run.
-    What was requested before stays."""
+    """Request the acceptance of items in the file with requests, for a watcher that does not run or whose broker does not respond.
+    Earlier requests stay."""
     requested = {item.name: item for item in [*_parsed(requests.read().get(_ACCEPT)), *items]}
     requests.update(accept=[asdict(item) for item in requested.values()])
 
 
 def pop_requests(requests: StateFile) -> list[Pending]:
-    """What an operator has accepted by the file with requests."""
+    """Remove and return the items that an operator has accepted in the file with requests."""
     return _parsed(requests.pop().get(_ACCEPT))
 
 

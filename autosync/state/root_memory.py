@@ -1,4 +1,4 @@
-"""What a mirror remembers of its roots and the mount points below them, in the ledger and in the state directory."""
+"""Stores the remembered roots and mount points of a mirror in the ledger and in the state directory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,14 @@ _FIELD = "roots"
 
 
 class _Record(NamedTuple):
-    """A record. `number`: grows with each record of the mirror; `roots`: those of the mirror at that time."""
+    """What is stored at one time.
+
+    Attributes:
+        number: grows with each record of the mirror.
+        roots: the roots of the mirror at that time.
+        known: the remembered directories, by path.
+        doubts: the directories in doubt, by path.
+    """
 
     number: int
     roots: tuple[str, ...]
@@ -33,10 +40,10 @@ class _Record(NamedTuple):
 
 
 class RootMemory:
-    """Loads and stores what is known. Where one of the two copies is lost, or older, the other one counts.
+    """Loads and stores the remembered roots and mount points. If one of the two copies is lost or older, the other one counts.
 
     Args:
-        roots: what is known.
+        roots: the roots and mount points.
         file: the state file of the mirror.
         ledger: of the mirror.
         mirror: its name.
@@ -53,7 +60,7 @@ class RootMemory:
         self._stored_version = -1
 
     def load(self) -> None:
-        """Load what is known.
+        """Load the record with the greatest number.
 
         Raises:
             BrokerError: the broker does not respond.
@@ -63,7 +70,7 @@ class RootMemory:
         _load(self._roots, record)
 
     def store(self) -> None:
-        """Store what has changed.
+        """Store a new record if something has changed.
 
         Raises:
             BrokerError: the broker does not respond.
@@ -84,7 +91,7 @@ class RootMemory:
         self._stored_version = -1
 
     def _record_of_definition(self) -> _Record:
-        """What versions without such a record have published of the roots."""
+        """The roots in the published definition, for mirrors of versions that stored no record."""
         published = self._ledger.definition.read()
         identities: Mapping[str, Identity] = {}
         if published is not None:
@@ -95,10 +102,10 @@ class RootMemory:
 
 
 def load_stored(roots: KnownRoots, file: StateFile, ledgers: Iterable[Ledger], mirror: str, signing_key: str) -> None:
-    """Load what a mirror has stored, and store nothing.
+    """Load the newest record of a mirror, and store nothing.
 
     Args:
-        roots: receives it.
+        roots: receives the record.
         file: the state file of the mirror.
         ledgers: of the mirror; none if no broker responds.
         mirror: its name.
@@ -115,7 +122,7 @@ def load_stored(roots: KnownRoots, file: StateFile, ledgers: Iterable[Ledger], m
 
 
 def _load(roots: KnownRoots, record: _Record) -> None:
-    dropped = {*record.roots}.difference(roots.roots)  # another command line named them
+    dropped = {*record.roots}.difference(roots.roots)  # roots of an earlier command line
     roots.load({path: one for path, one in record.known.items() if path not in dropped}, record.doubts)
 
 
@@ -138,7 +145,7 @@ def _record_in(ledger: Ledger, mirror: str, key: str) -> _Record | None:
 
 
 def pending_of(ledger: Ledger) -> dict[str, Doubt]:
-    """The roots and mount points that wait for a person, by path, as the ledger has them.
+    """The roots and mount points that a person has to accept, by path, according to the ledger.
 
     Raises:
         BrokerError: the broker does not respond.

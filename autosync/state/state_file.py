@@ -21,7 +21,7 @@ _REQUESTS_SUFFIX = ".requests.json"
 class StateFile:
     """The state file of one mirror. Safe to use from many threads of one process; only the watcher of the mirror writes it.
 
-    A file that cannot be read counts as empty, and one that cannot be written is logged once: the ledger holds the same, and where both
+    A file that cannot be read counts as empty, and one that cannot be written is logged once: the ledger has the same fields, and if both
     are lost, the target keeps what it holds.
 
     Args:
@@ -75,10 +75,10 @@ class StateFile:
                 self._has_failed = False
 
     def pop(self) -> dict[str, Any]:
-        """All fields; the file is removed, unless it cannot be read. Costs one lstat(2) if there is no file."""
+        """Return all fields, and remove the file unless it cannot be read. Without a file, this costs one lstat(2)."""
         if not os.path.lexists(self.path):
             return {}
-        taken = StateFile(self.path.parent, f"{self.path.name}.", "taken")  # what is written from now on is another file
+        taken = StateFile(self.path.parent, f"{self.path.name}.", "taken")  # later requests go to another file
         with suppress(OSError):
             if os.access(self.path, os.R_OK):
                 os.replace(self.path, taken.path)

@@ -136,8 +136,8 @@ class Checker:
 
 
 def _difference(claim: Claim, file: SourceFile) -> str:
-    """What a file of an upload box shows that the file host has not seen: the share is slow to show changes, or is another one. It is the
-    end of a sentence, with "{}" for the path; "": the file host has seen this version, or the file has changed since."""
+    """How a file of an upload box differs from what the file host saw, since the share shows changes late or is another one. The text is
+    the end of a sentence, with "{}" for the path; "": the file host saw this version, or the file has changed since."""
     hint = claim.hint
     if not hint.was_checked:
         return ""
@@ -147,7 +147,7 @@ def _difference(claim: Claim, file: SourceFile) -> str:
         return "sees another size of {}" if file.size != hint.size else ""
     if file.mtime_ns < hint.mtime_ns:
         return "still sees an old version of {}"
-    # The file host is asked once. If it has seen the file change since, the file goes on changing, and what is here is not old.
+    # The file host is asked once. If it has seen a change since, the file keeps changing, and this version is not an old one.
     has_changed = claim.dispute is not None and claim.dispute.tries == 0
     return "sees another version of {}" if file.mtime_ns > hint.mtime_ns + _MUCH_NEWER and not has_changed else ""
 

@@ -31,13 +31,13 @@ class Deleter:
         self._retries = retries
 
     def delete(self, found: Delete, reservation: Reservation) -> Result:
-        """Delete one key. An upload box deletes it only if the file host has seen as well that the file is gone.
+        """Delete one key. An upload box deletes it only if the file host, too, has seen that the file is gone.
 
         Raises:
             AutosyncError: it cannot be proved now that the file is gone.
         """
         claim = found.claim
-        if not (self._mirror.same_host or claim.hint.gone):  # an upload box does not know whether the file is only hidden from it
+        if not (self._mirror.same_host or claim.hint.gone):  # the file may only be hidden from an upload box
             return dispute(self._batch, claim, found.path, "does not see {}")
         self._batch.sent.pop(claim.key, None)
         if not self._mirror.definition.delete:

@@ -7,8 +7,8 @@ from .waiting import StopCheck
 
 
 class Reservation:
-    """Requests and bytes for the few files of a chunk, acquired all at once: a thread that queued up for each file would keep the share of
-    the first unused while it waits for that of the last.
+    """Acquires the requests and bytes for the few files of a chunk all at once: a thread that queued up for each file would leave the share
+    of the first unused while it waits for the share of the last.
 
     Args:
         throttle: of the target.
@@ -42,7 +42,7 @@ class Reservation:
         self._bytes += size
 
     def close(self) -> None:
-        """Return all that is left."""
+        """Return all requests and bytes that are left."""
         if self._requests or self._bytes:
             self._throttle.release(self._requests, self._bytes)
             self._requests = self._bytes = 0

@@ -1,4 +1,4 @@
-"""The slots of this process: how many transfers the fleet may have in flight at a target is limited."""
+"""The slots of this process. Each transfer in flight needs one, if the number of the fleet's transfers in flight at a target is limited."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class InflightSlots:
         self._fleet_limits = fleet_limits
         self._process = process
         self._draining = draining
-        #: Of slots that are acquired or renewed from now on.
+        #: The lease of slots that are acquired or renewed from now on.
         self.lease = lease
         self._is_limited = is_limited
         self._lock = FairLock()
@@ -41,14 +41,14 @@ class InflightSlots:
 
     @contextmanager
     def acquired(self, count: int, check: StopCheck) -> Iterator[int]:
-        """Have slots for transfers inside a with-block.
+        """Hold slots for transfers inside a with-block.
 
         Args:
             count: how many.
             check: called at least once a second while this waits; an error that it raises ends the waiting.
 
         Returns:
-            For how many transfers there are slots, one at least; `count` if there is no limit.
+            The number of slots, at least one; `count` if there is no limit.
         """
         slots = self._acquire(count, check) if self._is_limited() else []
         try:
@@ -67,7 +67,7 @@ class InflightSlots:
             self._fleet_limits.renew_slots(self._process, slots, self.lease)
 
     def _acquire(self, count: int, check: StopCheck) -> list[str]:
-        """Empty: there is no limit any more."""
+        """Wait for slots. Returns them; none if there is no limit any more."""
         slots = [f"{self._process} {next(self._numbers)}" for _ in range(count)]
         with self._lock:
             try:

@@ -110,7 +110,7 @@ class MirrorSource:
         source: the source on the file host.
         local_root: the path of its root on this host.
         identity: the root directory, as the file host saw it; None: unknown.
-        same_host: whether this process has the watcher's view of the files. Any other may lack file systems, and its share may be slow.
+        same_host: whether this process has the watcher's view of the files. Another view may lack file systems, or show changes late.
         rules: which files are sent.
         mounts: the mount points below the root, as the file host saw them, by path.
     """
@@ -130,7 +130,7 @@ class MirrorSource:
         self._identity = identity
         self._same_host = same_host
         self._rules = rules
-        #: By path relative to the root. Other hosts may mount something else there.
+        #: The mount points by path relative to the root. Other hosts may have other mounts there.
         self._mounts = {self._relative(path): one for path, one in (mounts or {}).items()} if same_host else {}
 
     def open_root(self) -> int:
@@ -305,10 +305,10 @@ class MirrorSource:
         return resolve_beneath(root, (self.source.root, *root_paths(self.local_root)), relative).real
 
     def _check_mounts(self, root: int, real: str) -> None:
-        """Check that the mount points on the way to a path, without links, are the directories that the file host saw.
+        """Check that each mount point above a path is the directory that the file host saw. The path has no links.
 
         Raises:
-            SourceUnsure: one is not.
+            SourceUnsure: one of them is not.
         """
         for path, identity in self._mounts.items():
             if not real.startswith(slashed(path)):

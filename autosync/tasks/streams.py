@@ -1,4 +1,4 @@
-"""The streams of this process: how many large files, or parts of them, are sent at once under a bandwidth limit."""
+"""Limits the streams of this process: the large files, or parts of them, that are sent at once under a bandwidth limit."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 from .waiting import CHECK_INTERVAL, StopCheck
 
-#: The limit of the bandwidth divided by this, in bytes a second, is the number of streams, and one the least: each of more streams would
-#: pause for so long that servers hang up.
+#: The bandwidth limit divided by this, in bytes a second, is the number of streams, at least one. With more streams, each would pause for
+#: so long that servers hang up.
 _STREAM_RATE = 1 << 20
 _MAX_STREAMS = 16
 _UNLIMITED = 1 << 30
@@ -34,7 +34,7 @@ class Streams:
 
     @contextmanager
     def opened(self, count: int, check: StopCheck) -> Iterator[None]:
-        """Have streams open inside a with-block. Begins when there may be one more.
+        """Hold streams open inside a with-block. The block begins when one more stream is allowed.
 
         Args:
             count: how many; 0: there is nothing to wait for.

@@ -58,7 +58,7 @@ class Throttle:
         # Shares that are reserved and not used yet.
         self._requests = self._bytes = 0
         self._unused: deque[tuple[int, int]] = deque()
-        #: For transfers in flight.
+        #: The slots for transfers in flight.
         self.slots = InflightSlots(fleet_limits, process, draining, lease, lambda: bool(self.limits.inflight))
         self._streams = Streams(lambda: self.limits.bandwidth)
 

@@ -1,4 +1,4 @@
-"""Which files this worker does not see as the file host sees them. After a while, operators read about it."""
+"""Remembers the files that this worker does not see as the file host sees them. After a while, operators get a note about them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class UnseenFiles:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        #: Since when this worker has not seen files, without having seen one of them meanwhile.
+        #: Since when this worker has seen none of the remembered files; None: there are none.
         self._since: float | None = None
         self._paths: set[str] = set()
         self._report = ""
@@ -42,7 +42,7 @@ class UnseenFiles:
         self._lock = threading.Lock()
 
     def add(self, path: str, report: str, confirmed_for: float) -> None:
-        """Record that a file is not here as the file host has confirmed it.
+        """Record that this worker does not see a file as the file host has confirmed it.
 
         Args:
             path: of the file.
@@ -54,12 +54,12 @@ class UnseenFiles:
             self._since = now if self._since is None else self._since
             if len(self._paths) < _MAX_PATHS:
                 self._paths.add(path)
-            # Where other workers do see the file, no key waits for long. Then it counts for how long this one has seen none.
+            # If other workers see the file, no key waits for long. Then the time counts in which this worker has seen none of the files.
             if max(confirmed_for, now - self._since) >= REPORT_AFTER:
                 self._report = report
 
     def discard(self, path: str) -> None:
-        """Record that a file is here as the file host has seen it."""
+        """Record that this worker sees a file as the file host has seen it."""
         with self._lock:
             if path in self._paths:
                 self._paths.clear()

@@ -1,4 +1,4 @@
-"""How threads wait for a share or a slot: one after the other, and with a check once a second."""
+"""Lets threads wait for a share or a slot: one after the other, and with a check once a second."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ StopCheck = Callable[[], None]
 
 
 class FairLock:
-    """A lock that threads get in the order in which they came. (One of threading's may go to the same thread again and again.)"""
+    """A lock that threads acquire in the order of their requests. (A lock of `threading` may go to the same thread again and again.)"""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -34,7 +34,7 @@ class WorkerMirror:
     claim_table: ClaimTable = field(default_factory=ClaimTable)
     #: Files that were not seen at rest yet.
     first_seen: FirstSeen = field(default_factory=FirstSeen)
-    #: Files that are not here as the file host has confirmed them.
+    #: Files that this worker does not see as the file host has confirmed them.
     unseen: UnseenFiles = field(default_factory=UnseenFiles)
     #: Whether the last renewal of its claims and slots failed.
     is_late: bool = False

@@ -1,7 +1,7 @@
-"""Changes of attributes - permissions, owner, ACL, times - are reported only in directories whose files or directories may not be read.
+"""Watches changes of attributes - permissions, owner, ACL, times - only where a file or directory may not be read.
 
 Programs that copy trees set the attributes of each file, several times. So the kernel reports changes of attributes (IN_ATTRIB) only where
-they may make something readable: in the directories of such paths, and in those above them.
+they may make a path readable: in its directory, and in those above.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class AttributeWatches:
 
     Args:
         keys: scope of the mirror.
-        tree: where the watches are. Its `denied` receives the changes.
+        tree: has the watches. Its `denied` receives the changes.
         follow: whether links are followed.
     """
 
@@ -31,8 +31,8 @@ class AttributeWatches:
         self._follow = follow
 
     def observe(self, denied: DeniedPaths, paths: Iterable[str]) -> None:
-        """Add paths to a set that is in `WatchedTree.denied`, and have changes of their attributes reported. Changes that happen after this
-        call are noted in the set, if the directories are watched."""
+        """Add paths to a set of `WatchedTree.denied`, and watch the changes of their attributes. Changes after this call are noted in the
+        set, if the directories are watched."""
         tree = self._tree
         with tree.lock:
             fresh = [one for path in paths for one in denied.add(path, tree.links.paths_of(path))]

@@ -24,7 +24,7 @@ class DeniedPaths:
     def __init__(self, roots: Iterable[str], limit: int = MOST_DENIED) -> None:
         self._roots = frozenset(roots)
         self._limit = limit
-        #: Path -> the paths that it depends on beside itself: those through which links lead to it.
+        #: Path -> the other paths on which it depends: those through which links lead to it.
         self._paths: dict[str, tuple[str, ...]] = {}
         #: Observed path -> how many paths depend on it.
         self._observed: Counter[str] = Counter()
@@ -54,7 +54,7 @@ class DeniedPaths:
             others: paths through which links lead to it.
 
         Returns:
-            The paths that are observed from now on, and were not before.
+            The paths that are newly observed.
         """
         with self._lock:
             if path in self._paths or len(self._paths) >= self._limit:
@@ -71,7 +71,7 @@ class DeniedPaths:
         """Remove a path.
 
         Returns:
-            The paths that were observed, and are not any more.
+            The paths that are not observed any more.
         """
         with self._lock:
             if path not in self._paths:
@@ -92,7 +92,7 @@ class DeniedPaths:
                 self._changed.add(path)
 
     def pop_changed(self) -> list[str]:
-        """The paths of the set that depend on what has changed since the last call."""
+        """The paths of the set that depend on a path whose attributes have changed since the last call."""
         with self._lock:
             changed, self._changed = self._changed, set()
             if not changed:

@@ -30,8 +30,8 @@ class FlushPoints:
 
     Args:
         debouncer: of the mirror.
-        on_drained: called for each flush point once what was pushed before it is processed, and before it is checked for the last time. It
-            may push more, which the flush point waits for.
+        on_drained: called for each flush point when everything that was pushed before it is processed, and before its last check. It may
+            push more; the flush point waits for that, too.
     """
 
     def __init__(self, debouncer: Debouncer, on_drained: Callable[[], None] = lambda: None) -> None:

@@ -28,7 +28,7 @@ class _File:
     """A file with more than one name.
 
     Attributes:
-        names: its paths that are known. One may be a symbolic link to the file, or lead through one.
+        names: its known paths. A path may be a symbolic link to the file, or lead through one.
         since: number of scans that had begun when the first of them was added.
     """
 
@@ -68,13 +68,13 @@ class HardLinks:
         self._unsure: dict[int, _Saved] = {}
         #: Number of scans of the whole source that have begun, and the number of the last complete one.
         self._begun = self._complete = 0
-        #: What the scan has found that is running; None if none is.
+        #: The names that the running scan has found; None if no scan is running.
         self._found: set[str] | None = None
         #: Number of names for which there was no room: since the last complete scan began, and since the one that is running began.
         self._left_out = self._left_out_by_scan = 0
 
     def __bool__(self) -> bool:
-        """Whether anything is known that an event could change."""
+        """Whether the table holds anything that an event could change."""
         return bool(self._inodes or self._unsure)
 
     def __len__(self) -> int:
@@ -88,14 +88,15 @@ class HardLinks:
     # What scans find
 
     def begin_scan(self) -> None:
-        """A scan of the whole source begins. Until `end_scan`, all names that it finds are added."""
+        """Note that a scan of the whole source begins. Until `end_scan`, all names that it finds are added."""
         with self._lock:
             self._begun += 1
             self._found = set()
             self._left_out_by_scan = 0
 
     def end_scan(self, *, complete: bool) -> None:
-        """The scan has ended. If it was complete, what it has not found is removed, and files that were saved before it are settled.
+        """Note that the scan has ended. If it was complete, names that it has not found are removed, and files that were saved before it
+        are settled.
 
         Args:
             complete: whether it has not failed, and has read the whole source.
@@ -128,13 +129,13 @@ class HardLinks:
                 self._discard(path)
 
     def found_alone(self, path: str, inode: int) -> None:
-        """A file has one name only, and its key is sent."""
+        """Note that a file has only one name, and that its key is sent."""
         with self._lock:
             self._discard(path)
             self._unsure.pop(inode, None)
 
     def saved(self, path: str, inode: int, links: int) -> list[str]:
-        """A file with more than one name was saved under one of them.
+        """Note that a file with more than one name was saved under one of them.
 
         Args:
             path: that name; it need not be in scope.
@@ -173,8 +174,8 @@ class HardLinks:
             return sum(saved.at < before for saved in self._unsure.values())
 
     def _add_unsure(self, path: str, inode: int) -> None:
-        """Note that a file was saved of which names are missing. If too many are noted, one entry that only a scan removes represents the
-        others."""
+        """Note that a file with missing names was saved. If too many files are noted, one entry represents the others; only a scan removes
+        it."""
         if inode not in self._unsure and len(self._unsure) >= _MAX_UNSURE:
             path, inode = "", _OTHERS
         before = self._unsure.get(inode)

@@ -43,7 +43,7 @@ class Links:
         return iter(self._paths)
 
     def paths_of(self, link: str) -> tuple[str, ...]:
-        """The paths through which a link leads, and where it leads to; none if it is no link that is known."""
+        """The paths through which a known link leads, and its target; none if the path is no known link."""
         return self._paths.get(link, ())
 
     def may_have_content(self, link: str) -> bool:

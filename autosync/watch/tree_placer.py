@@ -68,7 +68,7 @@ class TreePlacer:
 
     Attributes:
         unwatched: number of directories that the kernel refused to watch; set to 0 by the user of this class.
-        reopened: number of directories that could not be read, and can be now.
+        reopened: number of directories that have become readable.
         without_room: number of directories behind links that are not watched since there are too many; set to 0 by the user of this class.
         is_stopped: set to end `place` before it has reached all directories.
     """
@@ -118,7 +118,7 @@ class TreePlacer:
             os.close(root)
 
     def forget_unreadable(self, paths: Iterable[str]) -> None:
-        """Forget directories that could not be opened, and are gone."""
+        """Forget unreadable directories that are gone."""
         self._attributes.forget(self._tree.unreadable, paths)
 
     def forget_beyond_links(self) -> None:
@@ -185,7 +185,7 @@ class TreePlacer:
         return self._tree.open_directory(root, source, path, follow=self._follow)  # its permissions may have changed meanwhile
 
     def _add_unreadable(self, path: str, error: OSError) -> bool:
-        """Have a directory watched when its permissions change. Returns whether it was not known to be unreadable."""
+        """Note that a directory is unreadable, so that it is watched when its permissions change. Returns whether that is new."""
         unreadable = self._tree.unreadable
         if path in unreadable.paths():
             return False
@@ -283,7 +283,7 @@ class TreePlacer:
         return devices
 
     def _check_searchable(self, descriptor: int, directory: str) -> None:
-        """Check that the files of a watched directory can be looked up. If not, have it watched anew when its permissions change."""
+        """Check that the files of a watched directory can be looked up. If not, it is watched anew when its permissions change."""
         unreadable = self._tree.unreadable
         try:
             os.stat(".", dir_fd=descriptor)
@@ -306,8 +306,8 @@ class TreePlacer:
             self.unwatched += 1
 
     def _read(self, this_pass: _Pass, descriptor: int, here: _Directory, *, is_behind_link: bool) -> None:
-        """Read a directory: find what is below it, follow its links, and push its files if they appeared. Files behind links may be too
-        many, and are left to the scan that follows."""
+        """Read a directory: find its subdirectories, follow its links, and push its files if they appeared. Files behind links are left to
+        the following scan, since they may be too many."""
         below: list[str] = []
         links: list[str] = []
         files: list[str] = []

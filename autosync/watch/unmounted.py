@@ -1,4 +1,4 @@
-"""The directories whose file system was unmounted while they were watched."""
+"""Remembers the watched directories whose file system was unmounted."""
 
 from __future__ import annotations
 

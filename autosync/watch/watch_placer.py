@@ -54,7 +54,7 @@ class WatchPlacer:
 
     @property
     def reopened(self) -> int:
-        """Number of directories that could not be read, and can be now."""
+        """Number of directories that have become readable."""
         return self._trees.reopened
 
     @property

@@ -58,8 +58,8 @@ class WatchTable:
         return (path, *self._more[wd]) if wd in self._more else (path,)
 
     def add(self, descriptor: int, directory: str) -> None:
-        """Watch a directory, or add a path to a directory that is watched already. Paths that lead elsewhere now are removed; where there
-        are many, only now and then.
+        """Watch a directory, or add a path to a watched directory. Paths that lead elsewhere now are removed; if there are many paths, not
+        at each call.
 
         Args:
             descriptor: of the open directory.
@@ -87,14 +87,14 @@ class WatchTable:
         self._wds[directory] = wd
 
     def end_attributes(self, descriptor: int, directory: str) -> None:
-        """Have no more changes of attributes reported for a directory, if none of its paths is in `attribute_paths`.
+        """End the reports about changed attributes in a directory, if none of its paths is in `attribute_paths`.
 
         Args:
             descriptor: of the open directory.
             directory: its path.
 
         Raises:
-            OSError: the kernel refuses it.
+            OSError: the kernel refuses to change the watch.
         """
         if not self.attribute_paths.isdisjoint(self.paths(self._wds.get(directory, -1))):
             return

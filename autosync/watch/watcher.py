@@ -61,7 +61,7 @@ class Watcher:
 
     @property
     def unwatched(self) -> int:
-        """Number of directories that are not watched since `place_all`: the kernel has refused, or they are too many behind links."""
+        """Number of directories that could not be watched since `place_all`: the kernel has refused, or too many are behind links."""
         return self._placer.unwatched + self._placer.without_room
 
     @property
@@ -76,7 +76,7 @@ class Watcher:
 
     @property
     def reopened(self) -> int:
-        """Number of directories that could not be read before, since the start."""
+        """Number of directories that have become readable since the start."""
         return self._placer.reopened
 
     @property
@@ -137,7 +137,7 @@ class Watcher:
         self.place_all()
 
     def replace_tree(self, source: Source, directory: str, *, is_mounted: bool, is_placed: bool = True) -> None:
-        """Watch what is below a directory now, after a file system was mounted or unmounted there. Then a scan of it is pushed.
+        """Watch the present tree below a directory, after a file system was mounted or unmounted there, and push a scan of it.
 
         Args:
             source: contains the directory.
@@ -154,7 +154,7 @@ class Watcher:
             self._placer.request_directory(source, directory)
 
     def subscribe(self, denied: DeniedPaths) -> None:
-        """Note in a set of paths when their attributes have changed. Call it before `start`."""
+        """Let a set of paths receive changes of their attributes. Call it before `start`."""
         self._tree.denied.append(denied)
 
     def observe(self, denied: DeniedPaths, paths: Iterable[str]) -> None:
