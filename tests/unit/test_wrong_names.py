@@ -34,7 +34,7 @@ def target(tmp_path: Path) -> Path:
 
 def options(tree: Path, target: Path) -> list[str]:
     (tree / "a").write_text("a")
-    return ["--dry-run", "--actor=file", f"--target-container={target}", f"--source-prefix={tree}/", str(tree)]
+    return ["--dry-run", "--accept-existing", "--actor=file", f"--target-container={target}", f"--source-prefix={tree}/", str(tree)]
 
 
 def assert_refused(done: subprocess.CompletedProcess[str], code: int, message: str) -> None:
@@ -108,7 +108,7 @@ def test_the_options_of_the_users_own_actor_count(where: str, commands: Commands
         f'[[target]]\nactor = "file"\ntarget-container = "{target}"\n[[target]]\nname = "own"\nactor = "store.Store"\n'
     )
     chosen = [f"--config={tmp_path / 'mirror.toml'}"] if where == "a table" else ["--actor=store.Store"]
-    command = ["autosync", "--dry-run", *chosen, f"--source-prefix={tree}/", str(tree)]
+    command = ["autosync", "--dry-run", "--accept-existing", *chosen, f"--source-prefix={tree}/", str(tree)]
 
     done = commands.run(*command, AUTOSYNC_PASSWD="p", AUTOSYNC_TABLE="t")
     wrong = commands.run(*command, AUTOSYNC_TABEL="t")
