@@ -547,7 +547,11 @@ def test_another_root_is_accepted(copy: Copy, tmp_path: Path, programs: Programs
         wait_until(lambda: f"{copy.source} is not the directory that it was. 40 keys" in process.output(), 30, "it is noticed")
     wait_until(lambda: len(copy.sent()) == 42, 30, "uploads go on")
 
-    accepted = wait_until(lambda: programs.run("autosync-ctl", "accept", "--root", "--yes").stdout, 30, "it waits")
+    def accept() -> str:
+        found = programs.run("autosync-ctl", "accept", "--root", "--yes").stdout
+        return "" if found == "nothing waits for acceptance\n" else found
+
+    accepted = wait_until(accept, 30, "it waits", pause=0.2)
     assert f"root {copy.source} is not the directory that it was; 40 keys of the target are kept for that" in accepted
     if process is None:
         done = copy.once("--max-delete=100%")
