@@ -11,6 +11,7 @@ from typing import NamedTuple
 from ..errors import AutosyncError
 from ..ledger import GONE, Hint, Question
 from ..ledger.disputes import Answer, Disputes
+from ..ledger.worker_notes import WorkerNotes
 from ..model.file_rules import FileRules
 from ..model.keys import Keys, Source
 from ..model.mirror import Identity
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 
 #: The most questions that are read at once, and how long they may take, in seconds: the watcher's lock has to be renewed meanwhile.
 _MAX_QUESTIONS, _MAX_SECONDS = 1000, 0.5
+#: How often the log names workers that do not see what this host sees, in seconds.
+_UNSEEN_INTERVAL = 60.0
 
 
 class Trust(NamedTuple):
@@ -116,3 +119,32 @@ class DisputeResolver:
             return Answer(question, GONE)
         log.info("%s is gone, and deletions are withheld; what the target has is kept", printable(path))
         return Answer(question, is_kept=True)
+
+
+class UnseenLog:
+    """Logs which workers have not seen for long what this host sees: their keys wait, with `once` too.
+
+    Args:
+        unseen: what workers have not seen.
+        about: prefix of log lines, where there are several mirrors.
+    """
+
+    def __init__(self, unseen: WorkerNotes, *, about: str = "") -> None:
+        self._unseen = unseen
+        self._about = about
+        self._next = 0.0
+
+    def log(self, disputed: int) -> None:
+        """Log them, but not more often than the interval permits.
+
+        Args:
+            disputed: number of disputed keys.
+
+        Raises:
+            BrokerError: the broker does not respond.
+        """
+        if not disputed or time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + _UNSEEN_INTERVAL
+        for worker, what in sorted(self._unseen.read().items()):
+            log.warning("%sworker %s %s; %d keys wait for such files", self._about, worker, what, disputed)

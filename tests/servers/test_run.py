@@ -42,7 +42,7 @@ def keep(broker: str, tree: Path, tmp_path: Path) -> Iterator[Callable[..., Mirr
         fields = {"once": False, "settle": 0.0, "rescan": 0.0, **options}
         made.append(MirrorRunner(RunSettings(mirror, policy, Actor(), broker, tmp_path, **fields), None))  # type: ignore[arg-type]
         made[-1]._watcher_lock.acquire(threading.Event())
-        made[-1]._register(mirror)
+        made[-1]._registration.publish(mirror)
         return made[-1]
 
     yield make
@@ -63,7 +63,7 @@ def found(keeping: MirrorRunner, began: float, generation: int) -> None:
 
 def fail(keeping: MirrorRunner, ledger: Ledger, key: str) -> None:
     ledger.claims.mark([(key, UNKNOWN)])
-    (claim,) = ledger.claims.claim("w", keeping._version, [key]) or []
+    (claim,) = ledger.claims.claim("w", keeping._registration.version, [key]) or []
     ledger.claims.done("w", [Result(claim, Action.FAILED, failure=Failure(key, "no space", 10, "w", time.time()))])
 
 
@@ -76,22 +76,23 @@ def test_what_a_scan_found_is_right_once_nothing_is_dirty(keep: Callable[..., Mi
     keeping.tick()
     assert ledger.sync_state.last_in_sync() is None
 
-    (claim,) = ledger.claims.claim("w", keeping._version, ["a"]) or []
+    (claim,) = ledger.claims.claim("w", keeping._registration.version, ["a"]) or []
     ledger.claims.done("w", [Result(claim, Action.UPLOADED)])
     keeping.tick()
-    assert ledger.sync_state.last_in_sync() == (keeping._version, began)
+    assert ledger.sync_state.last_in_sync() == (keeping._registration.version, began)
 
 
 def test_another_mount_namespace_after_a_restart_does_not_lose_when_the_mirror_was_in_sync(
     keep: Callable[..., MirrorRunner], ledger: Ledger
 ) -> None:
     """A service or a container may have another one after each start."""
-    ledger.sync_state.set_last_in_sync(keep()._version, 5.0, accepted=True)  # as an earlier version wrote it, with the boot id alone
+    version = keep()._registration.version  # as an earlier version wrote it, with the boot id alone
+    ledger.sync_state.set_last_in_sync(version, 5.0, accepted=True)
 
     states = []
     for host in (f"{boot_id()} mnt:[1]", f"{boot_id()} mnt:[2]", "another boot"):
         keeping = keep({"host": host})
-        states.append((keeping._version, keeping._scanner.state.last_in_sync_at))
+        states.append((keeping._registration.version, keeping._scanner.state.last_in_sync_at))
 
     assert [at for _, at in states] == [5.0, 5.0, 0.0]
     assert len({version for version, _ in states}) == 3, "workers have to know which host it is"
@@ -99,7 +100,7 @@ def test_another_mount_namespace_after_a_restart_does_not_lose_when_the_mirror_w
 
 def dispute(keeping: MirrorRunner, ledger: Ledger, key: str) -> None:
     """A worker does not see what the file host saw."""
-    (claim,) = ledger.claims.claim("w", keeping._version, [key]) or []
+    (claim,) = ledger.claims.claim("w", keeping._registration.version, [key]) or []
     ledger.claims.done("w", [Result(claim, Action.DISPUTED)])
 
 
@@ -271,7 +272,7 @@ def test_that_nothing_is_dirty_since_the_broker_forgot_it_makes_nothing_right(
 
     found(keeping, began := time.time(), keeping._scanner.state.scan_generation)
     keeping.tick()
-    assert ledger.sync_state.last_in_sync() == (keeping._version, began)
+    assert ledger.sync_state.last_in_sync() == (keeping._registration.version, began)
 
 
 def test_once_is_not_through_because_the_broker_forgot_what_is_to_be_done(
@@ -300,7 +301,7 @@ def test_a_broker_that_goes_away_in_the_middle_of_a_tick_does_not_hold_the_main_
         fail(keeping, ledger, "a")
     else:
         ledger.uploads.add("a", "token")
-    keeping._next_rescan = time.monotonic()
+    keeping._rescans._next = time.monotonic()
 
     def away(*_: object) -> None:
         raise BrokerError("the broker is away")
@@ -321,9 +322,10 @@ def test_a_broker_that_goes_away_in_the_middle_of_a_tick_does_not_hold_the_main_
 
     keeping._stop.clear()
     keeping.tick()
-    assert ledger.claims.claim("w", keeping._version, ["a"]) == [Claim("a", 0, UNKNOWN, ("token",) if what == "unfinished" else ())]
+    claims = ledger.claims.claim("w", keeping._registration.version, ["a"])
+    assert claims == [Claim("a", 0, UNKNOWN, ("token",) if what == "unfinished" else ())]
     assert keeping._debouncer.pop_scan() is not None, "the rescan was not left out"
-    assert keeping._next_rescan > time.monotonic() + 3000
+    assert keeping._rescans._next > time.monotonic() + 3000
 
 
 @pytest.mark.parametrize("what", ["a worker has died", "the broker has forgotten", "nothing"])
@@ -353,7 +355,7 @@ def test_keys_whose_files_may_not_be_read_have_delays_of_their_own_also_with_one
     keeping = keep({"attempts": 1})
     fail(keeping, ledger, "full")
     ledger.claims.mark([("denied", UNKNOWN)])
-    (claim,) = ledger.claims.claim("w", keeping._version, ["denied"]) or []
+    (claim,) = ledger.claims.claim("w", keeping._registration.version, ["denied"]) or []
     failure = Failure("denied", "may not be read", 1, "w", time.time())
     ledger.claims.done("w", [Result(claim, Action.FAILED, failure=failure, is_denied=True)])
     ledger.failures.pop_due_denied(1)
@@ -472,7 +474,7 @@ def test_another_root_is_the_source_also_if_the_broker_goes_away_during_its_regi
     published = keeping._ledger.definition.read()
     assert published is not None
     assert Mirror.loads(published[0]).identities == {str(tree): identity_of(str(tree))}
-    assert keeping._version == published[1]
+    assert keeping._registration.version == published[1]
 
 
 def test_a_skipped_path_is_logged_with_its_target_like_all_others(

@@ -1,0 +1,114 @@
+"""The requests of operators by `autosync-ctl`: scans, flush points, acceptance and pauses."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+
+from ..ledger import ACCEPT, SCAN, MirrorStats
+from ..ledger.operator_requests import OperatorRequests
+from ..ledger.watcher_lock import WatcherLock
+from ..model.change import SCAN_ALL, Change, Kind
+from ..state import pending
+from ..state.state_file import StateFile
+from ..watch.debounce import Debouncer
+from ..watch.flush import FlushPoints
+from ..watch.name_scans import NameScans
+from ..watch.watcher import Watcher
+
+log = logging.getLogger(__name__)
+
+
+class RequestHandler:
+    """Handles the requests for one mirror. Not safe to use from many threads.
+
+    Args:
+        mirror: its name.
+        requests: those in the ledger.
+        file: those of operators whose broker did not respond.
+        watcher_lock: publishes the number of files of which a flush point lacks names.
+        debouncer: receives requested scans.
+        name_scans: request the scan that a flush point needs.
+        confirm_deletions: accepts a number of deletions.
+        accept_root: accepts a root or a mount point.
+        about: prefix of log lines, where there are several mirrors.
+    """
+
+    def __init__(
+        self,
+        mirror: str,
+        requests: OperatorRequests,
+        file: StateFile,
+        watcher_lock: WatcherLock,
+        debouncer: Debouncer,
+        name_scans: NameScans,
+        confirm_deletions: Callable[[int], None],
+        accept_root: Callable[[pending.Pending], None],
+        *,
+        about: str = "",
+    ) -> None:
+        self._mirror = mirror
+        self._requests = requests
+        self._file = file
+        self._watcher_lock = watcher_lock
+        self._debouncer = debouncer
+        self._name_scans = name_scans
+        self._confirm_deletions = confirm_deletions
+        self._accept_root = accept_root
+        self._about = about
+        self._flush_points = FlushPoints(debouncer, name_scans.request_before_flush)
+        self._watcher: Watcher | None = None
+        self._is_paused = False
+
+    def start(self, watcher: Watcher | None) -> None:
+        """Use a watcher from now on: it pushes what has happened before a flush point. None: there is none."""
+        self._watcher = watcher
+
+    def handle(self, stats: MirrorStats) -> None:
+        """Handle the requests in the ledger.
+
+        Args:
+            stats: of the mirror, now.
+
+        Raises:
+            BrokerError: the broker does not respond.
+        """
+        if stats.paused != self._is_paused:
+            self._is_paused = stats.paused
+            log.warning("%s is %s", self._mirror, "paused: nothing is sent until it is resumed" if stats.paused else "resumed")
+        for what, about in self._requests.pop_all() if stats.requests else ():
+            if what == SCAN:
+                log.info("a scan of %s was requested", about or "everything")
+                self._debouncer.push((Change(Kind.SCAN, about),) if about else (SCAN_ALL,))
+            elif what == ACCEPT:
+                self._accept(about)
+            elif self._watcher:
+                self._watcher.flush(partial(self._flush_points.add, about))
+            else:
+                self._flush_points.add(about)
+        reached = self._flush_points.pop_reached()
+        if reached:
+            self._watcher_lock.renew({"unsure_names": self._name_scans.unsure_at_flush()})
+        for name in reached:
+            self._requests.confirm_flush_point(name)
+
+    def handle_file(self) -> None:
+        """Handle the requests in the file."""
+        for item in pending.pop_requests(self._file):
+            self._accept(item.dumps())
+
+    def _accept(self, request: str) -> None:
+        """Accept what an operator has seen by `autosync-ctl accept`.
+
+        Args:
+            request: that, by `Pending.dumps`.
+        """
+        shown = pending.parse(request)
+        if shown is None:
+            return
+        log.warning("%san operator has accepted %s", self._about, shown.text())
+        if shown.kind in (pending.Kind.EXISTING, pending.Kind.DELETIONS):
+            self._confirm_deletions(shown.count)
+        else:
+            self._accept_root(shown)

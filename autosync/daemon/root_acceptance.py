@@ -1,0 +1,70 @@
+"""The roots and mount points that wait for an operator's acceptance, and what happens when they get it."""
+
+from __future__ import annotations
+
+from ..feed.scanner import Scanner
+from ..model.change import SCAN_ALL, Change, Kind, Push
+from ..source.roots import KnownRoots
+from ..state import pending
+from ..state.pending import Pending, PendingStore
+
+
+class RootAcceptance:
+    """Accepts roots and mount points of one mirror that are not what is known of them. Not safe to use from many threads.
+
+    Args:
+        roots: what is known of the roots and mount points.
+        scanner: may delete what an operator has seen.
+        store: has what waits, for operators.
+        push: receives requests for scans.
+        once: whether the run ends when source and target are equal.
+    """
+
+    def __init__(self, roots: KnownRoots, scanner: Scanner, store: PendingStore, push: Push, *, once: bool) -> None:
+        self._roots = roots
+        self._scanner = scanner
+        self._store = store
+        self._push = push
+        self._once = once
+        #: What an operator has accepted, as it was shown.
+        self._accepted: list[Pending] = []
+
+    def add(self, shown: Pending) -> None:
+        """Note that an operator has accepted a root or a mount point.
+
+        Args:
+            shown: as the operator has seen it.
+        """
+        self._accepted.append(shown)
+
+    def accept(self) -> None:
+        """Accept the roots and mount points that an operator has accepted, and scan them. A request from before the start waits for the
+        first scan, which finds out what is in doubt."""
+        waiting = self._waiting()
+        for shown in self._accepted:
+            if not any(item.is_covered_by(shown) for item in waiting) or not self._roots.accept(shown.path):
+                continue
+            if shown.kind == pending.Kind.ROOT:
+                self._scanner.confirm_deletions(shown.count)
+            else:
+                self._push((Change(Kind.LEFT, shown.path),))  # without the limit: these keys were shown
+                if self._once:
+                    self._push((SCAN_ALL,))  # the scan that is running may have kept them, and its result would be the last
+        if waiting or self._scanner.state.last_report is not None:
+            self._accepted.clear()
+
+    def write_waiting(self) -> None:
+        """Write which roots and mount points wait.
+
+        Raises:
+            BrokerError: the broker does not respond.
+        """
+        self._store.replace((pending.Kind.ROOT, pending.Kind.MOUNT), self._waiting())
+        self._store.write()
+
+    def _waiting(self) -> list[Pending]:
+        """The roots and mount points that are not what is known of them, and below which keys are kept for that."""
+        return [
+            Pending(pending.Kind(self._roots.kind(path)), path, doubt.keys or 0, (doubt.text,))
+            for path, doubt in self._roots.pending().items()
+        ]  # fmt: skip
