@@ -54,6 +54,12 @@ class Copy:
         return files_below(self.target)
 
 
+def accept(programs: Programs, kind: str) -> str:
+    """What `autosync-ctl accept` has listed and accepted; "": nothing."""
+    found = programs.run("autosync-ctl", "accept", kind, "--yes").stdout
+    return "" if found == "nothing waits for acceptance\n" else found
+
+
 def files_below(directory: Path) -> set[str]:
     found = (os.path.relpath(os.path.join(above, name), directory) for above, _, names in os.walk(directory) for name in names)
     return {path for path in found if ".autosync-" not in path}
@@ -520,7 +526,7 @@ def test_a_share_that_is_gone_for_good_is_accepted(copy: Copy, mounts: Mounts, p
         status = programs.run("autosync-ctl", "status").stdout
         assert f"  attention   {share} is gone; keys below it are kept\n" in status
 
-    accepted = wait_until(lambda: programs.run("autosync-ctl", "accept", "--mount", "--yes").stdout, 30, "it waits")
+    accepted = wait_until(lambda: accept(programs, "--mount"), 30, "it waits", pause=0.2)
     assert f"mount {share} is gone; 40 keys of the target are kept for that" in accepted
     if process is None:
         done = copy.once("--max-delete=100%")
@@ -547,11 +553,7 @@ def test_another_root_is_accepted(copy: Copy, tmp_path: Path, programs: Programs
         wait_until(lambda: f"{copy.source} is not the directory that it was. 40 keys" in process.output(), 30, "it is noticed")
     wait_until(lambda: len(copy.sent()) == 42, 30, "uploads go on")
 
-    def accept() -> str:
-        found = programs.run("autosync-ctl", "accept", "--root", "--yes").stdout
-        return "" if found == "nothing waits for acceptance\n" else found
-
-    accepted = wait_until(accept, 30, "it waits", pause=0.2)
+    accepted = wait_until(lambda: accept(programs, "--root"), 30, "it waits", pause=0.2)
     assert f"root {copy.source} is not the directory that it was; 40 keys of the target are kept for that" in accepted
     if process is None:
         done = copy.once("--max-delete=100%")
