@@ -187,7 +187,7 @@ def own_option_names(actor: str) -> set[str]:
     module, _, name = actor.rpartition(".")
     try:
         return {str(option.name) for option in getattr(importlib.import_module(module), name).options} if module else set()
-    except Exception:  # a user's module may fail in any way; whoever uses it reports that
+    except Exception:  # a user's module may fail in any way; the error is reported where it is used
         return set()
 
 

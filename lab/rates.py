@@ -35,14 +35,19 @@ def steady_rate_of(points: Sequence[tuple[float, float]]) -> float:
     return (other[0] - one[0]) / (other[1] - one[1])
 
 
-def assert_within(rate: float, limit: float) -> None:
+def assert_within(rate: float, limit: float, tolerance: float = 0.05) -> None:
     """Fail if a rate is above its limit, or so far below it that the limit was not what held it back: on a busy machine a share that was
     not taken in time is lost, while a limit that is divided wrongly is wrong by a factor of two at least.
+
+    Args:
+        rate: as it was measured.
+        limit: in the same unit.
+        tolerance: of the measurement, as a part of the limit.
 
     Raises:
         AssertionError: it is.
     """
-    assert 0.6 * limit < rate < 1.08 * limit, f"{rate:.5g} under a limit of {limit:.5g}"
+    assert 0.6 * limit < rate <= (1 + tolerance) * limit, f"{rate:.5g} under a limit of {limit:.5g}"
 
 
 def age_last_cut(client: redis.Redis, mirror: str, seconds: float) -> None:

@@ -33,8 +33,8 @@ class Trust(NamedTuple):
 
     Attributes:
         identities: the identity of each source root's directory, by path of the root.
-        strange_roots: the roots that are another directory now, or gone. Nothing is said about their files.
-        has_scanned: whether a scan of the whole source has succeeded. Before that, no file is said to be gone.
+        strange_roots: the roots that are another directory now, or gone. Their files are not answered for.
+        has_scanned: whether a scan of the whole source has succeeded. Before that, no file counts as gone.
         may_delete: whether scans may delete. If not, what is gone is left to the scans, which count it as withheld.
     """
 

@@ -82,15 +82,16 @@ class Registration:
             self._scanner.begin_generation()
         definition = mirror.dumps()
         version = version_of(definition)
-        was_accepted = self._scanner.state.accepted or self._deletion_state.is_accepted(mirror)
-        accepted = was_accepted or (self._accept_existing and mirror.delete)
+        accepted = (
+            self._scanner.state.accepted or (self._accept_existing and mirror.delete) or self._deletion_state.is_accepted(mirror)
+        )  # fmt: skip
         if not accepted:  # before the definition: acceptance is for the definition in the ledger
             self._deletion_state.revoke()
         signature = sign(self._signing_key, mirror.name, definition)
         generation = self._ledger.definition.publish(definition, version, mirror.queue, signature)
         self._announce()
         in_sync = self._ledger.sync_state.last_in_sync()
-        withheld = self._deletion_state.withheld() if was_accepted and not self._is_limit_given else 0
+        withheld = 0 if self._is_limit_given else self._deletion_state.withheld()  # also where a wider scope is accepted now
         self._unsorted.restore(self._comparison)
         self._deletion_state.mirror = mirror
         self._deletion_state.pending.rewrite()

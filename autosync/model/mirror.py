@@ -43,7 +43,7 @@ class Identity:
     inode: int
 
 
-#: Stands for the identity of a directory of which the file host does not know that it is the right one: no directory has it.
+#: The identity of a directory that is in doubt on the file host: no directory has it.
 IN_DOUBT = Identity(0, 0)
 #: The format of definitions. It grows when readers of the older format would misread fields that both have.
 FORMAT = 1

@@ -22,7 +22,7 @@ from .mounts import Mount, MountTable
 
 #: More mount points than this are not remembered.
 MOST_MOUNTS = 1000
-#: Stands for a mount point that no scan has identified yet. It is stored at once, since the mount point may be unmounted at the next start.
+#: A mount point that no scan has identified yet. It is stored at once, since the mount point may be unmounted at the next start.
 NEW_MOUNT = RootIdentity(0, 0)
 
 

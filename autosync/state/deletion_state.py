@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ..ledger import Ledger
 from ..model.mirror import Mirror
 from .acceptance import AcceptanceStore
-from .pending import Kind, Pending, PendingStore, pending_of
+from .pending import Kind, Pending, PendingStore
 from .state_file import StateFile
 
 _WITHHELD = "withheld_deletions"
@@ -57,9 +57,8 @@ class DeletionState:
         Raises:
             BrokerError: the broker does not respond.
         """
-        waits = pending_of(self._sync_state.pending())
-        is_existing = any(item.kind == Kind.EXISTING for item in waits)
-        return max(0 if is_existing else self._sync_state.withheld_deletions(), withheld_in(self._file))
+        in_ledger = self._sync_state.withheld_deletions() if self._sync_state.accepted() else 0
+        return max(in_ledger, withheld_in(self._file))
 
     def set_withheld(self, count: int, examples: Sequence[str], *, accepted: bool) -> None:
         """Store the deletions that a scan of the whole source has withheld.

@@ -51,6 +51,7 @@ def test_losing_one_of_both_undoes_no_acceptance(ledger: Ledger, broker: str, tm
 
 @pytest.mark.parametrize("what", ["the ledger", "the state directory", "both"])
 def test_losing_one_of_both_lifts_nothing_that_is_withheld(ledger: Ledger, broker: str, tmp_path: Path, what: str) -> None:
+    state(ledger, tmp_path).accept()
     state(ledger, tmp_path).set_withheld(7, ["a", "b"], accepted=True)
     assert state(ledger, tmp_path).withheld() == 7
     waits = [Pending(Kind.DELETIONS, count=7, examples=("a", "b"))]
@@ -117,6 +118,7 @@ def test_a_damaged_acceptance_is_none(ledger: Ledger, tmp_path: Path, text: str,
 
 @pytest.mark.parametrize("text", ["abc", "-1", "1e9", "9" * 30, "\u0663"])
 def test_a_damaged_number_of_withheld_deletions_lifts_nothing(ledger: Ledger, tmp_path: Path, text: str) -> None:
+    state(ledger, tmp_path).accept()
     ledger.sync_state._client.hset("autosync:{m}:mirror", "holding", text)
 
     assert state(ledger, tmp_path).withheld() == 1

@@ -247,6 +247,16 @@ def test_a_mirror_is_accepted_with_its_target_sources_and_filters(
         assert not keep(first)._scanner.state.accepted, "more is in scope again"
 
 
+def test_a_wider_scope_that_is_accepted_lifts_no_withheld_deletions(keep: Callable[..., MirrorRunner], tree: Path) -> None:
+    first = keep(accept_existing=True)
+    first._deletion_state.set_withheld(400, ["a"], accepted=True)
+    first._watcher_lock.release()
+
+    wider = keep({"sources": (Source(str(tree)), Source("/another"))}, accept_existing=True)
+
+    assert (wider._scanner.state.accepted, wider._scanner.state.withheld_deletions) == (True, 400)
+
+
 def test_nobody_accepts_deletions_where_there_are_none(keep: Callable[..., MirrorRunner]) -> None:
     assert not keep({"delete": False}, accept_existing=True)._scanner.state.accepted
 

@@ -76,4 +76,4 @@ def test_what_may_have_been_part_of_an_unmounted_file_system_is_known_also_if_th
     for number in range(2000):
         trees.add(f"/t/{number}")
     assert trees.touches("/t/1999")
-    assert trees.touches("/u"), "more than can be told apart"
+    assert trees.touches("/u"), "more than can be distinguished"
