@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from autosync.broker.embedded import EmbeddedServer
-from autosync.daemon import one_host as onehost
+from autosync.daemon import one_host
 from autosync.errors import StartError
 from autosync.ledger import connect
 from lab.servers import wait_until
@@ -84,14 +84,14 @@ def test_the_next_autosync_waits_for_the_broker_of_one_that_was_killed(ends: boo
             os.kill(old, signal.SIGCONT)
         threading.Event().wait(seconds)
 
-    monkeypatch.setattr(onehost, "time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
+    monkeypatch.setattr(one_host, "time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
     try:
         if not ends:
-            monkeypatch.setattr(onehost, "_ORPHANS", 0.1)
+            monkeypatch.setattr(one_host, "_ORPHANS", 0.1)
             with pytest.raises(StartError, match=f"already watched by another autosync .process {first.pid}."):
-                onehost.lock(tmp_path, "m")
+                one_host.lock(tmp_path, "m")
             return
-        with onehost.lock(tmp_path, "m") as locked:
+        with one_host.lock(tmp_path, "m") as locked:
             assert len(pauses) >= 3
             assert not is_running(old)
             server = EmbeddedServer(tmp_path, locked.fileno())

@@ -26,7 +26,7 @@ BAD_BUCKETS = {
 
 @pytest.mark.parametrize("case", BAD_BUCKETS)
 def test_a_bucket_that_cannot_be_used_is_one_clear_line(case: str, commands: Commands, bucket: Bucket, tree: Path) -> None:
-    """As `--once` ends too (tests/programs/test_doors.py): both check the target in the same place."""
+    """As `--once` ends too (tests/programs/test_entry_points.py): both check the target in the same place."""
     (tree / "file").write_text("x")
     change, message = BAD_BUCKETS[case]
 

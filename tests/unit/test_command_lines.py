@@ -1,5 +1,5 @@
-"""Command lines: options from everywhere, bad input, dry runs. The commands run in this process; tests/programs/test_doors.py starts real
-ones, for each exit code."""
+"""Command lines: options from everywhere, bad input, dry runs. The commands run in this process; tests/programs/test_entry_points.py starts
+real ones, for each exit code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of variables, settings and keys that mean nothing, at the doors of all programs."""
+"""Names of variables, settings and keys that mean nothing, at the entry points of all programs."""
 
 from __future__ import annotations
 
