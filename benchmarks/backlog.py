@@ -35,7 +35,7 @@ from autosync.feed.skipped_paths import SkippedPaths
 from autosync.files import File
 from autosync.ledger import PREFIX, Action, Ledger, Result, connect
 from autosync.model.keys import Keys, Source
-from autosync.source.walk import Found
+from autosync.source.found import Found
 from autosync.watch.debounce import Debouncer
 from autosync.watch.scan_requests import ScanRequest
 from lab.state import deletion_state

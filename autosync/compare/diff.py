@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from ..errors import OutOfOrder
 from ..files import File, Page
-from ..source.walk import Found, Run
+from ..source.found import Found, Run
 
 #: An object counts as created after its file changed if it is newer by this, in seconds. This allows for clocks and rounding.
 MARGIN = 2.0

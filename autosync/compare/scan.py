@@ -23,9 +23,10 @@ from ..model.file_rules import FileRules
 from ..model.keys import Keys, Source, Span, slashed
 from ..model.skipped import MOST_SKIPPED, SkippedList
 from ..source.external_sort import Spool, disksort
+from ..source.found import Run
 from ..source.link_limit import Counts, LinkLimit
 from ..source.roots import KnownRoots
-from ..source.walk import Run, Walk
+from ..source.walk import Walk
 from .delete_limit import DeleteLimit
 from .deletions import Deletions, Found, Permission, Withheld
 from .diff import Compare, Difference, KeyedFiles, Merge, Rule, in_order
@@ -59,7 +60,7 @@ class ScanReport:
         hidden: keys that the source lacks and the target keeps, since a root or a mount point above them is in doubt.
         error: why the scan failed; None if it did not.
         on_extra: called for each key that may be deleted. Whether it is deleted is decided at the end of the scan.
-        on_hard_link: called with the path and the inode (`walk.inode_of`) of each name of a file with more than one name; None: not needed.
+        on_hard_link: called with the path and the inode (`found.inode_of`) of each name of a file with several names; None: not needed.
     """
 
     uploads: int = 0

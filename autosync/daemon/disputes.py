@@ -16,7 +16,7 @@ from ..model.file_rules import FileRules
 from ..model.keys import Keys, Source
 from ..model.mirror import Identity
 from ..model.text import printable
-from ..source.walk import Found, found_at
+from ..source.found import Found, found_at
 from ..tasks.sources import MirrorSource, mounts_below
 from ..watch.recheck import found_behind_links
 

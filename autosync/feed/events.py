@@ -17,7 +17,7 @@ from ..ledger import GONE, UNKNOWN, Hint
 from ..model.change import Change, Kind
 from ..model.file_rules import FileRules
 from ..model.keys import Keys
-from ..source.walk import Found, found_at
+from ..source.found import Found, found_at
 from ..watch.debounce import Debouncer, Pending
 from ..watch.hard_links import HardLinks
 from ..watch.recheck import PathState, recheck

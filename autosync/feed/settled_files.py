@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from ..compare.diff import Difference
 from ..model.file_state import QUIET_IF_WRITERS_UNKNOWN, FileState
+from ..source.found import Found
 from ..source.open_writers import has_writer, lies_on_share
-from ..source.walk import Found
 
 #: The most files that may wait at once; a scan that finds more waits for the first of them.
 MOST_WAITING = 20_000

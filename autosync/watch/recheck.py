@@ -12,8 +12,8 @@ from ..model.file_rules import FileRules
 from ..model.file_state import QUIET_IF_WRITERS_UNKNOWN, FileState
 from ..model.keys import Source
 from ..source.beneath import NotMirrored, open_root, resolve_beneath, root_paths
+from ..source.found import Found, found_at, on_other_file_system
 from ..source.open_writers import has_writer
-from ..source.walk import Found, found_at, on_other_file_system
 from .debounce import Pending
 
 #: A process that has a file open for writing, and has changed nothing for this long, is not waited for, in seconds.

@@ -15,7 +15,8 @@ from autosync import files
 from autosync.compare.diff import MARGIN, Compare, Difference, KeyedFiles, Merge, Rule, in_order
 from autosync.errors import OutOfOrder
 from autosync.files import File, Page, paged
-from autosync.source.walk import Found, Run, Walk
+from autosync.source.found import Found, Run
+from autosync.source.walk import Walk
 
 KEYS = st.one_of(st.sampled_from(["a", "a/b", "a-b", "a0", "\udcff", "é", "😀", "\n"]), st.text(min_size=1, max_size=4))
 SIDES = st.dictionaries(KEYS, st.integers(0, 3), max_size=20)

@@ -8,7 +8,7 @@ from contextlib import suppress
 from ...model.mirror import Mirror
 from ...model.skipped import SkippedList
 from ...model.text import printable
-from ...source.walk import found_at, is_kept_in_target
+from ...source.found import found_at, is_kept_in_target
 from ...watch.recheck import found_behind_links
 
 
