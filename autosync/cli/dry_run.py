@@ -22,7 +22,7 @@ from .ctl.mirrors import find_any_mirrors
 from .options import state_base
 
 if TYPE_CHECKING:
-    from .mirror_command import Plan
+    from .plan import Plan
 
 
 def dry_run(plans: Sequence[Plan], name: str, values: dict[str, Any]) -> Exit:

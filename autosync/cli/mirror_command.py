@@ -11,37 +11,27 @@ import hashlib
 import logging
 import os
 import re
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from importlib.util import find_spec
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .. import logs
-from ..actor import Actor, as_actor, own_option_names, secret_names, without_secrets
+from ..actor import Actor, as_actor, own_option_names, without_secrets
 from ..actors import load
-from ..compare.delete_limit import DeleteLimit
-from ..compare.diff import Compare
-from ..compare.scan import Policy
 from ..daemon.one_host import OneHost, lock, serving, state_directory, state_within
 from ..errors import AutosyncError, ConfigurationError, StartError
 from ..model.definition_signature import SIGNING_KEY, read_key
-from ..model.file_rules import parse_size_bounds
-from ..model.keys import slashed
-from ..model.limits import Limits
-from ..model.mirror import DEFAULT_QUEUE, LONGEST_LEASE, SHORTEST_LEASE, Mirror, is_lease
 from ..model.secrets import escape_secret
 from ..model.setting_names import warning_about
 from ..model.text import printable
-from ..process import installation_path, search_path
-from ..process.boot_id import file_view
 from ..process.child import allow_many_open_files
 from ..state.state_file import state_files
+from .actor_modules import file_of, importable_name, set_search_path
 from .config_file import config_option, read_targets, table_arguments
-from .options import actor_option, check_variables, context_settings, parameters, refuse_empty_secrets, sources_of, state_base
+from .options import actor_option, check_variables, context_settings, parameters, refuse_empty_secrets, state_base
+from .plan import Plan, plan_of, valid_name
 
 if TYPE_CHECKING:
     from ..daemon.main_loop import Signals
@@ -57,18 +47,6 @@ _WATCH = """Keep the copy of PATH in a target equal to PATH, with upload boxes t
 
 Watches PATH and compares it with the target, and puts what differs into the queue. Start `celery -A autosync worker` on the upload boxes.
 """
-
-
-@dataclass(frozen=True)
-class Plan:
-    """One mirror as the options describe it. `secrets`: values of secret options by name; `accept_existing`: see `RunSettings`."""
-
-    mirror: Mirror
-    policy: Policy
-    limits: Limits
-    actor: Actor
-    secrets: dict[str, str]
-    accept_existing: bool
 
 
 def run(name: str, args: list[str], actor: type[Actor] | None, *, one_host: bool) -> int:
@@ -91,7 +69,7 @@ def run(name: str, args: list[str], actor: type[Actor] | None, *, one_host: bool
     config, wanted_actor, paths = _first_options(args)
     tables = read_targets(config)
     actors = [wanted_actor, *(str(table.get("actor")) for table in tables)]
-    _set_search_path(own_class, actors, paths)
+    set_search_path(own_class, actors, paths)
 
     def own_options() -> set[str]:
         own = {str(option.name) for option in own_class.options} if own_class else set()
@@ -109,7 +87,7 @@ def run(name: str, args: list[str], actor: type[Actor] | None, *, one_host: bool
     if unknown:
         log.warning("%s", warning_about(unknown))
     _refuse_twins(plans)
-    together = _valid_name(values["name"] or (_name_of_file(config) if len(plans) > 1 else plans[0].mirror.name))
+    together = valid_name(values["name"] or (_name_of_file(config) if len(plans) > 1 else plans[0].mirror.name))
     plans = _without_state(plans, state_base(values["state_dir"]), together)
     if values["dry_run"]:
         from .dry_run import dry_run
@@ -117,7 +95,7 @@ def run(name: str, args: list[str], actor: type[Actor] | None, *, one_host: bool
         for plan in plans:
             _check(plan.actor)
         return dry_run(plans, together, values)
-    return _run_mirrors(plans, together, values, _file_of(own_class), one_host=one_host)
+    return _run_mirrors(plans, together, values, file_of(own_class), one_host=one_host)
 
 
 def _plans(
@@ -169,13 +147,13 @@ def _command(name: str, own_class: type[Actor] | None, wanted_actor: str, mirror
         one_host: see `run`.
     """
     actor_class = own_class or load(wanted_actor)
-    actor_name = _importable_name(own_class) if own_class else wanted_actor
+    actor_name = importable_name(own_class) if own_class else wanted_actor
     options = parameters(actor_class, fixed_actor=own_class is not None, one_host=one_host)
     refuse_empty_secrets(options)
     command = click.Command(
         name,
         params=options,
-        callback=lambda **values: (_plan(actor_class, actor_name, values, mirror), values),
+        callback=lambda **values: (plan_of(actor_class, actor_name, values, mirror), values),
         help=_ONE_HOST if one_host else _WATCH,
         epilog="Every option may also be given as an environment variable (AUTOSYNC_TARGET_PREFIX for --target-prefix) or in --config.",
         context_settings=context_settings(),
@@ -190,84 +168,15 @@ def _first_options(args: list[str]) -> tuple[str | None, str, tuple[str, ...]]:
     """The configuration file, the actor and the PATHs in the arguments. They are needed before a user's module is loaded, that is, before
     the actor's own options can be read. So the value of such an option may count as a PATH here."""
     options: dict[str, Any] = {**context_settings(), "ignore_unknown_options": True, "allow_extra_args": True}
-    scout = click.Command(
-        "scout", params=[config_option(), actor_option()], add_help_option=False, callback=lambda actor, config: (config, actor),
+    preliminary = click.Command(
+        "preliminary", params=[config_option(), actor_option()], add_help_option=False, callback=lambda actor, config: (config, actor),
         context_settings=options,
     )  # fmt: skip
-    with scout.make_context("scout", list(args), resilient_parsing=False) as context:
-        config, actor = scout.invoke(context)
-    everything = click.Command("scout", params=parameters(Actor, fixed_actor=False, one_host=True), add_help_option=False)
-    with everything.make_context("scout", list(args), resilient_parsing=True, **options) as context:
+    with preliminary.make_context("preliminary", list(args), resilient_parsing=False) as context:
+        config, actor = preliminary.invoke(context)
+    everything = click.Command("preliminary", params=parameters(Actor, fixed_actor=False, one_host=True), add_help_option=False)
+    with everything.make_context("preliminary", list(args), resilient_parsing=True, **options) as context:
         return config, str(actor), tuple(map(os.path.abspath, context.params["paths"] or ()))
-
-
-def _set_search_path(own_class: type[Actor] | None, actors: Sequence[str], paths: Sequence[str]) -> None:
-    """Let Python find modules of the user's, but none in a mirrored directory.
-
-    Args:
-        own_class: a class of the caller's.
-        actors: the names of the actors.
-        paths: the mirrored directories and files.
-
-    Raises:
-        ConfigurationError: an actor's module is in a mirrored directory, or does not exist.
-    """
-    script = _file_of(own_class)
-    modules = [name for name in actors if "." in name]
-    installation_path.search_others_last()
-    search_path.leave_out(paths)
-    directories = [os.path.dirname(script)] if script else []
-    directories += [os.getcwd()] if own_class or modules else []
-    for directory in dict.fromkeys(directories):
-        around = search_path.source_around(directory, paths)
-        if around is None:
-            search_path.append(directory)
-            continue
-        if script and directory == directories[0]:
-            log.warning("of %s only %s itself is loaded, since %s is mirrored", directory, os.path.basename(script), around)
-        for name in modules if own_class is None else ():
-            if find_spec(name.partition(".")[0]) is None:
-                raise ConfigurationError(
-                    f"actor {name!r}: no module is loaded from {directory}, since {around} is mirrored",
-                    "start in another directory, or have PYTHONPATH name one outside",
-                )
-
-
-def _file_of(actor: type[Actor] | None) -> str | None:
-    """The file of the module that defines a class; None if there is none, or if the module is part of a package."""
-    file = getattr(sys.modules.get(actor.__module__), "__file__", None) if actor else None
-    return os.path.abspath(file) if actor and file and "." not in actor.__module__ else None
-
-
-def _importable_name(actor: type[Actor]) -> str:
-    """The name `module.Class` by which a worker process imports a class, also one in the program's main file."""
-    module = actor.__module__
-    if module == "__main__":
-        file = _file_of(actor)
-        if file is None:
-            raise ConfigurationError(
-                f"{actor.__name__} is defined in an interactive session", "put it into a file: worker processes import it"
-            )
-        module = Path(file).stem
-    return f"{module}.{actor.__name__}"
-
-
-def _plan(actor_class: type[Actor], actor_name: str, values: dict[str, Any], name: str | None) -> Plan:
-    verbosity = -1 if values["quiet"] else values["verbose"]
-    logs.configure(values["log_format"], verbosity)
-    settings = {str(option.name): values[str(option.name)] for option in actor_class.options}
-    settings["target_container"] = values["target_container"]
-    secrets = {option: values[option] for option in secret_names(actor_class)}
-    actor = actor_class(**settings)
-    # The values after the constructor: for example, a relative path would be useless to a worker in another directory.
-    public = {option: getattr(actor, option) for option in settings if option not in secrets}
-    set_secrets = {option: value for option, value in secrets.items() if value is not None}
-    mirror = _mirror(actor_name, actor, public, tuple(sorted(set_secrets)), {**values, "name": values["name"] if name is None else name})
-    limits = Limits.parse(values["limit_requests"], values["limit_bandwidth"], values["limit_inflight"])
-    if mirror.threads == 1 and values["limit_inflight"] is None:
-        limits = replace(limits, inflight=1)  # one at a time in the whole fleet
-    policy = Policy(mirror.delete, _limit(values["max_delete"]), Compare(values["compare"]), mirror.file_rules)
-    return Plan(mirror, policy, limits, actor, set_secrets, values["accept_existing"])
 
 
 def _refuse_twins(plans: Sequence[Plan]) -> None:
@@ -325,76 +234,6 @@ def _check(actor: Actor) -> None:
         raise StartError(without_secrets(actor, str(error))) from error
     except Exception as error:  # a user's actor may fail in any way
         raise StartError(without_secrets(actor, f"the target cannot be used: {type(error).__name__}: {error}")) from error
-
-
-def _mirror(actor_name: str, actor: Actor, settings: dict[str, Any], secrets: tuple[str, ...], values: dict[str, Any]) -> Mirror:
-    sources = sources_of(values["paths"])
-    name = _valid_name(values["name"] or _default_name(actor_name, settings, values["target_prefix"]))
-    min_size, max_size = parse_size_bounds(values["min_size"], values["max_size"])
-    mirror = Mirror(
-        name=name,
-        actor=actor_name,
-        sources=sources,
-        source_prefix=values["source_prefix"],
-        target_prefix=values["target_prefix"],
-        source_filter=values["source_filter"],
-        source_exclude=tuple(values["source_exclude"]),
-        temporary=tuple(filter(None, values["temporary"])),
-        done_marker=values["done_marker"],
-        follow_links=values["links"] == "follow",
-        settings=settings,
-        secrets=secrets,
-        delete=values["delete"],
-        threads=values["threads"],
-        attempts=values["attempts"],
-        queue=_queue(values["queue"] or f"{DEFAULT_QUEUE}.{name}"),
-        host=file_view(),
-        lease=_lease(values["lease"]),
-        min_size=min_size,
-        max_size=max_size,
-        one_file_system=values["one_file_system"],
-        max_links=values["max_links"],
-    )
-    mirror.keys()  # raises ConfigurationError for wrong prefixes and expressions
-    for source in sources:
-        target = actor.directory
-        if target and (slashed(target).startswith(slashed(source.path)) or slashed(source.path).startswith(slashed(target))):
-            raise ConfigurationError(
-                f"the target {target} and the source {source.path} lie in one another", "mirror to a directory outside"
-            )
-    return mirror
-
-
-def _valid_name(name: str) -> str:
-    """Check a name that will be part of the names of files and workers. Returns it."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
-        raise ConfigurationError(f"--name {name!r} cannot be used", "take up to 100 letters, digits, '.', '_' and '-'")
-    return name
-
-
-def _queue(name: str) -> str:
-    """Check the name of a queue, in which commas and colons have a meaning for Celery and kombu. Returns it."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", name):
-        raise ConfigurationError(f"--queue {name!r} cannot be used", "take up to 200 letters, digits, '.', '_' and '-'")
-    return name
-
-
-def _lease(seconds: float) -> float:
-    if not is_lease(seconds):
-        raise ConfigurationError(f"--lease {seconds:g} cannot be used", f"take {SHORTEST_LEASE:g} to {LONGEST_LEASE:g} seconds")
-    return seconds
-
-
-def _default_name(actor_name: str, settings: dict[str, Any], prefix: str) -> str:
-    """A readable name made from the target, with a hash that distinguishes targets with similar names."""
-    parts = [actor_name.rpartition(".")[2], settings.get("target_container") or settings.get("url") or "", prefix]
-    exact = "\0".join([*map(str, parts), str(settings.get("endpoint_url") or "")])
-    readable = re.sub(r"[^A-Za-z0-9]+", "-", "-".join(filter(None, map(str, parts)))).strip("-")[:60]
-    return f"{readable}-{hashlib.sha256(exact.encode('utf-8', 'surrogateescape')).hexdigest()[:6]}"
-
-
-def _limit(text: str | None) -> DeleteLimit:
-    return DeleteLimit() if text is None else DeleteLimit.parse(text)
 
 
 def _run_mirrors(plans: Sequence[Plan], name: str, values: dict[str, Any], script: str | None, *, one_host: bool) -> int:
