@@ -23,7 +23,7 @@ from ._server_text import contains_secret, first_line, one_line
 from ._sessions import in_blocks
 from ._sessions import session as new_session
 
-#: How long a server may not be reached, and may not answer, in seconds.
+#: How long a server may not be reached, and may not respond, in seconds.
 CONNECT_SECONDS, READ_SECONDS = 30, 60
 _OK = range(200, 300)
 #: The most characters of a key in a message.

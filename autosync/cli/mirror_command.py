@@ -257,10 +257,10 @@ def _run_mirrors(plans: Sequence[Plan], name: str, values: dict[str, Any], scrip
 
     if not one_host:
         _start_prefetch(plans)
-        from ..daemon.main_loop import keep
+        from ..daemon.main_loop import run_mirrors
 
         signals = _check_targets_and_broker(plans, broker)
-        return keep(runs(broker), signals)
+        return run_mirrors(runs(broker), signals)
     with lock(directory, name) as lock_file:
         host = OneHost(
             name,
@@ -279,12 +279,12 @@ def _run_mirrors(plans: Sequence[Plan], name: str, values: dict[str, Any], scrip
         )
         with serving(host):
             _start_prefetch(plans)
-            from ..daemon.main_loop import keep
+            from ..daemon.main_loop import run_mirrors
 
             host.load()
             signals = _check_targets_and_broker(plans, broker)
             host.start_waiting()
-            return keep(runs(host.broker), signals, host)
+            return run_mirrors(runs(host.broker), signals, host)
 
 
 def _start_prefetch(plans: Sequence[Plan]) -> None:

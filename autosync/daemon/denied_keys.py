@@ -61,7 +61,7 @@ class DeniedKeys:
             count: how many denied keys there are.
 
         Raises:
-            BrokerError: the broker does not answer. What was not done is done by the next call.
+            BrokerError: the broker does not respond. What was not done is done by the next call.
         """
         if self._watcher is None or not (count or self._paths):
             return

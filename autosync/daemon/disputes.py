@@ -1,4 +1,4 @@
-"""The file host's answers about disputed keys: workers of upload boxes do not see there what the file host saw (`ledger/disputes.py`)."""
+"""Resolves disputed keys on the file host: workers of upload boxes do not see their files as it saw them (`ledger/disputes.py`)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 from ..errors import AutosyncError
-from ..ledger import GONE, Hint, Question
-from ..ledger.disputes import Answer, Disputes
+from ..ledger import GONE, DisputedKey, Hint
+from ..ledger.disputes import Disputes, Resolution
 from ..ledger.worker_notes import WorkerNotes
 from ..model.file_rules import FileRules
 from ..model.keys import Keys, Source
@@ -22,8 +22,8 @@ from ..watch.recheck import found_behind_links
 
 log = logging.getLogger(__name__)
 
-#: The most questions that are read at once, and how long they may take, in seconds: the watcher's lock has to be renewed meanwhile.
-_MAX_QUESTIONS, _MAX_SECONDS = 1000, 0.5
+#: The most disputed keys that are read at once, and how long they may take, in seconds: the watcher's lock has to be renewed meanwhile.
+_MAX_KEYS, _MAX_SECONDS = 1000, 0.5
 #: How often the log names workers that do not see what this host sees, in seconds.
 _UNSEEN_INTERVAL = 60.0
 
@@ -33,7 +33,7 @@ class Trust(NamedTuple):
 
     Attributes:
         identities: the identity of each source root's directory, by path of the root.
-        strange_roots: the roots that are another directory now, or gone. Their files are not answered for.
+        strange_roots: the roots that are another directory now, or gone. Keys of their files stay unresolved.
         has_scanned: whether a scan of the whole source has succeeded. Before that, no file counts as gone.
         may_delete: whether scans may delete. If not, what is gone is left to the scans, which count it as withheld.
     """
@@ -60,16 +60,16 @@ class DisputeResolver:
         self._rules = rules
         self._clock = clock
 
-    def answer(self, trust: Trust) -> list[str]:
-        """Answer the oldest questions, with one lstat(2) each.
+    def resolve(self, trust: Trust) -> list[str]:
+        """Resolve the oldest disputes, with one lstat(2) each.
 
         Returns:
             The keys for which the caller has to send a message.
 
         Raises:
-            BrokerError: the broker does not answer.
+            BrokerError: the broker does not respond.
         """
-        questions = self._disputes.questions(_MAX_QUESTIONS)
+        disputed_keys = self._disputes.unresolved(_MAX_KEYS)
         until = self._clock() + _MAX_SECONDS
         sources = {
             source.root: MirrorSource(
@@ -78,30 +78,30 @@ class DisputeResolver:
             )
             for source in self._keys.sources
         }  # fmt: skip
-        answers = []
-        for question in questions:
-            answers.append(self._answer(question, trust, sources))
+        resolutions = []
+        for disputed in disputed_keys:
+            resolutions.append(self._resolution(disputed, trust, sources))
             if self._clock() > until:
                 break
-        return self._disputes.answer(answers)
+        return self._disputes.resolve(resolutions)
 
-    def _answer(self, question: Question, trust: Trust, sources: Mapping[str, MirrorSource]) -> Answer:
-        path = self._keys.path(question.key)
+    def _resolution(self, disputed: DisputedKey, trust: Trust, sources: Mapping[str, MirrorSource]) -> Resolution:
+        path = self._keys.path(disputed.key)
         source = self._keys.source_of(path) if path is not None else None
         if path is None or source is None:
-            return Answer(question, is_kept=True)  # the mirror has got other options since
+            return Resolution(disputed, is_kept=True)  # the mirror has got other options since
         if source.root in trust.strange_roots:
-            return Answer(question)
+            return Resolution(disputed)
         try:
             if sources[source.root].prove_absent(path):
-                return self._answer_if_gone(question, path, trust)
+                return self._resolution_if_gone(disputed, path, trust)
             found = self._found(path, source)
         except (AutosyncError, OSError) as error:  # a file system may be away
             log.debug("%s cannot be checked now: %s", printable(path), error)
-            return Answer(question)
+            return Resolution(disputed)
         if found is None:
-            return Answer(question)
-        return Answer(question, is_kept=True) if found.skipped else Answer(question, Hint(found.size, found.mtime_ns))
+            return Resolution(disputed)
+        return Resolution(disputed, is_kept=True) if found.skipped else Resolution(disputed, Hint(found.size, found.mtime_ns))
 
     def _found(self, path: str, source: Source) -> Found | None:
         """What is at a path."""
@@ -109,16 +109,16 @@ class DisputeResolver:
             return found_behind_links(path, source, self._rules)
         return found_at(path, os.lstat(path), self._rules)
 
-    def _answer_if_gone(self, question: Question, path: str, trust: Trust) -> Answer:
-        """The answer if it is proved that nothing is at the path."""
-        if question.hint is not None and question.hint.gone:
-            return Answer(question, GONE)
+    def _resolution_if_gone(self, disputed: DisputedKey, path: str, trust: Trust) -> Resolution:
+        """The resolution if it is proved that nothing is at the path."""
+        if disputed.hint is not None and disputed.hint.gone:
+            return Resolution(disputed, GONE)
         if not trust.has_scanned:
-            return Answer(question)
+            return Resolution(disputed)
         if trust.may_delete:
-            return Answer(question, GONE)
+            return Resolution(disputed, GONE)
         log.info("%s is gone, and deletions are withheld; what the target has is kept", printable(path))
-        return Answer(question, is_kept=True)
+        return Resolution(disputed, is_kept=True)
 
 
 class UnseenLog:

@@ -52,7 +52,7 @@ class Signals:
         self.stop.set()
 
 
-def keep(runs: Sequence[RunSettings], signals: Signals, host: OneHost | None = None) -> Exit:
+def run_mirrors(runs: Sequence[RunSettings], signals: Signals, host: OneHost | None = None) -> Exit:
     """Run mirrors until a signal arrives, or with `once` until each target equals the source.
 
     Args:
@@ -262,4 +262,4 @@ def check_broker(url: str) -> None:
     except BrokerRefused as error:
         raise StartError(str(error)) from error
     except BrokerError as error:
-        raise StartError(f"broker {address(url)} does not answer: {error.what}", "start it, or correct --broker") from error
+        raise StartError(f"broker {address(url)} does not respond: {error.what}", "start it, or correct --broker") from error

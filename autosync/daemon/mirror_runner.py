@@ -229,7 +229,7 @@ class MirrorRunner:
         self._scanner.start()
         self._request_handler.handle_file()
         if watcher:
-            log.info("keeping %s equal to %s", self.name, ", ".join(source.path for source in self._keys.sources))
+            log.info("mirroring %s from %s", self.name, ", ".join(source.path for source in self._keys.sources))
         else:
             self.push_changes((SCAN_ALL,))
 
@@ -288,7 +288,7 @@ class MirrorRunner:
             self._name_scans.request_if_due()
             self._rescans.request_if_reopened()
             self._root_watch.poll()
-            self._answer_questions(stats)
+            self._resolve_disputes(stats)
             self._unseen_log.log(stats.disputed)
             if self._rescans.is_due:
                 self._requeuer.requeue_failed()
@@ -355,9 +355,9 @@ class MirrorRunner:
             self._ledger.sync_state.set_last_in_sync(self._registration.version_in_sync, finished_scan.began, accepted=state.accepted)
             self._scanner.set_last_in_sync(finished_scan.began)
 
-    def _answer_questions(self, stats: MirrorStats) -> None:
+    def _resolve_disputes(self, stats: MirrorStats) -> None:
         """Check the files that workers of upload boxes do not see as this host saw them."""
-        if not stats.questions:
+        if not stats.unresolved:
             return
         scans = self._scanner.state
         trust = Trust(
@@ -366,7 +366,7 @@ class MirrorRunner:
             has_scanned=scans.last_report is not None and scans.last_report.error is None,
             may_delete=scans.accepted and not scans.withheld_deletions,
         )
-        changed = self._disputes.answer(trust)
+        changed = self._disputes.resolve(trust)
         if changed:
             self._sender.resend(changed, Priority.EVENT)
 

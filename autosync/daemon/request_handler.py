@@ -44,7 +44,7 @@ class RequestHandler:
         debouncer: Debouncer,
         name_scans: NameScans,
         confirm_deletions: Callable[[int], None],
-        accept_root: Callable[[pending.Pending], None],
+        accept_root: Callable[[pending.PendingItem], None],
         *,
         about: str = "",
     ) -> None:
@@ -102,13 +102,13 @@ class RequestHandler:
         """Accept what an operator has seen by `autosync-ctl accept`.
 
         Args:
-            request: that, by `Pending.dumps`.
+            request: that, by `PendingItem.dumps`.
         """
         shown = pending.parse(request)
         if shown is None:
             return
         log.warning("%san operator has accepted %s", self._about, shown.text())
-        if shown.kind in (pending.Kind.EXISTING, pending.Kind.DELETIONS):
+        if shown.kind in (pending.ItemKind.EXISTING, pending.ItemKind.DELETIONS):
             self._confirm_deletions(shown.count)
         else:
             self._accept_root(shown)

@@ -6,7 +6,7 @@ from ..feed.scanner import Scanner
 from ..model.change import SCAN_ALL, Change, Kind, Push
 from ..source.roots import KnownRoots
 from ..state import pending
-from ..state.pending import Pending, PendingStore
+from ..state.pending import PendingItem, PendingStore
 
 
 class RootAcceptance:
@@ -27,9 +27,9 @@ class RootAcceptance:
         self._push = push
         self._once = once
         #: What an operator has accepted, as it was shown.
-        self._accepted: list[Pending] = []
+        self._accepted: list[PendingItem] = []
 
-    def add(self, shown: Pending) -> None:
+    def add(self, shown: PendingItem) -> None:
         """Note that an operator has accepted a root or a mount point.
 
         Args:
@@ -44,7 +44,7 @@ class RootAcceptance:
         for shown in self._accepted:
             if not any(item.is_covered_by(shown) for item in waiting) or not self._roots.accept(shown.path):
                 continue
-            if shown.kind == pending.Kind.ROOT:
+            if shown.kind == pending.ItemKind.ROOT:
                 self._scanner.confirm_deletions(shown.count)
             else:
                 self._push((Change(Kind.LEFT, shown.path),))  # without the limit: these keys were shown
@@ -59,12 +59,12 @@ class RootAcceptance:
         Raises:
             BrokerError: the broker does not respond.
         """
-        self._store.replace((pending.Kind.ROOT, pending.Kind.MOUNT), self._waiting())
+        self._store.replace((pending.ItemKind.ROOT, pending.ItemKind.MOUNT), self._waiting())
         self._store.write()
 
-    def _waiting(self) -> list[Pending]:
+    def _waiting(self) -> list[PendingItem]:
         """The roots and mount points that are not what is known of them, and below which keys are kept for that."""
         return [
-            Pending(pending.Kind(self._roots.kind(path)), path, doubt.keys or 0, (doubt.text,))
+            PendingItem(pending.ItemKind(self._roots.kind(path)), path, doubt.keys or 0, (doubt.text,))
             for path, doubt in self._roots.pending().items()
         ]  # fmt: skip

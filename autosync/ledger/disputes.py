@@ -1,7 +1,7 @@
-"""Disputed keys: a worker does not see what the file host saw, so the file host is asked to check the file once more.
+"""Disputed keys: a worker does not see what the file host saw, so the file host has to check the file once more.
 
 The file host may have seen a file that a worker does not find; or the worker still finds a file that is gone, or an old version. Then the
-worker reports no result for the key (`Claims.done` with DISPUTED); the watcher reads the questions and answers them.
+worker reports no result for the key (`Claims.done` with DISPUTED); the watcher reads these keys and resolves them.
 """
 
 from __future__ import annotations
@@ -9,22 +9,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
-from .entries import Hint, Question
+from .entries import DisputedKey, Hint
 from .redis_keys import decode, encode, pages
 from .store import LedgerPart, MirrorStore
 from .worker_notes import WorkerNotes
 
 
-class Answer(NamedTuple):
-    """The answer of the file host about a disputed key.
+class Resolution(NamedTuple):
+    """What the file host has found out about a disputed key.
 
     Attributes:
-        question: the question.
+        disputed: the key.
         hint: what is at its path now; None: that is not certain yet.
         is_kept: whether the target has to be left as it is. If so, there is no hint, and the key is no longer dirty.
     """
 
-    question: Question
+    disputed: DisputedKey
     hint: Hint | None = None
     is_kept: bool = False
 
@@ -41,31 +41,31 @@ class Disputes(LedgerPart):
         #: Notes of workers that do not see what the file host confirmed minutes ago, each with one file.
         self.unseen = WorkerNotes(store, store.names.unseen)
 
-    def questions(self, limit: int) -> list[Question]:
-        """The oldest questions without an answer, not more than the limit."""
+    def unresolved(self, limit: int) -> list[DisputedKey]:
+        """The disputed keys that wait longest for a resolution, not more than the limit."""
         with self._store.errors():
-            keys = cast(list[bytes], self._client.zrange(self._names.questions, 0, limit - 1))
+            keys = cast(list[bytes], self._client.zrange(self._names.unresolved, 0, limit - 1))
             states = cast(list[bytes | None], self._client.hmget(self._names.state, keys)) if keys else []
-        return [_question(key, state) for key, state in zip(keys, states, strict=True)]
+        return [_disputed_key(key, state) for key, state in zip(keys, states, strict=True)]
 
-    def answer(self, answers: Sequence[Answer]) -> list[str]:
-        """Store answers. An answer has no effect if the key was claimed or marked since its question was read.
+    def resolve(self, resolutions: Sequence[Resolution]) -> list[str]:
+        """Store resolutions. A resolution has no effect if the key was claimed or marked since it was read.
 
         Returns:
             The keys for which the caller has to send a message, since their hints have changed.
         """
         found = []
-        for page in pages(answers):
+        for page in pages(resolutions):
             args: list[Any] = []
             for one in page:
                 text = "kept" if one.is_kept else one.hint.dumps() if one.hint else "later"
-                args += (encode(one.question.key), one.question.generation, text)
-            found += [page[index - 1].question.key for index in self._store.run("answer_questions", args)]
+                args += (encode(one.disputed.key), one.disputed.generation, text)
+            found += [page[index - 1].disputed.key for index in self._store.run("resolve_disputes", args)]
         return found
 
 
-def _question(key: bytes, state: bytes | None) -> Question:
+def _disputed_key(key: bytes, state: bytes | None) -> DisputedKey:
     if state is None:
-        return Question(decode(key), "", None)
+        return DisputedKey(decode(key), "", None)
     generation, _, _, _, hint = state.decode().split(" ", 4)
-    return Question(decode(key), generation, Hint.loads(hint))
+    return DisputedKey(decode(key), generation, Hint.loads(hint))

@@ -73,12 +73,12 @@ class Dispute(NamedTuple):
     confirmed_for: float | None
 
 
-class Question(NamedTuple):
+class DisputedKey(NamedTuple):
     """A disputed key. The file host has to check its file.
 
     Attributes:
         key: the key.
-        generation: of the key when this question was read; an answer has no effect if the generation has changed since.
+        generation: of the key when it was read; a resolution has no effect if the generation has changed since.
         hint: what the file host saw before; None: the key is not dirty any more.
     """
 
@@ -248,7 +248,7 @@ class MirrorStats:
         paused: whether the mirror is paused.
         requests: how many requests of operators wait for the watcher.
         disputed: how many keys are disputed.
-        questions: for how many of these keys the watcher has to check the file.
+        unresolved: for how many of these keys the watcher has to check the file.
         denied: number of failed keys whose files may not be read.
     """
 
@@ -264,7 +264,7 @@ class MirrorStats:
     paused: bool = False
     requests: int = 0
     disputed: int = 0
-    questions: int = 0
+    unresolved: int = 0
     denied: int = 0
 
 

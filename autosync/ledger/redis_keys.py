@@ -81,9 +81,9 @@ class Names:
         return self._name("disputed")
 
     @cached_property
-    def questions(self) -> str:
+    def unresolved(self) -> str:
         """Sorted set: the disputed keys whose files the file host has to check once more."""
-        return self._name("questions")
+        return self._name("unresolved")
 
     @cached_property
     def denied(self) -> str:
@@ -99,7 +99,7 @@ class Names:
     def script_keys(self) -> tuple[str, ...]:
         """KEYS[1..9] of the scripts, in the order of mark_dirty.lua."""
         kept = (self.definition, self.state, self.dirty_since, self.due, self.failed, self.counters, self.uploads)
-        return (*kept, self.disputed, self.questions)
+        return (*kept, self.disputed, self.unresolved)
 
     @cached_property
     def unseen(self) -> str:

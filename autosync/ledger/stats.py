@@ -36,7 +36,7 @@ def run_heartbeat(store: MirrorStore, holder: str, counters: Mapping[str, int], 
     names = store.names
     args = [holder, int(lock * 1000), *(word for pair in counters.items() for word in pair)]
     found = store.run("watcher_heartbeat", args, [names.watcher, *names.script_keys, names.requests, names.denied])
-    holder_now, generation, dirty, waiting, failed, files, size, deleted, lag, paused, requests, disputed, questions, denied = found
+    holder_now, generation, dirty, waiting, failed, files, size, deleted, lag, paused, requests, disputed, unresolved, denied = found
     return MirrorStats(
         holder_now.decode(),
         generation.decode(),
@@ -50,6 +50,6 @@ def run_heartbeat(store: MirrorStore, holder: str, counters: Mapping[str, int], 
         paused=bool(paused),
         requests=requests,
         disputed=disputed,
-        questions=questions,
+        unresolved=unresolved,
         denied=denied,
     )

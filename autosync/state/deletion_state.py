@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ..ledger import Ledger
 from ..model.mirror import Mirror
 from .acceptance import AcceptanceStore
-from .pending import Kind, Pending, PendingStore
+from .pending import ItemKind, PendingItem, PendingStore
 from .state_file import StateFile
 
 _WITHHELD = "withheld_deletions"
@@ -71,9 +71,9 @@ class DeletionState:
         Raises:
             BrokerError: the broker does not respond.
         """
-        kind = Kind.DELETIONS if accepted else Kind.EXISTING
-        items = [Pending(kind, count=count, examples=tuple(examples))] if count else []
-        self.pending.replace((Kind.DELETIONS, Kind.EXISTING), items)
+        kind = ItemKind.DELETIONS if accepted else ItemKind.EXISTING
+        items = [PendingItem(kind, count=count, examples=tuple(examples))] if count else []
+        self.pending.replace((ItemKind.DELETIONS, ItemKind.EXISTING), items)
         self._file.update(withheld_deletions=(count or None) if accepted else None)
         self._sync_state.set_withheld_deletions(count)
         self.pending.write()

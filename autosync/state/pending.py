@@ -24,7 +24,7 @@ _PENDING = "pending"
 _ACCEPT = "accept"
 
 
-class Kind(StrEnum):
+class ItemKind(StrEnum):
     """The kind of an item."""
 
     #: Keys that the target held before the mirror.
@@ -38,7 +38,7 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True)
-class Pending:
+class PendingItem:
     """One item that waits.
 
     Attributes:
@@ -48,7 +48,7 @@ class Pending:
         examples: some of these keys. For a root or a mount: the reason, as the end of a sentence about its path.
     """
 
-    kind: Kind
+    kind: ItemKind
     path: str = ""
     count: int = 0
     examples: tuple[str, ...] = ()
@@ -58,7 +58,7 @@ class Pending:
         """Identifies the item in its mirror."""
         return f"{self.kind.value} {self.path}".rstrip()
 
-    def is_covered_by(self, shown: Pending) -> bool:
+    def is_covered_by(self, shown: PendingItem) -> bool:
         """Whether this is the same item as the one that an operator was shown, and has no more keys than that."""
         return self.name == shown.name and self.count <= shown.count
 
@@ -68,9 +68,9 @@ class Pending:
         more = f" and {self.count - len(self.examples)} more" if self.count > len(self.examples) else ""
         keys, are = (f"{self.count} keys", "are") if self.count != 1 else ("1 key", "is")
         match self.kind:
-            case Kind.EXISTING:
+            case ItemKind.EXISTING:
                 return f"{keys} that the target held before this mirror: {examples}{more}"
-            case Kind.DELETIONS:
+            case ItemKind.DELETIONS:
                 return f"{keys} that {are} gone from the source: {examples}{more}"
             case _:
                 return f"{self.kind.value} {printable(self.path)} {examples}; {keys} of the target {are} kept for that"
@@ -80,12 +80,12 @@ class Pending:
         return json.dumps(asdict(self), sort_keys=True)
 
 
-def parse(found: object) -> Pending | None:
-    """The item that `Pending.dumps` has written, from text or from a value of JSON; None if it is something else."""
+def parse(found: object) -> PendingItem | None:
+    """The item that `PendingItem.dumps` has written, from text or from a value of JSON; None if it is something else."""
     try:
         fields: Any = json.loads(found) if isinstance(found, str) else found
         kind, path, count, examples = fields["kind"], fields["path"], fields["count"], fields["examples"]
-        item = Pending(Kind(kind), path, count, tuple(examples))
+        item = PendingItem(ItemKind(kind), path, count, tuple(examples))
     except (ValueError, RecursionError, LookupError, TypeError):
         return None
     is_valid = isinstance(path, str) and type(count) is int and all(isinstance(one, str) for one in item.examples)
@@ -103,13 +103,13 @@ class PendingStore:
     def __init__(self, sync_state: SyncState, file: StateFile) -> None:
         self._sync_state = sync_state
         self._file = file
-        self._items: dict[str, Pending] = {}
+        self._items: dict[str, PendingItem] = {}
         self._lock = threading.Lock()
         #: Held while the items are written, so that an older state is not written last.
         self._writing = threading.Lock()
         self._is_written = False
 
-    def replace(self, kinds: Iterable[Kind], items: Iterable[Pending]) -> None:
+    def replace(self, kinds: Iterable[ItemKind], items: Iterable[PendingItem]) -> None:
         """Replace the items of some kinds. `write` stores the new ones.
 
         Args:
@@ -147,28 +147,28 @@ class PendingStore:
         self._is_written = False
 
 
-def pending_in(file: StateFile) -> list[Pending]:
+def pending_in_file(file: StateFile) -> list[PendingItem]:
     """The items that wait in a mirror, according to its state file."""
     return _parsed(file.read().get(_PENDING))
 
 
-def pending_of(stored: Mapping[str, str]) -> list[Pending]:
+def pending_in_ledger(stored: Mapping[str, str]) -> list[PendingItem]:
     """The items that wait in a mirror, according to its ledger."""
     return sorted(_parsed(list(stored.values())), key=lambda item: item.name)
 
 
-def request_in(requests: StateFile, items: Iterable[Pending]) -> None:
+def request_in(requests: StateFile, items: Iterable[PendingItem]) -> None:
     """Request the acceptance of items in the file with requests, for a watcher that does not run or whose broker does not respond.
     Earlier requests stay."""
     requested = {item.name: item for item in [*_parsed(requests.read().get(_ACCEPT)), *items]}
     requests.update(accept=[asdict(item) for item in requested.values()])
 
 
-def pop_requests(requests: StateFile) -> list[Pending]:
+def pop_requests(requests: StateFile) -> list[PendingItem]:
     """Remove and return the items that an operator has accepted in the file with requests."""
     return _parsed(requests.pop().get(_ACCEPT))
 
 
-def _parsed(found: object) -> list[Pending]:
+def _parsed(found: object) -> list[PendingItem]:
     items = [parse(one) for one in found] if isinstance(found, list) else []
     return [item for item in items if item is not None]

@@ -144,7 +144,7 @@ def _record_in(ledger: Ledger, mirror: str, key: str) -> _Record | None:
         return None
 
 
-def pending_of(ledger: Ledger) -> dict[str, Doubt]:
+def pending_doubts(ledger: Ledger) -> dict[str, Doubt]:
     """The roots and mount points that a person has to accept, by path, according to the ledger.
 
     Raises:

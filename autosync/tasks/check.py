@@ -147,7 +147,7 @@ def _difference(claim: Claim, file: SourceFile) -> str:
         return "sees another size of {}" if file.size != hint.size else ""
     if file.mtime_ns < hint.mtime_ns:
         return "still sees an old version of {}"
-    # The file host is asked once. If it has seen a change since, the file keeps changing, and this version is not an old one.
+    # The file host checks the file once. If it has seen a change since, the file keeps changing, and this version is not an old one.
     has_changed = claim.dispute is not None and claim.dispute.tries == 0
     return "sees another version of {}" if file.mtime_ns > hint.mtime_ns + _MUCH_NEWER and not has_changed else ""
 

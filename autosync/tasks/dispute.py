@@ -12,7 +12,7 @@ log = logging.getLogger("autosync.transfer")
 
 
 def dispute(batch: Batch, claim: Claim, path: str, finding: str) -> Result:
-    """Return a key whose file differs here from what the file host saw. The file host is asked to check the file.
+    """Return a key whose file differs here from what the file host saw. The file host has to check the file once more.
 
     Args:
         batch: of the claim.
@@ -25,7 +25,7 @@ def dispute(batch: Batch, claim: Claim, path: str, finding: str) -> Result:
     report = finding.format(f"{printable(path)} below {printable(root)}")
     log.log(  # one line for a key, however often it is tried
         logging.INFO if claim.dispute is None else logging.DEBUG,
-        "%s: %s %s; the file host is asked", printable(claim.key), worker, report,
+        "%s: %s %s; the file host checks it once more", printable(claim.key), worker, report,
         extra={"mirror": mirror.definition.name, "key": claim.key, "worker": worker},
     )  # fmt: skip
     if claim.dispute is not None and claim.dispute.confirmed_for is not None and claim.dispute.tries:

@@ -115,7 +115,7 @@ def run(task: Task, name: str, keys: Sequence[str]) -> str:
         claimed = _claim(worker, name, keys)
     except BrokerError as error:
         log.warning("%s; the file host will requeue the batch", error, extra={"mirror": name, "worker": worker.name})
-        return "the broker did not answer"
+        return "the broker did not respond"
     except UnknownDefinition as error:
         worker.report_unreadable(name, error)
         return "left to workers of a later version"

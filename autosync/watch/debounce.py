@@ -37,7 +37,7 @@ _MIN_SENT_TIMES = 1000
 
 
 @dataclass(slots=True)
-class Pending:
+class PendingChange:
     """A path that will be sent. Times are of the monotonic clock, in seconds.
 
     Attributes:
@@ -79,14 +79,14 @@ class Debouncer:
         self.quiet = quiet
         self.max_wait = max_wait
         self._clock = clock
-        self._pending: dict[str, Pending] = {}
+        self._pending: dict[str, PendingChange] = {}
         self._due_now: deque[str] = deque()
         self._heap: list[tuple[float, str]] = []
         #: When each file was popped last, if that was within the quiet time.
         self._sent_at: dict[str, float] = {}
         self._max_sent_times = _MIN_SENT_TIMES
         #: Files that were sent although they did not rest, in the order in which they are due again.
-        self._requeued: OrderedDict[str, Pending] = OrderedDict()
+        self._requeued: OrderedDict[str, PendingChange] = OrderedDict()
         self._scans = ScanRequests()
         # Two conditions, since a thread that is woken needlessly takes the processor from the one that has work to do.
         lock = threading.RLock()
@@ -111,7 +111,7 @@ class Debouncer:
             if self._next_due() < before:  # otherwise `pop_due` waits for an earlier time already
                 self._file_pushed.notify_all()
 
-    def requeue(self, pending: Pending, file_state: FileState | None = None) -> None:
+    def requeue(self, pending: PendingChange, file_state: FileState | None = None) -> None:
         """Add a file again that was popped and does not rest yet. It is due after the quiet time.
 
         Args:
@@ -133,7 +133,7 @@ class Debouncer:
             etag: the one that the target listed, if only the times differ; else "".
         """
         with self._file_pushed:
-            self.requeue(Pending(path, self._clock(), 0.0, Kind.APPEARED, etag=etag), file_state)
+            self.requeue(PendingChange(path, self._clock(), 0.0, Kind.APPEARED, etag=etag), file_state)
             self._collapse_if_full()
             self._file_pushed.notify_all()
 
@@ -150,9 +150,9 @@ class Debouncer:
         with self._file_pushed:
             if path not in self._pending and not self._closed and len(self._requeued) < MAX_PENDING:
                 self._requeued.pop(path, None)
-                self._requeued[path] = Pending(path, now, now + self.max_wait, Kind.APPEARED, sent, file_state)
+                self._requeued[path] = PendingChange(path, now, now + self.max_wait, Kind.APPEARED, sent, file_state)
 
-    def pop_due(self, limit: int = 10_000) -> list[Pending]:
+    def pop_due(self, limit: int = 10_000) -> list[PendingChange]:
         """Remove and return the files that are due. Waits until there are some. The files of the call before count as processed.
 
         Args:
@@ -250,7 +250,7 @@ class Debouncer:
         first = self._heap[0][0] if self._heap else math.inf
         return min(first, self._first_requeued().due) if self._requeued else first
 
-    def _first_requeued(self) -> Pending:
+    def _first_requeued(self) -> PendingChange:
         return next(iter(self._requeued.values()))
 
     def _add_file(self, path: str, now: float, kind: Kind) -> None:
@@ -266,7 +266,7 @@ class Debouncer:
             return  # it is due anyway and checked then, or its close will give an event
         else:
             due = now + max(self.quiet, _OPEN_SECONDS)
-        self._schedule(Pending(path, since, due, kind), before, now)
+        self._schedule(PendingChange(path, since, due, kind), before, now)
         self._collapse_if_full()
 
     def _collapse_if_full(self) -> None:
@@ -276,7 +276,7 @@ class Debouncer:
             self._due_now.clear()
             self._add_scan(ScanRequest(SCAN_ALL.path), self._clock())
 
-    def _schedule(self, pending: Pending, before: Pending | None, now: float) -> None:
+    def _schedule(self, pending: PendingChange, before: PendingChange | None, now: float) -> None:
         """Put a file in the queue of due files or on the heap. A path has one entry, however often it is pushed: an entry that comes up
         before the file is due is put on the heap again.
 
@@ -293,13 +293,13 @@ class Debouncer:
         else:
             self._put_on_heap(pending)
 
-    def _put_on_heap(self, pending: Pending) -> None:
+    def _put_on_heap(self, pending: PendingChange) -> None:
         pending.queued_until = pending.due
         heapq.heappush(self._heap, (pending.due, pending.path))
 
-    def _pop_due_locked(self, limit: int) -> list[Pending]:
+    def _pop_due_locked(self, limit: int) -> list[PendingChange]:
         now = self._clock()
-        due: list[Pending] = []
+        due: list[PendingChange] = []
         while self._heap and self._heap[0][0] <= now and len(due) < limit:
             at, path = heapq.heappop(self._heap)
             self._pop_if_due(path, at, now, due)
@@ -312,7 +312,7 @@ class Debouncer:
             self._max_sent_times = 2 * len(self._sent_at) + _MIN_SENT_TIMES
         return due
 
-    def _pop_if_due(self, path: str, at: float, now: float, due: list[Pending]) -> None:
+    def _pop_if_due(self, path: str, at: float, now: float, due: list[PendingChange]) -> None:
         """Move a file from the pending ones to `due`, if its entry with the time `at` is valid and the file is due."""
         pending = self._pending.get(path)
         if pending is None or pending.queued_until != at:

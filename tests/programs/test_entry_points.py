@@ -114,7 +114,7 @@ def test_a_second_watcher_on_the_same_mirror_is_refused_and_a_dead_one_is_replac
     fill(tree)
     options = ["--actor=file", f"--target-container={target}", f"--broker={broker}", "--name=one", str(tree)]
     first = programs.start("autosync-watch", *options)
-    wait_until(lambda: "keeping one" in first.output(), what="the first is at work")
+    wait_until(lambda: "mirroring one" in first.output(), what="the first is at work")
 
     second = programs.run("autosync-watch", *options)
 
@@ -124,7 +124,7 @@ def test_a_second_watcher_on_the_same_mirror_is_refused_and_a_dead_one_is_replac
     first.kill()
     first.wait()
     third = programs.start("autosync-watch", *options)
-    wait_until(lambda: "keeping one" in third.output(), 60, "the third takes the place of the dead one")
+    wait_until(lambda: "mirroring one" in third.output(), 60, "the third takes the place of the dead one")
 
 
 def test_a_broken_celeryconfig_is_one_clear_line(programs: Programs, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from autosync.model.definition_signature import sign
 from autosync.model.keys import Source
 from autosync.model.mirror import Mirror, version_of
 from autosync.state.deletion_state import DeletionState
-from autosync.state.pending import Kind, Pending, pending_in, pending_of
+from autosync.state.pending import ItemKind, PendingItem, pending_in_file, pending_in_ledger
 from autosync.state.state_file import StateFile
 
 MIRROR = Mirror("m", "file", (Source("/s"),), target_prefix="p/")
@@ -54,8 +54,8 @@ def test_losing_one_of_both_lifts_nothing_that_is_withheld(ledger: Ledger, broke
     state(ledger, tmp_path).accept()
     state(ledger, tmp_path).set_withheld(7, ["a", "b"], accepted=True)
     assert state(ledger, tmp_path).withheld() == 7
-    waits = [Pending(Kind.DELETIONS, count=7, examples=("a", "b"))]
-    assert pending_of(ledger.sync_state.pending()) == pending_in(StateFile(tmp_path, "m")) == waits
+    waits = [PendingItem(ItemKind.DELETIONS, count=7, examples=("a", "b"))]
+    assert pending_in_ledger(ledger.sync_state.pending()) == pending_in_file(StateFile(tmp_path, "m")) == waits
 
     lose(what, broker, tmp_path)
 
@@ -74,7 +74,7 @@ def test_what_waits_is_written_again_into_a_broker_that_has_lost_it(ledger: Ledg
     one.pending.rewrite()
     one.pending.write()
 
-    assert [item.kind for item in pending_of(ledger.sync_state.pending())] == [Kind.EXISTING]
+    assert [item.kind for item in pending_in_ledger(ledger.sync_state.pending())] == [ItemKind.EXISTING]
 
 
 @pytest.mark.parametrize(

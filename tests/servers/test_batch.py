@@ -478,7 +478,7 @@ def send(bench: Workbench, key: str) -> None:
 
 
 def test_a_claim_that_ends_while_progress_is_reported_sends_nothing_more(bench: Workbench, tree: Path) -> None:
-    """Progress goes to the broker, and one that does not answer is waited for, for longer than a claim may hold."""
+    """Progress goes to the broker, and one that does not respond is waited for, for longer than a claim may hold."""
     (tree / "a").write_text("a")
     bench.ledger.claims.mark([("a", UNKNOWN)])
     worker, mirror = bench.worker()

@@ -13,7 +13,7 @@ from test_batch import STORE, Recording, Workbench, hint
 
 from autosync.daemon.disputes import DisputeResolver, Trust
 from autosync.ledger import GONE, UNKNOWN, Dispute, Hint, connect
-from autosync.ledger.disputes import Answer
+from autosync.ledger.disputes import Resolution
 from autosync.model.mirror import Identity, Mirror
 from autosync.process import boot_id
 from autosync.tasks import unseen
@@ -66,11 +66,11 @@ def try_often(bench: Workbench, *keys: str, tries: int = MANY_TRIES) -> None:
 
 
 def resolve(bench: Workbench, *, has_scanned: bool = True, may_delete: bool = True, strange: tuple[str, ...] = ()) -> list[str]:
-    """Let the file host, whose tree is the same directory, answer all questions. Returns the keys that need a message."""
+    """Let the file host, whose tree is the same directory, resolve all disputes. Returns the keys that need a message."""
     mirror = Mirror.loads(bench.definition)
     identities = {str(bench.tree): identity_of(str(bench.tree))}
     resolver = DisputeResolver(bench.ledger.disputes, mirror.keys(), mirror.file_rules)
-    return resolver.answer(Trust(identities, strange, has_scanned=has_scanned, may_delete=may_delete))
+    return resolver.resolve(Trust(identities, strange, has_scanned=has_scanned, may_delete=may_delete))
 
 
 def seen(size: int = 7, mtime_ns: int = 1_700_000_000 * SECOND) -> Hint:
@@ -172,7 +172,7 @@ def test_a_disputed_key_is_tried_again_after_delays_that_grow_to_half_a_minute(b
     assert all(most - 0.25 < delay <= most for delay, most in zip(delays, expected, strict=True)), delays
 
 
-# What the file host answers
+# What the file host resolves
 
 
 def test_a_file_that_the_file_host_confirms_waits_until_a_worker_sees_it(box: Workbench, tree: Path) -> None:
@@ -199,7 +199,7 @@ def test_a_file_that_the_file_host_confirms_waits_until_a_worker_sees_it(box: Wo
     make_due(box)
     box.work(["a"], worker)
     assert (STORE, box.ledger.key_states.count_dirty()) == ({"a": b"content"}, 0)
-    assert box.ledger.disputes.questions(10) == []
+    assert box.ledger.disputes.unresolved(10) == []
     assert connect(box.broker).keys("autosync:{m}:disputed") == []
 
 
@@ -212,7 +212,7 @@ def test_a_key_goes_when_both_say_that_its_file_is_gone(box: Workbench) -> None:
     assert resolve(box) == ["a"]
     box.work(["a"])
 
-    assert (STORE, box.ledger.key_states.count_dirty(), box.ledger.disputes.questions(10)) == ({}, 0, [])
+    assert (STORE, box.ledger.key_states.count_dirty(), box.ledger.disputes.unresolved(10)) == ({}, 0, [])
 
 
 def test_a_file_that_the_file_host_says_is_gone_is_not_sent_by_a_box_that_still_sees_it(box: Workbench, tree: Path) -> None:
@@ -265,10 +265,10 @@ def test_the_file_host_does_not_say_that_a_file_is_gone_which_may_be_hidden(box:
     identities = {str(tree): Identity(1, 1) if options.pop("swapped", False) else identity_of(str(tree))}
     trust = Trust(identities, options.pop("strange", ()), has_scanned=options.pop("has_scanned", True), may_delete=True)
 
-    assert resolver.answer(trust) == []
+    assert resolver.resolve(trust) == []
 
     assert box.ledger.key_states.facts("a").dispute == Dispute(1, None)
-    assert [question.key for question in box.ledger.disputes.questions(10)] == ["a"], "it is asked again"
+    assert [disputed.key for disputed in box.ledger.disputes.unresolved(10)] == ["a"], "it is checked again"
     assert resolve(box) == ["a"]
 
 
@@ -280,7 +280,7 @@ def test_what_was_mounted_on_the_file_host_and_is_not_any_more_is_no_proof(box: 
     resolver = DisputeResolver(box.ledger.disputes, mirror.keys(), mirror.file_rules)
     identities = {str(tree): identity_of(str(tree)), f"{tree}/disk": Identity(1, 1)}
 
-    assert resolver.answer(Trust(identities, (), has_scanned=True, may_delete=True)) == []
+    assert resolver.resolve(Trust(identities, (), has_scanned=True, may_delete=True)) == []
 
     assert box.ledger.key_states.facts("disk/a").hint == seen()
     assert resolve(box) == ["disk/a"], "where it was never mounted"
@@ -317,15 +317,15 @@ def test_what_the_file_host_does_not_mirror_is_kept(box: Workbench, tree: Path) 
 
     assert resolve(box) == []
 
-    assert (STORE, box.ledger.key_states.count_dirty(), box.ledger.disputes.questions(10)) == ({"a": b"object"}, 0, [])
+    assert (STORE, box.ledger.key_states.count_dirty(), box.ledger.disputes.unresolved(10)) == ({"a": b"object"}, 0, [])
 
 
 @pytest.mark.parametrize("what", ["marked", "claimed", "marked and disputed again"])
-def test_an_answer_has_no_effect_on_what_has_happened_since(box: Workbench, what: str) -> None:
+def test_a_resolution_has_no_effect_on_what_has_happened_since(box: Workbench, what: str) -> None:
     box.ledger.claims.mark([("a", seen())])
     worker = box.worker()
     box.work(["a"], worker)
-    (question,) = box.ledger.disputes.questions(10)
+    (disputed,) = box.ledger.disputes.unresolved(10)
     make_due(box)
     newer = seen(8, 1_700_000_001 * SECOND)
     if what == "claimed":
@@ -335,24 +335,24 @@ def test_an_answer_has_no_effect_on_what_has_happened_since(box: Workbench, what
     if what == "marked and disputed again":
         box.work(["a"], worker)
 
-    assert box.ledger.disputes.answer([Answer(question, GONE)]) == []
+    assert box.ledger.disputes.resolve([Resolution(disputed, GONE)]) == []
 
     assert box.ledger.key_states.facts("a").hint == (seen() if what == "claimed" else newer)
-    assert len(box.ledger.disputes.questions(10)) == (what != "marked")
+    assert len(box.ledger.disputes.unresolved(10)) == (what != "marked")
 
 
-def test_an_answer_about_a_key_that_is_done_leaves_nothing_behind(box: Workbench, tree: Path) -> None:
+def test_the_resolution_of_a_key_that_is_done_leaves_nothing_behind(box: Workbench, tree: Path) -> None:
     box.ledger.claims.mark([("a", seen())])
     box.work(["a"])
-    (question,) = box.ledger.disputes.questions(10)
+    (disputed,) = box.ledger.disputes.unresolved(10)
     write(tree / "a", "content", 1_700_000_000)
     make_due(box)
     box.work(["a"])
 
-    assert box.ledger.disputes.answer([Answer(question, GONE), Answer(question), Answer(question, is_kept=True)]) == []
+    assert box.ledger.disputes.resolve([Resolution(disputed, GONE), Resolution(disputed), Resolution(disputed, is_kept=True)]) == []
 
     assert STORE == {"a": b"content"}
-    assert connect(box.broker).keys("autosync:{m}:[dq]*ed") == connect(box.broker).keys("autosync:{m}:questions") == []
+    assert connect(box.broker).keys("autosync:{m}:[dq]*ed") == connect(box.broker).keys("autosync:{m}:unresolved") == []
 
 
 def test_a_scan_that_finds_the_same_again_does_not_settle_a_dispute(box: Workbench) -> None:
@@ -364,7 +364,7 @@ def test_a_scan_that_finds_the_same_again_does_not_settle_a_dispute(box: Workben
 
     box.ledger.claims.mark([("a", seen(8))])
     assert box.ledger.key_states.facts("a").dispute is None
-    assert box.ledger.disputes.questions(10) == []
+    assert box.ledger.disputes.unresolved(10) == []
 
 
 def test_that_a_file_is_gone_does_not_outlive_an_event_after_which_nobody_could_check(box: Workbench) -> None:
@@ -378,24 +378,24 @@ def test_that_a_file_is_gone_does_not_outlive_an_event_after_which_nobody_could_
     assert resolve(box) == ["a"]
 
 
-def test_many_questions_are_answered_in_turns(box: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("autosync.daemon.disputes._MAX_QUESTIONS", 4)
+def test_many_disputes_are_resolved_in_turns(box: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autosync.daemon.disputes._MAX_KEYS", 4)
     keys = [f"k{number}" for number in range(10)]
     box.ledger.claims.mark([(key, UNKNOWN) for key in keys])
     box.work(keys)
 
     assert resolve(box, has_scanned=False) == []
-    answered = [resolve(box) for _ in range(3)]
+    resolved_keys = [resolve(box) for _ in range(3)]
 
-    assert sorted(key for page in answered for key in page) == keys
-    assert [len(one) for one in answered] == [4, 4, 2]
+    assert sorted(key for page in resolved_keys for key in page) == keys
+    assert [len(one) for one in resolved_keys] == [4, 4, 2]
 
 
 def test_a_mirror_that_is_forgotten_leaves_no_dispute_behind(box: Workbench) -> None:
     box.ledger.claims.mark([("a", seen())])
     box.work(["a"])
     box.ledger.disputes.unseen.write("box1@host", "does not see a", 300)
-    assert connect(box.broker).exists("autosync:{m}:disputed", "autosync:{m}:questions", "autosync:{m}:unseen") == 3
+    assert connect(box.broker).exists("autosync:{m}:disputed", "autosync:{m}:unresolved", "autosync:{m}:unseen") == 3
 
     box.ledger.delete()
 

@@ -21,6 +21,7 @@ from autosync.ledger import (
     UNKNOWN,
     Action,
     Claim,
+    DisputedKey,
     Facts,
     Failure,
     FleetLimits,
@@ -28,7 +29,6 @@ from autosync.ledger import (
     Ledger,
     Marked,
     Message,
-    Question,
     Result,
     address,
     check_reachable,
@@ -38,7 +38,7 @@ from autosync.ledger import (
     queues_of_mirrors,
 )
 from autosync.ledger.claims import Claims
-from autosync.ledger.disputes import Answer
+from autosync.ledger.disputes import Resolution
 from autosync.ledger.store import MirrorStore
 from autosync.model.limits import Limits
 from autosync.model.mirror import LEASE, LONGEST_LOCK
@@ -1119,8 +1119,8 @@ def calls(ledger: Remembering) -> dict[str, Callable[[], object]]:
         "DefinitionStore.note_unreadable": lambda: ledger.definition.note_unreadable("w", "reason"),
         "DefinitionStore.remove_unreadable": lambda: ledger.definition.remove_unreadable("w"),
         "DefinitionStore.unreadable": ledger.definition.unreadable,
-        "Disputes.answer": lambda: ledger.disputes.answer([Answer(Question("a", "1", GONE))]),
-        "Disputes.questions": lambda: ledger.disputes.questions(1),
+        "Disputes.resolve": lambda: ledger.disputes.resolve([Resolution(DisputedKey("a", "1", GONE))]),
+        "Disputes.unresolved": lambda: ledger.disputes.unresolved(1),
         "Failures.all": lambda: list(ledger.failures.all()),
         "Failures.are_denied": lambda: ledger.failures.are_denied(["a"]),
         "Failures.forget_denied": ledger.failures.forget_denied,

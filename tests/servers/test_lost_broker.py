@@ -15,7 +15,7 @@ from autosync.actors.file import FileActor
 from autosync.compare.delete_limit import DeleteLimit
 from autosync.compare.diff import Compare
 from autosync.compare.scan import Policy
-from autosync.daemon.main_loop import Signals, keep
+from autosync.daemon.main_loop import Signals, run_mirrors
 from autosync.daemon.mirror_runner import MirrorRunner, RunSettings
 from autosync.daemon.one_host import OneHost, lock, serving, state_directory
 from autosync.errors import BrokerError, Exit
@@ -98,7 +98,7 @@ class Life:
             with serving(host):
                 host.start_waiting()
                 run = RunSettings(mirror, policy, FileActor(**settings), host.broker, state, once=self._once, settle=0.0, rescan=0.0)
-                return keep([run], self.signals, host)
+                return run_mirrors([run], self.signals, host)
 
     def _counted(self, name: str, method: Callable[..., Any], host: OneHost) -> Callable[..., Any]:
         def call(*args: Any, **options: Any) -> Any:

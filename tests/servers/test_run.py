@@ -1,4 +1,4 @@
-"""The main loop's own decisions, each made to happen alone: what it does about a broker that forgets, or does not answer."""
+"""The main loop's own decisions, each made to happen alone: what it does about a broker that forgets, or does not respond."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def dispute(keeping: MirrorRunner, ledger: Ledger, key: str) -> None:
     ledger.claims.done("w", [Result(claim, Action.DISPUTED)])
 
 
-def test_ticks_answer_what_boxes_do_not_see_and_the_first_scan_decides_what_is_gone(
+def test_ticks_resolve_what_boxes_do_not_see_and_the_first_scan_decides_what_is_gone(
     keep: Callable[..., MirrorRunner], ledger: Ledger, tree: Path
 ) -> None:
     keeping = keep()
@@ -122,7 +122,7 @@ def test_ticks_answer_what_boxes_do_not_see_and_the_first_scan_decides_what_is_g
         keeping._scanner._update(last_report=report, accepted=True)
         keeping.tick()
         assert (facts("there").hint, facts("gone").hint) == (seen, seen)
-        assert [question.key for question in ledger.disputes.questions(10)] == [f"{tree}/gone"]
+        assert [disputed.key for disputed in ledger.disputes.unresolved(10)] == [f"{tree}/gone"]
     confirmed = facts("there").dispute
     assert confirmed is not None
     assert confirmed.confirmed_for is not None
@@ -132,7 +132,7 @@ def test_ticks_answer_what_boxes_do_not_see_and_the_first_scan_decides_what_is_g
 
     assert (facts("there").hint, facts("gone").hint) == (seen, GONE)
     assert ledger.queues.count_waiting("q") >= 1, "a worker tries it at once"
-    assert ledger.disputes.questions(10) == []
+    assert ledger.disputes.unresolved(10) == []
 
 
 def test_failed_keys_are_tried_again_also_while_others_are_disputed(keep: Callable[..., MirrorRunner], ledger: Ledger, tree: Path) -> None:

@@ -280,7 +280,7 @@ BAD_INPUT = {
     "no such file": (["--config=/no/such/file", "{tree}"], 2, "configuration file /no/such/file"),
     "broker down": (
         ["--actor=file", "--target-container={target}", "--broker=redis://127.0.0.1:1/0", "{tree}"], 1,
-        "broker redis://127.0.0.1:1/0 does not answer",
+        "broker redis://127.0.0.1:1/0 does not respond",
     ),
     "broker is none": (["--actor=file", "--target-container={target}", "--broker=http://x/", "{tree}"], 2, "broker http://x/"),
     "state directory not writable": (
@@ -498,5 +498,5 @@ def test_a_command_in_the_process_of_a_test_leaves_nothing_behind(commands: Comm
 
     done = commands.run("autosync", *options, AUTOSYNC_LOG_FORMAT="json")
 
-    assert_one_line(done, 1, "does not answer")
+    assert_one_line(done, 1, "does not respond")
     assert process_state() == before

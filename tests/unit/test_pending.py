@@ -9,20 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from autosync.state.pending import Kind, Pending, parse, pop_requests, request_in
+from autosync.state.pending import ItemKind, PendingItem, parse, pop_requests, request_in
 from autosync.state.state_file import requests_file
 from lab.parts import lacking
 
 ITEMS = [
-    Pending(Kind.EXISTING, count=5, examples=("a", "b\udcff", "c\n")),
-    Pending(Kind.DELETIONS, count=1, examples=("a",)),
-    Pending(Kind.ROOT, "/s/a b", 7, ("is another directory",)),
-    Pending(Kind.MOUNT, "/s/m\udcff", examples=("is gone",)),
+    PendingItem(ItemKind.EXISTING, count=5, examples=("a", "b\udcff", "c\n")),
+    PendingItem(ItemKind.DELETIONS, count=1, examples=("a",)),
+    PendingItem(ItemKind.ROOT, "/s/a b", 7, ("is another directory",)),
+    PendingItem(ItemKind.MOUNT, "/s/m\udcff", examples=("is gone",)),
 ]
 
 
 @pytest.mark.parametrize("item", ITEMS, ids=lambda item: item.kind)
-def test_what_was_written_is_read(item: Pending) -> None:
+def test_what_was_written_is_read(item: PendingItem) -> None:
     assert parse(item.dumps()) == parse(json.loads(item.dumps())) == item
 
 
@@ -51,17 +51,17 @@ def test_anything_else_is_none(text: object) -> None:
     ],
     ids=lambda one: "",
 )
-def test_it_is_shown_in_words(item: Pending, text: str) -> None:
+def test_it_is_shown_in_words(item: PendingItem, text: str) -> None:
     assert item.text() == text
 
 
 def test_what_has_grown_since_it_was_shown_is_not_covered() -> None:
     shown = ITEMS[0]
-    assert Pending(Kind.EXISTING, count=5).is_covered_by(shown)
-    assert Pending(Kind.EXISTING, count=4).is_covered_by(shown)
-    assert not Pending(Kind.EXISTING, count=6).is_covered_by(shown)
-    assert not Pending(Kind.DELETIONS, count=1).is_covered_by(shown)
-    assert not Pending(Kind.ROOT, "/other").is_covered_by(ITEMS[2])
+    assert PendingItem(ItemKind.EXISTING, count=5).is_covered_by(shown)
+    assert PendingItem(ItemKind.EXISTING, count=4).is_covered_by(shown)
+    assert not PendingItem(ItemKind.EXISTING, count=6).is_covered_by(shown)
+    assert not PendingItem(ItemKind.DELETIONS, count=1).is_covered_by(shown)
+    assert not PendingItem(ItemKind.ROOT, "/other").is_covered_by(ITEMS[2])
 
 
 def test_requests_are_read_once_from_their_file(tmp_path: Path) -> None:

@@ -367,7 +367,7 @@ def test_a_server_that_does_not_answer_is_not_waited_for_any_longer_than_that(se
             put(pool)
         objects = objects_on(pool)
         begun = objects.begin_put("a", b"x", TEXT)
-        with pytest.raises(TargetError, match="does not answer"):
+        with pytest.raises(TargetError, match="does not respond"):
             objects.finish_put(begun)
     finally:
         over.set()

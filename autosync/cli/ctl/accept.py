@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...state.pending import Kind, Pending, pending_in, pending_of, request_in
+from ...state.pending import ItemKind, PendingItem, pending_in_file, pending_in_ledger, request_in
 from ...state.state_file import requests_file, state_files
 from .mirrors import MirrorHandle
 
@@ -22,10 +22,10 @@ class Waiting:
     """
 
     mirror: str
-    items: tuple[Pending, ...]
-    request: Callable[[Iterable[Pending]], None]
+    items: tuple[PendingItem, ...]
+    request: Callable[[Iterable[PendingItem]], None]
 
-    def of_kinds(self, kinds: Sequence[Kind]) -> Waiting:
+    def of_kinds(self, kinds: Sequence[ItemKind]) -> Waiting:
         """The same with the items of some kinds only; all of them if no kind is given."""
         return Waiting(self.mirror, tuple(item for item in self.items if not kinds or item.kind in kinds), self.request)
 
@@ -44,7 +44,7 @@ def waiting(found: Iterable[MirrorHandle], state: Path, name: str | None) -> lis
     all_ = {one.name: _in_ledger(one) for one in found}
     for file in (file for directory in _directories(state) for file in state_files(directory)):
         if file.mirror not in all_ and name in (None, file.mirror):
-            all_[file.mirror] = _in_file(file.path.parent, file.mirror, tuple(pending_in(file)))
+            all_[file.mirror] = _in_file(file.path.parent, file.mirror, tuple(pending_in_file(file)))
     return [one for _, one in sorted(all_.items()) if one.items]
 
 
@@ -54,14 +54,14 @@ def grown(shown: Waiting, now: Waiting | None) -> bool:
 
 
 def _in_ledger(one: MirrorHandle) -> Waiting:
-    def request(items: Iterable[Pending]) -> None:
+    def request(items: Iterable[PendingItem]) -> None:
         for item in items:
             one.ledger.requests.request_accept(item.dumps())
 
-    return Waiting(one.name, tuple(pending_of(one.ledger.sync_state.pending())), request)
+    return Waiting(one.name, tuple(pending_in_ledger(one.ledger.sync_state.pending())), request)
 
 
-def _in_file(directory: Path, mirror: str, items: tuple[Pending, ...]) -> Waiting:
+def _in_file(directory: Path, mirror: str, items: tuple[PendingItem, ...]) -> Waiting:
     return Waiting(mirror, items, lambda some: request_in(requests_file(directory, mirror), some))
 
 

@@ -24,7 +24,7 @@ from ...model.limits import Limits
 from ...model.mirror import Mirror
 from ...model.setting_names import OR_NAME_THE_ACTOR, warning_about
 from ...model.text import printable
-from ...state.pending import Kind
+from ...state.pending import ItemKind
 from ..options import check_variables, context_settings, own_options_in_environment, state_base, state_directory_option
 from .accept import Waiting, grown, waiting
 from .doctor import Verdict, findings
@@ -321,7 +321,7 @@ def _check_watched(one: MirrorHandle) -> None:
 @click.pass_context
 def _accept(context: click.Context, /, yes: bool, **chosen: bool) -> None:
     broker, state, name = context.obj
-    kinds = [Kind(kind) for kind, is_chosen in chosen.items() if is_chosen]
+    kinds = [ItemKind(kind) for kind, is_chosen in chosen.items() if is_chosen]
     shown: dict[str, Waiting] = {}
     while True:
         found = {one.mirror: one.of_kinds(kinds) for one in waiting(find_any_mirrors(broker, state, name), state, name)}

@@ -59,7 +59,7 @@ def status_of(one: MirrorHandle) -> dict[str, Any]:
         "limits": {"requests": limits.requests, "bandwidth": limits.bandwidth, "inflight": limits.inflight},
         "accepted": one.ledger.sync_state.accepted(),
         "withheld_deletions": one.ledger.sync_state.withheld_deletions(),
-        "pending": [asdict(item) for item in pending.pending_of(one.ledger.sync_state.pending())],
+        "pending": [asdict(item) for item in pending.pending_in_ledger(one.ledger.sync_state.pending())],
         "skipped": skipped.total,
         "skipped_paths": dict(skipped.reasons),
         "files": now.files,
@@ -71,7 +71,7 @@ def status_of(one: MirrorHandle) -> dict[str, Any]:
         "last_in_sync": in_sync[1] if in_sync else None,
         "definition_error": definition_error,
         "unreadable_by": one.ledger.definition.unreadable(),
-        "roots_in_doubt": {path: doubt.text for path, doubt in sorted(root_memory.pending_of(one.ledger).items())},
+        "roots_in_doubt": {path: doubt.text for path, doubt in sorted(root_memory.pending_doubts(one.ledger).items())},
         "unseen_by": one.ledger.disputes.unseen.read(),
         "workers": [
             {"worker": worker, "keys": len(keys), "one_of_them": keys[0]}
@@ -190,8 +190,8 @@ def key_lines(
             text.append("  state       waits in the queue")
         if facts.dispute:
             tries, confirmed = facts.dispute
-            answer = "has not been asked yet" if confirmed is None else f"confirmed it {_duration_text(confirmed)} ago"
-            text.append(f"  disputed    {tries} tries: workers do not see what the file host saw, which {answer}")
+            verdict = "has not checked it again yet" if confirmed is None else f"confirmed it {_duration_text(confirmed)} ago"
+            text.append(f"  disputed    {tries} tries: workers do not see what the file host saw, which {verdict}")
         if facts.attempts:
             text.append(f"  tries       {facts.attempts} have failed")
         text.append(f"  seen as     {_hint_text(facts)}")

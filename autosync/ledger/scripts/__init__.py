@@ -15,7 +15,7 @@ from typing import Any
 import redis
 
 _NAMES = (
-    "answer_questions",
+    "resolve_disputes",
     "claim_keys",
     "inflight_slots",
     "mark_dirty",

@@ -15,7 +15,7 @@
 --   KEYS[7] uploads hash  key -> tokens of the multipart uploads that are open for it, one a line; only such keys are in it
 --   KEYS[8] disputed  hash  key -> "tries confirmed": a worker does not see what the file host saw. How often that was so, and the ms when
 --                         the file host confirmed the hint (0: not yet); only such dirty keys are in it
---   KEYS[9] questions zset  key -> ms since when the file host is to check the file of a disputed key once more
+--   KEYS[9] unresolved zset  key -> ms since when the file host is to check the file of a disputed key once more
 -- Beside them: recent (list: "ms owner what number key" of the last 10,000 results, the newest first), watcher (holder of the lease),
 -- skipped (hash: path -> why it is not sent), asked (list: scans and flush points that operators request), barrier:NAME (when a flush point
 -- was reached), unseen (hash: worker -> which file it does not see), denied (zset: failed key whose file may not be read -> ms of its next

@@ -3,7 +3,7 @@
 -- ARGV: owner, files sent, bytes sent, keys deleted, then for each key: key, fencing token of its claim, result
 --   result "sent BYTES", "deleted" or "equal": the target is right; "retry MS": try again after MS milliseconds; "failed JSON": its
 --   entry in the failed list; "denied JSON": the same, since its file may not be read; "back": untouched, another worker may claim it;
---   "disputed": untouched, since the worker does not see what the file host saw. The file host is asked to check the file, and a worker
+--   "disputed": untouched, since the worker does not see what the file host saw. The file host has to check the file, and a worker
 --   tries again later.
 -- Returns for each key:
 --   false: the claim has ended, or the key changed meanwhile and the mirror is paused.

@@ -4,7 +4,7 @@
 -- ARGV: holder ("": only read the figures), lease in ms, then counters that are written if the holder has the lease: name, number, name,
 -- number, ...
 -- Returns {who has the lease, epoch or "", dirty, claimed or waiting, failed, files, bytes, deleted, ms since the oldest is dirty,
--- 1 if the mirror is paused, number of requests, number of disputed keys, number of questions about them, number of denied keys}.
+-- 1 if the mirror is paused, number of requests, number of disputed keys, number of those without a resolution, number of denied keys}.
 local holder = redis.call('GET', KEYS[1])
 if ARGV[1] ~= '' and (not holder or holder == ARGV[1]) then
   redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])

@@ -328,7 +328,7 @@ class _closing_on_error:  # noqa: N801 - used like a function of contextlib's, w
         if error is not None:
             self._connection.close()
         if isinstance(error, BlockingIOError):
-            raise TimeoutError("the server does not answer") from error
+            raise TimeoutError("the server does not respond") from error
 
 
 def _parse_empty(data: bytes) -> tuple[Response, bool] | None:
