@@ -48,7 +48,7 @@ class Run:
         directory: its path, with a slash at its end.
         names: of the files, in order.
         stats: the result of lstat(2) for each.
-        path_changed: when the way to the directory changed last (see `_Level`), in seconds since the epoch.
+        path_changed: when the way to the directory changed last (see `Level`), in seconds since the epoch.
         behind_link: whether the path of the directory leads through a link.
     """
 

@@ -18,7 +18,7 @@ from autosync.files import File, Listing
 from autosync.ledger import Hint, Ledger, Marked, connect
 from autosync.model.change import SCAN_ALL
 from autosync.model.keys import Keys, Source
-from autosync.source import walk as tree_module
+from autosync.source import name_reader
 from autosync.watch.debounce import Debouncer, PendingChange
 from autosync.watch.recheck import recheck
 from autosync.watch.scan_requests import ScanRequest
@@ -69,7 +69,7 @@ def test_a_complete_scan_of_everything_that_finds_nothing_to_delete_accepts_the_
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             return scandir(directory)
 
-        monkeypatch.setattr(tree_module.os, "scandir", refuse)
+        monkeypatch.setattr(name_reader.os, "scandir", refuse)
 
     report = scanner.scan(ScanRequest(f"{tree}/d" if what == "a part" else ""))
 

@@ -13,7 +13,7 @@ from autosync.compare.scan import Comparison, Policy, ScanReport
 from autosync.files import File, Listing
 from autosync.model.file_rules import FileRules
 from autosync.model.keys import Keys, Source
-from autosync.source import walk as walk_module
+from autosync.source import disk_speed, read_ahead
 from autosync.source.link_limit import LinkRules
 from autosync.watch.watcher import Watcher
 from lab.commands import Commands
@@ -91,9 +91,9 @@ def test_the_decision_is_that_of_the_walks_order_on_a_slow_disk_too(tree: Path, 
     packages(tree, 9)
     report = ScanReport()
     expected = sent(comparison(tree, max_links=100), report=report)
-    monkeypatch.setattr(walk_module, "_MEASURED_SECONDS", -1.0)
-    monkeypatch.setattr(walk_module, "_SLOW_CALL", -1.0)
-    monkeypatch.setattr(walk_module, "_DIRECTORIES_AHEAD", 5)
+    monkeypatch.setattr(disk_speed, "_MEASURED_SECONDS", -1.0)
+    monkeypatch.setattr(disk_speed, "_SLOW_CALL", -1.0)
+    monkeypatch.setattr(read_ahead, "_DIRECTORIES_AHEAD", 5)
     again = ScanReport()
 
     assert sent(comparison(tree, max_links=100), report=again) == expected

@@ -19,7 +19,7 @@ from autosync.compare.scan import Comparison, ScanReport
 from autosync.errors import SourceUnsure, TargetError
 from autosync.files import File, Listing
 from autosync.model.keys import Keys, Source
-from autosync.source import walk as tree_module
+from autosync.source import name_reader
 from lab.comparing import FixedTarget, fill, scan
 from lab.ports import free_port
 
@@ -53,7 +53,7 @@ def test_an_error_while_walking_keeps_everything(tree: Path, monkeypatch: pytest
             raise OSError(number, os.strerror(number))
         return real(directory)
 
-    monkeypatch.setattr(tree_module.os, "scandir", scandir)
+    monkeypatch.setattr(name_reader.os, "scandir", scandir)
     deleted, report = scan(tree, FixedTarget("a/1", "a/gone", "b/2", "c/3", "c/gone"))
 
     assert hit, "the error must have happened, or this test shows nothing"
@@ -293,7 +293,7 @@ def test_after_a_scan_with_an_unreadable_part_it_is_not_known_what_the_target_he
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         return scandir(directory)
 
-    monkeypatch.setattr(tree_module.os, "scandir", refuse)
+    monkeypatch.setattr(name_reader.os, "scandir", refuse)
     report = ScanReport()
     assert [one.key for one in comparison.differences("", report, permission=new) if one.found is None] == []
     assert not report.complete

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autosync.model.file_rules import FileRules
-from autosync.source import beneath
+from autosync.source import beneath, directory_reader, disk_speed, name_reader, read_ahead
 from autosync.source import walk as module
 from autosync.source.beneath import open_beneath, open_directory_beneath, open_root, resolve_beneath
 from autosync.source.walk import Walk
@@ -38,11 +38,11 @@ TREES = st.lists(st.lists(NAMES, min_size=1, max_size=4), max_size=25)
 def helpers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """For the second, each walk takes its disk for a slow one from the beginning, and little is held ahead of it."""
     if request.param == "with helpers":
-        monkeypatch.setattr(module, "_MEASURED_SECONDS", -1.0)
-        monkeypatch.setattr(module, "_SLOW_CALL", -1.0)
-        monkeypatch.setattr(module, "_FILES_AT_FIRST", 2)
-        monkeypatch.setattr(module, "_DIRECTORIES_AHEAD", 3)
-        monkeypatch.setattr(module, "_FILES_AHEAD", 4)
+        monkeypatch.setattr(disk_speed, "_MEASURED_SECONDS", -1.0)
+        monkeypatch.setattr(disk_speed, "_SLOW_CALL", -1.0)
+        monkeypatch.setattr(disk_speed, "_FILES_AT_FIRST", 2)
+        monkeypatch.setattr(read_ahead, "_DIRECTORIES_AHEAD", 3)
+        monkeypatch.setattr(read_ahead, "_FILES_AHEAD", 4)
     return str(request.param)
 
 
@@ -94,7 +94,7 @@ def test_a_directory_too_large_for_memory_is_sorted_on_disk_in_the_same_order(
     made = plant(tree, [*many, *([b"7x", b"%d" % number] for number in range(50))])
     spill = tmp_path / "spill"
     spill.mkdir()
-    monkeypatch.setattr(module, "_NAMES_IN_MEMORY", 16)
+    monkeypatch.setattr(name_reader, "_NAMES_IN_MEMORY", 16)
 
     walk = iter(Walk(str(tree), str(tree), spill=str(spill)))
     first = next(walk)
@@ -462,7 +462,7 @@ def test_a_link_that_vanishes_while_it_is_followed_leaves_no_descriptor_behind(t
             (tree / "way").unlink()
         return found
 
-    monkeypatch.setattr(module, "resolve_beneath", resolve)
+    monkeypatch.setattr(directory_reader, "resolve_beneath", resolve)
     before = descriptors()
 
     assert [path for path, _ in walked(tree)] == ["d/f"]
@@ -480,7 +480,7 @@ def test_a_directory_that_goes_stale_as_soon_as_it_is_open_is_noted(tree: Path, 
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
         return seen
 
-    monkeypatch.setattr(module.os, "fstat", fstat)
+    monkeypatch.setattr(directory_reader.os, "fstat", fstat)
     before = descriptors()
     walk = Walk(str(tree), str(tree))
 
