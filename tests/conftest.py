@@ -22,13 +22,13 @@ from lab import one_thread
 from lab.alone import machine_lock
 from lab.buckets import Bucket
 from lab.commands import Commands
-from lab.kept import Kept
+from lab.fixed_response import Refusing
 from lab.parts import lacking, running
 from lab.programs import BIN, Programs
-from lab.refusing import Refusing
 from lab.rsync import Rsyncd
 from lab.servers import Missing, Moto, SeaweedFS, Valkey, wait_until
 from lab.swift import Swift
+from lab.watch_pipeline import Kept
 
 # On a busy machine an example may take any time.
 settings.register_profile("autosync", deadline=None, suppress_health_check=[HealthCheck.too_slow])

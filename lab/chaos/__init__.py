@@ -2,16 +2,16 @@
 
 From the ground up; a file imports only from those above it here:
 
-    versions     contents that contain their version
-    seen         which keys files and links make
-    book         the content of the tree, earlier contents, and keys that never left
-    tree         the directory on the disk, and the steps that change it; each writes into the book before it acts
-    operations   what is done to it
-    world        a tree with the operations that were done
-    running      the real command with its children
-    observer     reads the bucket all the time
-    quiet        the three together, and the quiet points
-    accidents    what happens to the command, its children and the target
+    versions       contents that contain their version
+    expected_keys  which keys files and links make
+    book           the content of the tree, earlier contents, and keys that never left
+    tree           the directory on the disk, and the steps that change it; each writes into the book before it acts
+    operations     what is done to it
+    world          a tree with the operations that were done
+    running        the real command with its children
+    observer       reads the bucket all the time
+    quiet          the three together, and the quiet points
+    accidents      what happens to the command, its children and the target
 
 Only `running` imports from autosync, to start it and to ask whether it is idle: what is right is worked out here a second time.
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from .seen import Seen
+from .expected_keys import ExpectedKeys
 
 
 class Book:
@@ -47,7 +47,7 @@ class Book:
             self.links.pop(key, None)
         self.files |= files or {}
         self.links |= links or {}
-        seen = Seen(self._top, self.files, self.links)
+        seen = ExpectedKeys(self._top, self.files, self.links)
         with self._lock:
             for key in self.now.keys() - seen.keys.keys():
                 if key in self._steady:
@@ -68,11 +68,11 @@ class Book:
 
     def leads_to(self, link: str) -> str | None:
         """The path from the top that the link of this key leads to; None if it leads out or nowhere."""
-        return Seen(self._top, self.files, self.links).resolve(link)
+        return ExpectedKeys(self._top, self.files, self.links).resolve(link)
 
     def would_be(self, links: Mapping[str, str]) -> int:
         """The number of keys that the target would have with these links too."""
-        return len(Seen(self._top, self.files, {**self.links, **links}).keys)
+        return len(ExpectedKeys(self._top, self.files, {**self.links, **links}).keys)
 
     def may_stay(self, key: str) -> bool:
         """Whether an object of this key may exist without a file: it is behind a link that is not followed."""

@@ -17,9 +17,9 @@ from typing import NamedTuple
 
 import pytest
 
-from lab.kept import Kept
 from lab.parts import lacking
 from lab.servers import wait_until
+from lab.watch_pipeline import Kept
 
 
 class Row(NamedTuple):

@@ -33,8 +33,8 @@ from autosync.errors import BrokerError, ConfigurationError, FileChanged, Perman
 from autosync.files import File
 from autosync.source.source_file import SourceFile
 from lab.buckets import Bucket
+from lab.fixed_response import Refusing
 from lab.forward_proxy import ForwardProxy
-from lab.refusing import Refusing
 from lab.servers import Moto, wait_until
 
 

@@ -23,8 +23,8 @@ from autosync.watch.debounce import Debouncer, PendingChange
 from autosync.watch.recheck import recheck
 from autosync.watch.scan_requests import ScanRequest
 from lab.comparing import FixedTarget, fill
-from lab.kept import Empty, Feeds, Kept, Sent
 from lab.servers import wait_until
+from lab.watch_pipeline import Empty, Feeds, Kept, Sent
 
 # The broker's memory
 

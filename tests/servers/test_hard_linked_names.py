@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lab.comparing import fill
-from lab.kept import Kept
 from lab.servers import wait_until
+from lab.watch_pipeline import Kept
 
 
 def settled(kept: Kept) -> None:

@@ -21,8 +21,8 @@ from autosync.model.keys import Source
 from autosync.model.mirror import Mirror
 from autosync.model.skipped import MOST_SKIPPED, SkippedList
 from lab.commands import Commands
-from lab.kept import Kept
 from lab.servers import wait_until
+from lab.watch_pipeline import Kept
 
 FIFO = "is a FIFO"
 OUT = "is a link that leads out of the source"

@@ -22,10 +22,10 @@ from autosync.files import File
 from autosync.source.source_file import SourceFile
 from autosync.testing import ActorContract, Content, listed
 from lab.azurite import ACCOUNT, ACCOUNT_KEY, Azurite
+from lab.fixed_response import Refusing
 from lab.forward_proxy import ForwardProxy
 from lab.gcs import Gcs
 from lab.parts import running
-from lab.refusing import Refusing
 from lab.servers import wait_until
 
 

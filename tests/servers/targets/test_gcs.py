@@ -23,9 +23,9 @@ from autosync.errors import ConfigurationError, FileChanged, PermanentError, Slo
 from autosync.files import File
 from autosync.source.source_file import SourceFile
 from autosync.testing import ActorContract, Content, listed
+from lab.fixed_response import Refusing
 from lab.gcs import PAGE, UPLOADS_PAGE, Gcs
 from lab.parts import running
-from lab.refusing import Refusing
 
 
 @pytest.fixture(scope="session")

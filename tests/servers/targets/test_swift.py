@@ -29,8 +29,8 @@ from autosync.source.source_file import SourceFile
 from autosync.source.stable_read import StableReader
 from autosync.testing import ActorContract, Content, DeletionContract, KeyContract, ListingContract, UploadContract, listed
 from lab.faults import Proxy
+from lab.fixed_response import Refusing
 from lab.parts import running
-from lab.refusing import Refusing
 from lab.swift import Keystone, Swift, new_container, swift_actor
 from lab.swiftd import KEY, USER
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 
-class Seen:
+class ExpectedKeys:
     """The keys that the target should have, and the links that are withheld, that is, not followed.
 
     A link counts as its target; a link to a directory counts as everything below that. A link that leads out of the source, in a circle, or
