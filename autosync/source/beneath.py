@@ -129,9 +129,9 @@ def resolve_beneath(root: int, roots: Sequence[str], relative: str) -> Resolved:
     above: set[str] = set()
     for component in relative.split("/"):
         above.add("/".join(done))
-        before = len(passed)
+        before, parent = len(passed), done
         done = _follow(root, roots, done, component, passed)
-        if len(passed) > before and "/".join(done) in above:
+        if len(passed) > before and ("/".join(done) in above or done == parent[: len(done)]):
             raise NotMirrored("is a link to a directory that it lies in", passed)
     return Resolved("/".join(done), tuple(passed))
 

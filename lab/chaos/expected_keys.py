@@ -9,7 +9,7 @@ class ExpectedKeys:
     """The keys that the target should have, and the links that are withheld, that is, not followed.
 
     A link counts as its target; a link to a directory counts as everything below that. A link that leads out of the source, in a circle, or
-    to a directory that contains it is not followed.
+    to a directory that contains it is not followed, whatever other links lead to it.
 
     Args:
         top: the source, for links that are absolute.
@@ -32,10 +32,10 @@ class ExpectedKeys:
         Args:
             link: its path.
             name: the path by which it was reached.
-            above: the real paths of the directories above it.
+            above: the real paths of the directories on the way to it.
         """
         real = self.resolve(link)
-        if real is None or real in above:
+        if real is None or real in above | _above(link):
             self.withheld.add(name)
         elif real in self._files:
             self.keys[name] = self._files[real]

@@ -79,7 +79,8 @@ class Tree:
         above = [*above, os.path.realpath(directory)]
         for path in directory.iterdir():
             real = os.path.realpath(path)
-            if path.is_symlink() and (real in above or not real.startswith(above[0] + "/")):
+            leads_above = real in above or f"{above[-1]}/".startswith(f"{real}/")
+            if path.is_symlink() and (leads_above or not real.startswith(above[0] + "/")):
                 continue
             if path.is_file():
                 yield self.key(path), digest(path.read_bytes())

@@ -126,8 +126,11 @@ def test_what_lies_behind_a_link_that_goes_round_is_no_file_of_this_name(tree: P
     (tree / "d/file").write_text("content")
     (tree / "d/up").symlink_to("..")
     (tree / "d/twice").symlink_to("up")
+    (tree / "d/e").mkdir()
+    (tree / "d/e/above").symlink_to("..")
+    (tree / "way").symlink_to("d/e")
 
-    for path in ("d/up/d/file", "d/twice/d/file"):
+    for path in ("d/up/d/file", "d/twice/d/file", "way/above/file"):
         with pytest.raises(NotMirrored, match="lies in"):
             opened(seen_from(tree), f"{tree}/{path}")
         assert not seen_from(tree).prove_absent(f"{tree}/{path}")

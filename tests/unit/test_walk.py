@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -22,6 +23,7 @@ from autosync.source import beneath, directory_reader, disk_speed, name_reader, 
 from autosync.source import walk as module
 from autosync.source.beneath import open_beneath, open_directory_beneath, open_root, resolve_beneath
 from autosync.source.walk import Walk
+from lab.chaos import World
 from lab.descriptors import descriptors, opened_since
 from lab.permissions import bound_by_permissions
 from lab.servers import wait_until
@@ -249,6 +251,19 @@ def test_links_that_go_round_end(tree: Path, kernel: str) -> None:
     assert {kept for path, kept in found if kept and path[0] in "ab"} == {"is a link to a directory that it lies in"}
     below = [one for one in found if one[0].startswith("a/over/")]
     assert walked(tree, "a/over") == below, "what is found does not depend on where the walk begins"
+
+
+@pytest.mark.parametrize("seed", [4, 55, 77, 99])
+def test_random_links_lead_to_the_keys_that_the_rules_give(tmp_path: Path, seed: int) -> None:
+    """The walk, the rules in `lab/chaos/expected_keys.py`, and the kernel: with these seeds links lead back by way of other links."""
+    world, chance = World(tmp_path / "source", "tree", tmp_path / "beside"), Random(seed)
+    for _ in range(60):
+        world.operate(chance)
+        world.rest()
+
+        found = [found for found in Walk(str(world.top), str(world.top), rules=FileRules()) if not found.skipped]
+
+        assert {world.key(Path(one.path)) for one in found} == set(world.book.now)
 
 
 def test_a_link_to_another_file_changes_what_its_name_holds(tree: Path) -> None:
