@@ -29,7 +29,7 @@ from .ledger import Ledger
 from .operator_requests import ACCEPT, FLUSH_POINT, SCAN
 from .rate_limits import FleetLimits, RateGrant
 from .redis_keys import PREFIX
-from .registry import mirror_names, queues_of_mirrors
+from .mirror_names import mirror_names, queues_of_mirrors
 from .watcher_lock import WatcherLease
 
 __all__ = [

@@ -17,7 +17,7 @@ from .operator_requests import OperatorRequests
 from .queues import Queues
 from .rate_limits import FleetLimits
 from .redis_keys import MIRRORS
-from .registry import queues_of_mirrors
+from .mirror_names import queues_of_mirrors
 from .root_records import RootRecords
 from .stats import Stats
 from .store import MirrorStore

@@ -11,7 +11,7 @@ from ..errors import BrokerError
 from ..ledger import UNKNOWN, Action, Claim, Result
 from ..model.text import human_size, printable
 from .batch import Batch
-from .moved import moved_keys
+from .moved_files import moved_keys
 
 log = logging.getLogger("autosync.transfer")
 

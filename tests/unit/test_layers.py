@@ -57,7 +57,7 @@ OUTSIDE = {
     "pyinotify": {"watch.inotify"},
     "pytest": {"testing"},
     "redis": {
-        "cli.ctl.doctor", "ledger.broker_permissions", "ledger.connection", "ledger.ledger", "ledger.registry", "ledger.scripts",
+        "cli.ctl.doctor", "ledger.broker_permissions", "ledger.connection", "ledger.ledger", "ledger.mirror_names", "ledger.scripts",
         "ledger.store",
     },
     "requests": {
