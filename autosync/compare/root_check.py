@@ -145,7 +145,7 @@ class RootCheck:
         """
         for path, count in sorted(kept.items()):
             top = self._through_links.get(path, path)
-            doubt = self._roots.doubts().get(top)
+            doubt = self._roots.remembered.doubts().get(top)
             log.error(
                 "%s%s %s. %d keys below %s that are not in the source are kept. If this is as it should be: autosync-ctl accept --%s",
                 self._about, printable(top), (doubt and doubt.text) or "is not what is known there", count,
@@ -155,11 +155,11 @@ class RootCheck:
     def _is_believed(self, top: str) -> bool:
         """Whether keys that the scan has not found below a root or a mount point count as deleted."""
         seen = self._seen.get(top)
-        missing, known = self._missing[top], self._roots.is_known(top)
-        doubt = self._roots.doubts().get(top)
-        is_waiting = self._roots.is_waiting_for_use(top)
+        missing, known = self._missing[top], self._roots.remembered.is_identified(top)
+        doubt = self._roots.remembered.doubts().get(top)
+        is_waiting = self._roots.mounts.is_waiting_for_use(top)
         if seen is not None and seen.is_known and not seen.is_empty and (is_waiting or self._roots.is_confirmed(top)):
-            self._roots.settle(top)
+            self._roots.remembered.settle(top)
             return True
         is_accepted = doubt is not None and doubt.accepted
         if seen is None:

@@ -31,6 +31,7 @@ from ..model.limits import Limits
 from ..model.mirror import Mirror
 from ..source.mounts import MountTable
 from ..source.roots import KnownRoots
+from ..source.unsettled_roots import UnsettledRoots
 from ..state.deletion_state import DeletionState
 from ..state.root_memory import RootMemory
 from ..state.state_file import StateFile, requests_file
@@ -109,6 +110,7 @@ class MirrorRunner:
         self._keys = mirror.keys()
         self._mounts = MountTable()
         self._roots = KnownRoots(self._keys, self._mounts)
+        self._unsettled_roots = UnsettledRoots(self._roots)
         self._ledger = Ledger(connect(run.broker), mirror.name)
         self._disputes = DisputeResolver(self._ledger.disputes, self._keys, mirror.file_rules)
         self._unseen_log = UnseenLog(self._ledger.disputes.unseen, about=run.about)
@@ -147,7 +149,9 @@ class MirrorRunner:
             self._publisher.announce if watched else lambda: None,
             signing_key=run.signing_key, accept_existing=run.accept_existing, is_limit_given=run.policy.is_limit_given,
         )  # fmt: skip
-        self._root_watch = RootWatch(self._keys, self._roots, self._root_memory, self._registration, push, about=run.about)
+        self._root_watch = RootWatch(
+            self._keys, self._roots, self._unsettled_roots, self._root_memory, self._registration, push, about=run.about
+        )
         self._root_acceptance = RootAcceptance(self._roots, self._scanner, self._deletion_state.pending, push, once=run.once)
         self._request_handler = RequestHandler(
             mirror.name, self._ledger.requests, requests_file(run.spill, mirror.name), self._watcher_lock, self._debouncer,
@@ -222,7 +226,7 @@ class MirrorRunner:
         self._events = EventFeed(
             self._keys, self._debouncer, self._sender, self._skipped, self._stop,
             on_link=watcher.follow_link if watcher else lambda _: None, rules=self._run.mirror.file_rules,
-            is_settled=self._roots.is_settled, hard_links=self._hard_links, is_beyond_links=self.links.is_beyond,
+            is_settled=self._unsettled_roots.is_settled, hard_links=self._hard_links, is_beyond_links=self.links.is_beyond,
         )  # fmt: skip
         ends.callback(self._close_feeds, 2.0)
         self._events.start()
@@ -448,4 +452,4 @@ class MirrorRunner:
         Args:
             finished: whether `once` has reached its end.
         """
-        return self._summary.log(self._scanner.state, has_doubts=bool(self._roots.pending()), finished=finished)
+        return self._summary.log(self._scanner.state, has_doubts=bool(self._roots.remembered.pending()), finished=finished)

@@ -42,7 +42,7 @@ class RootAcceptance:
         first scan, which finds out what is in doubt."""
         waiting = self._waiting()
         for shown in self._accepted:
-            if not any(item.is_covered_by(shown) for item in waiting) or not self._roots.accept(shown.path):
+            if not any(item.is_covered_by(shown) for item in waiting) or not self._roots.remembered.accept(shown.path):
                 continue
             if shown.kind == pending.ItemKind.ROOT:
                 self._scanner.confirm_deletions(shown.count)
@@ -66,5 +66,5 @@ class RootAcceptance:
         """The roots and mount points that are not what is known of them, and below which keys are kept for that."""
         return [
             PendingItem(pending.ItemKind(self._roots.kind(path)), path, doubt.keys or 0, (doubt.text,))
-            for path, doubt in self._roots.pending().items()
+            for path, doubt in self._roots.remembered.pending().items()
         ]  # fmt: skip

@@ -11,6 +11,7 @@ from ..model.change import Change, Kind, Push
 from ..model.keys import Keys
 from ..model.mirror import IN_DOUBT, Identity, Mirror
 from ..source.roots import MOST_MOUNTS, KnownRoots
+from ..source.unsettled_roots import UnsettledRoots
 from ..state.root_memory import RootMemory
 from ..watch.watcher import Watcher, identity_of
 from .registration import Registration
@@ -24,6 +25,7 @@ class RootWatch:
     Args:
         keys: naming rule and scope of the mirror.
         roots: what is known of the roots and mount points.
+        unsettled: those that are scanned when they are the remembered ones again.
         memory: stores that.
         registration: publishes it.
         push: receives requests for scans.
@@ -34,11 +36,20 @@ class RootWatch:
     """
 
     def __init__(
-        self, keys: Keys, roots: KnownRoots, memory: RootMemory, registration: Registration, push: Push, *, about: str = ""
+        self,
+        keys: Keys,
+        roots: KnownRoots,
+        unsettled: UnsettledRoots,
+        memory: RootMemory,
+        registration: Registration,
+        push: Push,
+        *,
+        about: str = "",
     ) -> None:
         self.strange_roots: set[str] = set()
         self._keys = keys
         self._roots = roots
+        self._unsettled = unsettled
         self._memory = memory
         self._registration = registration
         self._push = push
@@ -82,7 +93,7 @@ class RootWatch:
         back, self.strange_roots = self.strange_roots - strange, strange
         self._poll_mounts()
         self.publish()
-        for path in self._roots.pop_unsettled():
+        for path in self._unsettled.pop():
             self._push((Change(Kind.SCAN, path),))
         if self._watcher is None:
             return
@@ -120,7 +131,9 @@ class RootWatch:
             if self._roots.has_moved(path):
                 self._push((Change(Kind.LEFT, path),))  # a scan of the directory above may have been before the mount table
                 continue
-            is_waiting = (mount is None or mount.is_trigger) and self._roots.is_waiting_for_use(path)  # to walk it would mount it again
+            is_waiting = (mount is None or mount.is_trigger) and self._roots.mounts.is_waiting_for_use(
+                path
+            )  # to walk it would mount it again
             self._replace_tree(path, is_mounted=mount is not None, is_placed=not is_waiting)
         if self._roots.has_more and not self._has_logged_mounts:
             log.error(

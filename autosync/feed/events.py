@@ -38,7 +38,7 @@ class EventFeed(FeedThread):
         stop: set when the mirror is closed; the mirror's `BrokerRetry` has the same.
         on_link: called with the path of each symbolic link among the changes.
         rules: which files are sent.
-        is_settled: whether a path at which nothing was found can count as gone, see `KnownRoots.is_settled`.
+        is_settled: whether a path at which nothing was found can count as gone, see `UnsettledRoots.is_settled`.
         hard_links: the names of files with more than one.
         is_beyond_links: whether a path is behind links that lead to too many keys, see `FollowedLinks`.
     """

@@ -26,10 +26,10 @@ from .entries import (
     worker_of,
 )
 from .ledger import Ledger
+from .mirror_names import mirror_names, queues_of_mirrors
 from .operator_requests import ACCEPT, FLUSH_POINT, SCAN
 from .rate_limits import FleetLimits, RateGrant
 from .redis_keys import PREFIX
-from .mirror_names import mirror_names, queues_of_mirrors
 from .watcher_lock import WatcherLease
 
 __all__ = [

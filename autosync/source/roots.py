@@ -11,132 +11,66 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from itertools import islice
 
-from ..model.keys import Keys, Source, slashed
+from ..model.keys import Keys, slashed
 from ..model.mirror import IN_DOUBT, Identity
 from ..model.root_identity import RootIdentity
 from .identify import identify, identify_open, identity_at, is_mount_point, is_same_directory, is_same_open, names_of
+from .mount_watch import MountWatch
 from .mounts import Mount, MountTable
+from .remembered_roots import Doubt, RememberedRoots
 
 #: More mount points than this are not remembered.
 MOST_MOUNTS = 1000
-#: A mount point that no scan has identified yet. It is stored at once, since the mount point may be unmounted at the next start.
-NEW_MOUNT = RootIdentity(0, 0)
-
-
-@dataclass(frozen=True, slots=True)
-class Doubt:
-    """The doubt about a directory that is not the remembered one.
-
-    Attributes:
-        keys: how many keys the target had below it when a scan first found the doubt; None: no scan has counted them yet.
-        text: why, as the end of a sentence about its path.
-        accepted: whether a person has accepted what the next scan finds there.
-    """
-
-    keys: int | None = None
-    text: str = ""
-    accepted: bool = False
-
-    @property
-    def is_pending(self) -> bool:
-        """Whether a person has to accept the directory."""
-        return self.keys is not None and not self.accepted
 
 
 class KnownRoots:
-    """The remembered roots and mount points of one mirror. Safe to use from many threads.
+    """Finds out whether the roots and mount points of one mirror are the remembered directories. Safe to use from many threads.
 
     No file system is accessed while the lock is held: a share whose server is dead must not stop the main loop.
 
     Args:
         keys: of the mirror.
         table: the mounts of this process; None: only the mount points are found that a walk recognizes by their device.
+
+    Attributes:
+        roots: paths of the roots.
+        remembered: what is remembered.
+        mounts: what is mounted now.
     """
 
     def __init__(self, keys: Keys, table: MountTable | None = None) -> None:
         self._keys = keys
-        self._table = table
         self._lock = threading.RLock()
         self.roots = tuple(dict.fromkeys([*(source.root for source in keys.sources), *keys.inner_paths]))
-        self._known: dict[str, RootIdentity] = {}
+        self.remembered = RememberedRoots(self.roots, MOST_MOUNTS, self._lock)
+        self.mounts = MountWatch(keys, self.roots, table, MOST_MOUNTS, self._lock)
         #: The directories that this process has found to be the remembered ones.
         self._confirmed: dict[str, Identity] = {}
-        self._doubts: dict[str, Doubt] = {}
-        #: Mount points below the roots, with their mounts, and for each root the mount that contains it.
-        self._mounts: dict[str, Mount] = {}
-        self._mounts_of_roots: dict[str, Mount | None] = {}
-        #: Directories in doubt below which a change was not handled.
-        self._unsettled: set[str] = set()
-        #: Mount points where something was mounted or unmounted since `pop_mount_changes`.
-        self._changed_mounts: set[str] = set()
-        #: Whether a root leads through another link than before, so that other mounts are below it.
-        self._has_moved = False
-        #: Mount points that have moved with the directory that they were in.
-        self._moved: set[str] = set()
         #: Whether the mounts have changed since the last check that each seemingly unchanged directory is the remembered one.
         self._is_unchecked = False
-        #: Whether there are more mount points than are remembered.
-        self.has_more = False
-        #: Grows with each change of what is to be stored.
-        self.version = 0
         self._paths = frozenset(self.roots)
 
-    # What is remembered
-
-    def load(self, known: Mapping[str, RootIdentity], doubts: Mapping[str, Doubt]) -> None:
+    def load(self, identities: Mapping[str, RootIdentity], doubts: Mapping[str, Doubt]) -> None:
         """Load what was stored. A root that was not stored is remembered as it is now; a mount point only after the next scan."""
-        ours = {path: one for path, one in known.items() if path in self.roots or self._keys.source_of(path)}
         with self._lock:
-            self._known = dict(islice(ours.items(), MOST_MOUNTS + len(self.roots)))
-            self._doubts = {path: doubt for path, doubt in doubts.items() if path in self._known}
+            self.remembered.load(identities, doubts, self._keys)
             self._confirmed.clear()
             self._poll_mounts()
-            self._changed_mounts.clear()
-            self._change()
+            self.mounts.pop_changes()
+            self._update_paths()
             self._is_unchecked = False
         self.poll_roots()
 
-    def known(self) -> dict[str, RootIdentity]:
-        """What is remembered of each directory."""
-        with self._lock:
-            return dict(self._known)
-
-    def is_known(self, path: str) -> bool:
-        """Whether a scan has identified this directory."""
-        return self._known.get(path, NEW_MOUNT) != NEW_MOUNT
-
-    def doubts(self) -> dict[str, Doubt]:
-        """The directories in doubt."""
-        with self._lock:
-            return dict(self._doubts)
-
-    def pending(self) -> dict[str, Doubt]:
-        """The directories in doubt that wait for a person."""
-        return {path: doubt for path, doubt in sorted(self.doubts().items()) if doubt.is_pending}
-
-    def accept(self, path: str) -> bool:
-        """Accept a directory in doubt that waits for a person: the next scan adopts what is there, or forgets a mount point that is gone.
-
-        Args:
-            path: of the directory.
-
-        Returns:
-            Whether the directory was waiting. If so, it has to be scanned.
-        """
-        with self._lock:
-            if path not in self.pending():
-                return False
-            self._doubts[path] = replace(self._doubts[path], accepted=True)
-            self.version += 1
-            return True
+    @property
+    def has_more(self) -> bool:
+        """Whether there are more mount points than are remembered."""
+        return self.remembered.has_more or self.mounts.has_more
 
     def has_moved(self, path: str) -> bool:
-        """Whether this was a mount point that has moved with the directory that contained it. Its files have moved with it."""
+        """Whether this was a mount point that has moved with the directory that contained it, and is none any more."""
         with self._lock:
-            return path in self._moved and path not in self._paths
+            return self.mounts.has_moved(path) and path not in self._paths
 
     def identities(self) -> dict[str, Identity]:
         """The identities for the definition of the mirror. Workers delete nothing below a directory with another identity."""
@@ -163,25 +97,20 @@ class KnownRoots:
         if "/" in protected:
             yield "/"
 
-    def is_settled(self, path: str) -> bool:
-        """Whether each root and mount point above a path is the remembered one at this moment, so that a file that was not found is gone.
-        If not, the directory in doubt is scanned when the doubt ends. Call this after the file was not found."""
-        for top in self.above(path):
-            if not self.is_confirmed(top):
-                with self._lock:
-                    self._unsettled.add(top)
-                return False
-        return True
-
     def is_confirmed(self, path: str) -> bool:
         """Whether a directory is the remembered one at this moment."""
         confirmed = self._confirmed.get(path)
         return confirmed is not None and identity_at(path) == confirmed
 
+    def is_in_doubt(self, path: str) -> bool:
+        """Whether a directory is a root or a mount point, and not found to be the remembered one. The disk is not accessed."""
+        with self._lock:
+            return path in self._paths and path not in self._confirmed
+
     # What is on the disk, for the main loop
 
     def poll_roots(self) -> None:
-        """Check whether the roots are the remembered directories. A root that is not known yet is remembered as it is now."""
+        """Check whether the roots are the remembered directories. A root of which nothing is remembered is remembered as it is now."""
         for path in self.roots:
             if not self.is_confirmed(path):
                 self._examine(path)
@@ -189,9 +118,7 @@ class KnownRoots:
     def pop_mount_changes(self) -> list[tuple[str, Mount | None]]:
         """The paths below the roots where something was mounted or unmounted since the last call, each with its mount now."""
         self.poll_mounts()
-        with self._lock:
-            changed, self._changed_mounts = sorted(self._changed_mounts), set()
-            return [(path, self._mounts.get(path)) for path in changed]
+        return self.mounts.pop_changes()
 
     def poll_mounts(self) -> None:
         """Find out whether something was mounted or unmounted below the roots.
@@ -204,72 +131,57 @@ class KnownRoots:
             if not self._is_unchecked:
                 return
             self._is_unchecked = False
-            local = [path for path in self._confirmed if path not in self._mounts or not self._mounts[path].may_block]
-            known = {path: self._known[path] for path in local if path in self._known}
-        for path, before in known.items():
+            local = [path for path in self._confirmed if not self.mounts.may_block(path)]
+            remembered = [(path, self.remembered.get(path)) for path in local]
+        for path, before in remembered:
+            if before is None:
+                continue
             found = identify(path)
             if found is not None and is_same_directory(before, found, path):
                 continue
             with self._lock:
                 self._confirmed.pop(path, None)
-                if path in self._mounts:
-                    self._changed_mounts.add(path)
-
-    def pop_unsettled(self) -> list[str]:
-        """Remove and return the directories that have to be scanned because their doubt has ended."""
-        with self._lock:
-            settled = [path for path in self._unsettled if path in self._confirmed or path not in self._paths]
-            self._unsettled.difference_update(settled)
-            return settled
+                self.mounts.note_change(path)
 
     # What is on the disk, for scans
 
     def use_mounts(self, top: str) -> None:
-        """Open the known automount points at or below a directory, so that they are mounted when the walk comes to them.
+        """Open the remembered automount points at or below a directory, so that they are mounted when the walk comes to them.
 
         Args:
             top: path of the directory; "" is the whole source.
         """
         self.poll_mounts()
         with self._lock:
-            unused = [path for path in self._known if self.is_expired(path)]
+            unused = [path for path in self.remembered.identities() if self.is_expired(path)]
             waiting = [path for path in unused if not top or slashed(path).startswith(slashed(top))]
         for path in waiting:
             with suppress(OSError):
                 os.close(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
 
-    def is_waiting_for_use(self, path: str) -> bool:
-        """Whether autofs(5) mounts a directory when it is used: it exists, although it may not be mounted now."""
-        with self._lock:
-            while path and path not in self.roots:
-                if path in self._mounts and self._mounts[path].is_trigger:
-                    return True
-                path = path.rpartition("/")[0]
-        return False
-
     def is_expired(self, path: str) -> bool:
-        """Whether a known mount point was unmounted because it was not used. It is mounted when it is used again."""
+        """Whether a remembered mount point was unmounted because it was not used. It is mounted when it is used again."""
         with self._lock:
-            mount = self._mounts.get(path)
-            return path in self._known and (mount is None or mount.is_trigger) and self.is_waiting_for_use(path)
+            is_mounted = path in self.mounts and not self.mounts.is_trigger(path)
+            return path in self.remembered and not is_mounted and self.mounts.is_waiting_for_use(path)
 
     def check_open(self, path: str, descriptor: int, stats: os.stat_result) -> bool:
         """Check an open directory that a walk has reached by its path. Returns whether it is the remembered one."""
         with self._lock:
             if self._confirmed.get(path) == Identity(stats.st_dev, stats.st_ino):
                 return True
-            if path in self._mounts and self._mounts[path].is_trigger:
+            if self.mounts.is_trigger(path):
                 self._poll_mounts()  # it was mounted when the walk opened it
-                if path in self._mounts and self._mounts[path].is_trigger:
+                if self.mounts.is_trigger(path):
                     return True  # an empty directory in which others are mounted when they are used
-            known = self._known.get(path)
-            if known is None and path not in self.roots:
-                self._add_mount(path)
-                self._change()
-        if known is None:
+            before = self.remembered.get(path)
+            if before is None and path not in self.roots:
+                self.remembered.add_mount(path)
+                self._update_paths()
+        if before is None:
             return False
         found = identify_open(descriptor, path)
-        if not is_same_open(known, found, descriptor):
+        if not is_same_open(before, found, descriptor):
             return False
         with self._lock:
             self._confirm(path, found)
@@ -277,8 +189,8 @@ class KnownRoots:
 
     def is_emptied(self, path: str, descriptor: int) -> bool:
         """Whether a mount point is empty, but is not remembered as empty."""
-        known = self._known.get(path)
-        if self.kind(path) == "root" or (known is not None and known.names == ()):
+        before = self.remembered.get(path)
+        if self.kind(path) == "root" or (before is not None and before.names == ()):
             return False
         return not names_of(descriptor)
 
@@ -295,7 +207,7 @@ class KnownRoots:
         found = identify(path)
         if found is None or Identity(found.device, found.inode) != seen:
             return False
-        if self.kind(path) == "mount" and path not in self._mounts and not is_mount_point(path):
+        if self.kind(path) == "mount" and path not in self.mounts and not is_mount_point(path):
             self.forget(path)  # an ordinary directory
         else:
             with self._lock:
@@ -303,189 +215,108 @@ class KnownRoots:
         return True
 
     def note_keys(self, path: str, keys: int) -> Doubt:
-        """Note that a directory is in doubt, and how many keys the target has below it. Only the first number is kept: later ones include
-        what was sent meanwhile."""
+        """Note that a directory is in doubt, and how many keys the target has below it, see `RememberedRoots.note_keys`."""
         text = self._reason(path)
         with self._lock:
-            before = self._doubts.get(path, Doubt())
-            doubt = replace(before, keys=keys if before.keys is None else before.keys, text=text)
-            if doubt != before:
-                self._doubts[path] = doubt
-                self._known.setdefault(path, NEW_MOUNT)
-                self._change()
+            doubt = self.remembered.note_keys(path, keys, text)
+            self._update_paths()
             return doubt
 
-    def settle(self, path: str) -> None:
-        """End the doubt about a directory that is the remembered one."""
-        with self._lock:
-            if self._doubts.pop(path, None) is not None:
-                self.version += 1
-
     def forget(self, path: str) -> None:
-        """Forget what is known of a directory."""
+        """Forget a directory: it is an ordinary one from now on."""
         with self._lock:
-            self._known.pop(path, None)
+            self.remembered.forget(path)
             self._confirmed.pop(path, None)
-            self._doubts.pop(path, None)
-            self._change()
+            self._update_paths()
 
     def refresh_names(self) -> None:
         """Remember the present names in the confirmed directories. If a directory is empty now, its earlier names are kept."""
         for path in self._paths:
-            known = self._known.get(path)
-            if known is None or not self.is_confirmed(path):
+            before = self.remembered.get(path)
+            if before is None or not self.is_confirmed(path):
                 continue
             found = identify(path)
             with self._lock:
-                if found is None or found == known or (known.names and not found.names) or known is not self._known.get(path):
+                if found is None or found == before or (before.names and not found.names) or before is not self.remembered.get(path):
                     continue
                 if self._confirmed.get(path) == Identity(found.device, found.inode):
-                    self._known[path] = found
-                    self.version += 1
+                    self.remembered.replace(path, found)
 
     # Inside
 
     def _examine(self, path: str) -> None:
         """Find out whether a root is the remembered directory."""
-        found, known = identify(path), self._known.get(path)
-        is_same = known is not None and found is not None and is_same_directory(known, found, path)
+        found, before = identify(path), self.remembered.get(path)
+        is_same = before is not None and found is not None and is_same_directory(before, found, path)
         with self._lock:
             if found is None:
-                if known is not None:
+                if before is not None:
                     self._begin_doubt(path)
-            elif known is None:
+            elif before is None:
                 self._adopt(path, found)
             elif is_same:
                 self._confirm(path, found)
-            elif known.real_path and found.real_path not in ("", known.real_path) and found.names:
+            elif before.real_path and found.real_path not in ("", before.real_path) and found.names:
                 self._adopt(path, found)  # the path leads through a link, which leads elsewhere now: somebody has switched it
             else:
                 self._begin_doubt(path)
 
     # Inside, with the lock held
 
-    def _change(self) -> None:
-        self.version += 1
-        mounted = (path for path, mount in self._mounts.items() if not mount.is_trigger)
-        self._paths = frozenset({*self.roots, *self._known, *mounted})
+    def _update_paths(self) -> None:
+        self._paths = frozenset({*self.roots, *self.remembered.identities(), *self.mounts.mounted()})
 
     def _published(self, path: str) -> Identity:
-        known = self._known.get(path)
-        if path not in self._confirmed and known is not None and self.is_waiting_for_use(path):
-            return Identity(known.device, known.inode)
+        before = self.remembered.get(path)
+        if path not in self._confirmed and before is not None and self.mounts.is_waiting_for_use(path):
+            return Identity(before.device, before.inode)
         return self._confirmed.get(path, IN_DOUBT)
 
     def _poll_mounts(self) -> None:
-        if self._table is None or not (self._table.has_changed() or self._has_moved):
+        found = self.mounts.poll()
+        if found is None:
             return
-        self._has_moved, self._is_unchecked = False, True
-        table = self._table.read()
-        before, self._mounts = self._mounts, self._below_roots(table)
-        changed = {path for path in {*before, *self._mounts} if before.get(path) != self._mounts.get(path)}
-        self._forget_moved(before)
-        for path in changed:
+        self._is_unchecked = True
+        for path in found.moved:
+            self.forget(path)
+        for path in (*found.changed, *found.other_disks):
             self._confirmed.pop(path, None)
-        for path in self.roots:  # another disk may have the same device and inode number
-            mount = _mount_around(os.path.realpath(path), table)
-            if self._mounts_of_roots.get(path, mount) != mount:
-                self._confirmed.pop(path, None)
-            self._mounts_of_roots[path] = mount
-        self._changed_mounts |= changed
-        for path, mount in self._mounts.items():
-            if path not in self._known and path not in self.roots and not mount.is_trigger:
-                self._add_mount(path)
-        if changed:
-            self._change()
+        for path in self.mounts.mounted():
+            if path not in self.remembered and path not in self.roots:
+                self.remembered.add_mount(path)
+        if found.changed:
+            self._update_paths()
 
     def _begin_doubt(self, path: str) -> None:
         self._confirmed.pop(path, None)
-        if path not in self._doubts:
-            self._doubts[path] = Doubt()
-            self.version += 1
+        self.remembered.begin_doubt(path)
 
     def _confirm(self, path: str, found: RootIdentity) -> None:
         self._confirmed[path] = Identity(found.device, found.inode)
-        self.settle(path)
-        known = self._known.get(path)
-        if known is None or (known.device, known.inode, known.filesystem) != (found.device, found.inode, found.filesystem):
-            self._known[path] = found
-            self.version += 1
+        self.remembered.settle(path)
+        before = self.remembered.get(path)
+        if before is None or (before.device, before.inode, before.filesystem) != (found.device, found.inode, found.filesystem):
+            self.remembered.replace(path, found)
 
     def _adopt(self, path: str, found: RootIdentity) -> None:
-        if path not in self.roots and path not in self._known and not self._add_mount(path):
+        if path not in self.roots and path not in self.remembered and not self.remembered.add_mount(path):
             return
-        self._has_moved = self._has_moved or bool(found.real_path)
-        self._known[path] = found
+        if found.real_path:
+            self.mounts.must_read()
+        self.remembered.replace(path, found)
         self._confirm(path, found)
-        self._change()
-
-    def _add_mount(self, path: str) -> bool:
-        """Remember that something is mounted at a path. Returns whether there was room for it."""
-        if len(self._known) >= MOST_MOUNTS + len(self.roots):
-            self.has_more = True
-            return False
-        self._known[path] = NEW_MOUNT
-        return True
-
-    def _below_roots(self, mounts: Mapping[str, Mount]) -> dict[str, Mount]:
-        """The mounts below the roots, by their paths as the walk reaches them."""
-        found: dict[str, Mount] = {}
-        for source in self._keys.sources:
-            if source.is_file:
-                continue
-            top = slashed(os.path.realpath(source.root))
-            for path, mount in mounts.items():
-                if not path.startswith(top) or path == top:
-                    continue
-                below = slashed(source.root) + path[len(top) :]
-                if not self._is_entered(source, below) or (not mount.may_block and not os.path.isdir(below)):
-                    continue
-                if len(found) < MOST_MOUNTS:
-                    found[below] = mount
-                else:
-                    self.has_more = True
-        return found
-
-    def _is_entered(self, source: Source, path: str) -> bool:
-        """Whether the walk enters a directory of a source, by its filters."""
-        while path != source.root and path:
-            if not self._keys.enters(path):
-                return False
-            path = path.rpartition("/")[0]
-        return True
-
-    def _forget_moved(self, before: Mapping[str, Mount]) -> None:
-        """Forget mount points that have moved with the directory that contains them; their files have moved with them. A mount point itself
-        cannot be renamed (EBUSY, rename(2)), so its name is the same and the directory above is gone. Its number alone proves nothing: the
-        kernel gives it to the next mount."""
-        self._moved.difference_update(self._mounts)
-        now = {mount: path for path, mount in self._mounts.items()}
-        for path, mount in before.items():
-            moved = now.get(mount, path)
-            above, _, name = path.rpartition("/")
-            if path not in self._mounts and moved != path and moved.endswith(f"/{name}") and not os.path.lexists(above):
-                self.forget(path)
-                self._moved.add(path)
+        self._update_paths()
 
     def _reason(self, path: str) -> str:
         found = identify(path)
-        if found is None and self.is_waiting_for_use(path):
+        if found is None and self.mounts.is_waiting_for_use(path):
             return "cannot be mounted"
         if found is None:
             return "cannot be opened" if os.path.lexists(path) else "is gone"
         if not found.names:
             return "is empty"
-        if self.kind(path) == "mount" and path not in self._mounts and not is_mount_point(path):
+        if self.kind(path) == "mount" and path not in self.mounts and not is_mount_point(path):
             return "is not mounted"
-        if not self.is_known(path):
+        if not self.remembered.is_identified(path):
             return "was mounted over files that the target holds"
         return "is not the directory that it was"
-
-
-def _mount_around(path: str, mounts: Mapping[str, Mount]) -> Mount | None:
-    """The mount that contains a path without links."""
-    while path and path != "/":
-        if path in mounts:
-            return mounts[path]
-        path = path.rpartition("/")[0]
-    return mounts.get("/")

@@ -15,7 +15,8 @@ from ..model.definition_signature import is_signed, sign
 from ..model.json_fields import dataclass_of
 from ..model.mirror import IN_DOUBT, Identity, Mirror
 from ..model.root_identity import RootIdentity
-from ..source.roots import Doubt, KnownRoots
+from ..source.remembered_roots import Doubt
+from ..source.roots import KnownRoots
 from .state_file import StateFile
 
 log = logging.getLogger(__name__)
@@ -75,11 +76,12 @@ class RootMemory:
         Raises:
             BrokerError: the broker does not respond.
         """
-        version = self._roots.version
+        version = self._roots.remembered.version
         if version == self._stored_version:
             return
         self._number += 1
-        known, doubts = ({path: asdict(one) for path, one in some.items()} for some in (self._roots.known(), self._roots.doubts()))
+        remembered = self._roots.remembered
+        known, doubts = ({path: asdict(one) for path, one in some.items()} for some in (remembered.identities(), remembered.doubts()))
         record = {"number": self._number, "roots": list(self._roots.roots), "known": known, "doubts": doubts}
         self._file.update(**{_FIELD: record})
         text = json.dumps(record, sort_keys=True)

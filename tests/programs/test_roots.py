@@ -39,7 +39,7 @@ def known(tree: Path) -> Iterator[Callable[..., KnownRoots]]:
     def start(before: KnownRoots | None = None) -> KnownRoots:
         tables.append(MountTable())
         roots = KnownRoots(keys_of(tree), tables[-1])
-        roots.load(before.known() if before else {}, before.doubts() if before else {})
+        roots.load(before.remembered.identities() if before else {}, before.remembered.doubts() if before else {})
         return roots
 
     yield start
@@ -64,7 +64,7 @@ def test_a_mount_point_is_believed_again_when_its_file_system_is_back(
     deleted, report = scan(tree, target, limit=ALL, roots=roots)
     assert (deleted, report.hidden, report.complete) == ([], 41, False)
     assert roots.identities()[str(share)] == IN_DOUBT
-    assert {path: (doubt.keys, doubt.text) for path, doubt in roots.pending().items()} == {str(share): (41, "is empty")}
+    assert {path: (doubt.keys, doubt.text) for path, doubt in roots.remembered.pending().items()} == {str(share): (41, "is empty")}
     roots = known(roots)
     assert scan(tree, target, limit=ALL, roots=roots)[0] == []
     assert scan(tree, target, str(share), limit=ALL, roots=roots, has_left=True)[0] == []
@@ -72,7 +72,7 @@ def test_a_mount_point_is_believed_again_when_its_file_system_is_back(
 
     mounts.bind(tmp_path / "bound", share)
     assert scan(tree, target, limit=ALL, roots=roots)[0] == ["share/gone"]
-    assert roots.pending() == {}
+    assert roots.remembered.pending() == {}
     assert scan(tree, target, limit=ALL, roots=known(roots))[0] == ["share/gone"]
 
 
@@ -94,13 +94,13 @@ def test_an_accepted_mount_point_is_what_the_next_scan_finds(
         fill(tree, "share/new")
     assert scan(tree, target, limit=ALL, roots=roots)[0] == []
 
-    assert not roots.accept(str(tree))
-    assert roots.accept(str(share))
+    assert not roots.remembered.accept(str(tree))
+    assert roots.remembered.accept(str(share))
     roots = known(roots)
-    assert roots.pending() == {}
+    assert roots.remembered.pending() == {}
     assert scan(tree, target, limit=ALL, roots=roots)[0] == KEYS
     assert scan(tree, target, limit=ALL, roots=known(roots))[0] == KEYS, "for good"
-    assert (str(share) in roots.known()) == (what == "another file system")
+    assert (str(share) in roots.remembered.identities()) == (what == "another file system")
 
 
 def test_a_mount_point_is_remembered_before_the_first_scan_has_ended(
@@ -125,12 +125,12 @@ def test_a_removed_subvolume_stands_for_a_mount_point_that_is_gone_for_good(
     roots.load({}, {})
     target = FixedTarget("outside", *KEYS)
     assert scan(tree, target, limit=ALL, roots=roots)[0] == []
-    assert str(tree / "share") in roots.known()
+    assert str(tree / "share") in roots.remembered.identities()
 
     mounts.unmount(tree / "share")
     (tree / "share").rmdir()
     assert scan(tree, target, str(tree / "share"), limit=ALL, roots=roots, has_left=True)[0] == []
-    assert roots.accept(str(tree / "share"))
+    assert roots.remembered.accept(str(tree / "share"))
     assert scan(tree, target, limit=ALL, roots=roots)[0] == KEYS
 
 
@@ -145,7 +145,7 @@ def test_a_share_with_other_inodes_after_each_mount_is_known_by_its_names(
     target = FixedTarget("share/a/1", "share/b/2", "share/c", "share/gone")
     roots = known()
     assert scan(tree, target, limit=ALL, roots=roots)[0] == ["share/gone"]
-    before = roots.known()[str(share)]
+    before = roots.remembered.identities()[str(share)]
     mounts.unmount(share)
     server.wait()
 
@@ -192,7 +192,7 @@ def test_a_mount_point_in_a_mirror_that_is_not_accepted_is_known_as_it_is(
 
     _, report = scan(tree, FixedTarget(*KEYS), limit=ALL, roots=roots, accepted=False)
 
-    assert (report.withheld.count, report.hidden, roots.pending()) == (40, 0, {})
+    assert (report.withheld.count, report.hidden, roots.remembered.pending()) == (40, 0, {})
     assert roots.identities()[str(tree / "share")] != IN_DOUBT
 
 
@@ -207,7 +207,7 @@ def test_more_mount_points_than_are_remembered(
 
     scan(tree, FixedTarget(*(f"share/{number}/f" for number in range(5))), roots=roots)
 
-    assert len(roots.known()) == 4
+    assert len(roots.remembered.identities()) == 4
     assert roots.has_more
 
 

@@ -1,0 +1,160 @@
+"""What is remembered of the roots and mount points of a mirror: which directories they are, and which of them are in doubt."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
+
+from ..model.keys import Keys
+from ..model.root_identity import RootIdentity
+
+#: A mount point that no scan has identified yet. It is stored at once, since the mount point may be unmounted at the next start.
+NEW_MOUNT = RootIdentity(0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """The doubt about a directory that is not the remembered one.
+
+    Attributes:
+        keys: how many keys the target had below it when a scan first found the doubt; None: no scan has counted them yet.
+        text: why, as the end of a sentence about its path.
+        accepted: whether a person has accepted what the next scan finds there.
+    """
+
+    keys: int | None = None
+    text: str = ""
+    accepted: bool = False
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether a person has to accept the directory."""
+        return self.keys is not None and not self.accepted
+
+
+class RememberedRoots:
+    """The identities and doubts of one mirror's roots and mount points. Safe to use from many threads.
+
+    Args:
+        roots: paths of the roots.
+        max_mounts: more mount points than this are not remembered.
+        lock: held while something changes, and by callers for changes that belong together.
+
+    Attributes:
+        version: grows with each change of what is to be stored.
+        has_more: whether there are more mount points than are remembered.
+    """
+
+    def __init__(self, roots: tuple[str, ...], max_mounts: int, lock: threading.RLock) -> None:
+        self._roots = roots
+        self._most = max_mounts + len(roots)
+        self._lock = lock
+        self._identities: dict[str, RootIdentity] = {}
+        self._doubts: dict[str, Doubt] = {}
+        self.version = 0
+        self.has_more = False
+
+    def load(self, identities: Mapping[str, RootIdentity], doubts: Mapping[str, Doubt], keys: Keys) -> None:
+        """Load what was stored, as far as the sources of the mirror still contain it."""
+        ours = {path: one for path, one in identities.items() if path in self._roots or keys.source_of(path)}
+        with self._lock:
+            self._identities = dict(islice(ours.items(), self._most))
+            self._doubts = {path: doubt for path, doubt in doubts.items() if path in self._identities}
+            self.version += 1
+
+    def __contains__(self, path: object) -> bool:
+        return path in self._identities
+
+    def get(self, path: str) -> RootIdentity | None:
+        """What is remembered of a directory; None: nothing."""
+        return self._identities.get(path)
+
+    def identities(self) -> dict[str, RootIdentity]:
+        """What is remembered of each directory."""
+        with self._lock:
+            return dict(self._identities)
+
+    def is_identified(self, path: str) -> bool:
+        """Whether a scan has identified this directory."""
+        return self._identities.get(path, NEW_MOUNT) != NEW_MOUNT
+
+    def doubts(self) -> dict[str, Doubt]:
+        """The directories in doubt."""
+        with self._lock:
+            return dict(self._doubts)
+
+    def pending(self) -> dict[str, Doubt]:
+        """The directories in doubt that wait for a person."""
+        return {path: doubt for path, doubt in sorted(self.doubts().items()) if doubt.is_pending}
+
+    def accept(self, path: str) -> bool:
+        """Accept a directory in doubt that waits for a person: the next scan adopts what is there, or forgets a mount point that is gone.
+
+        Args:
+            path: of the directory.
+
+        Returns:
+            Whether the directory was waiting. If so, it has to be scanned.
+        """
+        with self._lock:
+            if path not in self.pending():
+                return False
+            self._doubts[path] = replace(self._doubts[path], accepted=True)
+            self.version += 1
+            return True
+
+    def replace(self, path: str, identity: RootIdentity) -> None:
+        """Remember another identity of a directory."""
+        with self._lock:
+            self._identities[path] = identity
+            self.version += 1
+
+    def add_mount(self, path: str) -> bool:
+        """Remember that something is mounted at a path. Returns whether there was room for it."""
+        with self._lock:
+            if len(self._identities) >= self._most:
+                self.has_more = True
+                return False
+            self._identities[path] = NEW_MOUNT
+            self.version += 1
+            return True
+
+    def begin_doubt(self, path: str) -> None:
+        """Note that a directory is in doubt. Its keys are not counted yet."""
+        with self._lock:
+            if path not in self._doubts:
+                self._doubts[path] = Doubt()
+                self.version += 1
+
+    def note_keys(self, path: str, keys: int, text: str) -> Doubt:
+        """Note that a directory is in doubt, and how many keys the target has below it. Only the first number is kept: later ones include
+        what was sent meanwhile.
+
+        Args:
+            path: of the directory.
+            keys: their number.
+            text: the reason of the doubt, see `Doubt`.
+        """
+        with self._lock:
+            before = self._doubts.get(path, Doubt())
+            doubt = replace(before, keys=keys if before.keys is None else before.keys, text=text)
+            if doubt != before:
+                self._doubts[path] = doubt
+                self._identities.setdefault(path, NEW_MOUNT)
+                self.version += 1
+            return doubt
+
+    def settle(self, path: str) -> None:
+        """End the doubt about a directory that is the remembered one."""
+        with self._lock:
+            if self._doubts.pop(path, None) is not None:
+                self.version += 1
+
+    def forget(self, path: str) -> None:
+        """Forget a directory."""
+        with self._lock:
+            self._identities.pop(path, None)
+            self._doubts.pop(path, None)
+            self.version += 1
