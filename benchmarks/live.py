@@ -196,7 +196,7 @@ def _at_rest(scene: Scene, tree: Path, count: int, rest: float) -> tuple[Outcome
     site = scene.site()
     began = time.monotonic()
     with scene.begin(peers.autosync(site, tree)) as running:
-        _await(lambda: "keeping " in running.output(), running, "it logs that it keeps the tree")
+        _await(lambda: "mirroring " in running.output(), running, "it logs that it mirrors the tree")
         keeping_after = time.monotonic() - began
         _await(lambda: "watches are placed" in running.output(), running, f"{count:,} directories are watched")
         placed = time.monotonic() - began

@@ -55,7 +55,7 @@ def live(programs: Programs, options: list[str], bucket: Bucket, tree: Path) -> 
     def start(*more: str) -> Program:
         write(tree / "first")
         process = programs.start("autosync", "-v", "--workers=1", *more, *options)
-        wait_until(lambda: "keeping" in process.output(), 60, "it has started")
+        wait_until(lambda: "mirroring" in process.output(), 60, "it has started")
         equal(bucket, tree, "the first scan")
         return process
 

@@ -53,7 +53,7 @@ class Fleet:
         mirror = ["--name=fleet", f"--lease={lease}"]
         options = [*target, *mirror, f"--source-prefix={self.tree}/", f"--broker={broker or self.valkey.url}", str(self.tree)]
         program = self._programs.start("autosync-watch", *options, host=self.files)
-        wait_until(lambda: "keeping fleet" in program.output(), 30, "the file host watches")
+        wait_until(lambda: "mirroring fleet" in program.output(), 30, "the file host watches")
         return program
 
     def box(self, name: str, broker: str = "") -> Program:

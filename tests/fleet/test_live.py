@@ -31,7 +31,7 @@ def live(programs: Programs, bucket: Bucket, tree: Path) -> Callable[..., Progra
 
     def start(*options: str, source: Path = tree) -> Program:
         process = programs.start("autosync", "-v", *bucket.options(), f"--source-prefix={source}/", *options, str(source))
-        wait_until(lambda: "keeping" in process.output() and bucket.sizes() == on_disk(source), what="the first scan is done")
+        wait_until(lambda: "mirroring" in process.output() and bucket.sizes() == on_disk(source), what="the first scan is done")
         return process
 
     return start

@@ -106,7 +106,7 @@ def test_a_program_that_closes_a_file_before_it_allows_others_to_read_it_is_no_f
 ) -> None:
     """scp, tar and others set the permissions after the last byte. The watcher does not know by then that they matter."""
     process = bound("autosync", "--settle=0", *options)
-    wait_until(lambda: "keeping" in process.output() and ledger.sync_state.last_in_sync() is not None, 60, "all is watched")
+    wait_until(lambda: "mirroring" in process.output() and ledger.sync_state.last_in_sync() is not None, 60, "all is watched")
 
     for number in range(20):
         (tree / f"{number}").touch(0o200)

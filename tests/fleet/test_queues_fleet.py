@@ -35,7 +35,7 @@ class Desk:
             "autosync-watch", f"--target-container={bucket.name}", f"--endpoint-url={url or bucket.server.url}", f"--name={name}",
             f"--source-prefix={tree}/", f"--broker={self.broker}", *options, str(tree),
         )  # fmt: skip
-        wait_until(lambda: f"keeping {name}" in program.output() or program.poll() is not None, 30, "it watches")
+        wait_until(lambda: f"mirroring {name}" in program.output() or program.poll() is not None, 30, "it watches")
         return program
 
     def box(self, *options: str) -> Program:

@@ -47,7 +47,7 @@ class Copy:
 
     def live(self, *more: str, paths: Sequence[Path] = ()) -> Program:
         process = self._programs.start("autosync", "-v", *self.options(*more, paths=paths))
-        wait_until(lambda: "keeping" in process.output() and self.sent() == files_below(self.source), 60, "the first scan is done")
+        wait_until(lambda: "mirroring" in process.output() and self.sent() == files_below(self.source), 60, "the first scan is done")
         return process
 
     def sent(self) -> set[str]:
@@ -225,7 +225,7 @@ def test_a_link_that_is_switched_from_release_to_release_is_followed(copy: Copy,
     assert (done.returncode, copy.sent()) == (0, {"only-in-8", "d/also-in-8"}), done.stderr
 
     process = copy._programs.start("autosync", *copy.options(*options, paths=[current]))
-    wait_until(lambda: "keeping" in process.output(), 30, "it runs")
+    wait_until(lambda: "mirroring" in process.output(), 30, "it runs")
     (tmp_path / "next").symlink_to("releases/9")
     (tmp_path / "next").rename(current)
     wait_until(lambda: copy.sent() == {"only-in-9", "d/also-in-9"}, 30, "the switch is followed live")
@@ -423,7 +423,7 @@ def test_one_file_system_leaves_others_out_and_the_target_keeps_what_it_has(copy
     assert f"{share} is on another file system" in done.stderr
 
     process = copy._programs.start("autosync", *copy.options("--one-file-system", "--rescan=1"))
-    wait_until(lambda: "keeping" in process.output(), 30, "it runs")
+    wait_until(lambda: "mirroring" in process.output(), 30, "it runs")
     fill(copy.source, "share/newer", "c")
     wait_until(lambda: "c" in copy.sent(), 30, "the own file system is watched")
     mounts.unmount(share)

@@ -24,7 +24,7 @@ def test_a_mirror_is_kept(programs: Programs, rsyncd: Callable[..., Rsyncd], tre
         "autosync", "--actor=rsync", f"--target-container={server.container}", f"--rsync-password=@{tmp_path}/secret",
         f"--source-prefix={tree}/", str(tree),
     )  # fmt: skip
-    wait_until(lambda: "keeping" in process.output() and kept(server, tree), 60, "all is there")
+    wait_until(lambda: "mirroring" in process.output() and kept(server, tree), 60, "all is there")
 
     (tree / "new").write_text("new")
     os.rename(tree / "d0", tree / "renamed")

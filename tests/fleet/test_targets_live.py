@@ -75,7 +75,7 @@ def test_one_watch_serves_all_and_each_has_its_queue_and_its_limits(
     tables = to_bucket(bucket, "", "threads = 1"), to_directory(copy, 'limit-requests = "50/s"')
     config = with_targets(tree, *tables, state_dir=str(tmp_path / "state"))
     process = programs.start("autosync", f"--config={config}")
-    wait_until(lambda: process.output().count("keeping ") == 2 and "watches are placed: 21" in process.output(), 30, "both are kept")
+    wait_until(lambda: process.output().count("mirroring ") == 2 and "watches are placed: 21" in process.output(), 30, "both are kept")
 
     for number in range(20):
         (tree / f"d{number}/file").write_text(str(number))
@@ -99,7 +99,7 @@ def test_a_target_that_does_not_answer_holds_no_other_up(
         state = tmp_path / "state"
         config = with_targets(tree, to_bucket(bucket, proxy.url), to_directory(copy), state_dir=str(state))
         process = programs.start("autosync", f"--config={config}")
-        wait_until(lambda: process.output().count("keeping ") == 2, 30, "both are kept")
+        wait_until(lambda: process.output().count("mirroring ") == 2, 30, "both are kept")
         (tree / "first").write_text("first")
         equal_soon(bucket, tree, "both are served")
 
@@ -130,7 +130,7 @@ def test_a_target_that_is_away_at_the_start_holds_no_other_up(programs: Programs
         assert same(tree, copy)
 
         process = programs.start("autosync", f"--config={config}")
-        wait_until(lambda: "it is tried again" in process.output() and process.output().count("keeping ") == 2, 60, "it goes on")
+        wait_until(lambda: "it is tried again" in process.output() and process.output().count("mirroring ") == 2, 60, "it goes on")
         (tree / "more").write_text("more")
         wait_until(lambda: same(tree, copy), 20, "the other is kept")
         assert bucket.sizes() == {}
@@ -153,7 +153,7 @@ def test_where_no_target_can_be_used_it_ends(programs: Programs, tree: Path, tmp
 def test_a_fleet_has_a_queue_for_each_target(programs: Programs, own_valkey: Valkey, bucket: Bucket, tree: Path, copy: Path) -> None:
     config = with_targets(tree, to_bucket(bucket), to_directory(copy, 'queue = "near"'), broker=own_valkey.url)
     watcher = programs.start("autosync-watch", f"--config={config}")
-    wait_until(lambda: watcher.output().count("keeping ") == 2, 30, "both are kept")
+    wait_until(lambda: watcher.output().count("mirroring ") == 2, 30, "both are kept")
     assert queues_of_mirrors(connect(own_valkey.url)) == ["autosync.bucket", "near"]
 
     programs.worker("-Q", "near", broker=own_valkey.url, AUTOSYNC_SOURCES=str(tree))

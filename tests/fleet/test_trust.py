@@ -546,7 +546,7 @@ def a_box_and_a_watcher(programs: Programs, broker: str, tree: Path, desk: Path,
     box = programs.worker(broker=broker, cwd=desk, AUTOSYNC_SOURCES=str(tree), AUTOSYNC_PASSWORD=SECRET)
     assert box.poll() is None, box.output()
     watcher = programs.start(*watching(tree, tmp_path), cwd=desk, AUTOSYNC_BROKER=broker, AUTOSYNC_PASSWORD=SECRET)
-    wait_until(lambda: "keeping trust" in watcher.output(), 20, "it watches")
+    wait_until(lambda: "mirroring trust" in watcher.output(), 20, "it watches")
     return box, watcher
 
 
