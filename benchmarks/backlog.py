@@ -24,7 +24,7 @@ from unittest.mock import patch
 
 from autosync.actor import Actor
 from autosync.celery import sending_app
-from autosync.compare import scan as scan_module
+from autosync.compare import source_walks
 from autosync.compare.scan import Comparison
 from autosync.feed.batches import HIGH_WATER, BatchSender
 from autosync.feed.broker_retry import BrokerRetry
@@ -133,7 +133,7 @@ def scan(broker: str, count: int) -> None:
     retry = BrokerRetry(stop)
     sender, skipped = BatchSender(ledger.key_states, publisher, retry), SkippedPaths(ledger.sync_state, retry)
     scanner = Scanner(Comparison(keys, Nothing()), deletion_state(ledger), Debouncer(0.0), sender, skipped, retry, stop)
-    with patch.object(scan_module, "Walk", Walk), patch.object(RestQueue, "_rests", lambda *_: True):  # these files are on no disk
+    with patch.object(source_walks, "Walk", Walk), patch.object(RestQueue, "_rests", lambda *_: True):  # these files are on no disk
         scanner.scan(ScanRequest(""))
     while ledger.key_states.count_dirty():
         time.sleep(0.1)

@@ -6,37 +6,37 @@ read, or if their source is empty as a whole; `deletions.py` decides about the o
 
 from __future__ import annotations
 
-import errno
 import logging
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
-from itertools import repeat
+from dataclasses import dataclass, field
+from functools import partial
 
-from ..actor import Actor, listing_of, without_secrets
-from ..errors import AutosyncError, OutOfOrder, SourceUnsure, TargetError
-from ..files import File, Listing, Page, paged
+from ..actor import Actor
+from ..errors import AutosyncError, OutOfOrder, SourceUnsure
+from ..files import Page
 from ..model.file_rules import FileRules
-from ..model.keys import Keys, Source, Span, slashed
+from ..model.keys import Keys, Span, slashed
 from ..model.skipped import MOST_SKIPPED, SkippedList
-from ..source.external_sort import Spool, disksort
+from ..source.external_sort import Spool
 from ..source.found import Run
-from ..source.link_limit import Counts, LinkLimit
+from ..source.link_limit import LinkLimit
 from ..source.roots import KnownRoots
 from ..source.walk import Walk
 from .delete_limit import DeleteLimit
 from .deletions import Deletions, Found, Permission, Withheld
 from .diff import Compare, Difference, KeyedFiles, Merge, Rule, in_order
+from .empty_sources import EmptySources
 from .followed_links import FollowedLinks
 from .root_check import RootCheck
+from .source_walks import SourceWalks
+from .target_listing import TargetListing
+from .unreadable_paths import UnreadablePaths
 
 log = logging.getLogger(__name__)
-
-#: A clock difference above this is logged, in seconds.
-_LOGGED_CLOCK_DIFFERENCE = 5.0
 
 
 @dataclass
@@ -149,9 +149,12 @@ class Comparison:
         self._spill = spill
         self._unsorted = exact
         self._on_unsorted = on_unsorted
+        self._walks = SourceWalks(keys, spill)
+        self._listing = TargetListing(actor, spill)
+        self._empty_sources = EmptySources(keys, self._walks, self._policy.rules, self._pages)
         self._deletions = Deletions(keys, self._policy.limit, spill, about=about, accept=accept, on_withheld=on_withheld)
         #: The limit of keys behind links.
-        self.links = FollowedLinks(keys, self._policy.rules.max_links, self._without_links)
+        self.links = FollowedLinks(keys, self._policy.rules.max_links, partial(self._walks.counts_without_links, self._policy.rules))
         #: The limit of the running scan.
         self._link_limit: LinkLimit | None = None
 
@@ -197,11 +200,11 @@ class Comparison:
                 return  # it exists; a walk would mount it again
         spans = self._keys.spans(path)
         if self._policy.delete:
-            self._refuse_empty_sources(path)
+            self._empty_sources.refuse(path)
         may = permission or Permission()
         self._check = RootCheck(self._roots, self._keys, path, accepted=may.accepted, about=self._about) if self._roots else None
         self._link_limit = self.links.limit(whole=not path) if self._policy.rules.follow_links else None
-        rule = Rule(self._policy.by, last_in_sync, self._clock_ahead(), self._actor.can_match)
+        rule = Rule(self._policy.by, last_in_sync, self._listing.clock_ahead(), self._actor.can_match)
         with closing(Spool(self._spill)) as missing:
             for span in spans:
                 yield from self._scan_span(span, report, rule, missing, is_part=bool(path))
@@ -254,18 +257,6 @@ class Comparison:
         report.hidden += kept.total()
         report.complete = report.complete and not kept
 
-    def _clock_ahead(self) -> float:
-        try:
-            ahead = self._actor.clock_ahead()
-        except AutosyncError:
-            raise
-        except Exception as error:  # a user's actor may fail in any way
-            reason = without_secrets(self._actor, f"{type(error).__name__}: {error}")
-            raise TargetError(f"the target's clock could not be read: {reason}") from error
-        if abs(ahead) > _LOGGED_CLOCK_DIFFERENCE:
-            log.info("the target's clock is %.0f s %s this host's; that is allowed for", abs(ahead), "ahead of" if ahead > 0 else "behind")
-        return ahead
-
     def _scan_span(self, span: Span, report: ScanReport, rule: Rule, missing: Spool, *, is_part: bool) -> Iterator[Difference]:
         """Compare one span. If a listing is not in order, it is requested again and sorted on disk."""
         if not self._unsorted:
@@ -290,7 +281,7 @@ class Comparison:
         check = self._check
         if self._link_limit is not None:
             self._link_limit.begin_walk(span.directory)
-        walk = self._walk(span, self._policy.rules, check=check, link_limit=self._link_limit)
+        walk = self._walks.walk(span, self._policy.rules, check=check, link_limit=self._link_limit)
         listed = in_order(pages) if check is None else check.count_pages(span, in_order(pages))
         merge = Merge(self._with_keys(walk, span, report), listed, rule)
         not_in_source = extra = 0
@@ -316,7 +307,7 @@ class Comparison:
             self._report_errors(span, walk.errors, report)
             report.equal += merge.listed - not_in_source
             if walk.errors:
-                unreadable = _UnreadablePaths(walk.errors)
+                unreadable = UnreadablePaths(walk.errors)
                 for (key,) in missing_here:
                     if str(self._keys.path(key)) not in unreadable:
                         missing.add((key,))
@@ -324,43 +315,13 @@ class Comparison:
                 missing.move_from(missing_here)
 
     def _report_errors(self, span: Span, errors: Sequence[OSError], report: ScanReport) -> None:
-        root = self._source_at(span).root
+        root = self._walks.source_at(span).root
         for error in errors:
             if error.filename == root:
                 raise SourceUnsure(f"source {root} cannot be read: {error.strerror}", "mount it, or correct PATH")
         for error in errors[:10]:
             log.warning("%s cannot be read: %s; nothing behind it is deleted in this scan", error.filename, error.strerror)
         report.complete = report.complete and not errors
-
-    def _without_links(self) -> Iterator[Counts]:
-        """Count the files and directories that are not behind links, in portions."""
-        rules = replace(self._policy.rules, follow_links=False)
-        for span in self._keys.spans(""):
-            counted = LinkLimit(Counts())
-            before = Counts()
-            for _ in self._walk(span, rules, link_limit=counted).runs():
-                yield Counts(counted.found.files - before.files, counted.found.directories - before.directories)
-                before = counted.found
-            yield Counts(counted.found.files - before.files, counted.found.directories - before.directories)
-
-    def _walk(
-        self, span: Span, rules: FileRules, *, in_order: bool = True, check: RootCheck | None = None, link_limit: LinkLimit | None = None
-    ) -> Walk:
-        source = self._source_at(span)
-
-        def enters(directory: str) -> bool:
-            return not span.only and directory != span.without and self._keys.enters(directory)
-
-        def accepts(directory: str, names: list[str]) -> list[str]:
-            if span.only:
-                names = [name for name in names if directory + name == span.only]
-            return self._keys.accepted(directory, names, source)
-
-        state = self._keys.state_beneath(source.root)
-        return Walk(
-            source.root, span.directory, enters, accepts, self._spill, rules=rules, in_order=in_order, state=state, observer=check,
-            inner_paths=self._keys.inner_paths, link_limit=link_limit,
-        )  # fmt: skip
 
     def _with_keys(self, walk: Walk, span: Span, report: ScanReport) -> Iterator[KeyedFiles]:
         """The files of a walk with their keys."""
@@ -394,81 +355,4 @@ class Comparison:
             yield key, found
 
     def _pages(self, span: Span) -> Iterator[Page]:
-        """The listing of a span, in order if the target lists in order or listings are sorted on disk."""
-        try:
-            listing = listing_of(self._actor, span.prefix)
-            pages = _with_prefix(span.prefix, listing.pages() if isinstance(listing, Listing) else paged(listing))
-            if self._unsorted or not getattr(listing, "already_sorted", False):
-                rows = disksort((row for page in pages for row in zip(*page, strict=True)), self._spill)
-                pages = paged(File(*row) for row in rows)
-            yield from pages
-        except AutosyncError:
-            raise
-        except Exception as error:  # a user's actor may fail in any way
-            reason = without_secrets(self._actor, f"{type(error).__name__}: {error}")
-            raise TargetError(f"the target could not be listed: {reason}") from error
-
-    def _refuse_empty_sources(self, path: str) -> None:
-        """Refuse an empty source while the target has keys of it: a share that is not mounted appears as an empty directory. Only sources
-        whose roots are at or below a path are checked.
-
-        Args:
-            path: of a directory; "" for all sources.
-
-        Raises:
-            SourceUnsure: one is empty, and the target has keys of it.
-        """
-        # A PATH inside another one may be a share of its own.
-        for source in (*self._keys.sources, *(Source(inner) for inner in self._keys.inner_paths)):
-            spans = self._keys.spans(source.path)
-            if path and not slashed(source.path).startswith(slashed(path)):
-                continue
-            if not source.is_file and not any(self._holds_something(span) for span in spans):
-                self._refuse_if_listed(source, spans)
-
-    def _holds_something(self, span: Span) -> bool:
-        rules = replace(self._policy.rules, min_size=0, max_size=None)
-        most = Counts(rules.max_links, rules.max_links)
-        walk = self._walk(span, rules, in_order=False, link_limit=LinkLimit(most) if rules.follow_links else None)
-        return any(not found.skipped for found in walk) or bool(walk.errors)  # the scan itself reports the errors
-
-    def _refuse_if_listed(self, source: Source, spans: Sequence[Span]) -> None:
-        for key in (key for span in spans for page in self._pages(span) for key in page.keys):
-            if self._keys.path(key) is not None:
-                raise SourceUnsure(
-                    f"the source {source.path} holds no file while the target holds {key!r} and maybe more, so nothing is deleted",
-                    "mount the source; or, if it is meant to be empty, empty the target by hand",
-                )
-
-    def _source_at(self, span: Span) -> Source:
-        return next(one for one in self._keys.sources if one.root == span.directory or one.holds(span.directory))
-
-
-class _UnreadablePaths:
-    """The paths that may exist although a walk did not find them: after "permission denied", those below that directory; after any other
-    error, all paths, since the whole file system may be unavailable.
-
-    Args:
-        errors: of the walk.
-    """
-
-    def __init__(self, errors: Sequence[OSError]) -> None:
-        self._all = any(error.errno not in (errno.EACCES, errno.EPERM) for error in errors)
-        self._tops = {str(error.filename).rstrip("/") for error in errors}
-
-    def __contains__(self, path: str) -> bool:
-        while not self._all and self._tops and path:
-            if path in self._tops:
-                return True
-            path = path.rpartition("/")[0]
-        return self._all or path in self._tops
-
-
-def _with_prefix(prefix: str, pages: Iterable[Page]) -> Iterator[Page]:
-    """The files whose keys begin with a prefix. A target may list others too."""
-    for page in pages:
-        if all(map(str.startswith, page.keys, repeat(prefix))):
-            yield page
-        else:
-            wanted = [row for row in zip(*page, strict=True) if row[0].startswith(prefix)]
-            yield from [Page(*map(list, zip(*wanted, strict=True)))] if wanted else []
+        return self._listing.pages(span.prefix, is_sorted_here=self._unsorted)

@@ -1,0 +1,62 @@
+"""Sources that are empty as a whole while the target has keys of them: shares that are not mounted, most likely."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from ..errors import SourceUnsure
+from ..files import Page
+from ..model.file_rules import FileRules
+from ..model.keys import Keys, Source, Span, slashed
+from ..source.link_limit import Counts, LinkLimit
+from .source_walks import SourceWalks
+
+
+class EmptySources:
+    """The check of one mirror's sources before a scan that may delete.
+
+    Args:
+        keys: naming rule and scope of the mirror.
+        walks: of the mirror.
+        rules: which files are sent.
+        pages: lists a span in the target.
+    """
+
+    def __init__(self, keys: Keys, walks: SourceWalks, rules: FileRules, pages: Callable[[Span], Iterator[Page]]) -> None:
+        self._keys = keys
+        self._walks = walks
+        self._rules = rules
+        self._pages = pages
+
+    def refuse(self, path: str) -> None:
+        """Refuse an empty source while the target has keys of it: a share that is not mounted appears as an empty directory. Only sources
+        whose roots are at or below a path are checked.
+
+        Args:
+            path: of a directory; "" for all sources.
+
+        Raises:
+            SourceUnsure: one is empty, and the target has keys of it.
+        """
+        # A PATH inside another one may be a share of its own.
+        for source in (*self._keys.sources, *(Source(inner) for inner in self._keys.inner_paths)):
+            spans = self._keys.spans(source.path)
+            if path and not slashed(source.path).startswith(slashed(path)):
+                continue
+            if not source.is_file and not any(self._holds_something(span) for span in spans):
+                self._refuse_if_listed(source, spans)
+
+    def _holds_something(self, span: Span) -> bool:
+        rules = replace(self._rules, min_size=0, max_size=None)
+        most = Counts(rules.max_links, rules.max_links)
+        walk = self._walks.walk(span, rules, in_order=False, link_limit=LinkLimit(most) if rules.follow_links else None)
+        return any(not found.skipped for found in walk) or bool(walk.errors)  # the scan itself reports the errors
+
+    def _refuse_if_listed(self, source: Source, spans: Sequence[Span]) -> None:
+        for key in (key for span in spans for page in self._pages(span) for key in page.keys):
+            if self._keys.path(key) is not None:
+                raise SourceUnsure(
+                    f"the source {source.path} holds no file while the target holds {key!r} and maybe more, so nothing is deleted",
+                    "mount the source; or, if it is meant to be empty, empty the target by hand",
+                )
