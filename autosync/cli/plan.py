@@ -14,9 +14,9 @@ from ..compare.diff import Compare
 from ..compare.scan import Policy
 from ..errors import ConfigurationError
 from ..model.file_rules import parse_size_bounds
-from ..model.keys import slashed
 from ..model.limits import Limits
 from ..model.mirror import DEFAULT_QUEUE, LONGEST_LEASE, SHORTEST_LEASE, Mirror, is_lease
+from ..model.paths import slashed
 from ..process.boot_id import file_view
 from .options import sources_of
 

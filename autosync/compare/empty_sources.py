@@ -8,7 +8,8 @@ from dataclasses import replace
 from ..errors import SourceUnsure
 from ..files import Page
 from ..model.file_rules import FileRules
-from ..model.keys import Keys, Source, Span, slashed
+from ..model.keys import Keys, Source, Span
+from ..model.paths import slashed
 from ..source.link_limit import Counts, LinkLimit
 from .source_walks import SourceWalks
 

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from ..files import Page
-from ..model.keys import Keys, Span, slashed
+from ..model.keys import Keys, Span
 from ..model.mirror import Identity
+from ..model.paths import slashed
 from ..model.text import printable
 from ..source.roots import KnownRoots
 

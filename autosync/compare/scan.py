@@ -19,7 +19,8 @@ from ..actor import Actor
 from ..errors import AutosyncError, OutOfOrder, SourceUnsure
 from ..files import Page
 from ..model.file_rules import FileRules
-from ..model.keys import Keys, Span, slashed
+from ..model.keys import Keys, Span
+from ..model.paths import slashed
 from ..model.skipped import MOST_SKIPPED, SkippedList
 from ..source.external_sort import Spool
 from ..source.found import Run

@@ -18,8 +18,9 @@ from typing import IO, Any
 
 from ..broker.embedded import EmbeddedServer
 from ..errors import ConfigurationError, StartError
-from ..model.keys import Source, slashed
+from ..model.keys import Source
 from ..model.mirror import Mirror
+from ..model.paths import slashed
 from ..process import search_path
 from ..process.child import Child, has_one_thread, set_process_title
 from ..process.process_state import is_running

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Mapping
 
 from ..ledger.sync_state import SyncState
-from ..model.keys import slashed
+from ..model.paths import slashed
 from ..model.skipped import MOST_SKIPPED, SkippedList
 from ..model.text import printable
 from .broker_retry import BrokerRetry

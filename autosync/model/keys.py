@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ..errors import ConfigurationError
+from .paths import is_plain, slashed
 
 _MIXED = "(?=[a-z0-9]*[A-Z])(?=[A-Z]*[a-z0-9])[A-Za-z0-9]{6}"
 #: Names of files that are not complete yet, or that only the program that made them uses: regular expressions for a whole name.
@@ -73,16 +74,6 @@ class Span:
     prefix: str
     without: str = ""
     only: str = ""
-
-
-def slashed(directory: str) -> str:
-    """`directory` with exactly one slash at its end."""
-    return directory if directory.endswith("/") else directory + "/"
-
-
-def is_plain(path: str) -> bool:
-    """Whether `path` is absolute and written without `.`, `..`, empty components or NUL."""
-    return path.startswith("/") and "\0" not in path and not {"", ".", ".."}.intersection(path.split("/")[1:])
 
 
 class Keys:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..model.file_rules import MAX_LINKS
-from ..model.keys import slashed
+from ..model.paths import slashed
 
 #: Files behind links are not too many up to this multiple of the files that are not behind links. Directories behind links are not too
 #: many up to this multiple of the files or of the directories that are not behind links, whichever is more.

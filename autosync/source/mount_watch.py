@@ -7,7 +7,8 @@ import threading
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from ..model.keys import Keys, Source, slashed
+from ..model.keys import Keys, Source
+from ..model.paths import slashed
 from .mounts import Mount, MountTable
 
 

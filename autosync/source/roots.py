@@ -12,8 +12,9 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
-from ..model.keys import Keys, slashed
+from ..model.keys import Keys
 from ..model.mirror import IN_DOUBT, Identity
+from ..model.paths import slashed
 from ..model.root_identity import RootIdentity
 from .identify import identify, identify_open, identity_at, is_mount_point, is_same_directory, is_same_open, names_of
 from .mount_watch import MountWatch

@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 from ..errors import PermanentError, SourceDenied, SourceRefused, SourceUnsure
 from ..model.file_rules import FileRules
-from ..model.keys import Source, is_plain, slashed
+from ..model.keys import Source
 from ..model.mirror import IN_DOUBT, Identity
+from ..model.paths import is_plain, slashed
 from ..source.beneath import FILE_FLAGS, NotMirrored, open_beneath, open_directory_beneath, open_root, resolve_beneath, root_paths
 
 #: The file, or a directory on its path, does not exist; any other error is no proof.

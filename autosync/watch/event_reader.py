@@ -9,7 +9,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence, Set
 
 from ..model.change import Change, Kind, Push
-from ..model.keys import Keys, slashed
+from ..model.keys import Keys
+from ..model.paths import slashed
 from .inotify import (
     IN_ATTRIB,
     IN_CLOSE_WRITE,

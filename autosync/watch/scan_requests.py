@@ -5,7 +5,7 @@ from __future__ import annotations
 from os.path import commonpath
 from typing import NamedTuple
 
-from ..model.keys import slashed
+from ..model.paths import slashed
 
 #: More requests than this become one request for their common directory.
 MAX_SCANS = 256

@@ -7,7 +7,8 @@ import stat
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from ..model.keys import Source, slashed
+from ..model.keys import Source
+from ..model.paths import slashed
 from ..source.beneath import NotMirrored, resolve_beneath, root_paths
 
 

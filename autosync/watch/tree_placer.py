@@ -10,7 +10,8 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from ..model.change import Change, Kind, Push
-from ..model.keys import Keys, Source, slashed
+from ..model.keys import Keys, Source
+from ..model.paths import slashed
 from ..source.beneath import NotMirrored, open_directory_beneath, open_root
 from ..source.link_limit import RATIO, LinkRules
 from .attribute_watches import AttributeWatches

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..model.keys import slashed
+from ..model.paths import slashed
 
 #: The most paths. More are replaced by the topmost ones, and if those are more than this, by the root directory.
 _MOST = 1000

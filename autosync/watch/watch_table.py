@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 
-from ..model.keys import slashed
+from ..model.paths import slashed
 from .inotify import IN_ATTRIB, IN_CLOSE_WRITE, IN_CREATE, IN_DELETE, IN_MASK_ADD, IN_MOVED_FROM, IN_MOVED_TO, Inotify
 
 #: Up to this number of paths, all paths of a directory are checked each time that another one is added; above it, when their number is a

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from autosync.actor import Actor
 from autosync.cli.options import context_settings, parameters
 from autosync.errors import ConfigurationError
-from autosync.model.keys import TEMPORARY, Keys, Source, Span, is_plain, slashed
+from autosync.model.keys import TEMPORARY, Keys, Source, Span
+from autosync.model.paths import is_plain, slashed
 from autosync.source.walk import Walk
 
 HERE = "/home/adeprince"

@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from autosync.model.change import SCAN_ALL, Change, Kind
-from autosync.model.keys import Keys, Source, slashed
+from autosync.model.keys import Keys, Source
+from autosync.model.paths import slashed
 from autosync.source.beneath import open_directory_beneath, resolve_beneath
 from autosync.watch import symlinks, tree_placer, watched_tree
 from autosync.watch.watcher import Watcher, identity_of

@@ -19,9 +19,9 @@ from ...celery import options_in_environment, sending_app
 from ...errors import ConfigurationError, Exit, StartError
 from ...feed.publisher import Priority, Publisher
 from ...ledger import UNKNOWN
-from ...model.keys import slashed
 from ...model.limits import Limits
 from ...model.mirror import Mirror
+from ...model.paths import slashed
 from ...model.setting_names import OR_NAME_THE_ACTOR, warning_about
 from ...model.text import printable
 from ...state.pending import ItemKind
