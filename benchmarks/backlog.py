@@ -35,7 +35,7 @@ from autosync.feed.skipped_paths import SkippedPaths
 from autosync.files import File
 from autosync.ledger import PREFIX, Action, Ledger, Result, connect
 from autosync.model.keys import Keys, Source
-from autosync.source.found import Found
+from autosync.source.entry import Entry
 from autosync.watch.debounce import Debouncer
 from autosync.watch.scan_requests import ScanRequest
 from lab.state import deletion_state
@@ -62,13 +62,13 @@ class Walk:
     def __init__(self, *_: Any, **__: Any) -> None:
         self.errors: list[OSError] = []
 
-    def runs(self) -> Iterator[Found]:
+    def runs(self) -> Iterator[Entry]:
         """See the real one."""
         changed = time.time() - _OLD
         tenth = max(self.count // 10, 1)
         for number in range(self.count):
             path = f"{_ROOT}/{number // _IN_A_FOLDER:07}/file-{number:09}.dat"
-            yield Found(path, 1024, changed, int(changed * 1e9))
+            yield Entry(path, 1024, changed, int(changed * 1e9))
             if (number + 1) % tenth == 0:
                 self.sampled(number + 1)
 

@@ -11,7 +11,7 @@ from autosync.compare.scan import Comparison, Policy, ScanReport
 from autosync.files import File, Listing
 from autosync.model.file_rules import FileRules
 from autosync.model.keys import Keys, Source
-from autosync.source.roots import KnownRoots
+from autosync.source.roots import RootRegister
 
 
 class FixedTarget(Actor):
@@ -41,7 +41,7 @@ def scan(
     confirmed: int = 0,
     delete: bool = True,
     follow: bool = True,
-    roots: KnownRoots | None = None,
+    roots: RootRegister | None = None,
 ) -> tuple[list[str], ScanReport]:
     """Scan a part of a directory. Returns the keys that would be deleted, and the report."""
     policy = Policy(delete, limit or DeleteLimit(), rules=FileRules(follow_links=follow))

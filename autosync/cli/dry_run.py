@@ -13,7 +13,7 @@ from ..ledger import Ledger
 from ..model.definition_signature import read_key
 from ..model.text import printable
 from ..source.mounts import MountTable
-from ..source.roots import KnownRoots
+from ..source.roots import RootRegister
 from ..state.acceptance import is_accepted_in
 from ..state.deletion_state import DeletionState, withheld_in
 from ..state.root_memory import load_stored
@@ -54,7 +54,7 @@ def dry_run(plans: Sequence[Plan], name: str, values: dict[str, Any]) -> Exit:
     return code
 
 
-def _comparison(plan: Plan, roots: KnownRoots) -> Comparison:
+def _comparison(plan: Plan, roots: RootRegister) -> Comparison:
     return Comparison(
         plan.mirror.keys(),
         plan.actor,
@@ -66,9 +66,9 @@ def _comparison(plan: Plan, roots: KnownRoots) -> Comparison:
     )
 
 
-def _roots(plan: Plan, mounts: MountTable, name: str, values: dict[str, Any]) -> KnownRoots:
-    """What is known of the roots, by the state file and by the ledgers."""
-    roots = KnownRoots(plan.mirror.keys(), mounts)
+def _roots(plan: Plan, mounts: MountTable, name: str, values: dict[str, Any]) -> RootRegister:
+    """What is remembered of the roots, by the state file and by the ledgers."""
+    roots = RootRegister(plan.mirror.keys(), mounts)
     base, key, mirror = state_base(values["state_dir"]), read_key(values["signing_key"]), plan.mirror.name
     file = StateFile(base / name, mirror)
     ledgers: list[Ledger] = []

@@ -57,11 +57,11 @@ class Withheld:
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a scan has found in the target.
+class ComparedPart:
+    """The part of source and target that a scan has compared.
 
     Attributes:
-        path: of the part of the source that was compared; "" for all.
+        path: of the part of the source; "" for all.
         has_left: whether the kernel has reported that this directory is gone.
         scope: number of keys in scope that the target has.
         is_complete: whether all of the part of the source could be read.
@@ -110,12 +110,12 @@ class Deletions:
             self._existing.close()
         self._existing = None
 
-    def allowed(self, missing: Spool, found: Found, permission: Permission) -> tuple[Iterator[str], int, Withheld]:
+    def allowed(self, missing: Spool, part: ComparedPart, permission: Permission) -> tuple[Iterator[str], int, Withheld]:
         """Decide about the keys that the source lacks.
 
         Args:
             missing: a row for each of these keys.
-            found: what was compared.
+            part: what was compared.
             permission: what may be deleted.
 
         Returns:
@@ -127,42 +127,42 @@ class Deletions:
         """
         if permission.accepted:
             self.close()
-        if found.has_left and permission.accepted:
+        if part.has_left and permission.accepted:
             return _all(missing)
-        if not found.path and len(missing) <= permission.confirmed:
+        if not part.path and len(missing) <= permission.confirmed:
             self.close()
             return _all(missing)
         if not permission.accepted:
-            return self._of_a_new_mirror(missing, found)
-        limit = self._limit.of(found.scope)
+            return self._of_a_new_mirror(missing, part)
+        limit = self._limit.of(part.scope)
         if len(missing) <= limit and not permission.has_withheld:
             return _all(missing)
-        return iter(()), 0, self._withhold(missing, found, limit)
+        return iter(()), 0, self._withhold(missing, part, limit)
 
-    def _of_a_new_mirror(self, missing: Spool, found: Found) -> tuple[Iterator[str], int, Withheld]:
+    def _of_a_new_mirror(self, missing: Spool, part: ComparedPart) -> tuple[Iterator[str], int, Withheld]:
         """The decision for a mirror that is not accepted."""
         rows = Spool(self._spill)
         try:
             for (key,) in disksort(missing, self._spill):
                 if not self._is_file(str(self._keys.path(key))):
                     rows.add((key,))
-            if not found.path:
-                return iter(()), 0, self._withhold_existing(rows, found)
-            if found.has_left and self._existing is not None:
+            if not part.path:
+                return iter(()), 0, self._withhold_existing(rows, part)
+            if part.has_left and self._existing is not None:
                 return self._made_by_us(rows, self._existing)
             return iter(()), 0, self._withheld(rows)
         finally:
             if rows is not self._existing:
                 rows.close()
 
-    def _withhold_existing(self, rows: Spool, found: Found) -> Withheld:
+    def _withhold_existing(self, rows: Spool, part: ComparedPart) -> Withheld:
         """Withhold all, and remember these keys if all of the source could be read."""
         withheld = self._withheld(rows)
         self.close()
-        if found.is_complete:
+        if part.is_complete:
             self._existing = rows
         if withheld.count:
-            options = "--accept-existing --max-delete=100%" if withheld.count > self._limit.of(found.scope) else "--accept-existing"
+            options = "--accept-existing --max-delete=100%" if withheld.count > self._limit.of(part.scope) else "--accept-existing"
             log.error(
                 "%sthe target held %s in scope before this mirror that the source lacks (%s). It keeps them: to delete them, run %s, or "
                 "start again with %s; to keep them for good, start with --no-delete or another --target-prefix",
@@ -183,14 +183,14 @@ class Deletions:
 
         return keys(), len(made), Withheld(len(rows) - len(made))
 
-    def _withhold(self, missing: Spool, found: Found, limit: int) -> Withheld:
+    def _withhold(self, missing: Spool, part: ComparedPart, limit: int) -> Withheld:
         withheld = self._withheld(missing)
-        if withheld.count and not found.path:
+        if withheld.count and not part.path:
             why = "more than" if withheld.count > limit else "and an earlier scan has found more than"
             log.error(
                 "%s%d of %s in scope are gone from the source (%s), %s --max-delete (%s) allows: none is deleted. If the source is as it "
                 "should be, run %s, or start again with --max-delete=100%%",
-                self._about, withheld.count, _keys_text(found.scope), withheld.listed(), why, self._limit, self._accept,
+                self._about, withheld.count, _keys_text(part.scope), withheld.listed(), why, self._limit, self._accept,
             )  # fmt: skip
         return withheld
 

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from ..errors import OutOfOrder
 from ..files import File, Page
-from ..source.found import Found, Run
+from ..source.entry import Entry, Run
 
 #: An object counts as created after its file changed if it is newer by this, in seconds. This allows for clocks and rounding.
 MARGIN = 2.0
@@ -105,7 +105,7 @@ class Difference(NamedTuple):
     """
 
     key: str
-    found: Found | None
+    found: Entry | None
     etag: str | None = None
     listed: bool = False
 
@@ -154,7 +154,7 @@ class _ListingCursor:
 
 
 #: Consecutive files of the source with their keys, or one file with its key.
-KeyedFiles = tuple[list[str], Run] | tuple[str, Found]
+KeyedFiles = tuple[list[str], Run] | tuple[str, Entry]
 
 
 class Merge:
@@ -184,7 +184,7 @@ class Merge:
 
     def __iter__(self) -> Iterator[Difference]:
         for files in self._source:
-            if isinstance(files[1], Found):
+            if isinstance(files[1], Entry):
                 yield from self._merge_one(*files)
             else:
                 yield from self._merge_run(*files)
@@ -210,21 +210,21 @@ class Merge:
             while start < end and listed.at < len(page.keys):
                 key, listed_key = keys[start], page.keys[listed.at]
                 if key == listed_key:
-                    found = run.found(start)
+                    found = run.entry(start)
                     differs, etag = self._rule.differ(found.size, found.changed, page, listed.at)
                     start += 1
                     listed.at += 1
                     if differs:
                         yield Difference(key, found, etag, listed=True)
                 elif key < listed_key:
-                    yield Difference(key, run.found(start))
+                    yield Difference(key, run.entry(start))
                     start += 1
                 else:
                     yield self._missing_file()
         for number in range(start, end):
-            yield Difference(keys[number], run.found(number))
+            yield Difference(keys[number], run.entry(number))
 
-    def _merge_one(self, key: str, found: Found) -> Iterator[Difference]:
+    def _merge_one(self, key: str, found: Entry) -> Iterator[Difference]:
         listed = self._listed
         while listed.remaining() and listed.page.keys[listed.at] < key:
             yield self._missing_file()

@@ -15,7 +15,7 @@ from ..model.keys import Keys, Span
 from ..model.mirror import Identity
 from ..model.paths import slashed
 from ..model.text import printable
-from ..source.roots import KnownRoots
+from ..source.roots import RootRegister
 
 log = logging.getLogger(__name__)
 
@@ -27,12 +27,12 @@ class _Seen(NamedTuple):
     """A root or a mount point that the walk has opened.
 
     Attributes:
-        is_known: whether it is the remembered directory.
+        is_remembered: whether it is the remembered directory.
         is_empty: whether it is an empty mount point that is not remembered as empty.
     """
 
     identity: Identity
-    is_known: bool
+    is_remembered: bool
     is_empty: bool
 
 
@@ -47,7 +47,7 @@ class RootCheck:
         about: prefix of log lines, where there are several mirrors.
     """
 
-    def __init__(self, roots: KnownRoots, keys: Keys, path: str, *, accepted: bool, about: str = "") -> None:
+    def __init__(self, roots: RootRegister, keys: Keys, path: str, *, accepted: bool, about: str = "") -> None:
         self._roots = roots
         self._keys = keys
         self._path = path
@@ -78,8 +78,8 @@ class RootCheck:
         if path != real:
             self.follows_link(path, real)
             return
-        is_known = self._roots.check_open(path, descriptor, stats)
-        self._seen[path] = _Seen(Identity(stats.st_dev, stats.st_ino), is_known, self._roots.is_emptied(path, descriptor))
+        is_remembered = self._roots.check_open(path, descriptor, stats)
+        self._seen[path] = _Seen(Identity(stats.st_dev, stats.st_ino), is_remembered, self._roots.is_emptied(path, descriptor))
 
     def follows_link(self, path: str, real: str) -> None:
         """Note a path that leads through a link to or below a mount point."""
@@ -156,10 +156,10 @@ class RootCheck:
     def _is_believed(self, top: str) -> bool:
         """Whether keys that the scan has not found below a root or a mount point count as deleted."""
         seen = self._seen.get(top)
-        missing, known = self._missing[top], self._roots.remembered.is_identified(top)
+        missing, is_identified = self._missing[top], self._roots.remembered.is_identified(top)
         doubt = self._roots.remembered.doubts().get(top)
         is_waiting = self._roots.mounts.is_waiting_for_use(top)
-        if seen is not None and seen.is_known and not seen.is_empty and (is_waiting or self._roots.is_confirmed(top)):
+        if seen is not None and seen.is_remembered and not seen.is_empty and (is_waiting or self._roots.is_confirmed(top)):
             self._roots.remembered.settle(top)
             return True
         is_accepted = doubt is not None and doubt.accepted
@@ -169,7 +169,7 @@ class RootCheck:
             is_over = is_accepted or (not missing and not is_waiting)
             if is_over and self._roots.kind(top) == "mount" and (is_waiting or _is_gone(top)):
                 self._roots.forget(top)
-        elif is_accepted or not missing or (not known and not self._accepted):
+        elif is_accepted or not missing or (not is_identified and not self._accepted):
             return self._roots.adopt(top, seen.identity) or not missing
         if is_accepted or not missing:
             return True

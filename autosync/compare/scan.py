@@ -22,13 +22,13 @@ from ..model.file_rules import FileRules
 from ..model.keys import Keys, Span
 from ..model.paths import slashed
 from ..model.skipped import MOST_SKIPPED, SkippedList
+from ..source.entry import Run
 from ..source.external_sort import Spool
-from ..source.found import Run
 from ..source.link_limit import LinkLimit
-from ..source.roots import KnownRoots
+from ..source.roots import RootRegister
 from ..source.walk import Walk
 from .delete_limit import DeleteLimit
-from .deletions import Deletions, Found, Permission, Withheld
+from .deletions import ComparedPart, Deletions, Permission, Withheld
 from .diff import Compare, Difference, KeyedFiles, Merge, Rule, in_order
 from .empty_sources import EmptySources
 from .followed_links import FollowedLinks
@@ -61,7 +61,7 @@ class ScanReport:
         hidden: keys that the source lacks and the target keeps, since a root or a mount point above them is in doubt.
         error: why the scan failed; None if it did not.
         on_extra: called for each key that may be deleted. Whether it is deleted is decided at the end of the scan.
-        on_hard_link: called with the path and the inode (`found.inode_of`) of each name of a file with several names; None: not needed.
+        on_hard_link: called with the path and the inode (`entry.inode_of`) of each name of a file with several names; None: not needed.
     """
 
     uploads: int = 0
@@ -136,7 +136,7 @@ class Comparison:
         exact: bool = False,
         about: str = "",
         on_unsorted: Callable[[], None] = lambda: None,
-        roots: KnownRoots | None = None,
+        roots: RootRegister | None = None,
         accept: str = "autosync-ctl accept",
         on_withheld: Callable[[str], None] | None = None,
     ) -> None:
@@ -211,9 +211,9 @@ class Comparison:
                 yield from self._scan_span(span, report, rule, missing, is_part=bool(path))
             self._finish_links(path, report)
             self._keep_hidden(missing, report)
-            found = Found(path, has_left, report.equal + len(missing), report.complete)
+            part = ComparedPart(path, has_left, report.equal + len(missing), report.complete)
             count = len(missing)
-            keys, report.deletes, report.withheld = self._deletions.allowed(missing, found, may)
+            keys, report.deletes, report.withheld = self._deletions.allowed(missing, part, may)
             report.extra -= count - report.deletes - report.withheld.count  # files that were created while they were walked
             for key in keys:
                 yield Difference(key, None, listed=True)

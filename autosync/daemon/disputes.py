@@ -16,9 +16,9 @@ from ..model.file_rules import FileRules
 from ..model.keys import Keys, Source
 from ..model.mirror import Identity
 from ..model.text import printable
-from ..source.found import Found, found_at
+from ..source.entry import Entry, entry_at
 from ..tasks.sources import MirrorSource, mounts_below
-from ..watch.recheck import found_behind_links
+from ..watch.recheck import entry_behind_links
 
 log = logging.getLogger(__name__)
 
@@ -103,11 +103,11 @@ class DisputeResolver:
             return Resolution(disputed)
         return Resolution(disputed, is_kept=True) if found.skipped else Resolution(disputed, Hint(found.size, found.mtime_ns))
 
-    def _found(self, path: str, source: Source) -> Found | None:
+    def _found(self, path: str, source: Source) -> Entry | None:
         """What is at a path."""
         if self._rules.follow_links:
-            return found_behind_links(path, source, self._rules)
-        return found_at(path, os.lstat(path), self._rules)
+            return entry_behind_links(path, source, self._rules)
+        return entry_at(path, os.lstat(path), self._rules)
 
     def _resolution_if_gone(self, disputed: DisputedKey, path: str, trust: Trust) -> Resolution:
         """The resolution if it is proved that nothing is at the path."""

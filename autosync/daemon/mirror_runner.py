@@ -30,7 +30,7 @@ from ..model.change import SCAN_ALL, Change
 from ..model.limits import Limits
 from ..model.mirror import Mirror
 from ..source.mounts import MountTable
-from ..source.roots import KnownRoots
+from ..source.roots import RootRegister
 from ..source.unsettled_roots import UnsettledRoots
 from ..state.deletion_state import DeletionState
 from ..state.root_memory import RootMemory
@@ -109,7 +109,7 @@ class MirrorRunner:
         mirror = replace(run.mirror, identities=root_identities(run.mirror))
         self._keys = mirror.keys()
         self._mounts = MountTable()
-        self._roots = KnownRoots(self._keys, self._mounts)
+        self._roots = RootRegister(self._keys, self._mounts)
         self._unsettled_roots = UnsettledRoots(self._roots)
         self._ledger = Ledger(connect(run.broker), mirror.name)
         self._disputes = DisputeResolver(self._ledger.disputes, self._keys, mirror.file_rules)

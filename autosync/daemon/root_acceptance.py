@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from ..feed.scanner import Scanner
 from ..model.change import SCAN_ALL, Change, Kind, Push
-from ..source.roots import KnownRoots
+from ..source.roots import RootRegister
 from ..state import pending
 from ..state.pending import PendingItem, PendingStore
 
 
 class RootAcceptance:
-    """Accepts roots and mount points of one mirror that are not what is known of them. Not safe to use from many threads.
+    """Accepts roots and mount points of one mirror that are not the remembered ones. Not safe to use from many threads.
 
     Args:
-        roots: what is known of the roots and mount points.
+        roots: the roots and mount points.
         scanner: may delete what an operator has seen.
         store: has what waits, for operators.
         push: receives requests for scans.
         once: whether the run ends when source and target are equal.
     """
 
-    def __init__(self, roots: KnownRoots, scanner: Scanner, store: PendingStore, push: Push, *, once: bool) -> None:
+    def __init__(self, roots: RootRegister, scanner: Scanner, store: PendingStore, push: Push, *, once: bool) -> None:
         self._roots = roots
         self._scanner = scanner
         self._store = store
@@ -63,7 +63,7 @@ class RootAcceptance:
         self._store.write()
 
     def _waiting(self) -> list[PendingItem]:
-        """The roots and mount points that are not what is known of them, and below which keys are kept for that."""
+        """The roots and mount points that are not the remembered ones, and below which keys are kept for that."""
         return [
             PendingItem(pending.ItemKind(self._roots.kind(path)), path, doubt.keys or 0, (doubt.text,))
             for path, doubt in self._roots.remembered.pending().items()

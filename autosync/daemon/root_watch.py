@@ -10,7 +10,7 @@ from dataclasses import replace
 from ..model.change import Change, Kind, Push
 from ..model.keys import Keys
 from ..model.mirror import IN_DOUBT, Identity, Mirror
-from ..source.roots import MOST_MOUNTS, KnownRoots
+from ..source.roots import MOST_MOUNTS, RootRegister
 from ..source.unsettled_roots import UnsettledRoots
 from ..state.root_memory import RootMemory
 from ..watch.watcher import Watcher, identity_of
@@ -24,7 +24,7 @@ class RootWatch:
 
     Args:
         keys: naming rule and scope of the mirror.
-        roots: what is known of the roots and mount points.
+        roots: the roots and mount points.
         unsettled: those that are scanned when they are the remembered ones again.
         memory: stores that.
         registration: publishes it.
@@ -38,7 +38,7 @@ class RootWatch:
     def __init__(
         self,
         keys: Keys,
-        roots: KnownRoots,
+        roots: RootRegister,
         unsettled: UnsettledRoots,
         memory: RootMemory,
         registration: Registration,
@@ -60,7 +60,7 @@ class RootWatch:
         self._has_logged_mounts = False
 
     def begin(self) -> None:
-        """Load what is known, and publish the definition with it.
+        """Load what is remembered, and publish the definition with it.
 
         Raises:
             BrokerError: the broker does not respond.
@@ -110,7 +110,7 @@ class RootWatch:
             self._replace_tree(path, is_mounted=True)
 
     def publish(self) -> None:
-        """Publish and store what is known of the roots and mount points, if that has changed.
+        """Publish and store what is remembered of the roots and mount points, if that has changed.
 
         Raises:
             BrokerError: the broker does not respond.
@@ -126,7 +126,7 @@ class RootWatch:
         self._memory.store()
 
     def _poll_mounts(self) -> None:
-        """Watch and scan what is at a mount point now. The scan finds out whether it is what is known there."""
+        """Watch and scan what is at a mount point now. The scan finds out whether it is the remembered directory."""
         for path, mount in self._roots.pop_mount_changes():
             if self._roots.has_moved(path):
                 self._push((Change(Kind.LEFT, path),))  # a scan of the directory above may have been before the mount table

@@ -17,7 +17,7 @@ from ..ledger import GONE, UNKNOWN, Hint
 from ..model.change import Change, Kind
 from ..model.file_rules import FileRules
 from ..model.keys import Keys
-from ..source.found import Found, found_at
+from ..source.entry import Entry, entry_at
 from ..watch.debounce import Debouncer, PendingChange
 from ..watch.hard_links import HardLinks
 from ..watch.recheck import PathState, recheck
@@ -143,9 +143,9 @@ class EventFeed(FeedThread):
         if stat.S_ISLNK(stats.st_mode):
             self._on_link(change.path)
         else:
-            self._add_other_names(change, found_at(change.path, stats, self._rules), others)
+            self._add_other_names(change, entry_at(change.path, stats, self._rules), others)
 
-    def _add_other_names(self, change: PendingChange, found: Found | None, others: list[str]) -> None:
+    def _add_other_names(self, change: PendingChange, found: Entry | None, others: list[str]) -> None:
         """Add the other names of a file to `others`, once for each call of `_batches`. A new name (`CREATED`) changes no content."""
         if found is None or found.links < 2 or change.kind is Kind.CREATED or found.inode in self._spread:
             return
@@ -158,7 +158,7 @@ class EventFeed(FeedThread):
         for path in others:
             yield path, self._hint(PendingChange(path, now, now, Kind.SAVED), [])
 
-    def _note_names(self, path: str, found: Found | None) -> None:
+    def _note_names(self, path: str, found: Entry | None) -> None:
         """Note what an event has found out about the names of files."""
         if found is not None and found.links > 1:
             self._hard_links.add(path, found.inode)

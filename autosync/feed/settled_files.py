@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ..compare.diff import Difference
 from ..model.file_state import QUIET_IF_WRITERS_UNKNOWN, FileState
-from ..source.found import Found
+from ..source.entry import Entry
 from ..source.open_writers import has_writer, lies_on_share
 
 #: The most files that may wait at once; a scan that finds more waits for the first of them.
@@ -51,7 +51,7 @@ class RestQueue:
     def __len__(self) -> int:
         return len(self._waiting) + len(self._writers_unknown)
 
-    def add(self, difference: Difference, found: Found) -> None:
+    def add(self, difference: Difference, found: Entry) -> None:
         """Append a file that was found just now."""
         self._waiting.append((difference, FileState(found.size, found.mtime_ns, found.changed, self._clock())))
 
@@ -74,7 +74,7 @@ class RestQueue:
     def _queues(self) -> tuple[tuple[deque[tuple[Difference, FileState]], float], ...]:
         return (self._waiting, self._quiet), (self._writers_unknown, max(self._quiet, QUIET_IF_WRITERS_UNKNOWN))
 
-    def _rests(self, file_state: FileState, found: Found | None, quiet: float) -> bool | None:
+    def _rests(self, file_state: FileState, found: Entry | None, quiet: float) -> bool | None:
         """Whether a file has rested for `quiet` seconds; None if it must be unchanged for longer."""
         assert found is not None
         is_patient = quiet >= QUIET_IF_WRITERS_UNKNOWN

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from ..model.file_rules import FileRules
 from .beneath import NotMirrored, open_directory_beneath, resolve_beneath
-from .found import Found, Run, found_at, on_other_file_system
+from .entry import Entry, Run, entry_at, on_other_file_system
 from .level import CALLS_TO_OPEN, Level, StepResult
 from .name_reader import NameReader
 
@@ -106,7 +106,7 @@ class DirectoryReader:
                 path_changed, behind_link = max(path_changed, _newest_link_time(self._descriptor, passed)), behind_link or bool(passed)
                 descriptor = open_directory_beneath(self._descriptor, real)
         except NotMirrored as reason:
-            return StepResult([Found(path + "/", 0, 0.0, 0, str(reason), keep_in_target=True)], None, [])
+            return StepResult([Entry(path + "/", 0, 0.0, 0, str(reason), keep_in_target=True)], None, [])
         except OSError as error:
             return StepResult([], None, [(self._error_of(error, path, real), path)])
         level = Level(descriptor, path.rstrip("/") + "/", real, path_changed, parent, behind_link=behind_link)
@@ -172,7 +172,7 @@ class DirectoryReader:
 
     def _stat_mixed(self, level: Level, names: list[str]) -> StepResult:
         """Examine names of which some are not regular files, are skipped, have vanished, or cannot be examined."""
-        found: list[Run | Found] = []
+        found: list[Run | Entry] = []
         errors: list[tuple[OSError, str]] = []
         run = Run(level.path, [], [], level.path_changed, level.behind_link)
         for name in names:
@@ -190,9 +190,9 @@ class DirectoryReader:
                 run.stats.append(stats)
                 continue
             try:
-                one = self._stat_linked(level, name) if stat.S_ISLNK(stats.st_mode) else found_at(path, stats, self._rules)
+                one = self._stat_linked(level, name) if stat.S_ISLNK(stats.st_mode) else entry_at(path, stats, self._rules)
             except NotMirrored as reason:
-                one = Found(path, 0, 0.0, 0, str(reason), keep_in_target=True)
+                one = Entry(path, 0, 0.0, 0, str(reason), keep_in_target=True)
             except OSError as error:
                 errors.append((error, path))
                 continue
@@ -201,7 +201,7 @@ class DirectoryReader:
                 run = Run(level.path, [], [], level.path_changed, level.behind_link)
         return StepResult([*found, run] if run.names else found, None, errors, len(names))
 
-    def _stat_linked(self, level: Level, name: str) -> Found | None:
+    def _stat_linked(self, level: Level, name: str) -> Entry | None:
         if not self._roots:
             return None
         path = level.path + name
@@ -212,7 +212,7 @@ class DirectoryReader:
             raise self._error_of(error, path, real) from error
         if self._devices is not None and stats.st_dev not in self._devices:
             return on_other_file_system(path)
-        found = found_at(path, stats, self._rules)
+        found = entry_at(path, stats, self._rules)
         found = found._replace(behind_link=True) if found and level.behind_link else found
         return _not_before(max(level.path_changed, _newest_link_time(self._descriptor, passed)), found)
 
@@ -230,7 +230,7 @@ def _rename_time(stats: os.stat_result) -> float:
     return stats.st_ctime if stats.st_ctime_ns > stats.st_mtime_ns else 0.0
 
 
-def _not_before(path_changed: float, found: Found | None) -> Found | None:
+def _not_before(path_changed: float, found: Entry | None) -> Entry | None:
     """Count a file as changed when the way to it changed. A directory that replaced another, or a link with a new target, changes the
     content of all names below, whatever the times of the files."""
     return found._replace(changed=max(found.changed, path_changed)) if found and path_changed else found

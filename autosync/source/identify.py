@@ -50,21 +50,21 @@ def identity_at(path: str) -> Identity | None:
     return Identity(stats.st_dev, stats.st_ino)
 
 
-def is_same_directory(known: RootIdentity, found: RootIdentity, path: str) -> bool:
+def is_same_directory(remembered: RootIdentity, found: RootIdentity, path: str) -> bool:
     """Whether the directory at a path is certainly the remembered one."""
     with suppress(OSError), _opened(path) as descriptor:
-        return is_same_open(known, found, descriptor)
+        return is_same_open(remembered, found, descriptor)
     return False
 
 
-def is_same_open(known: RootIdentity, found: RootIdentity, descriptor: int) -> bool:
+def is_same_open(remembered: RootIdentity, found: RootIdentity, descriptor: int) -> bool:
     """Whether an open directory is certainly the remembered one."""
     names_found = 0
-    for name in known.names or ():
+    for name in remembered.names or ():
         with suppress(OSError):
             os.stat(name, dir_fd=descriptor, follow_symlinks=False)
             names_found += 1
-    return known.is_same(found, names_found)
+    return remembered.is_same(found, names_found)
 
 
 def names_of(descriptor: int) -> tuple[str, ...]:

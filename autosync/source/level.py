@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from .found import Found, Run
+from .entry import Entry, Run
 
 #: How many system calls opening a directory takes.
 CALLS_TO_OPEN = 4
@@ -87,7 +87,7 @@ class StepResult(NamedTuple):
         calls: roughly how many system calls the step took.
     """
 
-    found: list[Run | Found]
+    found: list[Run | Entry]
     level: Level | None
     errors: list[tuple[OSError, str]]
     calls: int = CALLS_TO_OPEN

@@ -25,7 +25,7 @@ from .remembered_roots import Doubt, RememberedRoots
 MOST_MOUNTS = 1000
 
 
-class KnownRoots:
+class RootRegister:
     """Finds out whether the roots and mount points of one mirror are the remembered directories. Safe to use from many threads.
 
     No file system is accessed while the lock is held: a share whose server is dead must not stop the main loop.

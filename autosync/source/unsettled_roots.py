@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from .roots import KnownRoots
+from .roots import RootRegister
 
 
 class UnsettledRoots:
@@ -14,7 +14,7 @@ class UnsettledRoots:
         roots: of the mirror.
     """
 
-    def __init__(self, roots: KnownRoots) -> None:
+    def __init__(self, roots: RootRegister) -> None:
         self._roots = roots
         self._lock = threading.Lock()
         self._unsettled: set[str] = set()

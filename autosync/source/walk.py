@@ -12,7 +12,7 @@ from ..model.file_rules import FileRules
 from .beneath import open_root, root_paths
 from .directory_reader import DirectoryReader, RootObserver
 from .disk_speed import DiskSpeed
-from .found import Found, Run
+from .entry import Entry, Run
 from .level import Level, Step, StepResult
 from .link_limit import LinkLimit
 from .name_reader import NameReader
@@ -74,16 +74,16 @@ class Walk:
         self._state = state
         self._rules = rules
 
-    def __iter__(self) -> Iterator[Found]:
+    def __iter__(self) -> Iterator[Entry]:
         with closing(self.runs()) as runs:
             for one in runs:
-                if isinstance(one, Found):
+                if isinstance(one, Entry):
                     yield one
                 else:
-                    yield from map(one.found, range(len(one.names)))
+                    yield from map(one.entry, range(len(one.names)))
 
-    def runs(self) -> Generator[Run | Found, None, None]:
-        """Yield the same, with consecutive files of a directory as one `Run`. Skipped files and links come as single `Found`s."""
+    def runs(self) -> Generator[Run | Entry, None, None]:
+        """Yield the same, with consecutive files of a directory as one `Run`. Skipped files and links come as single `Entry`s."""
         try:
             root = open_root(self._root)
         except OSError as error:
@@ -117,7 +117,7 @@ class Walk:
         names = self._accepts(level.path, step)
         return partial(reader.stat_files, level, names) if names else None
 
-    def _below(self, top: Level, results: ReadAhead) -> Iterator[Run | Found]:
+    def _below(self, top: Level, results: ReadAhead) -> Iterator[Run | Entry]:
         """Walk depth first, with a stack instead of recursion, which Python limits."""
         levels = [top]
         try:
@@ -155,14 +155,14 @@ class Walk:
         self._link_limit.count(directories=1)
         return True
 
-    def _within_limit(self, limit: LinkLimit, level: Level, found: list[Run | Found]) -> Iterable[Run | Found]:
+    def _within_limit(self, limit: LinkLimit, level: Level, found: list[Run | Entry]) -> Iterable[Run | Entry]:
         """The files of a directory that are within the limit. The others are found as `skipped`."""
         if level.behind_link:
             return self._allowed(limit, level, found)
         limit.count(files=sum([len(one.names) if isinstance(one, Run) else not one.skipped for one in found]))
         return found
 
-    def _allowed(self, limit: LinkLimit, level: Level, found: list[Run | Found]) -> Iterator[Run | Found]:
+    def _allowed(self, limit: LinkLimit, level: Level, found: list[Run | Entry]) -> Iterator[Run | Entry]:
         for one in found:
             names = one.names if isinstance(one, Run) else [] if one.skipped else [one.path[len(level.path) :]]
             allowed = limit.allow_files(level.path, names)
@@ -172,8 +172,8 @@ class Walk:
                 yield one.first(allowed)
             yield from (self._beyond_limit(level.path + name) for name in names[allowed:])
 
-    def _beyond_limit(self, path: str) -> Found:
-        return Found(path, 0, 0.0, 0, self._rules.beyond_links, keep_in_target=True)
+    def _beyond_limit(self, path: str) -> Entry:
+        return Entry(path, 0, 0.0, 0, self._rules.beyond_links, keep_in_target=True)
 
     # Errors
 

@@ -16,7 +16,7 @@ from ..model.json_fields import dataclass_of
 from ..model.mirror import IN_DOUBT, Identity, Mirror
 from ..model.root_identity import RootIdentity
 from ..source.remembered_roots import Doubt
-from ..source.roots import KnownRoots
+from ..source.roots import RootRegister
 from .state_file import StateFile
 
 log = logging.getLogger(__name__)
@@ -30,13 +30,13 @@ class _Record(NamedTuple):
     Attributes:
         number: grows with each record of the mirror.
         roots: the roots of the mirror at that time.
-        known: the remembered directories, by path.
+        identities: the remembered directories, by path.
         doubts: the directories in doubt, by path.
     """
 
     number: int
     roots: tuple[str, ...]
-    known: dict[str, RootIdentity]
+    identities: dict[str, RootIdentity]
     doubts: dict[str, Doubt]
 
 
@@ -51,7 +51,7 @@ class RootMemory:
         signing_key: signs the copy in the ledger; "": it is not signed.
     """
 
-    def __init__(self, roots: KnownRoots, file: StateFile, ledger: Ledger, mirror: str, signing_key: str) -> None:
+    def __init__(self, roots: RootRegister, file: StateFile, ledger: Ledger, mirror: str, signing_key: str) -> None:
         self._roots = roots
         self._file = file
         self._ledger = ledger
@@ -81,8 +81,8 @@ class RootMemory:
             return
         self._number += 1
         remembered = self._roots.remembered
-        known, doubts = ({path: asdict(one) for path, one in some.items()} for some in (remembered.identities(), remembered.doubts()))
-        record = {"number": self._number, "roots": list(self._roots.roots), "known": known, "doubts": doubts}
+        identities, doubts = ({path: asdict(one) for path, one in some.items()} for some in (remembered.identities(), remembered.doubts()))
+        record = {"number": self._number, "roots": list(self._roots.roots), "known": identities, "doubts": doubts}
         self._file.update(**{_FIELD: record})
         text = json.dumps(record, sort_keys=True)
         self._ledger.root_records.write(text, sign(self._key, self._mirror, text))
@@ -95,15 +95,15 @@ class RootMemory:
     def _record_of_definition(self) -> _Record:
         """The roots in the published definition, for mirrors of versions that stored no record."""
         published = self._ledger.definition.read()
-        identities: Mapping[str, Identity] = {}
+        published_identities: Mapping[str, Identity] = {}
         if published is not None:
             with suppress(UnknownDefinition, ValueError):
-                identities = Mirror.loads(published.definition).identities
-        known = {path: RootIdentity(one.device, one.inode) for path, one in identities.items() if one != IN_DOUBT}
-        return _Record(0, tuple(known), known, {})
+                published_identities = Mirror.loads(published.definition).identities
+        identities = {path: RootIdentity(one.device, one.inode) for path, one in published_identities.items() if one != IN_DOUBT}
+        return _Record(0, tuple(identities), identities, {})
 
 
-def load_stored(roots: KnownRoots, file: StateFile, ledgers: Iterable[Ledger], mirror: str, signing_key: str) -> None:
+def load_stored(roots: RootRegister, file: StateFile, ledgers: Iterable[Ledger], mirror: str, signing_key: str) -> None:
     """Load the newest record of a mirror, and store nothing.
 
     Args:
@@ -123,9 +123,9 @@ def load_stored(roots: KnownRoots, file: StateFile, ledgers: Iterable[Ledger], m
         _load(roots, record)
 
 
-def _load(roots: KnownRoots, record: _Record) -> None:
+def _load(roots: RootRegister, record: _Record) -> None:
     dropped = {*record.roots}.difference(roots.roots)  # roots of an earlier command line
-    roots.load({path: one for path, one in record.known.items() if path not in dropped}, record.doubts)
+    roots.load({path: one for path, one in record.identities.items() if path not in dropped}, record.doubts)
 
 
 def _newest(file: StateFile, ledgers: Iterable[Ledger], mirror: str, key: str) -> _Record | None:
@@ -162,9 +162,9 @@ def pending_doubts(ledger: Ledger) -> dict[str, Doubt]:
 def _record_of(raw: Any) -> _Record | None:
     """A record from JSON; None if it is damaged, or another version wrote it."""
     try:
-        known = {path: dataclass_of(RootIdentity, one) for path, one in raw["known"].items()}
+        identities = {path: dataclass_of(RootIdentity, one) for path, one in raw["known"].items()}
         doubts = {path: dataclass_of(Doubt, one) for path, one in raw["doubts"].items()}
-        record = _Record(int(raw["number"]), tuple(map(str, raw["roots"])), known, doubts)
+        record = _Record(int(raw["number"]), tuple(map(str, raw["roots"])), identities, doubts)
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
         return None
     return record if _is_usable(record) else None
@@ -172,9 +172,9 @@ def _record_of(raw: Any) -> _Record | None:
 
 def _is_usable(record: _Record) -> bool:
     """Whether all numbers and texts of a record can be those of directories."""
-    texts = [*record.roots, *record.known, *record.doubts]
+    texts = [*record.roots, *record.identities, *record.doubts]
     numbers = [record.number]
-    for one in record.known.values():
+    for one in record.identities.values():
         texts += [one.real_path, *(one.names or ())]
         numbers += [one.device, one.inode, one.filesystem]
     try:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from ..source.found import inode_of
+from ..source.entry import inode_of
 
 #: The most names in a table. A name takes about 500 bytes.
 MAX_NAMES = 100_000
@@ -115,7 +115,7 @@ class HardLinks:
 
         Args:
             path: the name.
-            inode: of the file, see `found.inode_of`.
+            inode: of the file, see `entry.inode_of`.
         """
         with self._lock:
             self._add(path, inode)

@@ -12,7 +12,7 @@ from ..model.file_rules import FileRules
 from ..model.file_state import QUIET_IF_WRITERS_UNKNOWN, FileState
 from ..model.keys import Source
 from ..source.beneath import NotMirrored, open_root, resolve_beneath, root_paths
-from ..source.found import Found, found_at, on_other_file_system
+from ..source.entry import Entry, entry_at, on_other_file_system
 from ..source.open_writers import has_writer
 from .debounce import PendingChange
 
@@ -32,7 +32,7 @@ class PathState(NamedTuple):
         is_certain: False if the disk does not say what is at the path.
     """
 
-    found: Found | None
+    found: Entry | None
     rests: bool = True
     file_state: FileState | None = None
     is_idle: bool = False
@@ -57,13 +57,13 @@ def recheck(change: PendingChange, source: Source, *, quiet: float, rules: FileR
         return PathState(None, is_certain=False)
     if stat.S_ISLNK(stats.st_mode):
         return _state_behind_link(change.path, source, rules) if rules.follow_links else PathState(None, is_link=True)
-    found = found_at(change.path, stats, rules)
+    found = entry_at(change.path, stats, rules)
     if found is None or found.skipped or change.is_closed:
         return PathState(found)
     return _state_of_unclosed(change, found, quiet)
 
 
-def found_behind_links(path: str, source: Source, rules: FileRules) -> Found | None:
+def entry_behind_links(path: str, source: Source, rules: FileRules) -> Entry | None:
     """What is at a path after the links on its way: a file, or something that is skipped; None: neither.
 
     Args:
@@ -80,14 +80,14 @@ def found_behind_links(path: str, source: Source, rules: FileRules) -> Found | N
         stats = os.stat(real or ".", dir_fd=root, follow_symlinks=False)
         if rules.one_file_system and stats.st_dev != os.fstat(root).st_dev:
             return on_other_file_system(path)
-        return found_at(path, stats, rules)
+        return entry_at(path, stats, rules)
     except NotMirrored as reason:
-        return Found(path, 0, 0.0, 0, str(reason), keep_in_target=True)
+        return Entry(path, 0, 0.0, 0, str(reason), keep_in_target=True)
     finally:
         os.close(root)
 
 
-def _state_of_unclosed(change: PendingChange, found: Found, quiet: float) -> PathState:
+def _state_of_unclosed(change: PendingChange, found: Entry, quiet: float) -> PathState:
     file_state = _current_state(change, found)
     is_same = file_state is change.file_state
     unchanged = time.monotonic() - file_state.since if is_same else 0.0
@@ -100,7 +100,7 @@ def _state_of_unclosed(change: PendingChange, found: Found, quiet: float) -> Pat
     return PathState(found, rests=rests, file_state=file_state)
 
 
-def _current_state(change: PendingChange, found: Found) -> FileState:
+def _current_state(change: PendingChange, found: Entry) -> FileState:
     """The state of the file before, with its `since`, if the file has not changed; else a new state."""
     now = FileState(found.size, found.mtime_ns, found.changed, time.monotonic())
     before = change.file_state
@@ -112,7 +112,7 @@ def _state_behind_link(path: str, source: Source, rules: FileRules) -> PathState
     directory, or waits for the missing name."""
     found, is_certain = None, True
     try:
-        found = found_behind_links(path, source, rules)
+        found = entry_behind_links(path, source, rules)
     except OSError as error:
         is_certain = isinstance(error, FileNotFoundError | NotADirectoryError)
     return PathState(found, is_link=True, is_certain=is_certain)

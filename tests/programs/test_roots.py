@@ -14,7 +14,7 @@ from autosync.model.change import Change, Kind
 from autosync.model.mirror import IN_DOUBT
 from autosync.source import roots as roots_module
 from autosync.source.mounts import MountTable
-from autosync.source.roots import KnownRoots
+from autosync.source.roots import RootRegister
 from autosync.watch.watcher import Watcher
 from lab.comparing import FixedTarget, fill, keys_of, scan
 from lab.mounting import Mounts, mounts_of_test
@@ -32,13 +32,13 @@ def mounts() -> Iterator[Mounts]:
 
 
 @pytest.fixture
-def known(tree: Path) -> Iterator[Callable[..., KnownRoots]]:
-    """What a process knows that has just started; the argument is what was stored."""
+def start_roots(tree: Path) -> Iterator[Callable[..., RootRegister]]:
+    """The roots of a process that has just started; the argument has what was stored."""
     tables: list[MountTable] = []
 
-    def start(before: KnownRoots | None = None) -> KnownRoots:
+    def start(before: RootRegister | None = None) -> RootRegister:
         tables.append(MountTable())
-        roots = KnownRoots(keys_of(tree), tables[-1])
+        roots = RootRegister(keys_of(tree), tables[-1])
         roots.load(before.remembered.identities() if before else {}, before.remembered.doubts() if before else {})
         return roots
 
@@ -48,14 +48,14 @@ def known(tree: Path) -> Iterator[Callable[..., KnownRoots]]:
 
 
 def test_a_mount_point_is_believed_again_when_its_file_system_is_back(
-    tree: Path, tmp_path: Path, mounts: Mounts, known: Callable[..., KnownRoots]
+    tree: Path, tmp_path: Path, mounts: Mounts, start_roots: Callable[..., RootRegister]
 ) -> None:
     share = tree / "share"
     fill(tmp_path / "bound", *(key.removeprefix("share/") for key in KEYS))
     mounts.bind(tmp_path / "bound", share)
     fill(tree, "outside")
     target = FixedTarget("outside", *KEYS, "share/gone")
-    roots = known()
+    roots = start_roots()
     assert scan(tree, target, limit=ALL, roots=roots)[0] == ["share/gone"]
     assert roots.identities()[str(share)] != IN_DOUBT
 
@@ -65,7 +65,7 @@ def test_a_mount_point_is_believed_again_when_its_file_system_is_back(
     assert (deleted, report.hidden, report.complete) == ([], 41, False)
     assert roots.identities()[str(share)] == IN_DOUBT
     assert {path: (doubt.keys, doubt.text) for path, doubt in roots.remembered.pending().items()} == {str(share): (41, "is empty")}
-    roots = known(roots)
+    roots = start_roots(roots)
     assert scan(tree, target, limit=ALL, roots=roots)[0] == []
     assert scan(tree, target, str(share), limit=ALL, roots=roots, has_left=True)[0] == []
     assert scan(tree, target, f"{share}/d", limit=ALL, roots=roots, has_left=True)[0] == []
@@ -73,17 +73,17 @@ def test_a_mount_point_is_believed_again_when_its_file_system_is_back(
     mounts.bind(tmp_path / "bound", share)
     assert scan(tree, target, limit=ALL, roots=roots)[0] == ["share/gone"]
     assert roots.remembered.pending() == {}
-    assert scan(tree, target, limit=ALL, roots=known(roots))[0] == ["share/gone"]
+    assert scan(tree, target, limit=ALL, roots=start_roots(roots))[0] == ["share/gone"]
 
 
 @pytest.mark.parametrize("what", ["an empty directory", "nothing", "another file system"])
 def test_an_accepted_mount_point_is_what_the_next_scan_finds(
-    tree: Path, tmp_path: Path, mounts: Mounts, known: Callable[..., KnownRoots], what: str
+    tree: Path, tmp_path: Path, mounts: Mounts, start_roots: Callable[..., RootRegister], what: str
 ) -> None:
     share = tree / "share"
     mounts.mount(share)
     fill(tree, "outside", *KEYS)
-    roots = known()
+    roots = start_roots()
     target = FixedTarget("outside", *KEYS)
     assert scan(tree, target, limit=ALL, roots=roots)[0] == []
     mounts.unmount(share)
@@ -96,32 +96,32 @@ def test_an_accepted_mount_point_is_what_the_next_scan_finds(
 
     assert not roots.remembered.accept(str(tree))
     assert roots.remembered.accept(str(share))
-    roots = known(roots)
+    roots = start_roots(roots)
     assert roots.remembered.pending() == {}
     assert scan(tree, target, limit=ALL, roots=roots)[0] == KEYS
-    assert scan(tree, target, limit=ALL, roots=known(roots))[0] == KEYS, "for good"
+    assert scan(tree, target, limit=ALL, roots=start_roots(roots))[0] == KEYS, "for good"
     assert (str(share) in roots.remembered.identities()) == (what == "another file system")
 
 
 def test_a_mount_point_is_remembered_before_the_first_scan_has_ended(
-    tree: Path, mounts: Mounts, known: Callable[..., KnownRoots]
+    tree: Path, mounts: Mounts, start_roots: Callable[..., RootRegister]
 ) -> None:
     """The first process sends all of it, and is killed."""
     mounts.mount(tree / "share")
     fill(tree, "outside", *KEYS)
-    roots = known()
+    roots = start_roots()
     mounts.unmount(tree / "share")
 
-    assert scan(tree, FixedTarget("outside", *KEYS), limit=ALL, roots=known(roots))[0] == []
+    assert scan(tree, FixedTarget("outside", *KEYS), limit=ALL, roots=start_roots(roots))[0] == []
 
 
 def test_a_removed_subvolume_stands_for_a_mount_point_that_is_gone_for_good(
-    tree: Path, mounts: Mounts, known: Callable[..., KnownRoots]
+    tree: Path, mounts: Mounts, start_roots: Callable[..., RootRegister]
 ) -> None:
     """A device that differs is all that is known of a subvolume: it is not in the table of mounts."""
     mounts.mount(tree / "share")
     fill(tree, "outside", *KEYS)
-    roots = KnownRoots(keys_of(tree))
+    roots = RootRegister(keys_of(tree))
     roots.load({}, {})
     target = FixedTarget("outside", *KEYS)
     assert scan(tree, target, limit=ALL, roots=roots)[0] == []
@@ -135,7 +135,7 @@ def test_a_removed_subvolume_stands_for_a_mount_point_that_is_gone_for_good(
 
 
 def test_a_share_with_other_inodes_after_each_mount_is_known_by_its_names(
-    tree: Path, tmp_path: Path, bindfs: Callable, known: Callable[..., KnownRoots], mounts: Mounts
+    tree: Path, tmp_path: Path, bindfs: Callable, start_roots: Callable[..., RootRegister], mounts: Mounts
 ) -> None:
     share = tree / "share"
     share.mkdir()
@@ -143,14 +143,14 @@ def test_a_share_with_other_inodes_after_each_mount_is_known_by_its_names(
     fill(tmp_path, "other/x/1", "other/y/2")
     server = bindfs(tmp_path / "behind", share)
     target = FixedTarget("share/a/1", "share/b/2", "share/c", "share/gone")
-    roots = known()
+    roots = start_roots()
     assert scan(tree, target, limit=ALL, roots=roots)[0] == ["share/gone"]
     before = roots.remembered.identities()[str(share)]
     mounts.unmount(share)
     server.wait()
 
     server = bindfs(tmp_path / "other", share)
-    roots = known(roots)
+    roots = start_roots(roots)
     assert scan(tree, target, limit=ALL, roots=roots)[0] == []
     mounts.unmount(share)
     server.wait()
@@ -159,15 +159,15 @@ def test_a_share_with_other_inodes_after_each_mount_is_known_by_its_names(
     server = bindfs(tmp_path / "copied", share)
     assert os.stat(share).st_ino != before.inode
     assert before.filesystem == os.statvfs(share).f_fsid == 0
-    assert scan(tree, target, limit=ALL, roots=known(roots))[0] == ["share/gone"]
+    assert scan(tree, target, limit=ALL, roots=start_roots(roots))[0] == ["share/gone"]
 
 
 def test_a_mount_point_of_which_half_of_the_keys_exist_is_known_from_then_on(
-    tree: Path, mounts: Mounts, known: Callable[..., KnownRoots]
+    tree: Path, mounts: Mounts, start_roots: Callable[..., RootRegister]
 ) -> None:
     mounts.mount(tree / "share")
     fill(tree, *KEYS)
-    roots = known()
+    roots = start_roots()
     target = FixedTarget(*KEYS)
     assert scan(tree, target, limit=ALL, roots=roots)[0] == []
     mounts.unmount(tree / "share")
@@ -180,15 +180,15 @@ def test_a_mount_point_of_which_half_of_the_keys_exist_is_known_from_then_on(
     assert scan(tree, more, limit=ALL, roots=roots)[0] == [], "what was sent since does not count"
     fill(tree, KEYS[19])
     assert scan(tree, more, str(tree / "share"), limit=ALL, roots=roots)[0] == KEYS[20:]
-    assert scan(tree, more, limit=ALL, roots=known(roots))[0] == KEYS[20:]
+    assert scan(tree, more, limit=ALL, roots=start_roots(roots))[0] == KEYS[20:]
 
 
 def test_a_mount_point_in_a_mirror_that_is_not_accepted_is_known_as_it_is(
-    tree: Path, mounts: Mounts, known: Callable[..., KnownRoots]
+    tree: Path, mounts: Mounts, start_roots: Callable[..., RootRegister]
 ) -> None:
     mounts.mount(tree / "share")
     fill(tree, "share/ours")
-    roots = known()
+    roots = start_roots()
 
     _, report = scan(tree, FixedTarget(*KEYS), limit=ALL, roots=roots, accepted=False)
 
@@ -197,13 +197,13 @@ def test_a_mount_point_in_a_mirror_that_is_not_accepted_is_known_as_it_is(
 
 
 def test_more_mount_points_than_are_remembered(
-    tree: Path, mounts: Mounts, known: Callable[..., KnownRoots], monkeypatch: pytest.MonkeyPatch
+    tree: Path, mounts: Mounts, start_roots: Callable[..., RootRegister], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(roots_module, "MOST_MOUNTS", 3)
     for number in range(5):
         mounts.mount(tree / f"share/{number}")
         fill(tree, f"share/{number}/f")
-    roots = known()
+    roots = start_roots()
 
     scan(tree, FixedTarget(*(f"share/{number}/f" for number in range(5))), roots=roots)
 

@@ -15,7 +15,7 @@ from autosync.daemon.mirror_runner import MirrorRunner, RunSettings
 from autosync.model.keys import Source
 from autosync.model.mirror import Mirror
 from autosync.process.boot_id import boot_id
-from autosync.source.found import inode_of
+from autosync.source.entry import inode_of
 from autosync.watch.hard_links import HardLinks
 from lab.comparing import fill
 from lab.programs import Programs

@@ -15,15 +15,15 @@ from autosync import files
 from autosync.compare.diff import MARGIN, Compare, Difference, KeyedFiles, Merge, Rule, in_order
 from autosync.errors import OutOfOrder
 from autosync.files import File, Page, paged
-from autosync.source.found import Found, Run
+from autosync.source.entry import Entry, Run
 from autosync.source.walk import Walk
 
 KEYS = st.one_of(st.sampled_from(["a", "a/b", "a-b", "a0", "\udcff", "é", "😀", "\n"]), st.text(min_size=1, max_size=4))
 SIDES = st.dictionaries(KEYS, st.integers(0, 3), max_size=20)
 
 
-def walked(source: dict[str, int], changed: float = 100.0) -> Iterator[tuple[str, Found]]:
-    return ((key, Found(f"/s/{key}", source[key], changed, 0, links=1)) for key in sorted(source))
+def walked(source: dict[str, int], changed: float = 100.0) -> Iterator[tuple[str, Entry]]:
+    return ((key, Entry(f"/s/{key}", source[key], changed, 0, links=1)) for key in sorted(source))
 
 
 def lstat(size: int, changed: float) -> os.stat_result:
@@ -169,8 +169,8 @@ def test_the_difference_of_the_clocks_is_allowed_for(ahead: float) -> None:
 
 
 def test_what_stays_is_neither_sent_nor_deleted_nor_is_what_may_be_below_it() -> None:
-    def kept(key: str) -> tuple[str, Found]:
-        return key, Found(f"/s/{key}", 0, 0.0, 0, "is a link that leads out", keep_in_target=True)
+    def kept(key: str) -> tuple[str, Entry]:
+        return key, Entry(f"/s/{key}", 0, 0.0, 0, "is a link that leads out", keep_in_target=True)
 
     source = [kept("film"), kept("link/"), kept("new"), *walked({"z": 1}, 10)]
     target = listed({"film": 3, "film2": 1, "link-": 1, "link/": 1, "link/a": 1, "link/b/c": 1, "link0": 1, "z": 1})

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from autosync.compare.scan import Comparison, ScanReport
 from autosync.model.keys import Keys, Source
-from autosync.source.found import inode_of
+from autosync.source.entry import inode_of
 from autosync.watch import hard_links
 from autosync.watch.hard_links import HardLinks
 from lab.comparing import FixedTarget, fill

@@ -14,7 +14,7 @@ from autosync.model.change import Kind
 from autosync.model.file_rules import FileRules
 from autosync.model.file_state import QUIET_IF_WRITERS_UNKNOWN, FileState
 from autosync.model.keys import Source
-from autosync.source.found import Found, found_at
+from autosync.source.entry import Entry, entry_at
 from autosync.tasks import first_seen as first_seen_module
 from autosync.tasks.first_seen import LONGEST_WRITE, FirstSeen
 from autosync.watch import recheck as recheck_module
@@ -50,8 +50,8 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def found(path: Path) -> Found:
-    seen = found_at(str(path), path.stat(), FileRules())
+def found(path: Path) -> Entry:
+    seen = entry_at(str(path), path.stat(), FileRules())
     assert seen is not None
     return seen
 

@@ -8,8 +8,8 @@ from contextlib import suppress
 from ...model.mirror import Mirror
 from ...model.skipped import SkippedList
 from ...model.text import printable
-from ...source.found import found_at, is_kept_in_target
-from ...watch.recheck import found_behind_links
+from ...source.entry import entry_at, is_kept_in_target
+from ...watch.recheck import entry_behind_links
 
 
 def reason_to_skip(path: str, mirror: Mirror, skipped: SkippedList) -> str:
@@ -41,7 +41,7 @@ def _reason_on_disk(path: str, mirror: Mirror) -> str:
     rules = mirror.file_rules
     if source is not None:
         with suppress(OSError, ValueError):  # the file is not on this host, or not readable; no file can have this name
-            found = found_behind_links(path, source, rules) if rules.follow_links else found_at(path, os.lstat(path), rules)
+            found = entry_behind_links(path, source, rules) if rules.follow_links else entry_at(path, os.lstat(path), rules)
             if found is not None and found.skipped:
                 return _sentence(found.skipped, is_kept=found.keep_in_target)
     return ""

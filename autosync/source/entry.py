@@ -14,7 +14,7 @@ from ..model.file_rules import FileRules
 _SPECIAL = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFBLK: "a device", stat.S_IFCHR: "a device"}
 
 
-class Found(NamedTuple):
+class Entry(NamedTuple):
     """A file found on the disk.
 
     Attributes:
@@ -58,12 +58,12 @@ class Run:
     path_changed: float
     behind_link: bool = False
 
-    def found(self, number: int) -> Found:
+    def entry(self, number: int) -> Entry:
         """The file with this number, counted from 0."""
         stats = self.stats[number]
         changed = max(stats.st_mtime, stats.st_ctime, self.path_changed)
         path = self.directory + self.names[number]
-        return Found(
+        return Entry(
             path, stats.st_size, changed, stats.st_mtime_ns, links=stats.st_nlink, inode=inode_of(stats), behind_link=self.behind_link
         )  # fmt: skip
 
@@ -83,7 +83,7 @@ class Run:
         return [one.st_size for one in self.stats]
 
     def changed(self) -> float:
-        """When the last of the files changed, as `Found.changed`."""
+        """When the last of the files changed, as `Entry.changed`."""
         return max(max([one.st_mtime for one in self.stats]), max([one.st_ctime for one in self.stats]), self.path_changed)
 
 
@@ -92,23 +92,23 @@ def inode_of(stats: os.stat_result) -> int:
     return stats.st_dev << 64 | stats.st_ino
 
 
-def found_at(path: str, stats: os.stat_result, rules: FileRules) -> Found | None:
+def entry_at(path: str, stats: os.stat_result, rules: FileRules) -> Entry | None:
     """Classify the result of lstat(2): a file, something that is skipped, or None for what is ignored (a directory, a link)."""
     if stat.S_ISREG(stats.st_mode):
         reason = rules.reason_to_skip(stats.st_size)
         if reason:
-            return Found(path, 0, 0.0, 0, reason, keep_in_target=True, links=stats.st_nlink, inode=inode_of(stats))
+            return Entry(path, 0, 0.0, 0, reason, keep_in_target=True, links=stats.st_nlink, inode=inode_of(stats))
         changed = max(stats.st_mtime, stats.st_ctime)
-        return Found(path, stats.st_size, changed, stats.st_mtime_ns, links=stats.st_nlink, inode=inode_of(stats))
+        return Entry(path, stats.st_size, changed, stats.st_mtime_ns, links=stats.st_nlink, inode=inode_of(stats))
     special = _SPECIAL.get(stat.S_IFMT(stats.st_mode), "")
-    return Found(path, 0, 0.0, 0, f"is {special}") if special else None
+    return Entry(path, 0, 0.0, 0, f"is {special}") if special else None
 
 
 def is_kept_in_target(skipped: str) -> bool:
-    """`Found.keep_in_target` of a path that is skipped, by the reason."""
+    """`Entry.keep_in_target` of a path that is skipped, by the reason."""
     return skipped.removeprefix("is ") not in _SPECIAL.values()
 
 
-def on_other_file_system(path: str) -> Found:
+def on_other_file_system(path: str) -> Entry:
     """A path that is left out because of `FileRules.one_file_system`."""
-    return Found(path, 0, 0.0, 0, "is on another file system", keep_in_target=True)
+    return Entry(path, 0, 0.0, 0, "is on another file system", keep_in_target=True)
