@@ -31,13 +31,16 @@ class Deleter:
         self._retries = retries
 
     def delete(self, found: Delete, reservation: Reservation) -> Result:
-        """Delete one key. An upload box deletes it only if the file host, too, has seen that the file is gone.
+        """Delete one key, if the watcher or a scan has also seen that its file is gone.
+
+        Where a key is dirty for another reason, its file may have gone while no watcher ran. Then acceptance and limits of deletions
+        apply, which only a scan knows.
 
         Raises:
             AutosyncError: it cannot be proved now that the file is gone.
         """
         claim = found.claim
-        if not (self._mirror.same_host or claim.hint.gone):  # the file may only be hidden from an upload box
+        if not claim.hint.gone:  # on an upload box, the file may also be only hidden
             return dispute(self._batch, claim, found.path, "does not see {}")
         self._batch.sent.pop(claim.key, None)
         if not self._mirror.definition.delete:

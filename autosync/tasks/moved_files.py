@@ -10,27 +10,36 @@ import os
 from collections.abc import Iterable
 
 from ..errors import AutosyncError
+from ..ledger import GONE, UNKNOWN, Hint
 from ..source.beneath import NotMirrored
 from .batch import Batch
 from .sources import Absent, MirrorSource
 
 
-def moved_keys(batch: Batch, keys: Iterable[str]) -> list[str]:
-    """Those of the keys, just uploaded or deleted, whose path now names another file than the one sent, or a file where none was."""
+def moved_keys(batch: Batch, keys: Iterable[str]) -> list[tuple[str, Hint]]:
+    """Those of the keys, just uploaded or deleted, whose path now names another file than the one sent, or a file where none was.
+
+    Returns:
+        Each with a hint for the next try. The file host knows that a file is gone which it has just sent.
+    """
     by_source: dict[MirrorSource, list[tuple[str, str]]] = {}
     for key in keys:
         path = batch.path(key)
         if path is not None:
             by_source.setdefault(batch.mirror.source_of(path), []).append((key, path))
-    return [key for source, found in by_source.items() for key in _moved_in(batch, source, found)]
+    return [one for source, found in by_source.items() for one in _moved_in(batch, source, found)]
 
 
-def _moved_in(batch: Batch, source: MirrorSource, found: list[tuple[str, str]]) -> list[str]:
+def _moved_in(batch: Batch, source: MirrorSource, found: list[tuple[str, str]]) -> list[tuple[str, Hint]]:
     try:
         inodes = list(source.inodes(path for _, path in found))
     except AutosyncError:
-        return [key for key, _ in found]
-    return [key for (key, path), inode in zip(found, inodes, strict=True) if _has_moved(batch, source, key, path, inode)]
+        return [(key, UNKNOWN) for key, _ in found]
+    return [
+        (key, GONE if inode is None and batch.mirror.same_host else UNKNOWN)
+        for (key, path), inode in zip(found, inodes, strict=True)
+        if _has_moved(batch, source, key, path, inode)
+    ]
 
 
 def _has_moved(batch: Batch, source: MirrorSource, key: str, path: str, inode: int | None) -> bool:

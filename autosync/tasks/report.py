@@ -102,7 +102,7 @@ class Reporter:
         for _ in range(_TRIES):
             try:
                 if moved:
-                    self._mirror.ledger.claims.mark([(key, UNKNOWN) for key in moved])
+                    self._mirror.ledger.claims.mark(moved)
                 return self._mirror.ledger.claims.done(self._batch.worker.owner, results)
             except BrokerError as error:
                 log.debug("not reported yet: %s", error, extra=self._log_fields)

@@ -439,6 +439,7 @@ def test_of_files_that_go_together_each_has_a_fate_of_its_own(together: Workbenc
     """One is refused, one is torn, one is gone when it is checked; all others arrive."""
     Recording.meanwhile = lambda key: _happen(key, tree)
     (tree / "small-40").unlink()
+    together.ledger.claims.mark([("small-40", GONE)])
     worker = together.worker()
     worker[1].pool.add_response_time(0.001)  # so that they go by the handful from the first on
 
@@ -673,7 +674,7 @@ def test_doubled_late_and_reordered_messages_never_meet_and_the_last_state_wins(
             path.unlink(missing_ok=True)
         else:
             path.write_text(f"{key} {number}")
-        bench.ledger.claims.mark([(key, UNKNOWN)])
+        bench.ledger.claims.mark([(key, UNKNOWN if path.exists() else GONE)])
         messages.extend([[key]] * rng.choice((1, 1, 2)))  # some twice
 
     def settled() -> bool:
