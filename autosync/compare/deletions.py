@@ -1,17 +1,23 @@
-"""Which of the keys that the source lacks a scan may delete. All that may not be deleted is withheld."""
+"""Which of the keys that the source lacks a scan may delete. All that may not be deleted is withheld.
+
+An operator accepts sets of keys, as they were withheld: a key that is missing later is in none of them.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from ..model.keys import Keys
-from ..model.text import printable
+from ..model.paths import slashed
+from ..model.withheld import Acceptances, Withheld
 from ..source.external_sort import Row, Spool, disksort
 from .delete_limit import DeleteLimit
 
@@ -29,31 +35,12 @@ class Permission:
         accepted: whether the mirror is accepted. If not, the target may hold keys from before it.
         has_withheld: whether an earlier scan has withheld deletions. If so, no scan deletes until a scan finds nothing to delete or an
             operator allows the deletions.
-        confirmed: number of deletions that an operator has accepted for one scan of the whole source; they are allowed even if the mirror
-            is not accepted.
+        acceptances: deletions that an operator has accepted; a scan of the whole source does them even if the mirror is not accepted.
     """
 
     accepted: bool = True
     has_withheld: bool = False
-    confirmed: int = 0
-
-
-@dataclass(frozen=True)
-class Withheld:
-    """What one scan has withheld.
-
-    Attributes:
-        count: number of keys.
-        examples: the first of them.
-    """
-
-    count: int = 0
-    examples: tuple[str, ...] = ()
-
-    def listed(self) -> str:
-        """The examples and the number of the others, in one text."""
-        more = f" and {self.count - len(self.examples)} more" if self.count > len(self.examples) else ""
-        return ", ".join(map(printable, self.examples)) + more
+    acceptances: Acceptances = field(default_factory=Acceptances)
 
 
 @dataclass(frozen=True)
@@ -74,7 +61,7 @@ class ComparedPart:
 
 
 class Deletions:
-    """Decides about the deletions of a mirror's scans. Remembers the keys that the first scan found in the target and not in the source.
+    """Decides about the deletions of a mirror's scans. Remembers the keys that the last scan of the whole source has withheld.
 
     Args:
         keys: naming rule and scope of the mirror.
@@ -101,14 +88,14 @@ class Deletions:
         self._about = about
         self._accept = accept
         self._on_withheld = on_withheld
-        #: The keys that a scan of the whole source has withheld while the mirror was not accepted, in order; None: no such scan yet.
-        self._existing: Spool | None = None
+        #: Sets of keys that scans of the whole source have withheld, in order, by digest: the last one, and those that were accepted.
+        self._sets: dict[str, Spool] = {}
+        #: The digest of what the target held before the mirror; None: not known, or the mirror is accepted.
+        self._existing: str | None = None
 
     def close(self) -> None:
-        """Remove the file with what the target held before the mirror."""
-        if self._existing is not None:
-            self._existing.close()
-        self._existing = None
+        """Remove the files with the keys that scans have withheld."""
+        self._forget_sets(except_for=())
 
     def allowed(self, missing: Spool, part: ComparedPart, permission: Permission) -> tuple[Iterator[str], int, Withheld]:
         """Decide about the keys that the source lacks.
@@ -126,18 +113,68 @@ class Deletions:
             OSError: what is stored on disk cannot be read or written.
         """
         if permission.accepted:
-            self.close()
+            self._existing = None
         if part.has_left and permission.accepted:
             return _all(missing)
-        if not part.path and len(missing) <= permission.confirmed:
-            self.close()
-            return _all(missing)
+        if part.path:
+            return self._within_limits(missing, part, permission)
+        self._forget_sets(except_for=(*permission.acceptances.digests, self._existing))
+        if not permission.acceptances:
+            return self._within_limits(missing, part, permission)
+        accepted, rest = self._divide(missing, permission.acceptances)
+        with closing(rest):
+            may = replace(permission, has_withheld=permission.has_withheld and not len(accepted))
+            keys, _, withheld = self._within_limits(rest, part, may)
+            for key in keys:
+                accepted.add((key,))
+        return _closing(accepted), len(accepted), withheld
+
+    def _within_limits(self, missing: Spool, part: ComparedPart, permission: Permission) -> tuple[Iterator[str], int, Withheld]:
+        """The decision about keys that no operator has accepted."""
         if not permission.accepted:
             return self._of_a_new_mirror(missing, part)
         limit = self._limit.of(part.scope)
         if len(missing) <= limit and not permission.has_withheld:
             return _all(missing)
         return iter(()), 0, self._withhold(missing, part, limit)
+
+    def _divide(self, missing: Spool, acceptances: Acceptances) -> tuple[Spool, Spool]:
+        """The keys whose deletion an operator has accepted, and the others. A set whose keys are still known may have lost some of them
+        since; after a restart, the keys have to be the same."""
+        accepted, rest = Spool(self._spill), self._sorted(missing)
+        digest = _digest_of(rest)
+        if digest in acceptances.digests and digest not in self._sets:
+            self._sets[digest] = self._sorted(rest)
+        for one in acceptances.digests & self._sets.keys():
+            rest = self._move(rest, accepted, _among(rest, self._sets[one]))
+        if acceptances.roots:
+            counts = Counter(self._root_above(key, acceptances.roots) for (key,) in rest)
+            roots = {path for path, most in acceptances.roots.items() if counts[path] <= most}
+            rest = self._move(rest, accepted, ((key, self._root_above(key, roots) is not None) for (key,) in rest))
+        return accepted, rest
+
+    def _move(self, rows: Spool, accepted: Spool, decided: Iterable[tuple[str, bool]]) -> Spool:
+        """Add the keys that are decided to be accepted to `accepted`. Returns the others, and closes `rows`."""
+        rest = Spool(self._spill)
+        for key, is_accepted in decided:
+            (accepted if is_accepted else rest).add((key,))
+        rows.close()
+        return rest
+
+    def _root_above(self, key: str, roots: Collection[str]) -> str | None:
+        """The innermost of some roots that contains the file of a key; None if none does."""
+        path = str(self._keys.path(key))
+        return max((root for root in roots if path.startswith(slashed(root))), key=len, default=None)
+
+    def _sorted(self, rows: Iterable[Row]) -> Spool:
+        found = Spool(self._spill)
+        for row in disksort(rows, self._spill):
+            found.add(row)
+        return found
+
+    def _forget_sets(self, *, except_for: Collection[str | None]) -> None:
+        for digest in self._sets.keys() - except_for:
+            self._sets.pop(digest).close()
 
     def _of_a_new_mirror(self, missing: Spool, part: ComparedPart) -> tuple[Iterator[str], int, Withheld]:
         """The decision for a mirror that is not accepted."""
@@ -149,18 +186,15 @@ class Deletions:
             if not part.path:
                 return iter(()), 0, self._withhold_existing(rows, part)
             if part.has_left and self._existing is not None:
-                return self._made_by_us(rows, self._existing)
+                return self._made_by_us(rows, self._sets[self._existing])
             return iter(()), 0, self._withheld(rows)
         finally:
-            if rows is not self._existing:
-                rows.close()
+            rows.close()
 
     def _withhold_existing(self, rows: Spool, part: ComparedPart) -> Withheld:
-        """Withhold all, and remember these keys if all of the source could be read."""
-        withheld = self._withheld(rows)
-        self.close()
-        if part.is_complete:
-            self._existing = rows
+        """Withhold all, and note that these are the keys from before the mirror, if all of the source could be read."""
+        withheld = self._withheld(rows, is_whole=True)
+        self._existing = withheld.digest if part.is_complete else None
         if withheld.count:
             options = "--accept-existing --max-delete=100%" if withheld.count > self._limit.of(part.scope) else "--accept-existing"
             log.error(
@@ -173,18 +207,13 @@ class Deletions:
     def _made_by_us(self, rows: Spool, existing: Spool) -> tuple[Iterator[str], int, Withheld]:
         """The keys below a directory that has left, without those that the target held before the mirror."""
         made = Spool(self._spill)
-        for key in _without(rows, existing):
-            made.add((key,))
-
-        def keys() -> Iterator[str]:
-            with closing(made):
-                for (key,) in made:
-                    yield key
-
-        return keys(), len(made), Withheld(len(rows) - len(made))
+        for key, is_existing in _among(rows, existing):
+            if not is_existing:
+                made.add((key,))
+        return _closing(made), len(made), Withheld(len(rows) - len(made))
 
     def _withhold(self, missing: Spool, part: ComparedPart, limit: int) -> Withheld:
-        withheld = self._withheld(missing)
+        withheld = self._withheld(missing, is_whole=not part.path)
         if withheld.count and not part.path:
             why = "more than" if withheld.count > limit else "and an earlier scan has found more than"
             log.error(
@@ -194,11 +223,19 @@ class Deletions:
             )  # fmt: skip
         return withheld
 
-    def _withheld(self, rows: Spool) -> Withheld:
+    def _withheld(self, rows: Spool, *, is_whole: bool = False) -> Withheld:
+        """What is withheld. `is_whole`: a scan of the whole source has found these keys, so that an operator can accept them."""
         if self._on_withheld is not None:
             for (key,) in rows:
                 self._on_withheld(key)
-        return Withheld(len(rows), tuple(key for (key,) in islice(rows, _EXAMPLES)))
+        withheld = Withheld(len(rows), tuple(key for (key,) in islice(rows, _EXAMPLES)))
+        if not is_whole:
+            return withheld
+        kept = self._sorted(rows)
+        digest = _digest_of(kept)
+        self._forget_sets(except_for=self._sets.keys() - {digest})
+        self._sets[digest] = kept
+        return replace(withheld, digest=digest)
 
     def _is_file(self, path: str) -> bool:
         """Whether there is a regular file at this path, and no link on the way below the root of its source."""
@@ -218,15 +255,29 @@ def _all(missing: Spool) -> tuple[Iterator[str], int, Withheld]:
     return (key for (key,) in missing), len(missing), Withheld()
 
 
-def _without(rows: Iterable[Row], others: Iterable[Row]) -> Iterator[str]:
-    """The keys of sorted rows that are not among other sorted rows."""
+def _closing(rows: Spool) -> Iterator[str]:
+    with closing(rows):
+        for (key,) in rows:
+            yield key
+
+
+def _among(rows: Iterable[Row], others: Iterable[Row]) -> Iterator[tuple[str, bool]]:
+    """The keys of sorted rows, each with whether it is among other sorted rows."""
     rest = iter(others)
     other = next(rest, None)
     for (key,) in rows:
         while other is not None and other[0] < key:
             other = next(rest, None)
-        if other is None or other[0] != key:
-            yield key
+        yield key, other is not None and other[0] == key
+
+
+def _digest_of(rows: Iterable[Row]) -> str:
+    """Identifies a set of keys in sorted rows."""
+    found = hashlib.blake2b(digest_size=16)
+    for (key,) in rows:
+        raw = key.encode("utf-8", "surrogateescape")
+        found.update(b"%d:%s" % (len(raw), raw))
+    return found.hexdigest()
 
 
 def _keys_text(count: int) -> str:

@@ -22,13 +22,14 @@ from ..model.file_rules import FileRules
 from ..model.keys import Keys, Span
 from ..model.paths import slashed
 from ..model.skipped import MOST_SKIPPED, SkippedList
+from ..model.withheld import Withheld
 from ..source.entry import Run
 from ..source.external_sort import Spool
 from ..source.link_limit import LinkLimit
 from ..source.roots import RootRegister
 from ..source.walk import Walk
 from .delete_limit import DeleteLimit
-from .deletions import ComparedPart, Deletions, Permission, Withheld
+from .deletions import ComparedPart, Deletions, Permission
 from .diff import Compare, Difference, KeyedFiles, Merge, Rule, in_order
 from .empty_sources import EmptySources
 from .followed_links import FollowedLinks

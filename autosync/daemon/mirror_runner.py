@@ -155,7 +155,7 @@ class MirrorRunner:
         self._root_acceptance = RootAcceptance(self._roots, self._scanner, self._deletion_state.pending, push, once=run.once)
         self._request_handler = RequestHandler(
             mirror.name, self._ledger.requests, requests_file(run.spill, mirror.name), self._watcher_lock, self._debouncer,
-            self._name_scans, self._scanner.confirm_deletions, self._root_acceptance.add, about=run.about,
+            self._name_scans, self._scanner.accept_deletions, self._root_acceptance.add, about=run.about,
         )  # fmt: skip
         self._rescans = Rescans(run.rescan, self._scanner, self.links, push)
         self._summary = RunSummary(

@@ -100,3 +100,5 @@ class Registration:
         self.mirror, self.version, self.broker_generation = mirror, version, generation
         last_in_sync_at = in_sync[1] if in_sync and in_sync[0] == self.version_in_sync else 0.0
         self._scanner.restore(accepted=accepted, last_in_sync_at=last_in_sync_at, withheld_deletions=withheld)
+        if self._scanner.state.accepted and not accepted:
+            self._deletion_state.accept()  # a scan has accepted the mirror meanwhile, maybe before `revoke` was stored

@@ -30,7 +30,7 @@ class RequestHandler:
         watcher_lock: publishes the number of files of which a flush point lacks names.
         debouncer: receives requested scans.
         name_scans: request the scan that a flush point needs.
-        confirm_deletions: accepts a number of deletions.
+        accept_deletions: accepts the deletion of a set of keys, by its digest.
         accept_root: accepts a root or a mount point.
         about: prefix of log lines, where there are several mirrors.
     """
@@ -43,7 +43,7 @@ class RequestHandler:
         watcher_lock: WatcherLock,
         debouncer: Debouncer,
         name_scans: NameScans,
-        confirm_deletions: Callable[[int], None],
+        accept_deletions: Callable[[str], None],
         accept_root: Callable[[pending.PendingItem], None],
         *,
         about: str = "",
@@ -54,7 +54,7 @@ class RequestHandler:
         self._watcher_lock = watcher_lock
         self._debouncer = debouncer
         self._name_scans = name_scans
-        self._confirm_deletions = confirm_deletions
+        self._accept_deletions = accept_deletions
         self._accept_root = accept_root
         self._about = about
         self._flush_points = FlushPoints(debouncer, name_scans.request_before_flush)
@@ -104,11 +104,11 @@ class RequestHandler:
         Args:
             request: that, by `PendingItem.dumps`.
         """
-        shown = pending.parse(request)
-        if shown is None:
+        item = pending.parse(request)
+        if item is None:
             return
-        log.warning("%san operator has accepted %s", self._about, shown.text())
-        if shown.kind in (pending.ItemKind.EXISTING, pending.ItemKind.DELETIONS):
-            self._confirm_deletions(shown.count)
+        log.warning("%san operator has accepted %s", self._about, item.text())
+        if item.kind in (pending.ItemKind.EXISTING, pending.ItemKind.DELETIONS):
+            self._accept_deletions(item.digest)
         else:
-            self._accept_root(shown)
+            self._accept_root(item)

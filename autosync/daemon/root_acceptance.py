@@ -26,28 +26,28 @@ class RootAcceptance:
         self._store = store
         self._push = push
         self._once = once
-        #: What an operator has accepted, as it was shown.
+        #: What an operator has accepted, as it was listed.
         self._accepted: list[PendingItem] = []
 
-    def add(self, shown: PendingItem) -> None:
+    def add(self, item: PendingItem) -> None:
         """Note that an operator has accepted a root or a mount point.
 
         Args:
-            shown: as the operator has seen it.
+            item: as it was listed for the operator.
         """
-        self._accepted.append(shown)
+        self._accepted.append(item)
 
     def accept(self) -> None:
         """Accept the roots and mount points that an operator has accepted, and scan them. A request from before the start waits for the
         first scan, which finds out what is in doubt."""
         waiting = self._waiting()
-        for shown in self._accepted:
-            if not any(item.is_covered_by(shown) for item in waiting) or not self._roots.remembered.accept(shown.path):
+        for item in self._accepted:
+            if not any(now.is_covered_by(item) for now in waiting) or not self._roots.remembered.accept(item.path):
                 continue
-            if shown.kind == pending.ItemKind.ROOT:
-                self._scanner.confirm_deletions(shown.count)
+            if item.kind == pending.ItemKind.ROOT:
+                self._scanner.accept_root(item.path, item.count)
             else:
-                self._push((Change(Kind.LEFT, shown.path),))  # without the limit: these keys were shown
+                self._push((Change(Kind.LEFT, item.path),))  # without the limit: these keys were listed
                 if self._once:
                     self._push((SCAN_ALL,))  # the scan that is running may have kept them, and its result would be the last
         if waiting or self._scanner.state.last_report is not None:

@@ -20,6 +20,7 @@ from ..compare.scan import Comparison, ScanReport
 from ..errors import SourceUnsure, StartError, TargetError
 from ..ledger import GONE, Hint
 from ..model.change import SCAN_ALL, Change, Kind
+from ..model.withheld import Acceptances
 from ..state.deletion_state import DeletionState
 from ..watch.debounce import Debouncer
 from ..watch.hard_links import HardLinks
@@ -50,15 +51,15 @@ class FinishedScan(NamedTuple):
     generation: int
 
 
-class Confirmed(NamedTuple):
+class AcceptedDeletions(NamedTuple):
     """Deletions that an operator has accepted.
 
     Attributes:
-        keys: number of keys that one scan of the whole source may delete.
-        since: in seconds since the epoch.
+        acceptances: which ones.
+        since: when the last of them was accepted, in seconds since the epoch.
     """
 
-    keys: int = 0
+    acceptances: Acceptances = Acceptances()
     since: float = 0.0
 
 
@@ -77,7 +78,7 @@ class ScanState:
         last_in_sync_at: when the last scan began of which all differences have been dealt with, in seconds since the epoch; 0.0: none yet.
         withheld_deletions: number of deletions that the last scan of the whole source withheld. As long as there are some, no scan deletes.
         accepted: whether the mirror is accepted. As long as it is not, no scan deletes what the target held before the mirror.
-        confirmed: the deletions that an operator has accepted, until they are done.
+        accepted_deletions: the deletions that an operator has accepted, until source and target are in sync.
     """
 
     is_scanning: bool = False
@@ -89,7 +90,7 @@ class ScanState:
     last_in_sync_at: float = 0.0
     withheld_deletions: int = 0
     accepted: bool = False
-    confirmed: Confirmed = field(default_factory=Confirmed)
+    accepted_deletions: AcceptedDeletions = field(default_factory=AcceptedDeletions)
 
 
 class Scanner(FeedThread):
@@ -132,6 +133,8 @@ class Scanner(FeedThread):
         self._about = about
         #: Whether a scan of a part of the source has withheld deletions since the last scan of all.
         self._has_withheld = False
+        #: Whether a scan of the whole source has stored what it has withheld.
+        self._has_recorded = False
         self._state = ScanState()
         self._state_lock = threading.Lock()
 
@@ -162,30 +165,52 @@ class Scanner(FeedThread):
         Args:
             accepted: whether the mirror is accepted.
             last_in_sync_at: in seconds since the epoch; 0.0: never, or with another definition.
-            withheld_deletions: 0 does not count: a broker that lost its memory must not cause deletions that a scan has withheld.
+            withheld_deletions: 0 does not count: a broker that lost its memory must not cause deletions that a scan has withheld. Nor does
+                any number if a scan of this process has stored another one since it was read.
         """
         with self._state_lock:
+            before = self._state
+            is_newer = self._has_recorded or before.withheld_deletions
             self._state = replace(
-                self._state,
-                accepted=accepted,
+                before,
+                accepted=accepted or before.accepted,
                 last_in_sync_at=last_in_sync_at,
-                withheld_deletions=self._state.withheld_deletions or withheld_deletions,
+                withheld_deletions=before.withheld_deletions if is_newer else withheld_deletions,
             )
 
     def set_last_in_sync(self, at: float) -> None:
         """Record that all differences are dealt with which a scan found that began at that time, in seconds since the epoch."""
         with self._state_lock:
-            confirmed = self._state.confirmed if at < self._state.confirmed.since else Confirmed()
-            self._state = replace(self._state, last_in_sync_at=at, confirmed=confirmed)
+            before = self._state.accepted_deletions
+            self._state = replace(
+                self._state, last_in_sync_at=at, accepted_deletions=before if at < before.since else AcceptedDeletions()
+            )  # fmt: skip
 
-    def confirm_deletions(self, count: int) -> None:
-        """Request a scan of the whole source that may delete the keys that the source lacks.
+    def accept_deletions(self, digest: str) -> None:
+        """Request a scan of the whole source that deletes keys which an earlier one has withheld.
 
         Args:
-            count: the most keys that it may delete. If it finds more, it deletes none of them.
+            digest: of the set of these keys, see `autosync.compare.deletions.Withheld`.
         """
-        self._update(confirmed=Confirmed(count, time.time()))
+        with self._state_lock:
+            before = self._state.accepted_deletions.acceptances
+            self._set_acceptances(replace(before, digests=before.digests | {digest}))
         self._debouncer.push((SCAN_ALL,))
+
+    def accept_root(self, path: str, count: int) -> None:
+        """Request a scan of the whole source that deletes the keys which a replaced root lacks.
+
+        Args:
+            path: of the root.
+            count: the most keys that it may delete below this root. If it finds more, it deletes none of them.
+        """
+        with self._state_lock:
+            before = self._state.accepted_deletions.acceptances
+            self._set_acceptances(replace(before, roots={**before.roots, path: count}))
+        self._debouncer.push((SCAN_ALL,))
+
+    def _set_acceptances(self, acceptances: Acceptances) -> None:
+        self._state = replace(self._state, accepted_deletions=AcceptedDeletions(acceptances, time.time()))
 
     def scan(self, request: ScanRequest) -> ScanReport:
         """Compare a part of the source with the target, and send the differences.
@@ -270,16 +295,11 @@ class Scanner(FeedThread):
     def _store_withheld(self, report: ScanReport, before: ScanState) -> None:
         """Store what a scan of the whole source has withheld. A scan that could not read everything lifts nothing."""
         withheld = report.withheld
-        count = withheld.count if report.complete else max(withheld.count, before.withheld_deletions)
-        self._retry.retry_until_success(
-            lambda: self._deletion_state.set_withheld(count, withheld.examples, accepted=self._state.accepted)
-        )  # fmt: skip
-        self._update(withheld_deletions=count)
-        with self._state_lock:  # unless an operator has accepted something else meanwhile
-            if self._state.confirmed == before.confirmed:
-                # Until these keys are gone, another scan finds them again.
-                left = before.confirmed._replace(keys=min(report.deletes, before.confirmed.keys))
-                self._state = replace(self._state, confirmed=left)
+        if not report.complete and withheld.count < before.withheld_deletions:
+            return
+        self._retry.retry_until_success(lambda: self._deletion_state.set_withheld(withheld, accepted=self._state.accepted))
+        self._update(withheld_deletions=withheld.count)
+        self._has_recorded = True
 
     def _accept(self) -> None:
         """Let scans delete from now on."""
@@ -296,7 +316,7 @@ class Scanner(FeedThread):
             report,
             state.last_in_sync_at,
             has_left=request.has_left,
-            permission=Permission(state.accepted, state.withheld_deletions > 0, state.confirmed.keys),
+            permission=Permission(state.accepted, state.withheld_deletions > 0, state.accepted_deletions.acceptances),
         )
         for key, found, etag, _ in self._at_rest(differences, report):
             hint = GONE

@@ -54,16 +54,17 @@ class SyncState(LedgerPart):
         with self._store.errors():
             self._client.hset(self._names.definition, mapping={"accepted": 1, "acceptance": acceptance})
 
-    def revoke_acceptance(self) -> None:
-        """Store that the mirror is not accepted."""
+    def revoke_acceptance(self, revocation: str) -> None:
+        """Store that the mirror is not accepted.
+
+        Args:
+            revocation: stored as the last acceptance; see `acceptance`.
+        """
         with self._store.errors():
-            pipe = self._client.pipeline()
-            pipe.hset(self._names.definition, "accepted", 0)
-            pipe.hdel(self._names.definition, "acceptance")
-            pipe.execute()
+            self._client.hset(self._names.definition, mapping={"accepted": 0, "acceptance": revocation})
 
     def acceptance(self) -> str | None:
-        """The last acceptance of the mirror, as JSON of `state.acceptance`; None: there was none, or only one by an older version."""
+        """The last acceptance or revocation, as JSON of `state.acceptance`; None: there was none, or only one by an older version."""
         with self._store.errors():
             found = cast(bytes | None, self._client.hget(self._names.definition, "acceptance"))
         return found.decode("utf-8", "replace") if found else None

@@ -1,9 +1,13 @@
-"""Stores in the ledger and the state file whether a mirror is accepted, so that scans may delete in its target, and for which scope."""
+"""Stores in the ledger and the state file whether a mirror is accepted, so that scans may delete in its target, and for which scope.
+
+Each acceptance and each revocation has a number that is greater than that of the one before. If ledger and file differ, since one of them
+was lost, restored or could not be written, the greater number counts.
+"""
 
 from __future__ import annotations
 
 import json
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..errors import UnknownDefinition
 from ..ledger.definition import DefinitionStore
@@ -18,8 +22,15 @@ _FIELD = "acceptance"
 
 
 class _Acceptance(NamedTuple):
-    """The definition with which a mirror was accepted, and its signature."""
+    """An acceptance, or a revocation.
 
+    Attributes:
+        number: grows with each one of the mirror.
+        definition: with which the mirror was accepted; "": it is not accepted any more.
+        signature: of both.
+    """
+
+    number: int
     definition: str
     signature: str
 
@@ -52,10 +63,10 @@ class AcceptanceStore:
         Raises:
             BrokerError: the broker does not respond.
         """
-        if is_accepted_in(self._file, mirror, self._signing_key):
-            return True
-        stored = self._sync_state.acceptance()
-        return self._was_accepted_before(mirror) if stored is None else _covers(stored, mirror, self._signing_key)
+        newest = self._newest()
+        if newest is not None:
+            return _covers(newest, mirror)
+        return self._sync_state.acceptance() is None and self._was_accepted_before(mirror)
 
     def accept(self, mirror: Mirror) -> None:
         """Store that the mirror is accepted.
@@ -66,10 +77,7 @@ class AcceptanceStore:
         Raises:
             BrokerError: the broker does not respond. The state file is written.
         """
-        definition = mirror.dumps()
-        found = _Acceptance(definition, sign(self._signing_key, self._name, _DOMAIN + definition))
-        self._file.update(acceptance=found._asdict())
-        self._sync_state.set_accepted(json.dumps(found._asdict()))
+        self._sync_state.set_accepted(self._store(mirror.dumps()))
 
     def revoke(self) -> None:
         """Store that the mirror is not accepted. Otherwise a mirror that returns to earlier sources or an earlier target would still be
@@ -78,8 +86,21 @@ class AcceptanceStore:
         Raises:
             BrokerError: the broker does not respond. The state file is written.
         """
-        self._file.update(acceptance=None)
-        self._sync_state.revoke_acceptance()
+        if self._newest() is not None or self._sync_state.accepted():
+            self._sync_state.revoke_acceptance(self._store(""))
+
+    def _store(self, definition: str) -> str:
+        """Store an acceptance in the file. Returns it as JSON, for the ledger."""
+        newest = self._newest()
+        number = 1 if newest is None else newest.number + (newest.definition != definition)
+        found = _Acceptance(number, definition, sign(self._signing_key, self._name, _signed_text(number, definition)))._asdict()
+        self._file.update(acceptance=found)
+        return json.dumps(found)
+
+    def _newest(self) -> _Acceptance | None:
+        """The last acceptance or revocation. One that is damaged, or whose signature is not valid, does not count."""
+        found = [_parse(one, self._name, self._signing_key) for one in (self._file.read().get(_FIELD), self._sync_state.acceptance())]
+        return max((one for one in found if one is not None), key=lambda one: one.number, default=None)
 
     def _was_accepted_before(self, mirror: Mirror) -> bool:
         """Whether an older version has accepted the mirror: it stored the acceptance beside the definition, without a signature. The
@@ -92,25 +113,27 @@ class AcceptanceStore:
 
 def is_accepted_in(file: StateFile, mirror: Mirror, signing_key: str) -> bool:
     """Whether a mirror is accepted by its state file alone; see `AcceptanceStore.is_accepted`."""
-    return _covers(file.read().get(_FIELD), mirror, signing_key)
+    found = _parse(file.read().get(_FIELD), mirror.name, signing_key)
+    return found is not None and _covers(found, mirror)
 
 
-def _covers(stored: object, mirror: Mirror, signing_key: str) -> bool:
-    found = _parse(stored)
+def _signed_text(number: int, definition: str) -> str:
+    return f"{_DOMAIN}{number}\0{definition}"
+
+
+def _parse(stored: object, mirror: str, signing_key: str) -> _Acceptance | None:
+    """What was stored for a mirror; None if it is damaged, or its signature is not valid."""
     try:
-        is_valid = found is not None and is_signed(signing_key, mirror.name, _DOMAIN + found.definition, found.signature)
-    except UnicodeError:  # JSON can carry halves of characters
-        return False
-    return is_valid and found is not None and _is_within(mirror, found.definition)
-
-
-def _parse(stored: object) -> _Acceptance | None:
-    try:
-        found = json.loads(stored) if isinstance(stored, str) else stored
-        definition, signature = found["definition"], found["signature"]  # type: ignore[index]
-    except (ValueError, RecursionError, LookupError, TypeError):
+        fields: Any = json.loads(stored) if isinstance(stored, str) else stored
+        found = _Acceptance(int(fields["number"]), str(fields["definition"]), str(fields["signature"]))
+        is_valid = is_signed(signing_key, mirror, _signed_text(found.number, found.definition), found.signature)
+    except (ValueError, OverflowError, RecursionError, LookupError, TypeError):  # UnicodeError: JSON can carry halves of characters
         return None
-    return _Acceptance(definition, signature) if isinstance(definition, str) and isinstance(signature, str) else None
+    return found if is_valid else None
+
+
+def _covers(found: _Acceptance, mirror: Mirror) -> bool:
+    return bool(found.definition) and _is_within(mirror, found.definition)
 
 
 def _is_within(mirror: Mirror, definition: str, *, must_delete: bool = False) -> bool:

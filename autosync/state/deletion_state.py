@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from ..ledger import Ledger
 from ..model.mirror import Mirror
+from ..model.withheld import Withheld
 from .acceptance import AcceptanceStore
 from .pending import ItemKind, PendingItem, PendingStore
 from .state_file import StateFile
@@ -60,19 +59,19 @@ class DeletionState:
         in_ledger = self._sync_state.withheld_deletions() if self._sync_state.accepted() else 0
         return max(in_ledger, withheld_in(self._file))
 
-    def set_withheld(self, count: int, examples: Sequence[str], *, accepted: bool) -> None:
+    def set_withheld(self, withheld: Withheld, *, accepted: bool) -> None:
         """Store the deletions that a scan of the whole source has withheld.
 
         Args:
-            count: number of keys.
-            examples: some of them.
+            withheld: the keys.
             accepted: whether the mirror is accepted.
 
         Raises:
             BrokerError: the broker does not respond.
         """
         kind = ItemKind.DELETIONS if accepted else ItemKind.EXISTING
-        items = [PendingItem(kind, count=count, examples=tuple(examples))] if count else []
+        count = withheld.count
+        items = [PendingItem(kind, count=count, examples=withheld.examples, digest=withheld.digest)] if count else []
         self.pending.replace((ItemKind.DELETIONS, ItemKind.EXISTING), items)
         self._file.update(withheld_deletions=(count or None) if accepted else None)
         self._sync_state.set_withheld_deletions(count)

@@ -46,21 +46,24 @@ class PendingItem:
         path: of a root or a mount; "" for keys.
         count: number of keys. For a root or a mount: of keys that the target had below it.
         examples: some of these keys. For a root or a mount: the reason, as the end of a sentence about its path.
+        digest: identifies the set of these keys; "" for a root or a mount.
     """
 
     kind: ItemKind
     path: str = ""
     count: int = 0
     examples: tuple[str, ...] = ()
+    digest: str = ""
 
     @property
     def name(self) -> str:
         """Identifies the item in its mirror."""
         return f"{self.kind.value} {self.path}".rstrip()
 
-    def is_covered_by(self, shown: PendingItem) -> bool:
-        """Whether this is the same item as the one that an operator was shown, and has no more keys than that."""
-        return self.name == shown.name and self.count <= shown.count
+    def is_covered_by(self, listed: PendingItem) -> bool:
+        """Whether this is the same item as one that was listed for an operator, with the same keys; for a root or a mount, with no more
+        keys than that."""
+        return self.name == listed.name and self.digest == listed.digest and self.count <= listed.count
 
     def text(self) -> str:
         """The item in words, for people."""
@@ -84,11 +87,11 @@ def parse(found: object) -> PendingItem | None:
     """The item that `PendingItem.dumps` has written, from text or from a value of JSON; None if it is something else."""
     try:
         fields: Any = json.loads(found) if isinstance(found, str) else found
-        kind, path, count, examples = fields["kind"], fields["path"], fields["count"], fields["examples"]
-        item = PendingItem(ItemKind(kind), path, count, tuple(examples))
+        kind, path, count, examples, digest = (fields[name] for name in ("kind", "path", "count", "examples", "digest"))
+        item = PendingItem(ItemKind(kind), path, count, tuple(examples), digest)
     except (ValueError, RecursionError, LookupError, TypeError):
         return None
-    is_valid = isinstance(path, str) and type(count) is int and all(isinstance(one, str) for one in item.examples)
+    is_valid = type(count) is int and all(isinstance(one, str) for one in (path, digest, *item.examples))
     return item if is_valid else None
 
 

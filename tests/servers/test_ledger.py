@@ -660,7 +660,7 @@ def test_a_mirror_is_accepted_once_it_is_noted_or_an_older_version_has_seen_it_i
     client.hset("autosync:{m}:mirror", "cleared", "another-version 1.0")
     assert ledger.sync_state.accepted()
 
-    ledger.sync_state.revoke_acceptance()
+    ledger.sync_state.revoke_acceptance("{}")
     assert not ledger.sync_state.accepted()
     ledger.sync_state.set_last_in_sync("v", 1.0, accepted=False)
     assert not ledger.sync_state.accepted()
@@ -1157,7 +1157,7 @@ def calls(ledger: Remembering) -> dict[str, Callable[[], object]]:
         "SyncState.accepted": ledger.sync_state.accepted,
         "SyncState.last_in_sync": ledger.sync_state.last_in_sync,
         "SyncState.pending": ledger.sync_state.pending,
-        "SyncState.revoke_acceptance": ledger.sync_state.revoke_acceptance,
+        "SyncState.revoke_acceptance": lambda: ledger.sync_state.revoke_acceptance("{}"),
         "SyncState.set_accepted": lambda: ledger.sync_state.set_accepted("{}"),
         "SyncState.set_pending": lambda: ledger.sync_state.set_pending({"existing": "{}"}),
         "SyncState.set_last_in_sync": lambda: ledger.sync_state.set_last_in_sync("v", 1.0, accepted=True),

@@ -25,6 +25,7 @@ from autosync.feed.scanner import FinishedScan
 from autosync.ledger import GONE, UNKNOWN, Action, Claim, Facts, Failure, Hint, Ledger, Result, connect
 from autosync.model.keys import Source
 from autosync.model.mirror import Mirror
+from autosync.model.withheld import Withheld
 from autosync.process.boot_id import boot_id
 from autosync.process.process_state import stat_of
 from autosync.watch.watcher import identity_of
@@ -249,7 +250,7 @@ def test_a_mirror_is_accepted_with_its_target_sources_and_filters(
 
 def test_a_wider_scope_that_is_accepted_lifts_no_withheld_deletions(keep: Callable[..., MirrorRunner], tree: Path) -> None:
     first = keep(accept_existing=True)
-    first._deletion_state.set_withheld(400, ["a"], accepted=True)
+    first._deletion_state.set_withheld(Withheld(400, ("a",), "d"), accepted=True)
     first._watcher_lock.release()
 
     wider = keep({"sources": (Source(str(tree)), Source("/another"))}, accept_existing=True)

@@ -14,7 +14,7 @@ from autosync.state.state_file import requests_file
 from lab.parts import lacking
 
 ITEMS = [
-    PendingItem(ItemKind.EXISTING, count=5, examples=("a", "b\udcff", "c\n")),
+    PendingItem(ItemKind.EXISTING, count=5, examples=("a", "b\udcff", "c\n"), digest="d1"),
     PendingItem(ItemKind.DELETIONS, count=1, examples=("a",)),
     PendingItem(ItemKind.ROOT, "/s/a b", 7, ("is another directory",)),
     PendingItem(ItemKind.MOUNT, "/s/m\udcff", examples=("is gone",)),
@@ -30,12 +30,14 @@ def test_what_was_written_is_read(item: PendingItem) -> None:
     "text",
     [
         "", "x", "[]", "{}", "null", 7, None, "[" * 100_000,
-        '{"kind": "new", "path": "", "count": 1, "examples": []}',
-        '{"kind": "root", "path": 1, "count": 1, "examples": []}',
-        '{"kind": "existing", "path": "", "count": "9", "examples": []}',
-        '{"kind": "existing", "path": "", "count": true, "examples": []}',
-        '{"kind": "existing", "path": "", "count": 1, "examples": [1]}',
-        '{"kind": "existing", "path": "", "count": 1, "examples": 1}',
+        '{"kind": "new", "path": "", "count": 1, "examples": [], "digest": ""}',
+        '{"kind": "root", "path": 1, "count": 1, "examples": [], "digest": ""}',
+        '{"kind": "existing", "path": "", "count": "9", "examples": [], "digest": ""}',
+        '{"kind": "existing", "path": "", "count": true, "examples": [], "digest": ""}',
+        '{"kind": "existing", "path": "", "count": 1, "examples": [], "digest": 1}',
+        '{"kind": "existing", "path": "", "count": 1, "examples": []}',
+        '{"kind": "existing", "path": "", "count": 1, "examples": [1], "digest": ""}',
+        '{"kind": "existing", "path": "", "count": 1, "examples": 1, "digest": ""}',
     ],
 )  # fmt: skip
 def test_anything_else_is_none(text: object) -> None:
@@ -55,13 +57,14 @@ def test_it_is_shown_in_words(item: PendingItem, text: str) -> None:
     assert item.text() == text
 
 
-def test_what_has_grown_since_it_was_shown_is_not_covered() -> None:
-    shown = ITEMS[0]
-    assert PendingItem(ItemKind.EXISTING, count=5).is_covered_by(shown)
-    assert PendingItem(ItemKind.EXISTING, count=4).is_covered_by(shown)
-    assert not PendingItem(ItemKind.EXISTING, count=6).is_covered_by(shown)
-    assert not PendingItem(ItemKind.DELETIONS, count=1).is_covered_by(shown)
-    assert not PendingItem(ItemKind.ROOT, "/other").is_covered_by(ITEMS[2])
+def test_what_has_changed_since_it_was_listed_is_not_covered() -> None:
+    listed, root = ITEMS[0], ITEMS[2]
+    assert replace(listed, examples=()).is_covered_by(listed)
+    assert not replace(listed, digest="d2").is_covered_by(listed), "as many keys, but others"
+    assert not replace(listed, kind=ItemKind.DELETIONS).is_covered_by(listed)
+    assert replace(root, count=6).is_covered_by(root)
+    assert not replace(root, count=8).is_covered_by(root)
+    assert not replace(root, path="/other").is_covered_by(root)
 
 
 def test_requests_are_read_once_from_their_file(tmp_path: Path) -> None:

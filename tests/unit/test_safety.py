@@ -15,10 +15,11 @@ import pytest
 from autosync.actors.s3 import S3Actor
 from autosync.compare.delete_limit import DeleteLimit
 from autosync.compare.deletions import Permission
-from autosync.compare.scan import Comparison, ScanReport
+from autosync.compare.scan import Comparison, Policy, ScanReport
 from autosync.errors import SourceUnsure, TargetError
 from autosync.files import File, Listing
 from autosync.model.keys import Keys, Source
+from autosync.model.withheld import Acceptances, Withheld
 from autosync.source import name_reader
 from lab.comparing import FixedTarget, fill, scan
 from lab.ports import free_port
@@ -203,13 +204,59 @@ def test_what_is_withheld_stays_withheld_also_when_less_is_found_later_or_the_sc
 
 @pytest.mark.parametrize("accepted", [False, True])
 @pytest.mark.parametrize("has_withheld", [False, True])
-def test_an_operator_accepts_as_many_as_were_shown_and_no_more(tree: Path, accepted: bool, has_withheld: bool) -> None:
+def test_an_operator_accepts_the_keys_that_were_listed_and_no_others(tree: Path, accepted: bool, has_withheld: bool) -> None:
+    """Also after a restart, when only the digest of these keys is known."""
     fill(tree, *KEYS[:10])
     state = {"accepted": accepted, "has_withheld": has_withheld}
+    withheld = scan(tree, FixedTarget(*KEYS), limit=DeleteLimit(count=5), **state)[1].withheld
+    assert withheld.count == 30
+    listed = Acceptances(digests=frozenset({withheld.digest, "another"}))
 
-    assert scan(tree, FixedTarget(*KEYS), limit=DeleteLimit(count=5), confirmed=30, **state)[0] == KEYS[10:]
-    assert scan(tree, FixedTarget(*KEYS), limit=DeleteLimit(count=5), confirmed=29, **state)[0] == []
-    assert scan(tree, FixedTarget("d/1", "d/2"), f"{tree}/d", limit=DeleteLimit(count=1), confirmed=2, **state)[0] == [], "of everything"
+    def deleted(target: FixedTarget, path: str = "") -> list[str]:
+        return scan(tree, target, path, limit=DeleteLimit(count=5), acceptances=listed, **state)[0]
+
+    assert deleted(FixedTarget(*KEYS)) == KEYS[10:]
+    assert deleted(FixedTarget(*KEYS[:-1], "other")) == [], "as many, but others"
+    assert deleted(FixedTarget(*KEYS[:-1])) == []
+    assert deleted(FixedTarget(*KEYS, "more")) == []
+    assert deleted(FixedTarget(*KEYS[10:]), f"{tree}/d") == []
+
+
+@pytest.mark.parametrize("accepted", [False, True])
+def test_keys_that_are_missing_later_are_not_in_the_set_that_was_accepted(tree: Path, accepted: bool) -> None:
+    """Some of it may have returned. What is missing beside it is withheld, where that is more than the limit allows."""
+    fill(tree, *KEYS[:10])
+    target = FixedTarget(*KEYS)
+    comparison = Comparison(Keys([Source(str(tree))], source_prefix=f"{tree}/"), target, Policy(limit=DeleteLimit(count=2)))
+
+    def deleted(*digests: str, has_withheld: bool = False) -> tuple[list[str], Withheld]:
+        may, report = Permission(accepted, has_withheld, Acceptances(digests=frozenset(digests))), ScanReport()
+        found = [one.key for one in comparison.differences("", report, permission=may) if one.found is None]
+        return found, report.withheld
+
+    digest = deleted()[1].digest
+    fill(tree, KEYS[10])
+    target.keys = (*KEYS, "later-1", "later-2", "later-3")
+
+    found, withheld = deleted(digest, has_withheld=True)
+    assert (found, withheld.count, withheld.examples) == (KEYS[11:], 3, ("later-1", "later-2", "later-3"))
+    assert deleted(digest, has_withheld=True)[0] == KEYS[11:], "until they are gone, each scan finds them"
+    target.keys = (*KEYS[:11], "later-1", "later-2")
+    assert deleted(digest)[0] == ["later-1", "later-2"] * accepted
+    comparison.close()
+
+
+def test_of_a_root_that_was_accepted_no_more_keys_go_than_were_listed(tree: Path) -> None:
+    fill(tree, "a")
+    target = FixedTarget("a", *(f"d/{key}" for key in KEYS[:6]), "e/1", "e/2")
+
+    def deleted(**most: int) -> list[str]:
+        roots = Acceptances(roots={f"{tree}/{name}": count for name, count in most.items()})
+        return scan(tree, target, limit=DeleteLimit(count=1), acceptances=roots)[0]
+
+    assert deleted(d=6) == [f"d/{key}" for key in KEYS[:6]]
+    assert deleted(d=5, e=2) == ["e/1", "e/2"]
+    assert deleted(d=5) == []
 
 
 def test_what_is_withheld_is_not_deleted_part_by_part(tree: Path) -> None:

@@ -48,9 +48,9 @@ def waiting(found: Iterable[MirrorHandle], state: Path, name: str | None) -> lis
     return [one for _, one in sorted(all_.items()) if one.items]
 
 
-def grown(shown: Waiting, now: Waiting | None) -> bool:
-    """Whether more waits than what was shown."""
-    return now is not None and not all(any(item.is_covered_by(one) for one in shown.items) for item in now.items)
+def grown(listed: Waiting, now: Waiting | None) -> bool:
+    """Whether more waits than what was listed."""
+    return now is not None and not all(any(item.is_covered_by(one) for one in listed.items) for item in now.items)
 
 
 def _in_ledger(one: MirrorHandle) -> Waiting:

@@ -322,19 +322,19 @@ def _check_watched(one: MirrorHandle) -> None:
 def _accept(context: click.Context, /, yes: bool, **chosen: bool) -> None:
     broker, state, name = context.obj
     kinds = [ItemKind(kind) for kind, is_chosen in chosen.items() if is_chosen]
-    shown: dict[str, Waiting] = {}
+    listed: dict[str, Waiting] = {}
     while True:
         found = {one.mirror: one.of_kinds(kinds) for one in waiting(find_any_mirrors(broker, state, name), state, name)}
         found = {mirror: one for mirror, one in found.items() if one.items}
         if not found:
             click.echo("nothing waits for acceptance")
             return
-        if shown and not any(grown(shown[mirror], one) if mirror in shown else True for mirror, one in found.items()):
+        if listed and not any(grown(listed[mirror], one) if mirror in listed else True for mirror, one in found.items()):
             break
         for mirror, one in found.items():
             for item in one.items:
                 click.echo(f"{mirror}: {item.text()}")
-        shown = found
+        listed = found
         if not yes:
             if not sys.stdin.isatty():
                 raise ConfigurationError("accept asks before it goes on, and there is no terminal", "give --yes")

@@ -1,0 +1,44 @@
+"""The deletions that a scan withholds, and those of them that an operator has accepted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from .text import printable
+
+
+@dataclass(frozen=True)
+class Withheld:
+    """What one scan has withheld.
+
+    Attributes:
+        count: number of keys.
+        examples: the first of them.
+        digest: identifies the set of these keys, if the whole source was scanned; else "".
+    """
+
+    count: int = 0
+    examples: tuple[str, ...] = ()
+    digest: str = ""
+
+    def listed(self) -> str:
+        """The examples and the number of the others, in one text."""
+        more = f" and {self.count - len(self.examples)} more" if self.count > len(self.examples) else ""
+        return ", ".join(map(printable, self.examples)) + more
+
+
+@dataclass(frozen=True)
+class Acceptances:
+    """Deletions that an operator has accepted.
+
+    Attributes:
+        digests: of sets of keys that were withheld; see `Withheld.digest`.
+        roots: roots that were replaced, by path, each with the most keys below it that may be deleted.
+    """
+
+    digests: frozenset[str] = frozenset()
+    roots: Mapping[str, int] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.digests or self.roots)
