@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 
-from ..errors import Draining, LeaseLost
+from ..errors import Draining, LeaseLost, SourceUnsure
 from ..ledger import Claim, Result
 from .batch import Batch, Chunk, is_small
 from .check import Checker, Delete, Upload
 from .delete import Deleter
+from .dispute import dispute
 from .file_limits import Reservation
 from .progress import Progress
 from .report import Reporter
@@ -95,8 +96,14 @@ class Pipeline:
         self._batch.check_claim(claim.key)
         if claim.unfinished:
             self._uploader.abandon(claim)
-        found = self._checker.check(claim, reservation, directories)
-        return self._deleter.delete(found, reservation) if isinstance(found, Delete) else found
+        try:
+            found = self._checker.check(claim, reservation, directories)
+            return self._deleter.delete(found, reservation) if isinstance(found, Delete) else found
+        except SourceUnsure as error:
+            path = self._batch.path(claim.key)
+            if self._mirror.same_host or path is None:
+                raise
+            return dispute(self._batch, claim, path, "cannot check {}: " + error.what.replace("{", "{{").replace("}", "}}"))
 
     def _delete_together(self, claims: list[Claim]) -> list[Result]:
         """Delete with one request. Claims that need a check of their own go back into the queue."""

@@ -115,6 +115,43 @@ def test_a_box_never_overrules_the_file_host(make: Callable[..., Workbench], tre
     assert (facts.attempts, facts.hint, facts.dispute) == (0, seen_there, Dispute(MANY_TRIES, None))
 
 
+@pytest.mark.parametrize("lost", ["the root", "the share"])
+@pytest.mark.parametrize("known", [seen(), GONE, UNKNOWN], ids=["seen", "gone", "not checked"])
+def test_a_box_that_lacks_the_root_or_cannot_read_it_gives_keys_back_and_fails_none(
+    box: Workbench, tree: Path, monkeypatch: pytest.MonkeyPatch, lost: str, known: Hint
+) -> None:
+    STORE["a"] = b"object"
+    worker = box.worker()
+    box.ledger.claims.mark([("a", known)])
+
+    with monkeypatch.context() as patch:
+        if lost == "the root":
+            tree.rename(tree.with_name("unmounted"))
+        else:
+            patch.setattr("autosync.tasks.sources.open_root", fail_with(errno.ESTALE))
+        for _ in range(MANY_TRIES):
+            box.work(["a"], worker)
+            make_due(box)
+
+    assert list(box.ledger.failures.all()) == []
+    facts = box.ledger.key_states.facts("a")
+    assert (STORE, facts.attempts, facts.dispute) == ({"a": b"object"}, 0, Dispute(MANY_TRIES, None))
+
+    if lost == "the root":
+        tree.with_name("unmounted").rename(tree)
+    changed = resolve(box)
+    assert changed == ([] if known == GONE else ["a"])
+    box.work(["a"])
+    assert (STORE, box.ledger.key_states.count_dirty()) == ({}, 0)
+
+
+def fail_with(number: int) -> Callable[..., int]:
+    def fail(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
 def test_a_box_whose_cache_lists_a_file_that_it_cannot_open_has_no_verdict_either(
     box: Workbench, tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
