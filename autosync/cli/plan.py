@@ -16,7 +16,7 @@ from ..errors import ConfigurationError
 from ..model.file_rules import parse_size_bounds
 from ..model.limits import Limits
 from ..model.mirror import DEFAULT_QUEUE, LONGEST_LEASE, SHORTEST_LEASE, Mirror, is_lease
-from ..model.paths import slashed
+from ..model.paths import is_at_or_below
 from ..process.boot_id import file_view
 from .options import sources_of
 
@@ -92,8 +92,8 @@ def _mirror(actor_name: str, actor: Actor, settings: dict[str, Any], secrets: tu
     )
     mirror.keys()  # raises ConfigurationError for wrong prefixes and expressions
     for source in sources:
-        target = actor.directory
-        if target and (slashed(target).startswith(slashed(source.path)) or slashed(source.path).startswith(slashed(target))):
+        target = actor.directory and (actor.directory.rstrip("/") or "/")
+        if target and (is_at_or_below(target, source.path) or is_at_or_below(source.path, target)):
             raise ConfigurationError(
                 f"the target {target} and the source {source.path} lie in one another", "mirror to a directory outside"
             )

@@ -9,7 +9,7 @@ from ..errors import SourceUnsure
 from ..files import Page
 from ..model.file_rules import FileRules
 from ..model.keys import Keys, Source, Span
-from ..model.paths import slashed
+from ..model.paths import is_at_or_below
 from ..source.link_limit import Counts, LinkLimit
 from .source_walks import SourceWalks
 
@@ -43,7 +43,7 @@ class EmptySources:
         # A PATH inside another one may be a share of its own.
         for source in (*self._keys.sources, *(Source(inner) for inner in self._keys.inner_paths)):
             spans = self._keys.spans(source.path)
-            if path and not slashed(source.path).startswith(slashed(path)):
+            if path and not is_at_or_below(source.path, path):
                 continue
             if not source.is_file and not any(self._holds_something(span) for span in spans):
                 self._refuse_if_listed(source, spans)

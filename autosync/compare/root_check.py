@@ -13,7 +13,7 @@ from typing import NamedTuple
 from ..files import Page
 from ..model.keys import Keys, Span
 from ..model.mirror import Identity
-from ..model.paths import slashed
+from ..model.paths import is_at_or_below, itself_and_parents, parents, slashed
 from ..model.text import printable
 from ..source.roots import RootRegister
 
@@ -109,11 +109,9 @@ class RootCheck:
     def count_absent(self, span: Span, key: str, *, in_scope: bool) -> None:
         """Count a key that the target lists and the source lacks."""
         path = slashed(span.directory) + key[len(span.prefix) :]
-        while path:
-            path = path.rpartition("/")[0]
-            if (path or "/") in self.paths:
-                self._absent[path or "/"] += 1
-                self._missing[path or "/"] += in_scope
+        for top in self.paths.intersection(parents(path)):
+            self._absent[top] += 1
+            self._missing[top] += in_scope
 
     def counted(self) -> tuple[Counter[str], Counter[str], Counter[str]]:
         """What was counted until now, for `count_again`."""
@@ -181,16 +179,16 @@ class RootCheck:
 
     def _above(self) -> list[str]:
         """The roots and mount points that contain the scanned directory."""
-        return list(self._roots.above(self._path.rpartition("/")[0])) if self._path else []
+        return [top for top in self._roots.above(self._path) if top != self._path]
 
     def _is_below(self, top: str) -> bool:
-        return not self._path or slashed(top).startswith(slashed(self._path))
+        return not self._path or is_at_or_below(top, self._path)
 
     def _prefix(self, span: Span, top: str) -> str | None:
         """The prefix of the keys at or below a root or mount point; None if it is outside the span."""
-        if slashed(span.directory).startswith(slashed(top)):
+        if is_at_or_below(span.directory, top):
             return span.prefix
-        if top.startswith(slashed(span.directory)):
+        if is_at_or_below(top, span.directory):
             return span.prefix + slashed(top)[len(slashed(span.directory)) :]
         return None
 
@@ -221,8 +219,4 @@ class HiddenPaths:
 
     def top_of(self, path: str) -> str | None:
         """The directory that hides a path; None if none does."""
-        while path:
-            if path in self._tops:
-                return path
-            path = path.rpartition("/")[0]
-        return "/" if "/" in self._tops else None
+        return next((one for one in itself_and_parents(path) if one in self._tops), None)

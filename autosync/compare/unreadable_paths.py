@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 from collections.abc import Sequence
 
+from ..model.paths import itself_and_parents
+
 
 class UnreadablePaths:
     """The paths that may exist although a walk did not find them: after "permission denied", those below that directory; after any other
@@ -16,11 +18,7 @@ class UnreadablePaths:
 
     def __init__(self, errors: Sequence[OSError]) -> None:
         self._all = any(error.errno not in (errno.EACCES, errno.EPERM) for error in errors)
-        self._tops = {str(error.filename).rstrip("/") for error in errors}
+        self._tops = {str(error.filename).rstrip("/") or "/" for error in errors}
 
     def __contains__(self, path: str) -> bool:
-        while not self._all and self._tops and path:
-            if path in self._tops:
-                return True
-            path = path.rpartition("/")[0]
-        return self._all or path in self._tops
+        return self._all or not self._tops.isdisjoint(itself_and_parents(path))

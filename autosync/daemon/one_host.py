@@ -20,7 +20,7 @@ from ..broker.embedded import EmbeddedServer
 from ..errors import ConfigurationError, StartError
 from ..model.keys import Source
 from ..model.mirror import Mirror
-from ..model.paths import slashed
+from ..model.paths import is_at_or_below, slashed
 from ..process import search_path
 from ..process.child import Child, has_one_thread, set_process_title
 from ..process.process_state import is_running
@@ -64,21 +64,17 @@ def state_within(sources: Sequence[Source], base: Path, mirror: str) -> tuple[st
     real_base, own = os.path.realpath(base), os.path.realpath(base / mirror)
     for source in sources:
         real = os.path.realpath(source.path)
-        if real_base != real and _is_within(real_base, real):
+        if real_base != real and is_at_or_below(real_base, real):
             found += [slashed(source.path) + real_base[len(slashed(real)) :]]
-            if _is_within(str(base), source.path):  # its path may lead through a link
+            if is_at_or_below(str(base), source.path):  # its path may lead through a link
                 found += [str(base)]
-        elif _is_within(own, real) or _is_within(real, own):
+        elif is_at_or_below(own, real) or is_at_or_below(real, own):
             raise ConfigurationError(
                 f"the state directory {base / mirror} and the source {source.path} lie in one another", "give another with --state-dir"
             )
     if found:
         _refuse_foreign_files(base)
     return tuple(dict.fromkeys(found))
-
-
-def _is_within(path: str, directory: str) -> bool:
-    return slashed(path).startswith(slashed(directory))
 
 
 def _refuse_foreign_files(base: Path) -> None:

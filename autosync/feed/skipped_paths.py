@@ -7,7 +7,7 @@ import threading
 from collections.abc import Mapping
 
 from ..ledger.sync_state import SyncState
-from ..model.paths import slashed
+from ..model.paths import is_at_or_below
 from ..model.skipped import MOST_SKIPPED, SkippedList
 from ..model.text import printable
 from .broker_retry import BrokerRetry
@@ -126,8 +126,7 @@ class SkippedPaths:
 
     def _merged(self, found: Mapping[str, str], unlisted: int, path: str, *, is_complete: bool) -> tuple[dict[str, str], int]:
         """The list after a scan of a part, and how many paths it does not list."""
-        below = slashed(path)
-        reasons = {one: why for one, why in self.reasons.items() if not is_complete or not (one == path or one.startswith(below))}
+        reasons = {one: why for one, why in self.reasons.items() if not is_complete or not is_at_or_below(one, path)}
         for one, why in found.items():
             if one in reasons or len(reasons) < MOST_SKIPPED:
                 reasons[one] = why

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ..errors import ConfigurationError
-from .paths import is_plain, slashed
+from .paths import is_at_or_below, is_plain, slashed
 
 _MIXED = "(?=[a-z0-9]*[A-Z])(?=[A-Z]*[a-z0-9])[A-Za-z0-9]{6}"
 #: Names of files that are not complete yet, or that only the program that made them uses: regular expressions for a whole name.
@@ -174,7 +174,7 @@ class Keys:
 
     def is_state(self, path: str) -> bool:
         """Whether a path is a directory with autosync's own state, or is below one."""
-        return any(path == one or path.startswith(slashed(one)) for one in self.state_directories)
+        return any(is_at_or_below(path, one) for one in self.state_directories)
 
     def state_directory_of(self, key: str) -> str:
         """The directory with autosync's own state that would contain the file of this key; "" if there is none."""
@@ -251,7 +251,7 @@ class Keys:
         for source in self.sources:
             if path == source.path or source.holds(path):
                 spans += [self._file_span(source)] if source.is_file else self._tree_spans(path)
-            elif source.path.startswith(slashed(path)):
+            elif is_at_or_below(source.path, path):
                 spans += self._spans_of(source)
         return spans
 
@@ -280,7 +280,7 @@ class Keys:
     def _is_left_out(self, path: str, source: Source) -> bool:
         if any(pattern.match(path) for pattern in self._unwanted):
             return True
-        parent = path.rpartition("/")[0]
+        parent = path.rpartition("/")[0]  # not by `parents`: this is done for each file, and would take twice as long
         while len(parent) > len(source.path):
             if self._excluded(parent):
                 return True
@@ -310,7 +310,7 @@ class Keys:
         for path in stripped:
             rest = path[len(self._strip) :]
             for other in kept:
-                if rest == "" or slashed(rest).startswith(slashed(other)) or slashed(other).startswith(slashed(rest)):
+                if rest == "" or is_at_or_below(rest, other) or is_at_or_below(other, rest):
                     raise ConfigurationError(
                         f"files of {path} and {other} could get the same key with --source-prefix {self._strip}",
                         "end the prefix with a slash or mirror them under two names",

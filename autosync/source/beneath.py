@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
+from ..model.paths import is_at_or_below
+
 #: Flags with which a file is opened for reading. O_NONBLOCK: opening a FIFO must not wait for its other end.
 FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -178,7 +180,7 @@ def _read_link(root: int, relative: str) -> str | None:
 def _relative_to_root(roots: Sequence[str], link: str) -> str | None:
     """An absolute path relative to the root; None if it is outside."""
     for top in roots:
-        if link == top or link.startswith(top.rstrip("/") + "/"):
+        if is_at_or_below(link, top):
             return link[len(top) :].lstrip("/")
     return None
 

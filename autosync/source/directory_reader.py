@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from ..model.file_rules import FileRules
+from ..model.paths import is_at_or_below
 from .beneath import NotMirrored, open_directory_beneath, resolve_beneath
 from .entry import Entry, Run, entry_at, on_other_file_system
 from .level import CALLS_TO_OPEN, Level, StepResult
@@ -146,7 +147,7 @@ class DirectoryReader:
         return self._observer.error_of_link(path, self._path_of(real)) or error
 
     def _refuse_state(self, real: str) -> None:
-        if any(real == one or real.startswith(f"{one}/") for one in self._state):
+        if any(is_at_or_below(real, one) for one in self._state):
             raise NotMirrored("holds autosync's own state")
 
     # Files

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator, Mapping
+from itertools import takewhile
 from typing import NamedTuple
 
 from ..model.keys import Keys, Source
-from ..model.paths import slashed
+from ..model.paths import itself_and_parents, slashed
 from .mounts import Mount, MountTable
 
 
@@ -112,11 +113,8 @@ class MountWatch:
     def is_waiting_for_use(self, path: str) -> bool:
         """Whether autofs(5) mounts a directory when it is used: it exists, although it may not be mounted now."""
         with self._lock:
-            while path and path not in self._roots:
-                if self.is_trigger(path):
-                    return True
-                path = path.rpartition("/")[0]
-        return False
+            below = takewhile(lambda one: one not in self._roots, itself_and_parents(path))
+            return any(map(self.is_trigger, below))
 
     # Inside, with the lock held
 
@@ -148,11 +146,7 @@ class MountWatch:
 
     def _is_entered(self, source: Source, path: str) -> bool:
         """Whether the walk enters a directory of a source, by its filters."""
-        while path != source.root and path:
-            if not self._keys.enters(path):
-                return False
-            path = path.rpartition("/")[0]
-        return True
+        return all(map(self._keys.enters, takewhile(lambda one: one != source.root, itself_and_parents(path))))
 
     def _moved_from(self, before: Mapping[str, Mount]) -> list[str]:
         """The mount points that have moved with the directory that contains them; their files have moved with them. A mount point itself
@@ -170,8 +164,4 @@ class MountWatch:
 
 def _mount_around(path: str, mounts: Mapping[str, Mount]) -> Mount | None:
     """The mount that contains a path without links."""
-    while path and path != "/":
-        if path in mounts:
-            return mounts[path]
-        path = path.rpartition("/")[0]
-    return mounts.get("/")
+    return next((mounts[one] for one in itself_and_parents(path) if one in mounts), None)

@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from ..model.keys import Keys
 from ..model.mirror import IN_DOUBT, Identity
-from ..model.paths import slashed
+from ..model.paths import is_at_or_below, itself_and_parents
 from ..model.root_identity import RootIdentity
 from .identify import identify, identify_open, identity_at, is_mount_point, is_same_directory, is_same_open, names_of
 from .mount_watch import MountWatch
@@ -91,12 +91,7 @@ class RootRegister:
     def above(self, path: str) -> Iterator[str]:
         """The roots and mount points that are this path, or contain it, from below."""
         protected = self._paths
-        while path:
-            if path in protected:
-                yield path
-            path = path.rpartition("/")[0]
-        if "/" in protected:
-            yield "/"
+        return (one for one in itself_and_parents(path) if one in protected)
 
     def is_confirmed(self, path: str) -> bool:
         """Whether a directory is the remembered one at this moment."""
@@ -155,7 +150,7 @@ class RootRegister:
         self.poll_mounts()
         with self._lock:
             unused = [path for path in self.remembered.identities() if self.is_expired(path)]
-            waiting = [path for path in unused if not top or slashed(path).startswith(slashed(top))]
+            waiting = [path for path in unused if not top or is_at_or_below(path, top)]
         for path in waiting:
             with suppress(OSError):
                 os.close(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))

@@ -16,7 +16,7 @@ from ..errors import PermanentError, SourceDenied, SourceRefused, SourceUnsure
 from ..model.file_rules import FileRules
 from ..model.keys import Source
 from ..model.mirror import IN_DOUBT, Identity
-from ..model.paths import is_plain, slashed
+from ..model.paths import is_at_or_below, is_plain, slashed
 from ..source.beneath import FILE_FLAGS, NotMirrored, open_beneath, open_directory_beneath, open_root, resolve_beneath, root_paths
 
 #: The file, or a directory on its path, does not exist; any other error is no proof.
@@ -99,7 +99,7 @@ class AllowedSources:
         """
         if is_plain(root):
             for path in sorted(self._mounts, key=len, reverse=True):
-                if root == path or root.startswith(slashed(path)):
+                if is_at_or_below(root, path):
                     return os.path.join(self._mounts[path], root[len(path) :].lstrip("/")).rstrip("/") or "/"
         raise SourceRefused(f"worker {worker} was not given the source {root}", "add it to autosync_sources in its celeryconfig.py")
 

@@ -6,6 +6,8 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, KeysView, Sequence
 
+from ..model.paths import itself_and_parents
+
 #: More paths than this are not observed.
 MOST_DENIED = 100_000
 
@@ -114,8 +116,7 @@ class DeniedPaths:
     def _dependencies(self, path: str) -> Iterator[str]:
         """The paths whose attributes decide whether a path of the set may be read."""
         for one in (path, *self._paths[path]):
-            while one:
-                yield one
-                if one in self._roots or one == "/":
+            for above in itself_and_parents(one):
+                yield above
+                if above in self._roots:
                     break
-                one = one.rpartition("/")[0] or "/"

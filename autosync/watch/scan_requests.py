@@ -5,7 +5,7 @@ from __future__ import annotations
 from os.path import commonpath
 from typing import NamedTuple
 
-from ..model.paths import slashed
+from ..model.paths import is_at_or_below
 
 #: More requests than this become one request for their common directory.
 MAX_SCANS = 256
@@ -29,7 +29,7 @@ class ScanRequest(NamedTuple):
         other way round: the scan of the first may delete more."""
         if self.has_left != other.has_left:
             return False
-        return self.path in ("", other.path) or other.path.startswith(slashed(self.path))
+        return not self.path or is_at_or_below(other.path, self.path)
 
 
 class ScanRequests:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..model.paths import slashed
+from ..model.paths import is_at_or_below, itself_and_parents, parents
 
 #: The most paths. More are replaced by the topmost ones, and if those are more than this, by the root directory.
 _MOST = 1000
@@ -19,24 +19,20 @@ class UnmountedTrees:
         if not self._is_inside(directory):
             self._paths.add(directory)
         if len(self._paths) > _MOST:
-            self._paths = {path for path in self._paths if not self._is_inside(path.rpartition("/")[0])}
+            self._paths = {path for path in self._paths if self._paths.isdisjoint(parents(path))}
             if len(self._paths) > _MOST:
                 self._paths = {"/"}
 
     def discard(self, top: str) -> None:
         """Remove a path and those below it: a file system is mounted there."""
-        self._paths = {path for path in self._paths if not slashed(path).startswith(slashed(top))}
+        self._paths = {path for path in self._paths if not is_at_or_below(path, top)}
 
     def touches(self, directory: str) -> bool:
         """Whether a file system was unmounted at, below or above a directory."""
         if not self._paths:
             return False
-        return self._is_inside(directory) or any(path.startswith(slashed(directory)) for path in self._paths)
+        return self._is_inside(directory) or any(is_at_or_below(path, directory) for path in self._paths)
 
     def _is_inside(self, path: str) -> bool:
         """Whether a path is one of the paths, or below one."""
-        while path and path != "/":
-            if path in self._paths:
-                return True
-            path = path.rpartition("/")[0]
-        return "/" in self._paths
+        return not self._paths.isdisjoint(itself_and_parents(path))

@@ -21,7 +21,7 @@ from ...feed.publisher import Priority, Publisher
 from ...ledger import UNKNOWN
 from ...model.limits import Limits
 from ...model.mirror import Mirror
-from ...model.paths import slashed
+from ...model.paths import is_at_or_below
 from ...model.setting_names import OR_NAME_THE_ACTOR, warning_about
 from ...model.text import printable
 from ...state.pending import ItemKind
@@ -262,7 +262,7 @@ def _rescan(context: click.Context, path: str) -> None:
     if path:
         path = os.path.abspath(path)
         roots = [source.root for source in one.mirror().sources]
-        if not any(slashed(path).startswith(slashed(root)) for root in roots):
+        if not any(is_at_or_below(path, root) for root in roots):
             raise ConfigurationError(f"{path} is not in the source of mirror {one.name}", f"which is {', '.join(roots)}")
     one.ledger.requests.request_scan(path)
     click.echo(f"{one.name} compares {printable(path) or 'everything'} within a second")

@@ -6,6 +6,7 @@ import os
 from contextlib import suppress
 
 from ...model.mirror import Mirror
+from ...model.paths import itself_and_parents
 from ...model.skipped import SkippedList
 from ...model.text import printable
 from ...source.entry import entry_at, is_kept_in_target
@@ -20,20 +21,12 @@ def reason_to_skip(path: str, mirror: Mirror, skipped: SkippedList) -> str:
         mirror: the mirror.
         skipped: the list in the mirror's ledger. For a path that is not listed, this host's disk is examined.
     """
-    for one in _path_and_parents(path):
+    for one in itself_and_parents(path):  # a skipped link to a directory is listed once, for all below it
         reason = skipped.reasons.get(one)
         if reason:
             above = "" if one == path else f"{printable(one)} "
             return _sentence(f"{above}{reason}", is_kept=is_kept_in_target(reason))
     return _reason_on_disk(path, mirror)
-
-
-def _path_and_parents(path: str) -> list[str]:
-    """A path and the directories above it: a skipped link to a directory is listed once, for all below it."""
-    found = [path]
-    while path := path.rpartition("/")[0]:
-        found.append(path)
-    return found
 
 
 def _reason_on_disk(path: str, mirror: Mirror) -> str:
