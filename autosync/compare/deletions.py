@@ -18,6 +18,7 @@ from itertools import islice
 from ..model.keys import Keys
 from ..model.paths import slashed
 from ..model.withheld import Acceptances, Withheld
+from ..source.beneath import leads_through_link
 from ..source.external_sort import Row, Spool, disksort
 from .delete_limit import DeleteLimit
 
@@ -245,10 +246,7 @@ class Deletions:
         except (OSError, ValueError):  # ValueError: no file can have this name
             return False
         source = self._keys.source_of(path)
-        if source is None:
-            return False
-        root = source.root.rstrip("/")
-        return os.path.realpath(path) == os.path.realpath(source.root).rstrip("/") + path[len(root) :]
+        return source is not None and not leads_through_link(source.root, path)
 
 
 def _all(missing: Spool) -> tuple[Iterator[str], int, Withheld]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 
 from ..model.keys import Keys
+from ..source.beneath import leads_through_link
 from ..source.link_limit import RATIO, Counts, LinkCut, LinkLimit
 
 
@@ -75,9 +75,7 @@ class FollowedLinks:
 
     def _is_behind_link(self, directory: str) -> bool:
         source = self._keys.source_of(f"{directory}/x")
-        if source is None or source.is_file:
-            return False
-        return os.path.realpath(directory) != os.path.realpath(source.root).rstrip("/") + directory[len(source.root.rstrip("/")) :]
+        return source is not None and not source.is_file and leads_through_link(source.root, directory)
 
     def _most(self) -> Counts:
         assert self._found is not None

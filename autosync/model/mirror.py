@@ -52,6 +52,16 @@ _SAME_VERSION = "install the same version of autosync on all hosts"
 _EVERYTHING = "^.*$"
 
 
+def _later(default: Any, *, is_optional: bool = False) -> Any:
+    """A field of `Mirror` that is newer than the first format. It is not written if it has its default.
+
+    Args:
+        default: its value if it is not written.
+        is_optional: whether a worker without it may ignore it.
+    """
+    return field(default=default, metadata={"is_optional": is_optional})
+
+
 @dataclass(frozen=True, slots=True)
 class Mirror:
     """The definition of a mirror, as the file host publishes it and every worker reads it. It holds no secret.
@@ -97,12 +107,12 @@ class Mirror:
     attempts: int = 10
     queue: str = DEFAULT_QUEUE
     host: str = ""
-    lease: float = LEASE
-    state_directories: tuple[str, ...] = ()
-    min_size: int = 0
-    max_size: int | None = None
-    one_file_system: bool = False
-    max_links: int = MAX_LINKS
+    lease: float = _later(LEASE)
+    state_directories: tuple[str, ...] = _later((), is_optional=True)
+    min_size: int = _later(0)
+    max_size: int | None = _later(None)
+    one_file_system: bool = _later(False, is_optional=True)
+    max_links: int = _later(MAX_LINKS, is_optional=True)
 
     @property
     def boot(self) -> str:
@@ -240,16 +250,9 @@ def version_of(definition: str) -> str:
 
 
 #: Fields that are newer than the first format, with their defaults, which are not written.
-_LATER: dict[str, object] = {
-    "lease": LEASE,
-    "state_directories": (),
-    "min_size": 0,
-    "max_size": None,
-    "one_file_system": False,
-    "max_links": MAX_LINKS,
-}
+_LATER = {one.name: one.default for one in dataclass_fields(Mirror) if one.metadata}
 #: Those of them that a worker without them may ignore.
-_OPTIONAL = frozenset({"state_directories", "one_file_system", "max_links"})
+_OPTIONAL = frozenset(one.name for one in dataclass_fields(Mirror) if one.metadata.get("is_optional"))
 #: Fields that every version writes, though they have defaults.
 _ALWAYS = frozenset({"identities", "source_exclude", "temporary", "secrets"})
 #: The least values of numbers.

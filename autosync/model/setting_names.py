@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Collection, Iterable
 
 from ..errors import ConfigurationError
-from .text import printable
+from .text import listed, printable
 
 PREFIX = "AUTOSYNC_"
 
@@ -78,8 +78,7 @@ def check_variables(environ: Iterable[str], own_options: Callable[[], Iterable[s
 
 def warning_about(unknown: Collection[str]) -> str:
     """The line about variables or settings that mean nothing."""
-    more = f" and {len(unknown) - _LISTED} more" if len(unknown) > _LISTED else ""
-    return f"unknown names, which autosync does not read: {', '.join(map(printable, sorted(unknown)[:_LISTED]))}{more}"
+    return f"unknown names, which autosync does not read: {listed(sorted(unknown)[:_LISTED], len(unknown))}"
 
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 
 def printable(key: str) -> str:
     """A key for a terminal or a web page: control characters and invalid text are escaped, and a long key is shortened in the middle."""
     text = key if key.isprintable() else key.encode("unicode_escape", "surrogatepass").decode("ascii")
     return text if len(text) <= 200 else f"{text[:120]}…{text[-70:]}"
+
+
+def listed(examples: Collection[str], count: int) -> str:
+    """Some keys or paths for a person, and the number of the others.
+
+    Args:
+        examples: some of them.
+        count: number of all.
+    """
+    more = f" and {count - len(examples)} more" if count > len(examples) else ""
+    return ", ".join(map(printable, examples)) + more
 
 
 def human_size(size: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from .text import printable
+from .text import listed
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,7 @@ class Withheld:
 
     def listed(self) -> str:
         """The examples and the number of the others, in one text."""
-        more = f" and {self.count - len(self.examples)} more" if self.count > len(self.examples) else ""
-        return ", ".join(map(printable, self.examples)) + more
+        return listed(self.examples, self.count)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from ..model.paths import is_at_or_below
 
 #: Flags with which a file is opened for reading. O_NONBLOCK: opening a FIFO must not wait for its other end.
 FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+#: Flags with which a directory is opened, to list or watch it. A link is refused.
+DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _SYS_OPENAT2 = 437  # the same on every architecture (include/uapi/asm-generic/unistd.h)
 _RESOLVE_NO_SYMLINKS = 0x04
@@ -97,7 +98,7 @@ def open_beneath(root: int, relative: str, flags: int = FILE_FLAGS) -> int:
 
 def open_directory_beneath(root: int, relative: str) -> int:
     """Open a directory below a root, to list or watch it. Arguments, result and errors are those of `open_beneath`."""
-    return open_beneath(root, relative, _DIRECTORY_FLAGS)
+    return open_beneath(root, relative, DIRECTORY_FLAGS)
 
 
 def root_paths(root: str) -> tuple[str, ...]:
@@ -136,6 +137,17 @@ def resolve_beneath(root: int, roots: Sequence[str], relative: str) -> Resolved:
         if len(passed) > before and ("/".join(done) in above or done == parent[: len(done)]):
             raise NotMirrored("is a link to a directory that it lies in", passed)
     return Resolved("/".join(done), tuple(passed))
+
+
+def leads_through_link(root: str, path: str) -> bool:
+    """Whether a path is that of a link, or leads through one, below a root. Links in the path of the root do not count.
+
+    Args:
+        root: path of the root.
+        path: of the root or below it; "" is the root directory.
+    """
+    below = path[len(root.rstrip("/")) :]
+    return os.path.realpath(path or "/") != (os.path.realpath(root).rstrip("/") + below or "/")
 
 
 def _follow(root: int, roots: Sequence[str], done: list[str], component: str, passed: list[str]) -> list[str]:
@@ -197,9 +209,9 @@ def _openat2(root: int, relative: str, flags: int) -> int:
 @cache
 def _has_openat2() -> bool:
     """Kernels before 5.6 lack the call (ENOSYS), and older container runtimes forbid unknown calls (EPERM)."""
-    root = os.open("/", _DIRECTORY_FLAGS)
+    root = os.open("/", DIRECTORY_FLAGS)
     try:
-        os.close(_openat2(root, ".", _DIRECTORY_FLAGS))
+        os.close(_openat2(root, ".", DIRECTORY_FLAGS))
     except OSError:
         return False
     finally:
@@ -215,7 +227,7 @@ def _open_step_by_step(root: int, relative: str, flags: int) -> int:
     here = os.dup(root)
     try:
         for part in parts[:-1]:
-            deeper = os.open(part, _DIRECTORY_FLAGS, dir_fd=here)
+            deeper = os.open(part, DIRECTORY_FLAGS, dir_fd=here)
             os.close(here)
             here = deeper
         return os.open(parts[-1], flags | os.O_NOFOLLOW, dir_fd=here)

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import BrokerError
 from ..ledger.sync_state import SyncState
-from ..model.text import printable
+from ..model.text import listed, printable
 from .state_file import StateFile
 
 #: Field of the state file.
@@ -67,16 +67,15 @@ class PendingItem:
 
     def text(self) -> str:
         """The item in words, for people."""
-        examples = ", ".join(map(printable, self.examples))
-        more = f" and {self.count - len(self.examples)} more" if self.count > len(self.examples) else ""
         keys, are = (f"{self.count} keys", "are") if self.count != 1 else ("1 key", "is")
         match self.kind:
             case ItemKind.EXISTING:
-                return f"{keys} that the target held before this mirror: {examples}{more}"
+                return f"{keys} that the target held before this mirror: {listed(self.examples, self.count)}"
             case ItemKind.DELETIONS:
-                return f"{keys} that {are} gone from the source: {examples}{more}"
+                return f"{keys} that {are} gone from the source: {listed(self.examples, self.count)}"
             case _:
-                return f"{self.kind.value} {printable(self.path)} {examples}; {keys} of the target {are} kept for that"
+                reasons = ", ".join(map(printable, self.examples))
+                return f"{self.kind.value} {printable(self.path)} {reasons}; {keys} of the target {are} kept for that"
 
     def dumps(self) -> str:
         """The item as JSON."""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ..model.change import Change, Kind, Push
 from ..model.keys import Keys, Source
 from ..model.paths import slashed
-from ..source.beneath import NotMirrored, open_directory_beneath, open_root
+from ..source.beneath import DIRECTORY_FLAGS, NotMirrored, open_directory_beneath, open_root
 from ..source.link_limit import RATIO, LinkRules
 from .attribute_watches import AttributeWatches
 from .symlinks import resolve_link
@@ -22,7 +22,6 @@ log = logging.getLogger(__name__)
 
 #: Errors of a directory that may not be opened or searched.
 _DENIED = (errno.EACCES, errno.EPERM)
-_DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 #: Number of files of a directory that are pushed together. A directory may hold more files than fit in memory.
 _PUSHED_AT_ONCE = 1000
@@ -211,7 +210,7 @@ class TreePlacer:
                     return
                 name = path[start:]
                 try:
-                    descriptor = os.open(name, _DIRECTORY_FLAGS, dir_fd=parent)  # one name, and no link: it cannot lead out of the source
+                    descriptor = os.open(name, DIRECTORY_FLAGS, dir_fd=parent)  # one name, and no link: it cannot lead out of the source
                 except OSError:
                     found = self._place_by_path(this_pass, path)
                 else:

@@ -19,8 +19,8 @@ from lab.servers import wait_until
 EARLIER = Path(__file__).parent / "versions/autosync-1f83b76.tar.xz"
 #: What a later version adds to `model/mirror.py`: a field that a worker must know.
 LATER = {
-    "    state_directories: tuple[str, ...] = ()\n": '    state_directories: tuple[str, ...] = ()\n    trash: str = "trash/"\n',
-    '_LATER: dict[str, object] = {\n': '_LATER: dict[str, object] = {\n    "trash": "",\n',
+    "    lease: float = _later(LEASE)\n": '    lease: float = _later(LEASE)\n    trash: str = "trash/"\n',
+    '_LATER = {one.name: one.default for': '_LATER = {"trash": ""} | {one.name: one.default for',
 }
 FILES = 600
 
