@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from ..model.keys import Keys
-from ..model.paths import slashed
+from ..model.paths import is_at_or_below
 from ..model.withheld import Acceptances, Withheld
 from ..source.beneath import leads_through_link
 from ..source.external_sort import Row, Spool, disksort
@@ -165,7 +165,7 @@ class Deletions:
     def _root_above(self, key: str, roots: Collection[str]) -> str | None:
         """The innermost of some roots that contains the file of a key; None if none does."""
         path = str(self._keys.path(key))
-        return max((root for root in roots if path.startswith(slashed(root))), key=len, default=None)
+        return max((root for root in roots if is_at_or_below(path, root)), key=len, default=None)
 
     def _sorted(self, rows: Iterable[Row]) -> Spool:
         found = Spool(self._spill)
