@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import stat
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 _LAST = chr(0x10FFFF)
 
 
-class _Seen(NamedTuple):
+class _Opened(NamedTuple):
     """A root or a mount point that the walk has opened.
 
     Attributes:
@@ -55,8 +56,10 @@ class RootCheck:
         self._about = about
         roots.use_mounts(path)
         self.paths = roots.protected()
-        self._doubted = {top for top in self._above() if not roots.is_confirmed(top)}
-        self._seen: dict[str, _Seen] = {}
+        #: Whether something was mounted during the scan above keys that the source lacks.
+        self.needs_scan = False
+        self._in_doubt = {top for top in self._above() if not roots.is_confirmed(top)}
+        self._opened: dict[str, _Opened] = {}
         #: Paths that lead through a link to or below a mount point -> that mount point.
         self._through_links: dict[str, str] = {}
         #: For each root and mount point, the numbers of keys that the target lists; that the source lacks; that it lacks and are in scope.
@@ -79,7 +82,7 @@ class RootCheck:
             self.follows_link(path, real)
             return
         is_remembered = self._roots.check_open(path, descriptor, stats)
-        self._seen[path] = _Seen(Identity(stats.st_dev, stats.st_ino), is_remembered, self._roots.is_emptied(path, descriptor))
+        self._opened[path] = _Opened(Identity(stats.st_dev, stats.st_ino), is_remembered, self._roots.is_emptied(path, descriptor))
 
     def follows_link(self, path: str, real: str) -> None:
         """Note a path that leads through a link to or below a mount point."""
@@ -91,7 +94,7 @@ class RootCheck:
         """The error of a link whose target is missing because a root or mount point is in doubt; None if none of them is."""
         for top in self._roots.above(real):
             if not self._roots.is_confirmed(top):
-                return OSError(errno.EACCES, f"it leads into {top}, which is not what is known there", path)
+                return OSError(errno.EACCES, f"it leads into {top}, which is not the directory that it was", path)
         return None
 
     # For the merge
@@ -123,20 +126,26 @@ class RootCheck:
 
     # For the end of the scan
 
-    def hidden(self) -> HiddenPaths:
+    def paths_in_doubt(self, missing: Iterable[str]) -> PathsInDoubt:
         """The paths below which this scan must delete nothing. A replaced directory is adopted if it holds at least half of the keys that
-        the target has there."""
+        the target has there.
+
+        Args:
+            missing: paths of the keys that the source lacks. They are read only if something was mounted during the scan.
+        """
         self._roots.poll_mounts()
-        doubted = {*self._doubted, *(top for top in self._above() if not self._roots.is_confirmed(top))}
-        for top in self._roots.protected():
-            if self._is_below(top) and top not in doubted and not self._is_believed(top):
-                doubted.add(top)
+        in_doubt = {*self._in_doubt, *(top for top in self._above() if not self._roots.is_confirmed(top))}
+        protected = self._roots.protected()
+        self._count_new_mounts(protected - self.paths, missing)
+        for top in protected:
+            if self._is_below(top) and top not in in_doubt and not self._is_believed(top):
+                in_doubt.add(top)
         if not self._path:
             self._roots.refresh_names()
-        links = {path for path, top in self._through_links.items() if top in doubted or not self._roots.is_confirmed(top)}
-        return HiddenPaths({*doubted, *links})
+        links = {path for path, top in self._through_links.items() if top in in_doubt or not self._roots.is_confirmed(top)}
+        return PathsInDoubt({*in_doubt, *links})
 
-    def log_hidden(self, kept: Counter[str]) -> None:
+    def log_kept(self, kept: Counter[str]) -> None:
         """Log how many keys are kept below the directories in doubt.
 
         Args:
@@ -147,34 +156,42 @@ class RootCheck:
             doubt = self._roots.remembered.doubts().get(top)
             log.error(
                 "%s%s %s. %d keys below %s that are not in the source are kept. If this is as it should be: autosync-ctl accept --%s",
-                self._about, printable(top), (doubt and doubt.text) or "is not what is known there", count,
+                self._about, printable(top), (doubt and doubt.text) or "is not the directory that it was", count,
                 "it" if top == path else printable(path), self._roots.kind(top),
             )  # fmt: skip
 
+    def _count_new_mounts(self, new: frozenset[str], missing: Iterable[str]) -> None:
+        """Count the keys that the source lacks below mount points that did not exist when the scan began."""
+        for path in missing if new else ():
+            for top in new.intersection(self._roots.above(path)):
+                self._missing[top] += 1
+
     def _is_believed(self, top: str) -> bool:
         """Whether keys that the scan has not found below a root or a mount point count as deleted."""
-        seen = self._seen.get(top)
+        seen = self._opened.get(top)
         missing, is_identified = self._missing[top], self._roots.remembered.is_identified(top)
         doubt = self._roots.remembered.doubts().get(top)
         is_waiting = self._roots.mounts.is_waiting_for_use(top)
+        if missing and top not in self.paths:  # the walk may have been there before the mount, and it is not known how many keys there are
+            self.needs_scan = True
+            return False
         if seen is not None and seen.is_remembered and not seen.is_empty and (is_waiting or self._roots.is_confirmed(top)):
             self._roots.remembered.settle(top)
             return True
         is_accepted = doubt is not None and doubt.accepted
         if seen is None:
-            if missing and not is_waiting and not _is_gone(top):
+            if missing and not is_waiting and not _is_no_directory(top):
                 return False
             is_over = is_accepted or (not missing and not is_waiting)
-            if is_over and self._roots.kind(top) == "mount" and (is_waiting or _is_gone(top)):
+            if is_over and self._roots.kind(top) == "mount" and (is_waiting or _is_no_directory(top)):
                 self._roots.forget(top)
         elif is_accepted or not missing or (not is_identified and not self._accepted):
             return self._roots.adopt(top, seen.identity) or not missing
         if is_accepted or not missing:
             return True
-        if top in self.paths:  # the keys below any other one were not counted
-            doubt = self._roots.note_keys(top, self._listed[top] - self._absent[top] + missing)
-            if seen is not None and not seen.is_empty and doubt.keys is not None and missing * 2 <= doubt.keys:
-                return self._roots.adopt(top, seen.identity)
+        doubt = self._roots.note_keys(top, self._listed[top] - self._absent[top] + missing)
+        if seen is not None and not seen.is_empty and doubt.keys is not None and missing * 2 <= doubt.keys:
+            return self._roots.adopt(top, seen.identity)
         return False
 
     def _above(self) -> list[str]:
@@ -193,18 +210,17 @@ class RootCheck:
         return None
 
 
-def _is_gone(path: str) -> bool:
-    """Whether a path does not exist; False if that is not certain."""
+def _is_no_directory(path: str) -> bool:
+    """Whether a path does not exist, or names something else than a directory; False if that is not certain."""
     try:
-        os.lstat(path)
+        return not stat.S_ISDIR(os.lstat(path).st_mode)
     except (FileNotFoundError, NotADirectoryError):
         return True
     except OSError:
         return False
-    return False
 
 
-class HiddenPaths:
+class PathsInDoubt:
     """Paths at and below which nothing counts as deleted.
 
     Args:
@@ -218,5 +234,5 @@ class HiddenPaths:
         return bool(self._tops)
 
     def top_of(self, path: str) -> str | None:
-        """The directory that hides a path; None if none does."""
+        """The innermost directory in doubt that contains a path; None: none does."""
         return next((one for one in itself_and_parents(path) if one in self._tops), None)

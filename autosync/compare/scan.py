@@ -59,7 +59,7 @@ class ScanReport:
         beyond_links: number of files and directories behind links that are beyond the limit and not sent; see `LinkLimit`.
         needs_whole_scan: whether only a scan of the whole source can decide what is sent behind links.
         complete: whether the whole part of the source could be read. If not, nothing is deleted behind what could not be read.
-        hidden: keys that the source lacks and the target keeps, since a root or a mount point above them is in doubt.
+        kept_in_doubt: keys that the source lacks and the target keeps, since a root or a mount point above them is in doubt.
         error: why the scan failed; None if it did not.
         on_extra: called for each key that may be deleted. Whether it is deleted is decided at the end of the scan.
         on_hard_link: called with the path and the inode (`entry.inode_of`) of each name of a file with several names; None: not needed.
@@ -76,7 +76,7 @@ class ScanReport:
     unlisted_skipped: int = 0
     busy_since: float = math.inf
     complete: bool = True
-    hidden: int = 0
+    kept_in_doubt: int = 0
     error: AutosyncError | None = None
     beyond_links: int = 0
     needs_whole_scan: bool = False
@@ -211,7 +211,7 @@ class Comparison:
             for span in spans:
                 yield from self._scan_span(span, report, rule, missing, is_part=bool(path))
             self._finish_links(path, report)
-            self._keep_hidden(missing, report)
+            self._keep_in_doubt(missing, report)
             part = ComparedPart(path, has_left, report.equal + len(missing), report.complete)
             count = len(missing)
             keys, report.deletes, report.withheld = self._deletions.allowed(missing, part, may)
@@ -242,21 +242,25 @@ class Comparison:
         found = difference.found
         return found is not None and found.behind_link and not difference.listed and not self.links.admit()
 
-    def _keep_hidden(self, missing: Spool, report: ScanReport) -> None:
+    def _keep_in_doubt(self, missing: Spool, report: ScanReport) -> None:
         """Remove the keys from `missing` that are below a root or a mount point in doubt."""
-        if self._check is None or not (hidden := self._check.hidden()):
+        if self._check is None:
+            return
+        in_doubt = self._check.paths_in_doubt(str(self._keys.path(key)) for (key,) in missing)
+        report.needs_whole_scan = report.needs_whole_scan or self._check.needs_scan
+        if not in_doubt:
             return
         kept: Counter[str] = Counter()
         with closing(Spool(self._spill)) as rest:
             for (key,) in missing:
-                top = hidden.top_of(str(self._keys.path(key)))
+                top = in_doubt.top_of(str(self._keys.path(key)))
                 if top is None:
                     rest.add((key,))
                 else:
                     kept[top] += 1
             missing.replace(rest)
-        self._check.log_hidden(kept)
-        report.hidden += kept.total()
+        self._check.log_kept(kept)
+        report.kept_in_doubt += kept.total()
         report.complete = report.complete and not kept
 
     def _scan_span(self, span: Span, report: ScanReport, rule: Rule, missing: Spool, *, is_part: bool) -> Iterator[Difference]:

@@ -33,13 +33,13 @@ class Trust(NamedTuple):
 
     Attributes:
         identities: the identity of each source root's directory, by path of the root.
-        strange_roots: the roots that are another directory now, or gone. Keys of their files stay unresolved.
+        roots_in_doubt: the roots that are another directory now, or gone. Keys of their files stay unresolved.
         has_scanned: whether a scan of the whole source has succeeded. Before that, no file counts as gone.
         may_delete: whether scans may delete. If not, what is gone is left to the scans, which count it as withheld.
     """
 
     identities: Mapping[str, Identity]
-    strange_roots: Collection[str]
+    roots_in_doubt: Collection[str]
     has_scanned: bool
     may_delete: bool
 
@@ -90,7 +90,7 @@ class DisputeResolver:
         source = self._keys.source_of(path) if path is not None else None
         if path is None or source is None:
             return Resolution(disputed, is_kept=True)  # the mirror has got other options since
-        if source.root in trust.strange_roots:
+        if source.root in trust.roots_in_doubt:
             return Resolution(disputed)
         try:
             if sources[source.root].prove_absent(path):

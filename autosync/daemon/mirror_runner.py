@@ -366,7 +366,7 @@ class MirrorRunner:
         scans = self._scanner.state
         trust = Trust(
             self._registration.mirror.identities,
-            self._root_watch.strange_roots,
+            self._root_watch.roots_in_doubt,
             has_scanned=scans.last_report is not None and scans.last_report.error is None,
             may_delete=scans.accepted and not scans.withheld_deletions,
         )

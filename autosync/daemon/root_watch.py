@@ -32,7 +32,7 @@ class RootWatch:
         about: prefix of log lines, where there are several mirrors.
 
     Attributes:
-        strange_roots: the roots that are another directory now, or gone.
+        roots_in_doubt: the roots that are another directory now, or gone.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class RootWatch:
         *,
         about: str = "",
     ) -> None:
-        self.strange_roots: set[str] = set()
+        self.roots_in_doubt: set[str] = set()
         self._keys = keys
         self._roots = roots
         self._unsettled = unsettled
@@ -85,19 +85,19 @@ class RootWatch:
         """
         self._roots.poll_roots()
         found = root_identities(self._registration.mirror)
-        strange = {root for root in self._roots.roots if not self._roots.is_confirmed(root)}
-        newly = strange - self.strange_roots
+        in_doubt = {root for root in self._roots.roots if not self._roots.is_confirmed(root)}
+        newly = in_doubt - self.roots_in_doubt
         for root in sorted(newly):
             is_there = root in found or os.path.isdir(root)
             log.warning("source %s %s", root, "is another directory than before" if is_there else "is gone; nothing is deleted")
-        back, self.strange_roots = self.strange_roots - strange, strange
+        back, self.roots_in_doubt = self.roots_in_doubt - in_doubt, in_doubt
         self._poll_mounts()
         self.publish()
         for path in self._unsettled.pop():
             self._push((Change(Kind.SCAN, path),))
         if self._watcher is None:
             return
-        back |= self._watcher.lost_roots & (found.keys() - strange)
+        back |= self._watcher.lost_roots & (found.keys() - in_doubt)
         for source in self._keys.sources:
             now = found.get(source.root)
             # Another file system may have the device and the inode number of the one before, and the watches are gone with that.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 
 from ..model.keys import Keys
@@ -52,10 +52,20 @@ class RootRegister:
         self._is_unchecked = False
         self._paths = frozenset(self.roots)
 
-    def load(self, identities: Mapping[str, RootIdentity], doubts: Mapping[str, Doubt]) -> None:
-        """Load what was stored. A root that was not stored is remembered as it is now; a mount point only after the next scan."""
+    def load(
+        self, identities: Mapping[str, RootIdentity], doubts: Mapping[str, Doubt], former_roots: Collection[str] = ()
+    ) -> None:  # fmt: skip
+        """Load what was stored. A root that was not stored is remembered as it is now; a mount point only after the next scan.
+
+        Args:
+            identities: the remembered directories, by path.
+            doubts: the directories in doubt, by path.
+            former_roots: those of the directories that were roots, and are none any more. One that is below a root now is protected like a
+                mount point, unless it is an ordinary directory, and still the same.
+        """
+        ours = {path: one for path, one in identities.items() if path not in former_roots or not _is_ordinary(path, one)}
         with self._lock:
-            self.remembered.load(identities, doubts, self._keys)
+            self.remembered.load(ours, doubts, self._keys)
             self._confirmed.clear()
             self._poll_mounts()
             self.mounts.pop_changes()
@@ -316,3 +326,9 @@ class RootRegister:
         if not self.remembered.is_identified(path):
             return "was mounted over files that the target holds"
         return "is not the directory that it was"
+
+
+def _is_ordinary(path: str, before: RootIdentity) -> bool:
+    """Whether a directory is still the remembered one, and no mount point."""
+    found = identify(path)
+    return found is not None and is_same_directory(before, found, path) and not is_mount_point(path)

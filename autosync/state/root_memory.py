@@ -124,8 +124,7 @@ def load_stored(roots: RootRegister, file: StateFile, ledgers: Iterable[Ledger],
 
 
 def _load(roots: RootRegister, record: _Record) -> None:
-    dropped = {*record.roots}.difference(roots.roots)  # roots of an earlier command line
-    roots.load({path: one for path, one in record.identities.items() if path not in dropped}, record.doubts)
+    roots.load(record.identities, record.doubts, former_roots={*record.roots}.difference(roots.roots))
 
 
 def _newest(file: StateFile, ledgers: Iterable[Ledger], mirror: str, key: str) -> _Record | None:

@@ -11,7 +11,9 @@ import pytest
 
 from autosync.compare.delete_limit import DeleteLimit
 from autosync.model.change import Change, Kind
+from autosync.model.keys import Keys, Source
 from autosync.model.mirror import IN_DOUBT
+from autosync.source import name_reader
 from autosync.source import roots as roots_module
 from autosync.source.mounts import MountTable
 from autosync.source.roots import RootRegister
@@ -62,7 +64,7 @@ def test_a_mount_point_is_believed_again_when_its_file_system_is_back(
     mounts.unmount(share)
     assert os.listdir(share) == []
     deleted, report = scan(tree, target, limit=ALL, roots=roots)
-    assert (deleted, report.hidden, report.complete) == ([], 41, False)
+    assert (deleted, report.kept_in_doubt, report.complete) == ([], 41, False)
     assert roots.identities()[str(share)] == IN_DOUBT
     assert {path: (doubt.keys, doubt.text) for path, doubt in roots.remembered.pending().items()} == {str(share): (41, "is empty")}
     roots = start_roots(roots)
@@ -76,7 +78,7 @@ def test_a_mount_point_is_believed_again_when_its_file_system_is_back(
     assert scan(tree, target, limit=ALL, roots=start_roots(roots))[0] == ["share/gone"]
 
 
-@pytest.mark.parametrize("what", ["an empty directory", "nothing", "another file system"])
+@pytest.mark.parametrize("what", ["an empty directory", "nothing", "a file", "a link", "another file system"])
 def test_an_accepted_mount_point_is_what_the_next_scan_finds(
     tree: Path, tmp_path: Path, mounts: Mounts, start_roots: Callable[..., RootRegister], what: str
 ) -> None:
@@ -87,8 +89,13 @@ def test_an_accepted_mount_point_is_what_the_next_scan_finds(
     target = FixedTarget("outside", *KEYS)
     assert scan(tree, target, limit=ALL, roots=roots)[0] == []
     mounts.unmount(share)
-    if what == "nothing":
+    if what in ("nothing", "a file", "a link"):
         share.rmdir()
+    if what == "a file":
+        share.touch()
+    elif what == "a link":
+        (tree / "elsewhere").mkdir()
+        share.symlink_to(tree / "elsewhere")
     elif what == "another file system":
         mounts.mount(share)
         fill(tree, "share/new")
@@ -113,6 +120,62 @@ def test_a_mount_point_is_remembered_before_the_first_scan_has_ended(
     mounts.unmount(tree / "share")
 
     assert scan(tree, FixedTarget("outside", *KEYS), limit=ALL, roots=start_roots(roots))[0] == []
+
+
+@pytest.mark.parametrize("holds", [True, False], ids=["what the target holds", "nothing"])
+def test_what_is_mounted_during_a_scan_is_not_compared_by_it(
+    tree: Path, mounts: Mounts, start_roots: Callable[..., RootRegister], monkeypatch: pytest.MonkeyPatch, holds: bool
+) -> None:
+    """The walk has read the directory before."""
+    share = tree / "share"
+    share.mkdir()
+    fill(tree, "outside")
+    target, roots = FixedTarget("outside", *KEYS), start_roots()
+    scandir, read = os.scandir, []
+
+    def read_and_mount(directory: int) -> Iterator[os.DirEntry]:
+        found = scandir(directory)
+        read.append(os.fstat(directory).st_ino)
+        is_compared = read.count(os.stat(tree).st_ino) > 1  # the first walk finds out whether there is any file
+        if is_compared and os.path.samestat(os.fstat(directory), os.stat(share)):
+            mounts.mount(share)
+            fill(tree, *KEYS[: 40 * holds])
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(name_reader.os, "scandir", read_and_mount)
+        deleted, report = scan(tree, target, limit=ALL, roots=roots)
+
+    assert os.path.ismount(share)
+    assert (deleted, report.kept_in_doubt, report.needs_whole_scan) == ([], 40, True)
+    deleted, report = scan(tree, target, limit=ALL, roots=roots)
+    assert (deleted, report.kept_in_doubt, report.needs_whole_scan) == ([], 40 * (not holds), False)
+    assert [*roots.remembered.pending()] == [str(share)] * (not holds)
+
+
+@pytest.mark.parametrize("what", ["mounted", "unmounted", "an ordinary directory"])
+def test_a_path_that_was_one_of_its_own_is_protected_within_the_path_around_it(tree: Path, mounts: Mounts, what: str) -> None:
+    """`autosync src src/disk`, and later `autosync src`."""
+    disk, table = tree / "disk", MountTable()
+    if what != "an ordinary directory":
+        mounts.mount(disk)
+    keys = [key.replace("share", "disk") for key in KEYS]
+    fill(tree, "outside", *keys)
+    before = RootRegister(Keys([Source(str(tree)), Source(str(disk))]), table)
+    before.load({}, {})
+    if what == "unmounted":
+        mounts.unmount(disk)
+
+    roots = RootRegister(keys_of(tree), table)
+    roots.load(before.remembered.identities(), {}, former_roots=[str(disk)])
+
+    if what == "an ordinary directory":
+        shutil.rmtree(disk)
+        assert scan(tree, FixedTarget("outside", *keys), limit=ALL, roots=roots)[0] == keys
+    else:
+        assert scan(tree, FixedTarget("outside", *keys), limit=ALL, roots=roots)[0] == []
+        assert [*roots.remembered.pending()] == [str(disk)] * (what == "unmounted")
+    table.close()
 
 
 def test_a_removed_subvolume_stands_for_a_mount_point_that_is_gone_for_good(
@@ -192,7 +255,7 @@ def test_a_mount_point_in_a_mirror_that_is_not_accepted_is_known_as_it_is(
 
     _, report = scan(tree, FixedTarget(*KEYS), limit=ALL, roots=roots, accepted=False)
 
-    assert (report.withheld.count, report.hidden, roots.remembered.pending()) == (40, 0, {})
+    assert (report.withheld.count, report.kept_in_doubt, roots.remembered.pending()) == (40, 0, {})
     assert roots.identities()[str(tree / "share")] != IN_DOUBT
 
 

@@ -65,12 +65,12 @@ def try_often(bench: Workbench, *keys: str, tries: int = MANY_TRIES) -> None:
         make_due(bench)
 
 
-def resolve(bench: Workbench, *, has_scanned: bool = True, may_delete: bool = True, strange: tuple[str, ...] = ()) -> list[str]:
+def resolve(bench: Workbench, *, has_scanned: bool = True, may_delete: bool = True, in_doubt: tuple[str, ...] = ()) -> list[str]:
     """Let the file host, whose tree is the same directory, resolve all disputes. Returns the keys that need a message."""
     mirror = Mirror.loads(bench.definition)
     identities = {str(bench.tree): identity_of(str(bench.tree))}
     resolver = DisputeResolver(bench.ledger.disputes, mirror.keys(), mirror.file_rules)
-    return resolver.resolve(Trust(identities, strange, has_scanned=has_scanned, may_delete=may_delete))
+    return resolver.resolve(Trust(identities, in_doubt, has_scanned=has_scanned, may_delete=may_delete))
 
 
 def seen(size: int = 7, mtime_ns: int = 1_700_000_000 * SECOND) -> Hint:
@@ -292,7 +292,7 @@ def test_a_change_that_gave_no_event_is_sent_when_the_file_host_has_seen_it_too(
 
 CANNOT_SAY = {
     "before the first scan": {"has_scanned": False},
-    "while the source is another directory": {"strange": True},
+    "while the source is another directory": {"in_doubt": True},
     "the root is not the directory that it was": {"swapped": True},
 }
 
@@ -302,12 +302,12 @@ def test_the_file_host_does_not_say_that_a_file_is_gone_which_may_be_hidden(box:
     box.ledger.claims.mark([("a", UNKNOWN)])
     box.work(["a"])
     options: dict = dict(CANNOT_SAY[when])
-    if options.pop("strange", False):
-        options["strange"] = (str(tree),)
+    if options.pop("in_doubt", False):
+        options["in_doubt"] = (str(tree),)
     mirror = Mirror.loads(box.definition)
     resolver = DisputeResolver(box.ledger.disputes, mirror.keys(), mirror.file_rules)
     identities = {str(tree): Identity(1, 1) if options.pop("swapped", False) else identity_of(str(tree))}
-    trust = Trust(identities, options.pop("strange", ()), has_scanned=options.pop("has_scanned", True), may_delete=True)
+    trust = Trust(identities, options.pop("in_doubt", ()), has_scanned=options.pop("has_scanned", True), may_delete=True)
 
     assert resolver.resolve(trust) == []
 
