@@ -176,7 +176,7 @@ class RootCheck:
             self.needs_scan = True
             return False
         if seen is not None and seen.is_remembered and not seen.is_empty and (is_waiting or self._roots.is_confirmed(top)):
-            self._roots.remembered.settle(top)
+            self._roots.remembered.end_doubt(top)
             return True
         is_accepted = doubt is not None and doubt.accepted
         if seen is None:

@@ -29,9 +29,9 @@ from ..ledger.watcher_lock import WatcherLock
 from ..model.change import SCAN_ALL, Change
 from ..model.limits import Limits
 from ..model.mirror import Mirror
+from ..source.deferred_scans import DeferredScans
 from ..source.mounts import MountTable
 from ..source.roots import RootRegister
-from ..source.unsettled_roots import UnsettledRoots
 from ..state.deletion_state import DeletionState
 from ..state.root_memory import RootMemory
 from ..state.state_file import StateFile, requests_file
@@ -110,7 +110,7 @@ class MirrorRunner:
         self._keys = mirror.keys()
         self._mounts = MountTable()
         self._roots = RootRegister(self._keys, self._mounts)
-        self._unsettled_roots = UnsettledRoots(self._roots)
+        self._deferred_scans = DeferredScans(self._roots)
         self._ledger = Ledger(connect(run.broker), mirror.name)
         self._disputes = DisputeResolver(self._ledger.disputes, self._keys, mirror.file_rules)
         self._unseen_log = UnseenLog(self._ledger.disputes.unseen, about=run.about)
@@ -150,7 +150,7 @@ class MirrorRunner:
             signing_key=run.signing_key, accept_existing=run.accept_existing, is_limit_given=run.policy.is_limit_given,
         )  # fmt: skip
         self._root_watch = RootWatch(
-            self._keys, self._roots, self._unsettled_roots, self._root_memory, self._registration, push, about=run.about
+            self._keys, self._roots, self._deferred_scans, self._root_memory, self._registration, push, about=run.about
         )
         self._root_acceptance = RootAcceptance(self._roots, self._scanner, self._deletion_state.pending, push, once=run.once)
         self._request_handler = RequestHandler(
@@ -226,7 +226,7 @@ class MirrorRunner:
         self._events = EventFeed(
             self._keys, self._debouncer, self._sender, self._skipped, self._stop,
             on_link=watcher.follow_link if watcher else lambda _: None, rules=self._run.mirror.file_rules,
-            is_settled=self._unsettled_roots.is_settled, hard_links=self._hard_links, is_beyond_links=self.links.is_beyond,
+            is_certain=self._deferred_scans.is_certain, hard_links=self._hard_links, is_beyond_links=self.links.is_beyond,
         )  # fmt: skip
         ends.callback(self._close_feeds, 2.0)
         self._events.start()

@@ -10,8 +10,8 @@ from dataclasses import replace
 from ..model.change import Change, Kind, Push
 from ..model.keys import Keys
 from ..model.mirror import IN_DOUBT, Identity, Mirror
+from ..source.deferred_scans import DeferredScans
 from ..source.roots import MOST_MOUNTS, RootRegister
-from ..source.unsettled_roots import UnsettledRoots
 from ..state.root_memory import RootMemory
 from ..watch.watcher import Watcher, identity_of
 from .registration import Registration
@@ -25,7 +25,7 @@ class RootWatch:
     Args:
         keys: naming rule and scope of the mirror.
         roots: the roots and mount points.
-        unsettled: those that are scanned when they are the remembered ones again.
+        deferred_scans: of those that are scanned when they are the remembered ones again.
         memory: stores that.
         registration: publishes it.
         push: receives requests for scans.
@@ -39,7 +39,7 @@ class RootWatch:
         self,
         keys: Keys,
         roots: RootRegister,
-        unsettled: UnsettledRoots,
+        deferred_scans: DeferredScans,
         memory: RootMemory,
         registration: Registration,
         push: Push,
@@ -49,7 +49,7 @@ class RootWatch:
         self.roots_in_doubt: set[str] = set()
         self._keys = keys
         self._roots = roots
-        self._unsettled = unsettled
+        self._deferred_scans = deferred_scans
         self._memory = memory
         self._registration = registration
         self._push = push
@@ -93,7 +93,7 @@ class RootWatch:
         back, self.roots_in_doubt = self.roots_in_doubt - in_doubt, in_doubt
         self._poll_mounts()
         self.publish()
-        for path in self._unsettled.pop():
+        for path in self._deferred_scans.pop():
             self._push((Change(Kind.SCAN, path),))
         if self._watcher is None:
             return

@@ -38,7 +38,7 @@ class EventFeed(FeedThread):
         stop: set when the mirror is closed; the mirror's `BrokerRetry` has the same.
         on_link: called with the path of each symbolic link among the changes.
         rules: which files are sent.
-        is_settled: whether a path at which nothing was found can count as gone, see `UnsettledRoots.is_settled`.
+        is_certain: whether a path at which nothing was found can count as gone, see `DeferredScans.is_certain`.
         hard_links: the names of files with more than one.
         is_beyond_links: whether a path is behind links that lead to too many keys, see `FollowedLinks`.
     """
@@ -53,7 +53,7 @@ class EventFeed(FeedThread):
         *,
         on_link: Callable[[str], None] = lambda _: None,
         rules: FileRules | None = None,
-        is_settled: Callable[[str], bool] = lambda _: True,
+        is_certain: Callable[[str], bool] = lambda _: True,
         hard_links: HardLinks | None = None,
         is_beyond_links: Callable[[str], bool] = lambda _: False,
     ) -> None:
@@ -65,7 +65,7 @@ class EventFeed(FeedThread):
         self._stop = stop
         self._on_link = on_link
         self._rules = rules or FileRules()
-        self._is_settled = is_settled
+        self._is_certain = is_certain
         self._hard_links = HardLinks() if hard_links is None else hard_links
         self._is_beyond_links = is_beyond_links
         #: Inodes of the files with more than one name whose other names are added to the batches that are made now.
@@ -118,7 +118,7 @@ class EventFeed(FeedThread):
         state = self._recheck(change)
         if state is None:
             return None
-        if state.found is None and not self._is_settled(change.path):
+        if state.found is None and not self._is_certain(change.path):
             return None  # what is not found may only be hidden
         hint = _hint_of(state, change)
         if not hint.gone and self._lacks_marker(change.path):

@@ -146,7 +146,7 @@ class RememberedRoots:
                 self.version += 1
             return doubt
 
-    def settle(self, path: str) -> None:
+    def end_doubt(self, path: str) -> None:
         """End the doubt about a directory that is the remembered one."""
         with self._lock:
             if self._doubts.pop(path, None) is not None:

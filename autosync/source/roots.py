@@ -299,7 +299,7 @@ class RootRegister:
 
     def _confirm(self, path: str, found: RootIdentity) -> None:
         self._confirmed[path] = Identity(found.device, found.inode)
-        self.remembered.settle(path)
+        self.remembered.end_doubt(path)
         before = self.remembered.get(path)
         if before is None or (before.device, before.inode, before.filesystem) != (found.device, found.inode, found.filesystem):
             self.remembered.replace(path, found)

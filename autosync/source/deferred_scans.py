@@ -7,7 +7,7 @@ import threading
 from .roots import RootRegister
 
 
-class UnsettledRoots:
+class DeferredScans:
     """The roots and mount points of one mirror that are scanned when they are the remembered ones again. Safe to use from many threads.
 
     Args:
@@ -17,21 +17,21 @@ class UnsettledRoots:
     def __init__(self, roots: RootRegister) -> None:
         self._roots = roots
         self._lock = threading.Lock()
-        self._unsettled: set[str] = set()
+        self._waiting: set[str] = set()
 
-    def is_settled(self, path: str) -> bool:
+    def is_certain(self, path: str) -> bool:
         """Whether each root and mount point above a path is the remembered one at this moment, so that a file that was not found is gone.
         If not, the directory in doubt is scanned when the doubt ends. Call this after the file was not found."""
         for top in self._roots.above(path):
             if not self._roots.is_confirmed(top):
                 with self._lock:
-                    self._unsettled.add(top)
+                    self._waiting.add(top)
                 return False
         return True
 
     def pop(self) -> list[str]:
         """Remove and return the directories that have to be scanned because their doubt has ended."""
         with self._lock:
-            settled = [path for path in self._unsettled if not self._roots.is_in_doubt(path)]
-            self._unsettled.difference_update(settled)
-            return settled
+            certain = [path for path in self._waiting if not self._roots.is_in_doubt(path)]
+            self._waiting.difference_update(certain)
+            return certain
