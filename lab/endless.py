@@ -12,7 +12,7 @@ _BLOCK = bytes(1 << 16)
 #: Bytes of an endless body, which ends after all: a client that reads them all has no bound.
 _GIVES_UP = 256 << 20
 _BOMB_BLOCKS, _BOMB_BLOCK = 256, 1 << 20
-_CRUMBS = 512 << 10
+_CRUMBS = 128 << 10
 #: Every so many seconds a byte, so many times.
 _PAUSE, _BYTES = 0.05, 600
 
@@ -37,7 +37,7 @@ class Endless(HttpService):
 
     Args:
         status: of every response.
-        shape: of its body: `chunked`, `crumbs` (half a MiB in chunks of two bytes each), `long` (it has a length), `until closed` (it has
+        shape: of its body: `chunked`, `crumbs` (128 KiB in chunks of two bytes each), `long` (it has a length), `until closed` (it has
             none), `gzip`, or `slow`.
     """
 

@@ -226,11 +226,11 @@ def test_an_actor_in_another_current_directory_is_found_behind_all_else(
     assert not noted.exists()
 
 
-@pytest.mark.parametrize("reported", ["in the environment", "in celeryconfig.py", "of another path"])
-@pytest.mark.parametrize("start", [["celery"], ["python", "-m", "celery"]], ids=" ".join)
-def test_celery_is_not_started_in_a_source(
-    programs: Programs, tree: Path, broker: str, reported: str, start: list[str], tmp_path: Path
-) -> None:
+@pytest.mark.parametrize(
+    ("start", "reported"),
+    [("celery", "in the environment"), ("celery", "of another path"), ("python -m celery", "in celeryconfig.py")],
+)
+def test_celery_is_not_started_in_a_source(programs: Programs, tree: Path, broker: str, reported: str, start: str) -> None:
     environ = {"CELERY_BROKER_URL": broker}
     if reported == "in the environment":
         environ["AUTOSYNC_SOURCES"] = str(tree)
@@ -239,7 +239,7 @@ def test_celery_is_not_started_in_a_source(
         (tree / "d").mkdir()
         (tree / "d/celeryconfig.py").write_text(f"autosync_sources = {directory!r}\n")
 
-    done = programs.run(*start, "-A", "autosync", "worker", cwd=tree if reported == "in the environment" else tree / "d", **environ)
+    done = programs.run(*start.split(), "-A", "autosync", "worker", cwd=tree if reported == "in the environment" else tree / "d", **environ)
 
     assert done.returncode == 1
     assert f"since autosync_sources has {tree}: start it in another directory" in done.stderr
