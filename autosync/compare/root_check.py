@@ -54,7 +54,8 @@ class RootCheck:
         self._path = path
         self._accepted = accepted
         self._about = about
-        roots.use_mounts(path)
+        roots.poll_mounts()
+        roots.automounts.use(path)
         self.paths = roots.protected()
         #: Whether something was mounted during the scan above keys that the source lacks.
         self.needs_scan = False

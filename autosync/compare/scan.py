@@ -198,7 +198,7 @@ class Comparison:
         """
         if self._roots is not None:
             self._roots.poll_mounts()
-            if path and self._roots.is_expired(path):
+            if path and self._roots.automounts.is_expired(path):
                 return  # it exists; a walk would mount it again
         spans = self._keys.spans(path)
         if self._policy.delete:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import suppress
 
 from ..model.keys import Keys
 from ..model.mirror import IN_DOUBT, Identity
-from ..model.paths import is_at_or_below, itself_and_parents
+from ..model.paths import itself_and_parents
 from ..model.root_identity import RootIdentity
+from .automounts import Automounts
 from .identify import identify, identify_open, identity_at, is_mount_point, is_same_directory, is_same_open, names_of
 from .mount_watch import MountWatch
 from .mounts import Mount, MountTable
@@ -38,6 +38,7 @@ class RootRegister:
         roots: paths of the roots.
         remembered: what is remembered.
         mounts: what is mounted now.
+        automounts: those that wait for their use.
     """
 
     def __init__(self, keys: Keys, table: MountTable | None = None) -> None:
@@ -46,6 +47,7 @@ class RootRegister:
         self.roots = tuple(dict.fromkeys([*(source.root for source in keys.sources), *keys.inner_paths]))
         self.remembered = RememberedRoots(self.roots, MOST_MOUNTS, self._lock)
         self.mounts = MountWatch(keys, self.roots, table, MOST_MOUNTS, self._lock)
+        self.automounts = Automounts(self.remembered, self.mounts)
         #: The directories that this process has found to be the remembered ones.
         self._confirmed: dict[str, Identity] = {}
         #: Whether the mounts have changed since the last check that each seemingly unchanged directory is the remembered one.
@@ -150,26 +152,6 @@ class RootRegister:
                 self.mounts.note_change(path)
 
     # What is on the disk, for scans
-
-    def use_mounts(self, top: str) -> None:
-        """Open the remembered automount points at or below a directory, so that they are mounted when the walk comes to them.
-
-        Args:
-            top: path of the directory; "" is the whole source.
-        """
-        self.poll_mounts()
-        with self._lock:
-            unused = [path for path in self.remembered.identities() if self.is_expired(path)]
-            waiting = [path for path in unused if not top or is_at_or_below(path, top)]
-        for path in waiting:
-            with suppress(OSError):
-                os.close(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-
-    def is_expired(self, path: str) -> bool:
-        """Whether a remembered mount point was unmounted because it was not used. It is mounted when it is used again."""
-        with self._lock:
-            is_mounted = path in self.mounts and not self.mounts.is_trigger(path)
-            return path in self.remembered and not is_mounted and self.mounts.is_waiting_for_use(path)
 
     def check_open(self, path: str, descriptor: int, stats: os.stat_result) -> bool:
         """Check an open directory that a walk has reached by its path. Returns whether it is the remembered one."""
