@@ -103,11 +103,11 @@ def test_of_keys_that_some_servers_would_not_keep_one_is_listed_back_and_the_oth
     assert actor.upload_many(files) == [None] * 10
     assert len(listed(actor)) == 10
     begun: list[str] = []
-    begin = actor._objects.begin_put  # type: ignore[attr-defined]
-    actor._objects.begin_put = lambda key, *more: begun.append(key) or begin(key, *more)  # type: ignore[attr-defined, func-returns-value]
+    begin = actor._clients.objects.begin_put  # type: ignore[attr-defined]
+    actor._clients.objects.begin_put = lambda key, *more: begun.append(key) or begin(key, *more)  # type: ignore[attr-defined, func-returns-value]
     ended: list[int] = []
-    end = actor._objects.finish_put  # type: ignore[attr-defined]
-    actor._objects.finish_put = lambda put: ended.append(len(begun)) or end(put)  # type: ignore[attr-defined, func-returns-value]
+    end = actor._clients.objects.finish_put  # type: ignore[attr-defined]
+    actor._clients.objects.finish_put = lambda put: ended.append(len(begun)) or end(put)  # type: ignore[attr-defined, func-returns-value]
 
     assert actor.upload_many(files) == [None] * 10
 
@@ -366,8 +366,8 @@ def by_proxy(actor: Actor, proxy: ForwardProxy) -> None:
     """Have an actor find that the environment names a proxy."""
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("http_proxy", proxy.url_for_clients)
-        assert actor._access.proxy == proxy.url_for_clients  # type: ignore[attr-defined]
-        actor._client  # noqa: B018 - boto3 reads the environment too
+        assert actor._clients.access.proxy == proxy.url_for_clients  # type: ignore[attr-defined]
+        actor._clients.boto3_client  # noqa: B018 - boto3 reads the environment too
 
 
 @pytest.mark.usefixtures("soon_again")
@@ -449,7 +449,7 @@ def test_an_upload_whose_beginning_was_not_answered_is_found_by_its_intention_an
     large: Actor, bucket: Bucket, content: Content, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     notes = Notes(bucket)
-    requests = large._multipart._requests  # type: ignore[attr-defined]
+    requests = large._clients.multipart._requests  # type: ignore[attr-defined]
     create = requests.create
 
     def and_lose_the_answer(*named: str) -> None:
@@ -538,7 +538,7 @@ def test_the_intention_stays_noted_only_if_something_may_have_come_of_it(
             raise answer
         return answer
 
-    monkeypatch.setattr(actor._objects._pool, "read_response", read_response)  # type: ignore[attr-defined]
+    monkeypatch.setattr(actor._clients.objects._pool, "read_response", read_response)  # type: ignore[attr-defined]
     with pytest.raises(TargetError):
         actor.upload(notes.file(content, SMALL + 1))
 
@@ -580,7 +580,7 @@ def test_a_beginning_whose_answer_a_proxy_loses_is_not_asked_for_twice_and_leave
 @pytest.mark.usefixtures("soon_again")
 def test_the_end_of_an_upload_is_tried_again(large: Actor, bucket: Bucket, content: Content, monkeypatch: pytest.MonkeyPatch) -> None:
     notes = Notes(bucket)
-    requests = large._multipart._requests  # type: ignore[attr-defined]
+    requests = large._clients.multipart._requests  # type: ignore[attr-defined]
     complete = requests.complete
     left = [TargetError("InternalError"), SlowDown("SlowDown")]
 
@@ -601,7 +601,7 @@ def test_an_end_that_fails_behind_a_status_of_success_is_no_end(
     """CompleteMultipartUpload, API reference: a 200 may be followed by an error."""
     monkeypatch.setattr("autosync.actors._parts._PART_TRIES", 1)
     actor = load("s3")(target_container=bucket.name, endpoint_url=bucket.server.url)
-    objects = actor._objects  # type: ignore[attr-defined]
+    objects = actor._clients.objects  # type: ignore[attr-defined]
     ask = objects.send_once
 
     def say_so(*named: str, query: str, **more: str) -> Response:
@@ -630,7 +630,7 @@ def test_an_upload_that_cannot_be_aborted_is_not_noted_as_ended(
 
     file = content.file("large", b"x" * (SMALL + 1), stop, begun=notes.begun, ended=notes.ended)
     with monkeypatch.context() as patch:
-        patch.setattr(actor._multipart._requests, "abort", refuse)  # type: ignore[attr-defined]
+        patch.setattr(actor._clients.multipart._requests, "abort", refuse)  # type: ignore[attr-defined]
         with pytest.raises(FileChanged, match="stopped in the middle"):
             actor.upload(file)
 
@@ -788,7 +788,7 @@ def test_a_bucket_of_amazons_is_spoken_to_in_its_region(
     actor = load("s3")(target_container="bucket", region=region)
     monkeypatch.setattr(clients, "_in_its_region", lambda of, made, bucket, config: made)
 
-    assert actor._access.address == base  # type: ignore[attr-defined]
+    assert actor._clients.access.address == base  # type: ignore[attr-defined]
 
 
 def test_a_server_that_the_environment_names_is_addressed_as_boto3_does_it(credentials: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -796,7 +796,7 @@ def test_a_server_that_the_environment_names_is_addressed_as_boto3_does_it(crede
     actor = load("s3")(target_container="b", region="eu-south-1")
     monkeypatch.setattr(clients, "_in_its_region", lambda of, made, bucket, config: made)
 
-    assert actor._access.address == "http://127.0.0.1:1/b"  # type: ignore[attr-defined]
+    assert actor._clients.access.address == "http://127.0.0.1:1/b"  # type: ignore[attr-defined]
 
 
 def test_by_a_proxy_a_part_is_sent_with_one_signature_of_the_kind_that_every_server_takes_and_no_error_shows_it(
@@ -807,7 +807,7 @@ def test_by_a_proxy_a_part_is_sent_with_one_signature_of_the_kind_that_every_ser
     monkeypatch.setattr("autosync.actors._parts._PART_TRIES", 1)
     actor = load("s3")(target_container="b", endpoint_url="http://127.0.0.1:1", region="us-east-1")
     by_proxy(actor, proxy)
-    monkeypatch.setattr(actor._multipart._requests, "create", lambda *_: "u")  # type: ignore[attr-defined]
+    monkeypatch.setattr(actor._clients.multipart._requests, "create", lambda *_: "u")  # type: ignore[attr-defined]
 
     with pytest.raises(TargetError, match="502") as refused:
         actor.upload(content.file("key", b"x" * (SMALL + 1)))
@@ -844,7 +844,7 @@ def test_many_are_deleted_with_both_checksums_that_servers_ask_for(exact_bucket:
     actor = load("s3")(target_container=exact_bucket.name, endpoint_url=exact_bucket.server.url)
 
     assert actor.delete_many([File("a"), File("b")]) == [None, None]
-    head = actor._objects._signed_head("POST", "", b"", "application/xml", 0.0, query="delete=")  # type: ignore[attr-defined]
+    head = actor._clients.objects._signed_head("POST", "", b"", "application/xml", 0.0, query="delete=")  # type: ignore[attr-defined]
 
     assert b"\r\ncontent-md5:" in head
     assert b"\r\nx-amz-checksum-crc32:" in head
@@ -897,7 +897,7 @@ def test_the_environment_names_the_proxy_as_for_boto3(
         monkeypatch.setenv(name, value)
     actor = load("s3")(target_container="b", endpoint_url=url, region="us-east-1")
 
-    assert actor._access.proxy == by  # type: ignore[attr-defined]
+    assert actor._clients.access.proxy == by  # type: ignore[attr-defined]
 
 
 def test_no_proxy_leads_around_a_proxy(

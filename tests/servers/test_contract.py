@@ -10,7 +10,7 @@ import pytest
 
 from autosync.actor import Actor
 from autosync.actors import load
-from autosync.actors.s3 import _risks
+from autosync.actors.s3.key_checks import kinds_of
 from autosync.errors import PermanentError
 from autosync.testing import ActorContract, Content
 from lab.buckets import Bucket
@@ -35,7 +35,7 @@ class TestSeaweed(ActorContract):
     """A server that lists as a file system does, and keeps some keys under other names: the first of each kind stays there."""
 
     sorts = False
-    odd_keys = tuple(key for key in ActorContract.odd_keys if not _risks(key))
+    odd_keys = tuple(key for key in ActorContract.odd_keys if not kinds_of(key))
 
     @pytest.fixture
     def actor(self, bucket: Bucket) -> Iterator[Actor]:
