@@ -155,28 +155,28 @@ def load(tree: Path) -> Iterator[None]:
 
 
 def test_hosts_that_are_far_apart(fleet: Fleet) -> None:
-    """50 ms in each direction between the broker and everybody else."""
-    fill(fleet.tree, 150)
+    """20 ms in each direction between the broker and everybody else."""
+    fill(fleet.tree, 100)
     _, _, port = fleet.valkey.url.removesuffix("/0").rpartition(":")
-    with far_away(fleet.here, free_port(), f"127.0.0.1:{port}", 0.05) as broker:
+    with far_away(fleet.here, free_port(), f"127.0.0.1:{port}", 0.02) as broker:
         url = f"redis://{broker}/0"
         boxes = fleet.all_boxes("box1", "box2", broker=url)
         fleet.watch(url)
         with load(fleet.tree):
-            wait_until(lambda: len(fleet.bucket.sizes()) > 150 and all(map(fleet.sent_by, boxes)), 60, "what was there, and more")
+            wait_until(lambda: len(fleet.bucket.sizes()) > 100 and all(map(fleet.sent_by, boxes)), 60, "what was there, and more")
 
         fleet.is_right("far apart", LONG)
         (fleet.tree / "one more").write_text("saved")
         equal_soon(fleet.bucket, fleet.tree, "one event")
 
 
-@pytest.mark.parametrize("owner", ["files", "box1", "broker"])
+@pytest.mark.parametrize("owner", ["box1", "broker"])
 def test_a_cable_that_is_pulled_and_put_back(fleet: Fleet, owner: str) -> None:
     boxes = {name: fleet.box(name) for name in ("box1", "box2")}
     watcher = fleet.watch()
     fill(fleet.tree, 400)
     wait_until(lambda: len(fleet.bucket.sizes()) > 20, 30, "they are in the middle of it")
-    host = {"files": fleet.files, "broker": fleet.here, "box1": fleet.boxes["box1"]}[owner]
+    host = {"broker": fleet.here, "box1": fleet.boxes["box1"]}[owner]
 
     with load(fleet.tree):
         host.unplug()
@@ -235,7 +235,7 @@ def test_a_box_that_dies_and_one_that_joins(fleet: Fleet) -> None:
     with load(fleet.tree):
         doomed.kill()
         doomed.wait()
-        assert fleet.ledger().key_states.count_dirty() > 0
+        assert any("box1" in owner for owner in fleet.ledger().key_states.claimed_by_worker()), "it had claimed keys"
         joined = fleet.box("box3")
         wait_until(lambda: fleet.sent_by(joined) > 20, 30, "the new one works")
         fill(fleet.tree, 100, "later")
@@ -254,6 +254,8 @@ def test_all_workers_are_restarted_one_by_one_under_load(fleet: Fleet) -> None:
                 wait_until(lambda box=boxes[name]: fleet.sent_by(box) > 10, 30, "it works")  # type: ignore[misc]
                 boxes[name].send_signal(signal.SIGTERM)
                 assert boxes[name].wait(40) == 0
+                claimed = fleet.ledger().key_states.claimed_by_worker()
+                assert not [owner for owner in claimed if name in owner], "another worker may go on at once"
                 boxes[name] = fleet.box(name)
 
     fleet.is_right("after four restarts")
@@ -274,3 +276,4 @@ def test_the_broker_is_killed_and_started_again_under_load(fleet: Fleet) -> None
     fleet.is_right("after two restarts of the broker", LONG)
     assert watcher.poll() is None
     assert all(box.poll() is None for box in boxes)
+    assert not any("Unrecoverable" in box.output() for box in boxes)

@@ -187,6 +187,10 @@ def test_a_message_for_what_is_not_dirty_or_of_any_size_does_nothing(scene: Scen
         ["trust", ["unmarked", "../../etc/passwd", "/etc/passwd", "a\0b", "a/", "//", "."]],
         ["trust", ["unmarked"] * 5000],
         ["trust", huge],
+        ["nobody", ["a"]],
+        ["trust", [""]],
+        ["trust", ["\ud800"]],
+        ["\ud800", ["a"]],
         ["m" * 1_000_000, ["a"]],
         ["trust", [["a"]]],
         [["trust"], ["a"]],
@@ -203,7 +207,7 @@ def test_a_message_for_what_is_not_dirty_or_of_any_size_does_nothing(scene: Scen
     wait_until(lambda: scene.box.output().count("succeeded in") == before + len(sent), 30, "all were worked off")
     assert names_in(scene.target) == set(), "what the replayed message is about is right as far as the ledger knows"
     output = scene.box.output()
-    assert output.count("was not understood and is dropped") == 5
+    assert output.count("was not understood and is dropped") == 8
     assert "Traceback" not in output
     assert max(map(len, output.splitlines())) < 2000
     assert (scene.ledger.key_states.count_dirty(), scene.box.poll()) == (0, None)
