@@ -120,8 +120,8 @@ def test_a_change_in_the_target_is_found_by_a_requested_scan(
 def test_flush_returns_when_all_that_had_happened_is_in_the_target(
     one_host: Program, operator: Operator, bucket: Bucket, tree: Path
 ) -> None:
-    for attempt in range(3):
-        for number in range(200):
+    for attempt in range(2):
+        for number in range(100):
             (tree / f"f{number}").write_text(f"{attempt}" * number)
         (tree / "a" / f"{attempt}").mkdir(parents=True)
         (tree / "a" / f"{attempt}" / "deep").write_text("deep")

@@ -145,14 +145,14 @@ def test_a_target_that_does_not_answer_starves_no_other(desk: Desk, bucket: Buck
 
     proxy.hold = bucket.name
     ledger = Ledger(connect(desk.broker), "a")
-    fill(a, 2000)
+    fill(a, 1000)
     waiting, dirty = ledger.queues.count_waiting, ledger.key_states.count_dirty
-    wait_until(lambda: waiting("autosync.a") > 0 and dirty() >= 2000, 30, "more wait than are claimed")
+    wait_until(lambda: waiting("autosync.a") > 0 and dirty() >= 1000, 30, "more wait than are claimed")
     for number in range(5):
         (b / f"late-{number}").write_text("late")
         equal_soon(other, b, "the other target goes on", 10)
 
-    assert len(bucket.sizes()) < 2000
+    assert len(bucket.sizes()) < 1000
     assert proxy.hold, "it did not answer all the time"
     proxy.hold = ""
     equal_soon(bucket, a, "and it again", 90)
@@ -160,7 +160,7 @@ def test_a_target_that_does_not_answer_starves_no_other(desk: Desk, bucket: Buck
 
 def test_two_targets_with_much_to_do_get_fair_shares(desk: Desk, bucket: Bucket, other: Bucket) -> None:
     """Of six threads each gets two. All messages are equally large: those of a scan of what is there already."""
-    targets, count = {"a": bucket, "b": other}, 4000
+    targets, count = {"a": bucket, "b": other}, 1500
     ledgers = [Ledger(connect(desk.broker), name) for name in targets]
     for (name, target), ledger in zip(targets.items(), ledgers, strict=True):
         fill(desk.tree(name), count)
