@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import threading
@@ -153,8 +154,10 @@ def test_the_proxy_sees_two_uploads_of_one_key_at_the_same_time_and_takes_one_af
 def test_a_child_is_killed_in_the_middle_of_an_upload(
     victim: str, live: Callable, proxy: Proxy, bucket: Bucket, tree: Path
 ) -> None:
+    foreign = sorted(bucket.begin_upload(key) for key in ("large", "other"))
     process = live()
     begin_slow_uploads(proxy, bucket, tree)
+    assert len(bucket.open_uploads()) == 3, "one is of our own"
 
     process.children(victim)[0].kill()
     assert proxy.in_flight("small")
@@ -162,12 +165,14 @@ def test_a_child_is_killed_in_the_middle_of_an_upload(
     assert bucket.sizes().keys() == {"first"}
     write(tree / "late")
     (tree / "first").unlink()
-    wait_until(lambda: "ended with status -9; it is started again" in process.output(), 30, "its end is noticed")
+    name = rf"worker \S+-1@{re.escape(socket.gethostname())}" if victim == "celery" else "the embedded broker"
+    wait_until(lambda: re.search(f"{name} ended with status -9; it is started again", process.output()), 30, "its end is noticed")
     proxy.speed = None
     if victim == "celery":
         wait_until(lambda: proxy.counts["gone"] >= 2, 30, "both uploads have broken off")
 
     equal(bucket, tree, "everything, in spite of it")
+    wait_until(lambda: bucket.open_uploads() == foreign, 30, "only what others began is still open")
     unharmed(process)
 
 
