@@ -82,18 +82,15 @@ def test_the_example_of_the_mission_runs_on_one_host(server: MediaServer, progra
     actor.close()
 
 
-@pytest.mark.parametrize("name", ["media_file_actor.MediaFileActor", "http"])
-def test_it_runs_by_name_on_a_fleet(
-    name: str, server: MediaServer, programs: Programs, own_valkey: Valkey, tree: Path, tmp_path: Path
-) -> None:
+def test_it_runs_by_name_on_a_fleet(server: MediaServer, programs: Programs, own_valkey: Valkey, tree: Path, tmp_path: Path) -> None:
     wanted = station(tree)
     (tmp_path / "media_file_actor.py").write_text((EXAMPLES / "media_file_actor.py").read_text())
     (tmp_path / "secret").write_text(SECRET)
     secret = {"AUTOSYNC_SECRET": f"@{tmp_path}/secret"}
     programs.worker(broker=own_valkey.url, cwd=tmp_path, AUTOSYNC_SOURCES=str(tree), **secret)
     watcher: Program = programs.start(
-        "autosync-watch", f"--actor={name}", f"--broker={own_valkey.url}", f"--url={server.url}", f"--source-prefix={tree}/", "--threads=1",
-        "--source-filter=^.*[mM][pP]3$", str(tree), cwd=tmp_path, **secret,
+        "autosync-watch", "--actor=media_file_actor.MediaFileActor", f"--broker={own_valkey.url}", f"--url={server.url}",
+        f"--source-prefix={tree}/", "--threads=1", "--source-filter=^.*[mM][pP]3$", str(tree), cwd=tmp_path, **secret,
     )  # fmt: skip
     actor = load("http")(url=server.url, secret=SECRET)
 

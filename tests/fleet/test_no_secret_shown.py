@@ -146,12 +146,8 @@ def test_a_secret_is_taken_from_a_prompt(programs: Programs, storing: list[str],
     assert (tmp_path / "listed with").read_text() == OPTION
 
 
-@pytest.mark.parametrize("variant", ["a file", "a file in the environment"])
-def test_workers_have_a_secret_and_no_command_line_shows_it(variant: str, programs: Programs, storing: list[str], tmp_path: Path) -> None:
-    options = [f"--password=@{tmp_path}/secret"] if variant == "a file" else []
-    environ = {"AUTOSYNC_PASSWORD": f"@{tmp_path}/secret"} if variant == "a file in the environment" else {}
-
-    process = programs.start("autosync", *options, "--once", "--workers=1", *storing, cwd=tmp_path, **environ)
+def test_workers_have_a_secret_and_no_command_line_shows_it(programs: Programs, storing: list[str], tmp_path: Path) -> None:
+    process = programs.start("autosync", f"--password=@{tmp_path}/secret", "--once", "--workers=1", *storing, cwd=tmp_path)
     own, all_lines = "", ""
     while process.poll() is None:
         with suppress(psutil.NoSuchProcess):
