@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from autosync.state.pending import ItemKind, PendingItem, parse, pop_requests, request_in
-from autosync.state.state_file import requests_file
+from autosync.state.pending import ItemKind, PendingItem, PendingStore, parse, pending_in_file, pop_requests, request_in
+from autosync.state.state_file import StateFile, requests_file
 from lab.parts import lacking
+from lab.servers import wait_until
 
 ITEMS = [
     PendingItem(ItemKind.EXISTING, count=5, examples=("a", "b\udcff", "c\n"), digest="d1"),
@@ -97,3 +100,55 @@ def test_requests_that_root_has_written_are_those_of_the_owner_of_the_directory(
     request_in(requests, ITEMS)
 
     assert requests.path.stat().st_uid == 65534
+
+
+class SlowLedger:
+    """Part of a ledger whose first write takes long."""
+
+    def __init__(self) -> None:
+        self.written: list[set[str]] = []
+        self.has_begun = threading.Event()
+        self.may_end = threading.Event()
+
+    def set_pending(self, items: Mapping[str, str]) -> None:
+        if not self.has_begun.is_set():
+            self.has_begun.set()
+            assert self.may_end.wait(20)
+        self.written.append(set(items))
+
+
+class CountingLock:
+    """A lock that counts who has begun to wait for it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.entered = 0
+
+    def __enter__(self) -> None:
+        self.entered += 1
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def test_an_older_list_is_not_written_last(tmp_path: Path) -> None:
+    """The main loop and the thread of scans write it."""
+    ledger = SlowLedger()
+    store = PendingStore(ledger, StateFile(tmp_path, "m"))  # type: ignore[arg-type]
+    lock = store._writing = CountingLock()  # type: ignore[assignment]
+    store.replace([ItemKind.EXISTING], ITEMS[:1])
+    threads = [threading.Thread(target=store.write)]
+    threads[0].start()
+    assert ledger.has_begun.wait(20)
+
+    store.replace([ItemKind.EXISTING], [])
+    threads.append(threading.Thread(target=store.write))
+    threads[1].start()
+    wait_until(lambda: lock.entered == 2 or not threads[1].is_alive(), 20, "the second one waits, or has written")
+    ledger.may_end.set()
+    for thread in threads:
+        thread.join(20)
+
+    assert ledger.written == [{"existing"}, set()]
+    assert pending_in_file(StateFile(tmp_path, "m")) == []
