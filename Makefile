@@ -65,7 +65,7 @@ coverage: set-up-azurite ## Run all tests, and print the branches that they run,
 	@$(BIN)/python -m coverage run -m pytest -n $(WORKERS) $(ARGS); passed=$$?; \
 		$(BIN)/python -m coverage combine --quiet && $(BIN)/python -m lab.coverage_report && exit $$passed
 
-soak: $(READY) ## Random operations and accidents for some minutes (SEED=7 OPERATIONS=4000)
+soak: $(READY) ## Random operations and accidents for some minutes (SEED=7 OPERATIONS=4000 MINUTES=60 MAX_DELETE=default)
 	@$(BIN)/python -W ignore lab/soak.py
 
 bench: $(BENCH)/.ready $(INSTALLED)/.ready ## Measure autosync and its peers, in turn (WORKS=small,delete ROUNDS=3 SCALE=0.01)

@@ -9,25 +9,26 @@ from pathlib import Path
 
 from .servers import Missing, wait_until
 
-_SIZE = 8 << 20
+_MIB = 1 << 20
 
 
 class Disk:
-    """An ext4 file system of 8 MiB that can be mounted.
+    """An ext4 file system that can be mounted.
 
     Args:
-        image: the file that it lies in; made here.
+        image: the file that it lies in; made here, with holes.
+        size: in MiB.
 
     Raises:
         Missing: there is no mkfs.ext4, or no loop device can be had, which needs root.
     """
 
-    def __init__(self, image: Path) -> None:
+    def __init__(self, image: Path, size: int = 8) -> None:
         self._image = image
         self._mounted: Path | None = None
         self._device = ""
         image.touch()
-        os.truncate(image, _SIZE)
+        os.truncate(image, size * _MIB)
         if not _done("/sbin/mkfs.ext4", "-q", "-E", "root_owner", str(image)):
             raise Missing("mkfs.ext4")
         attached = subprocess.run(["losetup", "--find", "--show", str(image)], check=False, capture_output=True, text=True)

@@ -8,10 +8,14 @@ From the ground up; a file imports only from those above it here:
     tree           the directory on the disk, and the steps that change it; each writes into the book before it acts
     operations     what is done to it
     world          a tree with the operations that were done
+    mount_table    mounting and unmounting
+    file_systems   the disk of the source, and what is mounted below it
     running        the real command with its children
+    box            an upload box with mounts of its own
     observer       reads the bucket all the time
-    quiet          the three together, and the quiet points
+    quiet          all of these together, and the quiet points
     accidents      what happens to the command, its children and the target
+    mounts         what happens to the file systems
 
 Only `running` imports from autosync, to start it and to ask whether it is idle: what is right is worked out here a second time.
 
@@ -19,13 +23,19 @@ The bucket is versioned, so nothing that was visible for a moment escapes. What 
 
 - at every quiet point it equals the tree;
 - each object was, as a whole, the content of the file of that name at some moment;
-- a key of a file that never left since the last quiet point was never missing, not even between two operations.
+- a key of a file that never left since the last quiet point was never missing, not even between two operations. A file that is hidden
+  since something was unmounted, or mounted over it, has not left.
+
+Where autosync may withhold deletions, more may be in the bucket at a quiet point, but no more than `autosync-ctl accept` lists.
 
 In `tests/fleet/test_machine.py` and `lab/soak.py` a seeded generator chooses.
 """
 
 from .accidents import ACCIDENTS
 from .book import Book
+from .box import Box
+from .file_systems import SourceDisk
+from .mounts import MOUNT_ACCIDENTS, unmount_all
 from .observer import Observer, versioned_bucket
 from .operations import OPERATIONS
 from .quiet import Chaos
@@ -34,5 +44,6 @@ from .versions import content, digest
 from .world import World
 
 __all__ = [
-    "ACCIDENTS", "OPERATIONS", "Autosync", "Book", "Broken", "Chaos", "Observer", "World", "content", "digest", "versioned_bucket",
+    "ACCIDENTS", "MOUNT_ACCIDENTS", "OPERATIONS", "Autosync", "Book", "Box", "Broken", "Chaos", "Observer", "SourceDisk", "World",
+    "content", "digest", "unmount_all", "versioned_bucket",
 ]  # fmt: skip

@@ -24,19 +24,19 @@ def restart(chaos: Chaos, chance: Random) -> None:
     chaos.world.note("stopped")
     code = chaos.autosync.stop()
     # Right after its start there is nobody yet who takes the signal, and nothing to be ended in order.
-    if code != 0 and not (code == -signal.SIGTERM and chaos.autosync.is_silent()):
+    if code not in chaos.exit_codes and not (code == -signal.SIGTERM and chaos.autosync.is_silent()):
         raise chaos.broken(f"autosync ended with {code}")
-    _operate(chaos, chance)
+    operate(chaos, chance)
     _start_again(chaos)
 
 
 def kill(chaos: Chaos, chance: Random) -> None:
     """It is killed in the middle, and started again: at once, while its broker has not ended yet, or after much was done."""
-    _operate(chaos, chance)
+    operate(chaos, chance)
     chaos.world.note("killed")
     chaos.autosync.kill()
     if chance.random() < 0.5:
-        _operate(chaos, chance)
+        operate(chaos, chance)
     _start_again(chaos)
 
 
@@ -67,7 +67,7 @@ def overflow(chaos: Chaos, chance: Random) -> None:
             os.rename(one, other)
             os.rename(other, one)
         one.unlink()
-        _operate(chaos, chance, 10)
+        operate(chaos, chance, 10)
         chaos.world.note("while the kernel's queue was full")
 
     def overflowed() -> bool:
@@ -81,14 +81,14 @@ def freeze_target(chaos: Chaos, chance: Random) -> None:
     """The target does not answer for a while."""
     with chaos.autosync.server.frozen():
         chaos.world.note("the target stands still")
-        _operate(chaos, chance, 30)
+        operate(chaos, chance, 30)
         time.sleep(chance.uniform(0.1, 1.5))  # half a second is how long transfers wait before others go on without them
     chaos.world.note("the target answers again")
 
 
 def empty_broker(chaos: Chaos, chance: Random) -> None:
     """The broker loses all of its data."""
-    _operate(chaos, chance)
+    operate(chaos, chance)
 
     def is_emptied() -> bool:
         chaos.check()
@@ -99,10 +99,10 @@ def empty_broker(chaos: Chaos, chance: Random) -> None:
 
     wait_until(is_emptied, 60, "the broker is emptied: it may only be being started")
     chaos.world.note("the broker was emptied")
-    _operate(chaos, chance)
+    operate(chaos, chance)
 
 
-def _operate(chaos: Chaos, chance: Random, most: int = 6) -> None:
+def operate(chaos: Chaos, chance: Random, most: int = 6) -> None:
     """Some operations, fewer than `most`."""
     for _ in range(chance.randrange(1, most)):
         chaos.world.operate(chance)
@@ -114,7 +114,7 @@ def _start_again(chaos: Chaos) -> None:
 
 
 def _kill_child(chaos: Chaos, chance: Random, word: str) -> None:
-    _operate(chaos, chance)
+    operate(chaos, chance)
 
     def is_killed() -> bool:
         chaos.check()
@@ -127,7 +127,7 @@ def _kill_child(chaos: Chaos, chance: Random, word: str) -> None:
 
     wait_until(is_killed, 60, f"{word} is killed: it may only be being started")
     chaos.world.note(f"{word} killed")
-    _operate(chaos, chance)
+    operate(chaos, chance)
 
 
 ACCIDENTS: dict[str, Callable[[Chaos, Random], None]] = {

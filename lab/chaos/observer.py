@@ -58,15 +58,28 @@ class Observer:
         if self._thread.is_alive():
             self._thread.join()
 
-    def differences(self) -> list[str]:
-        """The differences between the bucket and the book, in words."""
+    def differences(self, *, with_extra: bool = True) -> list[str]:
+        """The differences between the bucket and the book, in words.
+
+        Args:
+            with_extra: whether objects without a file count.
+        """
         there = {key: self._digest(key, etag) for key, etag in self._listed().items()}
         ours = self._book.now
         return [
             f"{key!r}: {'missing' if key not in there else 'should not be there' if key not in ours else 'has another content'}"
             for key in sorted(there.keys() | ours.keys())
-            if there.get(key) != ours.get(key) and not (key not in ours and self._book.may_stay(key))
+            if there.get(key) != ours.get(key) and (key in ours or (with_extra and not self._book.may_stay(key)))
         ]
+
+    def extra(self, *, with_allowed: bool = False) -> list[str]:
+        """The keys of objects without a file.
+
+        Args:
+            with_allowed: whether those count that may stay.
+        """
+        extra = self._listed().keys() - self._book.now.keys()
+        return sorted(key for key in extra if with_allowed or not self._book.may_stay(key))
 
     def check_versions(self) -> None:
         """Check every version and every deletion since the last call, then delete those that are not the latest."""

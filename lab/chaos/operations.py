@@ -53,11 +53,13 @@ def create_by_rename(tree: Tree, chance: Random) -> str:
     return _write_down(tree, path, data)
 
 
-def create_by_hard_link(tree: Tree, chance: Random) -> str:
+def create_by_hard_link(tree: Tree, chance: Random) -> str | None:
+    if not tree.has_outside:
+        return None
     path, temporary, data = tree.free_path(chance), tree.free_path_outside(), tree.a_content(chance)
     temporary.write_bytes(data)
     tree.book.will_have(tree.key(path), digest(data))
-    os.link(temporary, path)
+    os.link(temporary, tree.beside_path(path))
     temporary.unlink()
     return _write_down(tree, path, data)
 
@@ -222,7 +224,7 @@ def exchange(tree: Tree, chance: Random, one: Path) -> str | None:
 
 def move_out(tree: Tree, chance: Random) -> str | None:
     path = tree.a_file(chance) if chance.random() < 0.2 else tree.a_directory(chance)
-    if path is None:
+    if path is None or not tree.has_outside:
         return None
     tree.outside.append(tree.move_out(path))
     return repr(tree.key(path))
@@ -237,8 +239,10 @@ def move_in(tree: Tree, chance: Random) -> str | None:
     return f"{tree.key(path)!r}, {len(subtree.files)} files"
 
 
-def move_out_and_in(tree: Tree, chance: Random, path: Path) -> str:
+def move_out_and_in(tree: Tree, chance: Random, path: Path) -> str | None:
     """Out of the tree, changed there where nobody watches, and back at once to the same place."""
+    if not tree.has_outside:
+        return None
     away, subtree = tree.move_out(path)
     data = tree.a_content(chance)
     if not os.path.lexists(away / "meanwhile"):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 import redis
@@ -35,18 +37,24 @@ class Autosync:
         server: the target.
         bucket: where in the target.
         options: further options.
+        may_withhold: whether scans may withhold deletions, as they do by default. Operations remove any part of the tree while autosync is
+            not running, so that only a scan finds it.
     """
 
-    def __init__(self, directory: Path, tree: Path, server: S3Server, bucket: str, options: Sequence[str]) -> None:
+    def __init__(
+        self, directory: Path, tree: Path, server: S3Server, bucket: str, options: Sequence[str], *, may_withhold: bool = False
+    ) -> None:
         self.server = server
         self.log = directory / "autosync.log"
+        self.may_withhold = may_withhold
         program = str(Path(sys.executable).parent / "autosync")
-        # Operations remove any part of the tree while autosync is not running, so that only a scan finds it.
-        kept = ["--max-delete=100%", f"--name={_NAME}", f"--state-dir={directory / 'state'}"]
+        self._state = directory / "state"
+        kept = [*([] if may_withhold else ["--max-delete=100%"]), f"--name={_NAME}", f"--state-dir={self._state}"]
         own = [f"--source-prefix={tree}/", *kept, str(tree)]
         self._command = [program, "-v", f"--target-container={bucket}", f"--endpoint-url={server.url}", *options, *own]
         plain = {name: value for name, value in os.environ.items() if not name.startswith(("AUTOSYNC_", "AWS_", "CELERY_", "BOTO_"))}
-        self._environ = plain | server.environment() | {"HOME": str(directory), "PYTHONWARNINGS": "ignore"}
+        #: The environment of its programs.
+        self.environ = plain | server.environment() | {"HOME": str(directory), "PYTHONWARNINGS": "ignore"}
         self.process: subprocess.Popen[bytes] | None = None
         self._logged_before = 0
 
@@ -55,7 +63,7 @@ class Autosync:
         with open(self.log, "ab") as log:
             self._logged_before = log.tell()
             self.process = subprocess.Popen(
-                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environ, start_new_session=True
+                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environ, start_new_session=True
             )
 
     def stop(self) -> int:
@@ -138,6 +146,28 @@ class Autosync:
                 if found:
                     return redis.Redis(unix_socket_path=found[1], socket_timeout=5)
         return None
+
+    @property
+    def broker_url(self) -> str:
+        """URL of its broker, also while it does not run."""
+        return f"redis+socket://{self._state / _NAME / 'broker.sock'}?virtual_host=0"
+
+    def control(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run `autosync-ctl`. It fails while there is no broker."""
+        program = str(Path(sys.executable).parent / "autosync-ctl")
+        command = [program, f"--state-dir={self._state}", f"--name={_NAME}", *words]
+        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, env=self.environ, timeout=60)
+
+    def pending(self) -> list[Mapping[str, Any]] | None:
+        """What waits for an operator's acceptance, as `status` lists it; None: unknown."""
+        with contextlib.suppress(ValueError, IndexError):
+            found: list[Mapping[str, Any]] = json.loads(self.control("status", "--json").stdout)[0]["pending"]
+            return found
+        return None
+
+    def scans_ended(self) -> int:
+        """The number of scans of everything that its log has."""
+        return len(re.findall(r"compared \d+ files in|scan of everything: ", self.output()))
 
     def watches(self, directory: Path) -> bool:
         """Whether it has an inotify watch on a directory (proc_pid_fdinfo(5))."""

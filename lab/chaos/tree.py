@@ -5,6 +5,7 @@ Each step writes into the book what is about to be true, before it acts.
 
 from __future__ import annotations
 
+import copy
 import itertools
 import os
 import shutil
@@ -12,7 +13,7 @@ import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
-from typing import IO
+from typing import IO, Self
 
 from .book import Book, Subtree
 from .versions import chunks, content, digest
@@ -37,9 +38,10 @@ class Tree:
         name: of the directory below `top` in which all happens.
         beside: a directory of the same file system, outside of the source.
         hard_names: whether the target can hold a key with a newline.
+        backing: the directory `top` by its path in the mount that `beside` is in; None: `top` is in the same mount.
     """
 
-    def __init__(self, top: Path, name: str, beside: Path, *, hard_names: bool = False) -> None:
+    def __init__(self, top: Path, name: str, beside: Path, *, hard_names: bool = False, backing: Path | None = None) -> None:
         self.book = Book(str(top))
         self.top = top
         self.root = top / name
@@ -49,17 +51,41 @@ class Tree:
         self.outside: list[tuple[Path, Subtree]] = []
         #: Files that are being written, by key, with what they hold so far.
         self.writers: dict[str, tuple[IO[bytes], bytearray]] = {}
+        #: Directories of which operations leave out all that is at, below or above them.
+        self.reserved: set[Path] = set()
+        #: Whether things can be moved out of the tree, and into it.
+        self.has_outside = True
         self._beside = beside
+        self._backing = backing or top
         self._names = PLAIN * 3 + _ODD + (_HARDEST if hard_names else ())
         self._versions = itertools.count(1)
         self._temporary = itertools.count(1)
         self.root.mkdir(parents=True)
         beside.mkdir(parents=True, exist_ok=True)
         # A source that holds no file at all deletes nothing, so one stays for ever.
-        self._anchor = self.root / "anchor"
-        self.write(self._anchor, content(0, 10))
+        self._anchors: set[str] = set()
+        self.write_anchor(self.root / "anchor")
         self.elsewhere.mkdir()
         (self.elsewhere / "f.txt").write_text("This is nobody's business.")
+
+    def part(self, directory: Path) -> Self:
+        """A directory of the tree, with the same book, as a tree of its own: what is done to it stays within it."""
+        part = copy.copy(self)
+        part.root, part.reserved, part.outside, part.has_outside = directory, set(), [], False
+        return part
+
+    def at_other_path(self, top: Path) -> Self:
+        """The same tree with another path of the source, where nothing is mounted below it."""
+        other = copy.copy(self)
+        other.top, other.root = top, top / self.root.relative_to(self.top)
+        other.reserved = {top / reserved.relative_to(self.top) for reserved in self.reserved}
+        other.has_outside = False
+        return other
+
+    def write_anchor(self, path: Path) -> None:
+        """Write a file that no operation changes."""
+        self._anchors.add(self.key(path))
+        self.write(path, content(0, 10))
 
     def rest(self) -> None:
         """Close what is open, and see that the book is right about the disk."""
@@ -67,6 +93,11 @@ class Tree:
             self.close_writer(key)
         found = dict(self._seen(self.root, [os.path.realpath(self.top)]))
         assert found == self.book.now, f"the book is wrong: {set(found.items()) ^ set(self.book.now.items())}"
+
+    def close_writers(self, directory: Path) -> None:
+        """Close what is open below a directory."""
+        for key in [key for key in self.writers if directory in (self.top / key).parents]:
+            self.close_writer(key)
 
     def clear(self) -> None:
         """Close open files, and remove the directory; the book does not record it."""
@@ -95,7 +126,7 @@ class Tree:
 
     def a_file(self, chance: Random) -> Path | None:
         """A file that nobody is writing to."""
-        files = sorted(self.book.files.keys() - {self.key(self._anchor)} - self.writers.keys())
+        files = sorted(filter(self._is_free, self.book.files.keys() - self._anchors - self.writers.keys()))
         return self.top / chance.choice(files) if files else None
 
     def a_directory(self, chance: Random) -> Path | None:
@@ -103,9 +134,15 @@ class Tree:
         directories = self._directories()
         return chance.choice(directories) if directories else None
 
+    def a_directory_with_files(self, chance: Random, count: int) -> Path | None:
+        """A directory below the root with so many files at least."""
+        found = [one for one in self._directories() if sum(key in self.book.files for key in self.book.below(self.key(one))) >= count]
+        return chance.choice(found) if found else None
+
     def a_link(self, chance: Random) -> Path | None:
         """A symbolic link."""
-        return self.top / chance.choice(sorted(self.book.links)) if self.book.links else None
+        links = sorted(link for link in self.book.links if self._is_free(link) and self._leads_to_free(link))
+        return self.top / chance.choice(links) if links else None
 
     def a_pipe(self, chance: Random) -> Path | None:
         """A FIFO."""
@@ -114,7 +151,8 @@ class Tree:
 
     def a_writer(self, chance: Random) -> str | None:
         """The key of a file that is being written."""
-        return chance.choice(sorted(self.writers)) if self.writers else None
+        writers = sorted(filter(self._is_free, self.writers))
+        return chance.choice(writers) if writers else None
 
     def a_name(self, chance: Random) -> str:
         """A name, mostly a plain one."""
@@ -142,15 +180,27 @@ class Tree:
     def _directories(self) -> list[Path]:
         return self._walked(lambda entry: entry.is_dir(follow_symlinks=False))
 
+    def _is_free(self, key: str) -> bool:
+        """Whether operations on this tree may change a path."""
+        path = self.top / key
+        return self.root in path.parents and not any(_are_nested(path, reserved) for reserved in self.reserved)
+
+    def _leads_to_free(self, link: str) -> bool:
+        """Whether a link leads to nothing that is reserved."""
+        key = self.book.leads_to(link) if self.reserved else None
+        return key is None or not any(_are_nested(self.top / key, reserved) for reserved in self.reserved)
+
     def _walked(self, wanted: Callable[[os.DirEntry[str]], bool]) -> list[Path]:
         """What is in the tree, in the same order each time."""
         found, waiting = [], [str(self.root)]
         while waiting:
             with os.scandir(waiting.pop()) as entries:
                 for entry in entries:
+                    if Path(entry.path) in self.reserved:
+                        continue
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append(entry.path)
-                    if wanted(entry):
+                    if wanted(entry) and not any(Path(entry.path) in reserved.parents for reserved in self.reserved):
                         found.append(Path(entry.path))
         return sorted(found)
 
@@ -211,13 +261,17 @@ class Tree:
         """Move a file, a link or a directory out of the source. Returns where it is now, and what it holds."""
         away = self.free_path_outside()
         subtree = self._leave(path)
-        os.rename(path, away)
+        os.rename(self.beside_path(path), away)
         return away, subtree
 
     def move_in(self, away: Path, subtree: Subtree, path: Path) -> None:
         """Move into the source what was moved out of it."""
         subtree.arrive(self.book, self.key(path))
-        os.rename(away, path)
+        os.rename(away, self.beside_path(path))
+
+    def beside_path(self, path: Path) -> Path:
+        """A path of the source as a path in the mount of what is outside: rename(2) and link(2) do not cross mounts."""
+        return self._backing / path.relative_to(self.top)
 
     def remove(self, path: Path) -> None:
         """Remove a file, a link, or a directory with all that is in it."""
@@ -236,3 +290,7 @@ class Tree:
                 self.close_writer(key)
         self.book.change(keys)
         return subtree
+
+
+def _are_nested(one: Path, other: Path) -> bool:
+    return one == other or one in other.parents or other in one.parents

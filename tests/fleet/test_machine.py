@@ -10,15 +10,32 @@ import itertools
 import os
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from random import Random, SystemRandom
 from typing import NamedTuple
 
 import pytest
 
-from lab.chaos import ACCIDENTS, OPERATIONS, Autosync, Book, Broken, Chaos, Observer, World, content, digest, versioned_bucket
-from lab.servers import Moto, wait_until
+from lab.chaos import (
+    ACCIDENTS,
+    MOUNT_ACCIDENTS,
+    OPERATIONS,
+    Autosync,
+    Book,
+    Box,
+    Broken,
+    Chaos,
+    Observer,
+    SourceDisk,
+    World,
+    content,
+    digest,
+    unmount_all,
+    versioned_bucket,
+)  # fmt: skip
+from lab.parts import lacking
+from lab.servers import Missing, Moto, wait_until
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -158,6 +175,55 @@ def test_every_accident_in_turn_is_borne(running: Running) -> None:
 
         for accident in ACCIDENTS.values():
             accident(chaos, chance)
+
+
+@pytest.fixture
+def mounted(tmp_path: Path, moto: Moto) -> Iterator[Chaos]:
+    """An autosync that withholds deletions as it does by default, with a source on a disk, and an upload box."""
+    if os.geteuid():
+        lacking("root, to mount")
+    with ExitStack() as ends:
+        try:
+            disk = SourceDisk(tmp_path)
+        except Missing as missing:
+            lacking(f"{missing} is not there")
+        ends.callback(disk.close)
+        bucket = versioned_bucket(moto, f"mounted-{uuid.uuid4().hex[:8]}")
+        world = World(disk.top, "tree", disk.beside, backing=disk.backing)
+        options = ["--workers=1", "--threads=8", "--rescan=0", "--settle=0.1"]
+        autosync = Autosync(tmp_path, disk.top, moto, bucket, options, may_withhold=True)
+        box = Box(tmp_path, autosync.broker_url, disk.top, autosync.environ)
+        chaos = Chaos(world, autosync, Observer(moto, bucket, "tree/", world.book), disk, box)
+        chaos.waits_for_doubt = True
+        ends.callback(unmount_all, chaos)
+        ends.callback(box.kill)
+        ends.callback(autosync.end)
+        ends.callback(chaos.observer.stop)
+        autosync.start()
+        chaos.observer.start()
+        chaos.quiet()
+        box.start()
+        yield chaos
+
+
+def test_every_accident_with_mounts_in_turn_is_borne(mounted: Chaos) -> None:
+    """Nothing that is only hidden is deleted; what is withheld is listed, and deleted when it is accepted."""
+    chance = Random(4)
+    mounted.world.do("create many", chance)
+    for accident in MOUNT_ACCIDENTS.values():
+        accident(mounted, chance)
+    for _ in range(3):
+        mounted.world.do("create many", chance)
+    mounted.quiet(accept=True)
+
+    assert mounted.autosync.stop() == 0
+    while mounted.world.a_file(chance):
+        mounted.world.do("delete", chance)
+    mounted.autosync.start()
+    accepted = mounted.accepted
+    mounted.quiet(accept=True)
+    assert mounted.accepted == accepted + 1, "more than --max-delete allows was removed"
+    assert mounted.autosync.stop() == 0
 
 
 def test_every_operation_in_turn_is_mirrored(running: Running) -> None:

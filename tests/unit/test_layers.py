@@ -281,7 +281,10 @@ def test_every_public_name_is_in_the_module_that_the_package_names() -> None:
 # The laboratory
 
 #: lab/chaos, from the ground up.
-CHAOS = ["versions", "expected_keys", "book", "tree", "operations", "world", "running", "observer", "quiet", "accidents"]
+CHAOS = [
+    "versions", "expected_keys", "book", "tree", "operations", "world", "mount_table", "file_systems", "running", "box", "observer",
+    "quiet", "accidents", "mounts",
+]  # fmt: skip
 
 
 def test_the_random_operations_have_floors_too_and_know_no_rule_of_the_product() -> None:
