@@ -6,6 +6,12 @@ Without a file the package's defaults apply; a broken file ends the program with
 
 from __future__ import annotations
 
+from .process import installation_path
+
+if installation_path.is_celery():  # -A puts the current directory first, and what follows here would be imported from there
+    installation_path.search_only()
+    installation_path.search_others_last()
+
 import importlib
 import json
 import logging
@@ -15,11 +21,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
-
-from .process import search_path
-
-if search_path.is_celery():  # -A puts the current directory first, and what follows here would be imported from there
-    search_path.search_current_directory_last()
 
 from celery import Celery, signals
 from celery.exceptions import CPendingDeprecationWarning
@@ -35,6 +36,7 @@ from .model.broker_tls import certificate_checks, with_certificate_checks
 from .model.definition_signature import SIGNING_KEY
 from .model.mirror import DEFAULT_QUEUE
 from .model.setting_names import OR_NAME_THE_ACTOR, check_variables, nearest, warning_about
+from .process import search_path
 from .process import standard_streams as streams
 from .process import utf8_mode as utf8
 
@@ -256,27 +258,39 @@ def _log_in_our_format(conf: Any, **_: Any) -> None:
 
 def _ensure_utf8() -> None:
     try:
-        utf8.ensure(restarts=search_path.is_celery())
+        utf8.ensure(restarts=installation_path.is_celery())
     except ConfigurationError as error:
         _exit_with(str(error))
 
 
 def _search_current_directory(sources: Any) -> None:
-    """Put the current directory at the end of the search path: it may contain celeryconfig.py and an actor of the user's own."""
+    """Search the current directory right behind the installation: it may contain celeryconfig.py and an actor of the user's own."""
+    if installation_path.is_celery():
+        search_path.leave_out_directory_of_program()
     _refuse_to_run_uploads(sources)
     search_path.search_current_directory_last()
+    if installation_path.is_celery():
+        installation_path.search_only()
     search_path.append(os.getcwd())
+    if installation_path.is_celery():
+        installation_path.search_others_last()
 
 
 def _refuse_to_run_uploads(sources: Any) -> None:
-    """End the program if the current directory is in a source: Celery imports from there first, and would run uploaded files. A source that
-    is the root of the file system does not count."""
+    """End the program if the current directory, or another that Python searches for modules, is in a source: Python would run uploaded
+    files. A source that is the root of the file system does not count."""
     paths = sources.values() if isinstance(sources, dict) else sources
-    around = search_path.source_around(os.getcwd(), [path for path in paths if isinstance(path, str) and path != "/"])
+    counted = [path for path in paths if isinstance(path, str) and path != "/"]
+    around = search_path.source_around(os.getcwd(), counted)
     if around is not None:
         _exit_with(
             f"Celery was started in {os.getcwd()}, where it would run what others put there, since autosync_sources has {around}: "
             "start it in another directory"
+        )
+    for entry, around in search_path.entries_within(counted).items():
+        _exit_with(
+            f"Python searches for modules in {entry}, where it would run what others put there, since autosync_sources has {around}: "
+            "take it off PYTHONPATH"
         )
 
 

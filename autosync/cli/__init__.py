@@ -40,7 +40,6 @@ def control(args: Sequence[str] | None = None) -> NoReturn:
     def run(arguments: list[str]) -> int:
         from .ctl.commands import run
 
-        installation_path.search_others_last()  # for an actor of the user's own
         return run("autosync-ctl", arguments)
 
     _door("autosync-ctl", args, run)

@@ -82,6 +82,11 @@ def check_variables(own_options: Callable[[], Iterable[str]], otherwise: str = "
     return setting_names.check_variables(os.environ, own_options, otherwise)
 
 
+def names_own_actor_in_environment() -> bool:
+    """Whether AUTOSYNC_ACTOR names a class `module.Class` of the user's own."""
+    return "." in os.environ.get(f"{ENVIRONMENT}_ACTOR", "")
+
+
 def own_options_in_environment() -> set[str]:
     """The names of the options of a user's own actor in AUTOSYNC_ACTOR, for a command that has no option --actor."""
     return own_option_names(os.environ.get(f"{ENVIRONMENT}_ACTOR", ""))

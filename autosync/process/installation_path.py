@@ -36,6 +36,12 @@ def own_directory() -> str:
     return os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
+def is_celery() -> bool:
+    """Whether this process runs Celery's own command."""
+    directory, program = os.path.split(sys.argv[0])
+    return program == "celery" or (program == "__main__.py" and os.path.basename(directory) == "celery")
+
+
 def starts_with_program() -> bool:
     """Whether this process was started as `python SCRIPT` or `python -c`, and Python searches in the directory of that program first."""
     script = getattr(sys.modules["__main__"], "__file__", None)

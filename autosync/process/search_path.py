@@ -22,38 +22,55 @@ def source_around(directory: str, sources: Iterable[str]) -> str | None:
 
     Args:
         directory: path of a directory that need not exist.
-        sources: paths of mirrored directories; those that do not exist are ignored.
+        sources: paths of mirrored directories; those that do not exist are compared by their paths.
     """
-    identities = {found: source for source in sources if (found := _identity(source))}
+    by_path = {os.path.realpath(source): source for source in sources}
+    by_identity: dict[tuple[int, int] | None, str] = {found: source for path, source in by_path.items() if (found := _identity(path))}
     real = Path(os.path.realpath(directory))
-    return next((identities[found] for one in (real, *real.parents) if (found := _identity(one)) in identities), None)
+    around = (by_path.get(str(one)) or by_identity.get(_identity(one)) for one in (real, *real.parents))
+    return next(filter(None, around), None)
 
 
-def leave_out(sources: Iterable[str]) -> None:
-    """Remove the current directory from the search path, and all directories in a source except those of Python's own installation."""
-    sources = tuple(sources)
-    here = os.path.realpath(os.getcwd())
-    installed = _installation()
+def entries_within(sources: Iterable[str]) -> dict[str, str]:
+    """The entries of the search path that are in a source, each with that source; none of those of Python's own installation.
 
-    def is_kept(entry: str) -> bool:
-        real = os.path.realpath(entry)
-        if any(real == own or real.startswith(own + os.sep) for own in installed):
-            return True
-        return real != here and source_around(real, sources) is None
+    Args:
+        sources: paths of mirrored directories.
+    """
+    sources, installed = tuple(sources), _installation()
+    found = {entry: source_around(entry, sources) for entry in sys.path if not _is_within(entry, installed)}
+    return {entry: source for entry, source in found.items() if source is not None}
 
-    sys.path[:] = [entry for entry in sys.path if is_kept(entry)]
+
+def leave_out(sources: Iterable[str], *, here: bool = True) -> dict[str, str]:
+    """Remove all directories in a source from the search path, except those of Python's own installation.
+
+    Args:
+        sources: paths of mirrored directories.
+        here: remove the current directory as well.
+
+    Returns:
+        The directories in a source, each with that source.
+    """
+    found = entries_within(sources)
+    removed = set(found)
+    if here:
+        current, installed = os.path.realpath(os.getcwd()), _installation()
+        removed |= {entry for entry in sys.path if os.path.realpath(entry) == current and not _is_within(entry, installed)}
+    sys.path[:] = [entry for entry in sys.path if entry not in removed]
+    return found
+
+
+def leave_out_directory_of_program() -> None:
+    """Remove the directory of this process's program, which Python puts first: that of an installed command holds no modules."""
+    program = os.path.dirname(os.path.realpath(sys.argv[0]))
+    sys.path[:] = [entry for entry in sys.path if not entry or os.path.realpath(entry) != program]
 
 
 def append(directory: str) -> None:
     """Append a directory to the search path."""
     if directory not in sys.path:
         sys.path.append(directory)
-
-
-def is_celery() -> bool:
-    """Whether this process runs Celery's own command."""
-    program = Path(sys.argv[0])
-    return program.name == "celery" or program.parts[-2:] == ("celery", "__main__.py")
 
 
 def search_current_directory_last() -> None:
@@ -101,9 +118,19 @@ def _identity(path: str | Path) -> tuple[int, int] | None:
     return seen.st_dev, seen.st_ino
 
 
+def _is_within(entry: str, directories: Iterable[str]) -> bool:
+    real = os.path.realpath(entry)
+    return any(real == directory or real.startswith(directory + os.sep) for directory in directories)
+
+
 def _installation() -> set[str]:
     """The directories of Python and its packages, and of autosync, which `pip install --target` puts into a directory with what it needs.
     They may be in a source: `autosync ~` mirrors ~/.local/lib, too."""
     names = ("stdlib", "platstdlib", "purelib", "platlib")
-    packages = (*site.getsitepackages(), site.getusersitepackages(), own_directory())
+    packages = (*site.getsitepackages(), site.getusersitepackages(), own_directory(), _zipped_library())
     return {os.path.realpath(path) for path in (*map(sysconfig.get_path, names), *packages)}
+
+
+def _zipped_library() -> str:
+    """The archive that Python searches before the directory of its standard library, whether it exists or not."""
+    return f"{os.path.dirname(sysconfig.get_path('stdlib'))}/python{sys.version_info.major}{sys.version_info.minor}.zip"

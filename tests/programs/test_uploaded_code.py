@@ -14,6 +14,9 @@ from pathlib import Path
 import pytest
 
 import autosync
+from autosync.ledger import Ledger, connect
+from autosync.model.keys import Source
+from autosync.model.mirror import Mirror, version_of
 from lab.programs import Programs
 from lab.servers import wait_until
 
@@ -72,11 +75,21 @@ def _copied(tree: Path, target: Path) -> bool:
     return _names(tree) == _names(target)
 
 
-def remove_what_python_imports_at_its_start(tree: Path) -> None:
-    """Python searches along PYTHONPATH before any program begins: for what `site` needs, and for what the .pth files of packages import."""
-    listing = "import sys; print(*sys.modules)"
+def path_of_autosync(tmp_path: Path) -> Path:
+    """A directory that has autosync, and nothing else, in it."""
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    (packages / "autosync").symlink_to(Path(autosync.__file__).parent)
+    return packages
+
+
+def remove_what_python_imports_at_its_start(tree: Path, program: str = "sys") -> None:
+    """Python searches along PYTHONPATH before any program begins: for what `site` needs, and for what the .pth files of packages import.
+    `program`: a module that is imported before autosync is."""
+    listing = f"import sys, {program}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", listing], capture_output=True, text=True, check=True).stdout.split()
-    for name in {"re", *(name.partition(".")[0] for name in loaded)}:  # pip's form of a command imports `re`
+    optional = OPTIONAL if program != "sys" else ()  # a program may try to import these
+    for name in {"re", *optional, *(name.partition(".")[0] for name in loaded)}:  # pip's form of a command imports `re`
         for file in tree.rglob(f"{name}.py"):
             file.unlink()
 
@@ -179,9 +192,7 @@ def test_the_directory_that_holds_autosync_is_searched_though_it_is_mirrored_or_
     programs: Programs, tmp_path: Path
 ) -> None:
     """`pip install --target` puts autosync there, with what it needs."""
-    packages = tmp_path / "packages"
-    packages.mkdir()
-    (packages / "autosync").symlink_to(Path(autosync.__file__).parent)
+    packages = path_of_autosync(tmp_path)
     code = f"""
 import sys, autosync
 from autosync.process import installation_path, search_path
@@ -254,6 +265,60 @@ def test_celery_does_not_run_what_it_finds_in_a_source(programs: Programs, tree:
 
     assert (done.returncode, noted.exists()) == (1, False)
     assert f"since autosync_sources has {tree}" in done.stderr
+
+
+def test_an_installation_in_a_source_is_searched(programs: Programs) -> None:
+    code = "import sys; from autosync.process.search_path import entries_within; print(entries_within([sys.prefix, sys.base_prefix]))"
+
+    done = programs.run("python", "-P", "-c", code)
+
+    assert done.stdout == "{}\n", done.stderr
+
+
+@pytest.mark.parametrize("reported", ["in the environment", "in celeryconfig.py"])
+def test_celery_is_not_started_with_a_source_in_its_search_path(
+    programs: Programs, tree: Path, broker: str, noted: Path, tmp_path: Path, reported: str
+) -> None:
+    remove_what_python_imports_at_its_start(tree, "celery.bin.celery")
+    share, desk = tmp_path / "share", tmp_path / "desk"
+    desk.mkdir()
+    share.symlink_to(tree / "deep" if reported == "in the environment" else tree)
+    environ = {"PYTHONPATH": f"{share}{os.pathsep}{path_of_autosync(tmp_path)}", "CELERY_BROKER_URL": broker}
+    if reported == "in the environment":
+        environ["AUTOSYNC_SOURCES"] = str(tree)
+    else:
+        (desk / "celeryconfig.py").write_text(f"autosync_sources = [{str(tree)!r}]\n")
+    assert (share / "celeryconfig.py").exists()
+
+    done = programs.run("celery", "-A", "autosync", "worker", cwd=desk, **environ)
+
+    assert (done.returncode, noted.exists()) == (1, False), done.stderr + (noted.read_text() if noted.exists() else "")
+    (line,) = done.stderr.splitlines()
+    assert line == (
+        f"autosync: Python searches for modules in {share}, where it would run what others put there, since autosync_sources has {tree}: "
+        "take it off PYTHONPATH"
+    )
+
+
+@pytest.mark.parametrize("command", ["doctor", "verify"])
+def test_control_loads_no_actor_from_a_source(
+    programs: Programs, tree: Path, target: Path, tmp_path: Path, broker: str, command: str
+) -> None:
+    notes = tmp_path / "notes"
+    (tree / "own.py").write_text(NOTES.format(str(notes)))
+    (tree / "d").mkdir()
+    for name, actor, source in (("film", "own.Own", tree / "d"), ("other", "file", tree)):  # the module is in the source of another mirror
+        mirror = Mirror(name=name, actor=actor, sources=(Source(str(source)),), settings={"target_container": str(target)})
+        Ledger(connect(broker), name).definition.publish(mirror.dumps(), version_of(mirror.dumps()))
+    path = f"{tree}{os.pathsep}{path_of_autosync(tmp_path)}"
+
+    done = programs.run(
+        "autosync-ctl", f"--broker={broker}", "--name=film", command, PYTHONPATH=path, AUTOSYNC_ACTOR="own.Own", AUTOSYNC_UNHEARD_OF="1"
+    )
+
+    assert not notes.exists()
+    assert "there is no actor 'own.Own'" in done.stdout + done.stderr
+    assert f"no module is loaded from {tree}, since {tree} is mirrored" in done.stderr
 
 
 def test_python_and_its_packages_may_lie_in_the_watched_directory(programs: Programs, target: Path, tmp_path: Path) -> None:

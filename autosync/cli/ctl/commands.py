@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import replace
 from types import FrameType
 from typing import Any
@@ -25,10 +26,17 @@ from ...model.paths import is_at_or_below
 from ...model.setting_names import OR_NAME_THE_ACTOR, warning_about
 from ...model.text import printable
 from ...state.pending import ItemKind
-from ..options import check_variables, context_settings, own_options_in_environment, state_base, state_directory_option
+from ..options import (
+    check_variables,
+    context_settings,
+    names_own_actor_in_environment,
+    own_options_in_environment,
+    state_base,
+    state_directory_option,
+)
 from .accept import Waiting, grown, waiting
 from .doctor import Verdict, findings
-from .mirrors import MirrorHandle, find_any_mirrors, find_mirrors, single_mirror
+from .mirrors import MirrorHandle, find_any_mirrors, find_mirrors, search_outside_sources, single_mirror
 from .prometheus import Mirrors
 from .skipped import reason_to_skip
 from .status import key_lines, lines, next_try_text, status_of, table, target_of
@@ -62,10 +70,18 @@ class _Control(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Check the variables before a command, but not before its help."""
         if not {*ctx.help_option_names} & {*ctx.args}:
-            unknown = check_variables(own_options_in_environment, OR_NAME_THE_ACTOR)
+            unknown = check_variables(lambda: _own_options(ctx.params), OR_NAME_THE_ACTOR)
             if unknown:
                 click.echo(f"autosync-ctl: {warning_about(unknown)}", err=True)
         return super().invoke(ctx)
+
+
+def _own_options(options: Mapping[str, Any]) -> set[str]:
+    """The names of the options of the actor in AUTOSYNC_ACTOR, whose module is in none of the sources."""
+    if not names_own_actor_in_environment():
+        return set()
+    search_outside_sources(find_any_mirrors(options["broker"], state_base(options["state_dir"]), None))
+    return own_options_in_environment()
 
 
 def _group() -> click.Group:
@@ -110,6 +126,13 @@ def _store_options(context: click.Context, broker: str | None, state_dir: str, n
 
 def _mirrors_of_context(context: click.Context) -> list[MirrorHandle]:
     return find_mirrors(*context.obj)
+
+
+def _search_outside_sources(context: click.Context) -> None:
+    """See `search_outside_sources`, here for all mirrors that the command can find, whatever --name is."""
+    broker, state, _ = context.obj
+    for entry, source in search_outside_sources(find_any_mirrors(broker, state, None)).items():
+        click.echo(f"autosync-ctl: no module is loaded from {printable(entry)}, since {printable(source)} is mirrored", err=True)
 
 
 @click.command("status", help=f"Show the status of {_ALL}.")
@@ -350,6 +373,7 @@ def _accept(context: click.Context, /, yes: bool, **chosen: bool) -> None:
 def _verify(context: click.Context, checksum: bool) -> int:
     one = single_mirror(_mirrors_of_context(context))
     mirror: Mirror = one.mirror()
+    _search_outside_sources(context)
     verifier = Verifier(mirror, checksum=checksum, secrets=options_in_environment(), spill=context.obj[1])
     for what, key in verifier.differences():
         waits = ", which waits to be sent" if one.ledger.key_states.facts(key).dirty is not None else ""
@@ -367,7 +391,9 @@ def _verify(context: click.Context, checksum: bool) -> int:
 @click.pass_context
 def _doctor(context: click.Context) -> int:
     code = Exit.DONE
-    for one in _mirrors_of_context(context):
+    found = _mirrors_of_context(context)
+    _search_outside_sources(context)
+    for one in found:
         click.echo(f"{one.name}:")
         for about, verdict, detail, cure in findings(one, options_in_environment()):
             code = Exit.INCOMPLETE if verdict is Verdict.WRONG else code

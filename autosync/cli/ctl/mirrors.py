@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from ...broker.embedded import embedded_brokers
 from ...errors import BrokerError, ConfigurationError, StartError, UnknownDefinition
 from ...ledger import Ledger, address, connect, mirror_names
 from ...model.mirror import Mirror
+from ...process import installation_path, search_path
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,23 @@ def single_mirror(found: list[MirrorHandle]) -> MirrorHandle:
     if len(found) > 1:
         raise ConfigurationError(f"there are {len(found)} mirrors: {', '.join(one.name for one in found)}", "name one with --name")
     return found[0]
+
+
+def search_outside_sources(found: Iterable[MirrorHandle]) -> dict[str, str]:
+    """Let Python find modules of the user's, such as that of an actor, but none in a mirrored directory.
+
+    Args:
+        found: all mirrors. Those whose definitions this version cannot read are ignored.
+
+    Returns:
+        The directories that are left out, each with the source that it is in.
+    """
+    sources: list[str] = []
+    for one in found:
+        with suppress(StartError):
+            sources += [source.path for source in one.mirror().sources]
+    installation_path.search_others_last()
+    return search_path.leave_out(sources, here=False)
 
 
 def _at(url: str) -> list[MirrorHandle]:
