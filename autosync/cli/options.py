@@ -96,7 +96,11 @@ def _target_options() -> list[click.Option]:
     return [
         click.Option(["--target-container"], metavar="NAME", help="Bucket, directory, … of the copy."),
         click.Option(["--target-prefix"], default="", metavar="TEXT", help="Put in front of every key, as it is."),
-    ]
+        click.Option(
+            ["--target-exclude"], multiple=True, metavar="PREFIX",
+            help="Leave out keys that begin so, as if the target did not have them. May be given more than once.",
+        ),
+    ]  # fmt: skip
 
 
 def _source_options() -> list[click.Option]:

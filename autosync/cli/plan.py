@@ -89,8 +89,11 @@ def _mirror(actor_name: str, actor: Actor, settings: dict[str, Any], secrets: tu
         max_size=max_size,
         one_file_system=values["one_file_system"],
         max_links=values["max_links"],
+        target_exclude=tuple(values["target_exclude"]),
     )
-    mirror.keys()  # raises ConfigurationError for wrong prefixes and expressions
+    keys = mirror.keys()  # raises ConfigurationError for wrong prefixes and expressions
+    if not keys.spans(""):
+        raise ConfigurationError(f"--target-exclude {min(mirror.target_exclude)!r} leaves out everything", "give a longer prefix")
     for source in sources:
         target = actor.directory and (actor.directory.rstrip("/") or "/")
         if target and (is_at_or_below(target, source.path) or is_at_or_below(source.path, target)):

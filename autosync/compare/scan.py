@@ -361,4 +361,4 @@ class Comparison:
             yield key, found
 
     def _pages(self, span: Span) -> Iterator[Page]:
-        return self._listing.pages(span.prefix, is_sorted_here=self._unsorted)
+        return self._listing.pages(span.prefix, without=self._keys.target_exclude, is_sorted_here=self._unsorted)

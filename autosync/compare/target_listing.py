@@ -29,11 +29,12 @@ class TargetListing:
         self._actor = actor
         self._spill = spill
 
-    def pages(self, prefix: str, *, is_sorted_here: bool) -> Iterator[Page]:
+    def pages(self, prefix: str, *, without: tuple[str, ...] = (), is_sorted_here: bool) -> Iterator[Page]:
         """The files whose keys begin with a prefix, in order if the target lists in order or they are sorted here.
 
         Args:
             prefix: of the keys.
+            without: keys that begin with one of these texts are left out.
             is_sorted_here: whether they are sorted on disk, although the target claims to list in order.
 
         Raises:
@@ -41,7 +42,7 @@ class TargetListing:
         """
         try:
             listing = listing_of(self._actor, prefix)
-            pages = _with_prefix(prefix, listing.pages() if isinstance(listing, Listing) else paged(listing))
+            pages = _with_prefix(prefix, without, listing.pages() if isinstance(listing, Listing) else paged(listing))
             if is_sorted_here or not getattr(listing, "already_sorted", False):
                 rows = disksort((row for page in pages for row in zip(*page, strict=True)), self._spill)
                 pages = paged(File(*row) for row in rows)
@@ -70,11 +71,12 @@ class TargetListing:
         return ahead
 
 
-def _with_prefix(prefix: str, pages: Iterable[Page]) -> Iterator[Page]:
-    """The files whose keys begin with a prefix. A target may list others too."""
+def _with_prefix(prefix: str, without: tuple[str, ...], pages: Iterable[Page]) -> Iterator[Page]:
+    """The files whose keys begin with a prefix, and with none of other texts. A target may list others too."""
     for page in pages:
-        if all(map(str.startswith, page.keys, repeat(prefix))):
+        has_excluded = without and any(map(str.startswith, page.keys, repeat(without)))
+        if not has_excluded and all(map(str.startswith, page.keys, repeat(prefix))):
             yield page
         else:
-            wanted = [row for row in zip(*page, strict=True) if row[0].startswith(prefix)]
+            wanted = [row for row in zip(*page, strict=True) if row[0].startswith(prefix) and not row[0].startswith(without)]
             yield from [Page(*map(list, zip(*wanted, strict=True)))] if wanted else []

@@ -91,6 +91,7 @@ class Keys:
         done_marker: name of a file that marks another one as complete. "{}" in it stands for the name of that file; without "{}", the
             marker is for all files of its directory. "" for no markers. Markers are not mirrored.
         state_directories: directories with autosync's own state; they are left out, with everything below them.
+        target_exclude: keys that begin with one of these texts are left out.
 
     Raises:
         ConfigurationError: an expression does not compile, or two files of the sources could get the same key.
@@ -106,6 +107,7 @@ class Keys:
         temporary: Sequence[str] = (),
         done_marker: str = "",
         state_directories: Sequence[str] = (),
+        target_exclude: Sequence[str] = (),
     ) -> None:
         self.sources = _outermost(sources)
         #: The directories among the sources that are inside another one. Their files belong to that one.
@@ -119,6 +121,7 @@ class Keys:
         self._temporary = _compiled("--temporary", "|".join(f"(?:{_checked(one)})" for one in temporary)) if temporary else None
         self._marker = _marker_parts(done_marker)
         self.state_directories = tuple(state_directories)
+        self.target_exclude = tuple(target_exclude)
         # Whether all decisions about a file depend only on its directory, except for temporary names.
         self._is_simple = (
             self._accepts_all
@@ -136,6 +139,8 @@ class Keys:
 
     def path(self, key: str) -> str | None:
         """The one path in scope that has this key, or None: the inverse of `key`."""
+        if self.is_target_excluded(key):
+            return None
         start = key.rfind("/") + 1
         if not self._is_simple or not start or start < len(self._prepend):
             return self._path_of_one(key)
@@ -172,6 +177,10 @@ class Keys:
             return False
         return self.accepts(path, source) and not self._is_below_temporary(path, source)
 
+    def is_target_excluded(self, key: str) -> bool:
+        """Whether a key, or the beginning of keys, is left out, with all keys that begin with it."""
+        return key.startswith(self.target_exclude)
+
     def is_state(self, path: str) -> bool:
         """Whether a path is a directory with autosync's own state, or is below one."""
         return any(is_at_or_below(path, one) for one in self.state_directories)
@@ -193,6 +202,8 @@ class Keys:
         """Whether the filters accept this file of `source`. The directories above are not checked, see `enters`."""
         if not self._wanted.match(path) or (self._unwanted and self._is_left_out(path, source)):
             return False
+        if self.target_exclude and self.is_target_excluded(self.key(path)):
+            return False
         return source.is_file or not (self._is_temporary(path) or self.is_marker(path))
 
     def accepted(self, directory: str, names: list[str], source: Source) -> list[str]:
@@ -203,7 +214,7 @@ class Keys:
             names: of files in the directory.
             source: that contains the directory.
         """
-        if not self._accepts_all or self._unwanted or self._marker is not None or source.is_file:
+        if not self._accepts_all or self._unwanted or self._marker is not None or source.is_file or self.target_exclude:
             return [name for name in names if self.accepts(directory + name, source)]
         if self._temporary is None:
             return names
@@ -213,6 +224,8 @@ class Keys:
     def enters(self, directory: str) -> bool:
         """Whether the walk enters a directory. The directories above are not checked."""
         if self.state_directories and self.is_state(directory):
+            return False
+        if self.target_exclude and self._is_directory_excluded(slashed(directory)):
             return False
         return not (self._unwanted and self._excluded(directory)) and not self._is_temporary(directory)
 
@@ -243,17 +256,15 @@ class Keys:
 
     def spans(self, path: str) -> list[Span]:
         """The parts of the tree with every key at or below a directory; "" stands for all sources."""
-        if not path:
-            return [span for source in self.sources for span in self._spans_of(source)]
         if self.is_state(path):
             return []
-        spans = []
+        spans: list[Span] = []
         for source in self.sources:
-            if path == source.path or source.holds(path):
-                spans += [self._file_span(source)] if source.is_file else self._tree_spans(path)
-            elif is_at_or_below(source.path, path):
+            if not path or is_at_or_below(source.path, path):
                 spans += self._spans_of(source)
-        return spans
+            elif source.holds(path):
+                spans += [self._file_span(source)] if source.is_file else self._tree_spans(path)
+        return [span for span in spans if not self.is_target_excluded(span.prefix)]
 
     def _spans_of(self, source: Source) -> list[Span]:
         return [self._file_span(source)] if source.is_file else self._tree_spans(source.path)
@@ -286,6 +297,10 @@ class Keys:
                 return True
             parent = parent.rpartition("/")[0]
         return False
+
+    def _is_directory_excluded(self, directory: str) -> bool:
+        """Whether `target_exclude` leaves out all files below a directory. The prefix that is removed may end below it."""
+        return self.is_target_excluded(self.key(directory)) and not self._strip.startswith(directory)
 
     def _is_excluded(self, directory: str) -> bool:
         return any(pattern.match(directory) for pattern in self._unwanted)

@@ -87,6 +87,7 @@ class Mirror:
         state_directories: directories with autosync's own state in the sources; they are left out.
         one_file_system: whether directories on other file systems than that of their PATH are left out.
         max_links: number of keys behind links to directories that are always sent.
+        target_exclude: keys that begin with one of these texts are out of scope.
     """
 
     name: str
@@ -113,6 +114,7 @@ class Mirror:
     max_size: int | None = _later(None)
     one_file_system: bool = _later(False, is_optional=True)
     max_links: int = _later(MAX_LINKS, is_optional=True)
+    target_exclude: tuple[str, ...] = _later(())
 
     @property
     def boot(self) -> str:
@@ -144,6 +146,7 @@ class Mirror:
             self.temporary,
             self.done_marker,
             self.state_directories,
+            self.target_exclude,
         )
 
     def target_hash(self) -> str:
@@ -162,6 +165,7 @@ class Mirror:
             and other.source_filter in (self.source_filter, _EVERYTHING)
             and {*self.source_exclude} >= {*other.source_exclude}
             and {*self.temporary} >= {*other.temporary}
+            and {*self.target_exclude} >= {*other.target_exclude}
             and self.follow_links <= other.follow_links
             and self.one_file_system >= other.one_file_system
         )

@@ -39,6 +39,7 @@ MIRRORS = st.builds(
     max_size=st.one_of(st.none(), st.integers(0, 2**63)),
     one_file_system=st.booleans(),
     max_links=st.integers(1, 2**63),
+    target_exclude=st.lists(TEXTS, max_size=2).map(tuple),
 )
 
 
@@ -78,9 +79,10 @@ OTHER = {
     "one_file_system": True,
     "max_links": 5,
     "max_size": 1 << 40,
+    "target_exclude": ("x/",),
 }
 #: Fields that came later than the first format.
-LATER = {"lease", "state_directories", "min_size", "max_size", "one_file_system", "max_links"}
+LATER = {"lease", "state_directories", "min_size", "max_size", "one_file_system", "max_links", "target_exclude"}
 
 
 @pytest.mark.parametrize("field", [field.name for field in fields(Mirror)])
