@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..compare.deletions import Permission
 from ..compare.scan import Comparison, ScanReport
+from ..daemon.overlaps import Overlaps
 from ..errors import BrokerError, Exit
-from ..ledger import Ledger
+from ..ledger import Ledger, RegisteredMirror, connect, registered_mirrors
 from ..model.definition_signature import read_key
 from ..model.text import printable
 from ..source.mounts import MountTable
@@ -40,9 +42,13 @@ def dry_run(plans: Sequence[Plan], name: str, values: dict[str, Any]) -> Exit:
     for plan in plans:
         if len(plans) > 1:
             print(f"{plan.mirror.name}:")
+        overlaps = _overlaps(plan, plans, name, values)
+        permission = _permission(plan, name, values)
+        if overlaps.refresh():
+            permission = replace(permission, accepted=False)
         report = ScanReport()
-        with closing(MountTable()) as mounts, closing(_comparison(plan, _roots(plan, mounts, name, values))) as comparison:
-            for difference in comparison.differences("", report, permission=_permission(plan, name, values)):
+        with closing(MountTable()) as mounts, closing(_comparison(plan, _roots(plan, mounts, name, values), overlaps)) as comparison:
+            for difference in comparison.differences("", report, permission=permission):
                 verb = "delete" if difference.found is None else "check" if difference.etag else "upload"
                 print(verb, printable(difference.key))
         for path, reason in report.skipped.items():
@@ -54,7 +60,20 @@ def dry_run(plans: Sequence[Plan], name: str, values: dict[str, Any]) -> Exit:
     return code
 
 
-def _comparison(plan: Plan, roots: RootRegister) -> Comparison:
+def _overlaps(plan: Plan, plans: Sequence[Plan], name: str, values: dict[str, Any]) -> Overlaps:
+    """The overlaps of a mirror, which are logged. A broker that does not respond has none."""
+    base, broker = state_base(values["state_dir"]), values["broker"]
+    registered: list[RegisteredMirror] = []
+    with suppress(BrokerError):
+        registered = registered_mirrors(connect(broker)) if broker else []
+    companions = [other.mirror for other in plans if other is not plan]
+    about = f"{plan.mirror.name}: " if len(plans) > 1 else ""
+    overlaps = Overlaps(plan.mirror, base, lambda: registered, companions, about=about, file=StateFile(base / name, plan.mirror.name))
+    overlaps.check(is_dry=True)
+    return overlaps
+
+
+def _comparison(plan: Plan, roots: RootRegister, overlaps: Overlaps) -> Comparison:
     return Comparison(
         plan.mirror.keys(),
         plan.actor,
@@ -63,6 +82,7 @@ def _comparison(plan: Plan, roots: RootRegister) -> Comparison:
         accept=f"autosync-ctl --name {plan.mirror.name} accept",
         on_withheld=lambda key: print("keep", printable(key)),
         roots=roots,
+        shared_keys=lambda: overlaps.shared_keys,
     )
 
 

@@ -21,13 +21,16 @@ import click
 from ..actor import Actor, as_actor, own_option_names, without_secrets
 from ..actors import load
 from ..daemon.one_host import OneHost, lock, serving, state_directory, state_within
+from ..daemon.overlaps import Overlaps
 from ..errors import AutosyncError, ConfigurationError, StartError
 from ..model.definition_signature import SIGNING_KEY, read_key
+from ..model.mirror import Mirror
 from ..model.secrets import escape_secret
 from ..model.setting_names import warning_about
 from ..model.text import printable
 from ..process.child import allow_many_open_files
 from ..state.state_file import state_files
+from ..state.state_lock import watch_lock
 from .actor_modules import file_of, importable_name, set_search_path
 from .config_file import config_option, read_targets, table_arguments
 from .options import actor_option, check_variables, context_settings, parameters, refuse_empty_secrets, state_base
@@ -239,9 +242,12 @@ def _check(actor: Actor) -> None:
 def _run_mirrors(plans: Sequence[Plan], name: str, values: dict[str, Any], script: str | None, *, one_host: bool) -> int:
     allow_many_open_files()
     base = state_base(values["state_dir"])
+    broker = values["broker"]
+    if broker is None:  # otherwise this waits for the broker, which has more mirrors
+        for plan, companions in _with_companions(plans):
+            Overlaps(plan.mirror, base, companions=companions).check()
     is_new = not any(state_files(base / name))
     directory = state_directory(base, name)
-    broker = values["broker"]
     signing_key = read_key(values["signing_key"])
 
     def runs(at: str) -> list[RunSettings]:
@@ -250,17 +256,18 @@ def _run_mirrors(plans: Sequence[Plan], name: str, values: dict[str, Any], scrip
         return [
             RunSettings(
                 plan.mirror, plan.policy, plan.actor, at, directory, values["once"], values["settle"], values["rescan"], plan.limits,
-                signing_key, f"{plan.mirror.name}: " if len(plans) > 1 else "", plan.accept_existing, is_new,
+                signing_key, f"{plan.mirror.name}: " if len(plans) > 1 else "", plan.accept_existing, is_new, companions,
             )
-            for plan in plans
+            for plan, companions in _with_companions(plans)
         ]  # fmt: skip
 
     if not one_host:
-        _start_prefetch(plans)
-        from ..daemon.main_loop import run_mirrors
+        with watch_lock(directory):
+            _start_prefetch(plans)
+            from ..daemon.main_loop import run_mirrors
 
-        signals = _check_targets_and_broker(plans, broker)
-        return run_mirrors(runs(broker), signals)
+            signals = _check_targets_and_broker(plans, broker)
+            return run_mirrors(runs(broker), signals)
     with lock(directory, name) as lock_file:
         host = OneHost(
             name,
@@ -285,6 +292,11 @@ def _run_mirrors(plans: Sequence[Plan], name: str, values: dict[str, Any], scrip
             signals = _check_targets_and_broker(plans, broker)
             host.start_waiting()
             return run_mirrors(runs(host.broker), signals, host)
+
+
+def _with_companions(plans: Sequence[Plan]) -> list[tuple[Plan, tuple[Mirror, ...]]]:
+    """Each plan, and the mirrors of all others."""
+    return [(plan, tuple(other.mirror for other in plans if other is not plan)) for plan in plans]
 
 
 def _start_prefetch(plans: Sequence[Plan]) -> None:

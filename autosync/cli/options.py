@@ -100,6 +100,10 @@ def _target_options() -> list[click.Option]:
             ["--target-exclude"], multiple=True, metavar="PREFIX",
             help="Leave out keys that begin so, as if the target did not have them. May be given more than once.",
         ),
+        click.Option(
+            ["--overlap"], multiple=True, metavar="NAME",
+            help="Start although that mirror can make the same keys. Scans delete none of these. May be given more than once.",
+        ),
     ]  # fmt: skip
 
 

@@ -90,6 +90,7 @@ def _mirror(actor_name: str, actor: Actor, settings: dict[str, Any], secrets: tu
         one_file_system=values["one_file_system"],
         max_links=values["max_links"],
         target_exclude=tuple(values["target_exclude"]),
+        overlap=tuple(sorted({valid_name(other, "--overlap") for other in values["overlap"]})),
     )
     keys = mirror.keys()  # raises ConfigurationError for wrong prefixes and expressions
     if not keys.spans(""):
@@ -103,10 +104,10 @@ def _mirror(actor_name: str, actor: Actor, settings: dict[str, Any], secrets: tu
     return mirror
 
 
-def valid_name(name: str) -> str:
+def valid_name(name: str, option: str = "--name") -> str:
     """Check a name that will be part of the names of files and workers. Returns it."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
-        raise ConfigurationError(f"--name {name!r} cannot be used", "take up to 100 letters, digits, '.', '_' and '-'")
+        raise ConfigurationError(f"{option} {name!r} cannot be used", "take up to 100 letters, digits, '.', '_' and '-'")
     return name
 
 

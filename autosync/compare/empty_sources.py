@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import replace
 
 from ..errors import SourceUnsure
@@ -30,12 +30,13 @@ class EmptySources:
         self._rules = rules
         self._pages = pages
 
-    def refuse(self, path: str) -> None:
+    def refuse(self, path: str, shared_keys: Container[str] = ()) -> None:
         """Refuse an empty source while the target has keys of it: a share that is not mounted appears as an empty directory. Only sources
         whose roots are at or below a path are checked.
 
         Args:
             path: of a directory; "" for all sources.
+            shared_keys: those that other mirrors could have made.
 
         Raises:
             SourceUnsure: one is empty, and the target has keys of it.
@@ -46,7 +47,7 @@ class EmptySources:
             if path and not is_at_or_below(source.path, path):
                 continue
             if not source.is_file and not any(self._holds_something(span) for span in spans):
-                self._refuse_if_listed(source, spans)
+                self._refuse_if_listed(source, spans, shared_keys)
 
     def _holds_something(self, span: Span) -> bool:
         rules = replace(self._rules, min_size=0, max_size=None)
@@ -54,9 +55,9 @@ class EmptySources:
         walk = self._walks.walk(span, rules, in_order=False, link_limit=LinkLimit(most) if rules.follow_links else None)
         return any(not found.skipped for found in walk) or bool(walk.errors)  # the scan itself reports the errors
 
-    def _refuse_if_listed(self, source: Source, spans: Sequence[Span]) -> None:
+    def _refuse_if_listed(self, source: Source, spans: Sequence[Span], shared_keys: Container[str]) -> None:
         for key in (key for span in spans for page in self._pages(span) for key in page.keys):
-            if self._keys.path(key) is not None:
+            if self._keys.path(key) is not None and key not in shared_keys:
                 raise SourceUnsure(
                     f"the source {source.path} holds no file while the target holds {key!r} and maybe more, so nothing is deleted",
                     "mount the source; or, if it is meant to be empty, empty the target by hand",

@@ -10,7 +10,7 @@ import logging
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -59,6 +59,7 @@ class ScanReport:
         beyond_links: number of files and directories behind links that are beyond the limit and not sent; see `LinkLimit`.
         needs_whole_scan: whether only a scan of the whole source can decide what is sent behind links.
         complete: whether the whole part of the source could be read. If not, nothing is deleted behind what could not be read.
+        shared: keys that the source lacks and the target keeps, since another mirror could have made them.
         kept_in_doubt: keys that the source lacks and the target keeps, since a root or a mount point above them is in doubt.
         error: why the scan failed; None if it did not.
         on_extra: called for each key that may be deleted. Whether it is deleted is decided at the end of the scan.
@@ -76,6 +77,7 @@ class ScanReport:
     unlisted_skipped: int = 0
     busy_since: float = math.inf
     complete: bool = True
+    shared: int = 0
     kept_in_doubt: int = 0
     error: AutosyncError | None = None
     beyond_links: int = 0
@@ -125,6 +127,7 @@ class Comparison:
         roots: the remembered roots and mount points; None: they are not checked.
         accept: the command that accepts withheld deletions, for log lines.
         on_withheld: called with each key whose deletion is withheld.
+        shared_keys: called at the start of each scan: the keys that other mirrors could have made. The target keeps those.
     """
 
     def __init__(
@@ -140,8 +143,12 @@ class Comparison:
         roots: RootRegister | None = None,
         accept: str = "autosync-ctl accept",
         on_withheld: Callable[[str], None] | None = None,
+        shared_keys: Callable[[], Container[str]] = tuple,
     ) -> None:
         self._roots = roots
+        self._read_shared_keys = shared_keys
+        #: The keys that other mirrors could have made, as the running scan has them.
+        self._shared_keys: Container[str] = ()
         #: The check of the running scan.
         self._check: RootCheck | None = None
         self._about = about
@@ -202,7 +209,8 @@ class Comparison:
                 return  # it exists; a walk would mount it again
         spans = self._keys.spans(path)
         if self._policy.delete:
-            self._empty_sources.refuse(path)
+            self._shared_keys = self._read_shared_keys()
+            self._empty_sources.refuse(path, self._shared_keys)
         may = permission or Permission()
         self._check = RootCheck(self._roots, self._keys, path, accepted=may.accepted, about=self._about) if self._roots else None
         self._link_limit = self.links.limit(whole=not path) if self._policy.rules.follow_links else None
@@ -216,6 +224,8 @@ class Comparison:
             count = len(missing)
             keys, report.deletes, report.withheld = self._deletions.allowed(missing, part, may)
             report.extra -= count - report.deletes - report.withheld.count  # files that were created while they were walked
+            if report.shared and not path:
+                log.info("%s%d keys that the source lacks are kept: other mirrors could have made them", self._about, report.shared)
             for key in keys:
                 yield Difference(key, None, listed=True)
 
@@ -296,6 +306,9 @@ class Comparison:
                 if difference.found is None:
                     not_in_source += 1
                     in_scope = self._keys.path(difference.key) is not None
+                    if in_scope and difference.key in self._shared_keys:
+                        report.shared += 1
+                        in_scope = False
                     if check is not None:
                         check.count_absent(span, difference.key, in_scope=in_scope)
                     if not in_scope:

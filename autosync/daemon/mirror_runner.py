@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from ..actor import Actor
@@ -24,7 +25,7 @@ from ..feed.events import EventFeed
 from ..feed.publisher import Priority, Publisher
 from ..feed.scanner import FinishedScan, Scanner
 from ..feed.skipped_paths import SkippedPaths
-from ..ledger import Ledger, MirrorStats, connect, owner_prefix
+from ..ledger import Ledger, MirrorStats, address, connect, owner_prefix, registered_mirrors
 from ..ledger.watcher_lock import WatcherLock
 from ..model.change import SCAN_ALL, Change
 from ..model.limits import Limits
@@ -34,6 +35,7 @@ from ..source.mounts import MountTable
 from ..source.roots import RootRegister
 from ..state.deletion_state import DeletionState
 from ..state.root_memory import RootMemory
+from ..state.run_record import RunRecord
 from ..state.state_file import StateFile, requests_file
 from ..watch.debounce import Debouncer
 from ..watch.hard_links import HardLinks
@@ -42,6 +44,7 @@ from ..watch.watcher import Watcher
 from .denied_keys import DeniedKeys
 from .disputes import DisputeResolver, Trust, UnseenLog
 from .one_host import OneHost
+from .overlaps import Overlaps
 from .registration import Registration
 from .request_handler import RequestHandler
 from .requeuer import Requeuer
@@ -78,6 +81,7 @@ class RunSettings:
         about: prefix of log lines, where there are several mirrors.
         accept_existing: the mirror is accepted even if its target has keys without a file.
         is_state_new: whether the state directory had nothing of a mirror.
+        companions: the other mirrors of the same watcher.
     """
 
     mirror: Mirror
@@ -93,6 +97,7 @@ class RunSettings:
     about: str = ""
     accept_existing: bool = False
     is_state_new: bool = False
+    companions: tuple[Mirror, ...] = ()
 
 
 class MirrorRunner:
@@ -111,7 +116,8 @@ class MirrorRunner:
         self._mounts = MountTable()
         self._roots = RootRegister(self._keys, self._mounts)
         self._deferred_scans = DeferredScans(self._roots)
-        self._ledger = Ledger(connect(run.broker), mirror.name)
+        client = connect(run.broker)
+        self._ledger = Ledger(client, mirror.name)
         self._disputes = DisputeResolver(self._ledger.disputes, self._keys, mirror.file_rules)
         self._unseen_log = UnseenLog(self._ledger.disputes.unseen, about=run.about)
         self._watcher_lock = WatcherLock(
@@ -124,16 +130,21 @@ class MirrorRunner:
         self._deletion_state = DeletionState(mirror, self._ledger, state_file, run.signing_key)
         self._root_memory = RootMemory(self._roots, state_file, self._ledger, mirror.name, run.signing_key)
         unsorted = UnsortedTarget(self._ledger.sync_state, mirror.target_hash())
+        self._stop = threading.Event()
+        retry = BrokerRetry(self._stop)
+        # What an embedded broker knows of mirrors is in the state files too.
+        self._has_own_broker = host is not None and host.has_embedded_broker
+        registered = tuple if self._has_own_broker else partial(registered_mirrors, client)
+        self._overlaps = Overlaps(run.mirror, run.spill.parent, registered, run.companions, about=run.about, file=state_file)
         self._comparison = Comparison(
             self._keys, run.actor, run.policy, spill=str(run.spill), about=run.about, on_unsorted=unsorted.store, roots=self._roots,
             accept=f"autosync-ctl --name {mirror.name} accept",
+            shared_keys=lambda: self._overlaps.shared_keys,
         )  # fmt: skip
         # No monitor and no upload box can reach an embedded broker, and events cost as much as small transfers.
         watched = not (host and host.has_embedded_broker)
         sender = sending_app(run.broker, mirror.queue, events=watched)
         self._publisher = Publisher(sender, mirror.name, mirror.queue, self._ledger)
-        self._stop = threading.Event()
-        retry = BrokerRetry(self._stop)
         self._sender = BatchSender(self._ledger.key_states, self._publisher, retry, host.begin if host else lambda: None)
         self._denied_keys = DeniedKeys(self._ledger.failures, self._keys, push, self._sender.mark_unknown)
         self._requeuer = Requeuer(self._ledger, self._sender, mirror.queue, mirror.attempts, once=run.once)
@@ -143,9 +154,11 @@ class MirrorRunner:
         self._scanner = Scanner(
             self._comparison, self._deletion_state, self._debouncer, self._sender, self._skipped, retry, self._stop, about=run.about,
             hard_links=None if run.once else self._hard_links,
+            prepare=lambda: run.policy.delete and retry.retry_until_success(self._refresh_overlaps),
         )  # fmt: skip
+        self._run_record = RunRecord(state_file, self._ledger.definition, "" if self._has_own_broker else address(run.broker))
         self._registration = Registration(
-            mirror, self._ledger, self._deletion_state, self._comparison, self._scanner, unsorted,
+            mirror, self._ledger, self._deletion_state, self._comparison, self._scanner, unsorted, self._run_record,
             self._publisher.announce if watched else lambda: None,
             signing_key=run.signing_key, accept_existing=run.accept_existing, is_limit_given=run.policy.is_limit_given,
         )  # fmt: skip
@@ -186,11 +199,13 @@ class MirrorRunner:
             Whether the lock was acquired; False if `stop` was set first.
 
         Raises:
-            StartError: another process watches for this mirror.
+            StartError: another process watches for this mirror, or it overlaps with another mirror.
             BrokerError: the broker does not respond.
         """
         if not self._watcher_lock.acquire(stop):
             return False
+        if not self._has_own_broker:  # the command has checked it before it started the broker
+            self._overlaps.check()
         self._ledger.limits.set(self._run.limits)
         self._root_watch.begin()
         if self._host and self._host.has_embedded_broker:
@@ -236,6 +251,23 @@ class MirrorRunner:
             log.info("mirroring %s from %s", self.name, ", ".join(source.path for source in self._keys.sources))
         else:
             self.push_changes((SCAN_ALL,))
+
+    def _refresh_overlaps(self) -> bool:
+        """Find the mirrors that overlap with this one. If an overlap has ended, revoke the acceptance: what the other mirror has left is
+        nothing that this one has sent. Called by the thread of scans.
+
+        Returns:
+            Whether the acceptance was revoked.
+
+        Raises:
+            BrokerError: the broker does not respond. The next call does all of it again.
+        """
+        has_ended = self._overlaps.refresh()
+        if has_ended:
+            log.warning("%sa mirror that could make the same keys is gone: what it has left counts as from before", self._run.about)
+            self._deletion_state.revoke()
+        self._overlaps.store()
+        return has_ended
 
     @property
     def links(self) -> FollowedLinks:
@@ -287,6 +319,7 @@ class MirrorRunner:
             self._uploads = uploads
             self._requeuer.resend_orphans(stats)
             self._note_in_sync(finished_scan, stats, requested)
+            self._run_record.renew()
             self._rescans.place_behind_links()
             self._request_handler.handle(stats)
             self._name_scans.request_if_due()
@@ -427,6 +460,7 @@ class MirrorRunner:
             self._roots.refresh_names()
             self._root_watch.publish()
             self._root_acceptance.write_waiting()
+        self._run_record.close()
         if finished:
             requested = time.monotonic()
             with suppress(BrokerError):

@@ -11,6 +11,7 @@ from ..ledger import Ledger
 from ..model.definition_signature import sign
 from ..model.mirror import Mirror, version_of
 from ..state.deletion_state import DeletionState
+from ..state.run_record import RunRecord
 from .unsorted_target import UnsortedTarget
 
 
@@ -24,6 +25,7 @@ class Registration:
         comparison: sorts listings if the target needs that.
         scanner: receives what is known from scans before this start.
         unsorted: whether the target needs that.
+        run_record: records what is published, for other mirrors.
         announce: called when a definition is published.
         signing_key: signs the definition; "": it is not signed.
         accept_existing: the mirror is accepted even if its target has keys without a file.
@@ -43,6 +45,7 @@ class Registration:
         comparison: Comparison,
         scanner: Scanner,
         unsorted: UnsortedTarget,
+        run_record: RunRecord,
         announce: Callable[[], None],
         *,
         signing_key: str,
@@ -57,6 +60,7 @@ class Registration:
         self._comparison = comparison
         self._scanner = scanner
         self._unsorted = unsorted
+        self._run_record = run_record
         self._announce = announce
         self._signing_key = signing_key
         self._accept_existing = accept_existing
@@ -89,6 +93,7 @@ class Registration:
             self._deletion_state.revoke()
         signature = sign(self._signing_key, mirror.name, definition)
         generation = self._ledger.definition.publish(definition, version, mirror.queue, signature)
+        self._run_record.write(mirror)
         self._announce()
         in_sync = self._ledger.sync_state.last_in_sync()
         withheld = 0 if self._is_limit_given else self._deletion_state.withheld()  # also where a wider scope is accepted now

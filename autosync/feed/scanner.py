@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -106,6 +106,8 @@ class Scanner(FeedThread):
         stop: set when the mirror is closed; `retry` has the same.
         about: prefix of log lines, where there are several mirrors.
         hard_links: receives the names of files with more than one; None: not needed.
+        prepare: called before each scan. It returns whether the target may hold keys again that this mirror has not made; then the mirror
+            is not accepted any more.
     """
 
     def __init__(
@@ -120,8 +122,10 @@ class Scanner(FeedThread):
         *,
         about: str = "",
         hard_links: HardLinks | None = None,
+        prepare: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__("autosync-scans")
+        self._prepare = prepare
         self._hard_links = hard_links
         self._comparison = comparison
         self._deletion_state = deletion_state
@@ -224,6 +228,8 @@ class Scanner(FeedThread):
         Raises:
             Stopped: the mirror was closed meanwhile.
         """
+        if self._prepare():
+            self._update(accepted=False)
         report = ScanReport(on_extra=self._sender.on_work, on_hard_link=self._hard_links.add if self._hard_links is not None else None)
         state, began = self._state, time.time()
         if self._hard_links is not None and not request.path:

@@ -30,6 +30,7 @@ from .mirror_names import mirror_names, queues_of_mirrors
 from .operator_requests import ACCEPT, FLUSH_POINT, SCAN
 from .rate_limits import FleetLimits, RateGrant
 from .redis_keys import PREFIX
+from .registered_mirrors import RegisteredMirror, registered_mirrors
 from .watcher_lock import WatcherLease
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "MirrorStats",
     "Published",
     "RateGrant",
+    "RegisteredMirror",
     "Result",
     "WatcherLease",
     "address",
@@ -64,5 +66,6 @@ __all__ = [
     "now",
     "owner_prefix",
     "queues_of_mirrors",
+    "registered_mirrors",
     "worker_of",
 ]  # fmt: skip

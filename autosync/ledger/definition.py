@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from typing import Any, cast
 
 from ..model.mirror import DEFAULT_QUEUE
 from .connection import server_run_id
-from .entries import Published
+from .entries import Published, seconds_of
 from .redis_keys import MIRRORS
 from .store import LedgerPart, MirrorStore
 from .worker_notes import WorkerNotes
@@ -45,12 +46,24 @@ class DefinitionStore(LedgerPart):
             pipe = self._client.pipeline()
             pipe.sadd(MIRRORS, self._names.mirror_name)
             fields: dict[Any, Any] = {"definition": definition, "version": version, "queue": queue, "signature": signature}
+            fields["ran_at"] = repr(time.time())
             pipe.hset(self._names.definition, mapping=fields)
             pipe.delete(self._names.unreadable)
             pipe.hsetnx(self._names.definition, "epoch", uuid.uuid4().hex)
             pipe.hget(self._names.definition, "epoch")
             generation: bytes = pipe.execute()[-1]
             return f"{generation.decode()} {run_id}"
+
+    def set_ran_at(self, at: float) -> None:
+        """Store when the mirror ran last, in seconds since the epoch. `publish` does so too."""
+        with self._store.errors():
+            self._client.hset(self._names.definition, "ran_at", repr(at))
+
+    def ran_at(self) -> float | None:
+        """When the mirror was last known to run, in seconds since the epoch; None if that is unknown."""
+        with self._store.errors():
+            found = cast(bytes | None, self._client.hget(self._names.definition, "ran_at"))
+        return seconds_of(found)
 
     def read(self) -> Published | None:
         """The published definition, or None if there is no such mirror."""

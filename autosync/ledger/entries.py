@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from dataclasses import dataclass, field
@@ -287,3 +288,17 @@ def worker_of(owner: str) -> str:
 def now() -> float:
     """The time for a new `Failure`."""
     return time.time()
+
+
+def seconds_of(text: bytes | None, unit: int = 1) -> float | None:
+    """A time that Redis holds, in seconds; None if there is none, or if it is damaged.
+
+    Args:
+        text: a number.
+        unit: how many of the number make a second.
+    """
+    try:
+        found = float(text or b"") / unit
+    except ValueError:
+        return None
+    return found if math.isfinite(found) else None

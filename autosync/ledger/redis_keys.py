@@ -3,7 +3,8 @@
 Running fleets hold data under these names, so the names stay where our words for what they mean have changed: `mirror` holds the
 definition, `stats` the counters, `asked` the requests of operators ("look": a scan, "barrier": a flush point), `watcher` the watcher's
 lease, `places` the in-flight slots, `bell` the wakeup keys. In the hash `mirror`, `epoch` is the broker generation, `cleared` when the
-mirror was last in sync, `holding` the number of withheld deletions, and `unsorted` the target whose listings are not in order.
+mirror was last in sync, `ran_at` when its watcher was last known to run, `holding` the number of withheld deletions, and `unsorted` the
+target whose listings are not in order.
 """
 
 from __future__ import annotations

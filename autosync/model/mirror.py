@@ -88,6 +88,7 @@ class Mirror:
         one_file_system: whether directories on other file systems than that of their PATH are left out.
         max_links: number of keys behind links to directories that are always sent.
         target_exclude: keys that begin with one of these texts are out of scope.
+        overlap: the names of mirrors that may make the same keys.
     """
 
     name: str
@@ -115,6 +116,7 @@ class Mirror:
     one_file_system: bool = _later(False, is_optional=True)
     max_links: int = _later(MAX_LINKS, is_optional=True)
     target_exclude: tuple[str, ...] = _later(())
+    overlap: tuple[str, ...] = _later((), is_optional=True)
 
     @property
     def boot(self) -> str:

@@ -18,7 +18,7 @@ PREFIX = "AUTOSYNC_"
 COMMANDS = frozenset({
     "accept_existing", "actor", "attempts", "broker", "compare", "config", "delete", "done_marker", "dry_run", "lease",
     "limit_bandwidth", "limit_inflight", "limit_requests", "links", "log_format", "max_delete", "max_links", "max_size", "min_size", "name",
-    "once", "one_file_system", "queue", "quiet", "rescan", "settle", "signing_key", "source_exclude", "source_filter",
+    "once", "one_file_system", "overlap", "queue", "quiet", "rescan", "settle", "signing_key", "source_exclude", "source_filter",
     "source_prefix", "state_dir",
     "target_container", "target_exclude", "target_prefix", "temporary", "threads", "verbose", "workers",
 })  # fmt: skip

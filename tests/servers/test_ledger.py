@@ -1115,6 +1115,8 @@ def calls(ledger: Remembering) -> dict[str, Callable[[], object]]:
         "Claims.requeue_orphans": ledger.claims.requeue_orphans,
         "DefinitionStore.publish": lambda: ledger.definition.publish("{}", "v"),
         "DefinitionStore.queue": ledger.definition.queue,
+        "DefinitionStore.ran_at": ledger.definition.ran_at,
+        "DefinitionStore.set_ran_at": lambda: ledger.definition.set_ran_at(1.0),
         "DefinitionStore.read": ledger.definition.read,
         "DefinitionStore.note_unreadable": lambda: ledger.definition.note_unreadable("w", "reason"),
         "DefinitionStore.remove_unreadable": lambda: ledger.definition.remove_unreadable("w"),

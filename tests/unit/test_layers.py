@@ -57,8 +57,8 @@ OUTSIDE = {
     "pyinotify": {"watch.inotify"},
     "pytest": {"testing"},
     "redis": {
-        "cli.ctl.doctor", "ledger.broker_permissions", "ledger.connection", "ledger.ledger", "ledger.mirror_names", "ledger.scripts",
-        "ledger.store",
+        "cli.ctl.doctor", "ledger.broker_permissions", "ledger.connection", "ledger.ledger", "ledger.mirror_names",
+        "ledger.registered_mirrors", "ledger.scripts", "ledger.store",
     },
     "requests": {
         "actors._errors", "actors._object_client", "actors._sessions", "actors.http", "actors.http.errors", "actors.http.signing",

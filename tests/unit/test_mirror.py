@@ -40,6 +40,7 @@ MIRRORS = st.builds(
     one_file_system=st.booleans(),
     max_links=st.integers(1, 2**63),
     target_exclude=st.lists(TEXTS, max_size=2).map(tuple),
+    overlap=st.lists(TEXTS, max_size=2).map(tuple),
 )
 
 
@@ -80,9 +81,10 @@ OTHER = {
     "max_links": 5,
     "max_size": 1 << 40,
     "target_exclude": ("x/",),
+    "overlap": ("other",),
 }
 #: Fields that came later than the first format.
-LATER = {"lease", "state_directories", "min_size", "max_size", "one_file_system", "max_links", "target_exclude"}
+LATER = {"lease", "state_directories", "min_size", "max_size", "one_file_system", "max_links", "target_exclude", "overlap"}
 
 
 @pytest.mark.parametrize("field", [field.name for field in fields(Mirror)])

@@ -17,9 +17,10 @@ from typing import Any
 import click
 
 from ...celery import options_in_environment, sending_app
+from ...daemon.overlaps import Overlaps
 from ...errors import ConfigurationError, Exit, StartError
 from ...feed.publisher import Priority, Publisher
-from ...ledger import UNKNOWN
+from ...ledger import UNKNOWN, connect, registered_mirrors
 from ...model.limits import Limits
 from ...model.mirror import Mirror
 from ...model.paths import is_at_or_below
@@ -374,7 +375,11 @@ def _verify(context: click.Context, checksum: bool) -> int:
     one = single_mirror(_mirrors_of_context(context))
     mirror: Mirror = one.mirror()
     _search_outside_sources(context)
-    verifier = Verifier(mirror, checksum=checksum, secrets=options_in_environment(), spill=context.obj[1])
+    overlaps = Overlaps(mirror, context.obj[1], lambda: registered_mirrors(connect(one.broker)))
+    overlaps.refresh()
+    verifier = Verifier(
+        mirror, checksum=checksum, secrets=options_in_environment(), spill=context.obj[1], shared_keys=overlaps.shared_keys
+    )  # fmt: skip
     for what, key in verifier.differences():
         waits = ", which waits to be sent" if one.ledger.key_states.facts(key).dirty is not None else ""
         click.echo(f"{what:<8} {printable(key)}{waits}")

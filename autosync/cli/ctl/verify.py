@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ class Verifier:
         checksum: compare the content if the target lists a checksum, instead of times.
         secrets: values of secret options, by name.
         spill: directory for listings that are sorted on disk.
+        shared_keys: the keys that other mirrors could have made, which are no differences if the source lacks them.
 
     Attributes:
         report: of the scan, complete after the end of `differences`.
@@ -36,12 +37,13 @@ class Verifier:
         AutosyncError: the target cannot be used.
     """
 
-    def __init__(self, mirror: Mirror, *, checksum: bool, secrets: dict[str, str], spill: Path) -> None:
+    def __init__(self, mirror: Mirror, *, checksum: bool, secrets: dict[str, str], spill: Path, shared_keys: Container[str] = ()) -> None:
         self._mirror = mirror
         self._keys: Keys = mirror.keys()
         self._actor = make_actor(mirror, secrets)
         self._by = Compare.CHECKSUM if checksum else Compare.TIME
         self._spill = spill
+        self._shared_keys = shared_keys
         self.report = ScanReport()
         self.found = 0
 
@@ -54,7 +56,9 @@ class Verifier:
         with closing(self._actor):
             self._actor.check()
             policy = Policy(self._mirror.delete, DeleteLimit.parse("100%"), self._by, self._mirror.file_rules)
-            comparison = Comparison(self._keys, self._actor, policy, spill=str(self._spill), exact=True)
+            comparison = Comparison(
+                self._keys, self._actor, policy, spill=str(self._spill), exact=True, shared_keys=lambda: self._shared_keys
+            )
             for difference in comparison.differences("", self.report):
                 what = self._kind_of(difference)
                 if what:

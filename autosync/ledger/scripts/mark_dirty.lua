@@ -2,8 +2,8 @@
 --
 -- The ledger of one mirror, as all scripts here use it (one hash slot, so one Redis cluster node). Running fleets hold data under these
 -- names, so they stay; redis_keys.py says what they mean:
---   KEYS[1] mirror  hash  version, definition, epoch (broker generation), cleared (when it was last in sync), accepted, holding (withheld
---                         deletions), unsorted, paused (only if it is), limits and slow (rate_limit.lua)
+--   KEYS[1] mirror  hash  version, definition, epoch (broker generation), cleared (when it was last in sync), accepted, ran_at, holding
+--                         (withheld deletions), unsorted, paused (only if it is), limits and slow (rate_limit.lua)
 --   KEYS[2] state   hash  key -> "generation claimed attempts owner hint"; only dirty keys are in it
 --   KEYS[3] since   zset  key -> ms since when it is dirty; the lowest score is the lag
 --   KEYS[4] due     zset  key -> ms: end of the lease of a claimed key, or time of the next try of a failed one;

@@ -1,0 +1,82 @@
+"""Whether filters part two mirrors: what the automata decide, against the expressions themselves."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autosync.model.keys import Keys, Source
+from autosync.model.path_machine import PathMachine, have_common_ending
+
+EVERYTHING = "^.*$"
+
+
+def common(one: str, other: str, *exclude: str, other_exclude: tuple[str, ...] = ()) -> bool:
+    return have_common_ending(PathMachine("/a/", "/a", one, exclude), PathMachine("/b/", "/b", other, other_exclude))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (r".*\.jpg$", r".*\.txt$"),
+        (r"(?i).*\.jpe?g$", r"(?i).*\.(txt|png)\Z"),
+        (r"/a/[a-m][^/]*$", r"/b/[n-z]"),
+        (r".*/\d+$", r".*/\D+$"),
+        (r".*/x{2,3}$", r".*/x{4}$"),
+        (r".*(?=\.jpg$)\.jpg$", r"/nowhere/"),
+    ],
+)
+def test_filters_without_a_common_path_part(one: str, other: str) -> None:
+    assert not common(one, other)
+    assert not common(other.replace("/b", "/a"), one.replace("/a", "/b"))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (EVERYTHING, r".*\.txt$"),
+        (r".*\.jpg", r".*\.txt$"),  # without $, x.jpg.txt is of both
+        (r"(?i).*\.jpg$", r".*\.JPG$"),
+        (r".*\.txt$", r".*\.txt\n"),  # $ also matches before a last line break
+        (r".*(?!\.jpg)$", r".*\.jpg$"),  # lookaheads are not evaluated: in doubt, they meet
+        (r".*\bjpg$", r".*\.png$|.*-jpg$"),
+        ("(a|b", EVERYTHING),  # no expression; it is refused elsewhere
+    ],
+)
+def test_filters_that_may_have_a_common_path_do_not(one: str, other: str) -> None:
+    assert common(one, other)
+
+
+def test_an_excluded_directory_parts_only_what_is_in_it() -> None:
+    assert not common(EVERYTHING, r"/b/x/", r"/a/x$")
+    assert not common(EVERYTHING, r"/b/x/", r"/a/x")
+    assert common(EVERYTHING, r"/b/x", r"/a/x$"), "/b/xy is no directory x"
+    assert common(EVERYTHING, EVERYTHING, r"/a$"), "of a root itself, an expression that ends there excludes nothing"
+    assert not common(EVERYTHING, EVERYTHING, r"/a")
+    assert common(EVERYTHING, r"/b/x/", r"(?i)/a/x$"), "in doubt, nothing is excluded"
+
+
+def test_a_search_that_grows_too_long_finds_something_in_common() -> None:
+    assert common(r".*x.{16}$", r".*y.{17}$")
+
+
+_ATOMS = st.sampled_from(["a", "b", "/", ".", "[ab]", "[^a]", r"\w", r"\W", "(?:a|b/)", "$", "^"])
+_PATTERNS = st.lists(st.tuples(_ATOMS, st.sampled_from(["", "", "*", "+", "?", "{2}"])), max_size=4).map(
+    lambda parts: "/s/" + "".join(atom + ("" if atom in "^$" else count) for atom, count in parts)
+)
+_NAMES = ["".join(one) for length in range(1, 6) for one in itertools.product("ab/", repeat=length)]
+
+
+@settings(deadline=None, max_examples=150)
+@given(_PATTERNS, _PATTERNS, _PATTERNS)
+def test_no_path_of_both_is_missed(one: str, other: str, exclude: str) -> None:
+    """Every path that the rules themselves accept on both sides is found; what is found beyond that is longer, or of other characters."""
+    mine = Keys([Source("/s")], source_filter=one, source_exclude=[exclude])
+    theirs = Keys([Source("/s")], source_filter=other)
+    found = [name for name in _NAMES if mine.path(f"/s/{name}") and theirs.path(f"/s/{name}")]
+
+    machines = PathMachine("/s/", "/s", one, [exclude]), PathMachine("/s/", "/s", other, [])
+    assert have_common_ending(*machines) or not found, found
