@@ -25,8 +25,8 @@ COMMANDS = frozenset({
 #: Options of `autosync-ctl`; those of its commands follow the name of the command.
 CONTROL = frozenset({
     "accept_deletions", "accept_existing", "accept_mount", "accept_root", "accept_yes", "broker", "name", "state_dir", "export_listen",
-    "failed_as_json", "flush_timeout", "limit_bandwidth", "limit_inflight",
-    "limit_requests", "mirrors_as_json", "retry_everything", "status_as_json", "status_watch", "verify_checksum",
+    "failed_as_json", "flush_timeout", "forget_yes", "limit_bandwidth", "limit_inflight",
+    "limit_requests", "mirrors_as_json", "mirrors_stopped", "retry_everything", "status_as_json", "status_watch", "verify_checksum",
 })  # fmt: skip
 #: Options of the actors in `actors/`.
 ACTORS = frozenset({

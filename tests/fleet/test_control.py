@@ -283,13 +283,13 @@ def test_several_mirrors_are_distinguished_by_name(programs: Programs, commands:
     assert "there are 2 mirrors: one, two; name one with --name" in operator.runs("why", "x", code=2)
     assert "no mirror is called 'three'" in operator.runs("--name=three", "status", code=1)
     assert "no watcher runs for mirror two" in operator.runs("--name=two", "rescan", code=1)
-    assert "name it with --name" in operator.runs("forget", code=2)
-    assert operator.runs("--name=one", "forget") == "one is forgotten\n"
+    assert "name it: autosync-ctl forget NAME" in operator.runs("forget", code=2)
+    assert operator.runs("forget", "one", "--yes").endswith("one is forgotten\n")
     assert [found["mirror"] for found in json.loads(operator.runs("status", "--json", AUTOSYNC_NAME="two"))] == ["two"]
 
 
 def test_a_mirror_that_is_kept_is_not_forgotten(one_host: Program, operator: Operator) -> None:
-    assert "mirror desk is watched by a running autosync" in operator.runs("--name=desk", "forget", code=1)
+    assert "mirror desk is watched by a running autosync" in operator.runs("forget", "desk", "--yes", code=1)
 
 
 def test_without_a_mirror_it_reports_what_to_do(programs: Programs, commands: Commands, operator: Operator, broker: str) -> None:

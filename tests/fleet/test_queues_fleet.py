@@ -77,7 +77,7 @@ def test_a_worker_serves_mirrors_that_are_registered_later_and_ends_with_those_t
 
     watcher.send_signal(signal.SIGTERM)
     assert watcher.wait(30) == 0
-    desk.control("--name=b", "forget")
+    desk.control("forget", "b", "--yes")
     wait_until(lambda: "the queue autosync.b is no mirror's any more" in box.output(), 20, "it is not served any more")
 
     (desk.tree("a") / "more").write_text("a")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import time
@@ -22,6 +23,7 @@ from autosync.model.mirror import Mirror
 from autosync.process.boot_id import boot_id
 from autosync.state.run_record import RunRecord
 from autosync.state.state_file import StateFile
+from autosync.state.state_lock import watch_lock
 from autosync.watch.scan_requests import ScanRequest
 from lab.commands import Commands
 from lab.comparing import fill
@@ -200,8 +202,7 @@ def test_what_a_forgotten_mirror_has_left_is_withheld_until_it_is_accepted(
     assert one._scanner.state.accepted, "there was nothing to delete"
 
     other.leave()
-    Ledger(connect(broker), "inner").delete()
-    StateFile(tmp_path / "states/inner", "inner").path.unlink()
+    assert command("autosync-ctl", f"--broker={broker}", "forget", "inner", "--yes").returncode == 0
     for _ in range(2):
         report = one._scanner.scan(ScanRequest(""))
         assert (report.deletes, report.withheld.count) == (0, 1)
@@ -256,3 +257,52 @@ def test_two_targets_of_one_file_are_compared_as_they_are_now(
     for parted in ('target-exclude = ["b/"]', 'target-prefix = "a/"'):
         file.write_text(tables.format(parted))
         assert "can make the same keys" not in command("autosync", "--dry-run", f"--config={file}").stderr
+
+
+def test_mirrors_that_have_stopped_are_listed_and_removed(
+    command: Callable[..., Any], define: Callable[..., Mirror], broker: str, tmp_path: Path
+) -> None:
+    ran(define("old"), "state directory", broker, tmp_path, ago=40 * DAY)
+    ran(define("far"), "broker", broker, tmp_path, ago=DAY)
+    at = f"--broker={broker}"
+
+    listed = json.loads(command("autosync-ctl", at, "mirrors", "--stopped", "--json").stdout)
+    assert [(one["mirror"], one["target"]) for one in listed] == [(name, f"file:{tmp_path}/to/") for name in ("far", "old")]
+    text = command("autosync-ctl", at, "mirrors", "--stopped").stdout
+    assert time.strftime("%Y-%m-%d", time.localtime(time.time() - 40 * DAY)) in text
+    assert [one["mirror"] for one in json.loads(command("autosync-ctl", "mirrors", "--stopped", "--json").stdout)] == ["far", "old"]
+
+    unasked = command("autosync-ctl", at, "forget", "old")
+    assert (unasked.returncode, str(tmp_path / "states/old") in unasked.stdout) == (2, True)
+    assert (tmp_path / "states/old").exists()
+    assert command("autosync-ctl", "forget", "old", "--yes").stdout.endswith("old is forgotten\n")
+    assert not (tmp_path / "states/old").exists()
+    assert command("autosync-ctl", at, "forget", "far", "--yes").returncode == 0
+    assert mirror_names(connect(broker)) == []
+    assert not (tmp_path / "states/far").exists()
+    assert "no mirror has stopped" in command("autosync-ctl", at, "mirrors", "--stopped").stdout
+    assert command("autosync-ctl", at, "forget", "far").returncode == 1
+
+
+def test_a_mirror_that_is_watched_is_not_removed(
+    command: Callable[..., Any], define: Callable[..., Mirror], runner: Callable[[Mirror], MirrorRunner], broker: str, tmp_path: Path
+) -> None:
+    begin(runner(define("one")))
+    refused = command("autosync-ctl", f"--broker={broker}", "forget", "one", "--yes")
+    assert (refused.returncode, "mirror one is watched by a running autosync" in refused.stderr) == (1, True)
+
+    with watch_lock(tmp_path / "states/one"):  # its broker is not reached
+        assert command("autosync-ctl", "forget", "one", "--yes").returncode == 1
+        assert "one" not in command("autosync-ctl", "mirrors", "--stopped").stdout
+    assert (tmp_path / "states/one/one.mirror.json").exists()
+
+
+def test_of_a_state_directory_with_several_mirrors_only_the_files_of_one_go(
+    command: Callable[..., Any], define: Callable[..., Mirror], broker: str, tmp_path: Path
+) -> None:
+    ran(define("old"), "state directory", broker, tmp_path, ago=DAY)
+    StateFile(tmp_path / "states/old", "other").update(ran_at=1.0)
+
+    assert command("autosync-ctl", "forget", "old", "--yes").returncode == 0
+
+    assert sorted(path.name for path in (tmp_path / "states/old").iterdir()) == ["lock", "other.mirror.json"]

@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -41,6 +42,7 @@ from .mirrors import MirrorHandle, find_any_mirrors, find_mirrors, search_outsid
 from .prometheus import Mirrors
 from .skipped import reason_to_skip
 from .status import key_lines, lines, next_try_text, status_of, table, target_of
+from .stopped import last_run_text, remains_of_mirrors, stopped_mirror
 from .verify import Verifier
 
 _WATCH_SECONDS = 1.0
@@ -173,9 +175,13 @@ def _interrupt_event() -> threading.Event:
 
 
 @click.command("mirrors", help="List the mirrors, with their targets and sources.")
+@click.option("--stopped", is_flag=True, help="Those that no watcher runs for, with the state directories on this host.")
 @click.option("--json", "as_json", is_flag=True, help="For programs: one JSON list.")
 @click.pass_context
-def _mirrors(context: click.Context, as_json: bool) -> None:
+def _mirrors(context: click.Context, stopped: bool, as_json: bool) -> None:
+    if stopped:
+        _list_stopped(*context.obj, as_json=as_json)
+        return
     found = [status_of(one) for one in _mirrors_of_context(context)]
     wanted = ("mirror", "target", "sources", "queue", "watched_by")
     if as_json:
@@ -183,6 +189,28 @@ def _mirrors(context: click.Context, as_json: bool) -> None:
         return
     for line in table([[one["mirror"], one["target"], one["queue"], ", ".join(map(printable, one["sources"]))] for one in found]):
         click.echo(line)
+
+
+def _list_stopped(broker: str | None, state: Path, name: str | None, *, as_json: bool) -> None:
+    remains = remains_of_mirrors(find_any_mirrors(broker, state, name), state)
+    found = [(one, one.definition()) for one in remains if not one.is_watched and name in (None, one.name)]
+    if as_json:
+        click.echo(json.dumps([
+            {
+                "mirror": one.name, "target": target_of(mirror) if mirror else None, "ran_at": one.ran_at(), "places": one.places(),
+                "sources": [source.path for source in mirror.sources] if mirror else [],
+            }
+            for one, mirror in found
+        ]))  # fmt: skip
+        return
+    rows = [
+        [one.name, target_of(mirror) if mirror else "-", f"ran last: {last_run_text(one.ran_at())}", ", ".join(one.places())]
+        for one, mirror in found
+    ]
+    for line in table(rows):
+        click.echo(printable(line))
+    if not rows:
+        click.echo("no mirror has stopped")
 
 
 @click.command("failed", help="List the failed keys, with the reasons. autosync tries them again later; see `retry`.")
@@ -428,15 +456,28 @@ def _export(context: click.Context, listen: str) -> None:
         server.shutdown()
 
 
-@click.command("forget", help="Remove all data of a mirror without a watcher from the broker. Its target stays as it is.")
+@click.command(
+    "forget",
+    help="Remove all data of a mirror without a watcher: at the broker, and its state directory on this host. Lists it first, and asks. "
+    "The target stays as it is.",
+)
+@click.argument("mirror", metavar="[NAME]", required=False)
+@click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_context
-def _forget(context: click.Context) -> None:
-    if context.obj[2] is None:
-        raise ConfigurationError("forget takes no mirror by chance", "name it with --name")
-    one = single_mirror(_mirrors_of_context(context))
-    if one.ledger.stats.read().holder:
-        raise StartError(
-            f"mirror {one.name} is watched by a running autosync", "stop that first; its lock ends 15 s after its death, at the latest"
-        )
-    one.ledger.delete()
-    click.echo(f"{one.name} is forgotten")
+def _forget(context: click.Context, mirror: str | None, yes: bool) -> None:
+    broker, state, named = context.obj
+    name = mirror if mirror is not None else named
+    if name is None:
+        raise ConfigurationError("forget takes no mirror by chance", "name it: autosync-ctl forget NAME")
+    one = stopped_mirror(remains_of_mirrors(find_any_mirrors(broker, state, name), state), name)
+    for line in one.listed():
+        click.echo(f"{name}: {line}")
+    if not yes:
+        if not sys.stdin.isatty():
+            raise ConfigurationError("forget asks before it goes on, and there is no terminal", "give --yes")
+        click.confirm("Remove this?", abort=True)
+    elsewhere = one.kept_at()
+    one.remove()
+    click.echo(f"{name} is forgotten")
+    for place in elsewhere:
+        click.echo(f"its broker {place} may have data of it: autosync-ctl --broker {place} forget {name}", err=True)
