@@ -22,6 +22,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
+from celery import signals
 
 from autosync.actor import Actor
 from autosync.celery import Secrets
@@ -958,6 +959,22 @@ def test_a_process_has_one_worker_state_however_many_tasks_begin_at_once(monkeyp
     app: Any = App()
     with ThreadPoolExecutor(4) as pool:
         assert len(set(pool.map(transfer.worker_state, [app] * 4, ["box1@host"] * 4))) == 1
+
+
+def test_the_shutdown_of_a_worker_drains_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a draining worker does then: test_a_draining_worker_releases_what_it_has_not_begun."""
+
+    class App:
+        conf = SimpleNamespace(broker_url="redis://127.0.0.1:1/0", autosync_sources=[], autosync_secrets=Secrets({}))
+
+    monkeypatch.setattr(signals.worker_shutting_down, "receivers", [])  # other states of this process go on
+    app: Any = App()
+    state = transfer.worker_state(app, "box1@host")
+    assert not state.draining.is_set()
+
+    signals.worker_shutting_down.send(sender=None)
+
+    assert state.draining.is_set()
 
 
 def test_an_upload_that_failed_in_order_is_not_ended_twice(bench: Workbench, tree: Path) -> None:
