@@ -52,10 +52,10 @@ test-unit: $(READY) ## Run only the tests that need no server
 	@$(PYTEST) -m unit $(ARGS)
 
 test-smoke: $(READY) ## Run what differs between versions of Python: unit tests, one live run, one fleet
-	@$(PYTEST) -m "unit or smoke" $(SMOKE) $(ARGS)
+	@$(PYTEST) -m "unit and not lint or smoke" $(SMOKE) $(ARGS)
 
 test-lowest: $(LOWEST)/.ready ## Run the same with the lowest versions of what autosync needs that pyproject.toml allows
-	@$(LOWEST)/bin/python -m pytest -n $(WORKERS) -m "unit or smoke" $(SMOKE) $(ARGS)
+	@$(LOWEST)/bin/python -m pytest -n $(WORKERS) -m "unit and not lint or smoke" $(SMOKE) $(ARGS)
 
 test-all: set-up-azurite ## Run all tests: also real programs, features of the kernel, fleets and their accidents
 	@$(PYTEST) $(ARGS)

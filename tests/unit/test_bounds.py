@@ -12,6 +12,8 @@ from packaging.version import Version
 
 from lab import ROOT
 
+pytestmark = pytest.mark.lint
+
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 REQUIREMENTS = {
     requirement.name: requirement

@@ -10,6 +10,8 @@ import pytest
 import autosync
 from lab import flow_picture
 
+pytestmark = pytest.mark.lint
+
 PACKAGE = Path(autosync.__file__).parent
 NAMED = sorted(set(re.findall(r"[a-z_/]+(?:\.py|/(?= ))", flow_picture.TEXT.read_text().partition("lane")[2])))
 

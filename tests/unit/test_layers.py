@@ -22,6 +22,8 @@ import autosync
 from autosync.cli.ctl.prometheus import BOUNDS
 from lab import ROOT
 
+pytestmark = pytest.mark.lint
+
 PACKAGE = Path(str(autosync.__file__)).parent
 
 #: From the top floor down; docs/design.md describes them in words.

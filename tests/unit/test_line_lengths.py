@@ -8,6 +8,8 @@ import pytest
 
 from lab import line_lengths
 
+pytestmark = pytest.mark.lint
+
 
 def test_lines_that_are_too_long_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(line_lengths, "ROOT", tmp_path)
