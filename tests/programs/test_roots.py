@@ -13,9 +13,10 @@ from autosync.compare.delete_limit import DeleteLimit
 from autosync.model.change import Change, Kind
 from autosync.model.keys import Keys, Source
 from autosync.model.mirror import IN_DOUBT
-from autosync.source import name_reader
 from autosync.source import roots as roots_module
+from autosync.source.level import Level
 from autosync.source.mounts import MountTable
+from autosync.source.name_reader import NameReader
 from autosync.source.roots import RootRegister
 from autosync.watch.watcher import Watcher
 from lab.comparing import FixedTarget, fill, keys_of, scan
@@ -131,19 +132,19 @@ def test_what_is_mounted_during_a_scan_is_not_compared_by_it(
     share.mkdir()
     fill(tree, "outside")
     target, roots = FixedTarget("outside", *KEYS), start_roots()
-    scandir, read = os.scandir, []
+    mounts.mount(tree.parent / "other")  # as another test may at the same time: then the roots are read once more
+    read_names = NameReader.read
 
-    def read_and_mount(directory: int) -> Iterator[os.DirEntry]:
-        found = scandir(directory)
-        read.append(os.fstat(directory).st_ino)
-        is_compared = read.count(os.stat(tree).st_ino) > 1  # the first walk finds out whether there is any file
-        if is_compared and os.path.samestat(os.fstat(directory), os.stat(share)):
+    def read_and_mount(reader: NameReader, level: Level) -> int:
+        count = read_names(reader, level)
+        # The walk before, which finds out whether there is any file, reads the names in the order of the disk.
+        if reader._in_order and level.path == f"{share}/":
             mounts.mount(share)
             fill(tree, *KEYS[: 40 * holds])
-        return found
+        return count
 
     with monkeypatch.context() as patch:
-        patch.setattr(name_reader.os, "scandir", read_and_mount)
+        patch.setattr(NameReader, "read", read_and_mount)
         deleted, report = scan(tree, target, limit=ALL, roots=roots)
 
     assert os.path.ismount(share)
