@@ -98,7 +98,8 @@ class Overlaps:
         }
         for other, _ in others:
             if other.name in sharing and other.name not in self._logged:
-                log.warning(
+                log.log(
+                    logging.INFO if other.name in self._mirror.overlap else logging.WARNING,
                     "%smirror %s, which %s, can make the same keys of %s: scans delete none of these",
                     self._about, other.name, other.last_run(), self._target(),
                 )  # fmt: skip
