@@ -127,7 +127,11 @@ class RootWatch:
 
     def _poll_mounts(self) -> None:
         """Watch and scan what is at a mount point now. The scan finds out whether it is the remembered directory."""
-        for path, mount in self._roots.pop_mount_changes():
+        changes = dict(self._roots.pop_mount_changes())
+        if self._watcher is not None:
+            # What was unmounted and mounted again between two calls may have the same number and device, and its watches are gone.
+            changes |= {path: mount for path, mount in self._roots.mounts.all().items() if self._watcher.was_unmounted(path)}
+        for path, mount in changes.items():
             if self._roots.has_moved(path):
                 self._push((Change(Kind.LEFT, path),))  # a scan of the directory above may have been before the mount table
                 continue

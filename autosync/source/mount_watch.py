@@ -88,6 +88,11 @@ class MountWatch:
             changed, self._changed = sorted(self._changed), set()
             return [(path, self._mounts.get(path)) for path in changed]
 
+    def all(self) -> dict[str, Mount]:
+        """The mounts below the roots, by path."""
+        with self._lock:
+            return dict(self._mounts)
+
     def __contains__(self, path: object) -> bool:
         return path in self._mounts
 

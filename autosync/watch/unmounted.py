@@ -27,6 +27,10 @@ class UnmountedTrees:
         """Remove a path and those below it: a file system is mounted there."""
         self._paths = {path for path in self._paths if not is_at_or_below(path, top)}
 
+    def __contains__(self, directory: object) -> bool:
+        """Whether a file system was unmounted at a directory."""
+        return directory in self._paths
+
     def touches(self, directory: str) -> bool:
         """Whether a file system was unmounted at, below or above a directory."""
         if not self._paths:

@@ -84,6 +84,11 @@ class Watcher:
         """Roots whose watch the kernel has ended: they were removed or unmounted. See `replace_root`."""
         return self._reader.lost_roots
 
+    def was_unmounted(self, directory: str) -> bool:
+        """Whether the kernel has ended the watches below a mount point. See `replace_tree`."""
+        with self._tree.lock:
+            return directory in self._reader.unmounted
+
     def watches(self) -> int:
         """Number of directories that are watched."""
         return len(self._tree.watches)

@@ -12,13 +12,14 @@ import pytest
 
 from autosync.ledger import Ledger, connect
 from autosync.model.mirror import LONGEST_LOCK
+from autosync.source.mounts import mounts_of
 from lab.automount import Automounter
 from lab.comparing import fill
 from lab.disks import Disk
 from lab.mounting import Mounts, mounts_of_test
 from lab.parts import lacking
 from lab.programs import Program, Programs
-from lab.servers import Missing, Valkey, wait_until
+from lab.servers import Missing, Valkey, frozen, wait_until
 
 KEYS = [f"{number:04}" for number in range(40)]
 
@@ -262,6 +263,31 @@ def test_a_path_inside_another_one_keeps_its_protection(copy: Copy, disks: Calla
 
 
 # Below a root
+
+
+def test_a_disk_that_was_mounted_again_before_it_was_noticed_is_watched(copy: Copy, disks: Callable[[str], Disk]) -> None:
+    """The kernel gives the numbers of the mount and of its device to the next one; only the watches are gone."""
+    share, disk = copy.source / "share", disks("one")
+    share.mkdir()
+    disk.mount(share)
+    fill(copy.source, "outside", "share/a")
+    process = copy.live("--rescan=0")
+    before = mounts_of(Path("/proc/self/mountinfo").read_bytes())[str(share)]
+
+    with frozen(process):
+        for _ in range(50):
+            disk.unmount()
+            disk.mount(share)
+            if mounts_of(Path("/proc/self/mountinfo").read_bytes())[str(share)] == before:
+                break
+        else:
+            pytest.fail("the mount has another number each time, so this test shows nothing")
+    fill(copy.source, "share/b")  # the watch of the mount point may not be there yet: the scan finds it
+    wait_until(lambda: copy.sent() == files_below(copy.source), 60, "it is scanned")
+
+    fill(copy.source, "share/c")
+    wait_until(lambda: copy.sent() == files_below(copy.source), 60, "it is watched")
+
 
 
 @pytest.mark.parametrize("how", ["unmounted", "its mount point's directory is removed"])
