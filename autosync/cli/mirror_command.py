@@ -20,8 +20,9 @@ import click
 
 from ..actor import Actor, as_actor, own_option_names, without_secrets
 from ..actors import load
-from ..daemon.one_host import OneHost, lock, serving, state_directory, state_within
+from ..daemon.one_host import OneHost, lock, serving
 from ..daemon.overlaps import Overlaps
+from ..daemon.state_directory import state_directory, state_within
 from ..errors import AutosyncError, ConfigurationError, StartError
 from ..model.definition_signature import SIGNING_KEY, read_key
 from ..model.mirror import Mirror
@@ -193,7 +194,7 @@ def _without_state(plans: Sequence[Plan], base: Path, name: str) -> list[Plan]:
     """The same plans without autosync's own state in their sources. Each such directory is logged once.
 
     Raises:
-        ConfigurationError: see `one_host.state_within`.
+        ConfigurationError: see `state_directory.state_within`.
     """
     within = [state_within(plan.mirror.sources, base, name) for plan in plans]
     for directory in dict.fromkeys(one for some in within for one in some):

@@ -17,10 +17,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..broker.embedded import EmbeddedServer
-from ..errors import ConfigurationError, StartError
-from ..model.keys import Source
+from ..errors import StartError
 from ..model.mirror import Mirror
-from ..model.paths import is_at_or_below, slashed
 from ..process import search_path
 from ..process.child import Child, has_one_thread, set_process_title
 from ..process.process_state import is_running
@@ -31,68 +29,6 @@ log = logging.getLogger(__name__)
 _ORPHANS, _PAUSE = 20.0, 0.01
 #: How long workers may take to finish their transfers or release their keys, in seconds.
 _DRAIN = 30.0
-
-
-def state_directory(base: Path, mirror: str) -> Path:
-    """The directory for the state of a mirror, which is created if it is missing.
-
-    Raises:
-        StartError: it cannot be created or written.
-    """
-    directory = base / mirror
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with open(directory / "lock", "a", encoding="utf-8"):
-            pass
-    except OSError as error:
-        raise StartError(f"state directory {directory} cannot be written: {error.strerror}", "give another with --state-dir") from error
-    return directory
-
-
-def state_within(sources: Sequence[Source], base: Path, mirror: str) -> tuple[str, ...]:
-    """The directories in the sources with autosync's own state: `base` as a whole, since other mirrors may have theirs in it.
-
-    Args:
-        sources: of the mirror.
-        base: the directory with a state directory for each mirror; may be missing.
-        mirror: name of the mirror.
-
-    Raises:
-        ConfigurationError: such a directory contains other files too.
-    """
-    found: list[str] = []
-    real_base, own = os.path.realpath(base), os.path.realpath(base / mirror)
-    for source in sources:
-        real = os.path.realpath(source.path)
-        if real_base != real and is_at_or_below(real_base, real):
-            found += [slashed(source.path) + real_base[len(slashed(real)) :]]
-            if is_at_or_below(str(base), source.path):  # its path may lead through a link
-                found += [str(base)]
-        elif is_at_or_below(own, real) or is_at_or_below(real, own):
-            raise ConfigurationError(
-                f"the state directory {base / mirror} and the source {source.path} lie in one another", "give another with --state-dir"
-            )
-    if found:
-        _refuse_foreign_files(base)
-    return tuple(dict.fromkeys(found))
-
-
-def _refuse_foreign_files(base: Path) -> None:
-    """Raise `ConfigurationError` if the directory contains anything but state: directories with the lock of a mirror, or empty ones."""
-    try:
-        with os.scandir(base) as entries:
-            for entry in entries:
-                if not entry.is_dir() or (os.listdir(entry) and not os.path.isfile(f"{entry.path}/lock")):
-                    raise ConfigurationError(
-                        f"the state directory {base} lies in the source and would be left out, but {entry.path} is no state of autosync's",
-                        "give a directory of its own with --state-dir",
-                    )
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise ConfigurationError(
-            f"state directory {error.filename or base} cannot be read: {error.strerror}", "give another with --state-dir"
-        ) from error
 
 
 def lock(directory: Path, mirror: str) -> IO[str]:

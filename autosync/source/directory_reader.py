@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable
 from contextlib import suppress
 from typing import Protocol
 
+from ..model import state_mark
 from ..model.file_rules import FileRules
 from ..model.paths import is_at_or_below
 from .beneath import NotMirrored, open_directory_beneath, resolve_beneath
@@ -119,6 +120,9 @@ class DirectoryReader:
                 return StepResult([on_other_file_system(path + "/")], None, [])
             level.path_changed = max(path_changed, _rename_time(stats))
             names = self._names.read(level)
+            if level.is_state and real:  # the root itself was named by the user
+                level.close()
+                return StepResult([Entry(path + "/", 0, 0.0, 0, state_mark.REASON, keep_in_target=True)], None, [])
         except OSError as error:  # ESTALE: removed on the server since it was opened
             os.close(descriptor)
             return StepResult([], None, [(error, path)])

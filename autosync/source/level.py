@@ -29,6 +29,7 @@ class Level:
         device: `st_dev`; None: unknown.
         behind_link: whether its path leads through a link.
         is_large: whether not all of its names have been read.
+        is_state: whether it is marked as the state directory of an autosync, see `model.state_mark`.
         steps: the work in it, in order: a directory to enter (with a slash at its end), or files to examine.
         put_back: a step that could not begin yet.
         ahead: steps that were begun ahead of the walk, with their results.
@@ -43,6 +44,7 @@ class Level:
     device: int | None = None
     behind_link: bool = False
     is_large: bool = False
+    is_state: bool = False
     steps: Iterator[Step] = field(default_factory=lambda: iter(()))
     put_back: Step | None = None
     ahead: deque[tuple[Step, Future[StepResult]]] = field(default_factory=deque)

@@ -7,6 +7,7 @@ import stat
 from collections.abc import Iterator
 from itertools import chain, islice
 
+from ..model import state_mark
 from .disk_speed import DiskSpeed
 from .external_sort import disksort
 from .level import Level, Step
@@ -34,9 +35,11 @@ class NameReader:
         self._follow_links = follow_links
 
     def read(self, level: Level) -> int:
-        """Read the first names of a directory; the rest is read when the walk is there. Returns how many were read."""
+        """Read the first names of a directory; the rest is read when the walk is there. Returns how many were read. A mark of a state
+        directory is among them: there are few names in such a directory."""
         names = self._names(level)
         first = list(islice(names, min(_NAMES_AHEAD, _NAMES_IN_MEMORY) if self._in_order else 1))
+        level.is_state = state_mark.NAME in first or (not self._in_order and has_state_mark(level.descriptor))
         level.is_large = len(first) >= min(_NAMES_AHEAD, _NAMES_IN_MEMORY) or not self._in_order
         level.steps = self._steps(self._sorted(chain(first, names)) if level.is_large else iter(sorted(first)))
         return len(first)
@@ -77,6 +80,15 @@ class NameReader:
                 start = at + 1
             if start < len(some):
                 yield some[start:]
+
+
+def has_state_mark(descriptor: int) -> bool:
+    """Whether an open directory is marked as the state directory of an autosync, see `model.state_mark`."""
+    try:
+        os.stat(state_mark.NAME, dir_fd=descriptor, follow_symlinks=False)
+    except OSError:
+        return False
+    return True
 
 
 def _names_of_link(entry: os.DirEntry[str]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ import select
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence, Set
 
+from ..model import state_mark
 from ..model.change import Change, Kind, Push
 from ..model.keys import Keys
 from ..model.paths import slashed
@@ -143,6 +144,8 @@ class EventReader:
         wd, mask, _, name = event
         if not name:
             return
+        if name == state_mark.NAME and mask & _CAME:
+            changes += self._state_changes(wd)
         for directory in self._watches.paths(wd):
             path = slashed(directory) + name
             only = self._single_files.get(directory) if self._single_files else None
@@ -158,6 +161,13 @@ class EventReader:
                 kind = _CREATED if mask & IN_CREATE else _SAVED
                 changes.append(Change(kind, path))
                 changes += [Change(kind, link) for link in self._links.through(path)]
+
+    def _state_changes(self, wd: int) -> list[Change]:
+        """Forget a directory that becomes the state directory of an autosync. A scan reports it."""
+        marked = [directory for directory in self._watches.paths(wd) if directory not in self._roots]
+        for directory in marked:
+            self._tree.forget(directory)
+        return [Change(Kind.SCAN, directory) for directory in marked]
 
     def _other_changes(self, event: Event) -> Iterable[Change]:
         wd, mask, _, name = event

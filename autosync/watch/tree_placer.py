@@ -9,11 +9,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
+from ..model import state_mark
 from ..model.change import Change, Kind, Push
 from ..model.keys import Keys, Source
 from ..model.paths import slashed
 from ..source.beneath import DIRECTORY_FLAGS, NotMirrored, open_directory_beneath, open_root
 from ..source.link_limit import RATIO, LinkRules
+from ..source.name_reader import has_state_mark
 from .attribute_watches import AttributeWatches
 from .symlinks import resolve_link
 from .watched_tree import WatchedTree
@@ -239,6 +241,8 @@ class TreePlacer:
             root, source, _ = this_pass
             if self._keys.is_state(slashed(source.root) + here.real):
                 return None  # reached through a link
+            if this_pass.appeared and here.real and has_state_mark(descriptor):
+                return None
             if self._one_file_system and os.fstat(descriptor).st_dev not in self._devices(root):
                 return None
             is_behind_link = here.path[len(slashed(source.root)) :] != here.real
@@ -307,7 +311,8 @@ class TreePlacer:
 
     def _read(self, this_pass: _Pass, descriptor: int, here: _Directory, *, is_behind_link: bool) -> None:
         """Read a directory: find its subdirectories, follow its links, and push its files if they appeared. Files behind links are left to
-        the following scan, since they may be too many."""
+        the following scan, since they may be too many. The state directory of an autosync is not watched: whatever else is in it was
+        created after its mark."""
         below: list[str] = []
         links: list[str] = []
         files: list[str] = []
@@ -318,6 +323,10 @@ class TreePlacer:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
                         below.append(prefix + entry.name)
+                    elif entry.name == state_mark.NAME and here.real:
+                        with self._lock:
+                            self._tree.forget(here.path)
+                        return
                     elif self._follow and entry.is_symlink():
                         links.append(prefix + entry.name)
                     elif appeared:

@@ -18,6 +18,8 @@ from autosync.feed.publisher import Priority, Publisher
 from autosync.ledger import GONE, Ledger, connect
 from autosync.model.keys import Source
 from autosync.model.mirror import Mirror
+from lab.commands import Commands
+from lab.mounting import mounts_of_test
 from lab.programs import Programs
 
 HOST = """
@@ -26,7 +28,8 @@ import autosync.celery
 from autosync.model.keys import Source
 from autosync.ledger import connect
 from autosync.model.mirror import Mirror
-from autosync.daemon.one_host import OneHost, lock, serving, state_directory
+from autosync.daemon.one_host import OneHost, lock, serving
+from autosync.daemon.state_directory import state_directory
 from lab.servers import wait_until
 
 state, more_threads = pathlib.Path(sys.argv[1]), sys.argv[2] == "more threads"
@@ -73,6 +76,23 @@ def test_workers_wait_as_forks_or_are_not_there_until_there_is_work(threads: str
 
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.split() == [before, "idle", "gone"]
+
+
+def test_own_state_is_left_out_of_a_source_that_is_mounted_elsewhere(commands: Commands, tmp_path: Path) -> None:
+    home, mounted = tmp_path / "home", tmp_path / "mounted"
+    (home / "docs").mkdir(parents=True)
+    (home / "docs/a").touch()
+    (home / "state/one").mkdir(parents=True)
+    (home / "state/one/lock").touch()
+    options = ["--actor=file", f"--target-container={tmp_path}/target", f"--state-dir={home}/state", f"--source-prefix={mounted}/"]
+    (tmp_path / "target").mkdir()
+    with mounts_of_test() as mounts:
+        mounts.bind(home, mounted)
+
+        done = commands.run("autosync", "--dry-run", *options, str(mounted))
+
+    assert done.stdout.splitlines() == ["upload docs/a"], done.stderr
+    assert f"{mounted}/state is left out" in done.stderr
 
 
 @pytest.mark.parametrize("preloaded", ["", "celery.worker.no_such_module,no_such_package.inner"], ids=["nothing", "names that are none"])

@@ -17,7 +17,8 @@ from autosync.compare.diff import Compare
 from autosync.compare.scan import Policy
 from autosync.daemon.main_loop import Signals, run_mirrors
 from autosync.daemon.mirror_runner import MirrorRunner, RunSettings
-from autosync.daemon.one_host import OneHost, lock, serving, state_directory
+from autosync.daemon.one_host import OneHost, lock, serving
+from autosync.daemon.state_directory import state_directory
 from autosync.errors import BrokerError, Exit
 from autosync.ledger import FleetLimits, Ledger, WatcherLease
 from autosync.ledger.claims import Claims

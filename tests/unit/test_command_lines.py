@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from autosync.daemon.state_directory import state_directory
 from lab.commands import DOORS, Commands
 from lab.target_tables import to_directory, with_targets
 
@@ -193,6 +194,15 @@ def test_what_was_sent_of_the_own_state_before_is_not_deleted(commands: Commands
     )
 
     assert lines == ["upload 1", "upload a/2", "upload a/b/3", "upload c/4"]
+
+
+def test_the_state_of_others_in_a_source_is_left_out_and_reported(commands: Commands, tree: Path, target: Path) -> None:
+    (state_directory(tree / "other", "m") / "broker.log").touch()
+
+    done = commands.run("autosync", "--dry-run", "--actor=file", f"--target-container={target}", f"--source-prefix={tree}/", str(tree))
+
+    skipped = f"skip {tree}/other/m holds the state of an autosync"
+    assert done.stdout.splitlines() == ["upload 1", "upload a/2", "upload a/b/3", "upload c/4", skipped]
 
 
 def test_state_elsewhere_leaves_nothing_out(commands: Commands, tree: Path, target: Path, tmp_path: Path) -> None:

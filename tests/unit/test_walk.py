@@ -234,6 +234,23 @@ def test_a_way_into_the_own_state_through_a_link_is_not_gone(tree: Path, start: 
     assert walk.errors == []
 
 
+@pytest.mark.parametrize("in_order", [True, False])
+def test_the_state_of_any_autosync_is_skipped(tree: Path, in_order: bool) -> None:
+    plant(tree, [[b"d", b"one", b"lock"], [b"d", b"one", b"appendonlydir", b"a"], [b"d", b"f"]])
+    for marked in (tree, tree / "d" / "one"):
+        (marked / ".autosync-state").touch()
+    (tree / "d" / "way").symlink_to("one")
+
+    def walked_from(start: str) -> list[tuple[str, str]]:
+        walk = Walk(str(tree), str(tree / start), rules=FileRules(), in_order=in_order)
+        return sorted((found.path[len(str(tree)) + 1 :], found.skipped) for found in walk)
+
+    skipped = [("d/one/", "holds the state of an autosync"), ("d/way/", "holds the state of an autosync")]
+    assert walked_from("d") == [("d/f", ""), *skipped]
+    assert walked_from("") == [(".autosync-state", ""), ("d/f", ""), *skipped], "a root is mirrored, whatever is in it"
+    assert walked_from("d/one") == skipped[:1]
+
+
 def test_links_that_go_round_end(tree: Path, kernel: str) -> None:
     plant(tree, [[b"a", b"f"], [b"b", b"g"]])
     (tree / "a" / "up").symlink_to("..")

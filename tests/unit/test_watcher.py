@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from autosync.daemon.state_directory import state_directory
 from autosync.model.change import SCAN_ALL, Change, Kind
 from autosync.model.keys import Keys, Source
 from autosync.model.paths import slashed
@@ -476,6 +477,28 @@ def test_the_own_state_is_not_watched_by_any_way(tree: Path, watch: Watch) -> No
 
     assert not {path for path in recorder.paths() if "/m/" in path or "/n" in path}
     assert watcher.watches() == 2, "the root and d"
+
+
+@pytest.mark.parametrize("created", ["before", "meanwhile", "in a directory that is watched"])
+def test_the_state_of_another_autosync_is_not_watched(tree: Path, watch: Watch, created: str) -> None:
+    base = tree / "d" / "state"
+    if created == "in a directory that is watched":
+        (base / "m").mkdir(parents=True)
+    if created == "before":
+        state_directory(base, "m")
+    watcher, recorder = watch(tree)
+    for number in range(3 if created == "meanwhile" else 1):
+        state = state_directory(base, f"m{number or ''}")
+        (state / "appendonlydir").mkdir(exist_ok=True)
+        (state / "appendonlydir" / "log").write_text("1")
+        (state / "lock").write_text("1")
+    wait_until_processed(tree, recorder)
+    (state / "appendonlydir" / "log").write_text("2")
+    (state / "lock").write_text("2")
+    wait_until_processed(tree, recorder)
+
+    assert not {path for path in recorder.paths() if path.endswith(("lock", "log", ".autosync-state"))}
+    assert watcher.watches() == 3, "the root, d and state"
 
 
 def test_several_sources_are_watched_side_by_side(tmp_path: Path, watch: Watch) -> None:
