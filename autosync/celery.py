@@ -122,7 +122,8 @@ class Loader(BaseLoader):
             _search_current_directory(from_environment.get("autosync_sources", ()))
         from_module, unknown_settings = _from_module(name)
         settings = {**DEFAULTS, **from_module, **from_environment}
-        settings["autosync_secrets"] = Secrets({**_named(settings["autosync_secrets"]), **options_in_environment()})
+        by_file, by_variable = [_named(some.get("autosync_secrets", {})) for some in ({**DEFAULTS, **from_module}, from_environment)]
+        settings["autosync_secrets"] = Secrets({**_merged(by_file, by_variable), **options_in_environment()})
         problem = _problem(settings)
         if problem:
             _exit_with(f"{name}: {problem}")
@@ -339,7 +340,9 @@ def _from_environment() -> dict[str, Any]:
     if os.environ.get("AUTOSYNC_LOG_FORMAT"):
         found["autosync_log_format"] = os.environ["AUTOSYNC_LOG_FORMAT"]
     try:
-        if os.environ.get("AUTOSYNC_SECRETS"):
+        if "AUTOSYNC_SECRETS" in os.environ:
+            if not os.environ["AUTOSYNC_SECRETS"].strip():
+                _exit_with("AUTOSYNC_SECRETS is set and empty; give it a dict in JSON, or unset it")
             found["autosync_secrets"] = json.loads(os.environ["AUTOSYNC_SECRETS"])
         if os.environ.get("AUTOSYNC_VERBOSITY"):
             found["autosync_verbosity"] = int(os.environ["AUTOSYNC_VERBOSITY"])
@@ -366,6 +369,16 @@ def _named(secrets: Any) -> dict[str, Any]:
     return {name if isinstance(value, dict) else name.replace("-", "_"): _dashed(value) for name, value in secrets.items()}
 
 
+def _merged(by_file: dict[str, Any], by_variable: dict[str, Any]) -> dict[str, Any]:
+    """The secrets of the file, replaced one by one by those of AUTOSYNC_SECRETS. A variable that names no signing key must not take that of
+    the file away: the box would accept any definition."""
+    found = dict(by_file)
+    for name, value in by_variable.items():
+        before = found.get(name)
+        found[name] = {**before, **value} if isinstance(before, dict) and isinstance(value, dict) else value
+    return found
+
+
 def _dashed(value: Any) -> Any:
     return {str(name).replace("-", "_"): one for name, one in value.items()} if isinstance(value, dict) else value
 
@@ -381,11 +394,9 @@ def _problem(settings: Mapping[str, Any]) -> str:
     queues = settings["autosync_queues"]
     if not isinstance(queues, list | tuple) or not all(isinstance(queue, str) and queue for queue in queues):
         return "autosync_queues must be a list of queue names"
-    queues = settings.get("task_queues") or []
-    names = queues if isinstance(queues, dict) else []
-    is_list = isinstance(queues, list | tuple) and all(isinstance(queue, Queue) for queue in queues)
-    if not (is_list or isinstance(queues, dict)) or not all(isinstance(name, str) for name in names):
-        return "task_queues must be a list of kombu.Queue; autosync_queues takes names"
+    problem = _problem_of_queues(settings.get("task_queues") or [])
+    if problem:
+        return problem
     if not isinstance(settings["autosync_verbosity"], int):
         return "autosync_verbosity must be a number from -1 to 2"
     if settings["autosync_log_format"] not in (None, "text", "json"):
@@ -395,6 +406,32 @@ def _problem(settings: Mapping[str, Any]) -> str:
     if settings.get("broker_use_ssl"):
         return "broker_use_ssl is not read by all of autosync: write broker_url = 'rediss://host:6379/0?ssl_ca_certs=/path/to/ca.pem'"
     return ""
+
+
+def _problem_of_queues(queues: Any) -> str:
+    """What is wrong with `task_queues`; "" if Celery can use it."""
+    names = queues if isinstance(queues, dict) else []
+    is_list = isinstance(queues, list | tuple) and all(isinstance(queue, Queue) for queue in queues)
+    if not (is_list or isinstance(queues, dict)) or not all(isinstance(name, str) for name in names):
+        return "task_queues must be a list of kombu.Queue; autosync_queues takes names"
+    for name, value in queues.items() if isinstance(queues, dict) else ((queue.name, queue) for queue in queues):
+        if not _is_queue(name, value):
+            return f"task_queues: {name!r} must be a kombu.Queue, or a dict such as {{'exchange': 'a', 'routing_key': 'a'}}"
+    return ""
+
+
+def _is_queue(name: str, value: Any) -> bool:
+    """Whether a value of `task_queues` is a queue, or options from which Celery can make one."""
+    if isinstance(value, dict):
+        try:
+            value = Queue.from_dict(name, **value)
+        except Exception:  # kombu does not check the options
+            return False
+    if not isinstance(value, Queue):
+        return False
+    exchange: Any = value.exchange  # None for a queue without one
+    texts = (value.name, value.routing_key, getattr(exchange, "name", None), getattr(exchange, "type", None))
+    return bool(value.name) and all(isinstance(text or "", str) for text in texts)
 
 
 def _is_module(value: object) -> bool:

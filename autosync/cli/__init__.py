@@ -85,7 +85,10 @@ def _door(name: str, args: Sequence[str] | None, run: Callable[[list[str]], int]
 
 
 def _print_error(line: str, code: Exit) -> Exit:
-    print(line, file=sys.stderr)
+    try:
+        print(line, file=sys.stderr)
+    except OSError:  # a full disk, for example; the exit code is the same
+        streams.discard_stderr()
     return code
 
 

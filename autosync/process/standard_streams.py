@@ -21,3 +21,10 @@ def ensure_open() -> None:
             stream = open(os.devnull, mode, encoding="utf-8")  # noqa: SIM115 - stays open until the program ends
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)  # Celery's log goes there
+
+
+def discard_stderr() -> None:
+    """Open stderr on /dev/null, after it could not be written: Python's own exit code for that would replace the program's."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    os.close(null)

@@ -75,7 +75,8 @@ def _report_signatures(instance: Any, conf: Any, **_: Any) -> None:
         else "definitions of mirrors are not checked: this box has no signing key, and accepts what anybody writes to the broker"
     )
     if conf.autosync_log_format:
-        log.info(line)
+        level = logging.WARNING if conf.autosync_verbosity < 0 else logging.INFO  # visible at any verbosity
+        logging.getLogger(__name__).log(level, line)
     else:
         print(f"autosync: {line}", file=sys.stderr)
 

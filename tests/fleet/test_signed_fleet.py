@@ -45,6 +45,7 @@ def test_a_fleet_that_signs(programs: Programs, broker: str, bucket: Bucket, tre
 @pytest.mark.parametrize("log_format", ["", "json"])
 def test_a_box_logs_at_its_start_that_it_checks_nothing(programs: Programs, broker: str, tmp_path: Path, log_format: str) -> None:
     environ = {"CELERY_BROKER_URL": broker, "AUTOSYNC_SOURCES": str(tmp_path / "share"), "AUTOSYNC_LOG_FORMAT": log_format}
+    environ |= {"AUTOSYNC_VERBOSITY": "-1"} if log_format else {}  # Celery's own format has no verbosity
     worker = programs.start("celery", "-A", "autosync", "worker", **environ)  # at Celery's own level: warnings
 
     wait_until(lambda: "definitions" in worker.output() or worker.poll() is not None, 60, "the line")

@@ -243,6 +243,6 @@ def test_closed_streams_stop_nothing(closed: str, programs: Programs, broker: st
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("closed", CLOSED)
+@pytest.mark.parametrize("closed", [*CLOSED, "2>/dev/full", ">/dev/full 2>/dev/full"])
 def test_an_error_that_nobody_reads_has_its_exit_code(command: str, closed: str, programs: Programs) -> None:
     assert programs.run(*_closed(closed, command, "--nope")).returncode == 2

@@ -359,6 +359,14 @@ def test_an_empty_variable_does_not_take_the_key_of_celeryconfig_away(commands: 
 
     assert commands.prepare_worker().returncode == 0
     assert_one_line(commands.prepare_worker(AUTOSYNC_SIGNING_KEY=""), 1, "the signing key is empty; give it as @FILE, or unset")
+    assert_one_line(commands.prepare_worker(AUTOSYNC_SECRETS=""), 1, "AUTOSYNC_SECRETS is set and empty")
+
+
+@pytest.mark.parametrize("variable", ["{}", '{"m": {"password": "p"}}', '{"password": "p"}'])
+def test_the_variable_of_secrets_takes_no_other_secret_of_celeryconfig_away(commands: Commands, tmp_path: Path, variable: str) -> None:
+    (tmp_path / "celeryconfig.py").write_text("autosync_secrets = {'signing-key': 'too short', 'm': {'user': 'u'}}\n")
+
+    assert_one_line(commands.prepare_worker(AUTOSYNC_SECRETS=variable), 1, "the signing key has fewer than 32 bytes")
 
 
 @pytest.mark.parametrize("value", ["''", "None", "b'" + "k" * 32 + "'"])
@@ -436,6 +444,12 @@ BAD_SETTINGS = {
     "autosync_sources = ['srv']": "'srv' is not an absolute path",
     "autosync_queues = [1]": "autosync_queues must be a list",
     "task_queues = ['a']": "task_queues must be a list of kombu.Queue; autosync_queues takes names",
+    "task_queues = {'a': None}": "task_queues: 'a' must be a kombu.Queue, or a dict",
+    "task_queues = {'a': []}": "task_queues: 'a' must be a kombu.Queue, or a dict",
+    "task_queues = {'a': {'exchange': 3}}": "task_queues: 'a' must be a kombu.Queue, or a dict",
+    "task_queues = {'a': {'routing_key': 3}}": "task_queues: 'a' must be a kombu.Queue, or a dict",
+    "task_queues = {'a': {3: 'exchange'}}": "task_queues: 'a' must be a kombu.Queue, or a dict",
+    "from kombu import Queue; task_queues = [Queue(3)]": "task_queues: 3 must be a kombu.Queue, or a dict",
     "task_queues = {1: 2}": "task_queues must be a list of kombu.Queue; autosync_queues takes names",
     "broker_url = 'redis://127.0.0.1:1/x'": "is not an address of a Redis or Valkey",
     "autosync_secrets = {'m': {'signing-key': 'k' * 32}}": "'signing_key' holds for all mirrors",
