@@ -13,14 +13,13 @@ if installation_path.is_celery():  # -A puts the current directory first, and wh
     installation_path.search_others_last()
 
 import importlib
-import json
 import logging
 import os
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NoReturn
+from typing import Any
 
 from celery import Celery, signals
 from celery.exceptions import CPendingDeprecationWarning
@@ -30,21 +29,27 @@ from kombu.entity import Exchange, Queue
 from .actor import own_option_names
 from .broker import kombu_transport as transport
 from .broker.celery_settings import DEFAULTS, NEEDED
+from .broker.operator_settings import (
+    CONFIG,
+    exit_with,
+    merged_secrets,
+    named_secrets,
+    options_in_environment,
+    problem_of_settings,
+    read_environment,
+    read_module,
+)
 from .errors import ConfigurationError
 from .logs import configure, keep_secrets
 from .model.broker_tls import certificate_checks, with_certificate_checks
-from .model.definition_signature import SIGNING_KEY
 from .model.mirror import DEFAULT_QUEUE
-from .model.setting_names import OR_NAME_THE_ACTOR, check_variables, nearest, warning_about
+from .model.setting_names import OR_NAME_THE_ACTOR, check_variables, warning_about
 from .process import search_path
 from .process import standard_streams as streams
 from .process import utf8_mode as utf8
 
 log = logging.getLogger(__name__)
 
-_CONFIG = "celeryconfig"
-#: How the settings begin that are autosync's own.
-_PREFIX = "autosync_"
 #: Columns of Flower's list of tasks. By default, arguments and result, which describe a transfer, are not among them. Flower's own settings
 #: take precedence.
 _COLUMNS = "name,args,state,result,received,runtime,worker"
@@ -101,7 +106,7 @@ class App(Celery):
 
 
 class Loader(BaseLoader):
-    """Reads the settings when they are first needed. Except for options, the environment is read only here."""
+    """Merges the settings when they are first needed."""
 
     #: Whether modules of the user may be in the current directory.
     searches_here = True
@@ -116,24 +121,24 @@ class Loader(BaseLoader):
         """
         streams.ensure_open()
         _ensure_utf8()
-        name = os.environ.get("CELERY_CONFIG_MODULE", _CONFIG)
-        from_environment = _from_environment()
+        name = os.environ.get("CELERY_CONFIG_MODULE", CONFIG)
+        from_environment = read_environment()
         if self.searches_here:
             _search_current_directory(from_environment.get("autosync_sources", ()))
-        from_module, unknown_settings = _from_module(name)
+        from_module, unknown_settings = read_module(name)
         settings = {**DEFAULTS, **from_module, **from_environment}
-        by_file, by_variable = [_named(some.get("autosync_secrets", {})) for some in ({**DEFAULTS, **from_module}, from_environment)]
-        settings["autosync_secrets"] = Secrets({**_merged(by_file, by_variable), **options_in_environment()})
-        problem = _problem(settings)
+        by_file, by_variable = [named_secrets(some.get("autosync_secrets", {})) for some in ({**DEFAULTS, **from_module}, from_environment)]
+        settings["autosync_secrets"] = Secrets({**merged_secrets(by_file, by_variable), **options_in_environment()})
+        problem = problem_of_settings(settings)
         if problem:
-            _exit_with(f"{name}: {problem}")
+            exit_with(f"{name}: {problem}")
         if self.searches_here:
             _refuse_to_run_uploads(settings["autosync_sources"])
             self.unknown_names = [*unknown_settings, *_unknown_variables()]  # autosync has checked those of its own workers
         try:
             settings |= _tls_settings(os.environ.get("CELERY_BROKER_URL") or settings["broker_url"])
         except ConfigurationError as error:
-            _exit_with(str(error))
+            exit_with(str(error))
         queues = settings.get("task_queues") or [queue_called(name) for name in settings["autosync_queues"] or [DEFAULT_QUEUE]]
         settings["task_queues"] = queues
         settings.setdefault("task_default_queue", next(iter(queues)) if isinstance(queues, dict) else queues[0].name)
@@ -261,7 +266,7 @@ def _ensure_utf8() -> None:
     try:
         utf8.ensure(restarts=installation_path.is_celery())
     except ConfigurationError as error:
-        _exit_with(str(error))
+        exit_with(str(error))
 
 
 def _search_current_directory(sources: Any) -> None:
@@ -284,163 +289,22 @@ def _refuse_to_run_uploads(sources: Any) -> None:
     counted = [path for path in paths if isinstance(path, str) and path != "/"]
     around = search_path.source_around(os.getcwd(), counted)
     if around is not None:
-        _exit_with(
+        exit_with(
             f"Celery was started in {os.getcwd()}, where it would run what others put there, since autosync_sources has {around}: "
             "start it in another directory"
         )
     for entry, around in search_path.entries_within(counted).items():
-        _exit_with(
+        exit_with(
             f"Python searches for modules in {entry}, where it would run what others put there, since autosync_sources has {around}: "
             "take it off PYTHONPATH"
         )
-
-
-def _from_module(name: str) -> tuple[dict[str, Any], list[str]]:
-    """The settings in the operator's file, and those of autosync's prefix that mean nothing."""
-    try:
-        module = importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name == name == _CONFIG:
-            return {}, []
-        _exit_with(f"{name}: there is no module {error.name!r}")
-    except SyntaxError as error:
-        _exit_with(f"{error.filename}, line {error.lineno}: {error.msg}")
-    except Exception as error:  # an operator's file may raise anything
-        _exit_with(f"{name}: {type(error).__name__}: {error}")
-    values = {key: value for key, value in vars(module).items() if not key.startswith("_") and not _is_module(value)}
-    settings = {key: value for key, value in values.items() if key.islower()}
-    ours = [key for key in DEFAULTS if key.startswith(_PREFIX)]
-    for key in values:
-        near = nearest(key.lower(), ours) if key.lower().startswith(_PREFIX) and key not in DEFAULTS else []
-        if near and not (key not in settings and settings.keys() & near):  # a constant that a setting is made from may have its name
-            _exit_with(f"{name}: there is no setting {key!r}; write {' or '.join(near)}, or remove it")
-    return settings, sorted(key for key in settings if key.startswith(_PREFIX) and key not in DEFAULTS)
 
 
 def _unknown_variables() -> list[str]:
     try:
         return check_variables(os.environ, lambda: own_option_names(os.environ.get("AUTOSYNC_ACTOR", "")), OR_NAME_THE_ACTOR)
     except ConfigurationError as error:
-        _exit_with(str(error))
-
-
-def _from_environment() -> dict[str, Any]:
-    """The settings in environment variables, from `autosync` for its own workers, or from a container in place of a file."""
-    found: dict[str, Any] = {}
-    sources = os.environ.get("AUTOSYNC_SOURCES")
-    if sources:
-        try:
-            found["autosync_sources"] = json.loads(sources) if sources[0] in "[{" else sources.split(os.pathsep)
-        except ValueError as error:
-            _exit_with(f"AUTOSYNC_SOURCES: {error}")
-    if os.environ.get("AUTOSYNC_QUEUES"):
-        found["autosync_queues"] = os.environ["AUTOSYNC_QUEUES"].split(",")
-    if os.environ.get("AUTOSYNC_EVENTS"):
-        found["worker_send_task_events"] = os.environ["AUTOSYNC_EVENTS"] != "0"
-    if os.environ.get("AUTOSYNC_LOG_FORMAT"):
-        found["autosync_log_format"] = os.environ["AUTOSYNC_LOG_FORMAT"]
-    try:
-        if "AUTOSYNC_SECRETS" in os.environ:
-            if not os.environ["AUTOSYNC_SECRETS"].strip():
-                _exit_with("AUTOSYNC_SECRETS is set and empty; give it a dict in JSON, or unset it")
-            found["autosync_secrets"] = json.loads(os.environ["AUTOSYNC_SECRETS"])
-        if os.environ.get("AUTOSYNC_VERBOSITY"):
-            found["autosync_verbosity"] = int(os.environ["AUTOSYNC_VERBOSITY"])
-    except ValueError as error:
-        _exit_with(f"AUTOSYNC_SECRETS or AUTOSYNC_VERBOSITY: {error}")
-    return found
-
-
-def options_in_environment() -> dict[str, str]:
-    """The values of options in environment variables: AUTOSYNC_PASSWORD is that of --password. Workers read secret options from these."""
-    prefix = "AUTOSYNC_"
-    return {name[len(prefix) :].lower(): value for name, value in os.environ.items() if name.startswith(prefix)}
-
-
-def _named(secrets: Any) -> dict[str, Any]:
-    """The secrets by option name. In the file, names may have dashes as on a command line."""
-    if not isinstance(secrets, dict) or not all(isinstance(name, str) for name in secrets):
-        _exit_with("autosync_secrets must be a dict from option names to values")
-    for name in (inner for outer, value in secrets.items() for inner in (value if isinstance(value, dict) else [outer])):
-        plain = str(name).replace("-", "_")
-        if plain != SIGNING_KEY and nearest(plain, [SIGNING_KEY]):  # without the key, the box would accept any definition
-            _exit_with(f"autosync_secrets: there is no secret {name!r}; write {SIGNING_KEY}, or remove it")
-    # Values that are dicts belong to a mirror, whose name is the key.
-    return {name if isinstance(value, dict) else name.replace("-", "_"): _dashed(value) for name, value in secrets.items()}
-
-
-def _merged(by_file: dict[str, Any], by_variable: dict[str, Any]) -> dict[str, Any]:
-    """The secrets of the file, replaced one by one by those of AUTOSYNC_SECRETS. A variable that names no signing key must not take that of
-    the file away: the box would accept any definition."""
-    found = dict(by_file)
-    for name, value in by_variable.items():
-        before = found.get(name)
-        found[name] = {**before, **value} if isinstance(before, dict) and isinstance(value, dict) else value
-    return found
-
-
-def _dashed(value: Any) -> Any:
-    return {str(name).replace("-", "_"): one for name, one in value.items()} if isinstance(value, dict) else value
-
-
-def _problem(settings: Mapping[str, Any]) -> str:
-    sources = settings["autosync_sources"]
-    if not isinstance(sources, list | tuple | set | dict):
-        return "autosync_sources must be a list of paths, or a dict from the file host's paths to this box's"
-    paths = [*sources, *sources.values()] if isinstance(sources, dict) else sources
-    for path in paths:
-        if not isinstance(path, str) or not path.startswith("/"):
-            return f"autosync_sources: {path!r} is not an absolute path"
-    queues = settings["autosync_queues"]
-    if not isinstance(queues, list | tuple) or not all(isinstance(queue, str) and queue for queue in queues):
-        return "autosync_queues must be a list of queue names"
-    problem = _problem_of_queues(settings.get("task_queues") or [])
-    if problem:
-        return problem
-    if not isinstance(settings["autosync_verbosity"], int):
-        return "autosync_verbosity must be a number from -1 to 2"
-    if settings["autosync_log_format"] not in (None, "text", "json"):
-        return "autosync_log_format must be 'text', 'json' or None"
-    if not isinstance(settings["broker_url"], str):
-        return "broker_url must be a string such as 'redis://host:6379/0'"
-    if settings.get("broker_use_ssl"):
-        return "broker_use_ssl is not read by all of autosync: write broker_url = 'rediss://host:6379/0?ssl_ca_certs=/path/to/ca.pem'"
-    return ""
-
-
-def _problem_of_queues(queues: Any) -> str:
-    """What is wrong with `task_queues`; "" if Celery can use it."""
-    names = queues if isinstance(queues, dict) else []
-    is_list = isinstance(queues, list | tuple) and all(isinstance(queue, Queue) for queue in queues)
-    if not (is_list or isinstance(queues, dict)) or not all(isinstance(name, str) for name in names):
-        return "task_queues must be a list of kombu.Queue; autosync_queues takes names"
-    for name, value in queues.items() if isinstance(queues, dict) else ((queue.name, queue) for queue in queues):
-        if not _is_queue(name, value):
-            return f"task_queues: {name!r} must be a kombu.Queue, or a dict such as {{'exchange': 'a', 'routing_key': 'a'}}"
-    return ""
-
-
-def _is_queue(name: str, value: Any) -> bool:
-    """Whether a value of `task_queues` is a queue, or options from which Celery can make one."""
-    if isinstance(value, dict):
-        try:
-            value = Queue.from_dict(name, **value)
-        except Exception:  # kombu does not check the options
-            return False
-    if not isinstance(value, Queue):
-        return False
-    exchange: Any = value.exchange  # None for a queue without one
-    texts = (value.name, value.routing_key, getattr(exchange, "name", None), getattr(exchange, "type", None))
-    return bool(value.name) and all(isinstance(text or "", str) for text in texts)
-
-
-def _is_module(value: object) -> bool:
-    return isinstance(value, type(os))
-
-
-def _exit_with(problem: str) -> NoReturn:
-    """End the program with one line and exit code 1. For any other exception Celery would print a traceback."""
-    raise SystemExit(f"autosync: {problem}")
+        exit_with(str(error))
 
 
 app = make_app()

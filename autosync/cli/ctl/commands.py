@@ -17,7 +17,8 @@ from typing import Any
 
 import click
 
-from ...celery import options_in_environment, sending_app
+from ...broker.operator_settings import options_in_environment
+from ...celery import sending_app
 from ...daemon.overlaps import Overlaps
 from ...errors import ConfigurationError, Exit, StartError
 from ...feed.publisher import Priority, Publisher
