@@ -50,7 +50,7 @@ OUTSIDE = {
     "celery": {"celery", "feed.publisher", "tasks.progress", "tasks.queues", "tasks.transfer"},
     "click": {
         "actor", "actors.azure", "actors.gcs", "actors.http", "actors.rsync", "actors.s3", "actors.s3.headers", "actors.swift",
-        "cli", "cli.config_file", "cli.ctl.commands", "cli.mirror_command", "cli.options",
+        "cli", "cli.config_file", "cli.ctl.accept", "cli.ctl.commands", "cli.ctl.stopped", "cli.mirror_command", "cli.options",
     },
     "google": {"actors.gcs.credentials"},
     "keystoneauth1": {"actors.swift.identity", "actors.swift.errors"},

@@ -1,14 +1,18 @@
-"""`autosync-ctl accept`: what waits for an operator's acceptance, and how the watcher is asked to go on."""
+"""`autosync-ctl accept`: what waits for an operator's acceptance, and how that is requested from the watcher."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
+
+from ...errors import ConfigurationError
 from ...state.pending import ItemKind, PendingItem, pending_in_file, pending_in_ledger, request_in
 from ...state.state_file import requests_file, state_files
-from .mirrors import MirrorHandle
+from .mirrors import MirrorHandle, find_any_mirrors
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,42 @@ def waiting(found: Iterable[MirrorHandle], state: Path, name: str | None) -> lis
 def grown(listed: Waiting, now: Waiting | None) -> bool:
     """Whether more waits than what was listed."""
     return now is not None and not all(any(item.is_covered_by(one) for one in listed.items) for item in now.items)
+
+
+@click.command(
+    "accept",
+    help="Accept what waits for it: keys that the target held before the mirror, deletions that were withheld, a root or a mount that has "
+    "changed. Lists it first, and asks. Also for a mirror that is not running: its next start does it.",
+)
+@click.option("--existing", is_flag=True, help="Only keys that the target held before the mirror.")
+@click.option("--deletions", is_flag=True, help="Only deletions that were withheld.")
+@click.option("--root", is_flag=True, help="Only roots that have changed.")
+@click.option("--mount", is_flag=True, help="Only mounts that have changed.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_context
+def accept(context: click.Context, /, yes: bool, **chosen: bool) -> None:
+    broker, state, name = context.obj
+    kinds = [ItemKind(kind) for kind, is_chosen in chosen.items() if is_chosen]
+    listed: dict[str, Waiting] = {}
+    while True:
+        found = {one.mirror: one.of_kinds(kinds) for one in waiting(find_any_mirrors(broker, state, name), state, name)}
+        found = {mirror: one for mirror, one in found.items() if one.items}
+        if not found:
+            click.echo("nothing waits for acceptance")
+            return
+        if listed and not any(grown(listed[mirror], one) if mirror in listed else True for mirror, one in found.items()):
+            break
+        for mirror, one in found.items():
+            for item in one.items:
+                click.echo(f"{mirror}: {item.text()}")
+        listed = found
+        if not yes:
+            if not sys.stdin.isatty():
+                raise ConfigurationError("accept asks before it goes on, and there is no terminal", "give --yes")
+            click.confirm("Accept this?", abort=True)
+    for mirror, one in found.items():
+        one.request(one.items)
+        click.echo(f"{mirror}: accepted; its watcher goes on within a second, or at its next start")
 
 
 def _in_ledger(one: MirrorHandle) -> Waiting:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 import threading
 import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -28,7 +26,6 @@ from ...model.mirror import Mirror
 from ...model.paths import is_at_or_below
 from ...model.setting_names import OR_NAME_THE_ACTOR, warning_about
 from ...model.text import printable
-from ...state.pending import ItemKind
 from ..options import (
     check_variables,
     context_settings,
@@ -37,13 +34,13 @@ from ..options import (
     state_base,
     state_directory_option,
 )
-from .accept import Waiting, grown, waiting
+from .accept import accept
 from .doctor import Verdict, findings
 from .mirrors import MirrorHandle, find_any_mirrors, find_mirrors, search_outside_sources, single_mirror
 from .prometheus import Mirrors
 from .skipped import reason_to_skip
 from .status import key_lines, lines, next_try_text, status_of, table, target_of
-from .stopped import last_run_text, remains_of_mirrors, stopped_mirror
+from .stopped import forget, list_stopped
 from .verify import Verifier
 
 _WATCH_SECONDS = 1.0
@@ -116,8 +113,8 @@ def _group() -> click.Group:
         _verify,
         _doctor,
         _export,
-        _accept,
-        _forget,
+        accept,
+        forget,
     ):
         group.add_command(command)
     return group
@@ -181,7 +178,7 @@ def _interrupt_event() -> threading.Event:
 @click.pass_context
 def _mirrors(context: click.Context, stopped: bool, as_json: bool) -> None:
     if stopped:
-        _list_stopped(*context.obj, as_json=as_json)
+        list_stopped(*context.obj, as_json=as_json)
         return
     found = [status_of(one) for one in _mirrors_of_context(context)]
     wanted = ("mirror", "target", "sources", "queue", "watched_by")
@@ -190,28 +187,6 @@ def _mirrors(context: click.Context, stopped: bool, as_json: bool) -> None:
         return
     for line in table([[one["mirror"], one["target"], one["queue"], ", ".join(map(printable, one["sources"]))] for one in found]):
         click.echo(line)
-
-
-def _list_stopped(broker: str | None, state: Path, name: str | None, *, as_json: bool) -> None:
-    remains = remains_of_mirrors(find_any_mirrors(broker, state, name), state)
-    found = [(one, one.definition()) for one in remains if not one.is_watched and name in (None, one.name)]
-    if as_json:
-        click.echo(json.dumps([
-            {
-                "mirror": one.name, "target": target_of(mirror) if mirror else None, "ran_at": one.ran_at(), "places": one.places(),
-                "sources": [source.path for source in mirror.sources] if mirror else [],
-            }
-            for one, mirror in found
-        ]))  # fmt: skip
-        return
-    rows = [
-        [one.name, target_of(mirror) if mirror else "-", f"ran last: {last_run_text(one.ran_at())}", ", ".join(one.places())]
-        for one, mirror in found
-    ]
-    for line in table(rows):
-        click.echo(printable(line))
-    if not rows:
-        click.echo("no mirror has stopped")
 
 
 @click.command("failed", help="List the failed keys, with the reasons. autosync tries them again later; see `retry`.")
@@ -361,42 +336,6 @@ def _check_watched(one: MirrorHandle) -> None:
         raise StartError(f"mirror {one.name} is paused", "autosync-ctl resume")
 
 
-@click.command(
-    "accept",
-    help="Accept what waits for it: keys that the target held before the mirror, deletions that were withheld, a root or a mount that has "
-    "changed. Lists it first, and asks. Also for a mirror that is not running: its next start does it.",
-)
-@click.option("--existing", is_flag=True, help="Only keys that the target held before the mirror.")
-@click.option("--deletions", is_flag=True, help="Only deletions that were withheld.")
-@click.option("--root", is_flag=True, help="Only roots that have changed.")
-@click.option("--mount", is_flag=True, help="Only mounts that have changed.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.pass_context
-def _accept(context: click.Context, /, yes: bool, **chosen: bool) -> None:
-    broker, state, name = context.obj
-    kinds = [ItemKind(kind) for kind, is_chosen in chosen.items() if is_chosen]
-    listed: dict[str, Waiting] = {}
-    while True:
-        found = {one.mirror: one.of_kinds(kinds) for one in waiting(find_any_mirrors(broker, state, name), state, name)}
-        found = {mirror: one for mirror, one in found.items() if one.items}
-        if not found:
-            click.echo("nothing waits for acceptance")
-            return
-        if listed and not any(grown(listed[mirror], one) if mirror in listed else True for mirror, one in found.items()):
-            break
-        for mirror, one in found.items():
-            for item in one.items:
-                click.echo(f"{mirror}: {item.text()}")
-        listed = found
-        if not yes:
-            if not sys.stdin.isatty():
-                raise ConfigurationError("accept asks before it goes on, and there is no terminal", "give --yes")
-            click.confirm("Accept this?", abort=True)
-    for mirror, one in found.items():
-        one.request(one.items)
-        click.echo(f"{mirror}: accepted; its watcher goes on within a second, or at its next start")
-
-
 @click.command("verify", help="Compare source and target, on the file host. Exit code 0: they are equal; 3: they are not.")
 @click.option("--checksum", is_flag=True, help="Compare the content, if the target lists a checksum.")
 @click.pass_context
@@ -455,30 +394,3 @@ def _export(context: click.Context, listen: str) -> None:
         thread.join()
     finally:
         server.shutdown()
-
-
-@click.command(
-    "forget",
-    help="Remove all data of a mirror without a watcher: at the broker, and its state directory on this host. Lists it first, and asks. "
-    "The target stays as it is.",
-)
-@click.argument("mirror", metavar="[NAME]", required=False)
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.pass_context
-def _forget(context: click.Context, mirror: str | None, yes: bool) -> None:
-    broker, state, named = context.obj
-    name = mirror if mirror is not None else named
-    if name is None:
-        raise ConfigurationError("forget takes no mirror by chance", "name it: autosync-ctl forget NAME")
-    one = stopped_mirror(remains_of_mirrors(find_any_mirrors(broker, state, name), state), name)
-    for line in one.listed():
-        click.echo(f"{name}: {line}")
-    if not yes:
-        if not sys.stdin.isatty():
-            raise ConfigurationError("forget asks before it goes on, and there is no terminal", "give --yes")
-        click.confirm("Remove this?", abort=True)
-    elsewhere = one.kept_at()
-    one.remove()
-    click.echo(f"{name} is forgotten")
-    for place in elsewhere:
-        click.echo(f"its broker {place} may have data of it: autosync-ctl --broker {place} forget {name}", err=True)

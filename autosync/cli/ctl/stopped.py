@@ -1,21 +1,28 @@
-"""Mirrors that no watcher runs for: what is left of them at brokers and in the state directories of this host, and its removal."""
+"""Mirrors that no watcher runs for: what is left of them at brokers and in the state directories of this host, and its removal by
+`autosync-ctl forget`.
+"""
 
 from __future__ import annotations
 
+import json
+import sys
 import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ...errors import StartError, UnknownDefinition
+import click
+
+from ...errors import ConfigurationError, StartError, UnknownDefinition
 from ...ledger import address
 from ...model.mirror import Mirror
 from ...model.text import printable
 from ...state.run_record import StoredMirror, state_directories, stored_mirrors
 from ...state.state_file import StateFile, requests_file, state_files
 from ...state.state_lock import LOCK, is_in_use, remove
-from .mirrors import MirrorHandle
+from .mirrors import MirrorHandle, find_any_mirrors
+from .status import table, target_of
 
 
 @dataclass
@@ -139,3 +146,63 @@ def stopped_mirror(remains: Iterable[MirrorRemains], name: str) -> MirrorRemains
 def last_run_text(ran_at: float | None) -> str:
     """When a mirror ran last, for people."""
     return "unknown" if ran_at is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(ran_at))
+
+
+def list_stopped(broker: str | None, state: Path, name: str | None, *, as_json: bool) -> None:
+    """Print the mirrors that have stopped: `autosync-ctl mirrors --stopped`.
+
+    Args:
+        broker: URL of the only broker to use; None for the embedded ones of this host.
+        state: the directory with the state directories of this host.
+        name: only the mirror of this name; None for all.
+        as_json: one JSON list, for programs.
+
+    Raises:
+        BrokerError: a broker does not respond.
+    """
+    remains = remains_of_mirrors(find_any_mirrors(broker, state, name), state)
+    found = [(one, one.definition()) for one in remains if not one.is_watched and name in (None, one.name)]
+    if as_json:
+        click.echo(json.dumps([
+            {
+                "mirror": one.name, "target": target_of(mirror) if mirror else None, "ran_at": one.ran_at(), "places": one.places(),
+                "sources": [source.path for source in mirror.sources] if mirror else [],
+            }
+            for one, mirror in found
+        ]))  # fmt: skip
+        return
+    rows = [
+        [one.name, target_of(mirror) if mirror else "-", f"ran last: {last_run_text(one.ran_at())}", ", ".join(one.places())]
+        for one, mirror in found
+    ]
+    for line in table(rows):
+        click.echo(printable(line))
+    if not rows:
+        click.echo("no mirror has stopped")
+
+
+@click.command(
+    "forget",
+    help="Remove all data of a mirror without a watcher: at the broker, and its state directory on this host. Lists it first, and asks. "
+    "The target stays as it is.",
+)
+@click.argument("mirror", metavar="[NAME]", required=False)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_context
+def forget(context: click.Context, mirror: str | None, yes: bool) -> None:
+    broker, state, named = context.obj
+    name = mirror if mirror is not None else named
+    if name is None:
+        raise ConfigurationError("forget takes no mirror by chance", "name it: autosync-ctl forget NAME")
+    one = stopped_mirror(remains_of_mirrors(find_any_mirrors(broker, state, name), state), name)
+    for line in one.listed():
+        click.echo(f"{name}: {line}")
+    if not yes:
+        if not sys.stdin.isatty():
+            raise ConfigurationError("forget asks before it goes on, and there is no terminal", "give --yes")
+        click.confirm("Remove this?", abort=True)
+    elsewhere = one.kept_at()
+    one.remove()
+    click.echo(f"{name} is forgotten")
+    for place in elsewhere:
+        click.echo(f"its broker {place} may have data of it: autosync-ctl --broker {place} forget {name}", err=True)
