@@ -18,8 +18,7 @@ class Exit(IntEnum):
     FAILED = 1
     #: The command line, an environment variable or the configuration file is wrong.
     USAGE = 2
-    #: The program ended in order, but some keys are in the failed list, a part of the source could not be read, or deletions are withheld:
-    #: more than --max-delete, or those of a mirror that is not accepted.
+    #: The program ended in order, but target and source may differ. docs/settings.md lists the reasons.
     INCOMPLETE = 3
     #: Interrupted: SIGINT, or SIGTERM before `--once` was through.
     INTERRUPTED = 130
