@@ -1,10 +1,20 @@
 """How the ledger's data is named in Redis, and how keys of a mirror are written there.
 
-Running fleets hold data under these names, so the names stay where our words for what they mean have changed: `mirror` holds the
-definition, `stats` the counters, `asked` the requests of operators ("look": a scan, "barrier": a flush point), `watcher` the watcher's
-lease, `places` the in-flight slots, `bell` the wakeup keys. In the hash `mirror`, `epoch` is the broker generation, `cleared` when the
-mirror was last in sync, `ran_at` when its watcher was last known to run, `holding` the number of withheld deletions, and `unsorted` the
-target whose listings are not in order.
+Running fleets hold data under these names, so a name stays where our word for its meaning has changed:
+
+| name in Redis | meaning |
+| --- | --- |
+| `mirror` | definition, state and limits of the mirror |
+| `epoch`, `cleared`, `holding`, in `mirror` | broker generation, when the mirror was last in sync, number of withheld deletions |
+| `ran_at`, `unsorted`, in `mirror` | when the watcher was last known to run, the target whose listings are not in order |
+| `since` | since when each dirty key is dirty |
+| `stats` | counters; in it, `looks` counts the scans |
+| `recent` | history of the last results |
+| `watcher` | the watcher's lease |
+| `asked`, `barrier` | requests of operators ("look": a scan, "barrier": a flush point), flush points |
+| `pace` | arrival times of the limits of requests and bytes |
+| `places`, `queue`, `asking`, `bell` | in-flight slots; processes that wait for one, times of their last calls, their wakeup keys |
+| `rights` | used only to check permissions |
 """
 
 from __future__ import annotations

@@ -2,8 +2,10 @@
 --
 -- The ledger of one mirror, as all scripts here use it (one hash slot, so one Redis cluster node). Running fleets hold data under these
 -- names, so they stay; redis_keys.py says what they mean:
---   KEYS[1] mirror  hash  version, definition, epoch (broker generation), cleared (when it was last in sync), accepted, ran_at, holding
---                         (withheld deletions), unsorted, paused (only if it is), limits and slow (rate_limit.lua)
+--   KEYS[1] mirror  hash  version, definition, signature, queue (of its tasks), epoch (broker generation), ran_at, cleared (the version,
+--                         and when it was last in sync), accepted, acceptance (JSON of the last acceptance or revocation), holding
+--                         (withheld deletions), roots and roots_signature (the remembered roots), unsorted, paused (only if it is),
+--                         limits and slow (rate_limit.lua)
 --   KEYS[2] state   hash  key -> "generation claimed attempts owner hint"; only dirty keys are in it
 --   KEYS[3] since   zset  key -> ms since when it is dirty; the lowest score is the lag
 --   KEYS[4] due     zset  key -> ms: end of the lease of a claimed key, or time of the next try of a failed one;
@@ -19,7 +21,9 @@
 -- Beside them: recent (list: "ms owner what number key" of the last 10,000 results, the newest first), watcher (holder of the lease),
 -- skipped (hash: path -> why it is not sent), asked (list: scans and flush points that operators request), barrier:NAME (when a flush point
 -- was reached), unseen (hash: worker -> which file it does not see), denied (zset: failed key whose file may not be read -> ms of its next
--- try) and denied_delays (hash: such a key -> ms of its delay), and what rate_limit.lua and inflight_slots.lua keep.
+-- try) and denied_delays (hash: such a key -> ms of its delay), pending (hash: kind and path -> JSON of what waits for an operator's
+-- acceptance), unreadable (hash: worker -> why it cannot read the definition), rights (only permissions.lua uses it), pace
+-- (rate_limit.lua), and places, queue, asking and bell:PROCESS (inflight_slots.lua).
 -- Times are the server's own. Each script reads and writes all of its keys at once, which costs the server, and its append-only file,
 -- half of what one by one would cost.
 --
