@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.sax.saxutils import escape
@@ -13,7 +14,7 @@ _DOCS = Path(__file__).parent.parent / "docs"
 TEXT, PICTURE = _DOCS / "flow.txt", _DOCS / "flow.svg"
 
 #: Sizes in pixels.
-_LANE, _ROW, _BOX, _LINE, _TOP, _MARGIN = 306, 112, 216, 17, 40, 12
+_LANE, _ROW, _BOX, _LINE, _TOP, _MARGIN, _BESIDE = 306, 112, 228, 17, 40, 12, 20
 _STYLE = """
 text { font: 13px sans-serif; fill: #222; text-anchor: middle }
 .title { font-weight: bold }
@@ -80,10 +81,11 @@ def picture(text: str) -> str:
         left = _MARGIN + _LANE * number
         lines.append(f'<rect class="lane" x="{left + 4}" y="{_MARGIN}" width="{_LANE - 8}" height="{height - 2 * _MARGIN}" rx="8"/>')
         lines.append(_text(left + _LANE // 2, _MARGIN + 24, title, "title"))
-    lines += [_arrow(flow.boxes[start], flow.boxes[end]) for start, end, _ in flow.arrows]
-    for box in flow.boxes.values():
+    boxes = flow.boxes.values()
+    lines += [_arrow(flow.boxes[start], flow.boxes[end], boxes) for start, end, _ in flow.arrows]
+    for box in boxes:
         lines += _drawn(box)
-    lines += [_label(flow.boxes[start], flow.boxes[end], label) for start, end, label in flow.arrows if label]
+    lines += [_label(flow.boxes[start], flow.boxes[end], label, boxes) for start, end, label in flow.arrows if label]
     return "\n".join([*lines, "</svg>"]) + "\n"
 
 
@@ -126,15 +128,27 @@ def _ends(start: _Box, end: _Box) -> tuple[int, int, int, int]:
     return start.x + right * _BOX // 2, start.y, end.x - right * _BOX // 2, end.y
 
 
-def _arrow(start: _Box, end: _Box) -> str:
+def _bend(start: _Box, end: _Box, boxes: Iterable[_Box]) -> int | None:
+    """Where an arrow goes up or down beside the boxes that are between its ends; None if there are none."""
+    rows = range(min(start.row, end.row) + 1, max(start.row, end.row))
+    is_blocked = start.lane == end.lane and any(box.lane == start.lane and box.row in rows for box in boxes)
+    return start.x - _BOX // 2 - _BESIDE if is_blocked else None
+
+
+def _arrow(start: _Box, end: _Box, boxes: Iterable[_Box]) -> str:
+    bend = _bend(start, end, boxes)
+    if bend is not None:
+        side = start.x - _BOX // 2
+        return f'<path class="arrow" d="M{side} {start.y} L{bend} {start.y} L{bend} {end.y} L{side} {end.y}"/>'
     x, y, to_x, to_y = _ends(start, end)
     return f'<path class="arrow" d="M{x} {y} L{to_x} {to_y}"/>'
 
 
-def _label(start: _Box, end: _Box, label: str) -> str:
+def _label(start: _Box, end: _Box, label: str, boxes: Iterable[_Box]) -> str:
     x, y, to_x, to_y = _ends(start, end)
     above = 6 if y == to_y else -4
-    return _text((x + to_x) // 2, (y + to_y) // 2 - above, label, "label")
+    bend = _bend(start, end, boxes)
+    return _text((x + to_x) // 2 if bend is None else bend, (y + to_y) // 2 - above, label, "label")
 
 
 def _text(x: int, y: int, text: str, kind: str) -> str:
