@@ -1,4 +1,4 @@
-"""Keep a copy of a directory tree true, at all times, in an object store, another directory, or behind an API.
+"""Keeps a copy of a directory tree equal to the tree, all the time, in an object store, in another directory, or behind an API.
 
 from autosync import Actor, main
 
