@@ -23,7 +23,7 @@ from ..feed.batches import BatchSender
 from ..feed.broker_retry import BrokerRetry
 from ..feed.events import EventFeed
 from ..feed.publisher import Priority, Publisher
-from ..feed.scanner import FinishedScan, Scanner
+from ..feed.scanner import Scanner
 from ..feed.skipped_paths import SkippedPaths
 from ..ledger import Ledger, MirrorStats, address, connect, owner_prefix, registered_mirrors
 from ..ledger.watcher_lock import WatcherLock
@@ -43,6 +43,8 @@ from ..watch.name_scans import NameScans
 from ..watch.watcher import Watcher
 from .denied_keys import DeniedKeys
 from .disputes import DisputeResolver, Trust, UnseenLog
+from .heartbeat import Heartbeat
+from .in_sync import InSyncRecorder
 from .one_host import OneHost
 from .overlaps import Overlaps
 from .registration import Registration
@@ -59,8 +61,6 @@ log = logging.getLogger(__name__)
 
 #: Number of failed scans in a row that ends `--once`.
 _ONCE_SCANS = 3
-#: The resolution of `MirrorStats.lag`, in seconds.
-_LAG_UNIT = 0.001
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,8 @@ class MirrorRunner:
         watched = not (host and host.has_embedded_broker)
         sender = sending_app(run.broker, mirror.queue, events=watched)
         self._publisher = Publisher(sender, mirror.name, mirror.queue, self._ledger)
-        self._sender = BatchSender(self._ledger.key_states, self._publisher, retry, host.begin if host else lambda: None)
+        begin_workers = host.begin if host else lambda: None
+        self._sender = BatchSender(self._ledger.key_states, self._publisher, retry, begin_workers)
         self._denied_keys = DeniedKeys(self._ledger.failures, self._keys, push, self._sender.mark_unknown)
         self._requeuer = Requeuer(self._ledger, self._sender, mirror.queue, mirror.attempts, once=run.once)
         self._skipped = SkippedPaths(self._ledger.sync_state, retry, about=run.about)
@@ -154,7 +155,9 @@ class MirrorRunner:
         self._scanner = Scanner(
             self._comparison, self._deletion_state, self._debouncer, self._sender, self._skipped, retry, self._stop, about=run.about,
             hard_links=None if run.once else self._hard_links,
-            prepare=lambda: run.policy.delete and retry.retry_until_success(self._refresh_overlaps),
+            prepare=lambda: run.policy.delete and retry.retry_until_success(
+                partial(self._overlaps.refresh_stored, self._deletion_state.revoke)
+            ),
         )  # fmt: skip
         self._run_record = RunRecord(state_file, self._ledger.definition, "" if self._has_own_broker else address(run.broker))
         self._registration = Registration(
@@ -165,6 +168,11 @@ class MirrorRunner:
         self._root_watch = RootWatch(
             self._keys, self._roots, self._deferred_scans, self._root_memory, self._registration, push, about=run.about
         )
+        self._heartbeat = Heartbeat(
+            self._watcher_lock, self._ledger, run.limits, self._registration, self._root_memory, self._requeuer, self._scanner, push,
+            begin_workers,
+        )  # fmt: skip
+        self._in_sync = InSyncRecorder(self._ledger, self._registration, self._scanner)
         self._root_acceptance = RootAcceptance(self._roots, self._scanner, self._deletion_state.pending, push, once=run.once)
         self._request_handler = RequestHandler(
             mirror.name, self._ledger.requests, requests_file(run.spill, mirror.name), self._watcher_lock, self._debouncer,
@@ -178,9 +186,6 @@ class MirrorRunner:
         self._events: EventFeed | None = None
         self._watcher: Watcher | None = None
         self._stats: MirrorStats | None = None
-        self._sent_counters: dict[str, int] = {}
-        #: Open multipart uploads, as of the last tick. They are put back into a broker that has lost its memory.
-        self._uploads: dict[str, list[str]] = {}
 
     @property
     def name(self) -> str:
@@ -232,6 +237,7 @@ class MirrorRunner:
             ends: receives the calls that end the threads.
         """
         self._watcher = watcher
+        self._heartbeat.start(watcher)
         self._root_watch.start(watcher)
         self._rescans.start(watcher)
         self._request_handler.start(watcher)
@@ -251,23 +257,6 @@ class MirrorRunner:
             log.info("mirroring %s from %s", self.name, ", ".join(source.path for source in self._keys.sources))
         else:
             self.push_changes((SCAN_ALL,))
-
-    def _refresh_overlaps(self) -> bool:
-        """Find the mirrors that overlap with this one. If an overlap has ended, revoke the acceptance: what the other mirror has left is
-        nothing that this one has sent. Called by the thread of scans.
-
-        Returns:
-            Whether the acceptance was revoked.
-
-        Raises:
-            BrokerError: the broker does not respond. The next call does all of it again.
-        """
-        has_ended = self._overlaps.refresh()
-        if has_ended:
-            log.warning("%sa mirror that could make the same keys is gone: what it has left counts as from before", self._run.about)
-            self._deletion_state.revoke()
-        self._overlaps.store()
-        return has_ended
 
     @property
     def links(self) -> FollowedLinks:
@@ -313,12 +302,10 @@ class MirrorRunner:
         """Do the work that is due; called every second. If the broker is away, the next tick tries again; the sender has logged that."""
         try:
             finished_scan = self._scanner.state.finished_scan
-            uploads = self._ledger.uploads.all()
             requested = time.monotonic()
-            self._stats = stats = self._heartbeat()  # needs the open uploads of the tick before
-            self._uploads = uploads
+            self._stats = stats = self._heartbeat.tick()
             self._requeuer.resend_orphans(stats)
-            self._note_in_sync(finished_scan, stats, requested)
+            self._in_sync.record(finished_scan, stats, requested)
             self._run_record.renew()
             self._rescans.place_behind_links()
             self._request_handler.handle(stats)
@@ -340,57 +327,6 @@ class MirrorRunner:
             self._root_acceptance.write_waiting()
         except BrokerError as error:
             log.debug("%s", error)
-
-    def _heartbeat(self) -> MirrorStats:
-        """Renew the watcher's lock. If the broker has lost its memory, publish everything again and scan the whole source.
-
-        Returns:
-            The figures of the mirror, as they were before that.
-        """
-        stats = self._watcher_lock.renew(self._changed_counters())
-        if stats.dirty and self._host:
-            self._host.begin()  # there may be messages from before, for which no new one would be sent soon
-        before = self._registration.broker_generation
-        if stats.broker_generation != before:
-            lost = stats.broker_generation.partition(" ")[0] != before.partition(" ")[0]
-            what = "has lost its memory" if lost else "was started again, and may have lost its last writes"
-            log.warning("the broker %s: everything is scanned again", what)
-            for key, token in [(key, token) for key, tokens in self._uploads.items() for token in tokens]:
-                self._ledger.uploads.add(key, token)
-            self._requeuer.requeue_unfinished()
-            self._ledger.limits.set(self._run.limits, if_lost=True)  # others may have been set since
-            self._registration.publish(self._registration.mirror)
-            self._root_memory.lose_ledger()
-            self._requeuer.note_loss()  # workers did not find the definition, or their messages are gone
-            self._debouncer.push((SCAN_ALL,))
-        return stats
-
-    def _changed_counters(self) -> dict[str, int]:
-        """Figures for operators that have changed since the last tick, by their names in the ledger."""
-        now = {"looks": self._scanner.state.scans}
-        if self._watcher:
-            now |= {"watches": self._watcher.watches(), "unwatched": self._watcher.unwatched}
-        changed = {name: count for name, count in now.items() if self._sent_counters.get(name) != count}
-        self._sent_counters = now
-        return changed
-
-    def _note_in_sync(self, finished_scan: FinishedScan | None, stats: MirrorStats, requested: float) -> None:
-        """Record that source and target were equal when a scan began, if all differences that it found have been synced.
-
-        They have been synced once no key is dirty that was dirty when the scan ended. This proves nothing if the broker has lost dirty keys
-        since the scan began, or if a source has become another directory.
-
-        Args:
-            finished_scan: the last scan.
-            stats: of the mirror, from after the scan.
-            requested: when `stats` was requested, on the monotonic clock.
-        """
-        state = self._scanner.state
-        if finished_scan is None or finished_scan.generation != state.scan_generation or finished_scan.began <= state.last_in_sync_at:
-            return
-        if stats.dirty == 0 or requested - stats.lag - _LAG_UNIT > finished_scan.ended:
-            self._ledger.sync_state.set_last_in_sync(self._registration.version_in_sync, finished_scan.began, accepted=state.accepted)
-            self._scanner.set_last_in_sync(finished_scan.began)
 
     def _resolve_disputes(self, stats: MirrorStats) -> None:
         """Check the files that workers of upload boxes do not see as this host saw them."""
@@ -427,7 +363,7 @@ class MirrorRunner:
         """Whether nothing is dirty, and the broker has lost nothing; if it has, the whole source is scanned again."""
         generation = self._scanner.state.scan_generation
         with suppress(BrokerError):
-            return self._heartbeat().dirty == 0 and self._scanner.state.scan_generation == generation
+            return self._heartbeat.renew().dirty == 0 and self._scanner.state.scan_generation == generation
         return False
 
     def is_empty(self) -> bool:
@@ -464,7 +400,7 @@ class MirrorRunner:
         if finished:
             requested = time.monotonic()
             with suppress(BrokerError):
-                self._note_in_sync(self._scanner.state.finished_scan, self._watcher_lock.heartbeat(), requested)
+                self._in_sync.record(self._scanner.state.finished_scan, self._watcher_lock.heartbeat(), requested)
 
     def _close_feeds(self, patience: float) -> None:
         """End both threads, that of events first: it sends pending keys, and may wait for the broker meanwhile."""

@@ -108,10 +108,26 @@ class Overlaps:
         self.shared_keys = SharedKeys(self._scope, list(sharing.values()))
         return not {*self._stored()} <= {*sharing, *parted}
 
-    def store(self) -> None:
-        """Store which mirrors overlap with this one now, for later calls of `refresh`, also in other processes."""
+    def refresh_stored(self, revoke: Callable[[], None]) -> bool:
+        """As `refresh`, and store the result for later calls, also in other processes. If an overlap has ended, the mirror's acceptance is
+        revoked: what the other mirror has left is nothing that this one has sent.
+
+        Args:
+            revoke: revokes the acceptance.
+
+        Returns:
+            Whether the acceptance was revoked.
+
+        Raises:
+            BrokerError: the broker does not respond. The next call does all of it again.
+        """
+        has_ended = self.refresh()
+        if has_ended:
+            log.warning("%sa mirror that could make the same keys is gone: what it has left counts as from before", self._about)
+            revoke()
         if self._file is not None:
             self._file.update(overlaps=self._sharing or None)
+        return has_ended
 
     def _stored(self) -> list[str]:
         found = self._file.read().get("overlaps") if self._file is not None else None

@@ -9,6 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 from types import FrameType
 from typing import Any
@@ -343,7 +344,9 @@ def _verify(context: click.Context, checksum: bool) -> int:
     one = single_mirror(_mirrors_of_context(context))
     mirror: Mirror = one.mirror()
     _search_outside_sources(context)
-    overlaps = Overlaps(mirror, context.obj[1], lambda: registered_mirrors(connect(one.broker)))
+    with closing(connect(one.broker)) as client:
+        registered = registered_mirrors(client)
+    overlaps = Overlaps(mirror, context.obj[1], lambda: registered)
     overlaps.refresh()
     verifier = Verifier(
         mirror, checksum=checksum, secrets=options_in_environment(), spill=context.obj[1], shared_keys=overlaps.shared_keys
