@@ -10,6 +10,7 @@ from ..actor import Actor, listing_of, without_secrets
 from ..errors import AutosyncError, TargetError
 from ..files import File, Listing, Page, paged
 from ..source.external_sort import disksort
+from .repeated_keys import without_end_refused
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class TargetListing:
             listing = listing_of(self._actor, prefix)
             pages = _with_prefix(prefix, without, listing.pages() if isinstance(listing, Listing) else paged(listing))
             if is_sorted_here or not getattr(listing, "already_sorted", False):
-                rows = disksort((row for page in pages for row in zip(*page, strict=True)), self._spill)
+                rows = disksort((row for page in without_end_refused(pages) for row in zip(*page, strict=True)), self._spill)
                 pages = paged(File(*row) for row in rows)
             yield from pages
         except AutosyncError:

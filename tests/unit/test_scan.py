@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from autosync.actor import Actor
 from autosync.compare.diff import Compare
+from autosync.compare.repeated_keys import without_end_refused
 from autosync.compare.scan import Comparison, Policy, ScanReport
 from autosync.errors import TargetError
-from autosync.files import File, Listing
+from autosync.files import File, Listing, Page, PagedListing
 from autosync.model.keys import Keys, Source
 
 
@@ -67,3 +69,27 @@ def test_checksums_are_compared_whatever_the_times_are(tree: Path) -> None:
 
     assert etags(tree, Target(60, 0), by=Compare.CHECKSUM) == ["etag"]
     assert etags(tree, Target(-60, 0), by=Compare.SIZE) == []
+
+
+@pytest.mark.parametrize("circle", [1, 2, 50])
+@pytest.mark.parametrize("already_sorted", [True, False])
+def test_a_listing_that_runs_in_a_circle_ends_the_scan(tree: Path, circle: int, already_sorted: bool) -> None:
+    class Circular(Target):
+        def list(self, prefix: str = "") -> Listing:
+            def pages() -> Iterator[Page]:
+                for number in range(20_000):
+                    yield Page([f"{number % circle:03}{half}" for half in "ab"], [3, 3], [self.made] * 2, ["", ""])
+                raise AssertionError("it was read without an end")
+
+            return PagedListing(pages(), already_sorted=already_sorted)
+
+    (tree / "f").write_text("new")
+    with pytest.raises(TargetError, match="gives the same keys again and again"):
+        etags(tree, Circular(0, 0))
+
+
+def test_a_key_that_is_listed_twice_or_at_the_edge_of_pages_is_no_circle() -> None:
+    keys = [[f"{number:04}", f"{max(number - back, 0):04}"] for back in (1, 100) for number in range(300)]
+    pages = [Page(two, [3, 3], [0.0, 0.0], ["", ""]) for two in [*keys, *keys]]
+
+    assert list(without_end_refused(pages)) == pages
