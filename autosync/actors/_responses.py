@@ -2,7 +2,7 @@
 
 A server or proxy may send more than this host has memory for: an endless body, or a megabyte of gzip that becomes gigabytes. So every actor
 requests content without compression, decodes nothing, and reads up to a bound. The text of an error response is cut at the bound. Any other
-response that is longer is an error. In both cases the connection is closed.
+response that is longer is an error, also one whose interim responses or trailers are. In both cases the connection is closed.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from typing import Any
 PAGE_BYTES = 64 << 20
 #: The most bytes read of any other response.
 BODY_BYTES = 1 << 20
+#: The most bytes of a response, or of what arrives with a block of its body, that are no content: interim responses and headers, sizes of
+#: chunks, trailers.
+HEAD_BYTES = 64 << 10
 #: How long the body of a response may take to arrive, in seconds. S3 may send spaces for minutes while it completes a multipart upload.
 BODY_SECONDS = 900.0
 #: A header of every request.
@@ -29,6 +32,11 @@ class ResponseError(OSError):
 def too_long(most: int) -> ResponseError:
     """The error of a response with more than `most` bytes."""
     return ResponseError(f"the response is longer than {most >> 20} MiB, which is the most that is read of it")
+
+
+def too_much_beside() -> ResponseError:
+    """The error of a response with more than `HEAD_BYTES` that are no content."""
+    return ResponseError(f"the response has more than {HEAD_BYTES >> 10} KiB beside its content, which is the most that is read of them")
 
 
 def too_slow() -> ResponseError:

@@ -13,12 +13,14 @@ from requests.adapters import HTTPAdapter
 
 from . import _responses
 from ._proxies import with_scheme
-from ._responses import AS_IT_IS, BODY_BYTES, PAGE_BYTES, BoundedBody, encoding_of, too_slow
+from ._responses import AS_IT_IS, BODY_BYTES, HEAD_BYTES, PAGE_BYTES, BoundedBody, encoding_of, too_much_beside, too_slow
 
 #: Content is sent in blocks of this size, in bytes. Each block must be sent within the timeout for connecting (urllib3 uses that one for
 #: sending too), also on a slow line that hundreds of files share.
 _BLOCK = 64 << 10
 _OK = range(200, 300)
+#: How many times as long a body may be on the line: a chunk of one byte takes six.
+_CHUNK_FACTOR = 8
 
 
 class _Adapter(HTTPAdapter):
@@ -64,27 +66,52 @@ class _Session(requests.Session):
 
 
 class _TimedReader(socket.SocketIO):
-    """Reads a response from a socket until it has taken `BODY_SECONDS`: interim responses, headers and trailers may go on for ever too. A
-    single read is bounded by the time-out of the socket.
+    """Reads a response from a socket until it has taken `BODY_SECONDS`, or more than `HEAD_BYTES` of it are no content: interim responses,
+    headers and trailers may go on for ever too. A single read is bounded by the time-out of the socket.
     """
 
     def __init__(self, connection: socket.socket) -> None:
         super().__init__(connection, "r")
         connection._io_refs += 1  # type: ignore[attr-defined]  # as socket.makefile does; `close` subtracts it
         self._until = time.monotonic() + _responses.BODY_SECONDS
+        self._left = HEAD_BYTES
+
+    def allow(self, count: int) -> None:
+        """Let so many bytes be read from now on, and `HEAD_BYTES` beside them."""
+        self._left = HEAD_BYTES + count
 
     def readinto(self, buffer: Any) -> int | None:
         if time.monotonic() > self._until:
             raise too_slow()
-        return super().readinto(buffer)
+        if self._left <= 0:
+            raise too_much_beside()
+        count = super().readinto(buffer)
+        self._left -= count or 0
+        return count
 
 
 class _TimedResponse(http.client.HTTPResponse):
     def __init__(self, sock: Any, *args: Any, **more: Any) -> None:
         super().__init__(sock, *args, **more)
+        self._reader: _TimedReader | None = None
         if isinstance(sock, socket.socket):  # urllib3 has an object of its own for TLS inside TLS
             self.fp.close()
-            self.fp = io.BufferedReader(_TimedReader(sock))
+            self._reader = _TimedReader(sock)
+            self.fp = io.BufferedReader(self._reader)
+
+    def read(self, amt: int | None = None) -> bytes:
+        """See `http.client.HTTPResponse`."""
+        self._allow(PAGE_BYTES if amt is None else _CHUNK_FACTOR * amt)
+        return super().read(amt)
+
+    def read1(self, n: int = -1) -> bytes:
+        """See `http.client.HTTPResponse`: at most one chunk."""
+        self._allow(max(n, _BLOCK))
+        return super().read1(n)
+
+    def _allow(self, count: int) -> None:
+        if self._reader is not None:
+            self._reader.allow(count)
 
 
 def session(connections: int, *, has_pages: bool = False, stored: str | None = None, secret_query: str = "") -> requests.Session:

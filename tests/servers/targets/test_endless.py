@@ -270,6 +270,8 @@ def test_a_listing_that_is_broken_off_is_an_error(
     assert server.ended, "it was sent as far as it goes"
 
 
+#: After so many bytes a server closes the connection, so that a test that fails does not take for ever.
+_GIVES_UP = 3 * _BUFFERS
 PARTS = {
     "interim responses": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
     "a header": (b"HTTP/1.1 200 OK\r\nA: ", b"x"),
@@ -279,10 +281,18 @@ PARTS = {
 
 
 class Dripping:
-    """A server that begins a response, and then sends the same bytes for ever."""
+    """A server that begins a response, and then sends the same bytes for ever.
 
-    def __init__(self, start: bytes, again: bytes) -> None:
+    Args:
+        start: of the response.
+        again: the bytes.
+        pause: between two times, in seconds.
+    """
+
+    def __init__(self, start: bytes, again: bytes, pause: float = 0.02) -> None:
         self._closing = threading.Event()
+        #: How many bytes were sent of the longest response.
+        self.sent = 0
         server = self
 
         class Handler(socketserver.StreamRequestHandler):
@@ -296,8 +306,11 @@ class Dripping:
                     return
                 with suppress(OSError):
                     self.wfile.write(start)
-                    while not server._closing.wait(0.02):
+                    sent = 0
+                    while sent < _GIVES_UP and not server._closing.wait(pause):
                         self.wfile.write(again)
+                        sent += len(again)
+                        server.sent = max(server.sent, sent)
 
         self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
@@ -323,5 +336,19 @@ def test_no_part_of_a_response_takes_for_ever(
             actor_for(name, server).check()
         assert time.monotonic() - began < 20
         assert "does not come to its end" in line_of(caught)
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize("part", ["interim responses", "trailers"])
+@pytest.mark.parametrize("name", READING)
+def test_no_more_than_a_bound_is_read_of_what_is_no_content(name: str, part: str, actor_for: Callable[[str, Any], Actor]) -> None:
+    start, again = PARTS[part]
+    server = Dripping(start, again * 10_000, pause=0)
+    try:
+        with pytest.raises(TargetError) as caught:
+            list(listing_of(actor_for(name, server), ""))
+        assert "the response has more than 64 KiB beside its content" in line_of(caught)
+        assert 0 < server.sent < _GIVES_UP
     finally:
         server.close()

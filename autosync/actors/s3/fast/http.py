@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, NamedTuple, cast
 from urllib.parse import urlsplit
 
-from ..._responses import BODY_BYTES, BODY_SECONDS, compressed, encoding_of, too_long, too_slow
+from ..._responses import BODY_BYTES, BODY_SECONDS, HEAD_BYTES, compressed, encoding_of, too_long, too_much_beside, too_slow
 from .proxy import Proxy, ProxyError, ProxyRefused
 
 #: Size of the blocks in which content that does not fit in memory is read and sent, in bytes; 16 KiB, as others use, cost three times the
@@ -37,6 +37,8 @@ _LONGEST_IDLE = 15.0
 _TOGETHER = 64 << 10
 #: Buffer sizes for the first bytes of a response, and for its body, in bytes.
 _FIRST_READ, _BODY_READ = 16 << 10, 256 << 10
+#: How many times as long a body may be on the line: a chunk of one byte takes six.
+_CHUNK_FACTOR = 8
 #: A response that is read later than this after its request is late; it is still waited for at least the second time. In seconds.
 _SOON, _AT_LEAST = 1.0, 0.05
 _END = b"\r\n\r\n"
@@ -355,12 +357,13 @@ def _parse(connection: socket.socket, data: bytes, most: int) -> tuple[Response,
     Returns:
         The response, and whether the connection may be used again.
     """
-    parser = http.client.HTTPResponse(cast(socket.socket, _PartlyRead(connection, data)))
+    reader = _PartlyRead(connection, data)
+    parser = http.client.HTTPResponse(cast(socket.socket, reader))
     try:
         parser.begin()
         is_error = not http.client.OK <= parser.status < http.client.MULTIPLE_CHOICES
         most = min(most, BODY_BYTES) if is_error else most
-        body = _read_body(parser, most)
+        body = _read_body(parser, reader, most)
         is_whole = len(body) <= most
         encoding = encoding_of(parser.headers.get("Content-Encoding")) if body else ""
         if encoding and not is_error:
@@ -376,17 +379,23 @@ def _parse(connection: socket.socket, data: bytes, most: int) -> tuple[Response,
         parser.close()
 
 
-def _read_body(parser: http.client.HTTPResponse, most: int) -> bytes | bytearray:
+def _read_body(parser: http.client.HTTPResponse, reader: _PartlyRead, most: int) -> bytes | bytearray:
     """Read the body, up to one byte more than `most`.
 
     It is not read as a whole where it comes in chunks: http.client would keep an object for each, and a server may send one for each byte.
     """
     if parser.length is not None and parser.length <= most:
+        reader.allow(parser.length)
         return parser.read(most + 1)
     body = bytearray()
     block = memoryview(bytearray(min(_BODY_READ, most + 1)))
-    while len(body) <= most and (count := parser.readinto(block[: most + 1 - len(body)])):
-        body += block[:count]
+    while len(body) <= most:
+        wanted = block[: most + 1 - len(body)]
+        reader.allow(_CHUNK_FACTOR * len(wanted))
+        count = parser.readinto(wanted)
+        if not count:
+            break
+        body += wanted[:count]
     return body
 
 
@@ -402,6 +411,11 @@ class _PartlyRead(io.RawIOBase):
         self._connection = connection
         self._data = data
         self._until = time.monotonic() + BODY_SECONDS
+        self._left = HEAD_BYTES
+
+    def allow(self, count: int) -> None:
+        """Let so many bytes be read from now on, and `HEAD_BYTES` beside them."""
+        self._left = HEAD_BYTES + count
 
     def makefile(self, mode: str) -> io.BufferedReader:
         return io.BufferedReader(self, _BODY_READ)
@@ -410,7 +424,10 @@ class _PartlyRead(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
+        if self._left <= 0:
+            raise too_much_beside()
         data = self._data[: len(buffer)] or self._connection.recv(len(buffer))
+        self._left -= len(data)
         if time.monotonic() > self._until:
             raise too_slow()
         self._data = self._data[len(data) :]
