@@ -13,7 +13,7 @@ from .batch import Batch
 from .check import Delete
 from .dispute import dispute
 from .file_limits import Reservation
-from .retry import FIRST_DELAY, RetryPolicy
+from .retry import RetryPolicy, check_again
 from .sources import MirrorSource
 
 
@@ -53,7 +53,7 @@ class Deleter:
         reservation.release(0)
         if not self._mirror.same_host:  # some caches list a file that they cannot open
             return dispute(self._batch, claim, found.path, "still sees {}, which is gone")
-        return Result(claim, Action.RETRY, delay=FIRST_DELAY)
+        return check_again(claim)
 
     def delete_together(self, claims: list[Claim]) -> tuple[list[Result], list[Claim]]:
         """Delete many keys with one request.

@@ -1,4 +1,7 @@
-"""What becomes of a key whose operation has failed: whether it is retried, and when. Here, and nowhere else, an error becomes a result."""
+"""What becomes of a key whose operation has failed: whether it is retried, and when.
+
+Here, and nowhere else, an error becomes a result, with one exception: what an upload box cannot check is disputed (`dispute.py`).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from ..model.text import printable
 log = logging.getLogger("autosync.transfer")
 
 #: Delays grow from the first to the longest, in seconds. A target that was away for an hour is in sync half a minute after it came back.
-FIRST_DELAY, _LONGEST_DELAY = 0.25, 30.0
+_FIRST_DELAY, _LONGEST_DELAY = 0.25, 30.0
 #: The longest delay where nothing is wrong with the target: the file was changing, or the broker did not respond.
 _LONGEST_SHORT_DELAY = 10.0
 
@@ -89,6 +92,22 @@ def retry(claim: Claim) -> Result:
     return Result(claim, Action.RETRY, delay=_delay(claim.attempts, _LONGEST_DELAY))
 
 
+def check_again(claim: Claim) -> Result:
+    """Retry after the shortest delay: the disk has changed since the key was claimed."""
+    return Result(claim, Action.RETRY, delay=_FIRST_DELAY)
+
+
+def refused(claim: Claim, error: AutosyncError, worker: str) -> Result:
+    """The result where a worker cannot serve a mirror at all. The key gets into the failed list at once.
+
+    Args:
+        claim: the key's claim.
+        error: why the mirror cannot be served. Its message has no secrets.
+        worker: the worker's name, for the failed list.
+    """
+    return Result(claim, Action.FAILED, failure=Failure(claim.key, str(error), claim.attempts + 1, worker, now()))
+
+
 def _retry_soon(claim: Claim) -> Result:
     """Retry later, where waiting for the target is not the reason."""
     return Result(claim, Action.RETRY, delay=_delay(claim.attempts, _LONGEST_SHORT_DELAY))
@@ -96,4 +115,4 @@ def _retry_soon(claim: Claim) -> Result:
 
 def _delay(attempts: int, longest: float) -> float:
     """Doubling, with jitter so that a fleet does not come back all at once; in seconds."""
-    return float(min(FIRST_DELAY * 2 ** min(attempts, 30), longest) * random.uniform(0.75, 1.25))  # noqa: S311 - no secret
+    return float(min(_FIRST_DELAY * 2 ** min(attempts, 30), longest) * random.uniform(0.75, 1.25))  # noqa: S311 - no secret

@@ -19,11 +19,12 @@ from celery import Celery, Task, shared_task, signals
 
 from ..broker.celery_settings import DELETE, UPLOAD
 from ..errors import AutosyncError, BrokerError, BrokerRefused, ConfigurationError, UnknownDefinition
-from ..ledger import Action, Claim, Failure, Result, check_reachable, connect, now
+from ..ledger import Claim, check_reachable, connect
 from ..model.definition_signature import key_among
 from ..process.child import allow_many_open_files
 from .pipeline import Pipeline
 from .progress import Progress
+from .retry import refused
 from .worker_mirror import WorkerMirror
 from .worker_state import WorkerState
 
@@ -182,11 +183,7 @@ def _refuse(worker: WorkerState, name: str, keys: Sequence[str], error: Autosync
             return str(error)
         claims = ledger.claims.claim(worker.owner, published.version, keys) or []
         while claims:
-            refused = [
-                Result(claim, Action.FAILED, failure=Failure(claim.key, str(error), claim.attempts + 1, worker.name, now()))
-                for claim in claims
-            ]
-            claims = ledger.claims.done(worker.owner, refused)[0]
+            claims = ledger.claims.done(worker.owner, [refused(claim, error, worker.name) for claim in claims])[0]
     except BrokerError as unreachable:
         log.warning("%s; the file host will requeue the batch", unreachable, extra=log_fields)
     return f"refused: {error}"
