@@ -481,7 +481,7 @@ def test_a_start_with_a_full_disk_ends_with_one_line(programs: Programs, options
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert "No space left on device" in done.stderr
-    assert f"{small_disk}/faulty/lock" in done.stderr
+    assert f"state directory {small_disk}/faulty cannot be written" in done.stderr
 
 
 # A share that shows old things
