@@ -16,7 +16,7 @@ from ._responses import ResponseError
 from ._server_text import one_line
 from ._urls import public_url
 
-#: The target asks for fewer requests (RFC 6585, 4; RFC 9110, 15.6.4).
+#: The target demands fewer requests (RFC 6585, 4; RFC 9110, 15.6.4).
 SLOW = frozenset({429, 503})
 #: Credentials are missing or not sufficient; nothing is at the URL.
 _REFUSED = frozenset({401, 403, 404})
@@ -97,7 +97,7 @@ def kind_of_status(status: int, permanent: Container[int], slow: Container[int] 
     Args:
         status: of the response; not that of a success.
         permanent: statuses that no retry cures.
-        slow: statuses by which the target asks for fewer requests.
+        slow: statuses by which the target demands fewer requests.
     """
     if status in _REFUSED or status in _REDIRECTION:
         return TargetRefused

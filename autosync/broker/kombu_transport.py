@@ -205,7 +205,7 @@ def _task_fault(raw: dict[str, Any]) -> str:
         return "it has no id"
     has_timelimit = headers.get("timelimit") not in (None, [None, None])
     if any(headers.get(name) for name in _FORBIDDEN_HEADERS) or has_timelimit or headers.get("retries") != 0:
-        return "its headers ask for more than a task"
+        return "its headers request more than a task"
     if not all(headers.get(name) is None or isinstance(headers[name], str) for name in ("root_id", "parent_id", "argsrepr", "kwargsrepr")):
         return "its headers are damaged"
     if len(body) > _LONGEST_BODY:
@@ -215,4 +215,4 @@ def _task_fault(raw: dict[str, Any]) -> str:
         is_plain = len(args) == 2 and isinstance(args, list) and kwargs == {} and not any(embedded.values())
     except _UNREADABLE:
         return "its body is damaged"
-    return "" if is_plain else "its body asks for more than a task"
+    return "" if is_plain else "its body requests more than a task"

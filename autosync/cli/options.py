@@ -194,7 +194,7 @@ def _running_options(*, one_host: bool) -> list[click.Option]:
         ),
         click.Option(
             ["--rescan"], type=click.FloatRange(min=0), default=3600.0, show_default=True, metavar="SECONDS",
-            help="How often everything is compared again; 0: never.",
+            help="How often everything is scanned again; 0: never.",
         ),
         click.Option(
             ["--attempts"], type=click.IntRange(min=1), default=10, show_default=True,

@@ -212,7 +212,7 @@ class _Loop:
         found = [runner.broken for runner in self._all] + ([self._watcher.error] if self._watcher else [])
         broken = next((error for error in found if error is not None), None)
         if broken is not None:
-            raise StartError(f"cannot go on: {type(broken).__name__}: {broken}", "start it again; everything is compared then") from broken
+            raise StartError(f"cannot go on: {type(broken).__name__}: {broken}", "start it again; everything is scanned then") from broken
 
     def _drain(self, finished: bool) -> None:
         """Send all changes and, on one host, wait a little until they are in the target."""

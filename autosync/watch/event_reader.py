@@ -172,7 +172,7 @@ class EventReader:
     def _other_changes(self, event: Event) -> Iterable[Change]:
         wd, mask, _, name = event
         if mask & IN_Q_OVERFLOW:
-            log.warning("the kernel's event queue overflowed: everything is compared again")
+            log.warning("the kernel's event queue overflowed: everything is scanned again")
             self._tree.departures += 1
             self._requests.put("everything")
             return ()

@@ -171,7 +171,7 @@ class TreePlacer:
             return None
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, *_DENIED):
-                log.warning("%s cannot be watched: %s; it is compared every --rescan seconds", path, error.strerror)
+                log.warning("%s cannot be watched: %s; it is scanned every --rescan seconds", path, error.strerror)
             if error.errno not in _DENIED and self._tree.unreadable:
                 self._attributes.forget(self._tree.unreadable, [path])
             return None
@@ -306,7 +306,7 @@ class TreePlacer:
                 self._watches.add(descriptor, directory)
         except OSError as error:
             if error.errno != errno.ENOSPC:
-                log.warning("%s cannot be watched: %s; it is compared every --rescan seconds", directory, error.strerror)
+                log.warning("%s cannot be watched: %s; it is scanned every --rescan seconds", directory, error.strerror)
             self.unwatched += 1
 
     def _read(self, this_pass: _Pass, descriptor: int, here: _Directory, *, is_behind_link: bool) -> None:

@@ -161,7 +161,7 @@ class WatchPlacer:
         if unwatched and unwatched >= 2 * self._unwatched_logged:
             allowed = int(_MAX_USER_WATCHES.read_text()) if _MAX_USER_WATCHES.exists() else 0
             log.warning(
-                "the limit of watches is reached: %d of %d directories are not watched, and are compared every --rescan seconds; "
+                "the limit of watches is reached: %d of %d directories are not watched, and are scanned every --rescan seconds; "
                 "raise it with: sysctl fs.inotify.max_user_watches=%d",
                 unwatched, unwatched + len(self._tree.watches), 1 << (allowed + unwatched).bit_length(),
             )  # fmt: skip

@@ -671,7 +671,7 @@ def test_a_queue_that_overflowed_means_a_scan_of_everything(tree: Path, watch: W
     assert not recorder.has(Kind.CREATED, tree / "lost"), "its event must have been lost, or this test shows nothing"
     wait_until(lambda: recorder.files == files_below(str(tree)), LIMIT)
     assert [record.getMessage() for record in caplog.records if "overflow" in record.getMessage()] == [
-        "the kernel's event queue overflowed: everything is compared again"
+        "the kernel's event queue overflowed: everything is scanned again"
     ]
 
 
@@ -816,7 +816,7 @@ def test_a_limit_of_watches_is_logged_once_with_its_cure_and_stops_nothing(tree:
     watches, ((level, line),) = json.loads(ended.stdout)
     assert watches == 3
     assert level == "WARNING"
-    assert "the limit of watches is reached: 8 of 11 directories are not watched, and are compared every --rescan seconds" in line
+    assert "the limit of watches is reached: 8 of 11 directories are not watched, and are scanned every --rescan seconds" in line
     assert "sysctl fs.inotify.max_user_watches=" in line
     assert "\n" not in line
 

@@ -281,7 +281,7 @@ def _limit(context: click.Context, /, **requested: str | None) -> None:
     click.echo(f"{one.name}: {limits.words()}")
 
 
-@click.command("rescan", help="Compare source and target now: everything, or only at or below a directory or file of the source.")
+@click.command("rescan", help="Scan now: compare source and target, or only what is at or below a directory or file of the source.")
 @click.argument("path", required=False, default="")
 @click.pass_context
 def _rescan(context: click.Context, path: str) -> None:
@@ -294,7 +294,7 @@ def _rescan(context: click.Context, path: str) -> None:
         if not any(is_at_or_below(path, root) for root in roots):
             raise ConfigurationError(f"{path} is not in the source of mirror {one.name}", f"which is {', '.join(roots)}")
     one.ledger.requests.request_scan(path)
-    click.echo(f"{one.name} compares {printable(path) or 'everything'} within a second")
+    click.echo(f"{one.name} scans {printable(path) or 'everything'} within a second")
 
 
 @click.command("flush", help="Wait until all changes in the source up to now are in the target.")

@@ -122,7 +122,7 @@ def lines(found: dict[str, Any], before: dict[str, Any] | None = None, seconds: 
         f"  done        {found['files']} files ({human_size(found['bytes'])}{rate}), {found['deleted']} deleted",
     ]
     if found["disputed"]:
-        waits = "workers do not see there what the file host sees" if watcher else "unwatched, so they wait for the next scan"
+        waits = "workers do not see there what the file host sees" if watcher else "not watched, so they wait for the next scan"
         text.append(f"  disputed    {found['disputed']} of them: {waits}")
     if found["denied"]:
         again = "when their permissions change, else after half a minute up to an hour" if watcher else "at the next start"
@@ -183,7 +183,7 @@ def key_lines(
             lease = _duration_text((facts.due or facts.now) - facts.now)
             text.append(f"  state       claimed by {worker_of(facts.owner)}; the claim ends in {lease} unless it is renewed")
         elif facts.dispute and not watched:
-            text.append("  state       unwatched: it waits until a watcher runs for the mirror")
+            text.append("  state       not watched: it waits until a watcher runs for the mirror")
         elif facts.due is not None:
             text.append(f"  state       waits for its next try, in {_duration_text(facts.due - facts.now)}")
         else:
