@@ -137,7 +137,7 @@ class Actor:
         this again with the next transfer of the key.
 
         Args:
-            key: of the object.
+            key: the object's key.
             token: the token that the process passed to `File.begun`.
         """
 

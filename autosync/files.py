@@ -17,7 +17,7 @@ class File:
 
     Attributes:
         key: the name in the target. Names that are not UTF-8 have surrogate escapes, as in `os.fsdecode`.
-        size: in bytes.
+        size: the file's size in bytes.
         mtime: in seconds since the epoch. In a listing: when the target last changed the object; None or 0.0 if that is unknown. In an
             upload: the modification time of the file in the source.
         etag: the target's checksum of the content, without quotes; None if it has none.

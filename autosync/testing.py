@@ -47,7 +47,7 @@ class Content:
     """Makes files to upload, as workers do.
 
     Args:
-        directory: for the content of the files.
+        directory: a directory for the content of the files.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -65,8 +65,8 @@ class Content:
         """Make a file.
 
         Args:
-            key: of the file.
-            content: of the file.
+            key: the file's key.
+            content: the bytes of the file.
             passing: called with the number of bytes of each read.
         """
         path = self._directory / f"source-{len(self._made)}"

@@ -22,7 +22,7 @@ class BearerTokens(ABC):
     """Authorizes requests with a token; see `Credentials`.
 
     Args:
-        base_url: of the storage, for messages.
+        base_url: the URL of the storage, for messages.
         cure: what to do about credentials that are missing or refused.
     """
 

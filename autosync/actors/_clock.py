@@ -25,8 +25,8 @@ def parse_iso_time(text: str, zone: tzinfo | None = None) -> float:
     """Convert an ISO 8601 time to seconds since the epoch.
 
     Args:
-        text: to parse.
-        zone: of a time that names none; None if each has to name one.
+        text: the text to parse.
+        zone: the time zone of a time that names none; None if each has to name one.
 
     Raises:
         ValueError: it is not such a time.

@@ -33,7 +33,7 @@ def chunks(file: SourceFile, offset: int = 0, length: int | None = None) -> Iter
     """Read content to compute something from it. It is not sent, so no bandwidth limit applies.
 
     Args:
-        file: to read.
+        file: the file to read.
         offset: where to begin, in bytes.
         length: how many bytes to read; None for all.
 

@@ -29,7 +29,7 @@ _CERTIFICATE = "if the server's certificate is right, name the file of those tha
 
 
 class UnreadableResponse(TargetError):  # noqa: N818 - a finding about an error
-    """The response cannot be read, or is not what the target's description says. That to the same request is no better."""
+    """The response cannot be read, or is not what the target's description says. A repeated request gets the same response."""
 
 
 class translated:  # noqa: N801 - used like a function of contextlib's, which takes three times as long
@@ -37,7 +37,7 @@ class translated:  # noqa: N801 - used like a function of contextlib's, which ta
 
     Args:
         about: the key, the container, or the listing.
-        url: of the request; what may be secret in it is left out of the message.
+        url: the request's URL; what may be secret in it is left out of the message.
     """
 
     __slots__ = ("_about", "_url")
@@ -59,7 +59,7 @@ def proxy_refused(what: str, url: str) -> TargetRefused:
 
     Args:
         what: the request failed for, and where.
-        url: of the request; "" if it is not known.
+        url: the request's URL; "" if it is not known.
     """
     proxy = requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url))
     name = f" by the proxy {public_url(with_scheme(proxy))}" if proxy else ""
@@ -72,7 +72,7 @@ def error_of_exception(what: str, error: OSError, url: str = "") -> TargetError:
     Args:
         what: the request failed for, and where.
         error: the exception.
-        url: of the request.
+        url: the request's URL.
     """
     what = one_line(what, _LONGEST)
     if isinstance(error, ResponseError):
@@ -95,7 +95,7 @@ def kind_of_status(status: int, permanent: Container[int], slow: Container[int] 
     """The kind of error that the status of a response means.
 
     Args:
-        status: of the response; not that of a success.
+        status: the HTTP status code of a response that is not a success.
         permanent: statuses that no retry cures.
         slow: statuses by which the target demands fewer requests.
     """

@@ -26,7 +26,7 @@ def entries_of(page: bytes, tag: bytes, root: bytes) -> Iterator[bytes]:
 
     Args:
         page: the body of the response.
-        tag: of the element of an object.
+        tag: the XML tag of an object's element.
         root: tag of the whole.
 
     Returns:
@@ -68,7 +68,7 @@ def unescaped(value: bytes) -> bytes:
     """Replace the references to characters (XML 1.0, 4.1).
 
     Raises:
-        UnreadablePage: a reference is to none, or the value is too long.
+        UnreadablePage: a reference is to no character, or the value is too long.
     """
     if len(value) > _LONGEST:
         raise UnreadablePage("a value is too long")

@@ -30,7 +30,7 @@ class OpenUpload(NamedTuple):
     """An upload that was neither completed nor aborted.
 
     Attributes:
-        upload_id: of the upload.
+        upload_id: the server's id of the upload.
         initiated: when it was initiated, by this host's clock, in seconds since the epoch.
         uncertainty: how far that time may be off, in seconds.
     """
@@ -72,8 +72,8 @@ class MultipartUploader:
         """Send one file.
 
         Args:
-            file: to send.
-            ranges: of its parts.
+            file: the file to send.
+            ranges: the byte ranges of its parts.
             create: creates an upload, with a request that is sent once, and returns its id.
 
         Raises:
@@ -93,8 +93,8 @@ class MultipartUploader:
         """Abort what an earlier transfer left open (see `Actor.abandon`).
 
         Args:
-            key: of the object.
-            token: the id of an upload; or an intention, of which every upload of this key that was initiated around then is aborted.
+            key: the object's key.
+            token: the id of an upload, which is aborted; or the time of an intention: uploads of this key from around then are aborted.
         """
         if token.startswith(_INTENTION):
             for upload_id in [*self._initiated_around(key, float(token.removeprefix(_INTENTION)))]:

@@ -74,10 +74,10 @@ class Credentials(Protocol):
         """Add the headers that authorize a request.
 
         Args:
-            method: of the request.
-            path: of its URL, as it is sent.
-            query: of its URL, as names and values that are not encoded.
-            headers: of the request.
+            method: the HTTP method.
+            path: the path of its URL, as it is sent.
+            query: the parameters of its URL, as names and values that are not encoded.
+            headers: the request's headers, by name.
 
         Raises:
             TargetError: there are no credentials that can be used.
@@ -91,7 +91,7 @@ class Response(NamedTuple):
     """A response that was read to its end.
 
     Attributes:
-        status: of HTTP.
+        status: the HTTP status code.
         headers: whose names may be written in any case.
         content: the body.
     """
@@ -109,11 +109,11 @@ class ObjectClient:
     """Sends requests for the objects of one container.
 
     Args:
-        base_url: of the service, without a slash at its end.
-        container: its name.
-        dialect: of the service.
+        base_url: the URL of the service, without a slash at its end.
+        container: the container's name.
+        dialect: what is particular to the service.
         credentials: authorize the requests.
-        headers: of every request.
+        headers: the headers of every request, by name.
     """
 
     def __init__(self, base_url: str, container: str, dialect: Dialect, credentials: Credentials, headers: Mapping[str, str]) -> None:
@@ -141,12 +141,12 @@ class ObjectClient:
         """Send a request, once, and read the response.
 
         Args:
-            method: of the request.
+            method: the HTTP method.
             about: the key or the container, for messages.
-            key: of the object; None for the container.
+            key: the object's key; None for the container.
             query: names and values, not encoded.
             body: the content.
-            size: of a body that is a stream, in bytes.
+            size: the number of bytes in a body that is a stream.
             headers: further ones.
             is_authorized: False for a request that carries no credentials.
 
@@ -171,7 +171,7 @@ class ObjectClient:
         """The response, if the request succeeded.
 
         Args:
-            response: to look at.
+            response: the response to check.
             about: the key or the container, for messages.
             missing_is_fine: the object need not be there.
 

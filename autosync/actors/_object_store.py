@@ -37,7 +37,7 @@ class ListedPage(NamedTuple):
 
     Attributes:
         page: the objects.
-        token: for the request for the next page; "" if this is the last.
+        token: the token with which the next page is requested; "" if this is the last.
     """
 
     page: Page
@@ -80,8 +80,8 @@ class ObjectStoreActor(Actor):
         """Fetch a page of a listing.
 
         Args:
-            prefix: of the keys.
-            token: of the page before; "" for the first page.
+            prefix: only keys that begin with it are listed.
+            token: the token that the page before has; "" for the first page.
             limit: the most objects on it; None for as many as the service lists.
 
         Raises:

@@ -20,7 +20,7 @@ class PageTokens:
         """What is wrong with the listing; "" for nothing.
 
         Args:
-            token: for the next page.
+            token: the token of the next page.
             is_empty: the page with this token has no objects.
         """
         if token == self._kept:

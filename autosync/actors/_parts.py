@@ -31,7 +31,7 @@ def part_ranges(size: int, part_bytes: int, most: int) -> Iterator[PartRange]:
     """Divide a file into parts.
 
     Args:
-        size: of the file, in bytes.
+        size: the file's size in bytes.
         part_bytes: size of each part but the last. If that made more than `most` parts, they are larger, in whole MiB.
         most: the most parts that the target allows.
 
@@ -48,8 +48,8 @@ def send_one_version(file: SourceFile, ranges: Iterable[PartRange], send: Send) 
     """Send all parts, and send again those that changed meanwhile in a file that never rests.
 
     Args:
-        file: to send.
-        ranges: of the parts, in order.
+        file: the file to send.
+        ranges: the byte ranges of the parts, in order.
         send: sends one part; called by several threads at once.
 
     Returns:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-#: The most bytes read of a page of a listing, or of a report on many keys: 1,000 keys of 1,024 bytes, each of which XML may write as six.
+#: The most bytes read of a page of a listing, or of a report on many keys: 1,000 keys of 1,024 bytes; XML may write a byte as six.
 PAGE_BYTES = 64 << 20
 #: The most bytes read of any other response.
 BODY_BYTES = 1 << 20

@@ -36,7 +36,7 @@ def contains_secret(text: str, secret: str) -> bool:
     """Whether a text contains a secret, or a part of it, in whatever encoding: percent-encoded, with references of HTML, in JSON.
 
     Args:
-        text: to search.
+        text: the text to search.
         secret: a token, or the signature of a URL, not encoded; "" for none.
     """
     parts = _PLAIN.findall(secret) or [secret]

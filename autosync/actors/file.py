@@ -197,7 +197,7 @@ def _write(file: File, directory: int, name: str, container: str, *, sweeps: boo
     Args:
         file: the file.
         directory: descriptor of the directory.
-        name: of the file in the directory.
+        name: the file's name in the directory.
         container: path of the container, for messages.
         sweeps: whether stale temporary files of the directory are removed.
     """
@@ -228,9 +228,9 @@ def _remove_abandoned_directory(key: str, parent: int, name: str, container: str
     """Remove the directory in the place of a key, if it holds nothing but empty directories and stale temporary files.
 
     Args:
-        key: for messages.
+        key: the key, for messages.
         parent: descriptor of the directory that holds it.
-        name: of the directory.
+        name: the directory's name.
         container: path of the container, for messages.
         now: see `_remove_stale`.
 

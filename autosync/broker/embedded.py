@@ -36,7 +36,7 @@ class EmbeddedServer:
     """A Valkey server for one mirror on one host.
 
     Args:
-        directory: for its data and log; made if it is missing.
+        directory: the directory of its data and log; made if it is missing.
         lock: a descriptor of a locked file, which the server inherits, so that the lock lasts until the server has ended too. The server
             outlives a killed parent by some milliseconds; a second server would read its file meanwhile and lose the socket to it.
     """

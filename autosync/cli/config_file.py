@@ -50,7 +50,7 @@ def table_arguments(table: Mapping[str, Any], parameters: Sequence[click.Paramet
 
     Args:
         table: values by the name of the option.
-        parameters: of the command.
+        parameters: the command's parameters.
         about: names the table in error messages.
 
     Raises:

@@ -32,8 +32,8 @@ def dry_run(plans: Sequence[Plan], name: str, values: dict[str, Any]) -> Exit:
 
     Args:
         plans: the mirrors. Their targets can be used.
-        name: of the state directory.
-        values: of the options.
+        name: the name of the state directory.
+        values: the values of the options, by name.
 
     Returns:
         The exit code.

@@ -57,7 +57,7 @@ def run(name: str, args: list[str], actor: type[Actor] | None, *, one_host: bool
     """Run a command.
 
     Args:
-        name: of the command.
+        name: the command's name.
         args: arguments of the command.
         actor: a class of the caller's; None for the actor in the arguments.
         one_host: True for `autosync`, False for `autosync-watch`.
@@ -144,7 +144,7 @@ def _command(name: str, own_class: type[Actor] | None, wanted_actor: str, mirror
     """The command with the options of one kind of target. It returns a plan and the values of the options.
 
     Args:
-        name: of the command.
+        name: the command's name.
         own_class: a class of the caller's.
         wanted_actor: name of the actor, if there is no such class.
         mirror: the mirror's name for one of several targets, "" for a name made from the target; None for the name in the options.

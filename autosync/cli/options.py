@@ -208,7 +208,7 @@ def _running_options(*, one_host: bool) -> list[click.Option]:
 
 
 def state_directory_option() -> click.Option:
-    """--state-dir."""
+    """The option `--state-dir`: the directory in which each mirror has a directory of its own, for broker, lock and state."""
     return click.Option(
         ["--state-dir"], type=click.Path(), default=_default_state_directory, metavar="DIR",
         help="Directory of broker and lock.  [default: $XDG_STATE_HOME/autosync or ~/.local/state/autosync]",

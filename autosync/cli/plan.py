@@ -37,10 +37,10 @@ def plan_of(actor_class: type[Actor], actor_name: str, values: dict[str, Any], n
     """Configure the logs, check the values of the options, and make the plan that they describe.
 
     Args:
-        actor_class: of the target; it is constructed with the values of its options.
-        actor_name: by which workers load this class.
-        values: of the options, by their names.
-        name: of the mirror, "" for a name made from the target; None for the name in the options.
+        actor_class: the class of the target's actor; it is constructed with the values of its options.
+        actor_name: the name by which workers load this class.
+        values: the values of the options, by name.
+        name: the mirror's name, "" for a name made from the target; None for the name in the options.
 
     Raises:
         ConfigurationError: a value cannot be used.

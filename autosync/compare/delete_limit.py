@@ -18,7 +18,7 @@ class DeleteLimit:
 
     Attributes:
         count: number of keys; None: `percent` is used.
-        percent: of the keys in scope; None, if `count` is None too: the default.
+        percent: the limit in percent of the keys in scope; None, if `count` is None too: the default.
     """
 
     count: int | None = None

@@ -49,7 +49,7 @@ class ComparedPart:
     """The part of source and target that a scan has compared.
 
     Attributes:
-        path: of the part of the source; "" for all.
+        path: the directory that is scanned; "" for the whole source.
         has_left: whether the kernel has reported that this directory is gone.
         scope: number of keys in scope that the target has.
         is_complete: whether all of the part of the source could be read.

@@ -58,10 +58,10 @@ class Rule:
         """Compare a file with one that is listed.
 
         Args:
-            size: of the file, in bytes.
+            size: the file's size in bytes.
             changed: when the file changed, in seconds since the epoch.
             page: contains the listed file.
-            number: of the listed file in the page.
+            number: the index of the listed file in the page.
 
         Returns:
             Whether they may differ, and the etag to compare the content with first; None if the sizes differ.
@@ -100,7 +100,7 @@ class Difference(NamedTuple):
     Attributes:
         key: the key.
         found: the file of the source; None if there is none.
-        etag: of the object, if only the times differ; else None.
+        etag: the object's ETag, if only the times differ; else None.
         listed: whether the target has an object with this key.
     """
 

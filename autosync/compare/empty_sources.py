@@ -19,7 +19,7 @@ class EmptySources:
 
     Args:
         keys: naming rule and scope of the mirror.
-        walks: of the mirror.
+        walks: the walks of the mirror's sources.
         rules: which files are sent.
         pages: lists a span in the target.
     """
@@ -35,7 +35,7 @@ class EmptySources:
         whose roots are at or below a path are checked.
 
         Args:
-            path: of a directory; "" for all sources.
+            path: a directory's absolute path; "" for all sources.
             shared_keys: those that other mirrors could have made.
 
         Raises:

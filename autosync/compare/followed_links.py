@@ -50,7 +50,7 @@ class FollowedLinks:
         """Adopt what a scan of the whole source has decided.
 
         Args:
-            limit: of that scan.
+            limit: the limit that the scan of everything has set.
         """
         self.cut = limit.cut()
         self._found, self._behind, self._new = limit.found, limit.behind, 0
@@ -68,7 +68,7 @@ class FollowedLinks:
         """Whether a path is behind a link and beyond the limit. From any thread.
 
         Args:
-            path: of a file, or of a directory with a slash at its end.
+            path: a file's path, or a directory's with a slash at its end.
         """
         cut = self.cut
         return cut is not None and cut.is_beyond(path) and self._is_behind_link(path.rpartition("/")[0])

@@ -42,7 +42,7 @@ class RootCheck:
 
     Args:
         roots: the remembered ones.
-        keys: of the mirror.
+        keys: the rules for the mirror's keys.
         path: the directory that is scanned; "" is the whole source.
         accepted: whether the mirror is accepted. As long as it is not, a mount point without an identity is adopted as it is.
         about: prefix of log lines, where there are several mirrors.
@@ -74,10 +74,10 @@ class RootCheck:
         """Check a directory that the walk has opened: a root, or one on another device than the directory above.
 
         Args:
-            path: by which the walk has reached it.
+            path: the path by which the walk has reached it.
             real: its path without links below the root of its source.
-            descriptor: of the directory.
-            stats: of the directory.
+            descriptor: an open descriptor of the directory.
+            stats: the directory's fstat.
         """
         if path != real:
             self.follows_link(path, real)

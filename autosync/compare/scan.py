@@ -46,9 +46,9 @@ class ScanReport:
     """What a scan found. All counts are numbers of keys.
 
     Attributes:
-        uploads: to be uploaded.
-        checks: to be compared by content before an upload, since only the times differ.
-        deletes: to be deleted.
+        uploads: number of keys to be uploaded.
+        checks: number of keys to be compared by content before an upload, since only the times differ.
+        deletes: number of keys to be deleted.
         withheld: deletions that are not made: they are more than the limit allows, or the mirror is not accepted.
         extra: keys in scope that the target has and the source lacks, whether they are deleted or not.
         source_files: files of the source.
@@ -192,7 +192,7 @@ class Comparison:
         """The differences at or below a path: first the files to send, then the keys to delete.
 
         Args:
-            path: of a directory; "" is the whole source.
+            path: a directory's absolute path; "" is the whole source.
             report: receives what the scan finds.
             last_in_sync: see `autosync.compare.diff.Rule`.
             has_left: whether the kernel has reported that this directory is gone. Then the policy does not limit the deletions.

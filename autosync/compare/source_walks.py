@@ -34,7 +34,7 @@ class SourceWalks:
         """A walk of a span with the filters of the mirror.
 
         Args:
-            span: to walk.
+            span: the keys to walk.
             rules: which files are found.
             in_order: see `Walk`.
             check: checks roots and mount points, see `Walk`.

@@ -34,7 +34,7 @@ class TargetListing:
         """The files whose keys begin with a prefix, in order if the target lists in order or they are sorted here.
 
         Args:
-            prefix: of the keys.
+            prefix: only keys that begin with it are listed.
             without: keys that begin with one of these texts are left out.
             is_sorted_here: whether they are sorted on disk, although the target claims to list in order.
 

@@ -13,7 +13,7 @@ class UnreadablePaths:
     error, all paths, since the whole file system may be unavailable.
 
     Args:
-        errors: of the walk.
+        errors: the errors of the walk.
     """
 
     def __init__(self, errors: Sequence[OSError]) -> None:

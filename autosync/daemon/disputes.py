@@ -48,7 +48,7 @@ class DisputeResolver:
     """Checks the files of disputed keys on the file host.
 
     Args:
-        disputes: of the mirror.
+        disputes: the disputed keys of the mirror.
         keys: naming rule and scope of the mirror.
         rules: which files are sent.
         clock: monotonic time, in seconds.

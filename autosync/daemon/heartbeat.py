@@ -23,7 +23,7 @@ class Heartbeat:
 
     Args:
         watcher_lock: the lock.
-        ledger: of the mirror.
+        ledger: the mirror's ledger.
         limits: those of the options, for a broker that has lost its own.
         registration: publishes the definition again.
         root_memory: writes the roots into the ledger again.

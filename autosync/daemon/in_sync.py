@@ -14,7 +14,7 @@ class InSyncRecorder:
     """Records for one mirror that source and target were equal when a scan began. Not safe to use from many threads.
 
     Args:
-        ledger: of the mirror.
+        ledger: the mirror's ledger.
         registration: identifies the definition.
         scanner: finds the differences.
     """

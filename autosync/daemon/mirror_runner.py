@@ -68,7 +68,7 @@ class RunSettings:
     """The options of one mirror's run.
 
     Attributes:
-        mirror: its definition.
+        mirror: the mirror's definition.
         policy: its rules for scans.
         actor: lists the target.
         broker: URL.
@@ -76,7 +76,7 @@ class RunSettings:
         once: end when source and target are equal.
         settle: the quiet time, in seconds.
         rescan: seconds between two scans of the whole source; 0: none.
-        limits: of the target, for the whole fleet.
+        limits: the limits of the target, for the whole fleet.
         signing_key: signs the definition; "": it is not signed.
         about: prefix of log lines, where there are several mirrors.
         accept_existing: the mirror is accepted even if its target has keys without a file.
@@ -233,7 +233,7 @@ class MirrorRunner:
         """Start both threads. Without a watcher, request one scan of the whole source.
 
         Args:
-            watcher: of the sources, not started yet.
+            watcher: watches the sources; it is not started yet.
             ends: receives the calls that end the threads.
         """
         self._watcher = watcher

@@ -20,7 +20,7 @@ class Registration:
 
     Args:
         mirror: the definition, which is not published yet.
-        ledger: of the mirror.
+        ledger: the mirror's ledger.
         deletion_state: whether the mirror is accepted, and what is withheld.
         comparison: sorts listings if the target needs that.
         scanner: receives what is known from scans before this start.
@@ -33,7 +33,7 @@ class Registration:
 
     Attributes:
         mirror: the present definition.
-        version: of the definition in the ledger; "": none was published.
+        version: the version of the definition in the ledger; "": none was published.
         broker_generation: the generation of the broker in which it was published.
     """
 

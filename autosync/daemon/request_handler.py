@@ -24,10 +24,10 @@ class RequestHandler:
     """Handles the requests for one mirror. Not safe to use from many threads.
 
     Args:
-        mirror: its name.
+        mirror: the mirror's name.
         requests: those in the ledger.
         file: those of operators whose broker did not respond.
-        watcher_lock: publishes the number of files of which a flush point lacks names.
+        watcher_lock: publishes for how many files a flush point lacks names.
         debouncer: receives requested scans.
         name_scans: request the scan that a flush point needs.
         accept_deletions: accepts the deletion of a set of keys, by its digest.
@@ -69,7 +69,7 @@ class RequestHandler:
         """Handle the requests in the ledger.
 
         Args:
-            stats: of the mirror, now.
+            stats: the mirror's figures of now.
 
         Raises:
             BrokerError: the broker does not respond.

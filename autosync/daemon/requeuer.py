@@ -22,9 +22,9 @@ class Requeuer:
     """Sends keys of one mirror again. Not safe to use from many threads.
 
     Args:
-        ledger: of the mirror.
+        ledger: the mirror's ledger.
         sender: marks keys, and sends them.
-        queue: of the mirror's messages.
+        queue: the queue of the mirror's messages.
         attempts: number of tries after which a key fails.
         once: whether the run ends when source and target are equal; then failed keys are not tried again.
     """
@@ -41,14 +41,14 @@ class Requeuer:
         self._resends_after_loss = 0
 
     def note_loss(self) -> None:
-        """Messages may be lost: orphans of any age are sent again."""
+        """Note that the broker may have lost messages: the next calls of `resend_orphans` send messages for orphans of any age."""
         self._resends_after_loss = _RESENDS_AFTER_LOSS
 
     def resend_orphans(self, stats: MirrorStats) -> None:
         """Send messages for keys whose lease has expired or whose next try is due, or else for those whose message seems to be lost.
 
         Args:
-            stats: of the mirror, now.
+            stats: the mirror's figures of now.
 
         Raises:
             BrokerError: the broker does not respond.
@@ -71,7 +71,7 @@ class Requeuer:
         whose files may not be read see `DeniedKeys`.
 
         Args:
-            stats: of the mirror, now.
+            stats: the mirror's figures of now.
 
         Raises:
             BrokerError: the broker does not respond.

@@ -33,7 +33,7 @@ class RootAcceptance:
         """Note that an operator has accepted a root or a mount point.
 
         Args:
-            item: as it was listed for the operator.
+            item: the item as it was listed for the operator.
         """
         self._accepted.append(item)
 

@@ -25,9 +25,9 @@ class RootWatch:
     Args:
         keys: naming rule and scope of the mirror.
         roots: the roots and mount points.
-        deferred_scans: of those that are scanned when they are the remembered ones again.
-        memory: stores that.
-        registration: publishes it.
+        deferred_scans: scans of roots that wait until these are the remembered ones again.
+        memory: stores the remembered roots.
+        registration: publishes the definition with their identities.
         push: receives requests for scans.
         about: prefix of log lines, where there are several mirrors.
 

@@ -50,7 +50,7 @@ class RunSummary:
         """Log the number of failures each time that it has grown by half. With `once`, they are listed at the end instead.
 
         Args:
-            count: of failed keys, now.
+            count: the number of failed keys now.
 
         Raises:
             BrokerError: the broker does not respond.

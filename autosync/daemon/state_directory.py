@@ -42,7 +42,7 @@ def state_within(sources: Sequence[Source], base: Path, mirror: str) -> tuple[st
     """The directories in the sources with autosync's own state: `base` as a whole, since other mirrors may have theirs in it.
 
     Args:
-        sources: of the mirror.
+        sources: the mirror's sources.
         base: the directory with a state directory for each mirror; may be missing.
         mirror: name of the mirror.
 

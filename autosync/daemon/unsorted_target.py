@@ -13,7 +13,7 @@ class UnsortedTarget:
     """Stores that the target of one mirror lists its keys out of order.
 
     Args:
-        sync_state: of the mirror.
+        sync_state: the mirror's state in the ledger.
         target: identifies the target, see `Mirror.target_hash`.
     """
 

@@ -41,8 +41,8 @@ class Batch:
 
     Attributes:
         deletes: whether all keys are to be deleted; else all are to be uploaded.
-        keys: with a hint each.
-        size: of the files, in bytes.
+        keys: the keys, each with its hint.
+        size: the size of the files in bytes.
     """
 
     deletes: bool = False
@@ -141,8 +141,8 @@ class BatchSender:
     """Marks the keys of batches in the ledger and publishes their messages. Safe to use from many threads.
 
     Args:
-        key_states: of the mirror.
-        publisher: of the mirror.
+        key_states: the states of the mirror's keys in the ledger.
+        publisher: sends the mirror's messages.
         retry: waits for the broker.
         on_work: called before keys are marked or sent, so that workers can be started.
     """
@@ -159,7 +159,7 @@ class BatchSender:
 
         Args:
             batches: may be made on the way.
-            priority: of the messages.
+            priority: the priority of the messages.
             bounded: whether to wait after each batch until no more than `HIGH_WATER` keys are dirty.
 
         Returns:

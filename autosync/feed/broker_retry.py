@@ -62,7 +62,7 @@ class FeedThread(ABC):
     """Work in a daemon thread of its own, and the exception by which it ended.
 
     Args:
-        name: of the thread.
+        name: the thread's name.
     """
 
     def __init__(self, name: str) -> None:

@@ -39,7 +39,7 @@ class Publisher:
         app: see `autosync.celery.sending_app`.
         mirror: the mirror's name.
         queue: the queue to send to.
-        ledger: of the mirror; messages go over its connection.
+        ledger: the mirror's ledger; messages go over its connection.
     """
 
     def __init__(self, app: Celery, mirror: str, queue: str, ledger: Ledger) -> None:
@@ -53,8 +53,8 @@ class Publisher:
 
         Args:
             found: the keys, with a hint each.
-            size: of the files in bytes, for people.
-            priority: of the message.
+            size: the size of the files in bytes, for people.
+            priority: the priority of the message.
             task: UPLOAD or DELETE. It is a name for people: the worker acts on what it finds on the disk.
         """
         headers, message = self._message([key for key, _ in found], size, priority, task)

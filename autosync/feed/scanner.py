@@ -41,7 +41,7 @@ class FinishedScan(NamedTuple):
     """A complete scan of the whole source.
 
     Attributes:
-        began: in seconds since the epoch.
+        began: when it began, in seconds since the epoch.
         ended: on the monotonic clock, in seconds.
         generation: the scan generation when it began.
     """
@@ -71,11 +71,11 @@ class ScanState:
         is_scanning: whether a scan is running.
         scans: number of scans that were begun.
         failed_scans: number of scans that have failed since the last one that succeeded.
-        last_report: of the last scan of the whole source that has ended; None before the first.
+        last_report: the report of the last scan of the whole source that has ended; None before the first.
         finished_scan: the last scan of the whole source, if it was complete; else None.
         scan_generation: grows whenever scans that have begun prove nothing any more: the broker may have lost what they found, or a source
             is another directory.
-        last_in_sync_at: when the last scan began of which all differences have been dealt with, in seconds since the epoch; 0.0: none yet.
+        last_in_sync_at: when the last scan began whose differences are all synced, in seconds since the epoch; 0.0: none yet.
         withheld_deletions: number of deletions that the last scan of the whole source withheld. As long as there are some, no scan deletes.
         accepted: whether the mirror is accepted. As long as it is not, no scan deletes what the target held before the mirror.
         accepted_deletions: the deletions that an operator has accepted, until source and target are in sync.
@@ -98,7 +98,7 @@ class Scanner(FeedThread):
 
     Args:
         comparison: finds the differences.
-        deletion_state: of the mirror; stores what scans find out.
+        deletion_state: stores what scans of the mirror find out.
         debouncer: where requests come from. Files that are still changing go back there.
         sender: where batches go.
         skipped: receives paths that are not mirrored.
@@ -168,7 +168,7 @@ class Scanner(FeedThread):
 
         Args:
             accepted: whether the mirror is accepted.
-            last_in_sync_at: in seconds since the epoch; 0.0: never, or with another definition.
+            last_in_sync_at: when the mirror was last in sync, in seconds since the epoch; 0.0: never, or with another definition.
             withheld_deletions: 0 does not count: a broker that lost its memory must not cause deletions that a scan has withheld. Nor does
                 any number if a scan of this process has stored another one since it was read.
         """
@@ -183,7 +183,7 @@ class Scanner(FeedThread):
             )
 
     def set_last_in_sync(self, at: float) -> None:
-        """Record that all differences are dealt with which a scan found that began at that time, in seconds since the epoch."""
+        """Record when the last scan began whose differences are all synced, in seconds since the epoch."""
         with self._state_lock:
             before = self._state.accepted_deletions
             self._state = replace(
@@ -194,7 +194,7 @@ class Scanner(FeedThread):
         """Request a scan of the whole source that deletes keys which an earlier one has withheld.
 
         Args:
-            digest: of the set of these keys, see `autosync.compare.deletions.Withheld`.
+            digest: the digest of the set of these keys, see `autosync.compare.deletions.Withheld`.
         """
         with self._state_lock:
             before = self._state.accepted_deletions.acceptances
@@ -205,7 +205,7 @@ class Scanner(FeedThread):
         """Request a scan of the whole source that deletes the keys which a replaced root lacks.
 
         Args:
-            path: of the root.
+            path: the root's absolute path.
             count: the most keys that it may delete below this root. If it finds more, it deletes none of them.
         """
         with self._state_lock:

@@ -44,7 +44,7 @@ class RestQueue:
         self._quiet = quiet
         self._clock = clock
         self._waiting: deque[tuple[Difference, FileState]] = deque()
-        #: Files of which the kernel does not say whether a process has them open for writing.
+        #: Files for which the kernel does not report whether a process has them open for writing.
         self._writers_unknown: deque[tuple[Difference, FileState]] = deque()
         self._is_share: dict[int, bool] = {}
 

@@ -22,12 +22,12 @@ class SkippedPaths:
     """Logs each skipped path once, and keeps the list in the ledger for `autosync-ctl`. Safe to use from many threads.
 
     Args:
-        sync_state: of the mirror; stores the list.
+        sync_state: the mirror's state in the ledger, which stores the list.
         retry: waits for the broker.
         about: prefix of log lines, where there are several mirrors.
 
     Attributes:
-        reasons: of the listed paths, by path; at most `MOST_SKIPPED`. Only for reading.
+        reasons: why each listed path is skipped, by path; at most `MOST_SKIPPED`. Only for reading.
     """
 
     def __init__(self, sync_state: SyncState, retry: BrokerRetry, *, about: str = "") -> None:
@@ -90,9 +90,9 @@ class SkippedPaths:
         """Put what a scan has found in the place of what was listed for the same part of the source, also in the ledger.
 
         Args:
-            reasons: by path.
+            reasons: the reasons, by path.
             unlisted: how many more paths the scan has found.
-            path: of the part; "" is the whole source.
+            path: the path of the part; "" is the whole source.
             is_complete: whether the scan could read the whole part. If not, what was listed for a part stays.
 
         Raises:

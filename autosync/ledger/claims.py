@@ -58,7 +58,7 @@ class Claims(LedgerPart):
 
         Args:
             owner: name of the claimant, without spaces.
-            version: of the definition that the worker has.
+            version: the version of the definition that the worker has.
             keys: the keys.
             lease: how long the claims last without a renewal, in seconds.
 
@@ -110,8 +110,8 @@ class Claims(LedgerPart):
 
         Args:
             limit: at most this many keys.
-            age: in seconds. If there are no such keys, return those that have been dirty for that long, unclaimed, because their message
-                seems to be lost; None: not those.
+            age: if there are no such keys, keys are returned that have been dirty and unclaimed for so many seconds, since their message
+                seems to be lost; None: no such keys.
 
         Returns:
             The keys for which the caller has to send a message.
@@ -123,7 +123,7 @@ class Claims(LedgerPart):
         """End the claims of workers that are known to be dead, so that the next `requeue_orphans` finds their keys.
 
         Args:
-            owners: how the names of these owners begin; "": all owners.
+            owners: prefix of the names of these owners; "": all owners.
 
         Returns:
             How many claims there were.

@@ -32,10 +32,10 @@ class DefinitionStore(LedgerPart):
         """Publish the definition, in the place of the one before.
 
         Args:
-            definition: as `Mirror.dumps` writes it.
-            version: of the definition.
-            queue: for the mirror's tasks; workers read it from here.
-            signature: of the definition; "": it is not signed.
+            definition: the definition as `Mirror.dumps` writes it.
+            version: the version of the definition.
+            queue: the queue of the mirror's tasks; workers read it from here.
+            signature: the definition's signature; "": it is not signed.
 
         Returns:
             The broker generation. It changes when Redis has lost its memory, or may have lost the end of it; then everything has to be
@@ -83,8 +83,8 @@ class DefinitionStore(LedgerPart):
         published or the worker removes its note.
 
         Args:
-            worker: its name.
-            reason: for people.
+            worker: the worker's name.
+            reason: why it cannot, in words.
         """
         self._unreadable.write(worker, reason, UNREADABLE_SECONDS)
 
@@ -92,7 +92,7 @@ class DefinitionStore(LedgerPart):
         """Remove the note of a worker that can read the definition. There may be none.
 
         Args:
-            worker: its name.
+            worker: the worker's name.
         """
         self._unreadable.remove(worker)
 

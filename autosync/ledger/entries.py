@@ -18,9 +18,9 @@ class Hint(NamedTuple):
     """What the file host saw when it marked a key.
 
     Attributes:
-        size: of the file, in bytes; -1: there was no file; -2: the file host did not check.
+        size: the file's size in bytes; -1: there was no file; -2: the file host did not check.
         mtime_ns: its modification time, in nanoseconds; 0: there was no file, or the file host did not check.
-        etag: of the object, where everything but the times is equal: a file whose content still has it need not be sent; "": none.
+        etag: the object's ETag, if only the times differ: a file whose content still has it need not be sent; "": none.
         rested: the file was unchanged for as long as a write may take, or the kernel says that no process has it open for writing.
     """
 
@@ -63,7 +63,7 @@ class Published(NamedTuple):
 
 
 class Dispute(NamedTuple):
-    """The dispute about a key of which a worker does not see what the file host saw.
+    """The dispute about a key: a worker does not see at its path what the file host saw.
 
     Attributes:
         tries: how many times workers did not see what the present hint describes.
@@ -79,7 +79,7 @@ class DisputedKey(NamedTuple):
 
     Attributes:
         key: the key.
-        generation: of the key when it was read; a resolution has no effect if the generation has changed since.
+        generation: the key's generation when it was read; a resolution has no effect if the generation has changed since.
         hint: what the file host saw before; None: the key is not dirty any more.
     """
 
@@ -132,8 +132,8 @@ class Result(NamedTuple):
     Attributes:
         claim: the claim.
         action: what was done.
-        size: of what was sent, in bytes, for UPLOADED.
-        delay: before the next try, in seconds, for RETRY.
+        size: the number of bytes that were sent, for UPLOADED.
+        delay: how long to wait before the next try, in seconds, for RETRY.
         failure: the entry of the failed list, for FAILED.
         is_denied: for FAILED: whether the file may not be read. If so, the file host tries the key again when permissions change.
         seconds: how long the target took, for UPLOADED and DELETED.
@@ -158,10 +158,10 @@ class Failure(NamedTuple):
 
     Attributes:
         key: the key.
-        reason: of the last failure.
+        reason: why the last try failed, in words.
         attempts: how many tries have failed.
         worker: name of the worker that has failed.
-        time: of the failure, in seconds since the epoch.
+        time: when the last try failed, in seconds since the epoch.
         next_try: the latest time of the next try if the file may not be read, in seconds since the epoch, by the broker's clock. None for
             all other keys.
     """
@@ -205,8 +205,8 @@ class HistoryEntry(NamedTuple):
     """A result in the history of a key.
 
     Attributes:
-        time: in seconds since the epoch.
-        worker: its name.
+        time: when the result was stored, in seconds since the epoch.
+        worker: the worker's name.
         what: "sent", "deleted", "equal", "retry", "failed", or "disputed", the first time that a worker did not see what the file host saw.
         number: how many bytes were sent, or how many tries had failed by then.
     """

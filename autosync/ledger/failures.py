@@ -59,7 +59,7 @@ class Failures(LedgerPart):
         return [key for page in pages(keys) for key in self._retry_denied(0, page)]
 
     def forget_denied(self) -> None:
-        """Let all denied keys be ordinary failed keys, until a worker again may not read their files."""
+        """Make all denied keys ordinary failed keys. A key is denied again when a worker may not read its file."""
         with self._store.errors():
             self._client.delete(self._names.denied, self._names.denied_delays)
 

@@ -62,7 +62,7 @@ class KeyStates(LedgerPart):
         """The keys that workers have claimed, by the name of the worker.
 
         Args:
-            limit: of the keys that are claimed or wait for their next try, only this many are read.
+            limit: the most keys that are read of those that are claimed or wait for their next try.
         """
         with self._store.errors():
             keys = cast(list[bytes], self._client.zrange(self._names.due, 0, limit - 1))

@@ -46,7 +46,7 @@ class FleetLimits(LedgerPart):
         """Set the limits for the fleet; every worker has them within a second. Debts under the limits before are dropped.
 
         Args:
-            limits: from now on.
+            limits: the limits that apply from now on.
             if_lost: only if Redis holds no limits, not even those of a mirror without any.
         """
         with self._store.errors():

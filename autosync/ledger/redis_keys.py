@@ -88,7 +88,7 @@ class Names:
 
     @cached_property
     def disputed(self) -> str:
-        """Hash: the disputed keys, of which a worker does not see what the file host saw."""
+        """Hash: the disputed keys: a worker does not see at their paths what the file host saw."""
         return self._name("disputed")
 
     @cached_property

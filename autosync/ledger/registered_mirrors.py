@@ -17,8 +17,8 @@ class RegisteredMirror:
     """A mirror as its broker knows it.
 
     Attributes:
-        name: of the mirror.
-        definition: as `Mirror.dumps` writes it; "" if it is lost.
+        name: the mirror's name.
+        definition: the definition as `Mirror.dumps` writes it; "" if it is lost.
         ran_at: when the mirror ran last, in seconds since the epoch; None if it is unknown: an older version watched it.
         is_watched: whether a watcher runs.
     """

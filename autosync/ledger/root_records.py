@@ -22,7 +22,7 @@ class RootRecords(LedgerPart):
 
         Args:
             text: JSON.
-            signature: of the text; "": it is not signed.
+            signature: the text's signature; "": it is not signed.
         """
         with self._store.errors():
             self._client.hset(self._names.definition, mapping={"roots": text, "roots_signature": signature})

@@ -34,7 +34,7 @@ class MirrorStore:
         """Run a script.
 
         Args:
-            script: its name.
+            script: the script's name.
             args: ARGV in Lua.
             keys: KEYS in Lua; None: `Names.script_keys`.
 

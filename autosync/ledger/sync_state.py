@@ -31,7 +31,7 @@ class SyncState(LedgerPart):
         """Store that all differences of a scan are synced.
 
         Args:
-            version: of the definition.
+            version: the version of the definition.
             began: when the scan began, in seconds since the epoch.
             accepted: whether the mirror is accepted. Both are written at once, since `last_in_sync` alone would accept the mirror.
         """

@@ -138,7 +138,7 @@ class WatcherLock:
         return stats
 
     def heartbeat(self) -> MirrorStats:
-        """The mirror's figures. Acquires the lock if it is free, and renews it if this process holds it; else their `holder` is another.
+        """The mirror's figures. Acquires the lock if it is free, and renews it if this process holds it. Else `holder` is another one.
 
         Raises:
             BrokerError: the broker does not respond.

@@ -12,7 +12,7 @@ class WorkerNotes(LedgerPart):
 
     Args:
         store: the mirror's data in Redis.
-        name: of the hash with the notes.
+        name: the name in Redis of the hash with the notes.
     """
 
     def __init__(self, store: MirrorStore, name: str) -> None:
@@ -23,8 +23,8 @@ class WorkerNotes(LedgerPart):
         """Write or renew the note of a worker. Notes that have expired are removed.
 
         Args:
-            worker: its name.
-            text: for people.
+            worker: the worker's name.
+            text: the note, for people.
             seconds: how long the note is kept unless it is renewed.
         """
         with self._store.errors():

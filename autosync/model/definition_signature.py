@@ -55,7 +55,7 @@ def sign(key: str, mirror: str, definition: str) -> str:
     """The signature (HMAC-SHA256, RFC 2104) of a mirror's definition; "" without a key.
 
     Args:
-        key: as `read_key` returns it.
+        key: a key as `read_key` returns it.
         mirror: name of the mirror; with it, a signature is valid for one mirror only.
         definition: the published text.
     """

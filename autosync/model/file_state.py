@@ -16,7 +16,7 @@ class FileState(NamedTuple):
     """The result of lstat(2) for a file.
 
     Attributes:
-        size: in bytes.
+        size: the file's size in bytes.
         mtime_ns: modification time in nanoseconds.
         changed: the later one of modification time and ctime, in seconds.
         since: when this state was first seen, in seconds on the monotonic clock.

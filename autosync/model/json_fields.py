@@ -18,7 +18,7 @@ def dataclass_of(kind: type[T], values: Mapping[str, Any], what: str = "") -> T:
     Args:
         kind: a dataclass. Its fields may have the types str, int, float, bool, Any, `X | None`, tuple[X, ...] and dict[str, X], and be
             such dataclasses themselves.
-        values: of its fields, as `json.loads` returns them.
+        values: the values of its fields, as `json.loads` returns them.
         what: the path of the value, such as "sources", for the errors; "" for the outermost one.
 
     Raises:

@@ -211,7 +211,7 @@ class Keys:
 
         Args:
             directory: absolute, with a slash at its end.
-            names: of files in the directory.
+            names: names of files in the directory.
             source: that contains the directory.
         """
         if not self._accepts_all or self._unwanted or self._marker is not None or source.is_file or self.target_exclude:

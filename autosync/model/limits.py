@@ -74,7 +74,7 @@ def parse_bytes(option: str, text: str | None) -> int | None:
     """Parse a number of bytes with a unit.
 
     Args:
-        option: its name, for the error.
+        option: the option's name, for the error.
         text: such as 512kB, 20MB or 1GiB.
 
     Returns:

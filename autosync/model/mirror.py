@@ -67,7 +67,7 @@ class Mirror:
     """The definition of a mirror, as the file host publishes it and every worker reads it. It holds no secret.
 
     Attributes:
-        name: of the mirror; names in Redis contain it.
+        name: the mirror's name; names in Redis contain it.
         actor: short name of an actor in `actors/`, or `module.Class`.
         sources: the mirrored directories and files, with paths of the file host.
         identities: the identity of each source root's directory, and of each mount point below, by path; 0 and 0 if the directory is in

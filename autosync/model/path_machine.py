@@ -244,8 +244,8 @@ class PathMachine:
     Args:
         beginning: the text, which is in the source or is its directory.
         root: the directory above which exclusions do not match by themselves.
-        source_filter: as `Keys` takes it.
-        source_exclude: as `Keys` takes it.
+        source_filter: the expression of `--source-filter`, as for `Keys`.
+        source_exclude: the expressions of `--source-exclude`, as for `Keys`.
     """
 
     def __init__(self, beginning: str, root: str, source_filter: str, source_exclude: Sequence[str]) -> None:

@@ -13,8 +13,8 @@ class SkippedList(NamedTuple):
     """The paths that are not mirrored.
 
     Attributes:
-        reasons: why, by path; at most `MOST_SKIPPED` paths. A reason is the end of a sentence about the path.
-        unlisted: how many more paths a scan has counted.
+        reasons: why a path is skipped, by path; at most `MOST_SKIPPED` paths. A reason is the end of a sentence about the path.
+        unlisted: the number of skipped paths beyond those listed that a scan has counted.
     """
 
     reasons: Mapping[str, str]

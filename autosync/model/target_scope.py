@@ -105,7 +105,7 @@ class TargetScope:
 
         Args:
             tree: one of this mirror's.
-            rest: of the keys, behind the prefix of the tree.
+            rest: what the keys have behind the prefix of the tree.
         """
         keys, span, root = self._keys, tree.span, tree.source.path
         beginning = slashed(span.directory) + rest

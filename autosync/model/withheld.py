@@ -32,7 +32,7 @@ class Acceptances:
     """Deletions that an operator has accepted.
 
     Attributes:
-        digests: of sets of keys that were withheld; see `Withheld.digest`.
+        digests: the digests of sets of keys that were withheld; see `Withheld.digest`.
         roots: roots that were replaced, by path, each with the most keys below it that may be deleted.
     """
 

@@ -80,7 +80,7 @@ class Child:
     A process with one thread forks, which is quick. A process with more threads starts the program through another.
 
     Args:
-        name: for messages.
+        name: a name for messages.
         command: program (an absolute path) and arguments.
         environ: environment of the program; None for that of this process.
         directory: working directory of the program.

@@ -26,7 +26,7 @@ class ForkedGenerator:
     which `marshal` can write. The fork must not use connections of this process.
 
     Args:
-        name: for messages, and in the list of processes.
+        name: a name for messages and the list of processes.
         work: makes the generator from its argument.
         find: computes the value that `found` returns; None for no such value.
     """

@@ -17,7 +17,7 @@ class Prefetcher:
 
     Args:
         threads: the most threads.
-        name: of the threads, for debuggers.
+        name: a name for the threads, for debuggers.
     """
 
     def __init__(self, threads: int, name: str) -> None:

@@ -12,7 +12,7 @@ class ProcessStat(NamedTuple):
 
     Attributes:
         state: one letter; "Z" is a zombie.
-        start_time: in clock ticks since the host was started.
+        start_time: when the process was started, in clock ticks since the host was started.
     """
 
     state: str

@@ -144,7 +144,7 @@ def leads_through_link(root: str, path: str) -> bool:
 
     Args:
         root: path of the root.
-        path: of the root or below it; "" is the root directory.
+        path: a path at or below the root; "" is the root directory.
     """
     below = path[len(root.rstrip("/")) :]
     return os.path.realpath(path or "/") != (os.path.realpath(root).rstrip("/") + below or "/")
@@ -220,7 +220,7 @@ def _has_openat2() -> bool:
 
 
 def _open_step_by_step(root: int, relative: str, flags: int) -> int:
-    """Do what openat2 does, by opening one component after the other, none of which may be a link."""
+    """Do what openat2 does: open one component after the other, and refuse links."""
     parts = relative.split("/")
     if {"", ".", ".."}.intersection(parts):
         raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), relative)

@@ -11,7 +11,7 @@ class DeferredScans:
     """The roots and mount points of one mirror that are scanned when they are the remembered ones again. Safe to use from many threads.
 
     Args:
-        roots: of the mirror.
+        roots: the register of the mirror's roots.
     """
 
     def __init__(self, roots: RootRegister) -> None:

@@ -43,8 +43,8 @@ class DirectoryReader:
     """Opens directories and examines files for one walk. Its steps may be carried out by several threads.
 
     Args:
-        descriptor: of the source root.
-        root: its path.
+        descriptor: an open descriptor of the source root.
+        root: the root's path.
         roots: paths of the root that an absolute link may begin with; none: links are not followed.
         start: path of the directory where the walk starts, relative to the root.
         names: reads the names in a directory.
@@ -161,7 +161,7 @@ class DirectoryReader:
 
         Args:
             level: the directory.
-            names: in it, in order.
+            names: the names in it, in order.
         """
         try:
             # Most of the time of a walk is spent in this line.
@@ -176,7 +176,7 @@ class DirectoryReader:
         return self._rules.has_size_bounds and any(self._rules.reason_to_skip(one.st_size) for one in files)
 
     def _stat_mixed(self, level: Level, names: list[str]) -> StepResult:
-        """Examine names of which some are not regular files, are skipped, have vanished, or cannot be examined."""
+        """Examine names. Some are not regular files, are skipped, have vanished, or cannot be examined."""
         found: list[Run | Entry] = []
         errors: list[tuple[OSError, str]] = []
         run = Run(level.path, [], [], level.path_changed, level.behind_link)

@@ -18,14 +18,14 @@ class Entry(NamedTuple):
     """A file found on the disk.
 
     Attributes:
-        path: its absolute path; with a slash at its end, all that may be below it.
-        size: in bytes.
+        path: the file's absolute path; with a slash at its end, the entry is for everything below that directory.
+        size: the file's size in bytes.
         changed: max(mtime, ctime), or when the way to the file changed, if that is later; in seconds since the epoch.
-        mtime_ns: its modification time, in nanoseconds since the epoch.
+        mtime_ns: the file's modification time, in nanoseconds since the epoch.
         skipped: the reason why it is not sent; empty if it is sent.
         keep_in_target: for a skipped file, whether the target keeps what it has under this name.
         links: how many names the file has (hard links); 0 if there is no file.
-        inode: of the file, see `inode_of`; 0 if there is no file.
+        inode: the file's device and inode, see `inode_of`; 0 if there is no file.
         behind_link: whether its path leads through a link to a directory.
     """
 
@@ -45,8 +45,8 @@ class Run:
     """Consecutive files of one directory.
 
     Attributes:
-        directory: its path, with a slash at its end.
-        names: of the files, in order.
+        directory: the directory's path, with a slash at its end.
+        names: the names of the files, in order.
         stats: the result of lstat(2) for each.
         path_changed: when the way to the directory changed last (see `Level`), in seconds since the epoch.
         behind_link: whether the path of the directory leads through a link.

@@ -27,8 +27,8 @@ def identify_open(descriptor: int, path: str) -> RootIdentity:
     """The identity of an open directory.
 
     Args:
-        descriptor: of the directory.
-        path: of the directory.
+        descriptor: an open descriptor of the directory.
+        path: the directory's absolute path.
 
     Raises:
         OSError: its attributes cannot be read.

@@ -20,8 +20,8 @@ class Level:
     """A directory that the walk is in, or will enter.
 
     Attributes:
-        descriptor: of the directory.
-        path: by which the walk reached it, with a slash at its end.
+        descriptor: an open descriptor of the directory.
+        path: the path by which the walk reached it, with a slash at its end.
         real: its path without links, relative to the root.
         path_changed: when the way to it changed last (a directory was renamed, a link was created), in seconds since the epoch; 0.0 if
             that is unknown.
@@ -85,7 +85,7 @@ class StepResult(NamedTuple):
     Attributes:
         found: files, in order.
         level: the directory that is walked next; None if the step opened none.
-        errors: with the paths that they are about.
+        errors: the errors, with the paths that they are about.
         calls: roughly how many system calls the step took.
     """
 

@@ -51,7 +51,7 @@ class LinkCut:
         """Whether a path is beyond the limit.
 
         Args:
-            path: of a file, or of a directory with a slash at its end. It leads through a link.
+            path: a file's path, or a directory's with a slash at its end. It leads through a link.
         """
         return self._first(path) <= path
 
@@ -59,8 +59,8 @@ class LinkCut:
         """How many of some files in a directory are not beyond the limit; they are the first ones.
 
         Args:
-            directory: its path, with a slash at its end. It leads through a link.
-            names: in order.
+            directory: the directory's path, with a slash at its end. It leads through a link.
+            names: the names, in order.
         """
         first = self._first(directory)
         return bisect_left(names, first, key=lambda name: directory + name)
@@ -133,7 +133,7 @@ class LinkLimit:
         """Whether a directory behind a link is walked.
 
         Args:
-            path: with a slash at its end.
+            path: the directory's path, with a slash at its end.
         """
         is_beyond = self.is_exceeded or (self._before is not None and self._before.is_beyond(path))
         if not is_beyond and not self._has_room(self._directories, 1):
@@ -147,8 +147,8 @@ class LinkLimit:
         """How many of some files in a directory behind a link are sent; they are the first ones.
 
         Args:
-            directory: its path, with a slash at its end.
-            names: in order.
+            directory: the directory's path, with a slash at its end.
+            names: the names, in order.
         """
         allowed = 0 if self.is_exceeded else len(names) if self._before is None else self._before.count(directory, names)
         if allowed and not self._has_room(self._files, allowed):

@@ -31,7 +31,7 @@ class MountWatch:
     """The mounts below the roots of one mirror. Safe to use from many threads.
 
     Args:
-        keys: of the mirror.
+        keys: the rules for the mirror's keys.
         roots: paths of its roots.
         table: the mounts of this process; None: there are none.
         max_mounts: more mounts than this are not remembered.

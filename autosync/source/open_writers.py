@@ -31,7 +31,7 @@ def has_writer(path: str) -> bool | None:
     once. A process that opens the file in between waits for that moment only.
 
     Args:
-        path: of a regular file.
+        path: the path of a regular file.
 
     Returns:
         None if the kernel does not say: the file is another user's, or its file system has no leases.
@@ -50,7 +50,7 @@ def is_being_written(descriptor: int, shared: bool) -> bool | None:
     """As `has_writer`, for a file that this process has open for reading only.
 
     Args:
-        descriptor: of the file.
+        descriptor: an open descriptor of the file.
         shared: the result of `is_shared`.
     """
     written = None if shared else _refuses_lease(descriptor)

@@ -93,7 +93,7 @@ class RememberedRoots:
         """Accept a directory in doubt that waits for a person: the next scan adopts what is there, or forgets a mount point that is gone.
 
         Args:
-            path: of the directory.
+            path: the directory's absolute path.
 
         Returns:
             Whether the directory was waiting. If so, it has to be scanned.
@@ -133,7 +133,7 @@ class RememberedRoots:
         what was sent meanwhile.
 
         Args:
-            path: of the directory.
+            path: the directory's absolute path.
             keys: their number.
             text: the reason of the doubt, see `Doubt`.
         """

@@ -31,7 +31,7 @@ class RootRegister:
     No file system is accessed while the lock is held: a share whose server is dead must not stop the main loop.
 
     Args:
-        keys: of the mirror.
+        keys: the rules for the mirror's keys.
         table: the mounts of this process; None: only the mount points are found that a walk recognizes by their device.
 
     Attributes:
@@ -81,7 +81,7 @@ class RootRegister:
         return self.remembered.has_more or self.mounts.has_more
 
     def has_moved(self, path: str) -> bool:
-        """Whether this was a mount point that has moved with the directory that contained it, and is none any more."""
+        """Whether this path was a mount point and is none any more, since the directory that contained it was moved."""
         with self._lock:
             return self.mounts.has_moved(path) and path not in self._paths
 
@@ -118,7 +118,7 @@ class RootRegister:
     # What is on the disk, for the main loop
 
     def poll_roots(self) -> None:
-        """Check whether the roots are the remembered directories. A root of which nothing is remembered is remembered as it is now."""
+        """Check whether the roots are the remembered directories. If nothing is remembered about a root, it is remembered as it is now."""
         for path in self.roots:
             if not self.is_confirmed(path):
                 self._examine(path)
@@ -186,7 +186,7 @@ class RootRegister:
         """Remember what is at a path now as the right directory. An ordinary directory, neither a root nor a mount point, is forgotten.
 
         Args:
-            path: of the directory.
+            path: the directory's absolute path.
             seen: what a scan has found there.
 
         Returns:

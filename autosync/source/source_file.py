@@ -46,7 +46,7 @@ class SourceFile(File):
     """A file to be uploaded. Besides `open`, which suits every target, its parts can be read independently and at the same time.
 
     Args:
-        key: its key.
+        key: the key of the file.
         descriptor: an open descriptor of it; closed by `close`.
         on_read: called after each read with the number of bytes. An error that it raises ends the transfer.
         begun: called with the token of an upload in parts that the target may hold open from now on, and with the token that it replaces,

@@ -26,8 +26,8 @@ class _Acceptance(NamedTuple):
 
     Attributes:
         number: grows with each one of the mirror.
-        definition: with which the mirror was accepted; "": it is not accepted any more.
-        signature: of both.
+        definition: the definition with which the mirror was accepted; "": it is not accepted any more.
+        signature: the signature of both.
     """
 
     number: int
@@ -39,9 +39,9 @@ class AcceptanceStore:
     """The acceptance of one mirror.
 
     Args:
-        name: of the mirror.
-        sync_state: of the mirror.
-        definition: of the mirror, for ledgers that an older version has written.
+        name: the mirror's name.
+        sync_state: the mirror's state in the ledger.
+        definition: the mirror's definition, for ledgers that an older version has written.
         file: the state file.
         signing_key: see `model.definition_signature`; "": nothing is signed.
     """

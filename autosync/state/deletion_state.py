@@ -16,13 +16,13 @@ class DeletionState:
     """The limits of one mirror's deletions, in its ledger and in its state file. If one of the two is lost, the limits stay.
 
     Args:
-        mirror: its definition.
-        ledger: of the mirror.
+        mirror: the mirror's definition.
+        ledger: the mirror's ledger.
         file: the state file.
         signing_key: see `model.definition_signature`; "": nothing is signed.
 
     Attributes:
-        mirror: its present definition.
+        mirror: the mirror's present definition.
         pending: what waits for an operator's acceptance.
     """
 

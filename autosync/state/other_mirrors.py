@@ -26,8 +26,8 @@ class OtherMirror:
     """Another mirror.
 
     Attributes:
-        name: of the mirror.
-        definition: as `Mirror.dumps` writes it; "" if it is lost.
+        name: the mirror's name.
+        definition: the definition as `Mirror.dumps` writes it; "" if it is lost.
         ran_at: when the mirror was last known to run, in seconds since the epoch; None if that is unknown.
         is_watched: whether a watcher runs.
         is_companion: whether the same watcher runs it.

@@ -42,8 +42,8 @@ class PendingItem:
     """One item that waits.
 
     Attributes:
-        kind: of the item.
-        path: of a root or a mount; "" for keys.
+        kind: the kind of the item.
+        path: the path of a root or a mount point; "" for keys.
         count: number of keys. For a root or a mount: of keys that the target had below it.
         examples: some of these keys. For a root or a mount: the reason, as the end of a sentence about its path.
         digest: identifies the set of these keys; "" for a root or a mount.
@@ -98,7 +98,7 @@ class PendingStore:
     """The items that wait in one mirror, for its watcher. Safe to use from many threads.
 
     Args:
-        sync_state: of the mirror.
+        sync_state: the mirror's state in the ledger.
         file: the state file.
     """
 

@@ -46,8 +46,8 @@ class RootMemory:
     Args:
         roots: the roots and mount points.
         file: the state file of the mirror.
-        ledger: of the mirror.
-        mirror: its name.
+        ledger: the mirror's ledger.
+        mirror: the mirror's name.
         signing_key: signs the copy in the ledger; "": it is not signed.
     """
 
@@ -109,8 +109,8 @@ def load_stored(roots: RootRegister, file: StateFile, ledgers: Iterable[Ledger],
     Args:
         roots: receives the record.
         file: the state file of the mirror.
-        ledgers: of the mirror; none if no broker responds.
-        mirror: its name.
+        ledgers: the mirror's ledgers; none if no broker responds.
+        mirror: the mirror's name.
         signing_key: see `RootMemory`.
 
     Raises:

@@ -26,9 +26,9 @@ class StoredMirror:
     """A mirror as its state file describes it.
 
     Attributes:
-        name: of the mirror.
-        directory: with its state file.
-        definition: as `Mirror.dumps` writes it; "" if there is none.
+        name: the mirror's name.
+        directory: the directory with its state file.
+        definition: the definition as `Mirror.dumps` writes it; "" if there is none.
         ran_at: when the mirror was last known to run, in seconds since the epoch.
         broker: the address of its broker; "" for an embedded one, or if it is unknown.
     """

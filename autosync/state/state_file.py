@@ -27,7 +27,7 @@ class StateFile:
     Args:
         directory: the state directory.
         mirror: name of the mirror; several may share the directory.
-        suffix: of the file's name.
+        suffix: what the file's name ends with.
     """
 
     def __init__(self, directory: Path, mirror: str, suffix: str = _SUFFIX) -> None:

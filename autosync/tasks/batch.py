@@ -63,7 +63,7 @@ class ClaimQueue:
                     self._claims.append(claim)
 
     def put_back(self, claims: list[Claim]) -> None:
-        """Add claims at the front, none of which is to be deleted together with others."""
+        """Add claims at the front. Their keys are deleted one by one, not together with others."""
         with self._lock:
             self._claims.extendleft(reversed(claims))
 

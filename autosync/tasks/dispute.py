@@ -15,9 +15,9 @@ def dispute(batch: Batch, claim: Claim, path: str, finding: str) -> Result:
     """Return a key whose file differs here from what the file host saw. The file host has to check the file once more.
 
     Args:
-        batch: of the claim.
+        batch: the batch that the claim is part of.
         claim: the claim.
-        path: of the file, on the file host.
+        path: the file's path on the file host.
         finding: what this worker sees, with "{}" for the path; the end of a sentence that begins with the worker.
     """
     mirror, worker = batch.mirror, batch.worker.name

@@ -11,7 +11,7 @@ class Reservation:
     of the first unused while it waits for the share of the last.
 
     Args:
-        throttle: of the target.
+        throttle: the throttle of the target.
         files: how many files there are.
     """
 

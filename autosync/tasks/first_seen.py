@@ -32,7 +32,7 @@ class FirstSeen:
         was first seen. The times of the file are not compared with this host's clock, since they may be those of another host.
 
         Args:
-            key: of the file.
+            key: the file's key.
             signature: its state now, see `SourceFile.signature`.
         """
         now = self._clock()

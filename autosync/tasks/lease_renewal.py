@@ -24,8 +24,8 @@ class LeaseRenewal:
     last while its transfer is being drained, too.
 
     Args:
-        owner: of the claims.
-        mirrors: by name; mirrors are added and replaced while the threads run.
+        owner: the name of the claims' owner.
+        mirrors: the mirrors by name; they are added and replaced while the threads run.
     """
 
     def __init__(self, owner: str, mirrors: Mapping[str, WorkerMirror]) -> None:

@@ -21,7 +21,7 @@ class LimitedActor:
 
     Args:
         actor: the actor.
-        throttle: of its target.
+        throttle: the throttle of its target.
         pool: adapts to the time that the target takes.
     """
 

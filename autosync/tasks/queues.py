@@ -1,4 +1,4 @@
-"""Which queues a worker serves: those of `-Q`, or those of every mirror, of which more may come while it runs."""
+"""Which queues a worker serves: those of `-Q`, or those of every mirror, also of mirrors that start later."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class QueueSubscriptions:
 
     Args:
         consumer: Celery's.
-        broker: its URL.
+        broker: the broker's URL.
     """
 
     def __init__(self, consumer: Any, broker: str) -> None:

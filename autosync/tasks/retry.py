@@ -53,7 +53,7 @@ class RetryPolicy:
         """The result of an error.
 
         Args:
-            claim: of the key.
+            claim: the claim of the key.
             error: `PermanentError` is never retried by a worker.
         """
         if isinstance(error, LeaseLost):

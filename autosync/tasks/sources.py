@@ -158,9 +158,9 @@ class MirrorSource:
 
         Raises:
             Absent: the path names nothing (ENOENT, ENOTDIR), or something that is no file; or a link, where links are not followed.
-            NotMirrored: there is a link that leads out.
+            NotMirrored: a symbolic link on the path leads out of the source.
             SourceDenied: it may not be read.
-            PermanentError: a link leads out.
+            PermanentError: the kernel refuses the path, since it leads out of the source (EXDEV).
             SourceUnsure: the share fails.
         """
         try:

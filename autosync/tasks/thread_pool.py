@@ -27,7 +27,7 @@ _CHUNK, _CHUNK_SECONDS = 16, 0.004
 _LONGEST_WAIT = 0.5
 #: A thread works on one batch for so long before another batch has its turn, in seconds.
 _SLICE = 0.01
-#: The period of which the shortest response time counts, in seconds; the others show how long transfers waited for each other.
+#: Length of a period, in seconds. The shortest response time in it counts; the others show how long transfers waited for each other.
 _WINDOW = 3.0
 #: The interval at which results are reported while a batch waits for its last transfers, in seconds.
 _REPORT_INTERVAL = 0.1
@@ -111,7 +111,7 @@ class AdaptivePool:
 
     Args:
         most: transfers in flight at most.
-        name: of the mirror.
+        name: the mirror's name.
     """
 
     def __init__(self, most: int, name: str) -> None:

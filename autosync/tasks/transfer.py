@@ -105,8 +105,8 @@ def run(task: Task, name: str, keys: Sequence[str]) -> str:
 
     Args:
         task: the running task; its events carry the progress.
-        name: of the mirror.
-        keys: of the batch.
+        name: the mirror's name.
+        keys: the keys in the message.
     """
     if not _is_valid(name, keys):
         log.warning("a message for mirror %s was not understood and is dropped", reprlib.repr(name))

@@ -45,7 +45,7 @@ class UnseenFiles:
         """Record that this worker does not see a file as the file host has confirmed it.
 
         Args:
-            path: of the file.
+            path: the file's absolute path.
             report: what is wrong, as the end of a sentence that begins with the worker.
             confirmed_for: since when the file host has confirmed the file, in seconds before now.
         """
@@ -69,9 +69,9 @@ class UnseenFiles:
         """Write, renew or remove the note of this worker, and log what is wrong, if that is due.
 
         Args:
-            notes: in the ledger.
-            worker: its name.
-            log_fields: for the JSON log.
+            notes: the notes in the ledger.
+            worker: the worker's name.
+            log_fields: fields for the JSON log.
         """
         if not (self._report or self._is_noted):
             return

@@ -70,7 +70,7 @@ class WorkerState:
         """A mirror, with all that is needed to serve it.
 
         Args:
-            name: its name.
+            name: the mirror's name.
             fresh: read its definition again, since it has changed.
 
         Raises:
@@ -114,7 +114,7 @@ class WorkerState:
         once if the reason is another one than before.
 
         Args:
-            name: of the mirror.
+            name: the mirror's name.
             error: the reason.
         """
         now, reason = time.monotonic(), str(error)

@@ -31,8 +31,12 @@ class AttributeWatches:
         self._follow = follow
 
     def observe(self, denied: DeniedPaths, paths: Iterable[str]) -> None:
-        """Add paths to a set of `WatchedTree.denied`, and watch the changes of their attributes. Changes after this call are noted in the
-        set, if the directories are watched."""
+        """Watch the attributes of paths that may not be read. Later changes are noted in `denied`, if the directories are watched.
+
+        Args:
+            denied: one of `WatchedTree.denied`; the paths are added.
+            paths: absolute paths.
+        """
         tree = self._tree
         with tree.lock:
             fresh = [one for path in paths for one in denied.add(path, tree.links.paths_of(path))]

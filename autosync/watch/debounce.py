@@ -44,11 +44,11 @@ class PendingChange:
         path: absolute.
         since: when the first change was pushed.
         due: when it is to be sent.
-        kind: of the change that counts.
+        kind: the kind of the change that counts.
         sent: the hint with which the file was sent last, if it did not rest then; else None.
         file_state: the state of a file that did not rest when it was checked last; else None.
         etag: the one that the target listed, if a scan found that only the times differ; else "".
-        queued_until: when its entry in the heap comes up, not later than `due`; 0.0: it is in the queue of due files.
+        queued_until: the time of its entry in the heap, `due` at the latest; 0.0: it is in the queue of due files.
     """
 
     path: str
@@ -115,7 +115,7 @@ class Debouncer:
         """Add a file again that was popped and does not rest yet. It is due after the quiet time.
 
         Args:
-            pending: as `pop_due` returned it.
+            pending: a change as `pop_due` returned it.
             file_state: the state of the file now.
         """
         now = self._clock()
@@ -128,7 +128,7 @@ class Debouncer:
         """Add a file that a scan found and that does not rest yet. It is due after the quiet time.
 
         Args:
-            path: of the file.
+            path: the file's absolute path.
             file_state: the state of the file now.
             etag: the one that the target listed, if only the times differ; else "".
         """
@@ -142,7 +142,7 @@ class Debouncer:
         waits for it.
 
         Args:
-            path: of the file.
+            path: the file's absolute path.
             sent: the hint with which it was sent.
             file_state: the state of the file now.
         """

@@ -19,7 +19,7 @@ class DeniedPaths:
     to the root of the source. `in` tests whether a path is observed; `len()` is the number of paths in the set.
 
     Args:
-        roots: of the sources.
+        roots: the absolute paths of the sources' roots.
         limit: the most paths in the set.
     """
 

@@ -14,7 +14,7 @@ class _FlushPoint:
     """A flush point that is not yet reached.
 
     Attributes:
-        name: of the flush point.
+        name: the name of the flush point.
         is_drained: the flush check of the debouncer.
         is_last_check: whether this is the second check. Scans of the first one may have pushed files that are not yet quiet, so those have
             to be drained too.
@@ -29,7 +29,7 @@ class FlushPoints:
     """The flush points of one mirror that are not yet reached.
 
     Args:
-        debouncer: of the mirror.
+        debouncer: the mirror's debouncer.
         on_drained: called for each flush point when everything that was pushed before it is processed, and before its last check. It may
             push more; the flush point waits for that, too.
     """

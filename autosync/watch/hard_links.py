@@ -115,7 +115,7 @@ class HardLinks:
 
         Args:
             path: the name.
-            inode: of the file, see `entry.inode_of`.
+            inode: the file's device and inode, see `entry.inode_of`.
         """
         with self._lock:
             self._add(path, inode)
@@ -139,7 +139,7 @@ class HardLinks:
 
         Args:
             path: that name; it need not be in scope.
-            inode: of the file.
+            inode: the file's device and inode, see `entry.inode_of`.
             links: how many names it has.
 
         Returns:

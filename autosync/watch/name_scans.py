@@ -49,5 +49,5 @@ class NameScans:
             self._debouncer.push((SCAN_ALL,))
 
     def unsure_at_flush(self) -> int:
-        """Number of files that were saved before the last flush point was drained, and of which names are still not known."""
+        """Number of files that were saved before the last flush point was drained and have names that are still unknown."""
         return self._hard_links.unsure(self._drained_at)

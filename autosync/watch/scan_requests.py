@@ -17,7 +17,7 @@ class ScanRequest(NamedTuple):
     """A part of the source that is to be compared with the target.
 
     Attributes:
-        path: of a directory; "" is the whole source.
+        path: a directory's absolute path; "" is the whole source.
         has_left: whether the kernel has reported that this directory is gone.
     """
 
@@ -25,8 +25,8 @@ class ScanRequest(NamedTuple):
     has_left: bool = False
 
     def covers(self, other: ScanRequest) -> bool:
-        """Whether this request makes another one needless. A request for a directory that has left never covers an ordinary one, and the
-        other way round: the scan of the first may delete more."""
+        """Whether this request makes another one needless. A request for a directory that has left covers no ordinary one, and no ordinary
+        one covers it, since its scan may delete more."""
         if self.has_left != other.has_left:
             return False
         return not self.path or is_at_or_below(other.path, self.path)

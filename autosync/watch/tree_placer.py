@@ -47,7 +47,7 @@ class _Directory(NamedTuple):
     """A directory that is watched.
 
     Attributes:
-        path: by which the pass reached it.
+        path: the path by which the pass reached it.
         real: its path without links, relative to the root.
         below: the paths of the directories in it that are to be watched, and of links to directories.
     """
@@ -229,7 +229,7 @@ class TreePlacer:
         Args:
             this_pass: the pass.
             here: the directory; receives what is below it.
-            descriptor: of the directory; it is closed.
+            descriptor: an open descriptor of the directory; it is closed.
             departures: number of departures when the parent was opened by its path. If no directory-left event has been read since then,
                 the path is still valid: if a directory left, its event is yet to be read, and will remove the watch. None: check the path
                 with the kernel. That is also done while some directories are not watched, since their departure gives no event.

@@ -62,8 +62,8 @@ class WatchTable:
         at each call.
 
         Args:
-            descriptor: of the open directory.
-            directory: its path.
+            descriptor: an open descriptor of the directory.
+            directory: the directory's path.
 
         Raises:
             OSError: the kernel refuses the watch.
@@ -90,8 +90,8 @@ class WatchTable:
         """End the reports about changed attributes in a directory, if none of its paths is in `attribute_paths`.
 
         Args:
-            descriptor: of the open directory.
-            directory: its path.
+            descriptor: an open descriptor of the directory.
+            directory: the directory's path.
 
         Raises:
             OSError: the kernel refuses to change the watch.

@@ -69,7 +69,7 @@ class WatchedTree:
         links: the links that are followed, and those that may not be followed.
         departures: number of directories that have left, according to the events that were read, and of file systems that were mounted or
             unmounted. The lock must be held to change it.
-        requests: to the watch placer.
+        requests: the requests to the watch placer.
         unreadable: directories that the watcher may not open or search.
         denied: the sets that receive changes of attributes; `unreadable` is one of them. See `AttributeWatches`.
     """
@@ -107,7 +107,7 @@ class WatchedTree:
         Args:
             root: descriptor of the source's root.
             source: contains the directory.
-            path: of the directory.
+            path: the directory's absolute path.
             follow: whether links are followed.
 
         Returns:

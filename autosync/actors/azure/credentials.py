@@ -30,9 +30,9 @@ class Principal(NamedTuple):
 
     Attributes:
         identity: `managed`, `workload` or `cli`; None for a service principal or for whatever there is.
-        tenant_id: of the service principal.
-        client_id: of the service principal, or of the identity of this host.
-        client_secret: of the service principal.
+        tenant_id: the tenant of the service principal.
+        client_id: the client ID of the service principal, or of the identity of this host.
+        client_secret: the secret of the service principal.
     """
 
     identity: str | None
@@ -46,10 +46,10 @@ def credentials_of(account: str, key: str | None, signature: str | None, princip
 
     Args:
         account: name of the storage account.
-        key: of the account.
+        key: the account's key.
         signature: a shared access signature.
         principal: how tokens are obtained.
-        base_url: of the blob service.
+        base_url: the URL of the blob service.
         cure: what to do about credentials that cannot be used.
     """
     if not (key or signature or principal.client_secret or principal.identity):
@@ -65,7 +65,7 @@ class Signature:
 
     Args:
         signature: the query, with or without `?`.
-        base_url: of the blob service.
+        base_url: the URL of the blob service.
         cure: what to do about a signature that cannot be used.
     """
 
@@ -94,7 +94,7 @@ class EntraTokens(BearerTokens):
 
     Args:
         principal: how tokens are obtained.
-        base_url: of the blob service.
+        base_url: the URL of the blob service.
         cure: what to do about credentials that are missing or refused.
     """
 

@@ -26,9 +26,9 @@ class SharedKey:
     """Authorizes requests with the key of an account.
 
     Args:
-        account: its name.
-        key: in base64.
-        base_url: of the blob service; its path is signed too.
+        account: the account's name.
+        key: the account's key, in base64.
+        base_url: the URL of the blob service; its path is signed too.
         cure: what to do about a key that cannot be used.
     """
 
@@ -61,10 +61,10 @@ def string_to_sign(method: str, resource: str, query: Mapping[str, str], headers
     """The text that is signed.
 
     Args:
-        method: of the request.
+        method: the HTTP method.
         resource: a slash, the account, and the path of the URL.
         query: names and values, not encoded.
-        headers: of the request, their names written as in `_SIGNED` or in small letters.
+        headers: the request's headers, their names written as in `_SIGNED` or in small letters.
     """
     values = [headers.get(name, "") for name in _SIGNED]
     if values[2] == "0":

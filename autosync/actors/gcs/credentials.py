@@ -24,8 +24,8 @@ class GoogleTokens(BearerTokens):
     """Authorizes requests with a token of Google's.
 
     Args:
-        path: of the JSON file with the key of a service account; None for the application default credentials.
-        base_url: of the storage, for messages.
+        path: the JSON file with the key of a service account; None for the application default credentials.
+        base_url: the URL of the storage, for messages.
         cure: what to do about credentials that are missing or refused.
     """
 

@@ -23,7 +23,7 @@ def page_query(prefix: str, token: str, limit: int | None) -> dict[str, str]:
     """The query for a page. Keys come URL-encoded, since XML cannot carry all characters.
 
     Args:
-        prefix: of the keys.
+        prefix: only keys that begin with it are listed.
         token: the continuation token that the page before has; "" for the first page.
         limit: the most objects on the page; None for as many as Google lists.
     """
@@ -35,7 +35,7 @@ def parse_page(page: bytes) -> ListedPage:
     """Read a page.
 
     Raises:
-        UnreadablePage: it is none.
+        UnreadablePage: this is no page of a listing.
     """
     is_encoded = _IS_ENCODED in page
     keys, sizes, times, etags = list[str](), list[int](), list[bytes](), list[str | None]()

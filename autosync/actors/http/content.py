@@ -17,7 +17,7 @@ class VerifiedBody:
     file that a process has mapped into memory can change without a change of its times.
 
     Args:
-        file: to read.
+        file: the file to read.
         digest: the expected digest, as `content_digest` returns it.
     """
 

@@ -21,7 +21,7 @@ def raise_for_status(about: str, response: requests.Response) -> None:
 
     Args:
         about: the key or the listing, for the message.
-        response: to check.
+        response: the response to check.
 
     Raises:
         TargetError: the request failed. docs/targets/http.md says which status raises which subclass.

@@ -23,7 +23,7 @@ def parse_page(content: bytes, url: str) -> ListingPage:
 
     Args:
         content: body of the response. JSON is UTF-8 (RFC 8259, 8.1), whatever a header says.
-        url: of the server, for error messages.
+        url: the server's URL, for error messages.
 
     Raises:
         TargetError: the page does not have the specified form.

@@ -30,7 +30,7 @@ def pages(lines: Iterable[bytes], before: str, etag: str) -> Iterator[Page]:
     Args:
         lines: the rows of the listing.
         before: put in front of each name.
-        etag: of each file.
+        etag: the ETag of each file.
 
     Raises:
         TargetError: a row does not have the expected form.
@@ -92,7 +92,7 @@ def no_directories(output: bytes, paths: Collection[str]) -> dict[str, str]:
     """Those of the paths in a listing that are no directories: what each of them is, for people.
 
     Args:
-        output: of a listing with the rules of `any_of`.
+        output: what rsync prints for a listing with the rules of `any_of`.
         paths: the same paths.
     """
     found: dict[str, str] = {}
@@ -116,7 +116,7 @@ def literal(path: str, *, wild: bool = False) -> str:
     """A pattern that matches only this path. In a pattern without wildcards, rsync takes a backslash literally.
 
     Args:
-        path: to match.
+        path: the path to match.
         wild: the caller adds a wildcard to the pattern.
     """
     return re.sub(r"([*?\[\\])", r"\\\1", path) if wild or _WILD.search(path) else path

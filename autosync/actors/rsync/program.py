@@ -32,7 +32,7 @@ _MESSAGES: tuple[tuple[re.Pattern[str], type[TargetError], str], ...] = (
 #: Exit codes for wrong usage, an older protocol, an unknown option.
 _NEVER = (1, 2, 4)
 _LONGEST_DETAIL = 300
-#: The most bytes of a row of a listing: a path has up to 4,096 bytes, each of which may be written as five.
+#: The most bytes of a row of a listing: a path has up to 4,096 bytes; rsync may write a byte as five.
 _LONGEST_LINE = 64 << 10
 
 
@@ -41,7 +41,7 @@ def run(arguments: Sequence[str], password: str, about: str, stdin: bytes = b"")
 
     Args:
         arguments: options and arguments of rsync.
-        password: of the user at the server, or "".
+        password: the user's password at the server, or "".
         about: the key or the module, for error messages.
         stdin: content of the standard input.
 
@@ -67,7 +67,7 @@ def lines(arguments: Sequence[str], password: str, about: str) -> Generator[byte
 
     Args:
         arguments: options and arguments of rsync.
-        password: of the user at the server, or "".
+        password: the user's password at the server, or "".
         about: the key or the module, for error messages.
 
     Raises:

@@ -30,7 +30,7 @@ class Access:
 
     Args:
         address: URL of the bucket.
-        region: of the bucket.
+        region: the bucket's region.
         trusted: file or directory with the certificates to trust; None for the system's.
         proxy: URL of the proxy through which requests go, which may contain a password; None for none.
         credentials: returns the current ones; None if there are none.

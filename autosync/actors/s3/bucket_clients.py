@@ -25,13 +25,13 @@ class BucketClients:
     """What is needed to reach one bucket. Safe to use from many threads.
 
     Args:
-        bucket: its name.
-        endpoint_url: of the server; None: Amazon's.
-        profile: of the AWS configuration files.
-        region: of the bucket.
+        bucket: the bucket's name.
+        endpoint_url: the server's URL; None: Amazon's.
+        profile: the name of a profile in the AWS configuration files.
+        region: the bucket's region.
 
     Attributes:
-        server: for error messages.
+        server: the server's URL, or Amazon's name, for error messages.
         about: the bucket, as the subject of error messages.
     """
 

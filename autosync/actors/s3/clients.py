@@ -108,7 +108,7 @@ def client(of: boto3.Session, bucket: str, endpoint_url: str | None) -> Any:
 
     Args:
         of: a session.
-        bucket: its name.
+        bucket: the bucket's name.
         endpoint_url: a server to use instead of Amazon's.
 
     Raises:
@@ -151,7 +151,7 @@ def access(of: boto3.Session, by: Any, bucket: str) -> Access:
     Args:
         of: the session.
         by: the client.
-        bucket: its name.
+        bucket: the bucket's name.
     """
     address = _base(by, bucket)
     credentials = of.get_credentials()

@@ -89,8 +89,8 @@ def error_from_code(about: str, code: str, message: str, server: str = "S3") -> 
 
     Args:
         about: the key, or the bucket.
-        code: of the error; the HTTP status if the response contains none.
-        message: of the error.
+        code: the error's code at S3; the HTTP status if the response contains none.
+        message: the server's text about the error.
         server: name of the server in the message.
     """
     code, message = one_line(code), one_line(message)
@@ -111,7 +111,7 @@ def error_from_proxy(about: str, status: int, server: str) -> TargetError:
 
     Args:
         about: the key, or the bucket.
-        status: of the response.
+        status: the HTTP status code of the response.
         server: name of the server and the proxy in the message.
     """
     if status in WANTS_CREDENTIALS:

@@ -38,7 +38,7 @@ class ObjectHeaders(NamedTuple):
     """The headers of an object.
 
     Attributes:
-        content_type: its media type.
+        content_type: the media type.
         lines: the other headers, each as "name:value".
     """
 

@@ -31,7 +31,7 @@ class KeyChecks:
     """Checks keys of one bucket. Safe to use from many threads.
 
     Args:
-        clients: of the bucket.
+        clients: the clients of the bucket.
     """
 
     def __init__(self, clients: BucketClients) -> None:
@@ -43,7 +43,7 @@ class KeyChecks:
         """Check whether an object can have this key.
 
         Returns:
-            The kinds of keys to which it belongs, and of which it is not known yet whether the server stores them under another name.
+            The kinds of keys to which it belongs, as far as it is unknown whether the server stores such keys under another name.
 
         Raises:
             PermanentError: S3 has no such keys, or this server stores them under another name.
@@ -65,7 +65,7 @@ class KeyChecks:
         whose whole key is the prefix, though it stores it under another name.
 
         Args:
-            key: of an object that was sent.
+            key: the key of an object that was sent.
             kinds: see `check`.
 
         Raises:

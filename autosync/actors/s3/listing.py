@@ -29,7 +29,7 @@ class Listings:
 
     Args:
         objects: the client of the bucket.
-        bucket: its name.
+        bucket: the bucket's name.
         server: name of the server in error messages.
     """
 
@@ -42,7 +42,7 @@ class Listings:
         """Every object below a prefix, in the order in which the server lists them.
 
         Args:
-            prefix: of the keys.
+            prefix: only keys that begin with it are listed.
             prefetch: the process that yields the `rows`; None for none.
 
         Raises:
@@ -107,7 +107,7 @@ class Listings:
         """Fetch a page, with one retry: servers fail now and then.
 
         Args:
-            prefix: of the keys.
+            prefix: only keys that begin with it are listed.
             token: the continuation token that the page before contained; "" for the first page.
 
         Returns:

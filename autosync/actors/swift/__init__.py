@@ -227,7 +227,7 @@ class SwiftActor(Actor):
 
         Args:
             file: that is sent.
-            content: of the file.
+            content: the bytes of the file.
             etag: the MD5 of `content`, if that is bytes.
             new: store it only if there is no such object.
 

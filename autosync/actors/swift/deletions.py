@@ -36,7 +36,7 @@ class Deletions:
     """Deletes objects of any container: many with one request, or one by one if Swift has no bulk delete.
 
     Args:
-        access: to Swift.
+        access: the access to Swift.
     """
 
     def __init__(self, access: Access) -> None:
@@ -125,7 +125,7 @@ def _parse_bulk_response(container: str, names: Sequence[str], status: str, erro
 
     Args:
         container: that held the objects.
-        names: of the objects in the request.
+        names: the names of the objects in the request.
         status: `Response Status` of the report.
         errors: `Errors` of the report: pairs of path and status.
         done: number of objects that were deleted or did not exist.

@@ -35,7 +35,7 @@ def translated(about: str, url: str) -> Iterator[None]:
 
     Args:
         about: the key, the container or the login, for the message.
-        url: of the request, for the message.
+        url: the request's URL, for the message.
     """
     try:
         yield

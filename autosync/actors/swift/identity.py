@@ -42,7 +42,7 @@ class Login:
     """Credentials from the actor's options; None for an option that is not set.
 
     Attributes:
-        url: of the identity service.
+        url: the URL of the identity service.
         version: one of `VERSIONS`; None to derive it from the URL.
         credential: an application credential and its secret.
     """
@@ -121,7 +121,7 @@ class Access:
 
     Args:
         login: credentials.
-        region: of the object store in the catalog; None for the only one, or the first.
+        region: the region of the object store in the catalog; None for the only one, or the first.
         interface: `public`, `internal` or `admin`.
         storage_url: URL of the account, in place of that in the catalog.
     """

@@ -51,8 +51,8 @@ class Segments:
     """The segments of one container.
 
     Args:
-        access: to Swift.
-        container: of the objects; the segments are in CONTAINER_segments.
+        access: the access to Swift.
+        container: the container with the objects; the segments are in CONTAINER_segments.
         object_headers: makes the headers of an object from its key and the modification time of the file in nanoseconds.
         deletions: used to delete segments.
     """
@@ -86,11 +86,11 @@ class Segments:
         """Send one segment.
 
         Args:
-            key: of the object.
-            token: of the upload.
-            number: of the segment, from 1 on.
-            content: of the segment.
-            size: of the segment, in bytes.
+            key: the object's key.
+            token: the token of the upload.
+            number: the segment's number, from 1 on.
+            content: a stream of the segment's bytes.
+            size: the segment's size in bytes.
 
         Returns:
             The ETag of the segment.
@@ -120,9 +120,9 @@ class Segments:
         """Make the object from its segments, and remove the segments of earlier uploads.
 
         Args:
-            key: of the object.
-            token: of the upload.
-            etags: of the segments, by number.
+            key: the object's key.
+            token: the token of the upload.
+            etags: the ETag of each segment, by number.
 
         Raises:
             TargetError: the object was not made, or old segments are left.

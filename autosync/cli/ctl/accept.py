@@ -20,7 +20,7 @@ class Waiting:
     """What waits in one mirror.
 
     Attributes:
-        mirror: its name.
+        mirror: the mirror's name.
         items: what waits.
         request: requests the acceptance of some of the items.
     """

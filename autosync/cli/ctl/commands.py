@@ -54,7 +54,7 @@ def run(name: str, args: list[str]) -> int:
     """Run a command.
 
     Args:
-        name: of the program.
+        name: the program's name.
         args: arguments of the program.
 
     Returns:

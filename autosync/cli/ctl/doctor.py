@@ -26,7 +26,7 @@ from .verify import make_actor
 _WORKER_SECONDS = 2.0
 #: From this duration on, in seconds, a round trip to the broker slows everything.
 _SLOW_SECONDS = 0.02
-#: Number of round trips of which the shortest counts; the others may have waited for a processor.
+#: Number of round trips. The shortest counts; the others may have waited for a processor.
 _ROUND_TRIPS = 10
 #: From this share on, the limit of inotify watches is nearly reached.
 _NEARLY_FULL = 0.9

@@ -19,9 +19,9 @@ class MirrorHandle:
     """A mirror at a broker.
 
     Attributes:
-        name: of the mirror.
+        name: the mirror's name.
         broker: URL.
-        ledger: of the mirror.
+        ledger: the mirror's ledger.
     """
 
     name: str

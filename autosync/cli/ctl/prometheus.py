@@ -24,7 +24,7 @@ _GAUGES: tuple[tuple[str, str, Callable[[dict[str, Any]], Any]], ...] = (
     ("autosync_lag_seconds", "Age of the oldest change that is not in the target; 0 if there is none.", lambda found: found["lag"]),
     ("autosync_dirty_keys", "Keys whose objects in the target may be wrong.", lambda found: found["dirty"]),
     ("autosync_claimed_keys", "Keys that workers have claimed, or that wait for their next try.", lambda found: found["claimed"]),
-    ("autosync_disputed_keys", "Keys of which a worker does not see what the file host saw.", lambda found: found["disputed"]),
+    ("autosync_disputed_keys", "Keys at whose paths a worker does not see what the file host saw.", lambda found: found["disputed"]),
     ("autosync_failed_keys", "Keys in the failed list.", lambda found: found["failed"]),
     (
         "autosync_withheld_deletions",

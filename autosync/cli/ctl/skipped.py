@@ -17,7 +17,7 @@ def reason_to_skip(path: str, mirror: Mirror, skipped: SkippedList) -> str:
     """Why the file of a path is not sent, with what happens to its object; "" if it is sent, or if that is unknown here.
 
     Args:
-        path: in scope of the mirror.
+        path: a path in the scope of the mirror.
         mirror: the mirror.
         skipped: the list in the mirror's ledger. For a path that is not listed, this host's disk is examined.
     """

@@ -165,7 +165,7 @@ def key_lines(
     Args:
         key: the key.
         facts: its state in the ledger.
-        path: of its file; None if no path in scope has this key.
+        path: the path of its file; None if no path in scope has this key.
         recent: its history, the newest first.
         skipped: why the file is not sent; "" if it is sent, or if there is none.
         watched: whether a watcher runs for the mirror.

@@ -30,7 +30,7 @@ class MirrorRemains:
     """What there is of one mirror, or of a state directory without one.
 
     Attributes:
-        name: of the mirror, or of the directory.
+        name: the mirror's name, or the directory's.
         handles: where brokers have it.
         stored: its state files.
         directories: the state directory, if it has no state file of any mirror.

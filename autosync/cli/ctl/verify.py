@@ -30,7 +30,7 @@ class Verifier:
         shared_keys: the keys that other mirrors could have made, which are no differences if the source lacks them.
 
     Attributes:
-        report: of the scan, complete after the end of `differences`.
+        report: the report of the scan, complete after the end of `differences`.
         found: number of differences.
 
     Raises:

@@ -55,7 +55,7 @@ class Scripts:
         """Run a script.
 
         Args:
-            name: of the script.
+            name: the script's name.
             keys: KEYS in Lua.
             args: ARGV in Lua.
 

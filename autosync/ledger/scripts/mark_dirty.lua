@@ -13,7 +13,7 @@
 --   KEYS[5] failed  hash  key -> JSON with the reason
 --   KEYS[6] stats   hash  files, bytes, deleted, failures: counted since the mirror exists; within:MS (keys made right in MS ms
 --                         at most, and not in those of a smaller bound) and took (ms, of all of them); watches, unwatched, looks (scans),
---                         unsure_names (files of which a flush could not find all names)
+--                         unsure_names (files with names that a flush could not find)
 --   KEYS[7] uploads hash  key -> tokens of the multipart uploads that are open for it, one a line; only such keys are in it
 --   KEYS[8] disputed  hash  key -> "tries confirmed": a worker does not see what the file host saw. How often that was so, and the ms when
 --                         the file host confirmed the hint (0: not yet); only such dirty keys are in it

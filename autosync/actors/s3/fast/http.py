@@ -60,7 +60,7 @@ class Response(NamedTuple):
     """A server's response.
 
     Attributes:
-        status: of HTTP.
+        status: the HTTP status code.
         text: the body.
         date: the header Date; "" if the response was so simple that its head was not parsed.
         etag: the header ETag; "" likewise.
@@ -94,7 +94,7 @@ class HttpConnectionPool:
     """Connections to one server. Safe to use from many threads.
 
     Args:
-        url: of the server; scheme, host and port are used.
+        url: the server's URL; scheme, host and port are used.
         cert_path: file or directory with the certificates to trust; None for the system's.
         connect_seconds: time-out of connecting.
         read_seconds: time-out of each part of a response.

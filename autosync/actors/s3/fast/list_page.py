@@ -33,7 +33,7 @@ def page_query(prefix: str, token: str) -> str:
     """The canonical query for a page. Keys come URL-encoded, since XML cannot carry control characters.
 
     Args:
-        prefix: of the keys.
+        prefix: only keys that begin with it are listed.
         token: the continuation token that the page before contained; "" for the first page.
     """
     first = {"continuation-token": token} if token else {}

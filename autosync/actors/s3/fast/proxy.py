@@ -43,8 +43,8 @@ class Proxy:
     """A proxy.
 
     Attributes:
-        host: its name or address.
-        port: its port.
+        host: the proxy's name or address.
+        port: the proxy's TCP port.
         is_tls: whether it is connected to by TLS.
         authorization: the header line Proxy-Authorization with its end; "" for none.
     """
@@ -85,9 +85,9 @@ class Proxy:
         """Have the proxy connect to a server; afterwards the connection leads there.
 
         Args:
-            connection: to the proxy.
-            host: of the server.
-            port: of the server.
+            connection: a connection to the proxy.
+            host: the server's name or address.
+            port: the server's port.
 
         Raises:
             ProxyRefused: the proxy wants other credentials.
@@ -113,7 +113,7 @@ def _read_status(connection: socket.socket, until: float) -> int:
     """Read the response to CONNECT, and interim responses before it. Returns the status.
 
     Args:
-        connection: to the proxy.
+        connection: a connection to the proxy.
         until: when the response has to be there, by the monotonic clock.
     """
     data, total = bytearray(), 0

@@ -48,7 +48,7 @@ class PendingPut(NamedTuple):
     """An object that is being sent.
 
     Attributes:
-        key: of the object.
+        key: the object's key.
         request: whose response was not read.
     """
 
@@ -77,9 +77,9 @@ class ObjectRequests:
         """Send an object. Many may begin before the first is finished, so that one thread sends many at once.
 
         Args:
-            key: of the object.
-            content: of the object.
-            headers: of the object.
+            key: the object's key.
+            content: the object's bytes.
+            headers: the headers that describe the object.
             throttle: limits the bandwidth; None for no limit.
 
         Raises:
@@ -114,7 +114,7 @@ class ObjectRequests:
         """Delete up to 1,000 objects with one request (DeleteObjects).
 
         Args:
-            keys: of the objects, without control characters, which XML cannot carry.
+            keys: the objects' keys, without control characters, which XML cannot carry.
 
         Returns:
             The errors, by key.
@@ -141,7 +141,7 @@ class ObjectRequests:
         """Request a page of a listing (ListObjectsV2).
 
         Args:
-            prefix: of the keys.
+            prefix: only keys that begin with it are listed.
             token: the continuation token that the page before contained; "" for the first page.
 
         Raises:
@@ -199,10 +199,10 @@ class ObjectRequests:
         """Send content that is read meanwhile, with PUT. The URL is signed and not the content, whose hash is unknown; also without TLS.
 
         Args:
-            key: of the object.
-            content: to send.
-            size: of the content, in bytes.
-            query: of the URL, besides the signature.
+            key: the object's key.
+            content: the content to send.
+            size: the size of the content in bytes.
+            query: the query of the URL, besides the signature.
 
         Raises:
             TargetError: the server does not respond.

@@ -33,7 +33,7 @@ class RequestSigner:
 
     Args:
         base: URL of the bucket.
-        region: of the bucket.
+        region: the bucket's region.
         credentials: returns the current ones, named as botocore names them; None if there are none.
         server: name of the server in error messages.
         checksums: whether PUT requests carry a CRC32, as Amazon requires for buckets with object lock; other servers may not support it.
@@ -63,11 +63,11 @@ class RequestSigner:
 
         Args:
             method: GET, PUT, DELETE or POST.
-            key: of the object; "" for the bucket.
+            key: the object's key; "" for the bucket.
             content: the body.
-            content_type: of the body; "" for none.
+            content_type: the media type of the body; "" for none.
             now: seconds since the epoch.
-            query: of the URL, in canonical form.
+            query: the query of the URL, in canonical form.
             headers: further ones, as "name:value" with the name in lower case.
 
         Returns:
@@ -112,9 +112,9 @@ class RequestSigner:
 
         Args:
             method: PUT.
-            key: of the object.
-            size: of the body, in bytes.
-            query: of the URL, besides the signature.
+            key: the object's key.
+            size: the size of the body in bytes.
+            query: the query of the URL, besides the signature.
             now: seconds since the epoch.
 
         Returns:
