@@ -28,8 +28,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autosync.actors._responses import BODY_BYTES, ResponseError
-from autosync.actors.s3.fast.http import HttpConnectionPool, Response
+from autosync.actors.s3.fast.http import HttpConnectionPool
 from autosync.actors.s3.fast.requests import ObjectRequests
+from autosync.actors.s3.fast.responses import Response
 from autosync.actors.s3.fast.sigv4 import RequestSigner
 from autosync.actors.s3.headers import ObjectHeaders
 from autosync.errors import SlowDown, TargetError, TargetRefused

@@ -1,15 +1,12 @@
 """HTTP/1.1 (RFC 9112) for requests that fit in memory, on connections that are kept open.
 
-A library that implements all of HTTP takes longer for a small file than everything else together. A response of the simplest form (a
-status, no body) is parsed here, and every other by http.client.
+A library that implements all of HTTP takes longer for a small file than everything else together.
 """
 
 from __future__ import annotations
 
 import http.client
-import io
 import os
-import re
 import select
 import socket
 import ssl
@@ -20,11 +17,12 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import BinaryIO, NamedTuple, cast
 from urllib.parse import urlsplit
 
-from ..._responses import BODY_BYTES, BODY_SECONDS, HEAD_BYTES, compressed, encoding_of, too_long, too_much_beside, too_slow
+from ..._responses import BODY_BYTES
 from .proxy import Proxy, ProxyError, ProxyRefused
+from .responses import Response, parse, parse_empty
 
 #: Size of the blocks in which content that does not fit in memory is read and sent, in bytes; 16 KiB, as others use, cost three times the
 #: CPU.
@@ -35,18 +33,10 @@ CONNECT_SECONDS, READ_SECONDS = 5, 60
 _LONGEST_IDLE = 15.0
 #: Content up to this size (in bytes) is sent together with the head, in one call.
 _TOGETHER = 64 << 10
-#: Buffer sizes for the first bytes of a response, and for its body, in bytes.
-_FIRST_READ, _BODY_READ = 16 << 10, 256 << 10
-#: How many times as long a body may be on the line: a chunk of one byte takes six.
-_CHUNK_FACTOR = 8
+#: Buffer size for the first bytes of a response, in bytes.
+_FIRST_READ = 16 << 10
 #: A response that is read later than this after its request is late; it is still waited for at least the second time. In seconds.
 _SOON, _AT_LEAST = 1.0, 0.05
-_END = b"\r\n\r\n"
-#: Matches the head, in lower case, of a response without a body.
-_EMPTY = re.compile(rb"\r\ncontent-length: *0 *\r\n")
-#: Matches a head that has to be parsed by http.client.
-_COMPLEX = re.compile(rb"\r\n(?:transfer-encoding|connection|upgrade):(?! *keep-alive *\r\n)")
-
 
 #: What is raised if the server has closed a connection since its last use.
 _CLOSED_BY_SERVER = (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError, http.client.RemoteDisconnected)
@@ -54,22 +44,6 @@ _CLOSED_BY_SERVER = (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError, h
 
 #: Yields content in blocks, each as soon as the bandwidth limit lets it go.
 Throttle = Callable[[bytes], Iterable[memoryview]]
-
-
-class Response(NamedTuple):
-    """A server's response.
-
-    Attributes:
-        status: the HTTP status code.
-        text: the body.
-        date: the header Date; "" if the response was so simple that its head was not parsed.
-        etag: the header ETag; "" likewise.
-    """
-
-    status: int
-    text: str
-    date: str = ""
-    etag: str = ""
 
 
 class PendingRequest(NamedTuple):
@@ -234,7 +208,7 @@ class HttpConnectionPool:
                 data = connection.recv(_FIRST_READ)  # a server may send a response before it has the whole body, and then close
                 if not data:
                     raise
-                response, _ = _parse(connection, data, BODY_BYTES)
+                response, _ = parse(connection, data, BODY_BYTES)
                 connection.close()
                 return response
         return self._read_from_connection(PendingRequest(connection, head, b"", False, time.monotonic()), BODY_BYTES, needs_headers=True)
@@ -274,7 +248,7 @@ class HttpConnectionPool:
             data = connection.recv(_FIRST_READ)
             if not data:
                 raise http.client.RemoteDisconnected("the server closed the connection without a response")
-            response, is_kept = (None if needs_headers else _parse_empty(data)) or _parse(connection, data, most)
+            response, is_kept = (None if needs_headers else parse_empty(data)) or parse(connection, data, most)
         if is_kept and late <= _SOON:
             self._idle.append((time.monotonic(), connection))
         else:
@@ -331,105 +305,3 @@ class _closing_on_error:  # noqa: N801 - used like a function of contextlib's, w
             self._connection.close()
         if isinstance(error, BlockingIOError):
             raise TimeoutError("the server does not respond") from error
-
-
-def _parse_empty(data: bytes) -> tuple[Response, bool] | None:
-    """Parse a response that is complete, has no body, and leaves the connection open.
-
-    Returns:
-        The response, and True; None for any other response.
-    """
-    head = data.lower()
-    if not head.startswith(b"http/1.1 2") or head.find(_END) != len(head) - len(_END) or _COMPLEX.search(head):
-        return None
-    status = int(head[9:12])
-    return (Response(status, ""), True) if status == http.client.NO_CONTENT or _EMPTY.search(head) else None
-
-
-def _parse(connection: socket.socket, data: bytes, most: int) -> tuple[Response, bool]:
-    """Parse any response with http.client. The text of an error is cut at the bound (see `_responses`).
-
-    Args:
-        connection: from which the rest is read.
-        data: what was read of the response.
-        most: the most bytes of the body to read.
-
-    Returns:
-        The response, and whether the connection may be used again.
-    """
-    reader = _PartlyRead(connection, data)
-    parser = http.client.HTTPResponse(cast(socket.socket, reader))
-    try:
-        parser.begin()
-        is_error = not http.client.OK <= parser.status < http.client.MULTIPLE_CHOICES
-        most = min(most, BODY_BYTES) if is_error else most
-        body = _read_body(parser, reader, most)
-        is_whole = len(body) <= most
-        encoding = encoding_of(parser.headers.get("Content-Encoding")) if body else ""
-        if encoding and not is_error:
-            raise compressed(encoding)
-        if not is_whole and not is_error:
-            raise too_long(most)
-        if is_whole and parser.length:  # http.client does not complain of missing bytes if it is called with a number
-            raise http.client.IncompleteRead(bytes(body), parser.length)
-        text = "" if encoding else body[:most].decode("utf-8", "surrogateescape")
-        is_kept = is_whole and not parser.will_close
-        return Response(parser.status, text, parser.headers.get("Date", ""), parser.headers.get("ETag", "")), is_kept
-    finally:
-        parser.close()
-
-
-def _read_body(parser: http.client.HTTPResponse, reader: _PartlyRead, most: int) -> bytes | bytearray:
-    """Read the body, up to one byte more than `most`.
-
-    It is not read as a whole where it comes in chunks: http.client would keep an object for each, and a server may send one for each byte.
-    """
-    if parser.length is not None and parser.length <= most:
-        reader.allow(parser.length)
-        return parser.read(most + 1)
-    body = bytearray()
-    block = memoryview(bytearray(min(_BODY_READ, most + 1)))
-    while len(body) <= most:
-        wanted = block[: most + 1 - len(body)]
-        reader.allow(_CHUNK_FACTOR * len(wanted))
-        count = parser.readinto(wanted)
-        if not count:
-            break
-        body += wanted[:count]
-    return body
-
-
-class _PartlyRead(io.RawIOBase):
-    """A connection as http.client needs it, after some bytes were read from it already.
-
-    Args:
-        connection: the connection.
-        data: the bytes that were read.
-    """
-
-    def __init__(self, connection: socket.socket, data: bytes) -> None:
-        self._connection = connection
-        self._data = data
-        self._until = time.monotonic() + BODY_SECONDS
-        self._left = HEAD_BYTES
-
-    def allow(self, count: int) -> None:
-        """Let so many bytes be read from now on, and `HEAD_BYTES` beside them."""
-        self._left = HEAD_BYTES + count
-
-    def makefile(self, mode: str) -> io.BufferedReader:
-        return io.BufferedReader(self, _BODY_READ)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        if self._left <= 0:
-            raise too_much_beside()
-        data = self._data[: len(buffer)] or self._connection.recv(len(buffer))
-        self._left -= len(data)
-        if time.monotonic() > self._until:
-            raise too_slow()
-        self._data = self._data[len(data) :]
-        buffer[: len(data)] = data
-        return len(data)

@@ -15,9 +15,10 @@ from ..._multipart import NothingSent
 from ..._responses import PAGE_BYTES
 from ..errors import error_from_code, error_from_proxy, translated
 from ..headers import ObjectHeaders
-from .http import HttpConnectionPool, PendingRequest, Response, Throttle
+from .http import HttpConnectionPool, PendingRequest, Throttle
 from .list_page import page_query
 from .proxy import Proxy, ProxyRefused
+from .responses import Response
 from .sigv4 import DELETE_QUERY, RequestSigner
 
 _CODE = re.compile(r"<Code>(\w+)</Code>")
