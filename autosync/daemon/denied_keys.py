@@ -15,7 +15,7 @@ from ..watch.denied_paths import DeniedPaths
 _AT_ONCE = 1000
 
 
-class Observer(Protocol):
+class AttributeObserver(Protocol):
     """The part of the watcher that is used here."""
 
     def subscribe(self, denied: DeniedPaths) -> None:
@@ -46,10 +46,10 @@ class DeniedKeys:
         self._keys = keys
         self._push = push
         self._mark = mark
-        self._watcher: Observer | None = None
+        self._watcher: AttributeObserver | None = None
         self._paths = DeniedPaths(source.root for source in keys.sources)
 
-    def start(self, watcher: Observer) -> None:
+    def start(self, watcher: AttributeObserver) -> None:
         """Use a watcher, which is not started yet."""
         self._watcher = watcher
         watcher.subscribe(self._paths)
@@ -72,7 +72,7 @@ class DeniedKeys:
             are_denied = self._failures.are_denied([self._keys.key(path) for path in page])
             self._watcher.forget(self._paths, [path for path, is_denied in zip(page, are_denied, strict=True) if not is_denied])
 
-    def _retry_changed(self, watcher: Observer) -> None:
+    def _retry_changed(self, watcher: AttributeObserver) -> None:
         changed = {self._keys.key(path): path for path in self._paths.pop_changed()}
         if not changed:
             return
@@ -85,7 +85,7 @@ class DeniedKeys:
         watcher.forget(self._paths, [changed[key] for key in changed.keys() - set(denied)])
         self._push([Change(Kind.APPEARED, changed[key]) for key in denied])
 
-    def _retry_due(self, watcher: Observer) -> None:
+    def _retry_due(self, watcher: AttributeObserver) -> None:
         keys = self._failures.pop_due_denied(_AT_ONCE)
         if keys:
             watcher.observe(self._paths, [path for path in map(self._keys.path, keys) if path is not None])

@@ -13,7 +13,7 @@ from ..source.beneath import NotMirrored
 from ..source.open_writers import is_shared
 from ..source.source_file import SourceFile
 from ..source.stable_read import StableReader
-from .batch import SMALL, Batch, reserved_bytes
+from .claimed_batch import SMALL, ClaimedBatch, reserved_bytes
 from .dispute import dispute
 from .file_limits import BandwidthLimiter, Reservation
 from .sources import Absent, DirectoryCache
@@ -52,7 +52,7 @@ class Checker:
         batch: the batch.
     """
 
-    def __init__(self, batch: Batch) -> None:
+    def __init__(self, batch: ClaimedBatch) -> None:
         self._batch = batch
         self._mirror = batch.mirror
         self._rules = batch.mirror.definition.file_rules

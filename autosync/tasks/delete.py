@@ -9,8 +9,8 @@ from functools import partial
 from ..errors import AutosyncError
 from ..files import File
 from ..ledger import Action, Claim, Result
-from .batch import Batch
 from .check import Delete
+from .claimed_batch import ClaimedBatch
 from .dispute import dispute
 from .file_limits import Reservation
 from .retry import RetryPolicy, check_again
@@ -25,7 +25,7 @@ class Deleter:
         retries: makes results of errors.
     """
 
-    def __init__(self, batch: Batch, retries: RetryPolicy) -> None:
+    def __init__(self, batch: ClaimedBatch, retries: RetryPolicy) -> None:
         self._batch = batch
         self._mirror = batch.mirror
         self._retries = retries
@@ -63,7 +63,7 @@ class Deleter:
             gone.
 
         Raises:
-            Draining, LeaseLost: see `Batch.check_claim`.
+            Draining, LeaseLost: see `ClaimedBatch.check_claim`.
         """
         throttle = self._mirror.throttle
         throttle.acquire(1, 0, partial(self._batch.check_claim, claims[0].key))  # before the proof, which must be fresh

@@ -6,12 +6,12 @@ import logging
 
 from ..ledger import Action, Claim, Result
 from ..model.text import printable
-from .batch import Batch
+from .claimed_batch import ClaimedBatch
 
 log = logging.getLogger("autosync.transfer")
 
 
-def dispute(batch: Batch, claim: Claim, path: str, finding: str) -> Result:
+def dispute(batch: ClaimedBatch, claim: Claim, path: str, finding: str) -> Result:
     """Return a key whose file differs here from what the file host saw. The file host has to check the file once more.
 
     Args:

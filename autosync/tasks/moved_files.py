@@ -12,11 +12,11 @@ from collections.abc import Iterable
 from ..errors import AutosyncError
 from ..ledger import GONE, UNKNOWN, Hint
 from ..source.beneath import NotMirrored
-from .batch import Batch
+from .claimed_batch import ClaimedBatch
 from .sources import Absent, MirrorSource
 
 
-def moved_keys(batch: Batch, keys: Iterable[str]) -> list[tuple[str, Hint]]:
+def moved_keys(batch: ClaimedBatch, keys: Iterable[str]) -> list[tuple[str, Hint]]:
     """Those of the keys, just uploaded or deleted, whose path now names another file than the one sent, or a file where none was.
 
     Returns:
@@ -30,7 +30,7 @@ def moved_keys(batch: Batch, keys: Iterable[str]) -> list[tuple[str, Hint]]:
     return [one for source, found in by_source.items() for one in _moved_in(batch, source, found)]
 
 
-def _moved_in(batch: Batch, source: MirrorSource, found: list[tuple[str, str]]) -> list[tuple[str, Hint]]:
+def _moved_in(batch: ClaimedBatch, source: MirrorSource, found: list[tuple[str, str]]) -> list[tuple[str, Hint]]:
     try:
         inodes = list(source.inodes(path for _, path in found))
     except AutosyncError:
@@ -42,7 +42,7 @@ def _moved_in(batch: Batch, source: MirrorSource, found: list[tuple[str, str]]) 
     ]
 
 
-def _has_moved(batch: Batch, source: MirrorSource, key: str, path: str, inode: int | None) -> bool:
+def _has_moved(batch: ClaimedBatch, source: MirrorSource, key: str, path: str, inode: int | None) -> bool:
     """Whether a path now names another file than the one sent, none, or a file where none was."""
     sent = batch.sent.get(key)
     if inode == (sent[0] if sent else None):

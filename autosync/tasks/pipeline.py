@@ -8,8 +8,8 @@ from functools import partial
 
 from ..errors import Draining, LeaseLost, SourceUnsure
 from ..ledger import Claim, Result
-from .batch import Batch, Chunk, is_small
 from .check import Checker, Delete, Upload
+from .claimed_batch import Chunk, ClaimedBatch, is_small
 from .delete import Deleter
 from .dispute import dispute
 from .file_limits import Reservation
@@ -33,7 +33,7 @@ class Pipeline:
     """
 
     def __init__(self, worker: WorkerState, mirror: WorkerMirror, progress: Progress, claimed_at: float) -> None:
-        self._batch = Batch(worker, mirror, progress, claimed_at)
+        self._batch = ClaimedBatch(worker, mirror, progress, claimed_at)
         self._mirror = mirror
         self._retries = RetryPolicy(mirror.definition.name, mirror.actor, mirror.definition.attempts, worker.name)
         self._checker = Checker(self._batch)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from ..errors import BrokerError
 from ..ledger import UNKNOWN, Action, Claim, Result
 from ..model.text import human_size, printable
-from .batch import Batch
+from .claimed_batch import ClaimedBatch
 from .moved_files import moved_keys
 
 log = logging.getLogger("autosync.transfer")
@@ -29,7 +29,7 @@ class Reporter:
         batch: the batch.
     """
 
-    def __init__(self, batch: Batch) -> None:
+    def __init__(self, batch: ClaimedBatch) -> None:
         self._batch = batch
         self._mirror = batch.mirror
         #: The fields of every line in the JSON log.

@@ -10,8 +10,8 @@ from ..actor import without_secrets
 from ..errors import PermanentError
 from ..ledger import Action, Claim, Result
 from ..model.text import printable
-from .batch import Batch
 from .check import Upload
+from .claimed_batch import ClaimedBatch
 from .retry import RetryPolicy
 
 log = logging.getLogger("autosync.transfer")
@@ -28,7 +28,7 @@ class Uploader:
         retries: makes results of errors.
     """
 
-    def __init__(self, batch: Batch, retries: RetryPolicy) -> None:
+    def __init__(self, batch: ClaimedBatch, retries: RetryPolicy) -> None:
         self._batch = batch
         self._retries = retries
 
@@ -63,7 +63,7 @@ class Uploader:
         the key goes on; so it does after a while where the target does not respond.
 
         Raises:
-            Draining, LeaseLost: see `Batch.check_claim`.
+            Draining, LeaseLost: see `ClaimedBatch.check_claim`.
         """
         actor, uploads = self._batch.mirror.actor, self._batch.mirror.ledger.uploads
         until = time.monotonic() + _LONGEST_ABANDONING

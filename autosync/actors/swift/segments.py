@@ -19,10 +19,10 @@ import swiftclient.client
 from ...errors import PermanentError, TargetError, TargetRefused
 from ...source.source_file import SourceFile
 from .._parts import PartRange, part_ranges
-from .deletions import Deletions
 from .errors import status_of
 from .identity import Access
 from .keys import LONGEST_NAME
+from .object_deleter import ObjectDeleter
 
 _ABOVE = "autosync/"
 _NAME = re.compile(r"autosync/(?P<key>.*)/(?P<token>-?[0-9]+-[0-9]+-[0-9a-f]{16})/[0-9]{8}", re.DOTALL)
@@ -54,15 +54,17 @@ class Segments:
         access: the access to Swift.
         container: the container with the objects; the segments are in CONTAINER_segments.
         object_headers: makes the headers of an object from its key and the modification time of the file in nanoseconds.
-        deletions: used to delete segments.
+        deleter: deletes segments.
     """
 
-    def __init__(self, access: Access, container: str, object_headers: Callable[[str, int], dict[str, str]], deletions: Deletions) -> None:
+    def __init__(
+        self, access: Access, container: str, object_headers: Callable[[str, int], dict[str, str]], deleter: ObjectDeleter
+    ) -> None:
         self._access = access
         self._container = container
         self.container = f"{container}_segments"
         self._object_headers = object_headers
-        self._deletions = deletions
+        self._deleter = deleter
         self._is_ready = False
 
     def begin(self, file: SourceFile) -> str:
@@ -158,7 +160,7 @@ class Segments:
 
         if self._access.request(key, do):
             raise TargetError(f"{key}: the ETag is not that of the content that was sent")
-        self._deletions.all(self._container, [key])
+        self._deleter.all(self._container, [key])
         raise self._no_manifests(key)
 
     def is_live(self, key: str, token: str) -> bool:
@@ -185,7 +187,7 @@ class Segments:
 
     def remove(self, key: str, keep_token: str = "") -> None:
         """Remove the segments of a key, except those of the upload with the token `keep_token`."""
-        self._deletions.all(self.container, [one.name for one in self.of([key]) if one.token != keep_token])
+        self._deleter.all(self.container, [one.name for one in self.of([key]) if one.token != keep_token])
 
     def of(self, keys: Collection[str]) -> Iterator[Segment]:
         """The segments of these keys."""

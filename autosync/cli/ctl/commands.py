@@ -38,7 +38,7 @@ from ..options import (
 from .accept import accept
 from .doctor import Verdict, findings
 from .mirrors import MirrorHandle, find_any_mirrors, find_mirrors, search_outside_sources, single_mirror
-from .prometheus import Mirrors
+from .prometheus import MirrorCollector
 from .skipped import reason_to_skip
 from .status import key_lines, lines, next_try_text, status_of, table, target_of
 from .stopped import forget, list_stopped
@@ -387,7 +387,7 @@ def _export(context: click.Context, listen: str) -> None:
     if not port.isdigit():
         raise ConfigurationError(f"--listen {listen!r} cannot be used", "write HOST:PORT")
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(Mirrors(lambda: find_any_mirrors(*context.obj)))
+    registry.register(MirrorCollector(lambda: find_any_mirrors(*context.obj)))
     try:
         server, thread = start_http_server(int(port), host.strip("[]"), registry)
     except (OSError, OverflowError) as error:

@@ -55,7 +55,7 @@ _WATCHER_GAUGES = (
 )
 
 
-class Mirrors(Collector):
+class MirrorCollector(Collector):
     """The metrics of all mirrors.
 
     Args:

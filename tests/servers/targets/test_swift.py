@@ -21,7 +21,7 @@ import swiftclient.client
 from autosync.actor import Actor, listing_of
 from autosync.actors import load
 from autosync.actors.swift import segments
-from autosync.actors.swift.deletions import _parse_bulk_response
+from autosync.actors.swift.object_deleter import _parse_bulk_response
 from autosync.actors.swift.segments import segment_ranges
 from autosync.errors import ConfigurationError, FileChanged, PermanentError, SlowDown, TargetError, TargetRefused
 from autosync.files import File

@@ -32,7 +32,7 @@ class _BulkResult(NamedTuple):
     undone: list[str]
 
 
-class Deletions:
+class ObjectDeleter:
     """Deletes objects of any container: many with one request, or one by one if Swift has no bulk delete.
 
     Args:

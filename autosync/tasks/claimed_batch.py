@@ -90,7 +90,7 @@ class ClaimQueue:
         return self._mirror.throttle.chunk_size(self._mirror.pool.chunk_size(together=together))
 
 
-class Batch:
+class ClaimedBatch:
     """One batch of claims.
 
     Args:
