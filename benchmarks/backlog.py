@@ -137,7 +137,7 @@ def scan(broker: str, count: int) -> None:
         scanner.scan(ScanRequest(""))
     while ledger.key_states.count_dirty():
         time.sleep(0.1)
-    print(json.dumps({"sent": ledger.watcher_lease.heartbeat("benchmark").files, "seconds": time.monotonic() - began}), flush=True)
+    print(json.dumps({"sent": ledger.watcher_lock.heartbeat("benchmark").files, "seconds": time.monotonic() - began}), flush=True)
     worker.stop()
     publisher.close()
 

@@ -121,7 +121,7 @@ class MirrorRunner:
         self._disputes = DisputeResolver(self._ledger.disputes, self._keys, mirror.file_rules)
         self._unseen_log = UnseenLog(self._ledger.disputes.unseen, about=run.about)
         self._watcher_lock = WatcherLock(
-            self._ledger.watcher_lease, mirror.name, mirror.boot, mirror.lock,
+            self._ledger.watcher_lock, mirror.name, mirror.boot, mirror.watcher_lease,
             has_broker_alone=host is not None and host.has_embedded_broker,
         )  # fmt: skip
         self._debouncer = Debouncer(run.settle)

@@ -31,7 +31,7 @@ from .operator_requests import ACCEPT, FLUSH_POINT, SCAN
 from .rate_limits import FleetLimits, RateGrant
 from .redis_keys import PREFIX
 from .registered_mirrors import RegisteredMirror, registered_mirrors
-from .watcher_lock import WatcherLease
+from .watcher_lock import WatcherLockEntry
 
 __all__ = [
     "ACCEPT",
@@ -57,7 +57,7 @@ __all__ = [
     "RateGrant",
     "RegisteredMirror",
     "Result",
-    "WatcherLease",
+    "WatcherLockEntry",
     "address",
     "check_reachable",
     "connect",

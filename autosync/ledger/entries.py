@@ -237,7 +237,7 @@ class MirrorStats:
     """The figures of a mirror.
 
     Attributes:
-        holder: owner of the watcher's lease; "" for none.
+        holder: the holder of the watcher's lock; "" for none.
         broker_generation: changes when the broker has lost its memory, or may have lost the end of it.
         dirty: how many keys are dirty.
         claimed: how many of those are claimed or wait for their next try.

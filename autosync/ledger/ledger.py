@@ -23,7 +23,7 @@ from .stats import Stats
 from .store import MirrorStore
 from .sync_state import SyncState
 from .uploads import OpenUploads
-from .watcher_lock import WatcherLease
+from .watcher_lock import WatcherLockEntry
 
 
 class Ledger:
@@ -48,7 +48,7 @@ class Ledger:
         self.stats = Stats(store)
         self.sync_state = SyncState(store)
         self.root_records = RootRecords(store)
-        self.watcher_lease = WatcherLease(store)
+        self.watcher_lock = WatcherLockEntry(store)
         #: Limits of the target, for the whole fleet.
         self.limits = FleetLimits(store)
 

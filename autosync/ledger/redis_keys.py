@@ -10,7 +10,7 @@ Running fleets hold data under these names, so a name stays where our word for i
 | `since` | since when each dirty key is dirty |
 | `stats` | counters; in it, `looks` counts the scans |
 | `recent` | history of the last results |
-| `watcher` | the watcher's lease |
+| `watcher` | the watcher's lock |
 | `asked`, `barrier` | requests of operators ("look": a scan, "barrier": a flush point), flush points |
 | `pace` | arrival times of the limits of requests and bytes |
 | `places`, `queue`, `asking`, `bell` | in-flight slots; processes that wait for one, times of their last calls, their wakeup keys |
@@ -124,7 +124,7 @@ class Names:
 
     @cached_property
     def watcher(self) -> str:
-        """String: who holds the watcher's lease."""
+        """String: the holder of the watcher's lock."""
         return self._name("watcher")
 
     @cached_property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import cast
 
-from ..model.mirror import LONGEST_LOCK
+from ..model.mirror import LONGEST_WATCHER_LEASE
 from .entries import MirrorStats
 from .store import LedgerPart, MirrorStore
 
@@ -15,7 +15,7 @@ class Stats(LedgerPart):
 
     def read(self) -> MirrorStats:
         """The figures by now. `holder` is "" if there is no watcher."""
-        return run_heartbeat(self._store, "", {}, LONGEST_LOCK)
+        return run_heartbeat(self._store, "", {}, LONGEST_WATCHER_LEASE)
 
     def counters(self) -> dict[str, int]:
         """Numbers that are counted since the mirror exists, by the names in mark_dirty.lua."""
@@ -24,17 +24,17 @@ class Stats(LedgerPart):
         return {name.decode(): int(count) for name, count in found.items()}
 
 
-def run_heartbeat(store: MirrorStore, holder: str, counters: Mapping[str, int], lock: float) -> MirrorStats:
+def run_heartbeat(store: MirrorStore, holder: str, counters: Mapping[str, int], lease: float) -> MirrorStats:
     """Run watcher_heartbeat.lua.
 
     Args:
         store: the mirror's data in Redis.
-        holder: acquires or renews the watcher's lease; "" to read only the figures.
-        counters: written if `holder` has the lease.
-        lock: how long the lease lasts, in seconds.
+        holder: acquires or renews the watcher's lock; "" to read only the figures.
+        counters: written if `holder` has the lock.
+        lease: how long the lock lasts without a renewal, in seconds.
     """
     names = store.names
-    args = [holder, int(lock * 1000), *(word for pair in counters.items() for word in pair)]
+    args = [holder, int(lease * 1000), *(word for pair in counters.items() for word in pair)]
     found = store.run("watcher_heartbeat", args, [names.watcher, *names.script_keys, names.requests, names.denied])
     holder_now, generation, dirty, waiting, failed, files, size, deleted, lag, paused, requests, disputed, unresolved, denied = found
     return MirrorStats(

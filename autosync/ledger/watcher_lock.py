@@ -1,4 +1,4 @@
-"""One watcher for each mirror: its lease in Redis, and how a process acquires that, also from a watcher that has died."""
+"""One watcher for each mirror: its lock in Redis, and how a process acquires that, also from a watcher that has died."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..errors import BrokerError, StartError
-from ..model.mirror import LONGEST_LOCK
+from ..model.mirror import LONGEST_WATCHER_LEASE
 from ..process.process_state import is_running, namespaces, stat_of
 from .connection import server_run_id
 from .entries import MirrorStats
@@ -23,24 +23,24 @@ from .store import LedgerPart
 _PAUSE = 0.5
 
 
-class WatcherLease(LedgerPart):
-    """The watcher's lease of one mirror; `WatcherLock` decides when to acquire it. Every method raises `BrokerError`: see `LedgerPart`."""
+class WatcherLockEntry(LedgerPart):
+    """The watcher's lock in Redis; `WatcherLock` decides when to acquire it. Every method raises `BrokerError`: see `LedgerPart`."""
 
-    def heartbeat(self, holder: str, counters: Mapping[str, int] | None = None, lock: float = LONGEST_LOCK) -> MirrorStats:
-        """Acquire or renew the lease, and read the mirror's figures. Their `holder` differs if another process has the lease.
+    def heartbeat(self, holder: str, counters: Mapping[str, int] | None = None, lease: float = LONGEST_WATCHER_LEASE) -> MirrorStats:
+        """Acquire or renew the lock, and read the mirror's figures. Their `holder` differs if another process has the lock.
 
         Args:
             holder: identifies the process that acquires it.
-            counters: numbers for `Stats.counters`, written if `holder` has the lease.
-            lock: how long the lease lasts without a renewal, in seconds.
+            counters: numbers for `Stats.counters`, written if `holder` has the lock.
+            lease: how long the lock lasts without a renewal, in seconds.
         """
-        stats = run_heartbeat(self._store, holder, counters or {}, lock)
+        stats = run_heartbeat(self._store, holder, counters or {}, lease)
         with self._store.errors():
             run_id = server_run_id(self._client)
         return replace(stats, broker_generation=f"{stats.broker_generation} {run_id}")
 
     def holder(self) -> tuple[str, float] | None:
-        """The owner of the lease, and for how many seconds the lease still lasts; None if there is none."""
+        """The holder of the lock, and for how many seconds its lease still lasts; None if there is none."""
         with self._store.errors():
             pipe = self._client.pipeline()
             pipe.get(self._names.watcher)
@@ -49,7 +49,7 @@ class WatcherLease(LedgerPart):
         return (holder.decode(), max(left, 0) / 1000) if holder else None
 
     def release(self, holder: str) -> None:
-        """End the lease, if `holder` has it."""
+        """Release the lock, if `holder` has it."""
         with self._store.errors():
             if self._client.get(self._names.watcher) == holder.encode():
                 self._client.delete(self._names.watcher)
@@ -59,18 +59,18 @@ class WatcherLock:
     """The lock that this process holds as the only watcher of a mirror.
 
     Args:
-        lease: the mirror's lease in Redis.
+        entry: the mirror's entry in Redis.
         mirror: the mirror's name, for messages.
         boot: the boot id of this host.
-        lock: how long the lease lasts without a renewal, in seconds.
+        lease: how long the lock lasts without a renewal, in seconds.
         has_broker_alone: whether the broker serves only this process and its children. Then every other holder is dead.
     """
 
-    def __init__(self, lease: WatcherLease, mirror: str, boot: str, lock: float, *, has_broker_alone: bool = False) -> None:
-        self._lease = lease
+    def __init__(self, entry: WatcherLockEntry, mirror: str, boot: str, lease: float, *, has_broker_alone: bool = False) -> None:
+        self._entry = entry
         self._mirror = mirror
         self._boot = boot
-        self._lock = lock
+        self._lease = lease
         self._has_broker_alone = has_broker_alone
         self._namespaces = namespaces()
         own = stat_of(os.getpid())
@@ -94,7 +94,7 @@ class WatcherLock:
             StartError: another process holds it.
             BrokerError: the broker does not respond.
         """
-        until = time.monotonic() + LONGEST_LOCK + 1  # the holder's lease may be longer than this one's
+        until = time.monotonic() + LONGEST_WATCHER_LEASE + 1  # the holder's lease may be longer than this one's
         left_before = None
         while True:
             owner = self.heartbeat().holder
@@ -103,9 +103,9 @@ class WatcherLock:
             holder = _parse(owner)
             running = self._is_running(holder)
             if running is False:
-                self._lease.release(owner)
+                self._entry.release(owner)
                 continue
-            found = self._lease.holder()
+            found = self._entry.holder()
             renewed = found is not None and left_before is not None and found[1] > left_before
             if renewed or running or time.monotonic() > until:
                 raise StartError(
@@ -120,18 +120,18 @@ class WatcherLock:
         """Renew the lock, and read the mirror's figures.
 
         Args:
-            counters: numbers for operators; see `WatcherLease.heartbeat`.
+            counters: numbers for operators; see `WatcherLockEntry.heartbeat`.
 
         Raises:
             StartError: another process has acquired it.
             BrokerError: the broker does not respond.
         """
-        stats = self._lease.heartbeat(self._holder, counters, self._lock)
+        stats = self._entry.heartbeat(self._holder, counters, self._lease)
         holder = _parse(stats.holder)
         if stats.holder != self._holder and self._is_running(holder) is False:
             # A broker that was killed has come back with older memory.
-            self._lease.release(stats.holder)
-            stats = self._lease.heartbeat(self._holder, counters, self._lock)
+            self._entry.release(stats.holder)
+            stats = self._entry.heartbeat(self._holder, counters, self._lease)
             holder = _parse(stats.holder)
         if stats.holder != self._holder:
             raise StartError(f"mirror {self._mirror} was taken over by process {holder.get('pid')} on {holder.get('host')}")
@@ -143,12 +143,12 @@ class WatcherLock:
         Raises:
             BrokerError: the broker does not respond.
         """
-        return self._lease.heartbeat(self._holder, lock=self._lock)
+        return self._entry.heartbeat(self._holder, lease=self._lease)
 
     def release(self) -> None:
         """Release the lock. If the broker does not respond, the lease runs out by itself."""
         with suppress(BrokerError):
-            self._lease.release(self._holder)
+            self._entry.release(self._holder)
 
     def _is_running(self, holder: dict[str, Any]) -> bool | None:
         """Whether the holder is a running process other than this one. None if this cannot be found out here; then the lease decides."""

@@ -26,8 +26,8 @@ LEASE = 30.0
 SHORTEST_LEASE, LONGEST_LEASE = 6.0, 3600.0
 #: The last part of a lease, in which a claim is not used any more: requests that were sent before have this time to arrive at the target.
 FENCE = 8 / 30
-#: The longest time that the watcher's lock lasts without a renewal, in seconds.
-LONGEST_LOCK = 15.0
+#: The longest lease of the watcher's lock, in seconds.
+LONGEST_WATCHER_LEASE = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +124,9 @@ class Mirror:
         return self.host.partition(" ")[0]
 
     @property
-    def lock(self) -> float:
+    def watcher_lease(self) -> float:
         """How long the watcher's lock lasts without a renewal, in seconds."""
-        return min(LONGEST_LOCK, self.lease / 2)
+        return min(LONGEST_WATCHER_LEASE, self.lease / 2)
 
     @property
     def file_rules(self) -> FileRules:

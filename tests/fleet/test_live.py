@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from autosync.ledger import Ledger, connect
-from autosync.model.mirror import LONGEST_LOCK
+from autosync.model.mirror import LONGEST_WATCHER_LEASE
 from lab.buckets import Bucket, equal_soon, on_disk
 from lab.disks import Disk
 from lab.parts import lacking
@@ -524,8 +524,8 @@ def test_what_was_right_of_one_source_does_not_count_for_the_one_that_has_come_i
     before = wait_until(ledger.sync_state.last_in_sync, what="all was right of the one")
 
     def round_of_the_main_loop() -> None:
-        wait_until(lambda: ledger.watcher_lease.holder()[1] < LONGEST_LOCK - 0.5, what="the place grows old")  # type: ignore[index]
-        wait_until(lambda: ledger.watcher_lease.holder()[1] > LONGEST_LOCK - 0.5, what="the place is renewed")  # type: ignore[index]
+        wait_until(lambda: ledger.watcher_lock.holder()[1] < LONGEST_WATCHER_LEASE - 0.5, what="the place grows old")  # type: ignore[index]
+        wait_until(lambda: ledger.watcher_lock.holder()[1] > LONGEST_WATCHER_LEASE - 0.5, what="the place is renewed")  # type: ignore[index]
 
     replacement = tree.with_name("replacement")
     replacement.mkdir()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from autosync.ledger import Ledger, connect
-from autosync.model.mirror import LONGEST_LOCK
+from autosync.model.mirror import LONGEST_WATCHER_LEASE
 from autosync.source.mounts import mounts_of
 from lab.automount import Automounter
 from lab.comparing import fill
@@ -506,15 +506,15 @@ def test_that_a_share_expires_is_no_event(copy: Copy, automounter: Automounter, 
     fill(copy.source, "outside")
     assert len(os.listdir(automounter.at / "alice")) == 41
     process = copy.live("--rescan=0", f"--broker={own_valkey.url}", "--name=m")
-    lease = Ledger(connect(own_valkey.url), "m").watcher_lease
+    lease = Ledger(connect(own_valkey.url), "m").watcher_lock
     before = copy.sent()
     assert len(before) == 42
 
     automounter.expire()
     tried = len(automounter.tried())
     for _ in range(3):
-        wait_until(lambda: lease.holder()[1] < LONGEST_LOCK - 0.5, what="the lease grows old")  # type: ignore[index]
-        wait_until(lambda: lease.holder()[1] > LONGEST_LOCK - 0.5, what="a round of the main loop")  # type: ignore[index]
+        wait_until(lambda: lease.holder()[1] < LONGEST_WATCHER_LEASE - 0.5, what="the lease grows old")  # type: ignore[index]
+        wait_until(lambda: lease.holder()[1] > LONGEST_WATCHER_LEASE - 0.5, what="a round of the main loop")  # type: ignore[index]
     fill(copy.source, "later")
     wait_until(lambda: "later" in copy.sent(), 30, "changes elsewhere are sent")
     assert (automounter.mounted(), len(automounter.tried())) == ([], tried), "it is not used"

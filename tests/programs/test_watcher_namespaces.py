@@ -30,7 +30,7 @@ broker, pid = sys.argv[1], int(sys.argv[2])
 
 def acquire():
     with connect(broker) as client:
-        WatcherLock(Ledger(client, "m").watcher_lease, "m", "boot", 15.0).acquire(threading.Event())
+        WatcherLock(Ledger(client, "m").watcher_lock, "m", "boot", 15.0).acquire(threading.Event())
         client.pexpire("{LOCK}", {ENDLESS})
 
 def fork():
@@ -76,7 +76,7 @@ ACQUIRE = """
 import os, sys, threading
 from autosync.ledger import Ledger, connect
 from autosync.ledger.watcher_lock import WatcherLock
-lease = Ledger(connect(sys.argv[1]), "m").watcher_lease
+lease = Ledger(connect(sys.argv[1]), "m").watcher_lock
 lease.heartbeat("")  # loads what the other user may not read
 os.setgroups([])
 os.setresgid(65534, 65534, 65534)
@@ -112,13 +112,13 @@ def test_the_lock_of_a_process_in_another_pid_namespace_is_not_free(broker: str,
     try:
         assert first.stdout is not None
         assert first.stdout.readline() == b"locked\n"
-        before, _ = ledger.watcher_lease.holder() or ("", 0.0)
+        before, _ = ledger.watcher_lock.holder() or ("", 0.0)
         assert json.loads(before)["pid"] == unused
         stop = threading.Event()
         stop.set()
 
-        assert not WatcherLock(ledger.watcher_lease, "m", "boot", 15.0).acquire(stop)
-        assert (ledger.watcher_lease.holder() or ("",))[0] == before
+        assert not WatcherLock(ledger.watcher_lock, "m", "boot", 15.0).acquire(stop)
+        assert (ledger.watcher_lock.holder() or ("",))[0] == before
     finally:
         first.kill()
         first.communicate()
@@ -127,8 +127,8 @@ def test_the_lock_of_a_process_in_another_pid_namespace_is_not_free(broker: str,
 def test_the_lock_of_a_process_that_proc_does_not_show_is_not_free(broker: str, ledger: Ledger) -> None:
     """With the option hidepid of /proc, users do not see each other's processes."""
     permitted("unshare", "--mount", "mount", "-t", "proc", "-o", "hidepid=2", "proc", "/proc")
-    WatcherLock(ledger.watcher_lease, "m", "boot", 15.0).acquire(threading.Event())
-    before, _ = ledger.watcher_lease.holder() or ("", 0.0)
+    WatcherLock(ledger.watcher_lock, "m", "boot", 15.0).acquire(threading.Event())
+    before, _ = ledger.watcher_lock.holder() or ("", 0.0)
     connect(broker).pexpire(LOCK, ENDLESS)
     script = 'mount -t proc -o hidepid=2 proc /proc && exec "$@"'
 
@@ -138,4 +138,4 @@ def test_the_lock_of_a_process_that_proc_does_not_show_is_not_free(broker: str, 
     )  # fmt: skip
 
     assert done.stdout == "False\n", done.stderr
-    assert (ledger.watcher_lease.holder() or ("",))[0] == before
+    assert (ledger.watcher_lock.holder() or ("",))[0] == before

@@ -786,7 +786,7 @@ def test_another_directory_instead_of_the_source_deletes_nothing(bench: Workbenc
 
 def test_a_stale_share_neither_fails_nor_deletes(make: Callable[..., Workbench], tree: Path) -> None:
     bench = make(host="another host")
-    bench.ledger.watcher_lease.heartbeat("watcher", lock=600)
+    bench.ledger.watcher_lock.heartbeat("watcher", lease=600)
     STORE.update({"new": b"old", "missing": b"old"})
     (tree / "new").write_text("old")
     seen = hint(tree / "new")
@@ -943,7 +943,7 @@ def test_a_file_that_was_torn_a_thousand_times_is_tried_again(make: Callable[...
 
     Pipeline(worker, mirror, Quiet(), claimed_at).run([many])  # type: ignore[arg-type]
 
-    stats = bench.ledger.watcher_lease.heartbeat("me")
+    stats = bench.ledger.watcher_lock.heartbeat("me")
     assert (bench.ledger.key_states.count_dirty(), stats.claimed, list(bench.ledger.failures.all())) == (1, 1, [])
 
 
@@ -1137,7 +1137,7 @@ def test_a_file_that_has_grown_beyond_the_largest_size_since_it_was_marked_is_no
 
 def test_a_stale_share_that_still_shows_too_large_a_file_is_checked_again(make: Callable[..., Workbench], tree: Path) -> None:
     bench = make(max_size=4, host="another")
-    bench.ledger.watcher_lease.heartbeat("watcher", lock=600)
+    bench.ledger.watcher_lock.heartbeat("watcher", lease=600)
     (tree / "a").write_text("12345")
     now = (tree / "a").stat()
     bench.ledger.claims.mark([("a", Hint(1, now.st_mtime_ns + 10**9))])

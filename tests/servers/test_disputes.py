@@ -201,7 +201,7 @@ def test_keys_that_are_left_over_or_have_failed_are_no_proof_that_a_file_is_gone
 @pytest.mark.parametrize("watched", [True, False])
 def test_a_disputed_key_is_tried_again_after_delays_that_grow_to_half_a_minute(box: Workbench, watched: bool) -> None:
     if watched:
-        box.ledger.watcher_lease.heartbeat("watcher", lock=600)
+        box.ledger.watcher_lock.heartbeat("watcher", lease=600)
     box.ledger.claims.mark([("a", seen())])
     worker = box.worker()
     delays = []

@@ -41,7 +41,7 @@ from autosync.ledger.claims import Claims
 from autosync.ledger.disputes import Resolution
 from autosync.ledger.store import MirrorStore
 from autosync.model.limits import Limits
-from autosync.model.mirror import LEASE, LONGEST_LOCK
+from autosync.model.mirror import LEASE, LONGEST_WATCHER_LEASE
 from autosync.model.skipped import SkippedList
 from lab.servers import Valkey, wait_until
 
@@ -410,7 +410,7 @@ def test_what_was_done_is_counted(ledger: Remembering) -> None:
     sent = [ledger.outcome("one", "a", Action.UPLOADED, 5), ledger.outcome("one", "b", Action.UPLOADED, 7)]
     ledger.claims.done("one", [*sent, ledger.outcome("one", "c", Action.DELETED), ledger.outcome("one", "d", Action.NOTHING)])
 
-    stats = ledger.watcher_lease.heartbeat("me")
+    stats = ledger.watcher_lock.heartbeat("me")
     assert (stats.files, stats.bytes, stats.deleted, stats.dirty) == (2, 12, 1, 0)
 
 
@@ -573,51 +573,51 @@ def test_a_token_is_one_line_of_any_text(ledger: Ledger) -> None:
 # heartbeat, broker generation, last in sync
 
 def test_a_mirror_has_one_watcher(ledger: Ledger) -> None:
-    assert ledger.watcher_lease.holder() is None
-    assert ledger.watcher_lease.heartbeat("first").holder == "first"
-    assert ledger.watcher_lease.heartbeat("second").holder == "first"
-    locked = ledger.watcher_lease.holder()
+    assert ledger.watcher_lock.holder() is None
+    assert ledger.watcher_lock.heartbeat("first").holder == "first"
+    assert ledger.watcher_lock.heartbeat("second").holder == "first"
+    locked = ledger.watcher_lock.holder()
 
     assert locked is not None
     assert locked[0] == "first"
-    assert 0 < locked[1] <= LONGEST_LOCK
+    assert 0 < locked[1] <= LONGEST_WATCHER_LEASE
 
 
 def test_only_the_holder_releases_the_lease(ledger: Ledger) -> None:
-    ledger.watcher_lease.heartbeat("first")
+    ledger.watcher_lock.heartbeat("first")
 
-    ledger.watcher_lease.release("second")
-    assert ledger.watcher_lease.heartbeat("second").holder == "first"
+    ledger.watcher_lock.release("second")
+    assert ledger.watcher_lock.heartbeat("second").holder == "first"
 
-    ledger.watcher_lease.release("first")
-    assert ledger.watcher_lease.heartbeat("second").holder == "second"
+    ledger.watcher_lock.release("first")
+    assert ledger.watcher_lock.heartbeat("second").holder == "second"
 
 
 def test_a_lease_that_is_not_renewed_becomes_free(ledger: Ledger) -> None:
-    ledger.watcher_lease.heartbeat("first", lock=SHORT)
+    ledger.watcher_lock.heartbeat("first", lease=SHORT)
 
-    wait_until(lambda: ledger.watcher_lease.heartbeat("second").holder == "second", LIMIT)
+    wait_until(lambda: ledger.watcher_lock.heartbeat("second").holder == "second", LIMIT)
 
 
 def test_the_heartbeat_returns_the_figures_of_the_mirror(ledger: Remembering) -> None:
-    assert ledger.watcher_lease.heartbeat("me").lag == 0
+    assert ledger.watcher_lock.heartbeat("me").lag == 0
     mark(ledger, *"abcde")
     claimed(ledger, "one", *"abc")
     failed = ledger.outcome("one", "a", Action.FAILED, failure=failure("a"))
     ledger.claims.done("one", [failed, ledger.outcome("one", "b", Action.RETRY, delay=3600.0)])
 
-    stats = ledger.watcher_lease.heartbeat("me")
+    stats = ledger.watcher_lock.heartbeat("me")
     assert (stats.dirty, stats.claimed, stats.failed) == (4, 2, 1)
-    wait_until(lambda: ledger.watcher_lease.heartbeat("me").lag > 0, LIMIT)
+    wait_until(lambda: ledger.watcher_lock.heartbeat("me").lag > 0, LIMIT)
 
 
 def test_a_broker_that_lost_its_memory_is_of_another_generation(ledger: Ledger, client: redis.Redis) -> None:
     first = ledger.definition.publish("{}", "v")
-    assert ledger.definition.publish("{}", "v2") == first == ledger.watcher_lease.heartbeat("me").broker_generation
+    assert ledger.definition.publish("{}", "v2") == first == ledger.watcher_lock.heartbeat("me").broker_generation
 
     client.flushall()
 
-    assert ledger.watcher_lease.heartbeat("me").broker_generation.partition(" ")[0] == ""
+    assert ledger.watcher_lock.heartbeat("me").broker_generation.partition(" ")[0] == ""
     assert ledger.definition.publish("{}", "v") not in ("", first)
 
 
@@ -625,7 +625,7 @@ def test_a_broker_that_was_started_again_is_of_another_generation_even_where_it_
     """Writes that it had confirmed in its last second may be lost all the same."""
     ledger = Ledger(connect(own_valkey.url), "m")
     before = ledger.definition.publish("{}", "v")
-    assert ledger.watcher_lease.heartbeat("me").broker_generation == before
+    assert ledger.watcher_lock.heartbeat("me").broker_generation == before
 
     own_valkey.stop()
     own_valkey.start()
@@ -639,9 +639,9 @@ def test_a_broker_that_does_not_reveal_its_run_id_will_do(own_valkey: Valkey) ->
 
     first = ledger.definition.publish("{}", "v")
 
-    assert ledger.watcher_lease.heartbeat("me").broker_generation == first
+    assert ledger.watcher_lock.heartbeat("me").broker_generation == first
     own_valkey.client().flushall()
-    assert ledger.watcher_lease.heartbeat("me").broker_generation != first
+    assert ledger.watcher_lock.heartbeat("me").broker_generation != first
 
 
 def test_when_it_was_last_in_sync_is_stored_with_the_version(ledger: Ledger) -> None:
@@ -681,8 +681,8 @@ def test_mirrors_are_known_by_name_and_kept_apart(ledger: Ledger, client: redis.
     assert mirror_names(client) == ["m", "other"]
     assert other.key_states.count_dirty() == 0
     assert claimed(other, "one", "a") == []
-    assert other.watcher_lease.heartbeat("me").holder == "me"
-    assert ledger.watcher_lease.holder() is None
+    assert other.watcher_lock.heartbeat("me").holder == "me"
+    assert ledger.watcher_lock.holder() is None
 
 
 def test_messages_that_wait_are_counted_over_all_priorities(ledger: Ledger, client: redis.Redis) -> None:
@@ -901,9 +901,9 @@ def test_a_password_among_the_options_is_not_shown_either(url: str) -> None:
 
 def test_reading_the_figures_acquires_no_lease(ledger: Ledger) -> None:
     assert ledger.stats.read().holder == ""
-    assert ledger.watcher_lease.holder() is None
+    assert ledger.watcher_lock.holder() is None
 
-    ledger.watcher_lease.heartbeat("me")
+    ledger.watcher_lock.heartbeat("me")
     assert ledger.stats.read().holder == "me"
 
 
@@ -1039,8 +1039,8 @@ def test_how_long_each_key_took_is_counted_once(ledger: Ledger) -> None:
 
 
 def test_only_the_holder_of_the_lease_writes_counters(ledger: Ledger) -> None:
-    ledger.watcher_lease.heartbeat("me", {"watches": 7})
-    ledger.watcher_lease.heartbeat("other", {"watches": 9})
+    ledger.watcher_lock.heartbeat("me", {"watches": 7})
+    ledger.watcher_lock.heartbeat("other", {"watches": 9})
 
     assert ledger.stats.counters()["watches"] == 7
 
@@ -1077,7 +1077,7 @@ def test_a_mirror_that_is_forgotten_leaves_nothing(ledger: Ledger, client: redis
     mark(ledger, "a")
     ledger.claims.claim("one", "v", ["a"])
     ledger.uploads.add("a", "token")
-    ledger.watcher_lease.heartbeat("me")
+    ledger.watcher_lock.heartbeat("me")
     ledger.requests.request_scan("")
     ledger.sync_state.set_skipped(SkippedList({"/s": "is a FIFO"}))
     assert len(list(client.scan_iter("*{m}*"))) > 5
@@ -1170,9 +1170,9 @@ def calls(ledger: Remembering) -> dict[str, Callable[[], object]]:
         "SyncState.skipped": ledger.sync_state.skipped,
         "SyncState.unsorted_target": ledger.sync_state.unsorted_target,
         "SyncState.withheld_deletions": ledger.sync_state.withheld_deletions,
-        "WatcherLease.heartbeat": lambda: ledger.watcher_lease.heartbeat("me"),
-        "WatcherLease.holder": ledger.watcher_lease.holder,
-        "WatcherLease.release": lambda: ledger.watcher_lease.release("me"),
+        "WatcherLockEntry.heartbeat": lambda: ledger.watcher_lock.heartbeat("me"),
+        "WatcherLockEntry.holder": ledger.watcher_lock.holder,
+        "WatcherLockEntry.release": lambda: ledger.watcher_lock.release("me"),
     }
 
 

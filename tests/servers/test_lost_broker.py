@@ -20,7 +20,7 @@ from autosync.daemon.mirror_runner import MirrorRunner, RunSettings
 from autosync.daemon.one_host import OneHost, lock, serving
 from autosync.daemon.state_directory import state_directory
 from autosync.errors import BrokerError, Exit
-from autosync.ledger import FleetLimits, Ledger, WatcherLease
+from autosync.ledger import FleetLimits, Ledger, WatcherLockEntry
 from autosync.ledger.claims import Claims
 from autosync.ledger.definition import DefinitionStore
 from autosync.ledger.failures import Failures
@@ -53,7 +53,7 @@ def kill(host: OneHost) -> None:
 #: All clients of the broker for a mirror.
 PARTS = (
     Claims, DefinitionStore, Failures, FleetLimits, History, KeyStates, Ledger, OpenUploads, OperatorRequests, Queues, Stats, SyncState,
-    WatcherLease,
+    WatcherLockEntry,
 )
 
 

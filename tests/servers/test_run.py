@@ -426,14 +426,14 @@ def test_a_place_that_a_dead_process_has_again_since_the_broker_forgot_the_end_i
     assert parent is not None
     holder |= {"pid": os.getppid(), "start_time": parent.start_time} if alive else {"pid": ended.pid}
     connect(broker).set("autosync:{m}:watcher", json.dumps(holder), px=15_000)
-    assert json.loads((ledger.watcher_lease.holder() or ("{}",))[0]) == holder
+    assert json.loads((ledger.watcher_lock.holder() or ("{}",))[0]) == holder
 
     if alive:
         with pytest.raises(StartError, match="taken over"):
             keeping.tick()
     else:
         keeping.tick()
-        assert (ledger.watcher_lease.holder() or ("",))[0] == keeping._watcher_lock._holder
+        assert (ledger.watcher_lock.holder() or ("",))[0] == keeping._watcher_lock._holder
 
 
 def gone(*_: object) -> None:

@@ -10,7 +10,7 @@ import pytest
 from autosync.errors import StartError
 from autosync.ledger import Ledger, connect
 from autosync.ledger.watcher_lock import WatcherLock
-from autosync.model.mirror import LONGEST_LOCK
+from autosync.model.mirror import LONGEST_WATCHER_LEASE
 
 
 @pytest.fixture
@@ -24,19 +24,19 @@ def elsewhere(name: str) -> str:
 
 
 def test_a_watcher_holds_its_lock_for_as_long_as_its_mirror_defines(ledger: Ledger) -> None:
-    lock = WatcherLock(ledger.watcher_lease, "m", "boot", 3.0)
+    lock = WatcherLock(ledger.watcher_lock, "m", "boot", 3.0)
     lock.acquire(threading.Event())
 
     for renew in (lock.renew, lock.heartbeat, lambda: lock.acquire(threading.Event())):
-        locked = ledger.watcher_lease.holder()
+        locked = ledger.watcher_lock.holder()
         assert locked is not None
         assert 0 < locked[1] <= 3.0
         renew()
 
 
 def test_a_watcher_with_a_short_lock_waits_for_a_long_one_of_a_dead_watcher(ledger: Ledger) -> None:
-    ledger.watcher_lease.heartbeat(elsewhere("dead"), lock=2.0)
-    lock = WatcherLock(ledger.watcher_lease, "m", "boot", 0.2)
+    ledger.watcher_lock.heartbeat(elsewhere("dead"), lease=2.0)
+    lock = WatcherLock(ledger.watcher_lock, "m", "boot", 0.2)
 
     lock.acquire(threading.Event())
 
@@ -46,17 +46,17 @@ def test_a_watcher_with_a_short_lock_waits_for_a_long_one_of_a_dead_watcher(ledg
 def test_a_watcher_that_renews_a_short_lock_is_not_taken_for_dead(ledger: Ledger) -> None:
     stop = threading.Event()
     other = elsewhere("other")
-    ledger.watcher_lease.heartbeat(other, lock=LONGEST_LOCK)
+    ledger.watcher_lock.heartbeat(other, lease=LONGEST_WATCHER_LEASE)
 
     def renew() -> None:
         while not stop.wait(0.1):
-            ledger.watcher_lease.heartbeat(other, lock=LONGEST_LOCK)
+            ledger.watcher_lock.heartbeat(other, lease=LONGEST_WATCHER_LEASE)
 
     thread = threading.Thread(target=renew)
     thread.start()
     try:
         with pytest.raises(StartError, match="already watched by process 1 on other"):
-            WatcherLock(ledger.watcher_lease, "m", "boot", 3.0).acquire(threading.Event())
+            WatcherLock(ledger.watcher_lock, "m", "boot", 3.0).acquire(threading.Event())
     finally:
         stop.set()
         thread.join()

@@ -25,7 +25,7 @@ HOLDER = """
 import sys, threading
 from autosync.ledger import Ledger, connect
 from autosync.ledger.watcher_lock import WatcherLock
-WatcherLock(Ledger(connect(sys.argv[1]), "m").watcher_lease, "m", "boot", 15.0).acquire(threading.Event())
+WatcherLock(Ledger(connect(sys.argv[1]), "m").watcher_lock, "m", "boot", 15.0).acquire(threading.Event())
 print("locked", flush=True)
 sys.stdin.read()
 """
@@ -65,13 +65,13 @@ def holder(broker: str) -> Iterator[subprocess.Popen[bytes]]:
 
 def write_holder(broker: str, ledger: Ledger, **fields: object) -> None:
     """Change fields of the holder that the ledger has; None removes one."""
-    found = json.loads((ledger.watcher_lease.holder() or ("",))[0]) | fields
+    found = json.loads((ledger.watcher_lock.holder() or ("",))[0]) | fields
     holder = json.dumps({name: value for name, value in found.items() if value is not None})
     connect(broker).set("autosync:{m}:watcher", holder, px=ENDLESS)
 
 
 def acquire(ledger: Ledger, stop: threading.Event | None = None, **options: bool) -> bool:
-    return WatcherLock(ledger.watcher_lease, "m", "boot", 3.0, **options).acquire(stop or threading.Event())
+    return WatcherLock(ledger.watcher_lock, "m", "boot", 3.0, **options).acquire(stop or threading.Event())
 
 
 @pytest.mark.parametrize("version", ["this", "older"])
@@ -92,10 +92,10 @@ def test_the_lock_of_a_running_process_is_not_free_and_that_of_a_zombie_is(
 
 def test_a_watcher_goes_on_if_a_zombie_has_the_lock_again(ledger: Ledger, broker: str, holder: subprocess.Popen[bytes]) -> None:
     """A broker that is killed may come back with the memory of seconds ago."""
-    before, _ = ledger.watcher_lease.holder() or ("", 0.0)
+    before, _ = ledger.watcher_lock.holder() or ("", 0.0)
     holder.kill()
     os.waitid(os.P_PID, holder.pid, os.WEXITED | os.WNOWAIT)
-    lock = WatcherLock(ledger.watcher_lease, "m", "boot", 3.0)
+    lock = WatcherLock(ledger.watcher_lock, "m", "boot", 3.0)
     assert lock.acquire(threading.Event())
     connect(broker).set("autosync:{m}:watcher", before, px=ENDLESS)
 

@@ -139,7 +139,7 @@ def test_a_size_that_is_no_whole_number_is_no_definition(size: str) -> None:
 
 @pytest.mark.parametrize(("lease", "lock"), [(6.0, 3.0), (20.0, 10.0), (30.0, 15.0), (3600.0, 15.0)])
 def test_the_lock_of_the_watcher_is_half_of_the_lease_and_never_longer_than_15_s(lease: float, lock: float) -> None:
-    assert replace(ONE, lease=lease).lock == lock
+    assert replace(ONE, lease=lease).watcher_lease == lock
 
 
 def test_the_naming_rule_is_that_of_the_definition() -> None:

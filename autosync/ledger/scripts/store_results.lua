@@ -1,4 +1,4 @@
--- store_results: store the results of claimed keys. KEYS as in mark_dirty.lua, KEYS[10] recent, KEYS[11] the watcher's lease, KEYS[12]
+-- store_results: store the results of claimed keys. KEYS as in mark_dirty.lua, KEYS[10] recent, KEYS[11] the watcher's lock, KEYS[12]
 -- denied, KEYS[13] their delays (retry_denied.lua).
 -- ARGV: owner, files sent, bytes sent, keys deleted, then for each key: key, fencing token of its claim, result
 --   result "sent BYTES", "deleted" or "equal": the target is right; "retry MS": try again after MS milliseconds; "failed JSON": its

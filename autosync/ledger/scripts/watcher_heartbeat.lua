@@ -1,9 +1,9 @@
--- watcher_heartbeat: acquire or renew the watcher's lease, and return the figures that a watcher needs each second.
--- KEYS[1] the watcher's lease, a string; KEYS[2..10] as KEYS[1..9] in mark_dirty.lua; KEYS[11] what operators request of the watcher, a
+-- watcher_heartbeat: acquire or renew the watcher's lock, and return the figures that a watcher needs each second.
+-- KEYS[1] the watcher's lock, a string; KEYS[2..10] as KEYS[1..9] in mark_dirty.lua; KEYS[11] what operators request of the watcher, a
 -- list; KEYS[12] denied.
--- ARGV: holder ("": only read the figures), lease in ms, then counters that are written if the holder has the lease: name, number, name,
+-- ARGV: holder ("": only read the figures), lease in ms, then counters that are written if the holder has the lock: name, number, name,
 -- number, ...
--- Returns {who has the lease, epoch or "", dirty, claimed or waiting, failed, files, bytes, deleted, ms since the oldest is dirty,
+-- Returns {the holder of the lock, epoch or "", dirty, claimed or waiting, failed, files, bytes, deleted, ms since the oldest is dirty,
 -- 1 if the mirror is paused, number of requests, number of disputed keys, number of those without a resolution, number of denied keys}.
 local holder = redis.call('GET', KEYS[1])
 if ARGV[1] ~= '' and (not holder or holder == ARGV[1]) then
