@@ -324,7 +324,7 @@ class MirrorRunner:
                 self._denied_keys.retry(stats.denied)
             self._request_handler.handle_file()
             self._root_acceptance.accept()
-            self._root_acceptance.write_waiting()
+            self._root_acceptance.write_pending()
         except BrokerError as error:
             log.debug("%s", error)
 
@@ -385,7 +385,7 @@ class MirrorRunner:
             self._mounts.close()
 
     def close(self, patience: float, *, finished: bool) -> None:
-        """Send pending keys, and end both threads.
+        """Send unsent keys, and end both threads.
 
         Args:
             patience: how long to wait for a broker that does not respond, in seconds.
@@ -395,7 +395,7 @@ class MirrorRunner:
         with suppress(BrokerError):
             self._roots.refresh_names()
             self._root_watch.publish()
-            self._root_acceptance.write_waiting()
+            self._root_acceptance.write_pending()
         self._run_record.close()
         if finished:
             requested = time.monotonic()
@@ -403,7 +403,7 @@ class MirrorRunner:
                 self._in_sync.record(self._scanner.state.finished_scan, self._watcher_lock.heartbeat(), requested)
 
     def _close_feeds(self, patience: float) -> None:
-        """End both threads, that of events first: it sends pending keys, and may wait for the broker meanwhile."""
+        """End both threads, that of events first: it sends unsent keys, and may wait for the broker meanwhile."""
         if self._events:
             self._events.close(patience)
             self._scanner.close(patience)

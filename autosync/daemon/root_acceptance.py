@@ -1,4 +1,4 @@
-"""The roots and mount points that wait for an operator's acceptance, and what happens when they get it."""
+"""The roots and mount points that are pending, and what happens when an operator accepts them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class RootAcceptance:
     Args:
         roots: the roots and mount points.
         scanner: may delete what an operator has seen.
-        store: has what waits, for operators.
+        store: has the pending items, for operators.
         push: receives requests for scans.
         once: whether the run ends when source and target are equal.
     """
@@ -40,9 +40,9 @@ class RootAcceptance:
     def accept(self) -> None:
         """Accept the roots and mount points that an operator has accepted, and scan them. A request from before the start waits for the
         first scan, which finds out what is in doubt."""
-        waiting = self._waiting()
+        pending_now = self._pending()
         for item in self._accepted:
-            if not any(now.is_covered_by(item) for now in waiting) or not self._roots.remembered.accept(item.path):
+            if not any(now.is_covered_by(item) for now in pending_now) or not self._roots.remembered.accept(item.path):
                 continue
             if item.kind == pending.ItemKind.ROOT:
                 self._scanner.accept_root(item.path, item.count)
@@ -50,19 +50,19 @@ class RootAcceptance:
                 self._push((Change(Kind.LEFT, item.path),))  # without the limit: these keys were listed
                 if self._once:
                     self._push((SCAN_ALL,))  # the scan that is running may have kept them, and its result would be the last
-        if waiting or self._scanner.state.last_report is not None:
+        if pending_now or self._scanner.state.last_report is not None:
             self._accepted.clear()
 
-    def write_waiting(self) -> None:
-        """Write which roots and mount points wait.
+    def write_pending(self) -> None:
+        """Write which roots and mount points are pending.
 
         Raises:
             BrokerError: the broker does not respond.
         """
-        self._store.replace((pending.ItemKind.ROOT, pending.ItemKind.MOUNT), self._waiting())
+        self._store.replace((pending.ItemKind.ROOT, pending.ItemKind.MOUNT), self._pending())
         self._store.write()
 
-    def _waiting(self) -> list[PendingItem]:
+    def _pending(self) -> list[PendingItem]:
         """The roots and mount points that are not the remembered ones, and below which keys are kept for that."""
         return [
             PendingItem(pending.ItemKind(self._roots.kind(path)), path, doubt.keys or 0, (doubt.text,))

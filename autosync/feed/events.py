@@ -18,7 +18,7 @@ from ..model.change import Change, Kind
 from ..model.file_rules import FileRules
 from ..model.keys import Keys
 from ..source.entry import Entry, entry_at
-from ..watch.debounce import Debouncer, PendingChange
+from ..watch.debounce import Debouncer, UnsentChange
 from ..watch.hard_links import HardLinks
 from ..watch.recheck import PathState, recheck
 from .batches import Batch, BatchBuilder, BatchSender
@@ -72,7 +72,7 @@ class EventFeed(FeedThread):
         self._spread: set[int] = set()
 
     def close(self, patience: float = 10.0) -> None:
-        """Send what is pending, and end the thread.
+        """Send what is unsent, and end the thread.
 
         Args:
             patience: how long to wait for a broker that does not respond, in seconds.
@@ -83,14 +83,14 @@ class EventFeed(FeedThread):
         self._thread.join(patience)
 
     def _run(self) -> None:
-        while pending := self._debouncer.pop_due():
-            dirty = self._sender.send_all(self._batches(pending), Priority.EVENT)
-            self._stop.wait(self._sender.sizer.gathering_time(dirty - len(pending)))
+        while unsent := self._debouncer.pop_due():
+            dirty = self._sender.send_all(self._batches(unsent), Priority.EVENT)
+            self._stop.wait(self._sender.sizer.gathering_time(dirty - len(unsent)))
 
-    def _batches(self, pending: Sequence[PendingChange]) -> Iterator[Batch]:
+    def _batches(self, unsent: Sequence[UnsentChange]) -> Iterator[Batch]:
         builder = BatchBuilder(self._sender.sizer)
         self._spread.clear()
-        for change in pending:
+        for change in unsent:
             others: list[str] = []
             for path, hint in ((change.path, self._hint(change, others)), *self._hints_of_others(others)):
                 full = builder.add(self._keys.key(path), hint) if hint is not None else None
@@ -99,7 +99,7 @@ class EventFeed(FeedThread):
         yield from builder.remaining()
         self._skipped.publish()
 
-    def _hint(self, change: PendingChange, others: list[str]) -> Hint | None:
+    def _hint(self, change: UnsentChange, others: list[str]) -> Hint | None:
         """The hint to send for a change. None: nothing is to be sent now. A file that is still changing goes back to the debouncer.
 
         Args:
@@ -134,7 +134,7 @@ class EventFeed(FeedThread):
         self._add_other_names(change, state.found, others)
         return hint
 
-    def _check_out_of_scope(self, change: PendingChange, others: list[str]) -> None:
+    def _check_out_of_scope(self, change: UnsentChange, others: list[str]) -> None:
         """Check a path out of scope: a link may lead to a directory that holds keys in scope, and a file may have another name in scope."""
         try:
             stats = os.lstat(change.path)
@@ -145,7 +145,7 @@ class EventFeed(FeedThread):
         else:
             self._add_other_names(change, entry_at(change.path, stats, self._rules), others)
 
-    def _add_other_names(self, change: PendingChange, found: Entry | None, others: list[str]) -> None:
+    def _add_other_names(self, change: UnsentChange, found: Entry | None, others: list[str]) -> None:
         """Add the other names of a file to `others`, once for each call of `_batches`. A new name (`CREATED`) changes no content."""
         if found is None or found.links < 2 or change.kind is Kind.CREATED or found.inode in self._spread:
             return
@@ -156,7 +156,7 @@ class EventFeed(FeedThread):
         """Other names of a file that was saved, with their hints. Names that were found outside the scope are not among them."""
         now = time.monotonic()
         for path in others:
-            yield path, self._hint(PendingChange(path, now, now, Kind.SAVED), [])
+            yield path, self._hint(UnsentChange(path, now, now, Kind.SAVED), [])
 
     def _note_names(self, path: str, found: Entry | None) -> None:
         """Note what an event has found out about the names of files."""
@@ -178,7 +178,7 @@ class EventFeed(FeedThread):
         marker = self._keys.marker_of(path)
         return bool(marker) and not os.path.lexists(marker)
 
-    def _recheck(self, change: PendingChange) -> PathState | None:
+    def _recheck(self, change: UnsentChange) -> PathState | None:
         """What the disk holds at the path of a change. None: the target is left as it is."""
         source = self._keys.source_of(change.path)
         assert source is not None
@@ -195,7 +195,7 @@ class EventFeed(FeedThread):
         return state
 
 
-def _hint_of(state: PathState, change: PendingChange) -> Hint:
+def _hint_of(state: PathState, change: UnsentChange) -> Hint:
     found = state.found
     if found is None:
         return GONE if state.is_certain else UNKNOWN

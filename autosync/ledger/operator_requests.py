@@ -1,4 +1,4 @@
-"""Requests of operators for a mirror: a pause, scans, flush points, acceptance of waiting items."""
+"""Requests of operators for a mirror: a pause, scans, flush points, acceptance of pending items."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class OperatorRequests(LedgerPart):
         self._push(FLUSH_POINT, name)
 
     def request_accept(self, item: str) -> None:
-        """Request that the watcher accepts an item that waits for acceptance; see `state.pending`."""
+        """Request that the watcher accepts a pending item; see `state.pending`."""
         self._push(ACCEPT, item)
 
     def pop_all(self) -> list[tuple[str, str]]:

@@ -134,7 +134,7 @@ class Names:
 
     @cached_property
     def pending(self) -> str:
-        """Hash: the items that wait for an operator's acceptance."""
+        """Hash: the pending items, which wait for an operator's acceptance."""
         return self._name("pending")
 
     @cached_property

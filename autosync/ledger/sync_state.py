@@ -70,13 +70,13 @@ class SyncState(LedgerPart):
         return found.decode("utf-8", "replace") if found else None
 
     def pending(self) -> dict[str, str]:
-        """The items that wait for an operator's acceptance, by kind and path, as JSON of `state.pending`."""
+        """The pending items, by kind and path, as JSON of `state.pending`."""
         with self._store.errors():
             found = cast(dict[bytes, bytes], self._client.hgetall(self._names.pending))
         return {decode(name): text.decode("utf-8", "replace") for name, text in found.items()}
 
     def set_pending(self, items: Mapping[str, str]) -> None:
-        """Replace the items that wait for an operator's acceptance."""
+        """Replace the pending items."""
         fields: dict[Any, Any] = {encode(name): text for name, text in items.items()}
         with self._store.errors():
             pipe = self._client.pipeline()

@@ -1,4 +1,5 @@
-"""The items that wait for an operator's acceptance: keys that the target held before the mirror, withheld deletions, changed roots, mounts.
+"""The pending items, which wait for an operator's acceptance: keys that the target held before the mirror, withheld deletions, changed
+roots and mounts.
 
 They are stored in the ledger, for `autosync-ctl` on any host, and in the state file, for a mirror that is not running. Requests for their
 acceptance come by the ledger, or by a file beside the state file.
@@ -39,7 +40,7 @@ class ItemKind(StrEnum):
 
 @dataclass(frozen=True)
 class PendingItem:
-    """One item that waits.
+    """One pending item.
 
     Attributes:
         kind: the kind of the item.
@@ -95,7 +96,7 @@ def parse(found: object) -> PendingItem | None:
 
 
 class PendingStore:
-    """The items that wait in one mirror, for its watcher. Safe to use from many threads.
+    """The pending items of one mirror, for its watcher. Safe to use from many threads.
 
     Args:
         sync_state: the mirror's state in the ledger.
@@ -116,7 +117,7 @@ class PendingStore:
 
         Args:
             kinds: these kinds; items of other kinds stay.
-            items: the items that wait now.
+            items: the items that are pending now.
         """
         gone = frozenset(kinds)
         with self._lock:
@@ -150,12 +151,12 @@ class PendingStore:
 
 
 def pending_in_file(file: StateFile) -> list[PendingItem]:
-    """The items that wait in a mirror, according to its state file."""
+    """The pending items of a mirror, according to its state file."""
     return _parsed(file.read().get(_PENDING))
 
 
 def pending_in_ledger(stored: Mapping[str, str]) -> list[PendingItem]:
-    """The items that wait in a mirror, according to its ledger."""
+    """The pending items of a mirror, according to its ledger."""
     return sorted(_parsed(list(stored.values())), key=lambda item: item.name)
 
 

@@ -21,8 +21,8 @@ from .scan_requests import ScanRequest, ScanRequests
 
 #: A file that never rests is sent after this time, and again each time that it has passed, in seconds.
 MAX_WAIT = 60.0
-#: More pending files than this become one scan of the whole source, so that a storm of events needs no more memory.
-MAX_PENDING = 100_000
+#: More unsent files than this become one scan of the whole source, so that a storm of events needs no more memory.
+MAX_UNSENT = 100_000
 #: A process that creates a file has opened it for writing after this time, in seconds. Before that, nobody can detect the writer.
 _OPEN_SECONDS = 0.05
 
@@ -37,7 +37,7 @@ _MIN_SENT_TIMES = 1000
 
 
 @dataclass(slots=True)
-class PendingChange:
+class UnsentChange:
     """A path that will be sent. Times are of the monotonic clock, in seconds.
 
     Attributes:
@@ -79,14 +79,14 @@ class Debouncer:
         self.quiet = quiet
         self.max_wait = max_wait
         self._clock = clock
-        self._pending: dict[str, PendingChange] = {}
+        self._unsent: dict[str, UnsentChange] = {}
         self._due_now: deque[str] = deque()
         self._heap: list[tuple[float, str]] = []
         #: When each file was popped last, if that was within the quiet time.
         self._sent_at: dict[str, float] = {}
         self._max_sent_times = _MIN_SENT_TIMES
         #: Files that were sent although they did not rest, in the order in which they are due again.
-        self._requeued: OrderedDict[str, PendingChange] = OrderedDict()
+        self._requeued: OrderedDict[str, UnsentChange] = OrderedDict()
         self._scans = ScanRequests()
         # Two conditions, since a thread that is woken needlessly takes the processor from the one that has work to do.
         lock = threading.RLock()
@@ -111,18 +111,18 @@ class Debouncer:
             if self._next_due() < before:  # otherwise `pop_due` waits for an earlier time already
                 self._file_pushed.notify_all()
 
-    def requeue(self, pending: PendingChange, file_state: FileState | None = None) -> None:
+    def requeue(self, change: UnsentChange, file_state: FileState | None = None) -> None:
         """Add a file again that was popped and does not rest yet. It is due after the quiet time.
 
         Args:
-            pending: a change as `pop_due` returned it.
+            change: a change as `pop_due` returned it.
             file_state: the state of the file now.
         """
         now = self._clock()
         with self._file_pushed:
-            if pending.path not in self._pending and not self._closed:
+            if change.path not in self._unsent and not self._closed:
                 due = now + max(self.quiet, _OPEN_SECONDS)
-                self._schedule(replace(pending, due=due, file_state=file_state, queued_until=_NOW), None, now)
+                self._schedule(replace(change, due=due, file_state=file_state, queued_until=_NOW), None, now)
 
     def push_unsettled(self, path: str, file_state: FileState, etag: str) -> None:
         """Add a file that a scan found and that does not rest yet. It is due after the quiet time.
@@ -133,7 +133,7 @@ class Debouncer:
             etag: the one that the target listed, if only the times differ; else "".
         """
         with self._file_pushed:
-            self.requeue(PendingChange(path, self._clock(), 0.0, Kind.APPEARED, etag=etag), file_state)
+            self.requeue(UnsentChange(path, self._clock(), 0.0, Kind.APPEARED, etag=etag), file_state)
             self._collapse_if_full()
             self._file_pushed.notify_all()
 
@@ -148,11 +148,11 @@ class Debouncer:
         """
         now = self._clock()
         with self._file_pushed:
-            if path not in self._pending and not self._closed and len(self._requeued) < MAX_PENDING:
+            if path not in self._unsent and not self._closed and len(self._requeued) < MAX_UNSENT:
                 self._requeued.pop(path, None)
-                self._requeued[path] = PendingChange(path, now, now + self.max_wait, Kind.APPEARED, sent, file_state)
+                self._requeued[path] = UnsentChange(path, now, now + self.max_wait, Kind.APPEARED, sent, file_state)
 
-    def pop_due(self, limit: int = 10_000) -> list[PendingChange]:
+    def pop_due(self, limit: int = 10_000) -> list[UnsentChange]:
         """Remove and return the files that are due. Waits until there are some. The files of the call before count as processed.
 
         Args:
@@ -167,7 +167,7 @@ class Debouncer:
                 due = self._pop_due_locked(limit)
                 self._files_in_progress = bool(due)
                 self._file_pops += bool(due)
-                if due or (self._closed and not self._pending):
+                if due or (self._closed and not self._unsent):
                     return due
                 next_due = self._next_due()
                 self._file_pushed.wait(max(next_due - self._clock(), 0.0) if next_due < math.inf else None)
@@ -192,27 +192,27 @@ class Debouncer:
             return None
 
     def close(self) -> None:
-        """Make all pending files due now, and drop scan requests (the next start scans the whole source). Wakes both threads that pop."""
+        """Make all unsent files due now, and drop scan requests (the next start scans the whole source). Wakes both threads that pop."""
         with self._file_pushed:
             self._closed = True
             self._requeued.clear()
             now = self._clock()
-            for pending in self._pending.values():
-                pending.due, pending.queued_until = now, _NOW
-            self._due_now = deque(self._pending)
+            for change in self._unsent.values():
+                change.due, change.queued_until = now, _NOW
+            self._due_now = deque(self._unsent)
             self._heap.clear()
             self._file_pushed.notify_all()
             self._scan_pushed.notify_all()
 
     def is_idle(self) -> bool:
-        """Whether nothing is pending."""
+        """Whether nothing is change."""
         with self._file_pushed:
-            return not self._pending and not self._scans
+            return not self._unsent and not self._scans
 
     def is_drained(self) -> bool:
-        """Whether nothing is pending, and what was popped last is processed."""
+        """Whether nothing is change, and what was popped last is processed."""
         with self._file_pushed:
-            return not (self._pending or self._scans or self._files_in_progress or self._scan_in_progress)
+            return not (self._unsent or self._scans or self._files_in_progress or self._scan_in_progress)
 
     def flush_check(self) -> Callable[[], bool]:
         """Begin to observe what was pushed until now.
@@ -230,7 +230,7 @@ class Debouncer:
             nonlocal file_pops, scan_pops
             with self._file_pushed:
                 if file_pops is None:
-                    if any(one.since <= moment and one.kind is not _CREATED for one in self._pending.values()):
+                    if any(one.since <= moment and one.kind is not _CREATED for one in self._unsent.values()):
                         return False
                     file_pops = self._file_pops
                 if self._files_in_progress and self._file_pops == file_pops:
@@ -250,13 +250,13 @@ class Debouncer:
         first = self._heap[0][0] if self._heap else math.inf
         return min(first, self._first_requeued().due) if self._requeued else first
 
-    def _first_requeued(self) -> PendingChange:
+    def _first_requeued(self) -> UnsentChange:
         return next(iter(self._requeued.values()))
 
     def _add_file(self, path: str, now: float, kind: Kind) -> None:
         if self._requeued:
             self._requeued.pop(path, None)
-        before = self._pending.get(path)
+        before = self._unsent.get(path)
         since = before.since if before else now
         if kind in _CLOSED:
             sent_at = self._sent_at.get(path)
@@ -266,40 +266,40 @@ class Debouncer:
             return  # it is due anyway and checked then, or its close will give an event
         else:
             due = now + max(self.quiet, _OPEN_SECONDS)
-        self._schedule(PendingChange(path, since, due, kind), before, now)
+        self._schedule(UnsentChange(path, since, due, kind), before, now)
         self._collapse_if_full()
 
     def _collapse_if_full(self) -> None:
-        if len(self._pending) > MAX_PENDING:
-            self._pending.clear()
+        if len(self._unsent) > MAX_UNSENT:
+            self._unsent.clear()
             self._heap.clear()
             self._due_now.clear()
             self._add_scan(ScanRequest(SCAN_ALL.path), self._clock())
 
-    def _schedule(self, pending: PendingChange, before: PendingChange | None, now: float) -> None:
+    def _schedule(self, change: UnsentChange, before: UnsentChange | None, now: float) -> None:
         """Put a file in the queue of due files or on the heap. A path has one entry, however often it is pushed: an entry that comes up
         before the file is due is put on the heap again.
 
         Args:
-            pending: the file.
+            change: the file.
             before: the entry that it replaces.
             now: on the clock.
         """
-        self._pending[pending.path] = pending
-        if before is not None and before.queued_until <= pending.due:
-            pending.queued_until = before.queued_until
-        elif pending.due <= now:
-            self._due_now.append(pending.path)
+        self._unsent[change.path] = change
+        if before is not None and before.queued_until <= change.due:
+            change.queued_until = before.queued_until
+        elif change.due <= now:
+            self._due_now.append(change.path)
         else:
-            self._put_on_heap(pending)
+            self._put_on_heap(change)
 
-    def _put_on_heap(self, pending: PendingChange) -> None:
-        pending.queued_until = pending.due
-        heapq.heappush(self._heap, (pending.due, pending.path))
+    def _put_on_heap(self, change: UnsentChange) -> None:
+        change.queued_until = change.due
+        heapq.heappush(self._heap, (change.due, change.path))
 
-    def _pop_due_locked(self, limit: int) -> list[PendingChange]:
+    def _pop_due_locked(self, limit: int) -> list[UnsentChange]:
         now = self._clock()
-        due: list[PendingChange] = []
+        due: list[UnsentChange] = []
         while self._heap and self._heap[0][0] <= now and len(due) < limit:
             at, path = heapq.heappop(self._heap)
             self._pop_if_due(path, at, now, due)
@@ -312,16 +312,16 @@ class Debouncer:
             self._max_sent_times = 2 * len(self._sent_at) + _MIN_SENT_TIMES
         return due
 
-    def _pop_if_due(self, path: str, at: float, now: float, due: list[PendingChange]) -> None:
-        """Move a file from the pending ones to `due`, if its entry with the time `at` is valid and the file is due."""
-        pending = self._pending.get(path)
-        if pending is None or pending.queued_until != at:
+    def _pop_if_due(self, path: str, at: float, now: float, due: list[UnsentChange]) -> None:
+        """Move a file from the unsent ones to `due`, if its entry with the time `at` is valid and the file is due."""
+        change = self._unsent.get(path)
+        if change is None or change.queued_until != at:
             return
-        if pending.due > now:
-            self._put_on_heap(pending)
+        if change.due > now:
+            self._put_on_heap(change)
             return
-        due.append(pending)
-        del self._pending[path]
+        due.append(change)
+        del self._unsent[path]
         if self.quiet:
             self._sent_at[path] = now
 

@@ -14,7 +14,7 @@ from ..model.keys import Source
 from ..source.beneath import NotMirrored, open_root, resolve_beneath, root_paths
 from ..source.entry import Entry, entry_at, on_other_file_system
 from ..source.open_writers import has_writer
-from .debounce import PendingChange
+from .debounce import UnsentChange
 
 #: A process that has a file open for writing, and has changed nothing for this long, is not waited for, in seconds.
 _IDLE_SECONDS = 10.0
@@ -40,7 +40,7 @@ class PathState(NamedTuple):
     is_certain: bool = True
 
 
-def recheck(change: PendingChange, source: Source, *, quiet: float, rules: FileRules) -> PathState:
+def recheck(change: UnsentChange, source: Source, *, quiet: float, rules: FileRules) -> PathState:
     """Check what is at the path of a change now.
 
     Args:
@@ -87,7 +87,7 @@ def entry_behind_links(path: str, source: Source, rules: FileRules) -> Entry | N
         os.close(root)
 
 
-def _state_of_unclosed(change: PendingChange, found: Entry, quiet: float) -> PathState:
+def _state_of_unclosed(change: UnsentChange, found: Entry, quiet: float) -> PathState:
     file_state = _current_state(change, found)
     is_same = file_state is change.file_state
     unchanged = time.monotonic() - file_state.since if is_same else 0.0
@@ -100,7 +100,7 @@ def _state_of_unclosed(change: PendingChange, found: Entry, quiet: float) -> Pat
     return PathState(found, rests=rests, file_state=file_state)
 
 
-def _current_state(change: PendingChange, found: Entry) -> FileState:
+def _current_state(change: UnsentChange, found: Entry) -> FileState:
     """The state of the file before, with its `since`, if the file has not changed; else a new state."""
     now = FileState(found.size, found.mtime_ns, found.changed, time.monotonic())
     before = change.file_state

@@ -19,7 +19,7 @@ from autosync.ledger import Hint, Ledger, Marked, connect
 from autosync.model.change import SCAN_ALL
 from autosync.model.keys import Keys, Source
 from autosync.source import name_reader
-from autosync.watch.debounce import Debouncer, PendingChange
+from autosync.watch.debounce import Debouncer, UnsentChange
 from autosync.watch.recheck import recheck
 from autosync.watch.scan_requests import ScanRequest
 from lab.comparing import FixedTarget, fill
@@ -166,7 +166,7 @@ def test_a_file_that_stays_open_is_sent_again_if_it_has_changed_and_waited_for_b
         wait_until(kept.is_idle, 30, "nothing is pending")
         seen: list[str] = []
 
-        def noted(one: PendingChange, *args: object, **more: object) -> object:
+        def noted(one: UnsentChange, *args: object, **more: object) -> object:
             seen.append(one.path)
             return recheck(one, *args, **more)  # type: ignore[arg-type]
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from autosync.model.change import SCAN_ALL, Change, Kind
 from autosync.model.file_state import FileState
 from autosync.watch import debounce as module
-from autosync.watch.debounce import MAX_WAIT, Debouncer, PendingChange
+from autosync.watch.debounce import MAX_WAIT, Debouncer, UnsentChange
 from autosync.watch.scan_requests import MAX_SCANS, SCAN_DELAY, ScanRequest
 
 QUIET = 1.0
@@ -42,14 +42,14 @@ def debouncer(clock: Clock) -> Debouncer:
     return Debouncer(QUIET, clock)
 
 
-def popped(debouncer: Debouncer) -> list[PendingChange]:
+def popped(debouncer: Debouncer) -> list[UnsentChange]:
     """What is due now. `pop_due` waits on the real clock if there is nothing, so there is always one thing more."""
     marker = f"/marker/{next(NUMBERS)}"
     debouncer.push([Change(Kind.SAVED, marker)])
     return [one for one in debouncer.pop_due() if one.path != marker]
 
 
-def names(pending: Iterable[PendingChange]) -> list[str]:
+def names(pending: Iterable[UnsentChange]) -> list[str]:
     return [one.path for one in pending]
 
 
@@ -59,7 +59,7 @@ def names(pending: Iterable[PendingChange]) -> list[str]:
 def test_a_change_after_quiet_goes_at_once(debouncer: Debouncer, clock: Clock, kind: Kind) -> None:
     debouncer.push([Change(kind, "/f")])
 
-    assert debouncer.pop_due() == [PendingChange("/f", clock.now, clock.now, kind)]
+    assert debouncer.pop_due() == [UnsentChange("/f", clock.now, clock.now, kind)]
     assert debouncer.is_idle()
 
 
@@ -98,7 +98,7 @@ def test_a_file_that_never_rests_goes_all_the_same(clock: Clock) -> None:
     debouncer.push([Change(Kind.SAVED, "/f")])
     debouncer.pop_due()
     began = clock.now
-    sent: list[PendingChange] = []
+    sent: list[UnsentChange] = []
 
     while not sent:
         assert clock.now < began + 2 * MAX_WAIT
@@ -117,12 +117,12 @@ def test_a_file_that_was_sent_though_it_never_rests_is_requeued_and_nothing_wait
     clock.now += MAX_WAIT - 1
     assert popped(debouncer) == []
     clock.now += 1
-    assert debouncer.pop_due() == [PendingChange("/f", clock.now - MAX_WAIT, clock.now, Kind.APPEARED, "as it was")]
+    assert debouncer.pop_due() == [UnsentChange("/f", clock.now - MAX_WAIT, clock.now, Kind.APPEARED, "as it was")]
 
     debouncer.requeue_after("/f", "as it was")
     debouncer.push([Change(Kind.SAVED, "/f")])
     clock.now += 2 * MAX_WAIT
-    assert popped(debouncer) == [PendingChange("/f", clock.now - 2 * MAX_WAIT, clock.now - 2 * MAX_WAIT, Kind.SAVED)]
+    assert popped(debouncer) == [UnsentChange("/f", clock.now - 2 * MAX_WAIT, clock.now - 2 * MAX_WAIT, Kind.SAVED)]
 
     debouncer.requeue_after("/f", "as it was")
     debouncer.close()
@@ -192,7 +192,7 @@ def test_a_requeued_file_is_due_later_and_keeps_its_age(debouncer: Debouncer, cl
     clock.now += QUIET
 
     assert early == []
-    assert debouncer.pop_due() == [PendingChange("/f", since, clock.now, Kind.CREATED)]
+    assert debouncer.pop_due() == [UnsentChange("/f", since, clock.now, Kind.CREATED)]
 
 
 def test_a_change_that_came_meanwhile_replaces_a_requeued_file(debouncer: Debouncer, clock: Clock) -> None:
@@ -227,11 +227,11 @@ def test_a_change_replaces_what_a_scan_found(debouncer: Debouncer, clock: Clock)
     debouncer.push([Change(Kind.SAVED, "/f")])
     debouncer.push_unsettled("/f", FileState(1, 2, 3.0, clock.now), "etag")
 
-    assert debouncer.pop_due() == [PendingChange("/f", clock.now, clock.now, Kind.SAVED)]
+    assert debouncer.pop_due() == [UnsentChange("/f", clock.now, clock.now, Kind.SAVED)]
 
 
 def test_too_many_files_that_a_scan_found_become_a_scan(debouncer: Debouncer, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_PENDING", 10)
+    monkeypatch.setattr(module, "MAX_UNSENT", 10)
     for number in range(11):
         debouncer.push_unsettled(f"/f{number}", FileState(1, 2, 3.0, clock.now), "")
 
@@ -367,7 +367,7 @@ def test_a_scan_does_not_hide_the_files_below_it(debouncer: Debouncer, clock: Cl
 # Bounds
 
 def test_too_many_files_become_one_scan_of_everything(debouncer: Debouncer, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_PENDING", 10)
+    monkeypatch.setattr(module, "MAX_UNSENT", 10)
 
     debouncer.push([Change(Kind.APPEARED, f"/{number}") for number in range(10)])
     clock.now += QUIET
@@ -386,7 +386,7 @@ def test_a_storm_needs_no_more_memory_while_nothing_is_popped(
     debouncer: Debouncer, clock: Clock, monkeypatch: pytest.MonkeyPatch, files: int
 ) -> None:
     """The broker may be away for an hour, and then nobody does."""
-    monkeypatch.setattr(module, "MAX_PENDING", 100)
+    monkeypatch.setattr(module, "MAX_UNSENT", 100)
     debouncer.push([Change(Kind.SAVED, "/0")])
     debouncer.pop_due()
     numbers = itertools.count()

@@ -18,7 +18,7 @@ from autosync.source.entry import Entry, entry_at
 from autosync.tasks import first_seen as first_seen_module
 from autosync.tasks.first_seen import LONGEST_WRITE, FirstSeen
 from autosync.watch import recheck as recheck_module
-from autosync.watch.debounce import PendingChange
+from autosync.watch.debounce import UnsentChange
 from autosync.watch.recheck import PathState, recheck
 
 QUIET = 1.0
@@ -144,7 +144,7 @@ def test_a_file_whose_path_is_too_long_to_be_named_is_waited_for(file: Path, clo
 # Files that the kernel reported
 
 def seen_at(path: Path, kind: Kind, file_state: FileState | None = None) -> PathState:
-    one = PendingChange(str(path), 0.0, 0.0, kind, file_state=file_state)
+    one = UnsentChange(str(path), 0.0, 0.0, kind, file_state=file_state)
     return recheck(one, Source(str(path.parent)), quiet=QUIET, rules=FileRules())
 
 

@@ -1,4 +1,4 @@
-"""`autosync-ctl accept`: what waits for an operator's acceptance, and how that is requested from the watcher."""
+"""`autosync-ctl accept`: lists what is pending in mirrors, and requests its acceptance from the watchers."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .mirrors import MirrorHandle, find_any_mirrors
 
 
 @dataclass(frozen=True)
-class Waiting:
-    """What waits in one mirror.
+class PendingItems:
+    """The pending items of one mirror.
 
     Attributes:
         mirror: the mirror's name.
-        items: what waits.
+        items: the items.
         request: requests the acceptance of some of the items.
     """
 
@@ -29,13 +29,13 @@ class Waiting:
     items: tuple[PendingItem, ...]
     request: Callable[[Iterable[PendingItem]], None]
 
-    def of_kinds(self, kinds: Sequence[ItemKind]) -> Waiting:
-        """The same with the items of some kinds only; all of them if no kind is given."""
-        return Waiting(self.mirror, tuple(item for item in self.items if not kinds or item.kind in kinds), self.request)
+    def of_kinds(self, kinds: Sequence[ItemKind]) -> PendingItems:
+        """The items of some kinds only; all of them if no kind is given."""
+        return PendingItems(self.mirror, tuple(item for item in self.items if not kinds or item.kind in kinds), self.request)
 
 
-def waiting(found: Iterable[MirrorHandle], state: Path, name: str | None) -> list[Waiting]:
-    """What waits in mirrors, sorted by name.
+def pending_of_mirrors(found: Iterable[MirrorHandle], state: Path, name: str | None) -> list[PendingItems]:
+    """The pending items of mirrors, sorted by the mirrors' names.
 
     Args:
         found: the mirrors whose broker was reached.
@@ -52,8 +52,8 @@ def waiting(found: Iterable[MirrorHandle], state: Path, name: str | None) -> lis
     return [one for _, one in sorted(all_.items()) if one.items]
 
 
-def grown(listed: Waiting, now: Waiting | None) -> bool:
-    """Whether more waits than what was listed."""
+def grown(listed: PendingItems, now: PendingItems | None) -> bool:
+    """Whether more is pending than what was listed."""
     return now is not None and not all(any(item.is_covered_by(one) for one in listed.items) for item in now.items)
 
 
@@ -71,9 +71,9 @@ def grown(listed: Waiting, now: Waiting | None) -> bool:
 def accept(context: click.Context, /, yes: bool, **chosen: bool) -> None:
     broker, state, name = context.obj
     kinds = [ItemKind(kind) for kind, is_chosen in chosen.items() if is_chosen]
-    listed: dict[str, Waiting] = {}
+    listed: dict[str, PendingItems] = {}
     while True:
-        found = {one.mirror: one.of_kinds(kinds) for one in waiting(find_any_mirrors(broker, state, name), state, name)}
+        found = {one.mirror: one.of_kinds(kinds) for one in pending_of_mirrors(find_any_mirrors(broker, state, name), state, name)}
         found = {mirror: one for mirror, one in found.items() if one.items}
         if not found:
             click.echo("nothing waits for acceptance")
@@ -93,16 +93,16 @@ def accept(context: click.Context, /, yes: bool, **chosen: bool) -> None:
         click.echo(f"{mirror}: accepted; its watcher goes on within a second, or at its next start")
 
 
-def _in_ledger(one: MirrorHandle) -> Waiting:
+def _in_ledger(one: MirrorHandle) -> PendingItems:
     def request(items: Iterable[PendingItem]) -> None:
         for item in items:
             one.ledger.requests.request_accept(item.dumps())
 
-    return Waiting(one.name, tuple(pending_in_ledger(one.ledger.sync_state.pending())), request)
+    return PendingItems(one.name, tuple(pending_in_ledger(one.ledger.sync_state.pending())), request)
 
 
-def _in_file(directory: Path, mirror: str, items: tuple[PendingItem, ...]) -> Waiting:
-    return Waiting(mirror, items, lambda some: request_in(requests_file(directory, mirror), some))
+def _in_file(directory: Path, mirror: str, items: tuple[PendingItem, ...]) -> PendingItems:
+    return PendingItems(mirror, items, lambda some: request_in(requests_file(directory, mirror), some))
 
 
 def _directories(state: Path) -> list[Path]:
