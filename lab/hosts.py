@@ -61,7 +61,7 @@ class Host:
         become = ["unshare", "--uts", "--", "sh", "-c", _BECOME, "become", self.name, str(self._boot), *pairs, "--"]
         return ["ip", "netns", "exec", self._space, *become, *command]
 
-    def keep_little_on_the_line(self) -> None:
+    def limit_unsent_bytes(self) -> None:
         """Let the kernel take no more than 256 KiB from a program that sends before they have arrived, whatever it thinks of the line."""
         limits = "echo 4096 65536 262144 > /proc/sys/net/ipv4/tcp_wmem"
         _ip("netns", "exec", self._space, "sh", "-c", limits)

@@ -97,7 +97,7 @@ class Feeds:
         self.scanner.close()
 
 
-class Kept:
+class WatchPipeline:
     """A watched tree with everything up to the queue."""
 
     def __init__(self, tree: Path, broker: str, quiet: float, max_wait: float, until_idle: bool, **options: object) -> None:

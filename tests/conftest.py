@@ -28,7 +28,7 @@ from lab.programs import BIN, Programs
 from lab.rsync import Rsyncd
 from lab.servers import Missing, Moto, SeaweedFS, Valkey, wait_until
 from lab.swift import Swift
-from lab.watch_pipeline import Kept
+from lab.watch_pipeline import WatchPipeline
 
 # On a busy machine an example may take any time.
 settings.register_profile("autosync", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -155,12 +155,12 @@ def broker(valkey: Valkey) -> str:
 
 
 @pytest.fixture
-def keep(tree: Path, broker: str) -> Iterator[Callable[..., Kept]]:
-    """Starts to keep the tree."""
-    started: list[Kept] = []
+def pipeline(tree: Path, broker: str) -> Iterator[Callable[..., WatchPipeline]]:
+    """Starts to watch the tree, and to feed what changes in it."""
+    started: list[WatchPipeline] = []
 
-    def start(quiet: float = 0.2, max_wait: float = 60.0, until_idle: bool = True, **options: object) -> Kept:
-        started.append(Kept(tree, broker, quiet, max_wait, until_idle, **options))
+    def start(quiet: float = 0.2, max_wait: float = 60.0, until_idle: bool = True, **options: object) -> WatchPipeline:
+        started.append(WatchPipeline(tree, broker, quiet, max_wait, until_idle, **options))
         return started[-1]
 
     yield start

@@ -201,7 +201,7 @@ def test_a_container_on_the_file_host_that_lacks_a_file_system_leaves_its_keys_t
     assert "Traceback" not in process.output()
 
 
-def test_a_box_whose_smb_share_is_slow_to_show_changes_waits_for_them(
+def test_a_box_whose_smb_share_delays_changes_waits_for_them(
     watcher: Callable,
     box: Callable,
     broker: str,

@@ -223,7 +223,7 @@ def test_why_prints_the_state_and_the_history_of_a_key(one_host: Program, operat
     assert "seen as     5 B, changed " in message
 
 
-def test_failed_keys_are_shown_and_tried_again(programs: Programs, commands: Commands, broker: str, bucket: Bucket, tree: Path) -> None:
+def test_failed_keys_are_listed_and_tried_again(programs: Programs, commands: Commands, broker: str, bucket: Bucket, tree: Path) -> None:
     (tree / "a").write_text("a")
     (tree / "b").write_text("b")
     operator = Operator(commands, f"--broker={broker}")
@@ -252,7 +252,7 @@ def test_failed_keys_are_shown_and_tried_again(programs: Programs, commands: Com
     assert re.search(r"sent 1 B +\d{4}.* by \S+\n +try 1 failed ", operator.runs("why", "a"))
 
 
-def test_limits_are_shown_and_changed(commands: Commands, one_host: Program, state: Path, bucket: Bucket, tree: Path) -> None:
+def test_limits_are_printed_and_changed(commands: Commands, one_host: Program, state: Path, bucket: Bucket, tree: Path) -> None:
     operator = Operator(commands, f"--state-dir={state}")
     assert operator.runs("limit") == "desk: requests none, bandwidth none, inflight none\n"
     assert "  limits " not in operator.runs("status")
@@ -288,7 +288,7 @@ def test_several_mirrors_are_distinguished_by_name(programs: Programs, commands:
     assert [found["mirror"] for found in json.loads(operator.runs("status", "--json", AUTOSYNC_NAME="two"))] == ["two"]
 
 
-def test_a_mirror_that_is_kept_is_not_forgotten(one_host: Program, operator: Operator) -> None:
+def test_a_mirror_that_is_watched_is_not_forgotten(one_host: Program, operator: Operator) -> None:
     assert "mirror desk is watched by a running autosync" in operator.runs("forget", "desk", "--yes", code=1)
 
 
@@ -301,7 +301,7 @@ def test_without_a_mirror_it_reports_what_to_do(programs: Programs, commands: Co
     assert "is not an address of a Redis" in Operator(programs, "--broker=nonsense").runs("status", code=2)
 
 
-def test_watched_it_shows_what_workers_do_and_how_fast(programs: Programs, broker: str) -> None:
+def test_with_watch_it_prints_what_workers_do_and_how_fast(programs: Programs, broker: str) -> None:
     ledger = Ledger(connect(broker), "busy")
     ledger.definition.publish("{}", "v")
     ledger.claims.mark([(f"k{number}", UNKNOWN) for number in range(3)])
@@ -374,7 +374,7 @@ def test_the_exporter_has_the_status_of_mirrors_and_that_the_broker_is_away(
     assert "Traceback" not in exporter.output()
 
 
-def test_the_dashboard_shows_what_there_is(programs: Programs, broker: str) -> None:
+def test_the_dashboard_has_only_metrics_that_exist(programs: Programs, broker: str) -> None:
     Ledger(connect(broker), "m").definition.publish("{}", "v")
     port = free_port()
     exporter = programs.start("autosync-ctl", f"--broker={broker}", "export", f"--listen=127.0.0.1:{port}")

@@ -14,7 +14,7 @@ def contents(directory: Path) -> dict[str, str | None]:
     return {name: path.read_text() if path.is_file() else None for name, path in found.items()}
 
 
-def test_files_and_directories_take_each_others_places(programs: Programs, tree: Path, tmp_path: Path) -> None:
+def test_files_and_directories_replace_each_other(programs: Programs, tree: Path, tmp_path: Path) -> None:
     target = tmp_path / "target"
     target.mkdir()
     options = [

@@ -125,7 +125,7 @@ def begin_slow_uploads(proxy: Proxy, bucket: Bucket, tree: Path) -> None:
     wait_until(lambda: proxy.in_flight("small") and proxy.in_flight("large"), 60, "both are in the middle")
 
 
-def test_the_proxy_sees_two_uploads_of_one_key_at_the_same_time_and_takes_one_after_the_other_for_what_it_is(
+def test_the_proxy_distinguishes_two_uploads_of_one_key(
     proxy: Proxy, bucket: Bucket
 ) -> None:
     def put(key: str, size: int = 200_000) -> None:
@@ -196,7 +196,7 @@ def test_autosync_is_killed_in_the_middle_of_an_upload_and_started_again(
     unharmed(again)
 
 
-def test_a_worker_is_killed_before_it_knows_how_the_upload_that_it_has_begun_is_called(
+def test_a_worker_is_killed_before_it_has_the_id_of_the_upload_that_it_has_begun(
     live: Callable, proxy: Proxy, bucket: Bucket, tree: Path
 ) -> None:
     foreign = [bucket.begin_upload("large2")]
@@ -229,12 +229,12 @@ def test_a_broker_is_emptied_and_the_worker_killed_in_the_middle_of_an_upload(
     begin_slow_uploads(proxy, bucket, tree)
     assert len(bucket.open_uploads()) == 2
 
-    def asked() -> int:
-        """How often somebody has asked for all that is open: the watcher, every second."""
+    def listings() -> int:
+        """How often all that is open was requested: by the watcher, every second."""
         return int(client.info("commandstats")["cmdstat_hgetall"]["calls"])
 
-    before = asked()
-    wait_until(lambda: asked() >= before + 2, 30, "the watcher knows what is open")
+    before = listings()
+    wait_until(lambda: listings() >= before + 2, 30, "the watcher knows what is open")
     process.children("celery")[0].kill()
     client.flushall()
     assert ledger.uploads.all() == {}
@@ -294,7 +294,7 @@ def test_a_broker_is_killed_before_it_has_written_what_it_had_confirmed(
     unharmed(process)
 
 
-def test_once_does_not_take_a_broker_that_was_emptied_for_one_that_has_nothing_to_do(
+def test_once_detects_a_broker_that_was_emptied(
     own_valkey: Valkey, programs: Programs, options: list[str], proxy: Proxy, bucket: Bucket, tree: Path
 ) -> None:
     proxy.speed = 0.3 * MEBI
@@ -327,7 +327,7 @@ def test_the_result_of_a_scan_does_not_count_as_done_when_the_broker_has_lost_it
     assert ledger.sync_state.last_in_sync() is None
 
 
-def test_a_broker_stands_still_for_longer_than_a_lease_during_an_upload_while_files_come_change_and_go(
+def test_a_broker_is_frozen_for_longer_than_a_lease_during_an_upload_while_files_come_change_and_go(
     own_valkey: Valkey, ledger: Ledger, live: Callable, proxy: Proxy, bucket: Bucket, tree: Path
 ) -> None:
     """And for longer than anybody waits for an answer."""
@@ -517,7 +517,7 @@ def box_elsewhere(programs: Programs, broker: str, bucket: Bucket, stale_share: 
     return process
 
 
-def test_a_worker_whose_share_shows_old_attributes_waits_for_the_new_ones(
+def test_a_worker_whose_share_has_old_attributes_waits_for_the_new_ones(
     box_elsewhere: Program, stale_share: Path, programs: Programs, broker: str, options: list[str], bucket: Bucket, tree: Path
 ) -> None:
     write(tree / "changed", size=3000)
@@ -527,11 +527,11 @@ def test_a_worker_whose_share_shows_old_attributes_waits_for_the_new_ones(
     ledger = Ledger(connect(broker), "faulty")
     all_done(ledger, 30)
 
-    def shows_old_things() -> bool:
+    def has_old_things() -> bool:
         sizes = {name: (stale_share / name).stat().st_size for name in ("changed", "deleted") if (stale_share / name).exists()}
         return sizes == {"changed": 3000, "deleted": 1000} and not (stale_share / "new").exists() and not (stale_share / "kept").exists()
 
-    def shows_new_things() -> bool:
+    def has_new_things() -> bool:
         forget(stale_share)
         return on_disk(stale_share) == on_disk(tree)
 
@@ -542,7 +542,7 @@ def test_a_worker_whose_share_shows_old_attributes_waits_for_the_new_ones(
         seen.append(("kept" in sizes, sizes.get("changed") in (3000, 9000), torn(bucket)))
         return sizes
 
-    assert shows_old_things()
+    assert has_old_things()
     write(tree / "changed", version=2, size=9000)
     write(tree / "new")
     bucket.client.put_object(Bucket=bucket.name, Key="kept", Body=_content("kept", 1, 1000))
@@ -555,8 +555,8 @@ def test_a_worker_whose_share_shows_old_attributes_waits_for_the_new_ones(
         return dispute.tries if dispute else 0
 
     wait_until(lambda: observe() and min(map(tries, keys)) >= 3, 60, "the worker has met each several times")
-    assert shows_old_things()
-    wait_until(shows_new_things, 30, "the share shows them")
+    assert has_old_things()
+    wait_until(has_new_things, 30, "the share shows them")
     wait_until(lambda: observe() == on_disk(tree), 90, "everything, when the share shows it", pause=0.3)
     equal(bucket, tree, "every byte of it")
     assert set(map(str, seen)) == {str((True, True, []))}

@@ -67,7 +67,7 @@ def test_a_box_sees_the_share_at_another_path_and_reads_its_settings_from_celery
     assert watcher.poll() is None
 
 
-def test_a_box_that_was_not_given_the_source_refuses_and_the_keys_show_up_as_failed(
+def test_a_box_that_may_not_read_the_source_refuses_and_the_keys_are_listed_as_failed(
     programs: Programs, broker: str, bucket: Bucket, tree: Path, options: list[str], tmp_path: Path
 ) -> None:
     (tree / "a").write_text("a")
@@ -107,7 +107,7 @@ def test_a_broker_that_lost_its_memory_is_noticed(
     assert "has lost its memory" in watcher.output()
 
 
-def test_flower_shows_both_workers_and_readable_transfers(
+def test_flower_lists_both_workers_and_readable_transfers(
     programs: Programs, broker: str, bucket: Bucket, tree: Path, options: list[str]
 ) -> None:
     for number in range(1000):
@@ -121,7 +121,7 @@ def test_flower_shows_both_workers_and_readable_transfers(
         CELERY_BROKER_URL=broker, FLOWER_UNAUTHENTICATED_API="1",
     )  # fmt: skip
 
-    def ask(path: str) -> dict:
+    def fetch(path: str) -> dict:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/{path}", timeout=30) as response:
                 found: dict = json.load(response)
@@ -130,19 +130,19 @@ def test_flower_shows_both_workers_and_readable_transfers(
             assert flower.poll() is None, flower.output()
             return {}
 
-    wait_until(lambda: len(ask("workers?refresh=1")) == 2, 40, "Flower knows both workers", pause=0.3)
-    assert {name.partition("@")[0] for name in ask("workers")} == {"box1", "box2"}
+    wait_until(lambda: len(fetch("workers?refresh=1")) == 2, 40, "Flower knows both workers", pause=0.3)
+    assert {name.partition("@")[0] for name in fetch("workers")} == {"box1", "box2"}
     programs.start("autosync-watch", f"--broker={broker}", *options)
     seen_progress: list[str] = []
 
     def through() -> bool:
-        seen_progress.extend(str(task["result"]) for task in ask("tasks").values() if "% " in str(task.get("result")))
+        seen_progress.extend(str(task["result"]) for task in fetch("tasks").values() if "% " in str(task.get("result")))
         return bucket.sizes() == on_disk(tree)
 
     wait_until(through, 60, "everything is sent", pause=0.1)
 
     def finished() -> list[dict]:
-        return [task for task in ask("tasks").values() if task["state"] == "SUCCESS"]
+        return [task for task in fetch("tasks").values() if task["state"] == "SUCCESS"]
 
     tasks = wait_until(lambda: len(finished()) >= 11 and finished(), 20, "Flower has seen the batches end")
     film = next(task for task in tasks if "film.mov" in task["args"])

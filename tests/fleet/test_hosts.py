@@ -75,7 +75,7 @@ class Fleet:
     def sent_by(self, program: Program) -> int:
         return program.output().count("uploaded ")
 
-    def taken_over_too_early(self) -> set[str]:
+    def claimed_too_early(self) -> set[str]:
         """The keys of which content was sent while that of another transfer was on its way, be it that this one never came to its end."""
         sent = [one for one in self.proxy.requests if one.method == "PUT"]
         return {
@@ -203,7 +203,7 @@ def test_a_box_that_loses_the_broker_and_still_reaches_the_target(fleet: Fleet) 
     fleet.proxy.speed = 400_000
     for name, mebibytes in (("whole", 6), ("parts", 9)):  # together too little to have their progress shown, which waits for the broker
         (fleet.tree / name).write_bytes(random.Random(name).randbytes(mebibytes << 20))
-    fleet.boxes["box1"].keep_little_on_the_line()  # what it has sent arrives, whatever becomes of its claims
+    fleet.boxes["box1"].limit_unsent_bytes()  # what it has sent arrives, whatever becomes of its claims
     lost = fleet.box("box1")
     fleet.watch(lease=2 * LEASE)
     sending = wait_until(lambda: fleet.proxy.in_flight()[1:] and fleet.proxy.in_flight(), 30, "it is sending, for longer than a lease")
@@ -216,7 +216,7 @@ def test_a_box_that_loses_the_broker_and_still_reaches_the_target(fleet: Fleet) 
     wait_until(lambda: fleet.sent_by(box2) > 0, LONG, "the other took over what it held")
     assert fleet.sent_by(lost) == 0
     fleet.is_right("by the other alone", LONG)
-    assert fleet.taken_over_too_early() == set()
+    assert fleet.claimed_too_early() == set()
 
     fleet.boxes["box1"].find(fleet.here)
     box2.send_signal(signal.SIGTERM)

@@ -45,7 +45,7 @@ def sent(proxy: Proxy) -> list[float]:
 
 
 @pytest.mark.alone
-def test_a_fleet_keeps_to_its_limit(programs: Programs, broker: str, proxy: Proxy, tree: Path, watch: list[str]) -> None:
+def test_a_fleet_respects_its_limit(programs: Programs, broker: str, proxy: Proxy, tree: Path, watch: list[str]) -> None:
     for number in range(330):
         (tree / str(number)).write_text(str(number))
     boxes(programs, broker, tree, 3)
@@ -57,7 +57,7 @@ def test_a_fleet_keeps_to_its_limit(programs: Programs, broker: str, proxy: Prox
 
 
 @pytest.mark.alone
-def test_large_files_of_a_fleet_keep_to_its_bandwidth(
+def test_large_files_of_a_fleet_respect_its_bandwidth(
     programs: Programs, broker: str, bucket: Bucket, proxy: Proxy, tree: Path, watch: list[str]
 ) -> None:
     """In parts (20 MiB) and in one request (5 MiB)."""

@@ -452,14 +452,14 @@ def test_a_root_that_is_made_again_with_the_same_number_is_watched_on(
     live("--rescan=0", source=tree)
     before = number_of(tree)
 
-    def is_given_again() -> bool:
+    def is_used_again() -> bool:
         (mounted / "probe").mkdir()
         found = number_of(mounted / "probe") == before
         (mounted / "probe").rmdir()
         return found
 
     shutil.rmtree(tree)
-    wait_until(is_given_again, what="nobody has the old root open any more")
+    wait_until(is_used_again, what="nobody has the old root open any more")
     (tree / "d").mkdir(parents=True)
     assert number_of(tree) == before, "or it is another fault than the one that is meant"
 

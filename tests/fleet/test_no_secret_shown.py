@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 import redis
-from test_trust import ask, desk, names_in, rule_of_the_runbook  # noqa: F401 - desk is a fixture
+from test_trust import desk, names_in, request, rule_of_the_runbook  # noqa: F401 - desk is a fixture
 
 from autosync.ledger import Ledger, connect
 from lab.buckets import Bucket
@@ -139,14 +139,14 @@ def storing(tree: Path, tmp_path: Path) -> list[str]:
     return ["--actor=store.Store", f"--target-container={tmp_path}", "--no-delete", str(tree)]
 
 
-def test_a_secret_is_taken_from_a_prompt(programs: Programs, storing: list[str], tmp_path: Path) -> None:
+def test_a_secret_is_read_from_a_prompt(programs: Programs, storing: list[str], tmp_path: Path) -> None:
     visible = at_a_prompt([str(BIN / "autosync"), "--password", "--dry-run", *storing], tmp_path, OPTION)
 
     assert OPTION not in visible
     assert (tmp_path / "listed with").read_text() == OPTION
 
 
-def test_workers_have_a_secret_and_no_command_line_shows_it(programs: Programs, storing: list[str], tmp_path: Path) -> None:
+def test_workers_have_a_secret_and_no_command_line_contains_it(programs: Programs, storing: list[str], tmp_path: Path) -> None:
     process = programs.start("autosync", f"--password=@{tmp_path}/secret", "--once", "--workers=1", *storing, cwd=tmp_path)
     own, all_lines = "", ""
     while process.poll() is None:
@@ -166,7 +166,7 @@ def locked(tmp_path: Path) -> Iterator[LockedValkey]:
     yield from running(lambda: LockedValkey(tmp_path / "valkey", [rule_of_the_runbook()]))
 
 
-def test_no_secret_is_shown_anywhere(
+def test_no_secret_is_printed_anywhere(
     programs: Programs, locked: LockedValkey, moto: Moto, tree: Path, desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
 ) -> None:
     for name, value in {
@@ -195,7 +195,7 @@ def test_no_secret_is_shown_anywhere(
                 "--attempts=2", "-vv", "--log-format=json", str(tree), cwd=desk,
             ),
         ]  # fmt: skip
-        wait_until(lambda: ask(f"{page}/api/workers?refresh=1", login)[1].count("@") >= 2, 40, "Flower sees both boxes", pause=0.2)
+        wait_until(lambda: request(f"{page}/api/workers?refresh=1", login)[1].count("@") >= 2, 40, "Flower sees both boxes", pause=0.2)
 
         # Parts that are cut, and requests that are answered with an error.
         proxy.cut_parts, proxy.errors = 3, 0.2
@@ -222,7 +222,7 @@ def test_no_secret_is_shown_anywhere(
         assert "later" in reported[-1]
         pages = ["/", "/tasks", "/broker", "/api/tasks", "/api/workers?refresh=1", "/api/task/types", "/metrics"]
         pages += [f"/worker/{name}@{os.uname().nodename}" for name in ("celery", "json")]
-        responses = [ask(page + path, login) for path in pages]
+        responses = [request(page + path, login) for path in pages]
         assert [status for status, _ in responses] == [200] * len(pages), dict(zip(pages, responses, strict=True))
         assert "small" in responses[3][1]
         reported += [text for _, text in responses]

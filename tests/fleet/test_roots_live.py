@@ -459,7 +459,7 @@ def test_one_file_system_leaves_others_out_and_the_target_keeps_what_it_has(copy
     process.wait()
 
 
-def test_the_ledger_has_what_is_known_of_the_roots(copy: Copy, own_valkey: Valkey, mounts: Mounts) -> None:
+def test_the_ledger_has_the_remembered_roots(copy: Copy, own_valkey: Valkey, mounts: Mounts) -> None:
     mounts.mount(copy.source / "share")
     fill(copy.source, "a", "share/b")
     assert copy.once(f"--broker={own_valkey.url}", "--name=m").returncode == 0

@@ -14,7 +14,7 @@ from lab.servers import wait_until
 PASSWORD = "pass-word-of-the-module"
 
 
-def test_a_mirror_is_kept(programs: Programs, rsyncd: Callable[..., Rsyncd], tree: Path, tmp_path: Path) -> None:
+def test_a_mirror_stays_equal(programs: Programs, rsyncd: Callable[..., Rsyncd], tree: Path, tmp_path: Path) -> None:
     server = rsyncd(password=PASSWORD)
     for number in range(300):
         (tree / f"d{number % 5}").mkdir(exist_ok=True)
@@ -24,16 +24,16 @@ def test_a_mirror_is_kept(programs: Programs, rsyncd: Callable[..., Rsyncd], tre
         "autosync", "--actor=rsync", f"--target-container={server.container}", f"--rsync-password=@{tmp_path}/secret",
         f"--source-prefix={tree}/", str(tree),
     )  # fmt: skip
-    wait_until(lambda: "mirroring" in process.output() and kept(server, tree), 60, "all is there")
+    wait_until(lambda: "mirroring" in process.output() and is_equal(server, tree), 60, "all is there")
 
     (tree / "new").write_text("new")
     os.rename(tree / "d0", tree / "renamed")
-    wait_until(lambda: kept(server, tree), 60, "it is kept so")
+    wait_until(lambda: is_equal(server, tree), 60, "it is kept so")
     assert not (server.module / "d0").exists()
     assert PASSWORD not in process.output()
 
 
-def kept(server: Rsyncd, tree: Path) -> bool:
+def is_equal(server: Rsyncd, tree: Path) -> bool:
     try:
         return on_disk(server.module) == on_disk(tree)
     except FileNotFoundError:  # what is being written has another name until it is whole

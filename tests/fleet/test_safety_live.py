@@ -41,7 +41,7 @@ def run_bound(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*drop, str(BIN / command[0]), *command[1:]], capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_an_unreadable_directory_keeps_what_is_behind_it_and_lets_the_rest_go(once: list[str], bucket: Bucket, tree: Path) -> None:
+def test_nothing_behind_an_unreadable_directory_is_deleted_and_the_rest_is(once: list[str], bucket: Bucket, tree: Path) -> None:
     fill(tree, "a/1", "closed/2", "closed/deep/3", "z/4")
     assert run_bound(*once).returncode == 0
     (tree / "a/1").unlink()
@@ -70,7 +70,7 @@ def test_a_root_that_goes_away_deletes_nothing_and_goes_on_when_it_is_back(
         fill(tree, "a", "d/b", "d/c")
         process = programs.start("autosync", "--rescan=1", *bucket.options(), f"--source-prefix={tree}/", str(tree))
         wait_until(lambda: len(bucket.sizes()) == 3, what="the first scan is done")
-        _take_away(what, tree, tmp_path)
+        _remove(what, tree, tmp_path)
         wait_until(lambda: "is another directory than before" in process.output() or "is gone" in process.output(), what="it is noticed")
         # Whatever is done about it is done by the rescan after that.
         wait_until(lambda: process.output().count("scan of everything") >= 2, 60, "two scans of what is not there")
@@ -88,7 +88,7 @@ def test_a_root_that_goes_away_deletes_nothing_and_goes_on_when_it_is_back(
             subprocess.run(["umount", "-l", str(tree)], check=False, capture_output=True)
 
 
-def _take_away(what: str, tree: Path, tmp_path: Path) -> None:
+def _remove(what: str, tree: Path, tmp_path: Path) -> None:
     if what == "renamed":
         tree.rename(tmp_path / "elsewhere")
     else:
@@ -294,7 +294,7 @@ def dry(programs: Programs, once: list[str], *more: str) -> tuple[int, list[str]
     return done.returncode, sorted(line for line in done.stdout.splitlines() if not line.startswith("check "))
 
 
-def test_a_dry_run_shows_what_is_kept_and_what_would_go(programs: Programs, once: list[str], bucket: Bucket, tree: Path) -> None:
+def test_a_dry_run_prints_what_is_kept_and_what_would_go(programs: Programs, once: list[str], bucket: Bucket, tree: Path) -> None:
     fill(tree, "a")
     bucket.client.put_object(Bucket=bucket.name, Key="foreign", Body=b"x")
     assert dry(programs, once) == (3, ["keep foreign", "upload a"])
@@ -349,7 +349,7 @@ def test_an_operator_accepts_what_waits(
     assert process.wait() == 0
 
 
-def test_a_set_that_has_grown_since_it_was_shown_is_not_taken(programs: Programs, once: list[str], bucket: Bucket, tree: Path) -> None:
+def test_a_set_that_has_grown_since_it_was_listed_is_not_accepted(programs: Programs, once: list[str], bucket: Bucket, tree: Path) -> None:
     fill(tree, "a")
     bucket.client.put_object(Bucket=bucket.name, Key="foreign", Body=b"x")
     assert programs.run(*once).returncode == 3

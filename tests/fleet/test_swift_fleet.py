@@ -32,7 +32,7 @@ def segments_of(swift: Swift, container: str) -> Callable[[], list[str]]:
     return lambda: swift.names(f"{container}_segments")
 
 
-def test_a_fleet_keeps_a_tree_true_through_a_killed_worker(
+def test_a_fleet_syncs_a_tree_through_a_killed_worker(
     programs: Programs, own_valkey: Valkey, swift: Swift, container: str, tree: Path, segments_of: Callable[[], list[str]]
 ) -> None:
     with Proxy(swift.login()[1].partition("/v1")[0]) as proxy:

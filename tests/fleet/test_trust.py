@@ -354,7 +354,7 @@ def watching(tree: Path, tmp_path: Path) -> list[str]:
             str(tree)]  # fmt: skip
 
 
-def ask(url: str, login: str = "", *, method: str = "GET") -> tuple[int, str]:
+def request(url: str, login: str = "", *, method: str = "GET") -> tuple[int, str]:
     """Status and text of a page; status 0: nobody answers."""
     request = urllib.request.Request(url, method=method)
     if login:
@@ -384,7 +384,7 @@ def test_a_fleet_runs_as_the_user_of_the_runbook_and_is_refused_nothing(
     )  # fmt: skip
     page = f"http://127.0.0.1:{port}"
     wait_until(lambda: all(" ready." in box.output() or box.poll() is not None for box in boxes), 30, "both boxes are ready")
-    wait_until(lambda: ask(f"{page}/api/workers?refresh=1", "operator:watches")[1].count("box") >= 2, 40, "Flower sees both", pause=0.2)
+    wait_until(lambda: request(f"{page}/api/workers?refresh=1", "operator:watches")[1].count("box") >= 2, 40, "Flower sees both", pause=0.2)
     watcher = programs.start(*watching(tree, tmp_path), cwd=desk, AUTOSYNC_BROKER=broker, AUTOSYNC_PASSWORD=SECRET)
 
     (tree / "a").write_text("a")
@@ -397,13 +397,13 @@ def test_a_fleet_runs_as_the_user_of_the_runbook_and_is_refused_nothing(
     wait_until(lambda: names_in(target) == {"later"}, 20, "what is gone is deleted")
     pinged = programs.run("celery", "-A", "autosync", "inspect", "ping", cwd=desk, CELERY_BROKER_URL=broker)
     assert pinged.stdout.count("pong") == 2, pinged.stdout + pinged.stderr
-    wait_until(lambda: "SUCCESS" in ask(f"{page}/api/tasks", "operator:watches")[1], 20, "Flower sees transfers", pause=0.2)
+    wait_until(lambda: "SUCCESS" in request(f"{page}/api/tasks", "operator:watches")[1], 20, "Flower sees transfers", pause=0.2)
 
     # Flower, closed
-    assert ask(page)[0] == ask(f"{page}/api/workers")[0] == ask(page, "operator:guesses")[0] == 401
-    assert ask(page, "operator:watches")[0] == ask(f"{page}/metrics")[0] == ask(f"{page}/healthcheck")[0] == 200
-    name = next(iter(json.loads(ask(f"{page}/api/workers", "operator:watches")[1])))
-    assert ask(f"{page}/api/worker/shutdown/{name}", "operator:watches", method="POST")[0] == 403
+    assert request(page)[0] == request(f"{page}/api/workers")[0] == request(page, "operator:guesses")[0] == 401
+    assert request(page, "operator:watches")[0] == request(f"{page}/metrics")[0] == request(f"{page}/healthcheck")[0] == 200
+    name = next(iter(json.loads(request(f"{page}/api/workers", "operator:watches")[1])))
+    assert request(f"{page}/api/worker/shutdown/{name}", "operator:watches", method="POST")[0] == 403
 
     assert [program.poll() for program in (watcher, flower, *boxes)] == [None] * 4
     for program in (watcher, *boxes):
@@ -529,7 +529,7 @@ CERTIFICATES = {
 @pytest.mark.smoke  # what the clients do by themselves differs between their versions
 @pytest.mark.parametrize("which", ["the ledger", "sends", "of celery -A autosync"])
 @pytest.mark.parametrize("case", CERTIFICATES)
-def test_each_client_takes_only_a_certificate_that_fits(
+def test_each_client_accepts_only_a_certificate_that_fits(
     which: str, case: str, locked: LockedValkey, tls: Tls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     relay, options, refusal = CERTIFICATES[case]
@@ -596,7 +596,7 @@ def test_a_fleet_on_a_redis_that_speaks_tls_itself_and_wants_certificates_too(
     assert strict.client().acl_log() == []
 
 
-def test_an_address_is_shown_without_its_passwords() -> None:
+def test_an_address_is_printed_without_its_passwords() -> None:
     assert address(f"rediss://autosync:{PASSWORD}@h:1/0?ssl_password={SECRET}&ssl_keyfile=k") == (
         "rediss://autosync:***@h:1/0?ssl_password=***&ssl_keyfile=k"
     )

@@ -69,7 +69,7 @@ def until(process: subprocess.Popen[str], last: str) -> str:
     return message
 
 
-def test_it_proves_what_it_shows_and_ends_by_itself_also_where_one_was_killed(directory: Path) -> None:
+def test_it_proves_what_it_prints_and_ends_by_itself_also_where_one_was_killed(directory: Path) -> None:
     with demo(directory) as process:
         until(process, "the bucket equals the folder")
         assert any("celery" in words for words in left(directory))
@@ -86,7 +86,7 @@ def test_it_proves_what_it_shows_and_ends_by_itself_also_where_one_was_killed(di
     assert left(directory) == []
 
 
-def test_it_runs_until_ctrl_c_and_takes_everything_with_it(directory: Path) -> None:
+def test_it_runs_until_ctrl_c_and_ends_everything_with_it(directory: Path) -> None:
     with demo(directory) as process:
         message = until(process, "Ctrl-C")
         assert any("valkey" in words for words in left(directory))

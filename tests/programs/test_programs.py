@@ -19,7 +19,7 @@ import pytest
 
 from lab.parts import lacking
 from lab.servers import wait_until
-from lab.watch_pipeline import Kept
+from lab.watch_pipeline import WatchPipeline
 
 
 class Row(NamedTuple):
@@ -150,7 +150,7 @@ def shell(tree: Path, tmp_path: Path) -> Iterator[Callable[[str], None]]:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-def test_what_a_program_does_comes_out(row: Row, keep: Callable[..., Kept], tree: Path, shell: Callable[[str], None]) -> None:
+def test_what_a_program_does_comes_out(row: Row, pipeline: Callable[..., WatchPipeline], tree: Path, shell: Callable[[str], None]) -> None:
     for program in (row.command.split()[0], *row.before.split()[:1]):
         found = subprocess.run(["bash", "-c", f"command -v {program}"], env={"PATH": SEARCHED}, stdout=subprocess.DEVNULL, check=False)
         if found.returncode:
@@ -158,7 +158,7 @@ def test_what_a_program_does_comes_out(row: Row, keep: Callable[..., Kept], tree
     shell(row.before)
     for path in tree.rglob("*"):
         os.utime(path, (1e9, 1e9), follow_symlinks=False)
-    kept = keep(quiet=0.1)
+    kept = pipeline(quiet=0.1)
     kept.sent.states.clear()
     kept.left.clear()
 

@@ -97,7 +97,7 @@ def test_each_command_of_the_control_and_its_options_are_on_its_page(commands: C
 
 
 @pytest.mark.parametrize("text", [README, SETTINGS], ids=["README.md", "docs/settings.md"])
-def test_every_option_that_is_shown_exists(text: str, helped: dict[str, set[str]]) -> None:
+def test_every_option_that_is_named_exists(text: str, helped: dict[str, set[str]]) -> None:
     visible = list(written_options(text))
 
     assert len(visible) > 10
@@ -125,7 +125,7 @@ def test_the_key_table_is_right(command: str, keys: list[str], complete: bool, c
     assert not complete or len(expected) == len(got)
 
 
-def test_the_first_screen_shows_how_to_begin() -> None:
+def test_the_first_screen_explains_how_to_begin() -> None:
     first = README.splitlines()[:45]
 
     for wanted in ("make demo", "make test", "pip install .", "autosync-watch --broker redis://", "autosync --target-container"):

@@ -179,7 +179,7 @@ def test_a_path_that_was_one_of_its_own_is_protected_within_the_path_around_it(t
     table.close()
 
 
-def test_a_removed_subvolume_stands_for_a_mount_point_that_is_gone_for_good(
+def test_a_removed_subvolume_is_a_mount_point_that_is_gone_for_good(
     tree: Path, mounts: Mounts, start_roots: Callable[..., RootRegister]
 ) -> None:
     """A device that differs is all that is known of a subvolume: it is not in the table of mounts."""
@@ -198,7 +198,7 @@ def test_a_removed_subvolume_stands_for_a_mount_point_that_is_gone_for_good(
     assert scan(tree, target, limit=ALL, roots=roots)[0] == KEYS
 
 
-def test_a_share_with_other_inodes_after_each_mount_is_known_by_its_names(
+def test_a_share_with_other_inodes_after_each_mount_is_recognized_by_its_names(
     tree: Path, tmp_path: Path, bindfs: Callable, start_roots: Callable[..., RootRegister], mounts: Mounts
 ) -> None:
     share = tree / "share"
@@ -226,7 +226,7 @@ def test_a_share_with_other_inodes_after_each_mount_is_known_by_its_names(
     assert scan(tree, target, limit=ALL, roots=start_roots(roots))[0] == ["share/gone"]
 
 
-def test_a_mount_point_of_which_half_of_the_keys_exist_is_known_from_then_on(
+def test_a_mount_point_with_half_of_its_keys_is_remembered_from_then_on(
     tree: Path, mounts: Mounts, start_roots: Callable[..., RootRegister]
 ) -> None:
     mounts.mount(tree / "share")
@@ -247,7 +247,7 @@ def test_a_mount_point_of_which_half_of_the_keys_exist_is_known_from_then_on(
     assert scan(tree, more, limit=ALL, roots=start_roots(roots))[0] == KEYS[20:]
 
 
-def test_a_mount_point_in_a_mirror_that_is_not_accepted_is_known_as_it_is(
+def test_a_mount_point_in_a_mirror_that_is_not_accepted_is_remembered_as_it_is(
     tree: Path, mounts: Mounts, start_roots: Callable[..., RootRegister]
 ) -> None:
     mounts.mount(tree / "share")

@@ -22,13 +22,13 @@ def slow(tmp_path: Path) -> Iterator[Callable[[Path], Callable[[], dict[str, int
     """Shows a directory on a disk on which each call takes a millisecond. What it returns shows what the disk has seen."""
     with ExitStack() as ends:
 
-        def show(visible: Path) -> Callable[[], dict[str, int]]:
+        def mount(visible: Path) -> Callable[[], dict[str, int]]:
             try:
                 return ends.enter_context(slow_disk(visible, tmp_path / "slow", 0.001))
             except Missing as missing:
                 lacking(f"{missing} is not there")
 
-        yield show
+        yield mount
 
 
 @pytest.mark.parametrize("shape", ["one large directory", "many small ones", "deep ones"])
@@ -51,7 +51,7 @@ def test_several_calls_are_in_flight_on_a_slow_disk(
     assert seen()["at once"] > 2
 
 
-def test_a_walk_of_a_slow_disk_that_is_given_up_leaves_nothing_behind(tree: Path, slow: Callable[[Path], object], tmp_path: Path) -> None:
+def test_a_walk_of_a_slow_disk_that_is_abandoned_leaves_nothing_behind(tree: Path, slow: Callable[[Path], object], tmp_path: Path) -> None:
     plant(tree, [[b"%d" % number, b"%d" % name, b"f"] for number in range(20) for name in range(20)])
     slow(tree)
     before = descriptors()

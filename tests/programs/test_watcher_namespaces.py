@@ -124,7 +124,7 @@ def test_the_lock_of_a_process_in_another_pid_namespace_is_not_free(broker: str,
         first.communicate()
 
 
-def test_the_lock_of_a_process_that_proc_does_not_show_is_not_free(broker: str, ledger: Ledger) -> None:
+def test_the_lock_of_a_process_that_proc_does_not_list_is_not_free(broker: str, ledger: Ledger) -> None:
     """With the option hidepid of /proc, users do not see each other's processes."""
     permitted("unshare", "--mount", "mount", "-t", "proc", "-o", "hidepid=2", "proc", "/proc")
     WatcherLock(ledger.watcher_lock, "m", "boot", 15.0).acquire(threading.Event())

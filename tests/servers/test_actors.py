@@ -96,7 +96,7 @@ def test_several_files_are_uploaded_together_and_each_has_its_own_answer(exact_b
     assert listed(actor) == {**{f"d/{number:02}": number for number in range(20)}, "medium": 200_000, "odd \u00fc+%": 3}
 
 
-def test_of_keys_that_some_servers_would_not_keep_one_is_listed_back_and_the_others_go_together(
+def test_of_keys_that_some_servers_would_change_one_is_listed_back_and_the_others_go_together(
     exact_bucket: Bucket, content: Content
 ) -> None:
     actor = load("s3")(target_container=exact_bucket.name, endpoint_url=exact_bucket.server.url)
@@ -116,7 +116,7 @@ def test_of_keys_that_some_servers_would_not_keep_one_is_listed_back_and_the_oth
     actor.close()
 
 
-def test_a_file_target_keeps_to_its_container(tmp_path: Path, content: Content) -> None:
+def test_a_file_target_stays_in_its_container(tmp_path: Path, content: Content) -> None:
     container = tmp_path / "target"
     outside = tmp_path / "outside"
     container.mkdir()
@@ -163,7 +163,7 @@ def test_a_file_target_leaves_no_temporary_file_when_it_fails(tmp_path: Path, co
     assert [path.name for path in container.iterdir()] == ["name"]
 
 
-def test_a_file_target_keeps_the_modification_time(tmp_path: Path, content: Content) -> None:
+def test_a_file_target_preserves_the_modification_time(tmp_path: Path, content: Content) -> None:
     (tmp_path / "target").mkdir()
     actor = load("file")(target_container=str(tmp_path / "target"))
     source = content.file("a", b"x")
@@ -298,7 +298,7 @@ def test_a_file_with_the_name_of_a_temporary_file_is_refused_for_good(tmp_path: 
     assert [file.key for file in listing_of(actor, "")] == [f"{OURS}/a"]
 
 
-def test_keys_are_exact_to_the_byte_where_the_server_keeps_them(exact_bucket: Bucket, content: Content) -> None:
+def test_keys_are_exact_to_the_byte_where_the_server_stores_them_so(exact_bucket: Bucket, content: Content) -> None:
     actor = load("s3")(target_container=exact_bucket.name, endpoint_url=exact_bucket.server.url)
     keys = ["/lead", "//two", "a//b", "per%41cent", "a/./b", "a/../b", "trail/", "back\\slash", "ü/日", "pl+us sp ace"]
 
@@ -556,7 +556,7 @@ def test_where_nobody_listens_no_intention_stays_noted(credentials: None, conten
     assert ([what for what, *_ in notes.calls], notes.open) == (["begun", "ended"], [])
 
 
-def test_a_beginning_whose_answer_a_proxy_loses_is_not_asked_for_twice_and_leaves_the_intention_noted(
+def test_a_beginning_whose_response_a_proxy_loses_is_not_requested_twice_and_leaves_the_intention_noted(
     bucket: Bucket, content: Content, proxy: ForwardProxy
 ) -> None:
     """The upload whose ID was in the lost answer is still open."""
@@ -603,14 +603,14 @@ def test_an_end_that_fails_behind_a_status_of_success_is_no_end(
     monkeypatch.setattr("autosync.actors._parts._PART_TRIES", 1)
     actor = load("s3")(target_container=bucket.name, endpoint_url=bucket.server.url)
     objects = actor._clients.objects  # type: ignore[attr-defined]
-    ask = objects.send_once
+    send = objects.send_once
 
-    def say_so(*named: str, query: str, **more: str) -> Response:
+    def fail_to_complete(*named: str, query: str, **more: str) -> Response:
         if query.startswith("uploadId="):
             return Response(200, "  <Error><Code>InternalError</Code><Message>not now</Message></Error>")
-        return ask(*named, query=query, **more)  # type: ignore[no-any-return]
+        return send(*named, query=query, **more)  # type: ignore[no-any-return]
 
-    monkeypatch.setattr(objects, "send_once", say_so)
+    monkeypatch.setattr(objects, "send_once", fail_to_complete)
     with pytest.raises(TargetError, match="InternalError: not now"):
         actor.upload(content.file("large", b"x" * (SMALL + 1)))
 
@@ -800,7 +800,7 @@ def test_a_server_that_the_environment_names_is_addressed_as_boto3_does_it(crede
     assert actor._clients.access.address == "http://127.0.0.1:1/b"  # type: ignore[attr-defined]
 
 
-def test_by_a_proxy_a_part_is_sent_with_one_signature_of_the_kind_that_every_server_takes_and_no_error_shows_it(
+def test_by_a_proxy_a_part_is_sent_with_one_signature_that_every_server_accepts_and_no_error_contains_it(
     credentials: None, content: Content, proxy: ForwardProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "netrc").write_text("default login joe password the-PASSWORD\n")
@@ -841,7 +841,7 @@ def test_no_secret_is_in_the_log_where_everything_is(
     assert not re.search("the-|Signature=|dGhlL|Basic", errors)
 
 
-def test_many_are_deleted_with_both_checksums_that_servers_ask_for(exact_bucket: Bucket) -> None:
+def test_many_are_deleted_with_both_checksums_that_servers_require(exact_bucket: Bucket) -> None:
     actor = load("s3")(target_container=exact_bucket.name, endpoint_url=exact_bucket.server.url)
 
     assert actor.delete_many([File("a"), File("b")]) == [None, None]
@@ -852,7 +852,7 @@ def test_many_are_deleted_with_both_checksums_that_servers_ask_for(exact_bucket:
     actor.close()
 
 
-def test_where_a_proxy_stands_between_everything_goes_through_it(exact_bucket: Bucket, content: Content, proxy: ForwardProxy) -> None:
+def test_where_a_proxy_is_between_everything_goes_through_it(exact_bucket: Bucket, content: Content, proxy: ForwardProxy) -> None:
     actor = load("s3")(target_container=exact_bucket.name, endpoint_url=exact_bucket.server.url)
     by_proxy(actor, proxy)
     assert actor.sends_together
@@ -946,7 +946,7 @@ class Slow:
         yield {"Uploads": [self._found], "ResponseMetadata": {"HTTPHeaders": {"date": formatdate(self.now, usegmt=True)}}}
 
 
-def test_an_intention_is_found_however_long_the_target_takes_to_list_what_came_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_intention_is_found_however_late_the_target_lists_what_came_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     client = Slow(1e9 + 0.9)
     monkeypatch.setattr("autosync.actors.s3.clients.time", client)
     aborted: list[str] = []
@@ -996,7 +996,7 @@ def test_an_actor_without_a_clock_is_assumed_to_be_right() -> None:
     assert Actor().clock_ahead() == 0.0
 
 
-def test_what_is_asked_of_an_empty_key_is_not_asked_of_the_bucket(bucket: Bucket, content: Content) -> None:
+def test_a_request_for_an_empty_key_is_none_for_the_bucket(bucket: Bucket, content: Content) -> None:
     actor = load("s3")(target_container=bucket.name, endpoint_url=bucket.server.url)
     with pytest.raises(PermanentError):
         actor.upload(content.file("", b"x"))
@@ -1010,7 +1010,7 @@ def test_content_in_memory_is_bounded_but_for_one_that_is_alone_and_tiny_ones() 
     memory = Memory(1_000_000)
     held, most, lock = 0, 0, threading.Lock()
 
-    def take(count: int) -> None:
+    def hold(count: int) -> None:
         nonlocal held, most
         with memory.of(count):
             with lock:
@@ -1021,9 +1021,9 @@ def test_content_in_memory_is_bounded_but_for_one_that_is_alone_and_tiny_ones() 
                 held -= count
 
     with ThreadPoolExecutor(16) as pool:
-        list(pool.map(take, [300_000] * 40))
+        list(pool.map(hold, [300_000] * 40))
     assert 300_000 < most <= 1_000_000, "several at once, and not too many"
-    waiting = threading.Thread(target=take, args=(100_000,), daemon=True)
+    waiting = threading.Thread(target=hold, args=(100_000,), daemon=True)
     with memory.of(5_000_000), memory.of(TINY):
         waiting.start()
         waiting.join(0.1)

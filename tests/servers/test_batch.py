@@ -285,7 +285,7 @@ def test_a_file_that_the_file_host_saw_rest_is_sent_at_the_first_try(bench: Work
 
 
 @pytest.mark.usefixtures("share")
-def test_a_file_of_which_nobody_knows_whether_it_rests_is_sent_once_it_was_seen_unchanged(
+def test_a_file_that_may_not_rest_is_sent_once_it_was_seen_unchanged(
     bench: Workbench, tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tree / "a").write_text("a")
@@ -626,7 +626,7 @@ def test_another_batch_of_the_process_may_have_claimed_what_one_has_released(
         (tree / "a").write_text("second")
         bench.ledger.claims.mark([("a", UNKNOWN)])
 
-    def claim_as_soon_as_it_is_given_up(*args: Any) -> Any:
+    def claim_as_soon_as_it_is_released(*args: Any) -> Any:
         answer = done(*args)
         monkeypatch.undo()
         claimed_at = time.monotonic()
@@ -637,7 +637,7 @@ def test_another_batch_of_the_process_may_have_claimed_what_one_has_released(
         return answer
 
     Recording.meanwhile = change
-    monkeypatch.setattr(mirror.ledger.claims, "done", claim_as_soon_as_it_is_given_up)
+    monkeypatch.setattr(mirror.ledger.claims, "done", claim_as_soon_as_it_is_released)
     bench.work(["a"], (where, mirror))
     for pipeline, claims in second:
         pipeline.run(claims)
@@ -1020,7 +1020,7 @@ def test_a_worker_that_lost_its_claim_does_not_remove_what_the_new_owner_noted(b
     bench.ledger.claims.mark([("a", UNKNOWN)])
     Recording.token = "old"
 
-    def taken_over(key: str) -> None:
+    def claimed_by_another(key: str) -> None:
         """A claim that ended while this worker hung: another has taken the key and has begun to send it."""
         Recording.meanwhile = None
         bench.ledger.release_all_of_dead("")
@@ -1029,7 +1029,7 @@ def test_a_worker_that_lost_its_claim_does_not_remove_what_the_new_owner_noted(b
         bench.ledger.uploads.remove("a", "old")
         bench.ledger.uploads.add("a", "new")
 
-    Recording.meanwhile = taken_over
+    Recording.meanwhile = claimed_by_another
     bench.work(["a"])
 
     bench.ledger.release_all_of_dead("")
@@ -1135,7 +1135,7 @@ def test_a_file_that_has_grown_beyond_the_largest_size_since_it_was_marked_is_no
     assert (STORE, summary, bench.ledger.key_states.count_dirty()) == ({"a": b"before"}, "nothing to send", 0)
 
 
-def test_a_stale_share_that_still_shows_too_large_a_file_is_checked_again(make: Callable[..., Workbench], tree: Path) -> None:
+def test_a_stale_share_that_still_has_too_large_a_file_is_checked_again(make: Callable[..., Workbench], tree: Path) -> None:
     bench = make(max_size=4, host="another")
     bench.ledger.watcher_lock.heartbeat("watcher", lease=600)
     (tree / "a").write_text("12345")

@@ -156,7 +156,7 @@ def test_memory_and_cpu_of_a_child_are_measured(hungry: list[str], tmp_path: Pat
     assert used.wall > 0.7
 
 
-def test_what_takes_too_long_is_killed_with_its_children(tmp_path: Path) -> None:
+def test_what_runs_too_long_is_killed_with_its_children(tmp_path: Path) -> None:
     script = "import subprocess, sys; subprocess.run(['sleep', '600'], start_new_session=True)"
     with Running([sys.executable, "-c", script], environ=os.environ, directory=tmp_path, log=tmp_path / "log") as running:
         wait_until(lambda: len(running.now()) == 2, 20, "it has a child")
@@ -176,7 +176,7 @@ def test_what_takes_too_long_is_killed_with_its_children(tmp_path: Path) -> None
     (["python3.11", "-c", "pass"], "python"),
     (["python", "/b/plain_boto3.py", "x"], "plain_boto3"),
 ])  # fmt: skip
-def test_processes_have_the_names_that_people_give_them(words: list[str], name: str) -> None:
+def test_processes_have_the_names_that_people_use(words: list[str], name: str) -> None:
     assert name_of(words) == name
 
 
@@ -199,7 +199,7 @@ def test_a_backlog_is_made_and_worked_off(broker: str) -> None:
     assert lines[-1]["sent"] == 500
 
 
-def test_trees_have_the_files_that_are_asked_for(tmp_path: Path) -> None:
+def test_trees_have_the_files_that_are_requested(tmp_path: Path) -> None:
     trees = Trees(tmp_path / "trees")
 
     files = [path for path in trees.files(250, 1024).rglob("*") if path.is_file()]

@@ -117,7 +117,7 @@ def test_a_box_never_overrules_the_file_host(make: Callable[..., Workbench], tre
 
 @pytest.mark.parametrize("lost", ["the root", "the share"])
 @pytest.mark.parametrize("known", [seen(), GONE, UNKNOWN], ids=["seen", "gone", "not checked"])
-def test_a_box_that_lacks_the_root_or_cannot_read_it_gives_keys_back_and_fails_none(
+def test_a_box_that_lacks_the_root_or_cannot_read_it_returns_keys_and_fails_none(
     box: Workbench, tree: Path, monkeypatch: pytest.MonkeyPatch, lost: str, known: Hint
 ) -> None:
     STORE["a"] = b"object"
@@ -247,7 +247,7 @@ def test_a_file_that_the_file_host_confirms_waits_until_a_worker_sees_it(box: Wo
     assert connect(box.broker).keys("autosync:{m}:disputed") == []
 
 
-def test_a_key_goes_when_both_say_that_its_file_is_gone(box: Workbench) -> None:
+def test_a_key_goes_when_both_confirm_that_its_file_is_gone(box: Workbench) -> None:
     STORE["a"] = b"object"
     box.ledger.claims.mark([("a", UNKNOWN)])
     box.work(["a"])
@@ -259,7 +259,7 @@ def test_a_key_goes_when_both_say_that_its_file_is_gone(box: Workbench) -> None:
     assert (STORE, box.ledger.key_states.count_dirty(), box.ledger.disputes.unresolved(10)) == ({}, 0, [])
 
 
-def test_a_file_that_the_file_host_says_is_gone_is_not_sent_by_a_box_that_still_sees_it(box: Workbench, tree: Path) -> None:
+def test_a_file_that_is_gone_for_the_file_host_is_not_sent_by_a_box_that_still_sees_it(box: Workbench, tree: Path) -> None:
     (tree / "a").write_text("before")
     STORE["a"] = b"object"
     box.ledger.claims.mark([("a", GONE)])
@@ -277,7 +277,7 @@ def test_a_file_that_the_file_host_says_is_gone_is_not_sent_by_a_box_that_still_
     assert (STORE, box.ledger.key_states.count_dirty()) == ({}, 0)
 
 
-def test_a_change_that_gave_no_event_is_sent_when_the_file_host_has_seen_it_too(box: Workbench, tree: Path) -> None:
+def test_a_change_without_an_event_is_sent_when_the_file_host_has_seen_it_too(box: Workbench, tree: Path) -> None:
     write(tree / "a", "content", 1_800_000_000)
     box.ledger.claims.mark([("a", seen())])
     box.work(["a"])
@@ -298,7 +298,7 @@ CANNOT_SAY = {
 
 
 @pytest.mark.parametrize("when", CANNOT_SAY)
-def test_the_file_host_does_not_say_that_a_file_is_gone_which_may_be_hidden(box: Workbench, tree: Path, when: str) -> None:
+def test_the_file_host_does_not_report_a_file_as_gone_that_may_be_hidden(box: Workbench, tree: Path, when: str) -> None:
     box.ledger.claims.mark([("a", UNKNOWN)])
     box.work(["a"])
     options: dict = dict(CANNOT_SAY[when])

@@ -24,7 +24,7 @@ from autosync.watch.recheck import recheck
 from autosync.watch.scan_requests import ScanRequest
 from lab.comparing import FixedTarget, fill
 from lab.servers import wait_until
-from lab.watch_pipeline import Empty, Feeds, Kept, Sent
+from lab.watch_pipeline import Empty, Feeds, Sent, WatchPipeline
 
 # The broker's memory
 
@@ -106,8 +106,10 @@ def test_where_keys_are_made_right_quickly_a_batch_holds_more_of_them() -> None:
 
 # Settling
 
-def test_a_file_saved_a_thousand_times_is_sent_a_few_times_and_the_last_state_is_among_them(keep: Callable[..., Kept], tree: Path) -> None:
-    kept = keep(quiet=0.2)
+def test_a_file_saved_a_thousand_times_is_sent_a_few_times_and_the_last_state_is_among_them(
+    pipeline: Callable[..., WatchPipeline], tree: Path
+) -> None:
+    kept = pipeline(quiet=0.2)
     began = time.monotonic()
     for number in range(1000):
         (tree / "busy").write_text(str(number))
@@ -119,8 +121,8 @@ def test_a_file_saved_a_thousand_times_is_sent_a_few_times_and_the_last_state_is
     assert 1 <= kept.sent.keys["busy"] <= 3 + seconds / 0.2
 
 
-def test_a_file_that_is_being_written_waits_for_its_close(keep: Callable[..., Kept], tree: Path) -> None:
-    kept = keep(quiet=0.1)
+def test_a_file_that_is_being_written_waits_for_its_close(pipeline: Callable[..., WatchPipeline], tree: Path) -> None:
+    kept = pipeline(quiet=0.1)
     with (tree / "film").open("w") as film:
         for number in range(5):
             film.write("x")
@@ -131,8 +133,8 @@ def test_a_file_that_is_being_written_waits_for_its_close(keep: Callable[..., Ke
     kept.wait_for("film")
 
 
-def test_a_file_that_never_rests_is_sent_at_a_bounded_interval(keep: Callable[..., Kept], tree: Path) -> None:
-    kept = keep(quiet=0.2, max_wait=1.0)
+def test_a_file_that_never_rests_is_sent_at_a_bounded_interval(pipeline: Callable[..., WatchPipeline], tree: Path) -> None:
+    kept = pipeline(quiet=0.2, max_wait=1.0)
     stop = threading.Event()
 
     def write() -> None:
@@ -157,9 +159,9 @@ def test_a_file_that_never_rests_is_sent_at_a_bounded_interval(keep: Callable[..
 
 
 def test_a_file_that_stays_open_is_sent_again_if_it_has_changed_and_waited_for_by_nobody(
-    keep: Callable[..., Kept], tree: Path, monkeypatch: pytest.MonkeyPatch
+    pipeline: Callable[..., WatchPipeline], tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = keep(quiet=0.05, max_wait=0.3)
+    kept = pipeline(quiet=0.05, max_wait=0.3)
     with (tree / "log").open("wb", buffering=0) as file:
         file.write(b"x")
         kept.wait_for("log", 1)
@@ -180,8 +182,10 @@ def test_a_file_that_stays_open_is_sent_again_if_it_has_changed_and_waited_for_b
 
 
 @pytest.mark.parametrize("temporary", ["film.part", ".film.a1B2c3", "film~", "film.tmp"])
-def test_a_temporary_name_is_never_sent_and_the_file_is_when_it_is_renamed(keep: Callable[..., Kept], tree: Path, temporary: str) -> None:
-    kept = keep()
+def test_a_temporary_name_is_never_sent_and_the_file_is_when_it_is_renamed(
+    pipeline: Callable[..., WatchPipeline], tree: Path, temporary: str
+) -> None:
+    kept = pipeline()
     (tree / temporary).write_text("x")
     (tree / "d.tmp").mkdir()
     (tree / "d.tmp" / "inner").write_text("x")
@@ -197,10 +201,10 @@ def test_a_temporary_name_is_never_sent_and_the_file_is_when_it_is_renamed(keep:
 
 
 @pytest.mark.parametrize(("marker", "made"), [("{}.done", "d/film.done"), ("READY", "d/READY")])
-def test_a_file_waits_for_its_done_marker(keep: Callable[..., Kept], tree: Path, marker: str, made: str) -> None:
+def test_a_file_waits_for_its_done_marker(pipeline: Callable[..., WatchPipeline], tree: Path, marker: str, made: str) -> None:
     (tree / "d").mkdir()
     (tree / "d/early").write_text("x")
-    kept = keep(done_marker=marker)
+    kept = pipeline(done_marker=marker)
     (tree / "d/film").write_text("x")
     (tree / "d/later").write_text("x")
     (tree / "d/other").write_text("x")
@@ -239,7 +243,7 @@ def stamp(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ca
 
 
 def test_a_file_is_sent_soon_whatever_its_times_are(
-    keep: Callable[..., Kept], tree: Path, tmp_path: Path, stamp: Callable[[Path], None]
+    pipeline: Callable[..., WatchPipeline], tree: Path, tmp_path: Path, stamp: Callable[[Path], None]
 ) -> None:
     (tree / "found").write_text("x")
     stamp(tree / "found")
@@ -248,7 +252,7 @@ def test_a_file_is_sent_soon_whatever_its_times_are(
     stamp(tmp_path / "card/film")
     (tmp_path / "card").rename(tmp_path / "here")
 
-    kept = keep(until_idle=False)
+    kept = pipeline(until_idle=False)
     kept.wait_for("found")
     (tmp_path / "here").rename(tree / "moved")
     kept.wait_for("moved/film")
@@ -259,20 +263,20 @@ def test_a_file_is_sent_soon_whatever_its_times_are(
 
 
 def test_a_file_that_is_held_open_comes_to_rest_whatever_its_times_are(
-    keep: Callable[..., Kept], tree: Path, stamp: Callable[[Path], None]
+    pipeline: Callable[..., WatchPipeline], tree: Path, stamp: Callable[[Path], None]
 ) -> None:
     with (tree / "recording").open("w") as recording:
         recording.write("x")
         recording.flush()
         stamp(tree / "recording")
         (tree / "other").touch()
-        kept = keep(quiet=0.05, until_idle=False)
+        kept = pipeline(quiet=0.05, until_idle=False)
         kept.wait_for("other")
         assert kept.sent.keys["recording"] == 0
     kept.wait_for("recording")
 
 
-def test_what_only_differs_by_its_times_keeps_its_etag_while_it_comes_to_rest(tree: Path, broker: str) -> None:
+def test_what_only_differs_by_its_times_has_its_etag_while_it_comes_to_rest(tree: Path, broker: str) -> None:
     (tree / "f").write_text("x")
     os.utime(tree / "f", (4e9, 4e9))
     keys = Keys([Source(str(tree))], source_prefix=f"{tree}/")
@@ -303,25 +307,25 @@ def test_what_only_differs_by_its_times_keeps_its_etag_while_it_comes_to_rest(tr
     assert [(key, hint.etag, hint.rested) for key, hint in marked] == [("f", "etag", True)]
 
 
-def test_a_scan_does_not_send_a_file_that_a_process_writes_to(keep: Callable[..., Kept], tree: Path) -> None:
+def test_a_scan_does_not_send_a_file_that_a_process_writes_to(pipeline: Callable[..., WatchPipeline], tree: Path) -> None:
     with (tree / "recording").open("w") as recording:
         recording.write("x")
         recording.flush()
         (tree / "old").touch()
         os.utime(tree / "old", (1e9, 1e9))
         wait_until(lambda: time.time() > (tree / "recording").stat().st_mtime + 0.3, what="it is quiet, and open")
-        kept = keep(quiet=0.1, until_idle=False)
+        kept = pipeline(quiet=0.1, until_idle=False)
         kept.wait_for("old")
         assert kept.sent.keys["recording"] == 0
     kept.wait_for("recording")
 
 
-def test_a_link_is_sent_when_its_file_changes_and_a_linked_directory_is_watched(keep: Callable[..., Kept], tree: Path) -> None:
+def test_a_link_is_sent_when_its_file_changes_and_a_linked_directory_is_watched(pipeline: Callable[..., WatchPipeline], tree: Path) -> None:
     (tree / "real").mkdir()
     (tree / "real/f").write_text("x")
     (tree / "link").symlink_to("real/f")
     (tree / "way").symlink_to(tree / "real")
-    kept = keep(quiet=0.0)
+    kept = pipeline(quiet=0.0)
     first = Counter(kept.sent.keys)
     assert set(first) == {"real/f", "link", "way/f"}
 
@@ -338,14 +342,14 @@ def test_a_link_is_sent_when_its_file_changes_and_a_linked_directory_is_watched(
         kept.wait_for(key)
 
 
-def test_what_happens_on_the_way_of_a_link_is_seen(keep: Callable[..., Kept], tree: Path) -> None:
+def test_what_happens_on_the_way_of_a_link_is_seen(pipeline: Callable[..., WatchPipeline], tree: Path) -> None:
     for name in ("one", "two"):
         (tree / name).mkdir()
         (tree / name / "f").write_text(name)
     (tree / "current").symlink_to("one")
     (tree / "file").symlink_to("current/f")
     (tree / "early").symlink_to("not/yet")
-    kept = keep(quiet=0.0)
+    kept = pipeline(quiet=0.0)
     assert set(kept.sent.keys) == {"one/f", "two/f", "current/f", "file"}
     kept.sent.keys.clear()
 
@@ -371,8 +375,8 @@ def test_what_happens_on_the_way_of_a_link_is_seen(keep: Callable[..., Kept], tr
 
 
 @pytest.mark.parametrize("made", ["linked", "moved into place"])
-def test_what_a_new_link_leads_to_may_be_made_later(keep: Callable[..., Kept], tree: Path, tmp_path: Path, made: str) -> None:
-    kept = keep(quiet=0.0)
+def test_what_a_new_link_leads_to_may_be_made_later(pipeline: Callable[..., WatchPipeline], tree: Path, tmp_path: Path, made: str) -> None:
+    kept = pipeline(quiet=0.0)
     for name, target in (("way", "not/yet"), ("file", "nor/this")):
         if made == "moved into place":
             (tmp_path / "new").symlink_to(target)
@@ -392,7 +396,7 @@ def test_what_a_new_link_leads_to_may_be_made_later(keep: Callable[..., Kept], t
 
 
 def test_a_link_through_one_that_led_out_or_round_is_followed_as_soon_as_that_leads_inside(
-    keep: Callable[..., Kept], tree: Path, tmp_path: Path
+    pipeline: Callable[..., WatchPipeline], tree: Path, tmp_path: Path
 ) -> None:
     (tree / "inside").mkdir()
     (tree / "inside/f").write_text("f")
@@ -402,7 +406,7 @@ def test_a_link_through_one_that_led_out_or_round_is_followed_as_soon_as_that_le
     (tree / "ping").symlink_to("pong")
     (tree / "pong").symlink_to("ping")
     (tree / "round").symlink_to("pong/f")
-    kept = keep(quiet=0.0)
+    kept = pipeline(quiet=0.0)
     assert set(kept.sent.keys) == {"inside/f"}
 
     for link in ("out", "ping"):
@@ -415,12 +419,12 @@ def test_a_link_through_one_that_led_out_or_round_is_followed_as_soon_as_that_le
         kept.wait_for(key)
 
 
-def test_a_link_may_lead_through_another_twice(keep: Callable[..., Kept], tree: Path) -> None:
+def test_a_link_may_lead_through_another_twice(pipeline: Callable[..., WatchPipeline], tree: Path) -> None:
     (tree / "d").mkdir()
     (tree / "d/f").write_text("f")
     (tree / "way").symlink_to("d")
     (tree / "link").symlink_to("way/../way/f")
-    kept = keep(quiet=0.0)
+    kept = pipeline(quiet=0.0)
     kept.sent.keys.clear()
 
     (tree / "d").rename(tree / "gone")
@@ -428,10 +432,10 @@ def test_a_link_may_lead_through_another_twice(keep: Callable[..., Kept], tree: 
     assert kept.watcher.error is None
 
 
-def test_a_link_to_a_directory_is_followed_whatever_its_own_name(keep: Callable[..., Kept], tree: Path) -> None:
+def test_a_link_to_a_directory_is_followed_whatever_its_own_name(pipeline: Callable[..., WatchPipeline], tree: Path) -> None:
     (tree / "d").mkdir()
     (tree / "d/page.html").write_text("x")
-    kept = keep(source_filter=r"^.*\.html$")
+    kept = pipeline(source_filter=r"^.*\.html$")
     assert set(kept.sent.keys) == {"d/page.html"}
 
     (tree / "site").symlink_to("d")

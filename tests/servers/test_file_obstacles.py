@@ -68,7 +68,7 @@ def tree_of(target: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("size", [SMALL, LARGE])
-def test_a_directory_with_nothing_but_what_killed_workers_left_gives_way_to_a_file(
+def test_a_directory_with_nothing_but_what_killed_workers_left_is_replaced_by_a_file(
     target: Path, upload: Callable[..., None], make_stale: Callable[[Path], None], size: int
 ) -> None:
     (target / "d/name/a/b").mkdir(parents=True)
@@ -127,7 +127,7 @@ def test_a_large_file_is_not_read_if_a_directory_stays_in_its_place(actor: Actor
     assert read == []
 
 
-def test_a_directory_that_a_task_empties_gives_way(target: Path, actor: Actor, upload: Callable[..., None]) -> None:
+def test_a_directory_that_a_task_empties_is_replaced(target: Path, actor: Actor, upload: Callable[..., None]) -> None:
     upload("a/b/1")
     upload("a/2")
     with pytest.raises(TargetError, match="is a directory"):

@@ -22,7 +22,7 @@ from lab.programs import Programs
 
 
 @pytest.mark.parametrize("max_names", [2, 3])
-def test_a_flush_ends_with_3_where_names_are_not_kept(
+def test_a_flush_ends_with_3_where_names_are_not_stored(
     broker: str, programs: Programs, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_names: int
 ) -> None:
     fill(tree, "a")

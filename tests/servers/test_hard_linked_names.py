@@ -8,18 +8,18 @@ from pathlib import Path
 
 from lab.comparing import fill
 from lab.servers import wait_until
-from lab.watch_pipeline import Kept
+from lab.watch_pipeline import WatchPipeline
 
 
-def settled(kept: Kept) -> None:
+def settled(kept: WatchPipeline) -> None:
     wait_until(kept.is_idle, what="nothing is pending")
 
 
-def test_a_file_that_is_saved_under_one_name_is_sent_under_the_others(keep: Callable[..., Kept], tree: Path) -> None:
+def test_a_file_that_is_saved_under_one_name_is_sent_under_the_others(pipeline: Callable[..., WatchPipeline], tree: Path) -> None:
     fill(tree, "d/a")
     os.link(tree / "d/a", tree / "b")
     os.symlink("b", tree / "link")
-    kept = keep()
+    kept = pipeline()
     settled(kept)
     scans = kept.scans()
 
@@ -30,9 +30,9 @@ def test_a_file_that_is_saved_under_one_name_is_sent_under_the_others(keep: Call
     assert kept.scans() == scans, "without another scan"
 
 
-def test_names_that_come_and_go_are_followed(keep: Callable[..., Kept], tree: Path) -> None:
+def test_names_that_come_and_go_are_followed(pipeline: Callable[..., WatchPipeline], tree: Path) -> None:
     fill(tree, "a", "alone")
-    kept = keep()
+    kept = pipeline()
     settled(kept)
     scans = kept.scans()
 
@@ -57,11 +57,11 @@ def test_names_that_come_and_go_are_followed(keep: Callable[..., Kept], tree: Pa
     assert kept.scans() == scans
 
 
-def test_a_name_out_of_scope_is_a_name(keep: Callable[..., Kept], tree: Path) -> None:
+def test_a_name_out_of_scope_is_a_name(pipeline: Callable[..., WatchPipeline], tree: Path) -> None:
     fill(tree, "a")
     os.link(tree / "a", tree / "a.tmp")
     os.link(tree / "a", tree / "b")
-    kept = keep()
+    kept = pipeline()
     settled(kept)
 
     (tree / "a.tmp").write_text("through a temporary name")
@@ -70,10 +70,10 @@ def test_a_name_out_of_scope_is_a_name(keep: Callable[..., Kept], tree: Path) ->
     assert "a.tmp" not in kept.sent.keys
 
 
-def test_a_file_that_is_delivered_by_link_and_unlink_causes_no_scan(keep: Callable[..., Kept], tree: Path) -> None:
+def test_a_file_that_is_delivered_by_link_and_unlink_causes_no_scan(pipeline: Callable[..., WatchPipeline], tree: Path) -> None:
     fill(tree, "tmp/0", "new/0")
     os.link(tree / "new/0", tree / "new/1")
-    kept = keep()
+    kept = pipeline()
     settled(kept)
 
     for number in range(2, 30):
@@ -86,12 +86,12 @@ def test_a_file_that_is_delivered_by_link_and_unlink_causes_no_scan(keep: Callab
     assert kept.hard_links.unsure() == 0
 
 
-def test_a_file_with_many_names_is_sent_once_under_each(keep: Callable[..., Kept], tree: Path) -> None:
+def test_a_file_with_many_names_is_sent_once_under_each(pipeline: Callable[..., WatchPipeline], tree: Path) -> None:
     (tree / "d").mkdir()
     fill(tree, "first")
     for number in range(300):
         os.link(tree / "first", tree / f"d/{number}")
-    kept = keep()
+    kept = pipeline()
     settled(kept)
     before = dict(kept.sent.keys)
 
@@ -102,10 +102,10 @@ def test_a_file_with_many_names_is_sent_once_under_each(keep: Callable[..., Kept
     assert {kept.sent.keys[f"d/{number}"] - before[f"d/{number}"] for number in range(300)} == {1}
 
 
-def test_a_name_without_its_marker_is_a_name(keep: Callable[..., Kept], tree: Path) -> None:
+def test_a_name_without_its_marker_is_a_name(pipeline: Callable[..., WatchPipeline], tree: Path) -> None:
     fill(tree, "a", "b.done")
     os.link(tree / "a", tree / "b")
-    kept = keep(done_marker="{}.done")
+    kept = pipeline(done_marker="{}.done")
     settled(kept)
 
     (tree / "a").write_text("through the name that is not sent")

@@ -60,7 +60,7 @@ def test_an_object_has_the_headers_of_the_options(
     assert any("AllUsers" in grant["Grantee"].get("URI", "") for grant in grants)
 
 
-def test_a_server_that_checks_signatures_takes_them(bucket: Bucket, content: Content) -> None:
+def test_a_server_that_checks_signatures_accepts_them(bucket: Bucket, content: Content) -> None:
     actor = load("s3")(target_container=bucket.name, endpoint_url=bucket.server.url, **{**ALL, "sse": None})
     files = [content.file("a", b"x"), content.file("b", b"x")]
 

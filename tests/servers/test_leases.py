@@ -156,11 +156,11 @@ def test_slots_in_flight_last_for_the_lease(fleet: Fleet) -> None:
         wait_until(lambda: left() <= SHORT, what="the place is kept for the new lease")
         seen = [left()]
 
-        def kept_again() -> bool:
+        def is_renewed() -> bool:
             seen.append(left())
             return seen[-1] > min(seen) + SHORT / 6
 
-        wait_until(kept_again, what="and is kept again")
+        wait_until(is_renewed, what="and is kept again")
 
 
 @pytest.mark.parametrize("lease", [SHORTEST_LEASE, LEASE, LONGEST_LEASE])

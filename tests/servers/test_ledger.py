@@ -125,7 +125,7 @@ def test_a_new_key_is_dirty_and_needs_a_message(ledger: Ledger) -> None:
     assert ledger.key_states.count_dirty() == 2
 
 
-def test_a_key_that_waits_in_the_queue_needs_no_second_message_and_keeps_the_newest_hint(ledger: Ledger) -> None:
+def test_a_key_that_waits_in_the_queue_needs_no_second_message_and_has_the_newest_hint(ledger: Ledger) -> None:
     mark(ledger, "a")
 
     assert mark(ledger, "a", "b", hint=NEWER) == Marked(2, ["b"])
@@ -176,7 +176,7 @@ def test_a_key_that_another_holds_is_not_claimed(ledger: Ledger) -> None:
     assert claimed(ledger, "one", "a", "b") == [], "not even by its owner: a message can come twice"
 
 
-def test_a_key_whose_lease_ran_out_is_taken_over(ledger: Remembering) -> None:
+def test_a_key_whose_lease_ran_out_is_claimed_by_another(ledger: Remembering) -> None:
     mark(ledger, "a", "b")
     claimed(ledger, "one", "a")
     claimed(ledger, "one", "b", lease=SHORT)
@@ -282,7 +282,7 @@ def test_a_result_that_comes_twice_since_the_answer_was_lost_forgets_no_change(l
 
 
 @pytest.mark.parametrize("action", [Action.UPLOADED, Action.RETRY, Action.BACK])
-def test_a_claim_that_was_taken_over_in_the_same_process_does_not_count_for_the_new_one(ledger: Remembering, action: Action) -> None:
+def test_a_claim_that_was_replaced_in_the_same_process_does_not_count_for_the_new_one(ledger: Remembering, action: Action) -> None:
     """All batches of a process have one owner; a lease that ran out may have been claimed again by another of them."""
     mark(ledger, "a")
     claimed(ledger, "one", "a")
@@ -369,7 +369,7 @@ def test_a_key_that_is_made_right_leaves_the_failed_list(ledger: Remembering, ac
     assert list(ledger.failures.all()) == [failure("b")]
 
 
-def test_a_key_that_is_given_back_is_anothers_at_once_and_no_try_is_counted(ledger: Remembering) -> None:
+def test_a_key_that_is_released_is_anothers_at_once_and_no_try_is_counted(ledger: Remembering) -> None:
     mark(ledger, "a")
     claimed(ledger, "one", "a")
     done(ledger, "one", "a", Action.RETRY)
@@ -531,7 +531,7 @@ def test_an_upload_is_returned_until_it_has_ended_whatever_became_of_the_key(led
         done(ledger, "two", "a")
 
 
-def test_a_worker_that_lost_its_claim_takes_only_its_own_upload_back(ledger: Remembering) -> None:
+def test_a_worker_that_lost_its_claim_removes_only_its_own_upload(ledger: Remembering) -> None:
     mark(ledger, "a")
     ledger.uploads.add("a", "first")
     ledger.uploads.add("a", "second")
@@ -673,7 +673,7 @@ def test_a_mirror_is_accepted_once_it_is_noted_or_an_older_version_has_seen_it_i
     assert not ledger.sync_state.accepted(), "also if the broker has forgotten since that it was not"
 
 
-def test_mirrors_are_known_by_name_and_kept_apart(ledger: Ledger, client: redis.Redis) -> None:
+def test_mirrors_are_found_by_name_and_do_not_mix(ledger: Ledger, client: redis.Redis) -> None:
     other = Ledger(client, "other")
     other.definition.publish("{}", "v")
     mark(ledger, "a")
@@ -850,7 +850,7 @@ def test_a_tcp_address_may_name_a_database(valkey: Valkey) -> None:
         four.flushdb()
 
 
-def test_an_encrypted_address_is_taken() -> None:
+def test_an_encrypted_address_is_accepted() -> None:
     with connect("rediss://user:secret@host:6380/1") as client:
         assert client.connection_pool.connection_class is redis.SSLConnection
         assert client.connection_pool.connection_kwargs["password"] == "secret"
@@ -884,12 +884,12 @@ def test_an_address_that_is_none_is_refused_in_one_line_without_its_password(url
         ("unix:///run/b.sock?db=1", "unix:///run/b.sock?db=1"),
     ],
 )
-def test_an_address_is_shown_without_its_password(url: str, visible: str) -> None:
+def test_an_address_is_printed_without_its_password(url: str, visible: str) -> None:
     assert address(url) == visible
 
 
 @pytest.mark.parametrize("url", ["redis://host:6379/0?password=secret", "unix:///run/b.sock?username=me&password=secret&db=1"])
-def test_a_password_among_the_options_is_not_shown_either(url: str) -> None:
+def test_a_password_among_the_options_is_not_printed_either(url: str) -> None:
     with connect(url) as client:
         assert client.connection_pool.connection_kwargs["password"] == "secret", "redis-py takes it from there"
 
@@ -939,7 +939,7 @@ def test_the_state_of_a_key(ledger: Ledger) -> None:
     assert (failed.dirty, failed.failure, ledger.failures.get(key)) == (None, failure, failure)
 
 
-def test_a_paused_mirror_gives_out_nothing_and_forgets_nothing(ledger: Ledger) -> None:
+def test_a_paused_mirror_grants_no_claim_and_forgets_nothing(ledger: Ledger) -> None:
     mark(ledger, "a")
     ledger.claims.claim("one", "v", ["a"])
     mark(ledger, "b")
@@ -1006,7 +1006,7 @@ def test_what_became_of_keys_is_remembered_for_the_last_10000_results(ledger: Re
     assert (ledger.history.of_key("0"), [one.what for one in ledger.history.of_key("11999")]) == ([], ["deleted"])
 
 
-def test_the_queues_of_mirrors_are_known_and_forgotten_with_what_waits_in_them(client: redis.Redis) -> None:
+def test_the_queues_of_mirrors_are_listed_and_forgotten_with_what_waits_in_them(client: redis.Redis) -> None:
     ledgers = {name: Ledger(client, name) for name in ("a", "b", "c", "old")}
     for name, queue in (("a", "shared"), ("b", "shared"), ("c", "own"), ("old", "autosync")):
         ledgers[name].definition.publish("{}", "v", queue)
@@ -1022,7 +1022,7 @@ def test_the_queues_of_mirrors_are_known_and_forgotten_with_what_waits_in_them(c
     assert queues_of_mirrors(client) == []
 
 
-def test_how_long_each_key_took_is_counted_once(ledger: Ledger) -> None:
+def test_the_latency_of_each_key_is_counted_once(ledger: Ledger) -> None:
     for number in range(5):
         mark(ledger, f"k{number}")
     ledger.claims.claim("one", "v", [f"k{number}" for number in range(5)])
@@ -1088,7 +1088,7 @@ def test_a_mirror_that_is_forgotten_leaves_nothing(ledger: Ledger, client: redis
     assert mirror_names(client) == ["other"]
 
 
-def test_what_is_held_back_and_what_is_skipped_is_kept(ledger: Ledger) -> None:
+def test_what_is_withheld_and_what_is_skipped_is_stored(ledger: Ledger) -> None:
     assert (ledger.sync_state.withheld_deletions(), ledger.sync_state.skipped()) == (0, SkippedList({}))
 
     ledger.sync_state.set_withheld_deletions(7)

@@ -313,7 +313,7 @@ def test_a_worker_that_is_stopped_puts_back_what_waits(make: Callable[..., Workb
     assert bench.ledger.key_states.count_dirty() == 0
 
 
-def test_claims_are_kept_while_they_wait(make: Callable[..., Workbench], tree: Path) -> None:
+def test_claims_are_renewed_while_they_wait(make: Callable[..., Workbench], tree: Path) -> None:
     bench = make(lease=SHORTEST_LEASE)
     bench.ledger.limits.set(Limits(requests=0.01))
     keys = marked(bench, tree, 2)
@@ -322,12 +322,12 @@ def test_claims_are_kept_while_they_wait(make: Callable[..., Workbench], tree: P
     (key,) = set(keys) - set(Counting.content)
     ends: set[float | None] = set()
 
-    def is_kept() -> bool:
+    def is_renewed() -> bool:
         assert bench.ledger.claims.requeue_orphans() == []
         ends.add(bench.ledger.key_states.facts(key).due)
         return len(ends) > 3
 
-    wait_until(is_kept, what="three renewals, and so the end of the first lease")
+    wait_until(is_renewed, what="three renewals, and so the end of the first lease")
     assert None not in ends
     bench.ledger.limits.set(Limits())
 

@@ -153,7 +153,7 @@ def test_credentials_that_expire_are_not_passed_on() -> None:
     assert access(Credentials("access", "secret")).as_tuple() is not None
 
 
-def test_credentials_that_boto3_renews_are_known_to_be_so(bucket: Bucket, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+def test_credentials_that_boto3_renews_are_recognized(bucket: Bucket, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     """A program that gives them, with a time at which they end (credential_process of the AWS configuration)."""
     later = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
     passed = {"Version": 1, "AccessKeyId": os.environ["AWS_ACCESS_KEY_ID"], "SecretAccessKey": os.environ["AWS_SECRET_ACCESS_KEY"]}

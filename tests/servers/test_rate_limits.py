@@ -223,7 +223,7 @@ def test_there_are_as_many_slots_as_the_limit(fleet_limits: FleetLimits) -> None
     assert fleet_limits.acquire_slots("two", ["d", "e", "f"]) == 2
 
 
-def test_slots_are_acquired_in_the_order_of_asking(fleet_limits: FleetLimits) -> None:
+def test_slots_are_acquired_in_the_order_of_requests(fleet_limits: FleetLimits) -> None:
     fleet_limits.set(Limits(inflight=1))
     fleet_limits.acquire_slots("one", ["a"])
     for name in ("two", "three", "one"):

@@ -32,7 +32,7 @@ from autosync.watch.watcher import identity_of
 
 
 @pytest.fixture
-def keep(broker: str, tree: Path, tmp_path: Path) -> Iterator[Callable[..., MirrorRunner]]:
+def make_runner(broker: str, tree: Path, tmp_path: Path) -> Iterator[Callable[..., MirrorRunner]]:
     """Makes a mirror's runner without the main loop: it has its lock, and is registered; the test calls its ticks."""
     made: list[MirrorRunner] = []
 
@@ -68,8 +68,8 @@ def fail(keeping: MirrorRunner, ledger: Ledger, key: str) -> None:
     ledger.claims.done("w", [Result(claim, Action.FAILED, failure=Failure(key, "no space", 10, "w", time.time()))])
 
 
-def test_what_a_scan_found_is_right_once_nothing_is_dirty(keep: Callable[..., MirrorRunner], ledger: Ledger) -> None:
-    keeping = keep()
+def test_what_a_scan_found_is_right_once_nothing_is_dirty(make_runner: Callable[..., MirrorRunner], ledger: Ledger) -> None:
+    keeping = make_runner()
     began, generation = time.time(), keeping._scanner.state.scan_generation
     ledger.claims.mark([("a", UNKNOWN)])
     found(keeping, began, generation)
@@ -84,15 +84,15 @@ def test_what_a_scan_found_is_right_once_nothing_is_dirty(keep: Callable[..., Mi
 
 
 def test_another_mount_namespace_after_a_restart_does_not_lose_when_the_mirror_was_in_sync(
-    keep: Callable[..., MirrorRunner], ledger: Ledger
+    make_runner: Callable[..., MirrorRunner], ledger: Ledger
 ) -> None:
     """A service or a container may have another one after each start."""
-    version = keep()._registration.version  # as an earlier version wrote it, with the boot id alone
+    version = make_runner()._registration.version  # as an earlier version wrote it, with the boot id alone
     ledger.sync_state.set_last_in_sync(version, 5.0, accepted=True)
 
     states = []
     for host in (f"{boot_id()} mnt:[1]", f"{boot_id()} mnt:[2]", "another boot"):
-        keeping = keep({"host": host})
+        keeping = make_runner({"host": host})
         states.append((keeping._registration.version, keeping._scanner.state.last_in_sync_at))
 
     assert [at for _, at in states] == [5.0, 5.0, 0.0]
@@ -106,9 +106,9 @@ def dispute(keeping: MirrorRunner, ledger: Ledger, key: str) -> None:
 
 
 def test_ticks_resolve_what_boxes_do_not_see_and_the_first_scan_decides_what_is_gone(
-    keep: Callable[..., MirrorRunner], ledger: Ledger, tree: Path
+    make_runner: Callable[..., MirrorRunner], ledger: Ledger, tree: Path
 ) -> None:
-    keeping = keep()
+    keeping = make_runner()
     seen = Hint(7, 1_700_000_000_000_000_000)
     (tree / "there").write_text("content")
     os.utime(tree / "there", ns=(0, seen.mtime_ns))
@@ -136,8 +136,10 @@ def test_ticks_resolve_what_boxes_do_not_see_and_the_first_scan_decides_what_is_
     assert ledger.disputes.unresolved(10) == []
 
 
-def test_failed_keys_are_tried_again_also_while_others_are_disputed(keep: Callable[..., MirrorRunner], ledger: Ledger, tree: Path) -> None:
-    keeping = keep()
+def test_failed_keys_are_tried_again_also_while_others_are_disputed(
+    make_runner: Callable[..., MirrorRunner], ledger: Ledger, tree: Path
+) -> None:
+    keeping = make_runner()
     ledger.claims.mark([(f"{tree}/a", Hint(7, 1))])
     dispute(keeping, ledger, f"{tree}/a")
     fail(keeping, ledger, f"{tree}/b")
@@ -148,9 +150,9 @@ def test_failed_keys_are_tried_again_also_while_others_are_disputed(keep: Callab
 
 
 def test_the_log_of_the_file_host_names_once_a_minute_who_does_not_see_its_files(
-    keep: Callable[..., MirrorRunner], ledger: Ledger, tree: Path, caplog: pytest.LogCaptureFixture
+    make_runner: Callable[..., MirrorRunner], ledger: Ledger, tree: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    keeping = keep()
+    keeping = make_runner()
     ledger.disputes.unseen.write("box2@host", "does not see a", 300)
     keeping.tick()
     assert "box2" not in caplog.text, "no key waits"
@@ -166,10 +168,10 @@ def test_the_log_of_the_file_host_names_once_a_minute_who_does_not_see_its_files
 
 
 @pytest.mark.parametrize("accepted", [False, True])
-def test_a_broker_that_forgets_takes_no_acceptance_back_and_gives_none(
-    keep: Callable[..., MirrorRunner], ledger: Ledger, broker: str, accepted: bool
+def test_a_broker_that_forgets_neither_revokes_nor_grants_an_acceptance(
+    make_runner: Callable[..., MirrorRunner], ledger: Ledger, broker: str, accepted: bool
 ) -> None:
-    keeping = keep()
+    keeping = make_runner()
     keeping._scanner._update(accepted=accepted)
     if accepted:
         keeping._deletion_state.accept()
@@ -193,14 +195,15 @@ def test_a_broker_that_forgets_takes_no_acceptance_back_and_gives_none(
     ],
 )
 def test_whether_a_mirror_is_accepted_is_read_at_its_start_and_stored(
-    keep: Callable[..., MirrorRunner], ledger: Ledger, broker: str, before: dict[str, str | int], options: dict[str, bool], accepted: bool
+    make_runner: Callable[..., MirrorRunner], ledger: Ledger, broker: str,
+    before: dict[str, str | int], options: dict[str, bool], accepted: bool,
 ) -> None:
     if before:
-        keep()._watcher_lock.release()
+        make_runner()._watcher_lock.release()
         connect(broker).hdel("autosync:{m}:mirror", "accepted")
         connect(broker).hset("autosync:{m}:mirror", mapping=before)
 
-    keeping = keep(**options)
+    keeping = make_runner(**options)
     assert keeping._scanner.state.accepted == ledger.sync_state.accepted() == accepted
 
     found(keeping, time.time(), keeping._scanner.state.scan_generation)
@@ -209,7 +212,7 @@ def test_whether_a_mirror_is_accepted_is_read_at_its_start_and_stored(
     assert keeping._scanner.state.accepted == ledger.sync_state.accepted() == accepted
     if not accepted:
         keeping._watcher_lock.release()
-        assert not keep()._scanner.state.accepted, "the start after that knows no better"
+        assert not make_runner()._scanner.state.accepted, "the start after that knows no better"
 
 
 @pytest.mark.parametrize(
@@ -231,43 +234,43 @@ def test_whether_a_mirror_is_accepted_is_read_at_its_start_and_stored(
     ids=str,
 )
 def test_a_mirror_is_accepted_with_its_target_sources_and_filters(
-    keep: Callable[..., MirrorRunner], ledger: Ledger, defined: dict[str, object], accepted: bool
+    make_runner: Callable[..., MirrorRunner], ledger: Ledger, defined: dict[str, object], accepted: bool
 ) -> None:
     first: dict[str, object] = {"settings": {"target_container": "/t"}, "source_exclude": ("x",)}
-    keep(first, accept_existing=True)._watcher_lock.release()
+    make_runner(first, accept_existing=True)._watcher_lock.release()
 
-    other = keep({**first, **defined})
+    other = make_runner({**first, **defined})
     other._watcher_lock.release()
-    again = keep({**first, **defined})
+    again = make_runner({**first, **defined})
     again._watcher_lock.release()
 
     assert other._scanner.state.accepted == again._scanner.state.accepted == ledger.sync_state.accepted() == accepted
     if not accepted:
-        assert not keep(first)._scanner.state.accepted, "it was accepted once, and is another since"
+        assert not make_runner(first)._scanner.state.accepted, "it was accepted once, and is another since"
     elif "source_filter" in defined:
-        assert not keep(first)._scanner.state.accepted, "more is in scope again"
+        assert not make_runner(first)._scanner.state.accepted, "more is in scope again"
 
 
-def test_a_wider_scope_that_is_accepted_lifts_no_withheld_deletions(keep: Callable[..., MirrorRunner], tree: Path) -> None:
-    first = keep(accept_existing=True)
+def test_a_wider_scope_that_is_accepted_lifts_no_withheld_deletions(make_runner: Callable[..., MirrorRunner], tree: Path) -> None:
+    first = make_runner(accept_existing=True)
     first._deletion_state.set_withheld(Withheld(400, ("a",), "d"), accepted=True)
     first._watcher_lock.release()
 
-    wider = keep({"sources": (Source(str(tree)), Source("/another"))}, accept_existing=True)
+    wider = make_runner({"sources": (Source(str(tree)), Source("/another"))}, accept_existing=True)
 
     assert (wider._scanner.state.accepted, wider._scanner.state.withheld_deletions) == (True, 400)
 
 
-def test_nobody_accepts_deletions_where_there_are_none(keep: Callable[..., MirrorRunner]) -> None:
-    assert not keep({"delete": False}, accept_existing=True)._scanner.state.accepted
+def test_nobody_accepts_deletions_where_there_are_none(make_runner: Callable[..., MirrorRunner]) -> None:
+    assert not make_runner({"delete": False}, accept_existing=True)._scanner.state.accepted
 
 
 @pytest.mark.parametrize("ended", ["before", "after"])
 def test_that_nothing_is_dirty_since_the_broker_forgot_it_makes_nothing_right(
-    keep: Callable[..., MirrorRunner], ledger: Ledger, broker: str, ended: str
+    make_runner: Callable[..., MirrorRunner], ledger: Ledger, broker: str, ended: str
 ) -> None:
     """Else a file that differs in nothing but its times, and was marked before, would count as equal in all later scans."""
-    keeping = keep()
+    keeping = make_runner()
     began, generation = time.time(), keeping._scanner.state.scan_generation
     ledger.claims.mark([("a", UNKNOWN)])
     if ended == "before":
@@ -287,9 +290,9 @@ def test_that_nothing_is_dirty_since_the_broker_forgot_it_makes_nothing_right(
 
 
 def test_once_is_not_through_because_the_broker_forgot_what_is_to_be_done(
-    keep: Callable[..., MirrorRunner], ledger: Ledger, broker: str, monkeypatch: pytest.MonkeyPatch
+    make_runner: Callable[..., MirrorRunner], ledger: Ledger, broker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keeping = keep(once=True)
+    keeping = make_runner(once=True)
     keeping._scanner._update(last_report=ScanReport())
     ledger.claims.mark([("a", UNKNOWN)])
     assert not keeping.is_through()
@@ -304,10 +307,10 @@ def test_once_is_not_through_because_the_broker_forgot_what_is_to_be_done(
 
 @pytest.mark.parametrize("what", ["failed", "unfinished"])
 def test_a_broker_that_goes_away_in_the_middle_of_a_tick_does_not_hold_the_main_loop_up(
-    keep: Callable[..., MirrorRunner], ledger: Ledger, monkeypatch: pytest.MonkeyPatch, what: str
+    make_runner: Callable[..., MirrorRunner], ledger: Ledger, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     """It is the main loop that starts a dead broker again, and that handles signals."""
-    keeping = keep(rescan=3600.0)
+    keeping = make_runner(rescan=3600.0)
     if what == "failed":
         fail(keeping, ledger, "a")
     else:
@@ -341,10 +344,10 @@ def test_a_broker_that_goes_away_in_the_middle_of_a_tick_does_not_hold_the_main_
 
 @pytest.mark.parametrize("what", ["a worker has died", "the broker has forgotten", "nothing"])
 def test_a_key_whose_message_may_be_lost_is_sent_again_at_the_next_tick(
-    keep: Callable[..., MirrorRunner], ledger: Ledger, broker: str, what: str
+    make_runner: Callable[..., MirrorRunner], ledger: Ledger, broker: str, what: str
 ) -> None:
     """A dead worker may have had messages whose keys it had not claimed; so may one that did not find the definition."""
-    keeping = keep()
+    keeping = make_runner()
     if what == "the broker has forgotten":
         connect(broker).flushall()
     ledger.claims.mark([("a", UNKNOWN)])
@@ -361,9 +364,9 @@ def test_a_key_whose_message_may_be_lost_is_sent_again_at_the_next_tick(
 
 
 def test_keys_whose_files_may_not_be_read_have_delays_of_their_own_also_with_one_attempt(
-    keep: Callable[..., MirrorRunner], ledger: Ledger
+    make_runner: Callable[..., MirrorRunner], ledger: Ledger
 ) -> None:
-    keeping = keep({"attempts": 1})
+    keeping = make_runner({"attempts": 1})
     fail(keeping, ledger, "full")
     ledger.claims.mark([("denied", UNKNOWN)])
     (claim,) = ledger.claims.claim("w", keeping._registration.version, ["denied"]) or []
@@ -379,8 +382,8 @@ def test_keys_whose_files_may_not_be_read_have_delays_of_their_own_also_with_one
     assert ledger.stats.read().denied == 0
 
 
-def test_what_may_be_readable_waits_while_the_mirror_is_paused(keep: Callable[..., MirrorRunner], ledger: Ledger) -> None:
-    keeping = keep()
+def test_what_may_be_readable_waits_while_the_mirror_is_paused(make_runner: Callable[..., MirrorRunner], ledger: Ledger) -> None:
+    keeping = make_runner()
     calls: list[int] = []
     keeping._denied_keys.retry = calls.append  # type: ignore[method-assign]
 
@@ -392,8 +395,8 @@ def test_what_may_be_readable_waits_while_the_mirror_is_paused(keep: Callable[..
     assert calls == [0]
 
 
-def test_keys_without_a_message_are_sent_once_a_tick(keep: Callable[..., MirrorRunner], ledger: Ledger) -> None:
-    keeping = keep()
+def test_keys_without_a_message_are_sent_once_a_tick(make_runner: Callable[..., MirrorRunner], ledger: Ledger) -> None:
+    keeping = make_runner()
     ledger.claims.mark([(f"{number:04}", UNKNOWN) for number in range(1500)])
     keeping.release_claims_of_dead(1)
 
@@ -402,8 +405,8 @@ def test_keys_without_a_message_are_sent_once_a_tick(keep: Callable[..., MirrorR
     assert ledger.queues.count_waiting("q") == 10, "a page of 1,000 keys, 100 to a message"
 
 
-def test_a_signal_ends_the_waiting_for_a_place_that_another_host_has(keep: Callable[..., MirrorRunner], broker: str) -> None:
-    keeping = keep()
+def test_a_signal_ends_the_waiting_for_a_place_that_another_host_has(make_runner: Callable[..., MirrorRunner], broker: str) -> None:
+    keeping = make_runner()
     holder = {**json.loads(keeping._watcher_lock._holder), "host": "elsewhere", "boot": "elsewhere"}
     connect(broker).set("autosync:{m}:watcher", json.dumps(holder), px=15_000)
     stop = threading.Event()
@@ -413,11 +416,11 @@ def test_a_signal_ends_the_waiting_for_a_place_that_another_host_has(keep: Calla
 
 
 @pytest.mark.parametrize("alive", [False, True])
-def test_a_place_that_a_dead_process_has_again_since_the_broker_forgot_the_end_is_taken_back(
-    keep: Callable[..., MirrorRunner], ledger: Ledger, broker: str, alive: bool
+def test_a_lock_that_a_dead_process_has_again_since_the_broker_forgot_the_end_is_acquired(
+    make_runner: Callable[..., MirrorRunner], ledger: Ledger, broker: str, alive: bool
 ) -> None:
     """A broker that is killed may come back with the memory of seconds ago, when the autosync before this one had the place."""
-    keeping = keep()
+    keeping = make_runner()
     keeping.tick()
     ended = subprocess.Popen(["true"])
     ended.wait()
@@ -453,9 +456,9 @@ CALLS = [
 
 @pytest.mark.parametrize("call", CALLS)
 def test_a_broker_that_lost_its_memory_and_goes_away_again_gets_everything_once_it_stays(
-    keep: Callable[..., MirrorRunner], broker: str, monkeypatch: pytest.MonkeyPatch, call: tuple[str, str]
+    make_runner: Callable[..., MirrorRunner], broker: str, monkeypatch: pytest.MonkeyPatch, call: tuple[str, str]
 ) -> None:
-    keeping = keep()
+    keeping = make_runner()
     keeping.tick()
     assert keeping._debouncer.is_idle()
 
@@ -470,10 +473,10 @@ def test_a_broker_that_lost_its_memory_and_goes_away_again_gets_everything_once_
 
 @pytest.mark.parametrize("call", CALLS)
 def test_another_root_is_the_source_also_if_the_broker_goes_away_during_its_registration(
-    keep: Callable[..., MirrorRunner], tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: tuple[str, str]
+    make_runner: Callable[..., MirrorRunner], tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: tuple[str, str]
 ) -> None:
     (tree / "f").touch()
-    keeping = keep()
+    keeping = make_runner()
     tree.rename(tmp_path / "old")
     tree.mkdir()
     (tree / "f").touch()
@@ -489,8 +492,8 @@ def test_another_root_is_the_source_also_if_the_broker_goes_away_during_its_regi
 
 
 def test_a_skipped_path_is_logged_with_its_target_like_all_others(
-    keep: Callable[..., MirrorRunner], caplog: pytest.LogCaptureFixture
+    make_runner: Callable[..., MirrorRunner], caplog: pytest.LogCaptureFixture
 ) -> None:
-    keep(about="t1: ")._skipped.add("/s/pipe", "is a FIFO")
+    make_runner(about="t1: ")._skipped.add("/s/pipe", "is a FIFO")
 
     assert caplog.messages[-1] == "t1: skipped: /s/pipe is a FIFO"

@@ -72,7 +72,7 @@ def test_a_connection_that_broke_meanwhile_costs_nothing(scripts: Scripts, clien
     assert not ours(client) & killed
 
 
-def test_what_was_not_answered_in_time_is_not_taken_for_the_next_answer(own_valkey: Valkey) -> None:
+def test_a_late_reply_does_not_count_as_the_next_one(own_valkey: Valkey) -> None:
     client = connect(own_valkey.url)
     client.connection_pool.connection_kwargs["socket_timeout"] = 0.2
     scripts = Scripts(client, TEXTS)

@@ -22,7 +22,7 @@ from autosync.model.mirror import Mirror
 from autosync.model.skipped import MOST_SKIPPED, SkippedList
 from lab.commands import Commands
 from lab.servers import wait_until
-from lab.watch_pipeline import Kept
+from lab.watch_pipeline import WatchPipeline
 
 FIFO = "is a FIFO"
 OUT = "is a link that leads out of the source"
@@ -155,11 +155,11 @@ def test_events_during_a_scan_are_newer_than_what_it_finds(skipped: SkippedPaths
 
 
 @pytest.mark.parametrize("how", ["deleted", "renamed", "replaced", "its directory is deleted", "its directory is moved away"])
-def test_a_path_leaves_the_list_by_an_event(keep: Callable[..., Kept], tree: Path, tmp_path: Path, how: str) -> None:
+def test_a_path_leaves_the_list_by_an_event(pipeline: Callable[..., WatchPipeline], tree: Path, tmp_path: Path, how: str) -> None:
     (tree / "d").mkdir()
     for name in ("d/a", "stays"):
         os.mkfifo(tree / name)
-    kept = keep()
+    kept = pipeline()
     listed = kept.ledger.sync_state.skipped
     assert set(listed().reasons) == {f"{tree}/d/a", f"{tree}/stays"}
 
@@ -181,11 +181,11 @@ def test_a_path_leaves_the_list_by_an_event(keep: Callable[..., Kept], tree: Pat
 
 
 def test_a_link_that_leads_out_leaves_the_list_also_if_a_filter_hides_its_name(
-    keep: Callable[..., Kept], tree: Path, tmp_path: Path
+    pipeline: Callable[..., WatchPipeline], tree: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tree / "folder").symlink_to(tmp_path / "elsewhere")
-    kept = keep(source_filter=r".*\.jpg")
+    kept = pipeline(source_filter=r".*\.jpg")
     listed = kept.ledger.sync_state.skipped
     assert listed() == SkippedList({f"{tree}/folder": OUT})
 

@@ -61,7 +61,7 @@ def append(path: Path) -> None:
 
 
 @pytest.mark.parametrize("step", [-1, MIB, 1000 * 1000])
-def test_a_file_that_grows_is_given_out_as_far_as_it_had_come(path: Path, opened: Callable[..., StableReader], step: int) -> None:
+def test_a_file_that_grows_is_read_as_far_as_it_had_come(path: Path, opened: Callable[..., StableReader], step: int) -> None:
     before = path.read_bytes()
     source = opened(path, lambda _: append(path)).open()
 
@@ -72,7 +72,7 @@ def test_a_file_that_grows_is_given_out_as_far_as_it_had_come(path: Path, opened
 
 
 @pytest.mark.parametrize("offset", [0, 2 * MIB, SIZE - 4])
-def test_the_last_byte_of_a_file_that_is_changed_behind_the_reader_is_not_given_out(
+def test_the_last_byte_of_a_file_that_is_changed_behind_the_reader_is_not_returned(
     path: Path, opened: Callable[..., StableReader], offset: int
 ) -> None:
     reads = itertools.count()

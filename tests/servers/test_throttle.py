@@ -173,7 +173,7 @@ def test_a_broker_that_goes_away_is_waited_for(own_valkey: Valkey) -> None:
     assert not thread.is_alive()
 
 
-def test_slots_last_for_as_long_as_a_transfer_takes(broker: str) -> None:
+def test_slots_last_for_as_long_as_a_transfer_does(broker: str) -> None:
     ledger = Ledger(connect(broker), "m")
     ledger.limits.set(Limits(inflight=2))
     one, two = (Throttle(ledger.limits, name, threading.Event()) for name in ("one", "two"))

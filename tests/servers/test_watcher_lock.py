@@ -43,7 +43,7 @@ def test_a_watcher_with_a_short_lock_waits_for_a_long_one_of_a_dead_watcher(ledg
     assert "dead" not in ledger.stats.read().holder
 
 
-def test_a_watcher_that_renews_a_short_lock_is_not_taken_for_dead(ledger: Ledger) -> None:
+def test_a_watcher_that_renews_a_short_lock_does_not_count_as_dead(ledger: Ledger) -> None:
     stop = threading.Event()
     other = elsewhere("other")
     ledger.watcher_lock.heartbeat(other, lease=LONGEST_WATCHER_LEASE)

@@ -131,5 +131,5 @@ def test_the_name_of_an_owner_contains_that_of_its_worker_and_no_space(name: str
     assert owner != new_owner(socket.gethostname(), os.getpid(), name)
 
 
-def test_an_owner_of_an_earlier_version_is_shown_as_its_process() -> None:
+def test_an_owner_of_an_earlier_version_is_printed_as_its_process() -> None:
     assert worker_of("host:7:0123abcd") == "host:7"

@@ -18,7 +18,7 @@ def work(broker: str, name: str, requests: int, size: int, threads: int) -> None
     throttle.refresh()
     assert throttle.is_on
 
-    def take() -> None:
+    def reserve() -> None:
         while True:
             throttle.acquire(requests, size, lambda: None)
             instants.append(time.monotonic())
@@ -27,7 +27,7 @@ def work(broker: str, name: str, requests: int, size: int, threads: int) -> None
     with connect(broker) as client:
         client.sadd("came", name)
     for _ in range(threads):
-        threading.Thread(target=take, daemon=True).start()
+        threading.Thread(target=reserve, daemon=True).start()
     sys.stdin.read()  # until the test closes it
     for line in instants[:]:
         os.write(1, f"{name} {line}\n".encode())  # whole, also where several processes write

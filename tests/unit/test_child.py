@@ -166,23 +166,23 @@ def test_tending_starts_a_child_again_that_died(child: Callable[..., Child], cap
     assert vars(record)["worker"] == "one@host", "a field of the JSON log"
 
 
-def test_tending_gives_up_a_child_that_dies_each_time_soon_after_its_start(child: Callable[..., Child]) -> None:
+def test_tending_ends_for_a_child_that_dies_each_time_soon_after_its_start(child: Callable[..., Child]) -> None:
     one = child(*python("raise SystemExit(7)"))
     one.start()
     starts = 1
 
-    def tend_until_it_gives_up() -> None:
+    def tend_until_it_ends() -> None:
         nonlocal starts
         while starts < 50:
             wait_until(lambda: one.has_ended() is not None, LIMIT)
             starts += one.restart_if_dead() is not None
 
     with pytest.raises(StartError, match=r"the child cannot be kept running.*status 7"):
-        tend_until_it_gives_up()
+        tend_until_it_ends()
     assert starts == processes._TOO_OFTEN
 
 
-def test_tending_never_gives_up_a_child_that_lived_for_a_while(child: Callable[..., Child], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tending_never_ends_for_a_child_that_lived_for_a_while(child: Callable[..., Child], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "_TOO_SHORT", 0.0)
     one = child("/bin/true")
     one.start()
@@ -210,7 +210,7 @@ while True:
 """
 
 
-def test_stopping_asks_first(child: Callable[..., Child], tmp_path: Path) -> None:
+def test_stopping_sends_sigterm_first(child: Callable[..., Child], tmp_path: Path) -> None:
     ready = tmp_path / "ready"
     one = child(*python(LISTENER.format("lambda *_: sys.exit(5)", str(ready))))
     one.start()

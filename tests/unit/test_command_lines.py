@@ -109,7 +109,7 @@ PASSWORD = "Opt1on/of the+actor"
     ],
     ids=["environment", "file", "file in the environment"],
 )
-def test_a_secret_is_taken_from_where_nobody_sees_it(
+def test_a_secret_is_read_from_where_nobody_sees_it(
     options: list[str], environ: dict[str, str], commands: Commands, tree: Path, target: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "store.py").write_text(STORE)
@@ -354,7 +354,7 @@ def test_a_signing_key_that_cannot_be_used_is_one_clear_line(passed: str, comman
     assert_one_line(commands.prepare_worker(AUTOSYNC_SIGNING_KEY=passed), 1, "signing")
 
 
-def test_an_empty_variable_does_not_take_the_key_of_celeryconfig_away(commands: Commands, tmp_path: Path) -> None:
+def test_an_empty_variable_does_not_remove_the_key_of_celeryconfig(commands: Commands, tmp_path: Path) -> None:
     (tmp_path / "celeryconfig.py").write_text(f"autosync_secrets = {{'signing_key': {'k' * 32!r}}}\n")
 
     assert commands.prepare_worker().returncode == 0
@@ -363,7 +363,7 @@ def test_an_empty_variable_does_not_take_the_key_of_celeryconfig_away(commands: 
 
 
 @pytest.mark.parametrize("variable", ["{}", '{"m": {"password": "p"}}', '{"password": "p"}'])
-def test_the_variable_of_secrets_takes_no_other_secret_of_celeryconfig_away(commands: Commands, tmp_path: Path, variable: str) -> None:
+def test_the_variable_of_secrets_removes_no_other_secret_of_celeryconfig(commands: Commands, tmp_path: Path, variable: str) -> None:
     (tmp_path / "celeryconfig.py").write_text("autosync_secrets = {'signing-key': 'too short', 'm': {'user': 'u'}}\n")
 
     assert_one_line(commands.prepare_worker(AUTOSYNC_SECRETS=variable), 1, "the signing key has fewer than 32 bytes")

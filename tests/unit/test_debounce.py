@@ -181,7 +181,7 @@ def test_a_file_whose_close_will_be_seen_is_not_treated_as_one_that_was_found(de
     assert [one.kind for one in debouncer.pop_due()] == [Kind.CREATED]
 
 
-def test_a_requeued_file_is_due_later_and_keeps_its_age(debouncer: Debouncer, clock: Clock) -> None:
+def test_a_requeued_file_is_due_later_and_its_age_stays(debouncer: Debouncer, clock: Clock) -> None:
     debouncer.push([Change(Kind.CREATED, "/f")])
     since = clock.now
     clock.now += QUIET

@@ -140,7 +140,7 @@ def test_what_depends_on_a_change_is_popped_once(changed: str, found: set[str]) 
     assert denied.pop_changed() == []
 
 
-def test_a_directory_of_the_set_takes_those_below_it_along() -> None:
+def test_a_change_of_a_directory_counts_for_those_below_it() -> None:
     denied = DeniedPaths(["/s"])
     for path in ("/s/d", "/s/d/e", "/s/f"):
         denied.add(path)

@@ -64,7 +64,7 @@ def test_a_target_to_which_the_differences_are_applied_equals_the_source(source:
 
 @settings(deadline=None, max_examples=300)
 @given(SIDES, SIDES, st.integers(1, 6), st.integers(1, 6), st.booleans())
-def test_files_together_give_the_differences_that_they_give_one_by_one(
+def test_files_together_have_the_differences_that_they_have_one_by_one(
     source: dict[str, int], target: dict[str, int], run: int, page: int, old: bool
 ) -> None:
     """Also where most of them are equal, which random ones are not."""
@@ -131,7 +131,7 @@ def test_a_difference_has_what_is_on_the_disk() -> None:
         (199, 100, 50, True),
     ],
 )
-def test_an_object_of_equal_size_is_suspect_unless_it_is_known_to_be_newer_or_settled(
+def test_an_object_of_equal_size_is_suspect_unless_it_is_newer_or_settled(
     changed: float, made: float, last_in_sync: float, suspect: bool
 ) -> None:
     assert MARGIN == 2.0, "the table is written for this margin"
@@ -169,10 +169,10 @@ def test_the_difference_of_the_clocks_is_allowed_for(ahead: float) -> None:
 
 
 def test_what_stays_is_neither_sent_nor_deleted_nor_is_what_may_be_below_it() -> None:
-    def kept(key: str) -> tuple[str, Entry]:
+    def stays(key: str) -> tuple[str, Entry]:
         return key, Entry(f"/s/{key}", 0, 0.0, 0, "is a link that leads out", keep_in_target=True)
 
-    source = [kept("film"), kept("link/"), kept("new"), *walked({"z": 1}, 10)]
+    source = [stays("film"), stays("link/"), stays("new"), *walked({"z": 1}, 10)]
     target = listed({"film": 3, "film2": 1, "link-": 1, "link/": 1, "link/a": 1, "link/b/c": 1, "link0": 1, "z": 1})
 
     assert [one.key for one in compare(source, target, Rule())] == ["film2", "link-", "link0"]

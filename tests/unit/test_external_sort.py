@@ -31,7 +31,7 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @settings(deadline=None, max_examples=200)
 @given(rows=st.lists(st.tuples(KEYS, VALUES), max_size=60), in_memory=st.integers(1, 70), page=st.integers(1, 4), fan_in=st.integers(2, 5))
-def test_it_gives_what_sorted_gives_and_keeps_the_order_of_equal_keys(
+def test_it_returns_what_sorted_returns_and_is_stable(
     rows: list[tuple[str, Any]], in_memory: int, page: int, fan_in: int
 ) -> None:
     numbered = [(key, value, number) for number, (key, value) in enumerate(rows)]
@@ -89,7 +89,7 @@ class TestWhatIsLeft:
         spill.mkdir()
         return spill, before, disksort(((number % 97, number) for number in range(500)), str(spill), 20)
 
-    def test_the_runs_stand_in_the_directory_without_a_name(self, begun: tuple[Path, set[Descriptor], Iterator[Any]]) -> None:
+    def test_the_runs_are_in_the_directory_without_a_name(self, begun: tuple[Path, set[Descriptor], Iterator[Any]]) -> None:
         spill, before, rows = begun
 
         next(rows)
@@ -112,7 +112,7 @@ class TestWhatIsLeft:
         assert opened_since(before) == set()
         assert list(spill.iterdir()) == []
 
-    def test_nothing_is_left_when_the_reader_gives_up(self, begun: tuple[Path, set[Descriptor], Iterator[Any]]) -> None:
+    def test_nothing_is_left_when_the_reader_stops_early(self, begun: tuple[Path, set[Descriptor], Iterator[Any]]) -> None:
         spill, before, rows = begun
         next(rows)
 

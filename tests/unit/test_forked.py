@@ -73,7 +73,7 @@ def test_more_than_the_pipe_holds_arrives_and_the_other_process_waits_for_who_re
     assert waiting_at < count == made_yet.stat().st_size
 
 
-def test_it_waits_until_it_is_asked(tmp_path: Path) -> None:
+def test_it_waits_until_it_is_requested(tmp_path: Path) -> None:
     begun = tmp_path / "begun"
 
     def work(_: str) -> Iterator[bool]:

@@ -60,7 +60,7 @@ def test_a_name_that_is_gone_or_names_another_file_is_dropped(tree: Path) -> Non
     assert len(links) == 2
 
 
-def test_a_scan_replaces_what_was_known_if_it_is_complete(tree: Path) -> None:
+def test_a_scan_replaces_the_names_if_it_is_complete(tree: Path) -> None:
     linked(tree, "a", "b")
     links = scanned(HardLinks(), tree)
     os.rename(tree / "a", tree / "c")
@@ -72,7 +72,7 @@ def test_a_scan_replaces_what_was_known_if_it_is_complete(tree: Path) -> None:
     assert saved(links, tree / "b") == ["c"]
 
 
-def test_a_file_whose_first_name_is_not_known_is_unsure_until_the_next_scan(tree: Path) -> None:
+def test_a_file_whose_first_name_is_missing_is_unsure_until_the_next_scan(tree: Path) -> None:
     fill(tree, "first")
     links = scanned(HardLinks(), tree)
     assert not links
@@ -97,7 +97,7 @@ def test_a_scan_that_had_begun_before_settles_nothing(tree: Path) -> None:
     assert links.unsure() == 1
 
 
-def test_names_that_become_known_or_go_make_a_file_sure(tree: Path) -> None:
+def test_names_that_are_found_or_go_make_a_file_sure(tree: Path) -> None:
     linked(tree, "x.tmp", "x")
     linked(tree, "y.tmp", "y")
     linked(tree, "z", "z2")
@@ -140,7 +140,7 @@ def test_one_name_with_two_paths_counts_once(tree: Path) -> None:
     assert links.unsure() == 1, "two paths, and two links, but the name d/a is missing"
 
 
-def test_the_table_is_bounded_and_says_so(tree: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_the_table_is_bounded_and_reports_it(tree: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     linked(tree, "a", "b", "c")
     links = scanned(HardLinks(max_names=2), tree)
     assert (len(links), links.is_full) == (2, True)

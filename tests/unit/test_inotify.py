@@ -140,7 +140,7 @@ def test_a_directory_that_is_watched_twice_is_one_watch(inotify: Inotify, tree: 
     assert watch(inotify, tree.parent / "moved") == first
 
 
-def test_a_watch_that_is_taken_away_is_silent(inotify: Inotify, tree: Path) -> None:
+def test_a_watch_that_is_removed_is_silent(inotify: Inotify, tree: Path) -> None:
     wd = watch(inotify, tree)
 
     inotify.remove(wd)
@@ -201,7 +201,7 @@ def test_a_descriptor_that_is_closed_is_an_error(inotify: Inotify) -> None:
         inotify.add(99_999, MASK)
 
 
-def test_closing_gives_the_descriptor_back() -> None:
+def test_closing_closes_the_descriptor() -> None:
     before = descriptors()
 
     inotify = Inotify()

@@ -241,7 +241,7 @@ def test_a_filter_is_matched_from_the_start_of_the_absolute_path() -> None:
     assert keys.path("b") is None
 
 
-def test_the_default_filter_takes_every_name() -> None:
+def test_the_default_filter_accepts_every_name() -> None:
     keys = Keys([Source("/s")])
 
     assert all(keys.covers(f"/s/{name}") for name in ("a\nb", "\n", "\udcff\udc80", "a\r\n\n", " "))
@@ -254,7 +254,7 @@ def test_a_dot_in_a_filter_matches_a_newline_too() -> None:
     assert not keys.covers("/s/two\nlines/.git/x.txt")
 
 
-def test_an_exclude_takes_out_files_and_whole_directories() -> None:
+def test_an_exclude_leaves_out_files_and_whole_directories() -> None:
     keys = Keys([Source("/s")], source_exclude=["/s/tmp$", r".*/node_modules$", r".*\.o$"])
 
     assert not keys.enters("/s/tmp")
@@ -403,18 +403,18 @@ def test_a_pattern_for_temporary_names_that_is_none_is_refused() -> None:
 # Done-markers
 
 @pytest.mark.parametrize(
-    ("marker", "file", "stands"),
+    ("marker", "file", "expected"),
     [("{}.done", "film.mov", "film.mov.done"), (".{}.ok", "film.mov", ".film.mov.ok"), ("READY", "film.mov", "READY")],
 )
-def test_a_done_marker_speaks_for_its_file_or_its_directory_and_is_not_mirrored(marker: str, file: str, stands: str) -> None:
+def test_a_done_marker_speaks_for_its_file_or_its_directory_and_is_not_mirrored(marker: str, file: str, expected: str) -> None:
     keys = Keys([Source("/s")], done_marker=marker)
 
-    assert keys.marker_of(f"/s/d/{file}") == f"/s/d/{stands}"
-    assert keys.is_marker(f"/s/d/{stands}")
+    assert keys.marker_of(f"/s/d/{file}") == f"/s/d/{expected}"
+    assert keys.is_marker(f"/s/d/{expected}")
     assert not keys.is_marker(f"/s/d/{file}")
-    assert not keys.covers(f"/s/d/{stands}")
+    assert not keys.covers(f"/s/d/{expected}")
     assert keys.covers(f"/s/d/{file}")
-    assert keys.marked_by(f"/s/d/{stands}") == (("/s/d", True) if marker == "READY" else (f"/s/d/{file}", False))
+    assert keys.marked_by(f"/s/d/{expected}") == (("/s/d", True) if marker == "READY" else (f"/s/d/{file}", False))
 
 
 @pytest.mark.parametrize("marker", ["a/b", "{}", "..", "{}{}", "\0"])

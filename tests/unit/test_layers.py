@@ -252,7 +252,7 @@ def test_the_working_modules_load_no_inotify() -> None:
     assert found.isdisjoint({"botocore", "requests"}), "loaded only where they are needed"
 
 
-def test_the_libraries_that_give_tokens_are_loaded_with_the_first_token() -> None:
+def test_the_libraries_for_tokens_are_loaded_with_the_first_token() -> None:
     (found,) = loaded("import autosync.actors.azure, autosync.actors.gcs")
 
     assert "autosync.actors.gcs.credentials" in found
@@ -289,7 +289,7 @@ CHAOS = [
 ]  # fmt: skip
 
 
-def test_the_random_operations_have_floors_too_and_know_no_rule_of_the_product() -> None:
+def test_the_random_operations_have_floors_too_and_import_no_rule_of_the_product() -> None:
     files = {file.stem: file for file in (ROOT / "lab" / "chaos").glob("*.py")}
     assert set(CHAOS) == files.keys() - {"__init__"}
     for floor, name in enumerate(CHAOS):

@@ -184,7 +184,7 @@ def test_where_it_is_not_certain_whether_a_page_follows_there_is_an_error(text: 
     ],
     ids=lambda text: text[:20],
 )
-def test_a_page_that_is_made_to_take_memory_takes_no_multiple_of_its_length(filling: str) -> None:
+def test_a_page_that_is_made_to_fill_memory_needs_no_multiple_of_its_length(filling: str) -> None:
     """What pyexpat itself takes is not traced: its own limits are the depth, and the length of a tag."""
     head = written(OBJECT.format(key="a").replace("<Contents>", "<Contents a='b'>"), more="").removesuffix("</ListBucketResult>")
     text = head + filling * (PAGE_BYTES // 16 // len(filling)) + "</ListBucketResult>"
@@ -199,7 +199,7 @@ def test_a_page_that_is_made_to_take_memory_takes_no_multiple_of_its_length(fill
     assert peak < 4 * len(text)
 
 
-def test_the_next_page_is_asked_for_only_if_there_is_one() -> None:
+def test_the_next_page_is_requested_only_if_there_is_one() -> None:
     token = "<NextContinuationToken>1/x+y=</NextContinuationToken>"
 
     assert next_token(written(more=f"<IsTruncated>true</IsTruncated>{token}")) == "1/x+y="

@@ -102,7 +102,7 @@ def test_the_version_stays_while_the_definition_does() -> None:
     assert reordered.dumps() == replace(ONE, settings={"a": 2, "b": 1}).dumps()
 
 
-def test_the_default_lease_is_30_s_and_changes_nothing_for_versions_that_do_not_know_it() -> None:
+def test_the_default_lease_is_30_s_and_changes_nothing_for_versions_without_it() -> None:
     """An older worker refuses a definition with a field that it does not know; an older watcher's definition has none."""
     text = ONE.dumps()
 
@@ -112,7 +112,7 @@ def test_the_default_lease_is_30_s_and_changes_nothing_for_versions_that_do_not_
     assert Mirror.loads(replace(ONE, lease=6.0).dumps()).lease == 6.0
 
 
-def test_a_source_without_state_changes_nothing_for_versions_that_do_not_know_of_it() -> None:
+def test_a_source_without_state_changes_nothing_for_versions_without_the_field() -> None:
     assert "state_directories" not in json.loads(ONE.dumps())
     assert Mirror.loads(ONE.dumps()).state_directories == ()
     assert replace(ONE, state_directories=("/s/state",)).keys().path("/s/state/m/lock") is None
@@ -218,7 +218,7 @@ def test_a_definition_with_later_fields_names_its_format_and_which_of_them_are_o
     assert (written["format"], written["optional"]) == (1, ["state_directories"])
 
 
-def test_an_optional_field_that_is_not_known_is_ignored() -> None:
+def test_an_unknown_optional_field_is_ignored() -> None:
     assert Mirror.loads(with_fields(format=1, optional=["colour"], colour="red")) == ONE
 
 

@@ -59,7 +59,7 @@ def test_a_mount_point_moves_with_the_directory_that_contains_it(tree: Path, tab
 
 
 @pytest.mark.parametrize("to", ["b/disk", "a/other"])
-def test_a_number_that_the_kernel_has_given_to_the_next_mount_is_no_move(tree: Path, table: Table, watch: MountWatch, to: str) -> None:
+def test_a_number_that_the_kernel_uses_for_the_next_mount_is_no_move(tree: Path, table: Table, watch: MountWatch, to: str) -> None:
     """The directory is still there, so what was mounted in it was unmounted."""
     move(tree, table, to)
 

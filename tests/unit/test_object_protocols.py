@@ -63,7 +63,7 @@ def test_a_page_that_is_none_is_an_error(page: bytes) -> None:
 
 
 @pytest.mark.parametrize("what", [b"<Blob><Name></Name></Blob>", b"<Name>a</Name>", b"&amp;", b"<Blob>", "<\U0001f600>".encode()])
-def test_a_large_page_takes_little_memory_beside_itself(what: bytes) -> None:
+def test_a_large_page_needs_little_memory_beside_itself(what: bytes) -> None:
     """As text the last one would take four times as much, and a tree of elements of the others a hundred times as much."""
     size = 8 << 20
     head, tail = page_of(blob_of("a")).split(b"</Blobs>")
@@ -129,7 +129,7 @@ def test_a_request_is_signed_as_microsoft_describes_it() -> None:
     assert string_to_sign("PUT", "/a/c/k", {}, {**headers, "Content-Length": "0"}).startswith("PUT\n\n\n\n\ntext/plain")
 
 
-def test_credentials_are_taken_from_the_environment_in_a_fixed_order(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_credentials_are_read_from_the_environment_in_a_fixed_order(monkeypatch: pytest.MonkeyPatch) -> None:
     names = ("AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_KEY", "AZURE_STORAGE_SAS_TOKEN")
     nothing = Principal(None, None, None, None)
 

@@ -40,7 +40,7 @@ def test_a_link_or_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
     assert [has_writer(str(tmp_path / name)) for name in ("fifo", "link", "nothing")] == [None, None, None]
 
 
-def test_asking_harms_nobody_who_begins_to_write_at_that_moment(tmp_path: Path) -> None:
+def test_a_check_harms_nobody_who_begins_to_write_at_that_moment(tmp_path: Path) -> None:
     """The kernel sends the holder of a lease a signal when somebody wants to write. It must not end this process."""
     path = tmp_path / "f"
     path.touch()

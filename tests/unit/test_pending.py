@@ -56,7 +56,7 @@ def test_anything_else_is_none(text: object) -> None:
     ],
     ids=lambda one: "",
 )
-def test_it_is_shown_in_words(item: PendingItem, text: str) -> None:
+def test_it_is_printed_in_words(item: PendingItem, text: str) -> None:
     assert item.text() == text
 
 

@@ -23,7 +23,7 @@ def test_several_functions_run_at_once_and_errors_are_in_their_futures() -> None
     ahead.close(wait=True)
 
 
-def test_one_thread_keeps_the_order() -> None:
+def test_one_thread_preserves_the_order() -> None:
     done: list[int] = []
     ahead = Prefetcher(1, "test-ahead")
 

@@ -56,6 +56,6 @@ def test_transfers_that_cannot_be_understood(text: str) -> None:
 
 
 @given(st.floats(0, 1e12), st.floats(0, 1e15), st.integers(0, 10**9))
-def test_the_ledger_gives_back_what_it_was_given(requests: float, bandwidth: float, inflight: int) -> None:
+def test_the_ledger_returns_what_was_stored(requests: float, bandwidth: float, inflight: int) -> None:
     limits = Limits(requests, bandwidth, inflight)
     assert Limits.loads(limits.dumps()) == limits

@@ -60,7 +60,7 @@ def test_the_mounts_are_read_with_any_name_and_the_topmost_one_counts() -> None:
     }
 
 
-def test_what_may_have_been_part_of_an_unmounted_file_system_is_known_also_if_there_are_many() -> None:
+def test_what_may_have_been_part_of_an_unmounted_file_system_is_found_also_if_there_are_many() -> None:
     trees = UnmountedTrees()
     assert not trees.touches("/s/d")
 

@@ -183,7 +183,7 @@ def test_a_request_is_signed_as_boto3_signs_it(
 
 @settings(deadline=None, max_examples=200)
 @given(prefix=st.text(st.characters(exclude_categories=["Cs"]), max_size=20), token=st.text(st.characters(codec="utf-8"), max_size=20))
-def test_a_page_of_a_listing_is_asked_for_as_boto3_signs_it(prefix: str, token: str) -> None:
+def test_a_page_of_a_listing_is_requested_as_boto3_signs_it(prefix: str, token: str) -> None:
     who = Credentials("access", "secret/+", "a/token+=")
     pool = Recording()
     signer = RequestSigner("https://bucket.s3.eu-west-1.amazonaws.com", "eu-west-1", lambda: who, "h")
@@ -245,7 +245,7 @@ class Recording:
         self.heads.append(head)
 
 
-def test_amazon_is_given_a_checksum_too_and_it_is_signed() -> None:
+def test_amazon_receives_a_checksum_too_and_it_is_signed() -> None:
     who = Credentials("access", "secret")
     signer = RequestSigner("https://b.s3.amazonaws.com", "us-east-1", lambda: who, "Amazon", checksums=True)
 
@@ -258,7 +258,7 @@ def test_amazon_is_given_a_checksum_too_and_it_is_signed() -> None:
 # What servers answer
 
 
-def test_a_connection_is_kept_and_many_requests_may_be_on_their_way_at_once(serve: Serve) -> None:
+def test_a_connection_is_reused_and_many_requests_may_be_on_their_way_at_once(serve: Serve) -> None:
     arrived = threading.Semaphore(0)
     go_on = threading.Event()
 
@@ -339,7 +339,7 @@ def test_of_an_answer_as_much_is_read_as_it_may_have(serve: Serve) -> None:
     assert pool.read_response(pool.send(ask), 10).text == "0123456789"
 
 
-def test_a_request_that_a_kept_connection_swallows_is_sent_again(serve: Serve) -> None:
+def test_a_request_that_a_reused_connection_swallows_is_sent_again(serve: Serve) -> None:
     """The first connection is closed by the server after its first answer, before or after the second request was read."""
     swallowed: list[bytes] = []
 
@@ -504,7 +504,7 @@ def test_content_that_is_read_meanwhile_arrives_and_the_etag_is_returned(serve: 
     assert server.connections == 1
 
 
-def test_a_kept_connection_that_was_closed_meanwhile_is_not_used_for_what_cannot_be_sent_twice(
+def test_an_idle_connection_that_was_closed_meanwhile_is_not_used_for_what_cannot_be_sent_twice(
     serve: Serve,
 ) -> None:
     closed = threading.Semaphore(0)
@@ -571,7 +571,7 @@ def test_content_that_cannot_be_read_to_its_end_closes_the_connection(serve: Ser
     assert sum(map(len, ended)) < LARGE
 
 
-def test_a_server_that_takes_nothing_of_it_is_given_up(serve: Serve) -> None:
+def test_a_server_that_reads_nothing_of_it_is_abandoned(serve: Serve) -> None:
     over = threading.Event()
     _, pool = serve(lambda line, _: over.wait(LIMIT), read_seconds=1)  # type: ignore[arg-type, return-value]
     try:
@@ -623,7 +623,7 @@ def test_tls_is_spoken_and_who_it_is_spoken_with_is_proved(serve: Serve, tmp_pat
         put(elsewhere)
 
 
-def test_over_tls_too_a_server_that_does_not_answer_is_given_up(serve: Serve, tmp_path: Path) -> None:
+def test_over_tls_too_a_server_that_does_not_respond_is_abandoned(serve: Serve, tmp_path: Path) -> None:
     ours = certificate(tmp_path, "127.0.0.1")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(ours)

@@ -121,7 +121,7 @@ def test_many_requests_are_on_their_way_through_a_proxy_at_once(serve: Serve, pr
     objects.close()
 
 
-def test_a_request_that_a_kept_connection_to_a_proxy_swallows_is_sent_again(serve: Serve, proxy: ForwardProxy) -> None:
+def test_a_request_that_a_reused_connection_to_a_proxy_swallows_is_sent_again(serve: Serve, proxy: ForwardProxy) -> None:
     server, _ = serve(answering())
     objects = objects_through(url_of(proxy), f"http://127.0.0.1:{server.port}")
     objects.finish_put(objects.begin_put("a", b"x", TEXT))
@@ -324,7 +324,7 @@ def test_what_is_no_response_to_a_connect_is_an_error(serve: Serve, response: by
 
 
 @pytest.mark.parametrize("how", ["it never ends its head", "it dribbles", "it sends nothing"])
-def test_a_proxy_that_never_comes_to_the_end_of_its_response_is_given_up(
+def test_a_proxy_that_never_comes_to_the_end_of_its_response_is_abandoned(
     how: str, proxy: ForwardProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(proxies, "TUNNEL_SECONDS", 60 if how == "it never ends its head" else 0.5)
@@ -382,7 +382,7 @@ def test_a_server_behind_a_proxy_that_breaks_off_is_an_error(serve: Serve, tmp_p
             pool.read_response(pool.send(signer.signed_head("PUT", "a", b"", "", 0.0)))
 
 
-def test_through_tls_with_a_proxy_too_a_server_that_does_not_answer_is_given_up(serve: Serve, tmp_path: Path) -> None:
+def test_through_tls_with_a_proxy_too_a_server_that_does_not_respond_is_abandoned(serve: Serve, tmp_path: Path) -> None:
     cert = certificate(tmp_path, "127.0.0.1")
     server, _ = serve(lambda line, _: line.recv(1 << 20) and line.recv(1 << 20), context=tls_context(cert))  # type: ignore[arg-type, return-value]
     with ForwardProxy(context=tls_context(cert)) as proxy:
@@ -424,7 +424,7 @@ def test_the_url_of_a_proxy_is_read_as_botocore_reads_it(url: str, shown: str, c
 @pytest.mark.parametrize(
     "url", ["socks5://joe:secret@p:1080", "http://joe:secret@p:port", "http://", "http://joe:secret@", "joe:se/cret@p:1"]
 )
-def test_what_is_no_url_of_a_proxy_is_refused_and_not_shown(url: str) -> None:
+def test_what_is_no_url_of_a_proxy_is_refused_and_not_printed(url: str) -> None:
     with pytest.raises(ProxyRefused) as caught:
         Proxy.from_url(url)
 

@@ -326,7 +326,7 @@ def test_a_directory_that_has_left_is_no_proof_about_keys_that_it_never_held(tre
     comparison.close()
 
 
-def test_after_a_scan_with_an_unreadable_part_it_is_not_known_what_the_target_held_before(
+def test_after_a_scan_with_an_unreadable_part_what_the_target_held_before_is_undecided(
     tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(tree, "d/x", "closed/x")

@@ -85,14 +85,14 @@ def test_the_nearest_names_are_named() -> None:
     assert nearest("target_prefix", COMMANDS) == ["target_prefix"]
 
 
-def test_no_known_name_is_reported_though_others_are_near() -> None:
+def test_no_valid_name_is_reported_though_others_are_near() -> None:
     near = [(one, other) for one in KNOWN for other in KNOWN - {one} if nearest(one, [other])]
     assert ("AUTOSYNC_SECRET", "AUTOSYNC_SECRETS") in near
 
     assert check_variables(KNOWN, lambda: pytest.fail("nothing is loaded")) == []
 
 
-def test_a_name_that_one_of_our_own_options_has_is_known() -> None:
+def test_a_name_that_one_of_our_own_options_has_is_valid() -> None:
     with pytest.raises(ConfigurationError, match="there is no variable AUTOSYNC_PASSWD; write AUTOSYNC_PASSWORD, or unset it"):
         check_variables(["AUTOSYNC_PASSWD"], lambda: ["table"])
 
@@ -113,7 +113,7 @@ def test_a_name_that_one_of_our_own_options_has_is_known() -> None:
         ("AUTOSYNC_SIGNINGKEY", "write AUTOSYNC_SIGNING_KEY, or"),
     ],
 )
-def test_a_near_name_is_an_error_that_names_the_known_one(name: str, meant: str) -> None:
+def test_a_near_name_is_an_error_that_names_the_valid_one(name: str, meant: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         check_variables([*KNOWN, name], set, "unset it")
 

@@ -185,7 +185,7 @@ def test_a_file_that_was_closed_rests_at_once(file: Path, clock: Clock, kind: Ki
 
 
 @pytest.mark.parametrize("unknown", [False, True])
-def test_a_file_that_was_made_complete_rests_at_once_where_the_kernel_knows_that_nobody_writes(
+def test_a_file_that_was_made_complete_rests_at_once_where_the_kernel_reports_no_writer(
     file: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, unknown: bool
 ) -> None:
     if unknown:
@@ -200,7 +200,7 @@ def test_a_file_that_was_made_complete_rests_at_once_where_the_kernel_knows_that
 
 # On an upload box
 
-def test_a_worker_knows_that_a_file_rests_once_it_has_seen_it_unchanged_for_as_long_as_a_write_takes(clock: Clock) -> None:
+def test_for_a_worker_a_file_rests_once_it_was_unchanged_for_as_long_as_a_write_may_last(clock: Clock) -> None:
     sightings = FirstSeen(clock)
     one, other = (1, 2, 3, 4), (1, 2, 3, 5)
     answers = [sightings.has_rested("film", one)]

@@ -93,7 +93,7 @@ CHANGES = [
 
 @pytest.mark.parametrize("size", [0, 1, 100, MIB - 1, MIB, MIB + 1, 3 * MIB + 7])
 @pytest.mark.parametrize("step", [-1, None, 64 * 1024, 1000 * 1000])
-def test_a_file_that_stands_still_is_given_out_whole(path: Path, opened: Callable[..., SourceFile], size: int, step: int | None) -> None:
+def test_a_file_that_rests_is_read_whole(path: Path, opened: Callable[..., SourceFile], size: int, step: int | None) -> None:
     content = os.urandom(size)
     fill(path, content)
 
@@ -142,7 +142,7 @@ def test_a_file_that_changes_before_its_first_byte_is_read_is_torn(
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("step", [1, 7, 100, MIB])
-def test_the_last_byte_of_a_file_that_changed_is_never_given_out(
+def test_the_last_byte_of_a_file_that_changed_is_never_returned(
     path: Path, opened: Callable[..., SourceFile], change: Callable[[Path], None], step: int
 ) -> None:
     given = bytearray()
@@ -342,7 +342,7 @@ def test_the_function_that_counts_bytes_can_stop_the_transfer(path: Path, opened
         source.read(1000)
 
 
-def test_content_in_memory_is_given_out_only_as_long_as_the_transfer_may_go_on(path: Path, opened: Callable[..., SourceFile]) -> None:
+def test_content_in_memory_is_returned_only_as_long_as_the_transfer_may_go_on(path: Path, opened: Callable[..., SourceFile]) -> None:
     """A line may be so slow that the claim ends meanwhile; whole, the content would be sent by two."""
     fill(path, os.urandom(MIB))
     asked: list[int] = []

@@ -49,7 +49,7 @@ def _opened(source: MirrorSource, path: str, root: int, directories: DirectoryCa
         return error
 
 
-def test_a_worker_finds_what_it_was_given_where_it_mounts_it() -> None:
+def test_a_worker_finds_its_sources_where_it_mounts_them() -> None:
     allowed = AllowedSources({"/srv/media": "/mnt/media", "/srv/media/news": "/news/", "/one": "/one"})
 
     assert allowed.locate("/srv/media", "w") == "/mnt/media"
@@ -59,7 +59,7 @@ def test_a_worker_finds_what_it_was_given_where_it_mounts_it() -> None:
 
 
 @pytest.mark.parametrize("root", ["/srv/mediax", "/srv", "/", "/srv/media/../secret", "srv/media", "/srv/media//x", "/srv/media/./x", ""])
-def test_a_worker_refuses_what_it_was_not_given(root: str) -> None:
+def test_a_worker_refuses_what_is_not_in_its_sources(root: str) -> None:
     with pytest.raises(SourceRefused, match="autosync_sources"):
         AllowedSources(["/srv/media"]).locate(root, "w")
 

@@ -136,7 +136,7 @@ def test_every_chunk_is_done_once_and_no_more_at_a_time_than_are_allowed(pool: C
     assert work.most == most
 
 
-def test_batches_share_the_pool_and_one_that_hangs_does_not_keep_it(pool: Callable[[int], AdaptivePool]) -> None:
+def test_batches_share_the_pool_and_one_that_hangs_does_not_block_it(pool: Callable[[int], AdaptivePool]) -> None:
     one = pool(4)
     hanging, quick = Work(1), Work(30)
     first = start(one, hanging)

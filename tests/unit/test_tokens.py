@@ -91,7 +91,7 @@ class CountedLock:
         self.lock.release()
 
 
-def test_who_has_waited_in_vain_does_not_ask_again() -> None:
+def test_a_caller_that_has_waited_in_vain_sends_no_second_request() -> None:
     service = Service(3600)
     service.may.clear()
     service.error = OSError("away")

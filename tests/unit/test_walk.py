@@ -69,7 +69,7 @@ def forbidden(root: int, relative: str, flags: int) -> int:
 
 @settings(deadline=None, max_examples=100)
 @given(TREES)
-def test_the_walk_gives_every_file_in_the_order_of_the_keys(files: list[list[bytes]]) -> None:
+def test_the_walk_returns_every_file_in_the_order_of_the_keys(files: list[list[bytes]]) -> None:
     with tempfile.TemporaryDirectory() as top:
         made = plant(Path(top), files)
 
@@ -271,7 +271,7 @@ def test_links_that_go_round_end(tree: Path, kernel: str) -> None:
 
 
 @pytest.mark.parametrize("seed", [4, 55, 77, 99])
-def test_random_links_lead_to_the_keys_that_the_rules_give(tmp_path: Path, seed: int) -> None:
+def test_random_links_lead_to_the_keys_of_the_rules(tmp_path: Path, seed: int) -> None:
     """The walk, the rules in `lab/chaos/expected_keys.py`, and the kernel: with these seeds links lead back by way of other links."""
     world, chance = World(tmp_path / "source", "tree", tmp_path / "beside"), Random(seed)
     for _ in range(60):
@@ -450,7 +450,7 @@ def test_the_files_of_a_directory_that_may_not_be_searched_are_one_error(tree: P
     assert [error.errno for error in walk.errors] == [errno.EACCES]
 
 
-def test_more_errors_than_are_kept_hide_everything(
+def test_more_errors_than_are_stored_hide_everything(
     tree: Path, locked: Callable[[str, int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant(tree, [[name, b"f"] for name in (b"a", b"b", b"c", b"d", b"e")])
@@ -521,7 +521,7 @@ def test_a_directory_that_goes_stale_as_soon_as_it_is_open_is_noted(tree: Path, 
     assert opened_since(before) == set()
 
 
-def test_a_walk_that_is_given_up_leaves_no_descriptor_behind(tree: Path) -> None:
+def test_a_walk_that_is_abandoned_leaves_no_descriptor_behind(tree: Path) -> None:
     plant(tree, [[b"a", b"b", b"c", b"1"], [b"a", b"b", b"2"]])
     before = descriptors()
 

@@ -549,7 +549,7 @@ def test_a_root_that_was_replaced_is_watched_anew(tree: Path, tmp_path: Path, wa
     assert not recorder.has(Kind.SAVED, tree / "d" / "g")
 
 
-def test_a_root_whose_watch_the_kernel_took_away_is_reported_until_it_is_watched_anew(tree: Path, watch: Watch) -> None:
+def test_a_root_whose_watch_the_kernel_removed_is_reported_until_it_is_watched_anew(tree: Path, watch: Watch) -> None:
     watcher, recorder = watch(tree)
     assert watcher.lost_roots == set()
 
@@ -589,7 +589,7 @@ def test_a_directory_that_leaves_while_its_watch_is_placed_is_not_watched(
 
 
 @pytest.mark.parametrize("leaving", ["d", "d/below"])
-def test_a_directory_that_leaves_while_one_below_it_is_placed_takes_its_name_along(
+def test_a_directory_that_leaves_while_one_below_it_is_placed_has_no_events_under_its_old_name(
     tree: Path, tmp_path: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch, leaving: str
 ) -> None:
     """Those below are opened from the directory that they are in, wherever that is by then."""
@@ -633,7 +633,7 @@ def test_directories_deeper_than_a_path_can_name_do_not_stop_it(tree: Path, watc
     assert 190 < watcher.watches() < 220
 
 
-def test_the_error_that_ended_a_thread_is_kept(tree: Path) -> None:
+def test_the_error_that_ended_a_thread_is_stored(tree: Path) -> None:
     def fail(changes: Iterable[Change]) -> None:
         raise RuntimeError("cannot push")
 

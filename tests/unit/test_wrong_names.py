@@ -73,7 +73,7 @@ def test_a_variable_for_no_deletions_is_none(commands: Commands, tree: Path, tar
     assert (right.returncode, right.stdout, right.stderr) == (0, "upload a\n", "")
 
 
-def test_a_variable_of_another_actor_is_known(commands: Commands, tree: Path, target: Path) -> None:
+def test_a_variable_of_another_actor_is_valid(commands: Commands, tree: Path, target: Path) -> None:
     done = commands.run("autosync", *options(tree, target), AUTOSYNC_REGION="eu", AUTOSYNC_PASSWORD="p", AUTOSYNC_SOURCES="/srv")
 
     assert done.stderr == ""
@@ -125,7 +125,7 @@ def test_control_does_nothing_under_a_wrong_name(commands: Commands) -> None:
     assert_refused(done, 2, "autosync-ctl: there is no variable AUTOSYNC_NAM; write AUTOSYNC_NAME, or unset it")
 
 
-def test_control_knows_the_options_of_an_actor_that_is_named(
+def test_control_accepts_the_options_of_an_actor_that_is_named(
     commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "store.py").write_text(STORE)

@@ -93,7 +93,7 @@ NOT_IN_AZURE = [
 
 
 @pytest.mark.parametrize("key", NOT_KEPT + NOT_IN_AZURE, ids=lambda key: ascii(key)[:20])
-def test_a_key_that_is_not_kept_is_refused_for_good_and_nothing_is_stored_or_deleted_in_its_place(
+def test_a_key_that_the_server_would_change_is_refused_for_good_and_nothing_is_stored_or_deleted_in_its_place(
     key: str, azurite: Azurite, container: str, content: Content
 ) -> None:
     near = [name for name in {key.strip("/"), key.replace("\\", "/"), key.rstrip(".")} if name != key and name.isprintable()]
@@ -286,7 +286,7 @@ def test_what_is_wrong_is_reported_in_one_clear_line(
 
 
 @pytest.mark.parametrize("permissions", ["rcw", "rl", "lcw"])
-def test_a_right_that_a_signature_does_not_give_is_missed(permissions: str, azurite: Azurite, container: str, content: Content) -> None:
+def test_a_right_that_a_signature_does_not_grant_is_missed(permissions: str, azurite: Azurite, container: str, content: Content) -> None:
     actor = made(azurite, container, account_key=None, sas_token=azurite.signature(container, permissions))
     azurite.put(container, "there", b"x")
     does: dict[str, Callable[[], object]] = {
@@ -384,7 +384,7 @@ def test_a_signature_that_has_expired_is_refused(azurite: Azurite, container: st
 
 @pytest.mark.usefixtures("tried_twice")
 @pytest.mark.parametrize("status", [429, 503])
-def test_a_target_that_asks_for_fewer_requests_is_not_tried_again(
+def test_a_target_that_demands_fewer_requests_is_not_tried_again(
     status: int, refusing: Callable[..., Refusing], azurite: Azurite, content: Content
 ) -> None:
     server = refusing(status, b"<Error><Code>ServerBusy</Code><Message>The server is busy.</Message></Error>")
@@ -528,7 +528,7 @@ def test_settings_that_cannot_be_used_are_refused(settings: dict[str, str | None
     assert "secret" not in str(refused.value).replace("client-secret", "")
 
 
-def test_options_take_precedence_over_the_environment(
+def test_options_have_precedence_over_the_environment(
     azurite: Azurite, container: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("AZURE_STORAGE_TOKEN", "AZURE_STORAGE_SAS_TOKEN", "AZURE_CONTAINER_NAME", "AZURE_STORAGE_ACCOUNT_NAME"):
@@ -538,7 +538,7 @@ def test_options_take_precedence_over_the_environment(
     made(azurite, container).check()
 
 
-def test_credentials_of_the_environment_are_used_where_none_are_given(
+def test_credentials_of_the_environment_are_used_where_no_option_has_any(
     azurite: Azurite, container: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", ACCOUNT_KEY)

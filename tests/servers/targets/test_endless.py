@@ -103,7 +103,7 @@ def test_of_a_listing_no_more_than_64_MiB_are_read(  # noqa: N802
 
 
 @pytest.mark.parametrize("name", READING)
-def test_a_page_in_crumbs_takes_no_more_memory_than_a_whole_one(
+def test_a_page_in_crumbs_needs_no_more_memory_than_a_whole_one(
     name: str, endless: Callable[[int, str], Endless], actor_for: Callable[[str, Endless], Actor]
 ) -> None:
     """Of each chunk an object of its own would be made, which takes twenty times as much as its two bytes."""
@@ -182,7 +182,7 @@ def test_an_error_without_an_end_is_reported_by_its_status(
 
 
 @pytest.mark.parametrize("name", READING)
-def test_nothing_is_asked_for_compressed_and_what_comes_so_is_not_decoded(
+def test_nothing_is_requested_compressed_and_what_comes_so_is_not_decoded(
     name: str, endless: Callable[[int, str], Endless], actor_for: Callable[[str, Endless], Actor]
 ) -> None:
     server = endless(200, "gzip")
@@ -226,7 +226,7 @@ def test_an_error_that_is_compressed_is_reported_by_its_status(
 
 
 @pytest.mark.parametrize("name", READING)
-def test_a_response_that_never_comes_to_its_end_is_given_up(
+def test_a_response_that_never_comes_to_its_end_is_abandoned(
     name: str, endless: Callable[[int, str], Endless], actor_for: Callable[[str, Endless], Actor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("_responses", "s3.fast.responses"):
@@ -325,7 +325,7 @@ class Dripping:
 
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("name", ["http", "swift", "azure", "gcs"])
-def test_no_part_of_a_response_takes_for_ever(
+def test_no_part_of_a_response_lasts_for_ever(
     name: str, part: str, actor_for: Callable[[str, Any], Actor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("autosync.actors._responses.BODY_SECONDS", 0.5)

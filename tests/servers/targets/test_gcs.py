@@ -60,7 +60,7 @@ class TestGcs(ActorContract):
 
 
 @pytest.mark.parametrize("key", [*NOT_KEPT, "\r", "y" * 1025, "ü" * 513, ".well-known/acme-challenge/x"], ids=lambda key: ascii(key)[:20])
-def test_a_key_that_is_not_kept_is_refused_for_good_and_nothing_is_stored_or_deleted_in_its_place(
+def test_a_key_that_the_server_would_change_is_refused_for_good_and_nothing_is_stored_or_deleted_in_its_place(
     key: str, gcs: Gcs, bucket: str, content: Content
 ) -> None:
     near = key.strip("/")
@@ -306,7 +306,7 @@ def test_what_is_wrong_is_reported_in_one_clear_line_without_a_secret(
 
 @pytest.mark.usefixtures("tried_twice")
 @pytest.mark.parametrize("status", [429, 503])
-def test_a_target_that_asks_for_fewer_requests_is_not_tried_again(
+def test_a_target_that_demands_fewer_requests_is_not_tried_again(
     status: int, refusing: Callable[..., Refusing], gcs: Gcs, content: Content
 ) -> None:
     server = refusing(status, b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>")
@@ -322,7 +322,7 @@ def test_a_target_that_asks_for_fewer_requests_is_not_tried_again(
         listed(actor)
 
 
-def test_credentials_of_the_environment_are_used_where_none_are_given(
+def test_credentials_of_the_environment_are_used_where_no_option_has_any(
     gcs: Gcs, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(gcs.service_account))

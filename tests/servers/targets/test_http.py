@@ -101,14 +101,14 @@ def requests_of(patch: pytest.MonkeyPatch) -> list[requests.PreparedRequest]:
     kept: list[requests.PreparedRequest] = []
     send = requests.Session.send
 
-    def kept_and_sent(session: requests.Session, request: requests.PreparedRequest, **more: Any) -> requests.Response:
+    def noted_and_sent(session: requests.Session, request: requests.PreparedRequest, **more: Any) -> requests.Response:
         whole = request.copy()
         if isinstance(whole.body, io.BytesIO):
             whole.body = whole.body.getvalue()  # it is read once only, and the request may be sent again
         kept.append(whole)
         return send(session, request, **more)
 
-    patch.setattr(requests.Session, "send", kept_and_sent)
+    patch.setattr(requests.Session, "send", noted_and_sent)
     return kept
 
 
@@ -390,7 +390,7 @@ def test_a_slow_line_has_time_for_each_block_and_not_for_the_whole(
         actor.close()
 
 
-def test_a_large_file_takes_no_more_memory_than_a_small_one(server: MediaServer, tmp_path: Path) -> None:
+def test_a_large_file_needs_no_more_memory_than_a_small_one(server: MediaServer, tmp_path: Path) -> None:
     size = 80 << 20
     with open(tmp_path / "large", "wb") as file:
         file.truncate(size)
@@ -487,7 +487,7 @@ def test_a_name_that_resembles_a_url_is_none(key: str, actor: Actor, content: Co
 
 
 @pytest.mark.smoke  # requests before 2.34 takes one of the slashes away
-def test_a_server_without_a_path_keeps_keys_with_a_leading_slash(tmp_path: Path, content: Content) -> None:
+def test_a_server_without_a_path_stores_keys_with_a_leading_slash(tmp_path: Path, content: Content) -> None:
     with serving(tmp_path / "media", "--base=/") as server:
         actor = load("http")(url=server.url, secret=SECRET)
         keys = ["/lead", "//two", "a//b"]
@@ -500,7 +500,7 @@ def test_a_server_without_a_path_keeps_keys_with_a_leading_slash(tmp_path: Path,
         actor.close()
 
 
-def test_what_cannot_be_there_is_deleted_without_asking(canned: tuple[str, list[Any]]) -> None:
+def test_what_cannot_be_there_is_deleted_without_a_request(canned: tuple[str, list[Any]]) -> None:
     url, answer = canned
     answer[0] = 500
     actor = load("http")(url=url, secret=SECRET)

@@ -138,7 +138,7 @@ def old(content: Content, key: str, text: bytes) -> SourceFile:
     return SourceFile(key, os.open(path, os.O_RDONLY))
 
 
-def test_times_are_kept_and_modes_are_the_servers(actor: Actor, server: Rsyncd, content: Content) -> None:
+def test_times_are_preserved_and_modes_are_the_servers(actor: Actor, server: Rsyncd, content: Content) -> None:
     file = old(content, "d/a", b"x")
     actor.upload(file)
     file.close()

@@ -66,7 +66,7 @@ def test_a_foreign_file_in_the_place_of_a_directory_stays(server: Rsyncd, upload
 
 
 @pytest.mark.parametrize(("make", "what"), [("link", "a link"), ("link to a directory", "a link"), ("pipe", "a special file")])
-def test_nothing_else_gives_way_to_a_directory(
+def test_nothing_else_is_replaced_by_a_directory(
     server: Rsyncd, upload: Callable[..., list[str]], tmp_path: Path, make: str, what: str
 ) -> None:
     found = server.module / "a -> b"
@@ -94,7 +94,7 @@ def test_an_own_file_in_the_place_of_a_directory_stays_until_a_task_deletes_it(a
     assert [file.key for file in listing_of(actor, "")] == ["d/a"]
 
 
-def test_directories_are_looked_up_once(actor: RsyncActor, upload: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_directories_are_checked_once(actor: RsyncActor, upload: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
     assert upload("a/b/1", "c/2") == ["", ""]
     looked_up: list[bytes] = []
     monkeypatch.setattr("autosync.actors.rsync.any_of", lambda paths: looked_up.append(b"") or b"")

@@ -626,7 +626,7 @@ def test_a_swift_that_only_reports_large_objects_raises(old_swift: Swift, conten
 # Errors
 
 @pytest.mark.parametrize("status", [429, 498, 503])
-def test_a_target_that_asks_for_fewer_requests_is_not_tried_again(
+def test_a_target_that_demands_fewer_requests_is_not_tried_again(
     status: int, refusing: Callable[..., Refusing], swift: Swift, content: Content
 ) -> None:
     server = refusing(status, b"slow down")
@@ -834,7 +834,7 @@ def test_a_quota_is_no_fault_of_the_key(refusing: Callable[..., Refusing], swift
 
 @pytest.mark.parametrize("version", ["1", "2", "3", "rackspace"])
 @pytest.mark.parametrize("status", [200, 408, 409, 413, 500, 503])
-def test_an_identity_service_with_troubles_is_asked_again(version: str, status: int, refusing: Callable[..., Refusing]) -> None:
+def test_a_request_to_an_identity_service_with_troubles_is_repeated(version: str, status: int, refusing: Callable[..., Refusing]) -> None:
     server = refusing(status, b"<html>Maintenance</html>")
     actor = load("swift")(
         target_container="c", auth_url=f"{server.url}/", auth_version=version, user="u", password="p", project="x"

@@ -90,7 +90,7 @@ def test_a_token_is_obtained_once_and_sent_with_every_request(
 
 @pytest.mark.parametrize(("status", "kind_of_error"), [(400, TargetRefused), (401, TargetRefused), (307, TargetError)])
 @pytest.mark.parametrize("kind", ["azure managed", "gcs"])
-def test_a_service_that_gives_no_token_is_named_in_one_line(
+def test_a_service_that_issues_no_token_is_named_in_one_line(
     kind: str, status: int, kind_of_error: type[TargetError], service: Callable[[int], TokenService],
     actor_with: Callable[[str, str, str], Actor], caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
@@ -131,7 +131,7 @@ def test_a_token_that_is_none_is_an_error_of_the_target(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_service_that_is_away_is_asked_again_later(
+def test_a_request_to_a_service_that_is_away_is_repeated_later(
     kind: str, service: Callable[[int], TokenService], actor_with: Callable[[str, str, str], Actor], content: Content
 ) -> None:
     actor = actor_with(kind, service(200).url, "http://127.0.0.1:1/token")
