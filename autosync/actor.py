@@ -6,13 +6,12 @@ import importlib
 import inspect
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
-from urllib.parse import quote, quote_plus
 
 import click
 
 from .errors import ConfigurationError
 from .files import File
-from .model.secrets import read_secret
+from .model.secrets import read_secret, redacted
 
 
 class SecretOption(click.Option):
@@ -197,9 +196,5 @@ def secret_names(actor_class: type[Actor]) -> set[str]:
 
 
 def without_secrets(actor: Actor, text: str) -> str:
-    """A message of an actor or of its libraries in which the values of secret options, also URL-quoted ones, are replaced by ***."""
-    for name in secret_names(type(actor)):
-        value = str(getattr(actor, name, None) or "")
-        for spelling in filter(None, (value, quote(value, safe=""), quote_plus(value))):
-            text = text.replace(spelling, "***")
-    return text
+    """A message of an actor or of its libraries in which the values of secret options are replaced by ***."""
+    return redacted(text, (getattr(actor, name, None) for name in secret_names(type(actor))))

@@ -10,7 +10,7 @@ from typing import Any
 from ..actor import Actor, as_actor, secret_names
 from ..errors import ConfigurationError
 from ..model.mirror import Mirror
-from ..model.secrets import secret_of
+from ..model.secrets import redacted, secret_of
 
 
 def short_names() -> list[str]:
@@ -74,13 +74,6 @@ def actor_of(mirror: Mirror, secrets: Mapping[str, Any], cure: str) -> Actor:
         return actor_class(**{**mirror.settings, **found})
     except (AttributeError, LookupError, TypeError, ValueError) as error:  # settings of another type, or that the actor does not have
         raise ConfigurationError(
-            f"actor {mirror.actor!r} cannot use its settings: {_redacted(f'{type(error).__name__}: {error}', found)}",
+            f"actor {mirror.actor!r} cannot use its settings: {redacted(f'{type(error).__name__}: {error}', found.values())}",
             "start its autosync-watch again, with the same version of autosync on all hosts",
         ) from error
-
-
-def _redacted(text: str, secrets: Mapping[str, Any]) -> str:
-    """A text without the values of secrets."""
-    for value in filter(None, map(str, filter(None, secrets.values()))):
-        text = text.replace(value, "***")
-    return text

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 from ..errors import ConfigurationError
 
@@ -59,3 +60,16 @@ def secret_of(secrets: Mapping[str, Any], mirror: str, option: str) -> str | Non
     if text == "":
         raise ConfigurationError(f"the secret {option} is empty", f"set AUTOSYNC_{option.upper()}, or unset it")
     return read_secret(text, f"secret {option}") if isinstance(text, str) else None
+
+
+def redacted(text: str, secrets: Iterable[object]) -> str:
+    """A text in which the values of secrets are replaced by ***, also URL-quoted ones.
+
+    Args:
+        text: a message.
+        secrets: the values; empty ones are ignored.
+    """
+    for value in map(str, filter(None, secrets)):
+        for spelling in filter(None, (value, quote(value, safe="", errors="replace"), quote_plus(value, errors="replace"))):
+            text = text.replace(spelling, "***")
+    return text
