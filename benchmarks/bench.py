@@ -32,7 +32,7 @@ from lab.servers import Missing
 from . import report
 from .live import NotPossible
 from .peers import NotInstalled, program
-from .scene import NotDone, Outcome, Scene
+from .scene import NotDone, Scene, WorkResult
 from .trees import NoSpace, Trees
 from .works import WORKS, Work
 
@@ -84,7 +84,7 @@ class Bench:
             shutil.rmtree(where, ignore_errors=True)
             shutil.rmtree(self._state / work.name, ignore_errors=True)
 
-    def _rounds_of(self, work: Work, tools: dict[str, Callable[[], Outcome]]) -> None:
+    def _rounds_of(self, work: Work, tools: dict[str, Callable[[], WorkResult]]) -> None:
         absent = set()
         for number in range(1, self._rounds + 1):
             for tool, act in tools.items():
@@ -98,9 +98,9 @@ class Bench:
                 except (NotDone, OSError, subprocess.SubprocessError) as error:
                     self._note(work, tool, number, f"error: {error}")
 
-    def _note(self, work: Work, tool: str, number: int, found: Outcome | str) -> None:
+    def _note(self, work: Work, tool: str, number: int, found: WorkResult | str) -> None:
         line = {**self._about, "work": work.name, "tool": tool, "round": number}
-        if isinstance(found, Outcome):
+        if isinstance(found, WorkResult):
             line |= asdict(found)
             peak = max((process["peak"] for process in found.processes), default=0)
             print_line(

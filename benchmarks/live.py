@@ -21,7 +21,7 @@ from lab.servers import Valkey, wait_until
 from . import peers
 from .measure import Measured, Running, Use
 from .peers import Site
-from .scene import PATIENCE, NotDone, Outcome, Scene
+from .scene import PATIENCE, NotDone, Scene, WorkResult
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 _EVENT_SIZE = 16 << 10
@@ -80,19 +80,19 @@ def _write(path: Path, content: bytes) -> float:
     return closed
 
 
-def _latencies(seconds: list[float], outcome: Outcome) -> Outcome:
+def _latencies(seconds: list[float], result: WorkResult) -> WorkResult:
     ranked = sorted(seconds)
-    outcome.seconds, outcome.count = statistics.median(ranked), 1
-    outcome.figures = {
+    result.seconds, result.count = statistics.median(ranked), 1
+    result.figures = {
         "files": len(ranked),
-        "median, ms": 1000 * outcome.seconds,
+        "median, ms": 1000 * result.seconds,
         "99th percentile, ms": 1000 * ranked[math.ceil(0.99 * len(ranked)) - 1],
         "slowest, ms": 1000 * ranked[-1],
     }
-    return outcome
+    return result
 
 
-def events(scene: Scene, make: Callable[[Site, Path], list[str]]) -> Outcome:
+def events(scene: Scene, make: Callable[[Site, Path], list[str]]) -> WorkResult:
     """200 files of 16 KiB in an idle tree, one at a time, 50 to 150 ms between them.
 
     Args:
@@ -117,11 +117,11 @@ def events(scene: Scene, make: Callable[[Site, Path], list[str]]) -> Outcome:
             time.sleep(chance.uniform(0.05, 0.15))
         _await(lambda: scene.target.content_of(site.bucket).objects >= count + firsts, running, f"{count} objects are complete")
         done = scene.metadata.times(site.bucket)
-        outcome = scene.outcome(running.stop(), before, scene.status(site.bucket), 0.0, 1)
-    return _latencies([done[key] - moment for key, moment in closed.items()], outcome)
+        result = scene.result(running.stop(), before, scene.status(site.bucket), 0.0, 1)
+    return _latencies([done[key] - moment for key, moment in closed.items()], result)
 
 
-def events_of_lsyncd(scene: Scene) -> Outcome:
+def events_of_lsyncd(scene: Scene) -> WorkResult:
     """The same for lsyncd and rsync, with another directory as the target, and 20 files: each takes it a second.
 
     Raises:
@@ -140,10 +140,10 @@ def events_of_lsyncd(scene: Scene) -> Outcome:
             seconds.append(time.monotonic() - closed)
             time.sleep(chance.uniform(0.05, 0.15))
         used = running.stop()
-    return _latencies(seconds, Outcome(0.0, 1, used.cpu, processes=[asdict(use) for use in used.processes]))
+    return _latencies(seconds, WorkResult(0.0, 1, used.cpu, processes=[asdict(use) for use in used.processes]))
 
 
-def burst(scene: Scene, count: int) -> Outcome:
+def burst(scene: Scene, count: int) -> WorkResult:
     """`count` files of 1 KiB, created in a watched tree by another process as fast as it can.
 
     Returns:
@@ -164,14 +164,14 @@ def burst(scene: Scene, count: int) -> Outcome:
         _await(lambda: scene.target.content_of(site.bucket).objects >= count + firsts, running, f"{count:,} objects are there", pause=0.25)
         after = scene.status(site.bucket)
         last = max(scene.metadata.times(site.bucket).values())
-        outcome = scene.outcome(running.stop(), before, after, last - began, count)
+        result = scene.result(running.stop(), before, after, last - began, count)
     if after[0].bytes != count * 1024 + firsts * len(b"first"):
         raise NotDone(f"{after[0].bytes:,} bytes are there: not each object is complete")
-    outcome.figures = {"written in, s": ended - began, "files/s": count / outcome.seconds}
-    return outcome
+    result.figures = {"written in, s": ended - began, "files/s": count / result.seconds}
+    return result
 
 
-def directories(scene: Scene, count: int) -> Outcome:
+def directories(scene: Scene, count: int) -> WorkResult:
     """A tree of `count` directories, and an empty one beside it.
 
     Returns:
@@ -186,13 +186,13 @@ def directories(scene: Scene, count: int) -> Outcome:
         raise NotPossible(f"fs.inotify.max_user_watches is {limit:,}, and more than {count:,} are needed")
     rest = 20.0 if scene.scale >= 1 else 3.0
     bare, _ = _at_rest(scene, scene.trees.empty("live"), 0, 0.0)
-    outcome, _ = _at_rest(scene, scene.trees.folders(count), count, rest)
-    grown = outcome.figures["resident, MB"] - bare.figures["resident, MB"]
-    outcome.figures["bytes a directory"] = grown * 1e6 / count
-    return outcome
+    result, _ = _at_rest(scene, scene.trees.folders(count), count, rest)
+    grown = result.figures["resident, MB"] - bare.figures["resident, MB"]
+    result.figures["bytes a directory"] = grown * 1e6 / count
+    return result
 
 
-def _at_rest(scene: Scene, tree: Path, count: int, rest: float) -> tuple[Outcome, Measured]:
+def _at_rest(scene: Scene, tree: Path, count: int, rest: float) -> tuple[WorkResult, Measured]:
     site = scene.site()
     began = time.monotonic()
     with scene.begin(peers.autosync(site, tree)) as running:
@@ -207,12 +207,12 @@ def _at_rest(scene: Scene, tree: Path, count: int, rest: float) -> tuple[Outcome
         time.sleep(rest)
         after = running.now()
         used = running.stop()
-    outcome = scene.outcome(used, stats, scene.status(site.bucket), placed, max(count, 1))
+    result = scene.result(used, stats, scene.status(site.bucket), placed, max(count, 1))
     spent = {pid: use.cpu - before.get(pid, Use("?")).cpu for pid, use in after.items()}
-    outcome.figures = {"keeping after, s": keeping_after, "resident, MB": after[running.pid].resident / 1e6, "seconds at rest": rest}
+    result.figures = {"keeping after, s": keeping_after, "resident, MB": after[running.pid].resident / 1e6, "seconds at rest": rest}
     for name in sorted({use.name for use in after.values()}):
-        outcome.figures[f"CPU at rest, s: {name}"] = sum(spent[pid] for pid, use in after.items() if use.name == name)
-    return outcome, used
+        result.figures[f"CPU at rest, s: {name}"] = sum(spent[pid] for pid, use in after.items() if use.name == name)
+    return result, used
 
 
 def _watches(pid: int) -> int:
@@ -243,7 +243,7 @@ def _await_rest(running: Running) -> None:
     _await(rests, running, "it rests", pause=2.0)
 
 
-def backlog(scene: Scene, count: int) -> Outcome:
+def backlog(scene: Scene, count: int) -> WorkResult:
     """A first scan of `count` invented files, with a worker that only reports that all is done (`benchmarks/backlog.py`).
 
     Returns:
@@ -262,16 +262,16 @@ def backlog(scene: Scene, count: int) -> Outcome:
     if used.status or end.get("sent") != count:
         raise NotDone(f"status {used.status}, and {end.get('sent', 0):,} of {count:,} were done: {used.output}")
     samples = [line for line in lines if "entries" in line]
-    outcome = Outcome(end["seconds"], count, used.cpu, processes=[asdict(use) for use in used.processes])
-    outcome.figures = {"waits at, keys": next(line["waits at"] for line in lines if "waits at" in line)}
+    result = WorkResult(end["seconds"], count, used.cpu, processes=[asdict(use) for use in used.processes])
+    result.figures = {"waits at, keys": next(line["waits at"] for line in lines if "waits at" in line)}
     for process in ("broker", "feed", "worker"):
         objects = [sample[process] / 1e6 for sample in samples if sample[process]]
         if objects:
-            outcome.figures |= {f"{process}: most, MB": max(objects), f"{process}: growth after a tenth, MB": objects[-1] - objects[0]}
-    return outcome
+            result.figures |= {f"{process}: most, MB": max(objects), f"{process}: growth after a tenth, MB": objects[-1] - objects[0]}
+    return result
 
 
-def overtaking(scene: Scene, tree: Path, count: int) -> Outcome:
+def overtaking(scene: Scene, tree: Path, count: int) -> WorkResult:
     """A first scan of `count` files at 50 ms latency, with one worker; when half of them are sent, one more is saved.
 
     Returns:
@@ -298,9 +298,9 @@ def overtaking(scene: Scene, tree: Path, count: int) -> Outcome:
         done = scene.metadata.times(site.bucket)
         used = [watch.stop(), worker.stop()]
     both = Measured(used[0].wall, sum(one.cpu for one in used), 0, [use for one in used for use in one.processes])
-    outcome = scene.outcome(both, before, after, done[later.name] - closed, 1)
-    outcome.figures = {"saved meanwhile, s": outcome.seconds, "the rest of the backlog, s": max(done.values()) - closed}
-    return outcome
+    result = scene.result(both, before, after, done[later.name] - closed, 1)
+    result.figures = {"saved meanwhile, s": result.seconds, "the rest of the backlog, s": max(done.values()) - closed}
+    return result
 
 
 def _broker(scene: Scene, ends: ExitStack) -> Valkey:
@@ -322,7 +322,7 @@ def _begin_worker(scene: Scene, ends: ExitStack, site: Site, tree: Path, broker:
     return running
 
 
-def fleet(scene: Scene, tree: Path, count: int, boxes: int, *options: str, delay: float = 0.0, size: int = 1024) -> Outcome:
+def fleet(scene: Scene, tree: Path, count: int, boxes: int, *options: str, delay: float = 0.0, size: int = 1024) -> WorkResult:
     """A broker on loopback, so many workers that are ready, and then `autosync-watch --once`.
 
     Args:
@@ -358,12 +358,12 @@ def fleet(scene: Scene, tree: Path, count: int, boxes: int, *options: str, delay
     if (objects.objects, objects.bytes) != (count, count * size):
         raise NotDone(f"{objects.objects:,} objects are there, and {count:,} should be")
     both = Measured(used[0].wall, sum(one.cpu for one in used), 0, [use for one in used for use in one.processes])
-    outcome = scene.outcome(both, before, after, max(done) - min(done), count)
-    outcome.figures = {"files/s": count / outcome.seconds}
-    return outcome
+    result = scene.result(both, before, after, max(done) - min(done), count)
+    result.figures = {"files/s": count / result.seconds}
+    return result
 
 
-def limited(scene: Scene, tree: Path, count: int, boxes: int, size: int, option: str, a_second: float, unit: int) -> Outcome:
+def limited(scene: Scene, tree: Path, count: int, boxes: int, size: int, option: str, a_second: float, unit: int) -> WorkResult:
     """A fleet with a limit. How far its rate is from that, between the first object and the last, is the figure `off the limit, %`.
 
     Args:
@@ -372,7 +372,7 @@ def limited(scene: Scene, tree: Path, count: int, boxes: int, size: int, option:
         a_second: the same as a number.
         unit: how much of it one file takes.
     """
-    outcome = fleet(scene, tree, count, boxes, *option.split(), size=size)
-    rate = (count - 1) * unit / outcome.seconds
-    outcome.figures = {"off the limit, %": 100 * abs(rate / a_second - 1)}
-    return outcome
+    result = fleet(scene, tree, count, boxes, *option.split(), size=size)
+    rate = (count - 1) * unit / result.seconds
+    result.figures = {"off the limit, %": 100 * abs(rate / a_second - 1)}
+    return result

@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 
 from .bench import ended_by_signal
-from .scene import Outcome, Scene
+from .scene import Scene, WorkResult
 from .trees import Trees
 from .works import WORKS, Work
 
@@ -61,7 +61,7 @@ def compare(work: Work, tool: str, programs: tuple[Path, Path], directory: Path,
             seconds = []
             for version in programs if number % 2 == 0 else programs[::-1]:
                 scene.autosync = version
-                found: Outcome = act()
+                found: WorkResult = act()
                 seconds.append(found.seconds)
             before, after = seconds if number % 2 == 0 else seconds[::-1]
             ratios.append(before / after)

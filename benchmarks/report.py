@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-#: One line of results: run, date, scale, work, title, unit, tool, round, machine, versions; and an Outcome's fields, or an error.
+#: One line of results: run, date, scale, work, title, unit, tool, round, machine, versions; and an WorkResult's fields, or an error.
 Line = dict[str, Any]
 
 _OURS = "autosync"

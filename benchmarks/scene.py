@@ -25,7 +25,7 @@ class NotDone(Exception):  # noqa: N818 - a finding
 
 
 @dataclass
-class Outcome:
+class WorkResult:
     """One run of one tool.
 
     Attributes:
@@ -101,7 +101,7 @@ class Scene:
         log = self.home / f"log-{next(self._names)}.txt"
         return Running(command, environ={**self.environ, **environ}, directory=directory or self.home, log=log)
 
-    def send(self, make: Callable[[Site], list[str]], count: int, size: int, *, delay: float = 0.0) -> Outcome:
+    def send(self, make: Callable[[Site], list[str]], count: int, size: int, *, delay: float = 0.0) -> WorkResult:
         """Run a command that fills an empty bucket.
 
         Args:
@@ -121,7 +121,7 @@ class Scene:
             if delay:
                 self.metadata.delay(0)
 
-    def leave_equal(self, make: Callable[[Site], list[str]], tree: Path, count: int, size: int) -> Outcome:
+    def leave_equal(self, make: Callable[[Site], list[str]], tree: Path, count: int, size: int) -> WorkResult:
         """Run a command that finds a bucket equal to a tree and must send nothing.
 
         Raises:
@@ -137,7 +137,7 @@ class Scene:
             raise NotDone(f"there was nothing to do, and it did {changed}")
         return found
 
-    def delete(self, make: Callable[[Site], list[str]], before: Path, count: int, left: int, size: int) -> Outcome:
+    def delete(self, make: Callable[[Site], list[str]], before: Path, count: int, left: int, size: int) -> WorkResult:
         """Run a command that deletes `count` objects from a bucket filled with the tree `before`.
 
         Raises:
@@ -147,14 +147,14 @@ class Scene:
         self._fill(site, before)
         return self._run(make(site), site, count, left, size)
 
-    def outcome(
+    def result(
         self, used: Measured, before: tuple[BucketContent, float], after: tuple[BucketContent, float], seconds: float, count: int
-    ) -> Outcome:
+    ) -> WorkResult:
         """What was used between two moments; `before` and `after`: what the S3 side held and had used (`status`)."""
         requests = Counter(after[0].requests)
         requests.subtract(before[0].requests)
         processes = [asdict(use) for use in used.processes]
-        return Outcome(seconds, count, used.cpu, after[1] - before[1], processes, dict(+requests))
+        return WorkResult(seconds, count, used.cpu, after[1] - before[1], processes, dict(+requests))
 
     def status(self, bucket: str) -> tuple[BucketContent, float]:
         """What the S3 side holds and has used by now."""
@@ -164,7 +164,7 @@ class Scene:
         self.trees.let_age()
         self.metadata.fill(site.bucket, tree)
 
-    def _run(self, command: list[str], site: Site, count: int, objects: int, size: int) -> Outcome:
+    def _run(self, command: list[str], site: Site, count: int, objects: int, size: int) -> WorkResult:
         before = self.status(site.bucket)
         log = self.home / f"log-{next(self._names)}.txt"
         used = measure(command, environ=self.environ, directory=self.home, log=log, seconds=PATIENCE)
@@ -174,7 +174,7 @@ class Scene:
         after = self.target.content_of(site.bucket)
         if (after.objects, after.bytes) != (objects, size):
             raise NotDone(f"{after.objects:,} objects of {after.bytes:,} bytes are there, and {objects:,} of {size:,} should be")
-        return self.outcome(used, before, (after, cpu), used.wall, count)
+        return self.result(used, before, (after, cpu), used.wall, count)
 
 
 def _changing(requests: dict[str, int]) -> dict[str, int]:

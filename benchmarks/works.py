@@ -9,11 +9,11 @@ from pathlib import Path
 
 from . import live, peers
 from .peers import Site
-from .scene import Outcome, Scene
+from .scene import Scene, WorkResult
 from .target import Metadata, Seaweed, Target
 
 #: The tools of a work, by name, each as a function that does one run.
-Tools = dict[str, Callable[[], Outcome]]
+Tools = dict[str, Callable[[], WorkResult]]
 
 _KIB, _MIB = 1 << 10, 1 << 20
 
@@ -33,10 +33,10 @@ def _small(scene: Scene) -> Tools:
     count, tenth = scene.count(100_000), scene.count(10_000)
     tree, few = scene.trees.files(count), scene.trees.files(tenth)
 
-    def all_of(make: Callable[[Site], list[str]]) -> Callable[[], Outcome]:
+    def all_of(make: Callable[[Site], list[str]]) -> Callable[[], WorkResult]:
         return lambda: scene.send(make, count, count * _KIB)
 
-    def some_of(make: Callable[[Site], list[str]]) -> Callable[[], Outcome]:
+    def some_of(make: Callable[[Site], list[str]]) -> Callable[[], WorkResult]:
         return lambda: scene.send(make, tenth, tenth * _KIB)
 
     return {
@@ -53,7 +53,7 @@ def _latency(scene: Scene) -> Tools:
     count = scene.count(100_000)
     tree = scene.trees.files(count)
 
-    def sends(make: Callable[[Site], list[str]]) -> Callable[[], Outcome]:
+    def sends(make: Callable[[Site], list[str]]) -> Callable[[], WorkResult]:
         return lambda: scene.send(make, count, count * _KIB, delay=0.05)
 
     return {
@@ -67,7 +67,7 @@ def _unchanged(scene: Scene) -> Tools:
     count = scene.count(100_000)
     tree = scene.trees.files(count)
 
-    def finds(make: Callable[[Site], list[str]]) -> Callable[[], Outcome]:
+    def finds(make: Callable[[Site], list[str]]) -> Callable[[], WorkResult]:
         return lambda: scene.leave_equal(make, tree, count, count * _KIB)
 
     return {
@@ -83,7 +83,7 @@ def _million(scene: Scene) -> Tools:
     tree = scene.trees.files(count)
     scene.at_end(lambda: scene.trees.drop(tree))  # 4 GiB of memory, where BENCH_DIR is one
 
-    def finds(make: Callable[[Site], list[str]]) -> Callable[[], Outcome]:
+    def finds(make: Callable[[Site], list[str]]) -> Callable[[], WorkResult]:
         return lambda: scene.leave_equal(make, tree, count, count * _KIB)
 
     return {
@@ -97,7 +97,7 @@ def _large(scene: Scene) -> Tools:
     tree = scene.trees.large(count, size)
     scene.at_end(lambda: scene.trees.drop(tree))
 
-    def sends(make: Callable[[Site], list[str]]) -> Callable[[], Outcome]:
+    def sends(make: Callable[[Site], list[str]]) -> Callable[[], WorkResult]:
         return lambda: scene.send(make, count, count * size)
 
     return {
@@ -111,7 +111,7 @@ def _delete(scene: Scene) -> Tools:
     gone, left = scene.count(10_000), scene.count(1_000)
     before, after = scene.trees.left_over(gone, left)
 
-    def deletes(make: Callable[[Site], list[str]]) -> Callable[[], Outcome]:
+    def deletes(make: Callable[[Site], list[str]]) -> Callable[[], WorkResult]:
         return lambda: scene.delete(make, before, gone, left, left * _KIB)
 
     return {
@@ -152,7 +152,7 @@ def _fleet(scene: Scene) -> Tools:
     count = scene.count(20_000)
     tree = scene.trees.files(count)
 
-    def with_boxes(boxes: int) -> Callable[[], Outcome]:
+    def with_boxes(boxes: int) -> Callable[[], WorkResult]:
         return lambda: live.fleet(scene, tree, count, boxes, "--threads", "32", delay=0.05)
 
     return {"1 worker": with_boxes(1), "2 workers": with_boxes(2), "4 workers": with_boxes(4)}
@@ -162,10 +162,10 @@ def _limits(scene: Scene) -> Tools:
     count, few = scene.count(2_400), scene.count(240)
     tree, larger = scene.trees.files(count), scene.trees.files(few, 512 * _KIB)
 
-    def requests(boxes: int) -> Callable[[], Outcome]:
+    def requests(boxes: int) -> Callable[[], WorkResult]:
         return lambda: live.limited(scene, tree, count, boxes, _KIB, "--limit-requests 400/s", 400, 1)
 
-    def content(boxes: int) -> Callable[[], Outcome]:
+    def content(boxes: int) -> Callable[[], WorkResult]:
         return lambda: live.limited(scene, larger, few, boxes, 512 * _KIB, "--limit-bandwidth 20MB/s", 20e6, 512 * _KIB)
 
     found = {f"400 requests/s, {boxes} worker{'s'[: boxes > 1]}": requests(boxes) for boxes in (1, 2, 4, 8)}
@@ -176,7 +176,7 @@ def _seaweedfs(scene: Scene) -> Tools:
     count = scene.count(20_000)
     tree = scene.trees.files(count)
 
-    def sends(make: Callable[[Site], list[str]]) -> Callable[[], Outcome]:
+    def sends(make: Callable[[Site], list[str]]) -> Callable[[], WorkResult]:
         return lambda: scene.send(make, count, count * _KIB)
 
     return {

@@ -23,21 +23,21 @@ OPTION = "--one-thread"
 _LIMIT = 300.0
 
 
-class _Outcome(NamedTuple):
+class _TestResult(NamedTuple):
     """The outcome of a test. `text`: why the test failed or was skipped; empty if it passed."""
 
     text: str
     skipped: bool
 
 
-_OUTCOMES = pytest.StashKey[dict[Path, tuple[dict[str, _Outcome], str]]]()
+_RESULTS = pytest.StashKey[dict[Path, tuple[dict[str, _TestResult], str]]]()
 
 
 class OneThreadItem(pytest.Item):
     """Stands in the place of a test, and has its outcome in the other interpreter."""
 
     def runtest(self) -> None:
-        files = self.config.stash.setdefault(_OUTCOMES, {})
+        files = self.config.stash.setdefault(_RESULTS, {})
         if self.path not in files:
             chosen = [item for item in self.session.items if isinstance(item, OneThreadItem) and item.path == self.path]
             files[self.path] = _run(self.path, [item.within for item in chosen])
@@ -72,7 +72,7 @@ def replaced(item: pytest.Item) -> pytest.Item:
     return made
 
 
-def _run(file: Path, names: list[str]) -> tuple[dict[str, _Outcome], str]:
+def _run(file: Path, names: list[str]) -> tuple[dict[str, _TestResult], str]:
     """How each test of a file ended, by its name below the file, and all that was printed."""
     with tempfile.TemporaryDirectory() as directory:
         report = Path(directory) / "report.xml"
@@ -92,5 +92,5 @@ def _run(file: Path, names: list[str]) -> tuple[dict[str, _Outcome], str]:
         for case in ElementTree.parse(report).iter("testcase"):
             classes = case.attrib["classname"].removeprefix(module).lstrip(".").split(".")
             text = "\n".join(part.text or str(part.attrib) for part in case)
-            outcomes["::".join(filter(None, [*classes, case.attrib["name"]]))] = _Outcome(text, case.find("skipped") is not None)
+            outcomes["::".join(filter(None, [*classes, case.attrib["name"]]))] = _TestResult(text, case.find("skipped") is not None)
         return outcomes, ended.stdout

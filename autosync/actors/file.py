@@ -30,7 +30,7 @@ _BLOCK = 1 << 20
 #: A temporary file older than this, in seconds, was left by a worker that was killed.
 _STALE = 86_400.0
 #: How often a directory is searched for such files, in seconds, and how many directories are searched within that time.
-_SWEEP_AGAIN, _MOST_SWEPT = 86_400.0, 10_000
+_CLEAN_UP_INTERVAL, _MOST_CLEANED = 86_400.0, 10_000
 #: How often an upload is tried if another transfer removes the empty directory at the same moment.
 _MAKE_TRIES = 5
 #: Of a file of this size, in bytes, or a larger one, it is checked before the first byte whether a directory has its name.
@@ -49,8 +49,8 @@ class FileActor(Actor):
         super().__init__(**settings)
         self.target_container = os.path.abspath(str(self.target_container))
         self.directory = os.path.realpath(self.target_container)
-        self._swept: set[str] = set()
-        self._swept_since = time.monotonic()
+        self._cleaned: set[str] = set()
+        self._cleaned_since = time.monotonic()
 
     def check(self) -> None:
         """Check that the container exists and may be read and written."""
@@ -113,7 +113,7 @@ class FileActor(Actor):
             with _translated(file.key), self._container() as container:
                 directory = self._make_directories(file.key, container, parents)
                 try:
-                    _write(file, directory, name, str(self.target_container), sweeps=self._begins_sweep("/".join(parents)))
+                    _write(file, directory, name, str(self.target_container), removes_stale=self._is_clean_up_due("/".join(parents)))
                     return
                 except FileNotFoundError:
                     if attempt == _MAKE_TRIES - 1:
@@ -155,14 +155,14 @@ class FileActor(Actor):
             here = deeper
         return here
 
-    def _begins_sweep(self, directory: str) -> bool:
-        """Whether a directory is to be searched for stale temporary files now. True once in `_SWEEP_AGAIN` for each directory."""
+    def _is_clean_up_due(self, directory: str) -> bool:
+        """Whether a directory is to be searched for stale temporary files now. True once in `_CLEAN_UP_INTERVAL` for each directory."""
         now = time.monotonic()
-        if now - self._swept_since > _SWEEP_AGAIN:
-            self._swept, self._swept_since = set(), now
-        if directory in self._swept or len(self._swept) >= _MOST_SWEPT:
+        if now - self._cleaned_since > _CLEAN_UP_INTERVAL:
+            self._cleaned, self._cleaned_since = set(), now
+        if directory in self._cleaned or len(self._cleaned) >= _MOST_CLEANED:
             return False
-        self._swept.add(directory)
+        self._cleaned.add(directory)
         return True
 
     @contextmanager
@@ -191,7 +191,7 @@ def _kind_of(parent: int, name: str) -> str:
     return "no directory"
 
 
-def _write(file: File, directory: int, name: str, container: str, *, sweeps: bool) -> None:
+def _write(file: File, directory: int, name: str, container: str, *, removes_stale: bool) -> None:
     """Write a file into a directory.
 
     Args:
@@ -199,12 +199,12 @@ def _write(file: File, directory: int, name: str, container: str, *, sweeps: boo
         directory: descriptor of the directory.
         name: the file's name in the directory.
         container: path of the container, for messages.
-        sweeps: whether stale temporary files of the directory are removed.
+        removes_stale: whether stale temporary files of the directory are removed.
     """
     temporary = f".autosync-{secrets.token_hex(8)}"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666, dir_fd=directory)
     try:
-        if sweeps:
+        if removes_stale:
             _remove_stale(directory, os.fstat(descriptor).st_ctime)
         with os.fdopen(descriptor, "wb", buffering=0) as target, file.open() as source:
             if file.size >= _LARGE and _is_directory(directory, name):

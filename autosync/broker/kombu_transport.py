@@ -45,7 +45,7 @@ _FORBIDDEN_HEADERS = ("eta", "expires", "group", "shadow", "stamped_headers", "s
 #: Exceptions of kombu's JSON decoder, which also makes times and other types.
 _UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 #: The end of the names of lists that hold no tasks: replies to Celery's remote control.
-_ANSWERS = ".reply.celery.pidbox"
+_REPLIES = ".reply.celery.pidbox"
 
 
 class Channel(kombu.transport.redis.Channel):
@@ -64,7 +64,7 @@ class Channel(kombu.transport.redis.Channel):
         self._unacked_queues: dict[str, str] = {}
         #: The channel waits for its queues together with this list. An entry in it ends the wait, so that the channel waits anew for other
         #: queues: when a thread becomes free while some queues are at their limit, or when there is a new queue.
-        self._wakeup_list = f"bell-{uuid.uuid4().hex}"
+        self._wakeup_list = f"wakeup-{uuid.uuid4().hex}"
         #: Whether some queues are at their limit in the current wait, and it was not ended yet.
         self._may_wake = False
         super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
@@ -80,7 +80,7 @@ class Channel(kombu.transport.redis.Channel):
         """Consume a queue, and check each message."""
         tag = super().basic_consume(queue, *args, **kwargs)  # type: ignore[no-untyped-call]
         deliver: Callable[[Any], None] = self.connection._callbacks[queue]
-        is_for_tasks = queue not in self._fanout_queues and not queue.endswith(_ANSWERS)
+        is_for_tasks = queue not in self._fanout_queues and not queue.endswith(_REPLIES)
 
         def deliver_if_valid(raw: Any) -> None:
             fault = _envelope_fault(raw) or (_task_fault(raw) if is_for_tasks else "")

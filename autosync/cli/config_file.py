@@ -67,9 +67,9 @@ def table_arguments(table: Mapping[str, Any], parameters: Sequence[click.Paramet
     return found
 
 
-def _no_option(about: str, name: str, known: Collection[str]) -> ConfigurationError:
-    flags = {wrong: right for wrong, right in NEGATED.items() if right in known}
-    near = [f"{flags[one]} = false" if one in flags else one for one in nearest(name.lower(), {*known, *flags})]
+def _no_option(about: str, name: str, options: Collection[str]) -> ConfigurationError:
+    flags = {wrong: right for wrong, right in NEGATED.items() if right in options}
+    near = [f"{flags[one]} = false" if one in flags else one for one in nearest(name.lower(), {*options, *flags})]
     cure = f"write {' or '.join(dict.fromkeys(near)).replace('_', '-')}" if near else "see --help"
     return ConfigurationError(f"{about}: there is no option {name!r}", cure)
 

@@ -110,5 +110,5 @@ def _permission(plan: Plan, name: str, values: dict[str, Any]) -> Permission:
         for one in find_any_mirrors(values["broker"], base, mirror.name):
             state = DeletionState(mirror, one.ledger, file, key)
             accepted, withheld = accepted or state.is_accepted(mirror), max(withheld, state.withheld())
-    has_withheld = withheld > 0 and not plan.policy.is_limit_given
+    has_withheld = withheld > 0 and not plan.policy.has_own_limit
     return Permission(accepted or (plan.accept_existing and mirror.delete), has_withheld)

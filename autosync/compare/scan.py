@@ -107,7 +107,7 @@ class Policy:
     rules: FileRules = field(default_factory=FileRules)
 
     @property
-    def is_limit_given(self) -> bool:
+    def has_own_limit(self) -> bool:
         """Whether a user has given the limit. If so, deletions that an earlier run has withheld are allowed up to the limit."""
         return not self.limit.is_default
 

@@ -163,7 +163,7 @@ class MirrorRunner:
         self._registration = Registration(
             mirror, self._ledger, self._deletion_state, self._comparison, self._scanner, unsorted, self._run_record,
             self._publisher.announce if watched else lambda: None,
-            signing_key=run.signing_key, accept_existing=run.accept_existing, is_limit_given=run.policy.is_limit_given,
+            signing_key=run.signing_key, accept_existing=run.accept_existing, has_own_limit=run.policy.has_own_limit,
         )  # fmt: skip
         self._root_watch = RootWatch(
             self._keys, self._roots, self._deferred_scans, self._root_memory, self._registration, push, about=run.about

@@ -29,7 +29,7 @@ class Registration:
         announce: called when a definition is published.
         signing_key: signs the definition; "": it is not signed.
         accept_existing: the mirror is accepted even if its target has keys without a file.
-        is_limit_given: whether an operator has given the limit of deletions, so that no scan is bound by what was withheld before.
+        has_own_limit: whether an operator has given the limit of deletions, so that no scan is bound by what was withheld before.
 
     Attributes:
         mirror: the present definition.
@@ -50,7 +50,7 @@ class Registration:
         *,
         signing_key: str,
         accept_existing: bool,
-        is_limit_given: bool,
+        has_own_limit: bool,
     ) -> None:
         self.mirror = mirror
         self.version = ""
@@ -64,7 +64,7 @@ class Registration:
         self._announce = announce
         self._signing_key = signing_key
         self._accept_existing = accept_existing
-        self._is_limit_given = is_limit_given
+        self._has_own_limit = has_own_limit
 
     @property
     def version_in_sync(self) -> str:
@@ -96,7 +96,7 @@ class Registration:
         self._run_record.write(mirror)
         self._announce()
         in_sync = self._ledger.sync_state.last_in_sync()
-        withheld = 0 if self._is_limit_given else self._deletion_state.withheld()  # also where a wider scope is accepted now
+        withheld = 0 if self._has_own_limit else self._deletion_state.withheld()  # also where a wider scope is accepted now
         self._unsorted.restore(self._comparison)
         self._deletion_state.mirror = mirror
         self._deletion_state.pending.rewrite()

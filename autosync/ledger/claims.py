@@ -95,7 +95,7 @@ class Claims(LedgerPart):
             deleted = sum(one.action is Action.DELETED for one in page)
             args: list[Any] = [owner, len(uploaded), sum(uploaded), deleted]
             for one in page:
-                args += (encode(one.claim.key), one.claim.fencing_token, _outcome(one))
+                args += (encode(one.claim.key), one.claim.fencing_token, _result_line(one))
             for one, reply in zip(page, self._store.run("store_results", args, self._result_keys), strict=True):
                 if reply is None:
                     continue
@@ -135,7 +135,7 @@ class Claims(LedgerPart):
 _WORDS = {Action.DELETED: "deleted", Action.NOTHING: "equal", Action.BACK: "back", Action.DISPUTED: "disputed"}
 
 
-def _outcome(result: Result) -> str:
+def _result_line(result: Result) -> str:
     """A result as store_results.lua reads it."""
     if result.action is Action.RETRY:
         return f"retry {int(result.delay * 1000)}"

@@ -61,13 +61,13 @@ def check_variables(environ: Iterable[str], own_options: Callable[[], Iterable[s
     Raises:
         ConfigurationError: one of them differs little from a name that means something.
     """
-    known = set(map(_variable, COMMANDS | CONTROL | ACTORS | WORKERS))
-    unknown = sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
+    names = set(map(_variable, COMMANDS | CONTROL | ACTORS | WORKERS))
+    unknown = sorted(name for name in environ if name.startswith(PREFIX) and name not in names)
     if not unknown:
         return []
-    known |= set(map(_variable, own_options()))
-    unknown = [name for name in unknown if name not in known]
-    written = {name: name for name in known} | {_variable(name): f"{_variable(option)}=0" for name, option in NEGATED.items()}
+    names |= set(map(_variable, own_options()))
+    unknown = [name for name in unknown if name not in names]
+    written = {name: name for name in names} | {_variable(name): f"{_variable(option)}=0" for name, option in NEGATED.items()}
     for name in unknown:
         near = [] if re.fullmatch(_OF_A_SERVICE, name) else nearest(name.upper(), written)
         if near:
@@ -81,14 +81,14 @@ def warning_about(unknown: Collection[str]) -> str:
     return f"unknown names, which autosync does not read: {listed(sorted(unknown)[:_LISTED], len(unknown))}"
 
 
-def nearest(name: str, known: Iterable[str]) -> list[str]:
-    """Those of the known names from which this name differs by the fewest edits, sorted; none if these are more than two.
+def nearest(name: str, candidates: Iterable[str]) -> list[str]:
+    """Those of the candidates from which this name differs by the fewest edits, sorted; none if these are more than two.
 
     An edit inserts, removes or replaces a character, or swaps two neighbours (Damerau-Levenshtein).
     """
-    known = sorted(known)
+    ordered = sorted(candidates)
     for edits in range(_EDITS + 1):
-        found = [one for one in known if _is_within(name, one, edits)]
+        found = [one for one in ordered if _is_within(name, one, edits)]
         if found:
             return found
     return []

@@ -57,7 +57,7 @@ class Checker:
         self._mirror = batch.mirror
         self._rules = batch.mirror.definition.file_rules
         self._shared: dict[int, bool] = {}
-        self._is_box = not batch.mirror.same_host
+        self._is_upload_box = not batch.mirror.same_host
 
     def check(self, claim: Claim, reservation: Reservation, directories: DirectoryCache | None) -> Upload | Delete | Result:
         """Check the file of a claim. If it is to be uploaded, the caller closes it.
@@ -78,7 +78,7 @@ class Checker:
         except Absent:
             return Delete(claim, path)
         except NotMirrored as reason:
-            if self._is_box and claim.hint.was_checked:
+            if self._is_upload_box and claim.hint.was_checked:
                 return dispute(self._batch, claim, path, "does not see {} as the file host does: it " + str(reason))
             return self._keep(claim, str(reason))
         try:
@@ -92,7 +92,7 @@ class Checker:
 
     def _check_file(self, claim: Claim, path: str, reservation: Reservation, file: SourceFile) -> Upload | Result:
         """Whether a file is to be uploaded, and how it has to be read."""
-        if self._is_box:
+        if self._is_upload_box:
             if finding := _difference(claim, file):
                 return dispute(self._batch, claim, path, finding)
             if claim.dispute is not None:

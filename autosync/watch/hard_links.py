@@ -166,7 +166,7 @@ class HardLinks:
         with self._lock:
             waiting = [(inode, saved) for inode, saved in self._unsure.items() if saved.at < before]
         for inode, saved in waiting:
-            if self._is_known_by_now(saved.path, inode):
+            if self._has_all_names(saved.path, inode):
                 with self._lock:
                     if self._unsure.get(inode) == saved:
                         del self._unsure[inode]
@@ -181,7 +181,7 @@ class HardLinks:
         before = self._unsure.get(inode)
         self._unsure[inode] = _Saved(path, self._begun, before.at if before else time.monotonic())
 
-    def _is_known_by_now(self, path: str, inode: int) -> bool:
+    def _has_all_names(self, path: str, inode: int) -> bool:
         """Whether all names of a file are known. The keys of names that became known since it was saved have been sent since."""
         with self._lock:
             file = self._files.get(inode)

@@ -277,7 +277,7 @@ def test_a_directory_is_gone_through_once_for_many_uploads(
     assert left_after(1) == ["three"], "two are remembered"
     assert left_after(2) == ["one", "two", "three"]
 
-    monkeypatch.setattr(file_actor, "_SWEEP_AGAIN", -1.0)
+    monkeypatch.setattr(file_actor, "_CLEAN_UP_INTERVAL", -1.0)
     actor.upload(content.file("three/c", b"x"))
 
     assert not (target / "three" / OURS).exists(), "after a day, all are gone through again"

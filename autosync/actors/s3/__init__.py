@@ -104,7 +104,7 @@ class S3Actor(Actor):
 
     def upload_many(self, files: Sequence[File]) -> Sequence[Exception | None]:
         """Send several files: this one thread sends the small ones at once, each on its own connection."""
-        answers: list[Exception | None] = []
+        results: list[Exception | None] = []
         begun: list[PendingPut | None] = []
         for file in files:
             put, error = None, None
@@ -116,14 +116,14 @@ class S3Actor(Actor):
             except Exception as caught:
                 error = caught
             begun.append(put)
-            answers.append(error)
+            results.append(error)
         for number, put in enumerate(begun):
             if put is not None:
                 try:
                     self._clients.objects.finish_put(put)
                 except TargetError as error:
-                    answers[number] = error
-        return answers
+                    results[number] = error
+        return results
 
     def delete(self, file: File) -> None:
         """Delete one object."""
@@ -134,18 +134,18 @@ class S3Actor(Actor):
 
     def delete_many(self, files: Sequence[File]) -> Sequence[Exception | None]:
         """Delete up to 1,000 objects with each request. XML cannot carry control characters, so such keys go one by one."""
-        answers: dict[str, Exception | None] = {file.key: None for file in files}
+        results: dict[str, Exception | None] = {file.key: None for file in files}
         by_one = [file for file in files if CONTROL.search(file.key) or not is_key(file.key)]
         for file in by_one:
             try:
                 self.delete(file)
             except TargetError as error:
-                answers[file.key] = error
+                results[file.key] = error
         alone = {file.key for file in by_one}
         together = [file.key for file in files if file.key not in alone]
         for start in range(0, len(together), _DELETES_AT_ONCE):
-            answers |= self._clients.objects.delete_many(together[start : start + _DELETES_AT_ONCE])
-        return [answers[file.key] for file in files]
+            results |= self._clients.objects.delete_many(together[start : start + _DELETES_AT_ONCE])
+        return [results[file.key] for file in files]
 
     def can_match(self, listed: File) -> bool:
         """An ETag can be compared if it is an MD5, or an MD5 of MD5s of parts of our size."""
