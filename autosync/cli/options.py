@@ -14,7 +14,7 @@ from ..compare.diff import Compare
 from ..errors import ConfigurationError
 from ..model import setting_names
 from ..model.definition_signature import SIGNING_KEY
-from ..model.file_rules import MAX_LINKS
+from ..model.file_rules import FileRules
 from ..model.keys import TEMPORARY, Source
 from ..model.mirror import LEASE
 from .config_file import config_option
@@ -144,7 +144,7 @@ def _source_options() -> list[click.Option]:
             help="Leave out directories below PATH on which another file system is mounted. The target keeps what it has of them.",
         ),
         click.Option(
-            ["--max-links"], type=click.IntRange(min=1), default=MAX_LINKS, show_default=True, metavar="N",
+            ["--max-links"], type=click.IntRange(min=1), default=FileRules().max_links, show_default=True, metavar="N",
             help="How many keys behind links to directories are sent, if that is more than ten times the files that are not behind links.",
         ),
         click.Option(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Sequence
-from dataclasses import replace
 
 from ..errors import SourceUnsure
 from ..files import Page
@@ -50,7 +49,7 @@ class EmptySources:
                 self._refuse_if_listed(source, spans, shared_keys)
 
     def _holds_something(self, span: Span) -> bool:
-        rules = replace(self._rules, min_size=0, max_size=None)
+        rules = self._rules.without_size_bounds()
         most = Counts(rules.max_links, rules.max_links)
         walk = self._walks.walk(span, rules, in_order=False, link_limit=LinkLimit(most) if rules.follow_links else None)
         return any(not found.skipped for found in walk) or bool(walk.errors)  # the scan itself reports the errors

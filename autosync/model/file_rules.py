@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..errors import ConfigurationError
 from .limits import parse_bytes
-
-#: Number of keys behind links to directories that are always sent if the definition has no `max_links`.
-MAX_LINKS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +24,16 @@ class FileRules:
     min_size: int = 0
     max_size: int | None = None
     one_file_system: bool = False
-    max_links: int = MAX_LINKS
+    max_links: int = 10_000
 
     @property
     def has_size_bounds(self) -> bool:
         """Whether any file can be skipped for its size."""
         return self.min_size > 0 or self.max_size is not None
+
+    def without_size_bounds(self) -> FileRules:
+        """The same rules, by which no file is skipped for its size."""
+        return replace(self, min_size=0, max_size=None)
 
     @property
     def beyond_links(self) -> str:

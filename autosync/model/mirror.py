@@ -10,7 +10,7 @@ from dataclasses import fields as dataclass_fields
 from typing import Any
 
 from ..errors import UnknownDefinition
-from .file_rules import MAX_LINKS, FileRules
+from .file_rules import FileRules
 from .json_fields import dataclass_of
 from .keys import Keys, Source
 from .text import printable
@@ -114,7 +114,7 @@ class Mirror:
     min_size: int = _later(0)
     max_size: int | None = _later(None)
     one_file_system: bool = _later(False, is_optional=True)
-    max_links: int = _later(MAX_LINKS, is_optional=True)
+    max_links: int = _later(FileRules().max_links, is_optional=True)
     target_exclude: tuple[str, ...] = _later(())
     overlap: tuple[str, ...] = _later((), is_optional=True)
 
@@ -131,7 +131,13 @@ class Mirror:
     @property
     def file_rules(self) -> FileRules:
         """Which of the files in scope are sent."""
-        return FileRules(self.follow_links, self.min_size, self.max_size, self.one_file_system, self.max_links)
+        return FileRules(
+            follow_links=self.follow_links,
+            min_size=self.min_size,
+            max_size=self.max_size,
+            one_file_system=self.one_file_system,
+            max_links=self.max_links,
+        )
 
     def keys(self) -> Keys:
         """The naming rule and scope of this mirror.

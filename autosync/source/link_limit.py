@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..model.file_rules import MAX_LINKS
+from ..model.file_rules import FileRules
 from ..model.paths import slashed
 
 #: Files behind links are not too many up to this multiple of the files that are not behind links. Directories behind links are not too
@@ -33,7 +33,7 @@ class LinkRules:
         is_beyond: whether a directory, with a slash at its end, is beyond what a scan has decided.
     """
 
-    most: Callable[[], int] = lambda: MAX_LINKS
+    most: Callable[[], int] = lambda: FileRules().max_links
     is_beyond: Callable[[str], bool] = lambda _: False
 
 
