@@ -7,7 +7,9 @@ backreferences, word boundaries) is left out in the direction of more paths: a f
 
 from __future__ import annotations
 
+import functools
 import re
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,8 +23,8 @@ except ImportError:  # inner parts of Python: without them, every expression is 
 
 #: The most states of one automaton, and of one search. Beyond them, the answer is "in common".
 _MOST_STATES, _MOST_STEPS = 2000, 5000
-#: One character of each kind that expressions can tell apart, besides those that they name.
-_SAMPLES = "x/.Z7_- \n\u00e9\u0663\u2003\u20ac"
+#: The characters that matter in a path and at its end, whatever the expressions are.
+_SPECIAL = "/.\n"
 #: What a component of a path is so far.
 _EMPTY, _DOT, _DOTS, _NAME = range(4)
 
@@ -42,14 +44,16 @@ class _Automaton:
         at_end: for each state, the states that follow at the end of the text.
         steps: for each state, which characters lead to which state.
         last: the state that means a match.
-        samples: the characters that the expression names, and their neighbours.
+        classes: the characters of each step, as an expression.
+        edges: the characters that the expression names, and those that follow them.
     """
 
     free: list[list[int]] = field(default_factory=lambda: [[]])
     at_end: list[list[int]] = field(default_factory=lambda: [[]])
     steps: list[list[tuple[Accepts, int]]] = field(default_factory=lambda: [[]])
     last: int = 0
-    samples: set[str] = field(default_factory=set)
+    classes: set[re.Pattern[str]] = field(default_factory=set)
+    edges: set[str] = field(default_factory=set)
 
     def add(self) -> int:
         """A new state."""
@@ -119,7 +123,8 @@ class _Compiler:
             return self._position(value, start, is_first=is_first)
         if kind is _names.SUBPATTERN:
             _, added, removed, items = value
-            return self._sequence(items, start, (flags | added) & ~removed, is_first=is_first)
+            kept = flags & ~(re.ASCII | re.UNICODE) if added & (re.ASCII | re.UNICODE) else flags  # (?u:...) within (?a) ends it
+            return self._sequence(items, start, (kept | added) & ~removed, is_first=is_first)
         if kind is _names.BRANCH:
             end = self._made.add()
             for items in value[1]:
@@ -176,48 +181,37 @@ class _Compiler:
     def _character(self, kind: Any, value: Any, flags: int) -> Accepts:
         """Which characters an item accepts that stands for one character."""
         if kind is _names.ANY:
-            return (lambda _: True) if flags & re.DOTALL else (lambda character: character != "\n")
+            return (lambda _: True) if flags & re.DOTALL else self._class([(_names.NEGATE, None), (_names.LITERAL, ord("\n"))], flags)
         if kind is _names.LITERAL:
-            return self._set([(kind, value)], flags, negated=False)
+            return self._class([(kind, value)], flags)
         if kind is _names.NOT_LITERAL:
-            return self._set([(_names.LITERAL, value)], flags, negated=True)
+            return self._class([(_names.NEGATE, None), (_names.LITERAL, value)], flags)
         if kind is _names.IN:
-            negated = value[0][0] is _names.NEGATE
-            return self._set(value[negated:], flags, negated=negated)
+            return self._class(value, flags)
         raise _Unknown
 
-    def _set(self, items: Sequence[tuple[Any, Any]], flags: int, *, negated: bool) -> Accepts:
-        members = [self._member(kind, value, flags) for kind, value in items]
+    def _class(self, items: Iterable[tuple[Any, Any]], flags: int) -> Accepts:
+        """An expression for one character, so that `re` itself decides which case and which letters of other scripts it covers."""
+        found = re.compile(f"[{''.join(self._member(*item) for item in items)}]", flags & (re.ASCII | re.IGNORECASE))
+        self._made.classes.add(found)
+        return lambda character: found.match(character) is not None
 
-        def accepts(character: str) -> bool:
-            variants = {character}
-            if flags & re.IGNORECASE and not negated:
-                variants |= {character.lower(), character.upper()}
-            return any(member(one) for member in members for one in variants if len(one) == 1) != negated
-
-        return accepts
-
-    def _member(self, kind: Any, value: Any, flags: int) -> Accepts:
+    def _member(self, kind: Any, value: Any) -> str:
+        if kind is _names.NEGATE:
+            return "^"
         if kind is _names.LITERAL:
-            self._sample(value)
-            return lambda character: bool(ord(character) == value)
+            return self._named(value)
         if kind is _names.RANGE:
-            low, high = value
-            self._sample(low)
-            self._sample(high)
-            return lambda character: bool(low <= ord(character) <= high)
+            return f"{self._named(value[0])}-{self._named(value[1])}"
         if kind is _names.CATEGORY:
-            classes = {"DIGIT": r"\d", "SPACE": r"\s", "WORD": r"\w"}
             name = str(value).removeprefix("CATEGORY_")
-            found = re.compile(classes[name.removeprefix("NOT_")], flags & re.ASCII)
-            is_in = not name.startswith("NOT_")
-            return lambda character: (found.fullmatch(character) is not None) == is_in
+            letter = {"DIGIT": "d", "SPACE": "s", "WORD": "w"}[name.removeprefix("NOT_")]
+            return "\\" + (letter.upper() if name.startswith("NOT_") else letter)
         raise _Unknown
 
-    def _sample(self, code: int) -> None:
-        for near in (code - 1, code, code + 1):
-            if 0 < near <= 0x10FFFF:
-                self._made.samples.update({chr(near), chr(near).lower()[:1], chr(near).upper()[:1]})
+    def _named(self, code: int) -> str:
+        self._made.edges.update(chr(one) for one in (code, code + 1) if one <= sys.maxunicode)
+        return f"\\U{code:08x}"
 
 
 class _State(NamedTuple):
@@ -253,7 +247,9 @@ class PathMachine:
         self._exclusions = [one for one in (_automaton(pattern, exact=True) for pattern in source_exclude) if one is not None]
         self._root = len(root)
         self._beginning = beginning
-        self.samples = set().union(*(one.samples for one in [self._filter, *self._exclusions] if one is not None))
+        automata = [one for one in [self._filter, *self._exclusions] if one is not None]
+        self.classes = set().union(*(one.classes for one in automata))
+        self.edges = set().union(*(one.edges for one in automata))
 
     def first(self) -> _State | None:
         """The state at the end of the beginning; None if no path with this beginning belongs to the mirror."""
@@ -312,7 +308,7 @@ def have_common_ending(one: PathMachine, other: PathMachine) -> bool:
     begin = (one.first(), other.first())
     if begin[0] is None or begin[1] is None:
         return False
-    alphabet = [*_SAMPLES, *sorted((one.samples | other.samples).difference(_SAMPLES))]
+    alphabet = _alphabet(one.classes | other.classes, one.edges | other.edges)
     seen, waiting = {begin}, deque([begin])
     while waiting:
         here, there = waiting.popleft()
@@ -331,13 +327,44 @@ def have_common_ending(one: PathMachine, other: PathMachine) -> bool:
 
 
 def _following(
-    one: PathMachine, other: PathMachine, here: _State, there: _State, alphabet: Sequence[str]
+    one: PathMachine, other: PathMachine, here: _State, there: _State, alphabet: str
 ) -> Iterator[tuple[_State, _State]]:  # fmt: skip
     for character in alphabet:
         after = one.after(here, character)
         other_after = other.after(there, character) if after is not None else None
         if after is not None and other_after is not None:
             yield after, other_after
+
+
+def _alphabet(classes: set[re.Pattern[str]], edges: set[str]) -> str:
+    """One character of each kind that the expressions can tell apart.
+
+    Between two edges, expressions tell characters apart only by their categories and, if they ignore case, by their case.
+    """
+    candidates = {*_SPECIAL, *edges, *_first_of_categories()}
+    if any(one.flags & re.IGNORECASE for one in classes):
+        candidates.update(_with_case())
+    text = "".join(sorted(candidates - {"\0"}))
+    accepted = [set(one.findall(text)) for one in classes]
+    kinds: dict[tuple[object, ...], str] = {}
+    for character in text:
+        kinds.setdefault((_SPECIAL.find(character), *(character in one for one in accepted)), character)
+    return "".join(kinds.values())
+
+
+@functools.cache
+def _first_of_categories() -> str:
+    r"""The first character of each run in Unicode that \d, \s and \w do not tell apart, and ASCII, which these can be limited to."""
+    every = "".join(map(chr, range(sys.maxunicode + 1)))
+    runs = re.finditer(r"\d+|\s+|[^\W\d]+|[^\w\s]+", every)
+    return every[:129] + "".join(one[0][0] for one in runs)
+
+
+@functools.cache
+def _with_case() -> str:
+    """The characters that are others in lower or upper case, and those."""
+    every = map(chr, range(sys.maxunicode + 1))
+    return "".join(each + each.lower() + each.upper() for each in every if each.lower() != each or each.upper() != each)
 
 
 def _automaton(pattern: str, *, exact: bool) -> _Automaton | None:
