@@ -20,7 +20,7 @@ from ._list_page import UnreadablePage
 from ._memory_budget import Memory
 from ._object_client import Credentials, Dialect, NoCredentials, ObjectClient
 from ._page_tokens import PageTokens
-from ._urls import is_plain_url
+from ._urls import check_url
 
 #: Files up to this size are sent in one request, from memory; larger ones in parts of this size, in bytes.
 SMALL = 8 << 20
@@ -62,8 +62,8 @@ class ObjectStoreActor(Actor):
         if not self.container_name.fullmatch(str(self.target_container)):
             what = f"--target-container {self.target_container} cannot be the name of a {self.container_is}"
             raise ConfigurationError(what, "names have small letters, digits and -")
-        if self.endpoint_url and not is_plain_url(self.endpoint_url):
-            raise ConfigurationError("--endpoint-url cannot be used", "give one like https://storage.example.org, without credentials")
+        if self.endpoint_url:
+            check_url("--endpoint-url", self.endpoint_url, "https://storage.example.org")
         self._memory = Memory()
 
     def _connect(self, credentials: Credentials) -> None:

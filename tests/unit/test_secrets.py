@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote, quote_plus
 
@@ -11,6 +12,9 @@ from celery.app.utils import filter_hidden_settings
 
 from autosync.actor import Actor, SecretOption, without_secrets
 from autosync.actors import actor_of
+from autosync.actors.azure import AzureActor
+from autosync.actors.http import HttpActor
+from autosync.actors.swift import SwiftActor
 from autosync.celery import Secrets
 from autosync.errors import ConfigurationError
 from autosync.model.keys import Source
@@ -80,3 +84,19 @@ def test_an_actor_that_cannot_use_its_settings_is_reported_without_its_secrets()
 
     assert "hunter2" not in str(caught.value)
     assert str(caught.value).count("***") == 2
+
+
+@pytest.mark.parametrize(
+    ("make", "option"),
+    [
+        (lambda url: HttpActor(url=url, secret="s"), "--url"),
+        (lambda url: SwiftActor(target_container="c", auth_url=url), "--auth-url"),
+        (lambda url: AzureActor(target_container="abc", account="a", key="AAAA", endpoint_url=url), "--endpoint-url"),
+    ],
+)
+@pytest.mark.parametrize("url", ["https://u:hunter2@example.org/x", "https://[hunter2", "example.org/?sig=hunter2"])
+def test_a_url_that_cannot_be_used_is_reported_without_its_secrets(make: Callable[[str], object], option: str, url: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{option} cannot be used") as caught:
+        make(url)
+
+    assert "hunter2" not in str(caught.value)

@@ -28,7 +28,7 @@ from .._memory_budget import Memory
 from .._page_tokens import PageTokens
 from .._sessions import in_blocks
 from .._sessions import session as new_session
-from .._urls import is_plain_url
+from .._urls import check_url
 from .content import VerifiedBody
 from .errors import raise_for_status
 from .listing import ListingPage, parse_page
@@ -62,7 +62,10 @@ class HttpActor(Actor):
 
     def __init__(self, **settings: object) -> None:
         super().__init__(**settings)
-        self.url = _check_url(self.url)
+        if not self.url:
+            raise ConfigurationError("--url is missing", "give the base URL of the API")
+        check_url("--url", self.url, "https://www.example.org/api/v1/media_file")
+        self.url = self.url.rstrip("/")
         if not self.secret:
             raise ConfigurationError("--secret is missing", "give it as @FILE, or in AUTOSYNC_SECRET")
         if self.key_id and not _KEY_ID.fullmatch(self.key_id):
@@ -172,11 +175,3 @@ class HttpActor(Actor):
             yield session
         finally:
             self._idle.append(session)
-
-
-def _check_url(url: str | None) -> str:
-    if not url:
-        raise ConfigurationError("--url is missing", "give the base URL of the API")
-    if not is_plain_url(url):
-        raise ConfigurationError(f"--url {url} cannot be used", "give one like https://www.example.org/api/v1/media_file")
-    return url.rstrip("/")

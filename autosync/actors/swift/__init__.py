@@ -26,7 +26,7 @@ from .._page_tokens import PageTokens
 from .._parts import send_one_version, tried
 from .._server_text import one_line
 from .._sessions import in_blocks
-from .._urls import is_plain_url
+from .._urls import check_url
 from .errors import status_of
 from .identity import VERSIONS, Access, Login
 from .keys import can_exist, check_key, is_long
@@ -85,7 +85,8 @@ class SwiftActor(Actor):
     def __init__(self, **settings: object) -> None:
         super().__init__(**settings)
         for option in ("auth_url", "storage_url"):
-            _check_url(option, getattr(self, option))
+            if (url := getattr(self, option)) is not None:
+                check_url(f"--{option.replace('_', '-')}", url, "https://keystone.example.org/v3")
         if not self.auth_url:
             raise ConfigurationError("--auth-url is missing", "give the URL of the identity service")
         self._name = str(self.target_container)
@@ -336,12 +337,3 @@ def _object_headers(key: str, mtime_ns: int) -> dict[str, str]:
 def _etag(one: dict[str, Any]) -> str | None:
     large = one.get("slo_etag")
     return large.strip('"') + _LARGE if large else one.get("hash")
-
-
-def _check_url(option: str, url: str | None) -> None:
-    if url is None:
-        return
-    if not is_plain_url(url):
-        raise ConfigurationError(
-            f"--{option.replace('_', '-')} cannot be used", "give one like https://keystone.example.org/v3, without credentials"
-        )
