@@ -9,7 +9,6 @@ from pathlib import Path
 
 from ..model.change import SCAN_ALL, Change, Kind, Push
 from ..model.keys import Keys, Source
-from ..source.link_limit import LinkRules
 from .tree_placer import TreePlacer
 from .watched_tree import PathRequest, WatchedTree
 
@@ -24,27 +23,17 @@ class WatchPlacer:
     Args:
         keys: scope of the mirror.
         tree: shared with the event reader.
+        trees: places the watches.
         push: receives the changes; must not block.
         follow: whether links are followed.
-        one_file_system: see `FileRules`.
-        link_rules: which directories behind links are not watched.
     """
 
-    def __init__(
-        self,
-        keys: Keys,
-        tree: WatchedTree,
-        push: Push,
-        *,
-        follow: bool,
-        one_file_system: bool = False,
-        link_rules: LinkRules | None = None,
-    ) -> None:
+    def __init__(self, keys: Keys, tree: WatchedTree, trees: TreePlacer, push: Push, *, follow: bool) -> None:
         self._keys = keys
         self._tree = tree
+        self._trees = trees
         self._push = push
         self._follow = follow
-        self._trees = TreePlacer(keys, tree, push, follow=follow, one_file_system=one_file_system, link_rules=link_rules)
         self._unwatched_logged = 0
 
     @property

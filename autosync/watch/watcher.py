@@ -22,6 +22,7 @@ from .attribute_watches import AttributeWatches
 from .denied_paths import DeniedPaths
 from .event_reader import EventReader
 from .inotify import Inotify
+from .tree_placer import TreePlacer
 from .watch_placer import WatchPlacer
 from .watch_table import WatchTable
 from .watched_tree import WatchedTree
@@ -50,7 +51,8 @@ class Watcher:
         self._tree = WatchedTree(keys, WatchTable(self._inotify))
         self._reader = EventReader(keys, self._inotify, self._tree, push)
         self._attributes = AttributeWatches(keys, self._tree, follow=follow)
-        self._placer = WatchPlacer(keys, self._tree, push, follow=follow, one_file_system=one_file_system, link_rules=link_rules)
+        trees = TreePlacer(keys, self._tree, push, follow=follow, one_file_system=one_file_system, link_rules=link_rules)
+        self._placer = WatchPlacer(keys, self._tree, trees, push, follow=follow)
         self._is_stopped = False
         #: The exception that ended one of the threads; None if both still run, or ended as they should.
         self.error: Exception | None = None
