@@ -112,6 +112,7 @@ class MirrorRunner:
         self._run = run
         self._host = host
         mirror = replace(run.mirror, identities=root_identities(run.mirror))
+        self._has_own_broker = host is not None and host.has_embedded_broker
         self._keys = mirror.keys()
         self._mounts = MountTable()
         self._roots = RootRegister(self._keys, self._mounts)
@@ -122,7 +123,7 @@ class MirrorRunner:
         self._unseen_log = UnseenLog(self._ledger.disputes.unseen, about=run.about)
         self._watcher_lock = WatcherLock(
             self._ledger.watcher_lock, mirror.name, mirror.boot, mirror.watcher_lease,
-            has_broker_alone=host is not None and host.has_embedded_broker,
+            has_broker_alone=self._has_own_broker,
         )  # fmt: skip
         self._debouncer = Debouncer(run.settle)
         push = self._debouncer.push
@@ -133,7 +134,6 @@ class MirrorRunner:
         self._stop = threading.Event()
         retry = BrokerRetry(self._stop)
         # What an embedded broker knows of mirrors is in the state files too.
-        self._has_own_broker = host is not None and host.has_embedded_broker
         registered = tuple if self._has_own_broker else partial(registered_mirrors, client)
         self._overlaps = Overlaps(run.mirror, run.spill.parent, registered, run.companions, about=run.about, file=state_file)
         self._comparison = Comparison(
@@ -142,8 +142,7 @@ class MirrorRunner:
             shared_keys=lambda: self._overlaps.shared_keys,
         )  # fmt: skip
         # No monitor and no upload box can reach an embedded broker, and events cost as much as small transfers.
-        watched = not (host and host.has_embedded_broker)
-        sender = sending_app(run.broker, mirror.queue, events=watched)
+        sender = sending_app(run.broker, mirror.queue, events=not self._has_own_broker)
         self._publisher = Publisher(sender, mirror.name, mirror.queue, self._ledger)
         begin_workers = host.begin if host else lambda: None
         self._sender = BatchSender(self._ledger.key_states, self._publisher, retry, begin_workers)
@@ -162,7 +161,7 @@ class MirrorRunner:
         self._run_record = RunRecord(state_file, self._ledger.definition, "" if self._has_own_broker else address(run.broker))
         self._registration = Registration(
             mirror, self._ledger, self._deletion_state, self._comparison, self._scanner, unsorted, self._run_record,
-            self._publisher.announce if watched else lambda: None,
+            self._publisher.announce if not self._has_own_broker else lambda: None,
             signing_key=run.signing_key, accept_existing=run.accept_existing, has_own_limit=run.policy.has_own_limit,
         )  # fmt: skip
         self._root_watch = RootWatch(
@@ -213,7 +212,7 @@ class MirrorRunner:
             self._overlaps.check()
         self._ledger.limits.set(self._run.limits)
         self._root_watch.begin()
-        if self._host and self._host.has_embedded_broker:
+        if self._has_own_broker:
             self._ledger.release_all_of_dead("")  # their workers died together with the autosync before this one
         self._summary.begin(self._watcher_lock.heartbeat())
         return True
