@@ -68,6 +68,10 @@ class UnknownDefinition(AutosyncError):
     """The definition of a mirror needs a later version of autosync."""
 
 
+class UnknownMirror(AutosyncError):
+    """The broker has no definition of a mirror. It may have lost its memory, and get the definition again."""
+
+
 class PermanentError(TargetError):
     """The target will never carry out this request. The key goes to the failed list at once."""
 

@@ -18,7 +18,7 @@ from typing import Any
 from celery import Celery, Task, shared_task, signals
 
 from ..broker.celery_settings import DELETE, UPLOAD
-from ..errors import AutosyncError, BrokerError, BrokerRefused, ConfigurationError, UnknownDefinition
+from ..errors import AutosyncError, BrokerError, BrokerRefused, ConfigurationError, UnknownDefinition, UnknownMirror
 from ..ledger import Claim, check_reachable, connect
 from ..model.definition_signature import key_among
 from ..process.child import allow_many_open_files
@@ -121,6 +121,10 @@ def run(task: Task, name: str, keys: Sequence[str]) -> str:
     except UnknownDefinition as error:
         worker.report_unreadable(name, error)
         return "left to workers of a later version"
+    except UnknownMirror as error:
+        # The keys that the broker has by the time that the definition is there again are no failures: the file host resends them.
+        log.warning("mirror %s: %s", name, error, extra={"mirror": name, "worker": worker.name})
+        return f"refused: {error}"
     except AutosyncError as error:
         return _refuse(worker, name, keys, error)
     if claimed is None or not claimed[1]:
@@ -179,8 +183,8 @@ def _refuse(worker: WorkerState, name: str, keys: Sequence[str], error: Autosync
     try:
         ledger = worker.ledger(name)
         published = ledger.definition.read()
-        if published is None:
-            return str(error)
+        if published is None:  # the broker has lost its memory since
+            return f"refused: {error}"
         claims = ledger.claims.claim(worker.owner, published.version, keys) or []
         while claims:
             claims = ledger.claims.done(worker.owner, [refused(claim, error, worker.name) for claim in claims])[0]

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from ..actors import actor_of
-from ..errors import AutosyncError, BrokerError, PermanentError, UnknownDefinition
+from ..errors import AutosyncError, BrokerError, PermanentError, UnknownDefinition, UnknownMirror
 from ..ledger import Ledger, Published, connect, mirror_names, new_owner
 from ..model.definition_signature import is_signed, key_among
 from ..model.mirror import Mirror, version_of
@@ -75,6 +75,7 @@ class WorkerState:
 
         Raises:
             BrokerError: the broker does not respond.
+            UnknownMirror: the broker has no definition of it.
             AutosyncError: this worker cannot serve it, for the reason in the text.
         """
         current = self._mirrors.get(name)
@@ -84,7 +85,7 @@ class WorkerState:
             ledger = self.ledger(name)
             published = ledger.definition.read()
             if published is None:
-                raise PermanentError(f"no mirror is called {name!r}")
+                raise UnknownMirror(f"no mirror is called {name!r}")
             current = self._mirrors.get(name)
             if current is not None and current.version == published.version:
                 self._reported.pop(name, None)

@@ -1037,6 +1037,38 @@ def test_a_worker_that_lost_its_claim_does_not_remove_what_the_new_owner_noted(b
     assert claim.unfinished == ("new",)
 
 
+# A broker that has lost its memory
+
+
+def test_a_mirror_that_is_published_again_while_a_worker_finds_none_fails_no_key(
+    bench: Workbench, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker was emptied; the file host publishes the definition and marks the keys just after a worker has found none."""
+    (tree / "a").write_text("a")
+    client = connect(bench.broker)
+    client.flushall()
+    worker = WorkerState(bench.broker, [str(tree)], {}, "box1@host")
+    bench.workers.append(worker)
+    monkeypatch.setattr(transfer, "worker_state", lambda app, name: worker)
+    task: Any = SimpleNamespace(app=None, request=SimpleNamespace(hostname="box1@host"))
+    mirror = worker.mirror
+
+    def publish_after(*args: Any, **options: Any) -> Any:
+        try:
+            return mirror(*args, **options)
+        finally:
+            bench.ledger.definition.publish(bench.definition, version_of(bench.definition))
+            bench.ledger.claims.mark([("a", hint(tree / "a"))])
+
+    monkeypatch.setattr(worker, "mirror", publish_after)
+    assert transfer.run(task, "m", ["a"]) == "refused: no mirror is called 'm'"
+    monkeypatch.setattr(worker, "mirror", mirror)
+
+    assert (bench.ledger.stats.read().dirty, bench.ledger.stats.read().failed, STORE) == (1, 0, {})
+    bench.work(["a"])
+    assert (bench.ledger.stats.read().dirty, STORE) == (0, {"a": b"a"})
+
+
 # A definition of a later version
 
 
