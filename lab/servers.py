@@ -150,8 +150,9 @@ class S3Server(Server):
         """What a program needs to use it."""
         return {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY, "AWS_DEFAULT_REGION": REGION}
 
-    def client(self) -> Any:
-        config = Config(retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=20)
+    def client(self, *, read_timeout: float = 20.0) -> Any:
+        """A client. `read_timeout`: how long one response may take, in seconds."""
+        config = Config(retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=read_timeout)
         return boto3.client(
             "s3", endpoint_url=self.url, aws_access_key_id=ACCESS_KEY, aws_secret_access_key=SECRET_KEY, region_name=REGION, config=config
         )

@@ -37,7 +37,7 @@ class Observer:
     def __init__(self, server: S3Server, bucket: str, prefix: str, book: Book, pause: float = 0.2) -> None:
         self.violations: list[str] = []
         self.checks = self.versions = 0
-        self._client: Any = server.client()
+        self._client: Any = server.client(read_timeout=120.0)  # after an hour, a page of versions takes long on a busy machine
         self._bucket = bucket
         self._prefix = prefix
         self._book = book
