@@ -209,7 +209,7 @@ def test_verify_proves_that_the_target_equals_the_source(one_host: Program, oper
 
 
 def test_why_prints_the_state_and_the_history_of_a_key(one_host: Program, operator: Operator, bucket: Bucket, tree: Path) -> None:
-    assert "state       equal" in operator.runs("why", "first")
+    wait_until(lambda: "state       equal" in operator.runs("why", "first"), 30, "the worker has reported what is in the bucket")
     assert "no path in scope has this key" in operator.runs("why", "/")
 
     operator.runs("pause")
