@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..model.change import SCAN_ALL, Change, Kind, Push
 from ..model.keys import Keys, Source
+from ..model.paths import is_at_or_below
 from .tree_placer import TreePlacer
 from .watched_tree import PathRequest, WatchedTree
 
@@ -79,11 +80,17 @@ class WatchPlacer:
             self._tree.requests.put(PathRequest(source, link))
 
     def request_directory(self, source: Source, directory: str) -> None:
-        """Request that a directory is watched, and then scanned. Its files are not new: a scan finds out which of them differ."""
+        """Request that a directory is watched, and then scanned, and so what links lead to below it. Its files are not new: a scan finds
+        out which of them differ."""
 
         def place() -> None:
             self._trees.place(source, directory, appeared=False)
             self._push((Change(Kind.SCAN, directory),))
+            with self._tree.lock:
+                links = self._tree.links.through_below(directory)
+            for link in links:
+                if not is_at_or_below(link, directory):
+                    self._place_link_into(self._tree.source_at(link), link)
 
         self._tree.requests.put(place)
 
@@ -133,6 +140,22 @@ class WatchPlacer:
         if is_directory or had_content:
             self._push((Change(Kind.LEFT if had_content else Kind.SCAN, link),))
         self._push((Change(Kind.SAVED, link),))
+
+    def _place_link_into(self, source: Source, link: str) -> None:
+        """Follow a link that leads into a directory where something was mounted or unmounted. What it led to before may be hidden only, so
+        nothing counts as gone: a link that leads nowhere now is followed again when something is there."""
+        tree = self._tree
+        with tree.lock:
+            tree.forget(link)
+        try:
+            is_directory = self._trees.follow_link(source, link)
+        except OSError:
+            return
+        if is_directory and self._keys.enters(link):
+            self._trees.place(source, link, appeared=False)
+            self._push((Change(Kind.SCAN, link),))
+        elif os.path.exists(link):
+            self._push((Change(Kind.SAVED, link),))
 
     def _forget_lost(self) -> None:
         """Remove the watches on directories that left while events were lost."""

@@ -308,3 +308,33 @@ def test_what_was_unmounted_has_not_left_and_what_was_removed_has(tree: Path, mo
         ]
     finally:
         watcher.close()
+
+
+def test_what_links_lead_to_below_a_mount_point_is_scanned_and_watched_when_it_is_uncovered(tree: Path, mounts: Mounts) -> None:
+    """What changed behind them while something else was mounted there is found, and nothing counts as gone."""
+    covered, source = tree / "covered", keys_of(tree).sources[0]
+    fill(tree, "covered/a/f", "plain/f")
+    (covered / "a/inner").symlink_to(tree / "plain")
+    (tree / "outer").symlink_to(covered / "a")
+    (tree / "file").symlink_to(covered / "a/f")
+    recorder = Recorder()
+    watcher = Watcher(keys_of(tree), recorder)
+    watcher.start()
+    try:
+        wait_until(lambda: recorder.changes, 20, "the watches are placed")
+        mounts.mount(covered)
+        watcher.replace_tree(source, str(covered), is_mounted=True)
+        wait_until(lambda: Change(Kind.SCAN, str(covered)) in recorder.changes, 20, "what is mounted is watched")
+        fill(tree, "plain/meanwhile")
+        mounts.unmount(covered)
+        recorder.changes.clear()
+        watcher.replace_tree(source, str(covered), is_mounted=False)
+
+        wait_until(lambda: Change(Kind.SCAN, f"{tree}/outer") in recorder.changes, 20, "what the link leads to is scanned")
+        wait_until(lambda: Change(Kind.SAVED, f"{tree}/file") in recorder.changes, 20, "the file behind a link is checked")
+        fill(tree, "covered/a/later", "plain/later")
+        for path in ("outer/later", "outer/inner/later"):
+            wait_until(lambda path=path: Change(Kind.SAVED, f"{tree}/{path}") in recorder.changes, 20, f"{path} is watched")
+        assert [change for change in recorder.changes if change.kind in (Kind.LEFT, Kind.DELETED)] == []
+    finally:
+        watcher.close()
