@@ -282,7 +282,8 @@ def test_the_settings_page_names_every_setting_with_its_default() -> None:
 
 
 def test_the_settings_page_names_the_variables_of_a_worker() -> None:
-    code = (ROOT / "autosync" / "celery.py").read_text(encoding="utf-8")
+    doors = ("celery.py", "broker/operator_settings.py")
+    code = "".join((ROOT / "autosync" / name).read_text(encoding="utf-8") for name in doors)
 
     variables = set(re.findall(r'"((?:AUTOSYNC|CELERY)_[A-Z_]+)"', code))
 

@@ -260,7 +260,7 @@ def test_an_upload_of_less_than_a_day_is_left_alone(tmp_path: Path, content: Con
 def test_a_directory_is_gone_through_once_for_many_uploads(
     tmp_path: Path, content: Content, at_once: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(file_actor, "_MOST_SWEPT", 2)
+    monkeypatch.setattr(file_actor, "_MOST_CLEANED", 2)
     target = tmp_path / "target"
     for name in ("one", "two", "three"):
         (target / name).mkdir(parents=True)

@@ -496,7 +496,7 @@ def test_five_minutes_after_the_file_host_has_confirmed_a_file_operators_read_wh
     assert (found["disputed"], found["unseen_by"]) == (1, {"box1@host": f"does not see {tree}/a below {tree}"})
     assert [record.getMessage().partition(";")[0] for record in caplog.records if record.levelname == "WARNING"] == [f"worker {what}"]
     why = commands.run("autosync-ctl", f"--broker={box.broker}", "why", "a").stdout
-    assert "  state       unwatched: " in why
+    assert "  state       not watched: " in why
     assert "confirmed it 5 min ago" in why
     assert "  not seen    " in why
 
