@@ -9,14 +9,12 @@ import hashlib
 import logging
 import os
 import stat
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from ..model.keys import Keys
-from ..model.paths import is_at_or_below
 from ..model.withheld import Acceptances, Withheld
 from ..source.beneath import leads_through_link
 from ..source.external_sort import Row, Spool, disksort
@@ -91,12 +89,31 @@ class Deletions:
         self._on_withheld = on_withheld
         #: Sets of keys that scans of the whole source have withheld, in order, by digest: the last one, and those that were accepted.
         self._sets: dict[str, Spool] = {}
+        #: The digests of the sets that the running scan keeps below roots and mount points in doubt, or the last one has kept.
+        self._kept: set[str] = set()
         #: The digest of what the target held before the mirror; None: not known, or the mirror is accepted.
         self._existing: str | None = None
 
     def close(self) -> None:
         """Remove the files with the keys that scans have withheld."""
         self._forget_sets(except_for=())
+
+    def begin_scan(self) -> None:
+        """Forget which sets the scan before has kept."""
+        self._kept.clear()
+
+    def keep(self, rows: Iterable[Row]) -> str:
+        """Remember keys below a root or a mount point in doubt, which an operator can accept. Call it before `allowed`.
+
+        Returns:
+            Their digest, see `Withheld.digest`.
+
+        Raises:
+            OSError: what is stored on disk cannot be written.
+        """
+        digest = self._add_set(rows)
+        self._kept.add(digest)
+        return digest
 
     def allowed(self, missing: Spool, part: ComparedPart, permission: Permission) -> tuple[Iterator[str], int, Withheld]:
         """Decide about the keys that the source lacks.
@@ -119,7 +136,7 @@ class Deletions:
             return _all(missing)
         if part.path:
             return self._within_limits(missing, part, permission)
-        self._forget_sets(except_for=(*permission.acceptances.digests, self._existing))
+        self._forget_sets(except_for=(*permission.acceptances.digests, *self._kept, self._existing))
         if not permission.acceptances:
             return self._within_limits(missing, part, permission)
         accepted, rest = self._divide(missing, permission.acceptances)
@@ -148,10 +165,6 @@ class Deletions:
             self._sets[digest] = self._sorted(rest)
         for one in acceptances.digests & self._sets.keys():
             rest = self._move(rest, accepted, _among(rest, self._sets[one]))
-        if acceptances.roots:
-            counts = Counter(self._root_above(key, acceptances.roots) for (key,) in rest)
-            roots = {path for path, most in acceptances.roots.items() if counts[path] <= most}
-            rest = self._move(rest, accepted, ((key, self._root_above(key, roots) is not None) for (key,) in rest))
         return accepted, rest
 
     def _move(self, rows: Spool, accepted: Spool, decided: Iterable[tuple[str, bool]]) -> Spool:
@@ -161,11 +174,6 @@ class Deletions:
             (accepted if is_accepted else rest).add((key,))
         rows.close()
         return rest
-
-    def _root_above(self, key: str, roots: Collection[str]) -> str | None:
-        """The innermost of some roots that contains the file of a key; None if none does."""
-        path = str(self._keys.path(key))
-        return max((root for root in roots if is_at_or_below(path, root)), key=len, default=None)
 
     def _sorted(self, rows: Iterable[Row]) -> Spool:
         found = Spool(self._spill)
@@ -232,11 +240,15 @@ class Deletions:
         withheld = Withheld(len(rows), tuple(key for (key,) in islice(rows, _EXAMPLES)))
         if not is_whole:
             return withheld
-        kept = self._sorted(rows)
-        digest = _digest_of(kept)
+        return replace(withheld, digest=self._add_set(rows))
+
+    def _add_set(self, rows: Iterable[Row]) -> str:
+        """Remember a set of keys. Returns its digest."""
+        found = self._sorted(rows)
+        digest = _digest_of(found)
         self._forget_sets(except_for=self._sets.keys() - {digest})
-        self._sets[digest] = kept
-        return replace(withheld, digest=digest)
+        self._sets[digest] = found
+        return digest
 
     def _is_file(self, path: str) -> bool:
         """Whether there is a regular file at this path, and no link on the way below the root of its source."""

@@ -146,6 +146,21 @@ class RootCheck:
         links = {path for path, top in self._through_links.items() if top in in_doubt or not self._roots.is_confirmed(top)}
         return PathsInDoubt({*in_doubt, *links})
 
+    def top_of(self, path: str) -> str:
+        """The root or mount point in doubt for which what is below a path in doubt is kept: a link may lead to it."""
+        return self._through_links.get(path, path)
+
+    def note_kept(self, top: str, count: int, digest: str) -> None:
+        """Note the keys that are kept below a root or a mount point in doubt, for operators.
+
+        Args:
+            top: path of the root or the mount point.
+            count: number of the keys.
+            digest: of their set, see `Withheld.digest`.
+        """
+        if self._is_below(top):  # else this scan has compared a part of them
+            self._roots.remembered.note_kept(top, count, digest)
+
     def log_kept(self, kept: Counter[str]) -> None:
         """Log how many keys are kept below the directories in doubt.
 
@@ -153,7 +168,7 @@ class RootCheck:
             kept: the number of keys by path.
         """
         for path, count in sorted(kept.items()):
-            top = self._through_links.get(path, path)
+            top = self.top_of(path)
             doubt = self._roots.remembered.doubts().get(top)
             log.error(
                 "%s%s %s. %d keys below %s that are not in the source are kept. If this is as it should be: autosync-ctl accept --%s",

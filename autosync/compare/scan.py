@@ -11,7 +11,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -212,6 +212,7 @@ class Comparison:
             self._shared_keys = self._read_shared_keys()
             self._empty_sources.refuse(path, self._shared_keys)
         may = permission or Permission()
+        self._deletions.begin_scan()
         self._check = RootCheck(self._roots, self._keys, path, accepted=may.accepted, about=self._about) if self._roots else None
         self._link_limit = self.links.limit(whole=not path) if self._policy.rules.follow_links else None
         rule = Rule(self._policy.by, last_in_sync, self._listing.clock_ahead(), self._actor.can_match)
@@ -261,14 +262,22 @@ class Comparison:
         if not in_doubt:
             return
         kept: Counter[str] = Counter()
-        with closing(Spool(self._spill)) as rest:
+        with ExitStack() as spools:
+            rest = spools.enter_context(closing(Spool(self._spill)))
+            below: dict[str, Spool] = {}
             for (key,) in missing:
-                top = in_doubt.top_of(str(self._keys.path(key)))
-                if top is None:
+                path = in_doubt.top_of(str(self._keys.path(key)))
+                if path is None:
                     rest.add((key,))
-                else:
-                    kept[top] += 1
+                    continue
+                kept[path] += 1
+                top = self._check.top_of(path)
+                if top not in below:
+                    below[top] = spools.enter_context(closing(Spool(self._spill)))
+                below[top].add((key,))
             missing.replace(rest)
+            for top, rows in below.items():
+                self._check.note_kept(top, len(rows), self._deletions.keep(rows))
         self._check.log_kept(kept)
         report.kept_in_doubt += kept.total()
         report.complete = report.complete and not kept

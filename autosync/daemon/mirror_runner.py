@@ -172,7 +172,7 @@ class MirrorRunner:
             begin_workers,
         )  # fmt: skip
         self._in_sync = InSyncRecorder(self._ledger, self._registration, self._scanner)
-        self._root_acceptance = RootAcceptance(self._roots, self._scanner, self._deletion_state.pending, push, once=run.once)
+        self._root_acceptance = RootAcceptance(self._roots, self._scanner, self._deletion_state.pending)
         self._request_handler = RequestHandler(
             mirror.name, self._ledger.requests, requests_file(run.spill, mirror.name), self._watcher_lock, self._debouncer,
             self._name_scans, self._scanner.accept_deletions, self._root_acceptance.add, about=run.about,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ..feed.scanner import Scanner
-from ..model.change import SCAN_ALL, Change, Kind, Push
 from ..source.roots import RootRegister
 from ..state import pending
 from ..state.pending import PendingItem, PendingStore
@@ -16,16 +15,12 @@ class RootAcceptance:
         roots: the roots and mount points.
         scanner: may delete what an operator has seen.
         store: has the pending items, for operators.
-        push: receives requests for scans.
-        once: whether the run ends when source and target are equal.
     """
 
-    def __init__(self, roots: RootRegister, scanner: Scanner, store: PendingStore, push: Push, *, once: bool) -> None:
+    def __init__(self, roots: RootRegister, scanner: Scanner, store: PendingStore) -> None:
         self._roots = roots
         self._scanner = scanner
         self._store = store
-        self._push = push
-        self._once = once
         #: What an operator has accepted, as it was listed.
         self._accepted: list[PendingItem] = []
 
@@ -44,12 +39,7 @@ class RootAcceptance:
         for item in self._accepted:
             if not any(now.is_covered_by(item) for now in pending_now) or not self._roots.remembered.accept(item.path):
                 continue
-            if item.kind == pending.ItemKind.ROOT:
-                self._scanner.accept_root(item.path, item.count)
-            else:
-                self._push((Change(Kind.LEFT, item.path),))  # without the limit: these keys were listed
-                if self._once:
-                    self._push((SCAN_ALL,))  # the scan that is running may have kept them, and its result would be the last
+            self._scanner.accept_deletions(item.digest)
         if pending_now or self._scanner.state.last_report is not None:
             self._accepted.clear()
 
@@ -65,6 +55,6 @@ class RootAcceptance:
     def _pending(self) -> list[PendingItem]:
         """The roots and mount points that are not the remembered ones, and below which keys are kept for that."""
         return [
-            PendingItem(pending.ItemKind(self._roots.kind(path)), path, doubt.keys or 0, (doubt.text,))
+            PendingItem(pending.ItemKind(self._roots.kind(path)), path, doubt.kept, (doubt.text,), doubt.digest)
             for path, doubt in self._roots.remembered.pending().items()
         ]  # fmt: skip

@@ -201,18 +201,6 @@ class Scanner(FeedThread):
             self._set_acceptances(replace(before, digests=before.digests | {digest}))
         self._debouncer.push((SCAN_ALL,))
 
-    def accept_root(self, path: str, count: int) -> None:
-        """Request a scan of the whole source that deletes the keys which a replaced root lacks.
-
-        Args:
-            path: the root's absolute path.
-            count: the most keys that it may delete below this root. If it finds more, it deletes none of them.
-        """
-        with self._state_lock:
-            before = self._state.accepted_deletions.acceptances
-            self._set_acceptances(replace(before, roots={**before.roots, path: count}))
-        self._debouncer.push((SCAN_ALL,))
-
     def _set_acceptances(self, acceptances: Acceptances) -> None:
         self._state = replace(self._state, accepted_deletions=AcceptedDeletions(acceptances, time.time()))
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from .text import listed
 
@@ -33,11 +32,9 @@ class Acceptances:
 
     Attributes:
         digests: the digests of sets of keys that were withheld; see `Withheld.digest`.
-        roots: roots that were replaced, by path, each with the most keys below it that may be deleted.
     """
 
     digests: frozenset[str] = frozenset()
-    roots: Mapping[str, int] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        return bool(self.digests or self.roots)
+        return bool(self.digests)

@@ -22,11 +22,15 @@ class Doubt:
         keys: how many keys the target had below it when a scan first found the doubt; None: no scan has counted them yet.
         text: why, as the end of a sentence about its path.
         accepted: whether a person has accepted what the next scan finds there.
+        kept: number of keys that the last scan has kept for that: the target has them, and the source lacks them.
+        digest: of the set of these keys, see `autosync.model.withheld.Withheld`.
     """
 
     keys: int | None = None
     text: str = ""
     accepted: bool = False
+    kept: int = 0
+    digest: str = ""
 
     @property
     def is_pending(self) -> bool:
@@ -145,6 +149,20 @@ class RememberedRoots:
                 self._identities.setdefault(path, NEW_MOUNT)
                 self.version += 1
             return doubt
+
+    def note_kept(self, path: str, count: int, digest: str) -> None:
+        """Note the keys that a scan has kept because a directory is in doubt. A person accepts the deletion of this set.
+
+        Args:
+            path: path of the directory.
+            count: number of the keys.
+            digest: of their set.
+        """
+        with self._lock:
+            before = self._doubts.get(path)
+            if before is not None and (before.kept, before.digest) != (count, digest):
+                self._doubts[path] = replace(before, kept=count, digest=digest)
+                self.version += 1
 
     def end_doubt(self, path: str) -> None:
         """End the doubt about a directory that is the remembered one."""

@@ -45,9 +45,9 @@ class PendingItem:
     Attributes:
         kind: the kind of the item.
         path: the path of a root or a mount point; "" for keys.
-        count: number of keys. For a root or a mount: of keys that the target had below it.
+        count: number of keys. For a root or a mount: of the keys below it that are kept.
         examples: some of these keys. For a root or a mount: the reason, as the end of a sentence about its path.
-        digest: identifies the set of these keys; "" for a root or a mount.
+        digest: identifies the set of these keys.
     """
 
     kind: ItemKind
@@ -62,9 +62,8 @@ class PendingItem:
         return f"{self.kind.value} {self.path}".rstrip()
 
     def is_covered_by(self, listed: PendingItem) -> bool:
-        """Whether this is the same item as one that was listed for an operator, with the same keys; for a root or a mount, with no more
-        keys than that."""
-        return self.name == listed.name and self.digest == listed.digest and self.count <= listed.count
+        """Whether this is the same item as one that was listed for an operator, with the same keys."""
+        return self.name == listed.name and self.digest == listed.digest
 
     def text(self) -> str:
         """The item in words, for people."""

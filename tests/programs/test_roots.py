@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 
 from autosync.compare.delete_limit import DeleteLimit
+from autosync.compare.deletions import Permission
+from autosync.compare.scan import Comparison, Policy, ScanReport
 from autosync.model.change import Change, Kind
 from autosync.model.keys import Keys, Source
 from autosync.model.mirror import IN_DOUBT
+from autosync.model.withheld import Acceptances
 from autosync.source import roots as roots_module
 from autosync.source.level import Level
 from autosync.source.mounts import MountTable
@@ -109,6 +112,45 @@ def test_an_accepted_mount_point_is_what_the_next_scan_finds(
     assert scan(tree, target, limit=ALL, roots=roots)[0] == KEYS
     assert scan(tree, target, limit=ALL, roots=start_roots(roots))[0] == KEYS, "for good"
     assert (str(share) in roots.remembered.identities()) == (what == "another file system")
+
+
+@pytest.mark.parametrize("is_new", [False, True], ids=["the same process", "after a restart"])
+def test_of_a_mount_point_that_is_accepted_only_the_keys_that_were_listed_are_deleted(
+    tree: Path, mounts: Mounts, start_roots: Callable[..., RootRegister], is_new: bool
+) -> None:
+    """Files were saved in the bare mount point, sent, and moved away again before it was accepted."""
+    share = str(tree / "share")
+    mounts.mount(tree / "share")
+    fill(tree, "outside", *KEYS[:3])
+    roots, target = start_roots(), FixedTarget("outside", *KEYS[:3])
+    comparison = Comparison(keys_of(tree), target, Policy(limit=DeleteLimit(count=10)), roots=roots)
+
+    def deleted(*accepted: str) -> tuple[list[str], ScanReport]:
+        report = ScanReport()
+        permission = Permission(acceptances=Acceptances(frozenset(accepted)))
+        found = list(comparison.differences("", report, permission=permission))
+        return [one.key for one in found if one.found is None], report
+
+    assert deleted()[0] == []
+    mounts.unmount(tree / "share")
+    assert deleted()[1].kept_in_doubt == 3
+    listed = roots.remembered.pending()[share]
+    assert listed.kept == 3
+    target.keys = ("outside", *KEYS)
+    if is_new:
+        comparison.close()
+        roots = start_roots(roots)
+        comparison = Comparison(keys_of(tree), target, Policy(limit=DeleteLimit(count=10)), roots=roots)
+    assert deleted()[1].kept_in_doubt == 40
+    now = roots.remembered.pending()[share]
+    assert (now.kept, now.digest == listed.digest) == (40, False), "what is listed is what is kept now"
+
+    assert roots.remembered.accept(share)
+    found, report = deleted(listed.digest)
+
+    assert (found, report.withheld.count) == ([], 40)
+    assert deleted(now.digest)[0] == KEYS
+    comparison.close()
 
 
 def test_a_mount_point_is_remembered_before_the_first_scan_has_ended(

@@ -246,19 +246,6 @@ def test_keys_that_are_missing_later_are_not_in_the_set_that_was_accepted(tree: 
     comparison.close()
 
 
-def test_of_a_root_that_was_accepted_no_more_keys_go_than_were_listed(tree: Path) -> None:
-    fill(tree, "a")
-    target = FixedTarget("a", *(f"d/{key}" for key in KEYS[:6]), "e/1", "e/2")
-
-    def deleted(**most: int) -> list[str]:
-        roots = Acceptances(roots={f"{tree}/{name}": count for name, count in most.items()})
-        return scan(tree, target, limit=DeleteLimit(count=1), acceptances=roots)[0]
-
-    assert deleted(d=6) == [f"d/{key}" for key in KEYS[:6]]
-    assert deleted(d=5, e=2) == ["e/1", "e/2"]
-    assert deleted(d=5) == []
-
-
 def test_what_is_withheld_is_not_deleted_part_by_part(tree: Path) -> None:
     fill(tree, "d/x", "y")
     target = FixedTarget(*(f"d/{key}" for key in KEYS[:3]), "d/x", "y")
