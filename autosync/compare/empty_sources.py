@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator
 
 from ..errors import SourceUnsure
 from ..files import Page
@@ -29,24 +29,31 @@ class EmptySources:
         self._rules = rules
         self._pages = pages
 
-    def refuse(self, path: str, shared_keys: Container[str] = ()) -> None:
-        """Refuse an empty source while the target has keys of it: a share that is not mounted appears as an empty directory. Only sources
-        whose roots are at or below a path are checked.
+    def find(self, path: str, shared_keys: Container[str] = ()) -> list[str]:
+        """The roots of the sources that are empty while the target has keys of them: a share that is not mounted appears as an empty
+        directory. Only sources whose roots are at or below a path are checked.
 
         Args:
             path: a directory's absolute path; "" for all sources.
             shared_keys: those that other mirrors could have made.
 
         Raises:
-            SourceUnsure: one is empty, and the target has keys of it.
+            SourceUnsure: no source holds anything, and the target has keys.
         """
         # A PATH inside another one may be a share of its own.
-        for source in (*self._keys.sources, *(Source(inner) for inner in self._keys.inner_paths)):
-            spans = self._keys.spans(source.path)
-            if path and not is_at_or_below(source.path, path):
-                continue
-            if not source.is_file and not any(self._holds_something(span) for span in spans):
-                self._refuse_if_listed(source, spans, shared_keys)
+        all_ = [*self._keys.sources, *(Source(inner) for inner in self._keys.inner_paths)]
+        empty = [one for one in all_ if (not path or is_at_or_below(one.path, path)) and self._is_empty(one)]
+        found = {one.root: key for one in empty if (key := self._listed_key(one, shared_keys)) is not None}
+        if found and all(self._is_empty(one) for one in all_ if one not in empty):
+            root, key = next(iter(found.items()))
+            raise SourceUnsure(
+                f"the source {root} holds no file while the target holds {key!r} and maybe more, so nothing is deleted",
+                "mount the source; or, if it is meant to be empty, empty the target by hand",
+            )
+        return list(found)
+
+    def _is_empty(self, source: Source) -> bool:
+        return not source.is_file and not any(self._holds_something(span) for span in self._keys.spans(source.path))
 
     def _holds_something(self, span: Span) -> bool:
         rules = self._rules.without_size_bounds()
@@ -54,10 +61,7 @@ class EmptySources:
         walk = self._walks.walk(span, rules, in_order=False, link_limit=LinkLimit(most) if rules.follow_links else None)
         return any(not found.skipped for found in walk) or bool(walk.errors)  # the scan itself reports the errors
 
-    def _refuse_if_listed(self, source: Source, spans: Sequence[Span], shared_keys: Container[str]) -> None:
-        for key in (key for span in spans for page in self._pages(span) for key in page.keys):
-            if self._keys.path(key) is not None and key not in shared_keys:
-                raise SourceUnsure(
-                    f"the source {source.path} holds no file while the target holds {key!r} and maybe more, so nothing is deleted",
-                    "mount the source; or, if it is meant to be empty, empty the target by hand",
-                )
+    def _listed_key(self, source: Source, shared_keys: Container[str]) -> str | None:
+        """A key of a source that the target lists; None: there is none."""
+        listed = (key for span in self._keys.spans(source.path) for page in self._pages(span) for key in page.keys)
+        return next((key for key in listed if self._keys.path(key) is not None and key not in shared_keys), None)

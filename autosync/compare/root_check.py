@@ -8,7 +8,7 @@ import os
 import stat
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
 from ..files import Page
@@ -45,14 +45,18 @@ class RootCheck:
         keys: the rules for the mirror's keys.
         path: the directory that is scanned; "" is the whole source.
         accepted: whether the mirror is accepted. As long as it is not, a mount point without an identity is adopted as it is.
+        empty: the roots that hold no file while the target has keys of them.
         about: prefix of log lines, where there are several mirrors.
     """
 
-    def __init__(self, roots: RootRegister, keys: Keys, path: str, *, accepted: bool, about: str = "") -> None:
+    def __init__(
+        self, roots: RootRegister, keys: Keys, path: str, *, accepted: bool, empty: Collection[str] = (), about: str = ""
+    ) -> None:  # fmt: skip
         self._roots = roots
         self._keys = keys
         self._path = path
         self._accepted = accepted
+        self._empty = empty
         self._about = about
         roots.poll_mounts()
         roots.automounts.use(path)
@@ -188,6 +192,9 @@ class RootCheck:
         missing, is_identified = self._missing[top], self._roots.remembered.is_identified(top)
         doubt = self._roots.remembered.doubts().get(top)
         is_waiting = self._roots.mounts.is_waiting_for_use(top)
+        if missing and top in self._empty and not (doubt is not None and doubt.accepted):
+            self._roots.note_keys(top, self._listed[top] - self._absent[top] + missing, "holds no file")
+            return False
         if missing and top not in self.paths:  # the walk may have been there before the mount, and it is not known how many keys there are
             self.needs_scan = True
             return False

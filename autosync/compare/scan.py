@@ -207,13 +207,14 @@ class Comparison:
             self._roots.poll_mounts()
             if path and self._roots.automounts.is_expired(path):
                 return  # it exists; a walk would mount it again
-        spans = self._keys.spans(path)
+        spans, empty = self._keys.spans(path), list[str]()
         if self._policy.delete:
             self._shared_keys = self._read_shared_keys()
-            self._empty_sources.refuse(path, self._shared_keys)
+            empty = self._empty_sources.find(path, self._shared_keys)
         may = permission or Permission()
         self._deletions.begin_scan()
-        self._check = RootCheck(self._roots, self._keys, path, accepted=may.accepted, about=self._about) if self._roots else None
+        roots = self._roots or RootRegister(self._keys) if empty else self._roots
+        self._check = RootCheck(roots, self._keys, path, accepted=may.accepted, empty=empty, about=self._about) if roots else None
         self._link_limit = self.links.limit(whole=not path) if self._policy.rules.follow_links else None
         rule = Rule(self._policy.by, last_in_sync, self._listing.clock_ahead(), self._actor.can_match)
         with closing(Spool(self._spill)) as missing:

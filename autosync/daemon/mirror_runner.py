@@ -356,7 +356,7 @@ class MirrorRunner:
             if isinstance(report.error, SourceUnsure) or scans.failed_scans >= _ONCE_SCANS:
                 raise report.error
             return False
-        return self._debouncer.is_drained() and self._is_clean()
+        return not self._root_acceptance.has_requests and self._debouncer.is_drained() and self._is_clean()
 
     def _is_clean(self) -> bool:
         """Whether nothing is dirty, and the broker has lost nothing; if it has, the whole source is scanned again."""

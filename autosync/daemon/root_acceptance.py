@@ -32,6 +32,11 @@ class RootAcceptance:
         """
         self._accepted.append(item)
 
+    @property
+    def has_requests(self) -> bool:
+        """Whether something that an operator has accepted waits for the first scan."""
+        return bool(self._accepted)
+
     def accept(self) -> None:
         """Accept the roots and mount points that an operator has accepted, and scan them. A request from before the start waits for the
         first scan, which finds out what is in doubt."""

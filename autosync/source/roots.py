@@ -202,9 +202,9 @@ class RootRegister:
                 self._adopt(path, found)
         return True
 
-    def note_keys(self, path: str, keys: int) -> Doubt:
+    def note_keys(self, path: str, keys: int, text: str = "") -> Doubt:
         """Note that a directory is in doubt, and how many keys the target has below it, see `RememberedRoots.note_keys`."""
-        text = self._reason(path)
+        text = text or self._reason(path)
         with self._lock:
             doubt = self.remembered.note_keys(path, keys, text)
             self._update_paths()

@@ -17,22 +17,29 @@ from lab.programs import BIN, Programs
 from lab.servers import wait_until
 
 
-def test_one_empty_path_among_several_deletes_nothing(programs: Programs, bucket: Bucket, tree: Path, tmp_path: Path) -> None:
+def test_one_empty_path_among_several_keeps_its_keys_and_the_others_go_on(
+    programs: Programs, bucket: Bucket, tree: Path, tmp_path: Path
+) -> None:
     share = tmp_path / "share"
     fill(tree, "a")
     fill(share, "b", "c/d")
     options = ["autosync", "--once", *bucket.options(), f"--source-prefix={tmp_path}/", str(tree), str(share)]
     assert programs.run(*options).returncode == 0
-    before = bucket.sizes()
-    assert sorted(before) == ["share/b", "share/c/d", "source/a"]
+    assert sorted(bucket.sizes()) == ["share/b", "share/c/d", "source/a"]
 
     shutil.rmtree(share)  # as it is when the share is not mounted
     share.mkdir()
-    done = programs.run(*options)
+    fill(tree, "new")
+    (tree / "a").unlink()
+    done = programs.run(*options, "--max-delete=100%")
 
-    assert done.returncode == 1
-    assert f"the source {share} holds no file while the target holds 'share/b'" in done.stderr
-    assert bucket.sizes() == before
+    assert done.returncode == 3
+    assert f"{share} holds no file. 2 keys below it that are not in the source are kept" in done.stderr
+    assert sorted(bucket.sizes()) == ["share/b", "share/c/d", "source/new"]
+
+    assert f"root {share} holds no file; 2 keys of the target are kept for that" in programs.run("autosync-ctl", "accept", "--yes").stdout
+    assert programs.run(*options).returncode == 0
+    assert sorted(bucket.sizes()) == ["source/new"]
 
 
 def run_bound(*command: str) -> subprocess.CompletedProcess[str]:
