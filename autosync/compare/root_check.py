@@ -192,7 +192,9 @@ class RootCheck:
         missing, is_identified = self._missing[top], self._roots.remembered.is_identified(top)
         doubt = self._roots.remembered.doubts().get(top)
         is_waiting = self._roots.mounts.is_waiting_for_use(top)
-        if missing and top in self._empty and not (doubt is not None and doubt.accepted):
+        if missing and top in self._empty:
+            if doubt is not None and doubt.accepted:
+                return True  # the doubt ends when these keys are gone: until then, another scan finds them again
             self._roots.note_keys(top, self._listed[top] - self._absent[top] + missing, "holds no file")
             return False
         if missing and top not in self.paths:  # the walk may have been there before the mount, and it is not known how many keys there are

@@ -62,4 +62,5 @@ class RootAcceptance:
         return [
             PendingItem(pending.ItemKind(self._roots.kind(path)), path, doubt.kept, (doubt.text,), doubt.digest)
             for path, doubt in self._roots.remembered.pending().items()
+            if doubt.digest  # else a scan is about to note which keys it keeps
         ]  # fmt: skip

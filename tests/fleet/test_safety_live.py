@@ -38,8 +38,6 @@ def test_one_empty_path_among_several_keeps_its_keys_and_the_others_go_on(
     assert sorted(bucket.sizes()) == ["share/b", "share/c/d", "source/new"]
 
     assert f"root {share} holds no file; 2 keys of the target are kept for that" in programs.run("autosync-ctl", "accept", "--yes").stdout
-    assert programs.run(*options).returncode == 0
-    assert sorted(bucket.sizes()) == ["source/new"]
 
 
 def run_bound(*command: str) -> subprocess.CompletedProcess[str]:
