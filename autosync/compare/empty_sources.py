@@ -29,13 +29,14 @@ class EmptySources:
         self._rules = rules
         self._pages = pages
 
-    def find(self, path: str, shared_keys: Container[str] = ()) -> list[str]:
+    def find(self, path: str, shared_keys: Container[str] = (), *, can_doubt: bool = True) -> list[str]:
         """The roots of the sources that are empty while the target has keys of them: a share that is not mounted appears as an empty
         directory. Only sources whose roots are at or below a path are checked.
 
         Args:
             path: a directory's absolute path; "" for all sources.
             shared_keys: those that other mirrors could have made.
+            can_doubt: whether the scan can keep what is below a root. If not, one such source ends it.
 
         Raises:
             SourceUnsure: no source holds anything, and the target has keys.
@@ -44,7 +45,7 @@ class EmptySources:
         all_ = [*self._keys.sources, *(Source(inner) for inner in self._keys.inner_paths)]
         empty = [one for one in all_ if (not path or is_at_or_below(one.path, path)) and self._is_empty(one)]
         found = {one.root: key for one in empty if (key := self._listed_key(one, shared_keys)) is not None}
-        if found and all(self._is_empty(one) for one in all_ if one not in empty):
+        if found and (not can_doubt or all(self._is_empty(one) for one in all_ if one not in empty)):
             root, key = next(iter(found.items()))
             raise SourceUnsure(
                 f"the source {root} holds no file while the target holds {key!r} and maybe more, so nothing is deleted",

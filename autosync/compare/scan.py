@@ -210,11 +210,12 @@ class Comparison:
         spans, empty = self._keys.spans(path), list[str]()
         if self._policy.delete:
             self._shared_keys = self._read_shared_keys()
-            empty = self._empty_sources.find(path, self._shared_keys)
+            empty = self._empty_sources.find(path, self._shared_keys, can_doubt=self._roots is not None)
         may = permission or Permission()
         self._deletions.begin_scan()
-        roots = self._roots or RootRegister(self._keys) if empty else self._roots
-        self._check = RootCheck(roots, self._keys, path, accepted=may.accepted, empty=empty, about=self._about) if roots else None
+        self._check = None
+        if self._roots is not None:
+            self._check = RootCheck(self._roots, self._keys, path, accepted=may.accepted, empty=empty, about=self._about)
         self._link_limit = self.links.limit(whole=not path) if self._policy.rules.follow_links else None
         rule = Rule(self._policy.by, last_in_sync, self._listing.clock_ahead(), self._actor.can_match)
         with closing(Spool(self._spill)) as missing:

@@ -379,3 +379,14 @@ def test_what_is_behind_a_link_that_is_not_followed_is_withheld(tree: Path) -> N
 
 
 # What is there and is not sent
+
+
+def test_without_remembered_roots_one_empty_path_ends_the_scan(tmp_path: Path) -> None:
+    """As `verify` scans: keys that it kept would be missing in its report."""
+    fill(tmp_path, "full/a")
+    (tmp_path / "empty").mkdir()
+    keys = Keys([Source(str(tmp_path / "full")), Source(str(tmp_path / "empty"))], source_prefix=f"{tmp_path}/")
+    comparison = Comparison(keys, FixedTarget("empty/b", "full/a", "full/extra"), exact=True)
+
+    with pytest.raises(SourceUnsure, match="empty holds no file while the target holds 'empty/b'"):
+        list(comparison.differences("", ScanReport()))
