@@ -51,13 +51,18 @@ class DisputeResolver:
         disputes: the disputed keys of the mirror.
         keys: naming rule and scope of the mirror.
         rules: which files are sent.
+        is_certain: whether a path at which nothing was found can count as gone, see `DeferredScans.is_certain`.
         clock: monotonic time, in seconds.
     """
 
-    def __init__(self, disputes: Disputes, keys: Keys, rules: FileRules, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, disputes: Disputes, keys: Keys, rules: FileRules, *,
+        is_certain: Callable[[str], bool] = lambda _: True, clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
         self._disputes = disputes
         self._keys = keys
         self._rules = rules
+        self._is_certain = is_certain
         self._clock = clock
 
     def resolve(self, trust: Trust) -> list[str]:
@@ -94,7 +99,7 @@ class DisputeResolver:
             return Resolution(disputed)
         try:
             if sources[source.root].prove_absent(path):
-                return self._resolution_if_gone(disputed, path, trust)
+                return self._resolution_if_gone(disputed, path, trust) if self._is_certain(path) else Resolution(disputed)
             found = self._found(path, source)
         except (AutosyncError, OSError) as error:  # a file system may be away
             log.debug("%s cannot be checked now: %s", printable(path), error)

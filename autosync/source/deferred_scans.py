@@ -22,6 +22,7 @@ class DeferredScans:
     def is_certain(self, path: str) -> bool:
         """Whether each root and mount point above a path is the remembered one at this moment, so that a file that was not found is gone.
         If not, the directory in doubt is scanned when the doubt ends. Call this after the file was not found."""
+        self._roots.note_mounts()  # what was mounted over a directory since the last poll hides its files
         for top in self._roots.above(path):
             if not self._roots.is_confirmed(top):
                 with self._lock:

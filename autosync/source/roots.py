@@ -128,6 +128,11 @@ class RootRegister:
         self.poll_mounts()
         return self.mounts.pop_changes()
 
+    def note_mounts(self) -> None:
+        """Take note of what was mounted or unmounted below the roots, at the price of one poll(2) if there is nothing."""
+        with self._lock:
+            self._poll_mounts()
+
     def poll_mounts(self) -> None:
         """Find out whether something was mounted or unmounted below the roots.
 

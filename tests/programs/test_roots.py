@@ -17,6 +17,7 @@ from autosync.model.keys import Keys, Source
 from autosync.model.mirror import IN_DOUBT
 from autosync.model.withheld import Acceptances
 from autosync.source import roots as roots_module
+from autosync.source.deferred_scans import DeferredScans
 from autosync.source.level import Level
 from autosync.source.mounts import MountTable
 from autosync.source.name_reader import NameReader
@@ -194,6 +195,22 @@ def test_what_is_mounted_during_a_scan_is_not_compared_by_it(
     deleted, report = scan(tree, target, limit=ALL, roots=roots)
     assert (deleted, report.kept_in_doubt, report.needs_whole_scan) == ([], 40 * (not holds), False)
     assert [*roots.remembered.pending()] == [str(share)] * (not holds)
+
+
+def test_what_a_file_system_has_just_covered_is_not_gone(tree: Path, mounts: Mounts, start_roots: Callable[..., RootRegister]) -> None:
+    """An event of a file may be worked off right after something was mounted over it, before the main loop reads the mounts again."""
+    fill(tree, "d/a", "d/b")
+    roots = start_roots()
+    deferred = DeferredScans(roots)
+    (tree / "d/b").unlink()
+    assert deferred.is_certain(f"{tree}/d/b")
+
+    mounts.mount(tree / "d")
+
+    assert not os.path.lexists(tree / "d/a"), "or nothing is covered"
+    assert not deferred.is_certain(f"{tree}/d/a")
+    assert [path for path, _ in roots.pop_mount_changes()] == [str(tree / "d")], "the main loop requests a scan as before"
+    assert deferred.pop() == []
 
 
 @pytest.mark.parametrize("what", ["mounted", "unmounted", "an ordinary directory"])

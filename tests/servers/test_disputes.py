@@ -330,6 +330,19 @@ def test_what_was_mounted_on_the_file_host_and_is_not_any_more_is_no_proof(box: 
     assert resolve(box) == ["disk/a"], "where it was never mounted"
 
 
+def test_what_something_was_mounted_over_is_no_proof(box: Workbench, tree: Path) -> None:
+    box.ledger.claims.mark([("d/a", seen())])
+    box.work(["d/a"])
+    mirror = Mirror.loads(box.definition)
+    asked: list[str] = []
+    resolver = DisputeResolver(box.ledger.disputes, mirror.keys(), mirror.file_rules, is_certain=lambda path: bool(asked.append(path)))
+
+    assert resolver.resolve(Trust({str(tree): identity_of(str(tree))}, (), has_scanned=True, may_delete=True)) == []
+
+    assert asked == [f"{tree}/d/a"]
+    assert box.ledger.key_states.facts("d/a").hint == seen()
+
+
 def test_a_directory_that_may_not_be_read_on_the_file_host_is_no_proof(box: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
     box.ledger.claims.mark([("a", seen())])
     box.work(["a"])
