@@ -225,12 +225,13 @@ class Moto(S3Server):
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
-        self._binary = _program("moto_server")
+        _program("moto_server")
         self._port = free_port()
         self.url = f"http://127.0.0.1:{self._port}"
 
     def command(self) -> list[str]:
-        return ["env", f"MOTO_S3_DEFAULT_MAX_KEYS={self.PAGE}", self._binary, "-H", "127.0.0.1", "-p", str(self._port)]
+        server = str(Path(__file__).with_name("moto_server.py"))
+        return ["env", f"MOTO_S3_DEFAULT_MAX_KEYS={self.PAGE}", sys.executable, server, "-H", "127.0.0.1", "-p", str(self._port)]
 
 
 def _program(name: str) -> str:
