@@ -119,9 +119,7 @@ class MirrorRunner:
         self._deferred_scans = DeferredScans(self._roots)
         client = connect(run.broker)
         self._ledger = Ledger(client, mirror.name)
-        self._disputes = DisputeResolver(
-            self._ledger.disputes, self._keys, mirror.file_rules, is_certain=self._deferred_scans.is_certain
-        )
+        self._disputes = DisputeResolver(self._ledger.disputes, self._keys, mirror.file_rules, is_certain=self._deferred_scans.is_certain)
         self._unseen_log = UnseenLog(self._ledger.disputes.unseen, about=run.about)
         self._watcher_lock = WatcherLock(
             self._ledger.watcher_lock, mirror.name, mirror.boot, mirror.watcher_lease,
