@@ -194,7 +194,9 @@ class RootCheck:
         is_waiting = self._roots.mounts.is_waiting_for_use(top)
         if missing and top in self._empty:
             if doubt is not None and doubt.accepted:
-                return True  # the doubt ends when these keys are gone: until then, another scan finds them again
+                # The doubt ends when these keys are gone: until then, another scan finds them again. Workers delete only below the
+                # directory that the definition names, so it has to be this one.
+                return seen is not None and self._roots.adopt(top, seen.identity, keeps_doubt=True)
             self._roots.note_keys(top, self._listed[top] - self._absent[top] + missing, "holds no file")
             return False
         if missing and top not in self.paths:  # the walk may have been there before the mount, and it is not known how many keys there are

@@ -164,10 +164,17 @@ class RememberedRoots:
                 self._doubts[path] = replace(before, kept=count, digest=digest)
                 self.version += 1
 
-    def end_doubt(self, path: str) -> None:
-        """End the doubt about a directory that is the remembered one."""
+    def end_doubt(self, path: str, *, unless_accepted: bool = False) -> None:
+        """End the doubt about a directory that is the remembered one.
+
+        Args:
+            path: the directory's absolute path.
+            unless_accepted: whether a doubt that a person has accepted goes on.
+        """
         with self._lock:
-            if self._doubts.pop(path, None) is not None:
+            doubt = self._doubts.get(path)
+            if doubt is not None and not (unless_accepted and doubt.accepted):
+                del self._doubts[path]
                 self.version += 1
 
     def forget(self, path: str) -> None:

@@ -187,12 +187,13 @@ class RootRegister:
             return False
         return not names_of(descriptor)
 
-    def adopt(self, path: str, seen: Identity) -> bool:
+    def adopt(self, path: str, seen: Identity, *, keeps_doubt: bool = False) -> bool:
         """Remember what is at a path now as the right directory. An ordinary directory, neither a root nor a mount point, is forgotten.
 
         Args:
             path: the directory's absolute path.
             seen: what a scan has found there.
+            keeps_doubt: whether a doubt that a person has accepted goes on: keys below the directory are still to be deleted.
 
         Returns:
             Whether the path still names what the scan has found.
@@ -204,7 +205,7 @@ class RootRegister:
             self.forget(path)  # an ordinary directory
         else:
             with self._lock:
-                self._adopt(path, found)
+                self._adopt(path, found, keeps_doubt=keeps_doubt)
         return True
 
     def note_keys(self, path: str, keys: int, text: str = "") -> Doubt:
@@ -284,20 +285,22 @@ class RootRegister:
         self._confirmed.pop(path, None)
         self.remembered.begin_doubt(path)
 
-    def _confirm(self, path: str, found: RootIdentity) -> None:
+    def _confirm(self, path: str, found: RootIdentity, *, keeps_doubt: bool = True) -> None:
+        """Note that a directory is the remembered one. What a person has accepted there stays accepted until a scan has ended: it may be
+        this directory, which has lost all of its files."""
         self._confirmed[path] = Identity(found.device, found.inode)
-        self.remembered.end_doubt(path)
+        self.remembered.end_doubt(path, unless_accepted=keeps_doubt)
         before = self.remembered.get(path)
         if before is None or (before.device, before.inode, before.filesystem) != (found.device, found.inode, found.filesystem):
             self.remembered.replace(path, found)
 
-    def _adopt(self, path: str, found: RootIdentity) -> None:
+    def _adopt(self, path: str, found: RootIdentity, *, keeps_doubt: bool = False) -> None:
         if path not in self.roots and path not in self.remembered and not self.remembered.add_mount(path):
             return
         if found.real_path:
             self.mounts.must_read()
         self.remembered.replace(path, found)
-        self._confirm(path, found)
+        self._confirm(path, found, keeps_doubt=keeps_doubt)
         self._update_paths()
 
     def _reason(self, path: str) -> str:

@@ -27,8 +27,8 @@ def test_one_empty_path_among_several_keeps_its_keys_and_the_others_go_on(
     assert programs.run(*options).returncode == 0
     assert sorted(bucket.sizes()) == ["share/b", "share/c/d", "source/a"]
 
-    shutil.rmtree(share)  # as it is when the share is not mounted
-    share.mkdir()
+    share.rename(tmp_path / "before")
+    share.mkdir()  # as it is when the share is not mounted; another directory, also by its inode number
     fill(tree, "new")
     (tree / "a").unlink()
     done = programs.run(*options, "--max-delete=100%")
@@ -38,6 +38,8 @@ def test_one_empty_path_among_several_keeps_its_keys_and_the_others_go_on(
     assert sorted(bucket.sizes()) == ["share/b", "share/c/d", "source/new"]
 
     assert f"root {share} holds no file; 2 keys of the target are kept for that" in programs.run("autosync-ctl", "accept", "--yes").stdout
+    done = programs.run(*options)
+    assert (done.returncode, sorted(bucket.sizes())) == (0, ["source/new"]), done.stderr
 
 
 def run_bound(*command: str) -> subprocess.CompletedProcess[str]:

@@ -18,9 +18,12 @@ from autosync.compare.deletions import Permission
 from autosync.compare.scan import Comparison, Policy, ScanReport
 from autosync.errors import SourceUnsure, TargetError
 from autosync.files import File, Listing
+from autosync.model.file_rules import FileRules
 from autosync.model.keys import Keys, Source
 from autosync.model.withheld import Acceptances, Withheld
 from autosync.source import name_reader
+from autosync.source.roots import RootRegister
+from autosync.tasks.sources import MirrorSource
 from lab.comparing import FixedTarget, fill, scan
 from lab.ports import free_port
 
@@ -390,3 +393,74 @@ def test_without_remembered_roots_one_empty_path_ends_the_scan(tmp_path: Path) -
 
     with pytest.raises(SourceUnsure, match="empty holds no file while the target holds 'empty/b'"):
         list(comparison.differences("", ScanReport()))
+
+
+@pytest.mark.parametrize("is_new", [False, True], ids=["the same process", "after a restart"])
+@pytest.mark.parametrize("is_other", [False, True], ids=["the same directory", "another directory"])
+def test_the_keys_of_an_accepted_empty_path_are_found_until_they_are_gone_and_workers_may_delete_them(
+    tmp_path: Path, is_other: bool, is_new: bool
+) -> None:
+    share = tmp_path / "share"
+    fill(tmp_path, "full/a", "share/b")
+    keys = Keys([Source(str(tmp_path / "full")), Source(str(share))], source_prefix=f"{tmp_path}/")
+    target = FixedTarget("full/a", "share/b")
+
+    def start(before: RootRegister | None = None) -> RootRegister:
+        roots = RootRegister(keys)
+        roots.load(before.remembered.identities() if before else {}, before.remembered.doubts() if before else {})
+        return roots
+
+    def deleted(roots: RootRegister) -> list[str]:
+        return [one.key for one in Comparison(keys, target, roots=roots).differences("", ScanReport()) if one.found is None]
+
+    roots = start()
+    assert deleted(roots) == []
+    (share / "b").unlink()
+    if is_other:
+        share.rename(tmp_path / "before")
+        share.mkdir()
+        roots.poll_roots()
+    assert deleted(roots) == []
+    assert roots.remembered.accept(str(share))
+    if is_new:
+        roots = start(roots)
+
+    assert [deleted(roots), deleted(roots)] == [["share/b"], ["share/b"]]
+    identity = roots.identities()[str(share)]
+    assert MirrorSource(keys.sources[1], str(share), identity, same_host=True, rules=FileRules()).prove_absent(str(share / "b"))
+    assert deleted(start(roots)) == ["share/b"], "it was killed before the keys were gone"
+
+    target.keys = ("full/a",)
+    assert deleted(roots) == []
+    assert roots.remembered.doubts() == {}
+    target.keys = ("full/a", "share/b")
+    assert deleted(roots) == [], "what is there later was not accepted"
+
+
+def test_an_accepted_path_that_is_back_is_in_no_doubt_after_the_next_scan(tmp_path: Path) -> None:
+    """Otherwise whatever is there after the next time that it goes away would count as accepted."""
+    share = tmp_path / "share"
+    fill(tmp_path, "full/a", "share/b")
+    keys = Keys([Source(str(tmp_path / "full")), Source(str(share))], source_prefix=f"{tmp_path}/")
+    roots = RootRegister(keys)
+    roots.load({}, {})
+    comparison = Comparison(keys, FixedTarget("full/a", "share/b"), roots=roots)
+
+    def kept() -> int:
+        report = ScanReport()
+        assert all(one.found for one in comparison.differences("", report))
+        return report.kept_in_doubt
+
+    assert kept() == 0
+    share.rename(tmp_path / "away")
+    share.mkdir()
+    roots.poll_roots()
+    assert kept() == 1
+    assert roots.remembered.accept(str(share))
+
+    share.rmdir()
+    (tmp_path / "away").rename(share)
+    roots.poll_roots()
+    assert kept() == 0
+
+    assert roots.remembered.doubts() == {}
