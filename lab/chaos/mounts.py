@@ -69,7 +69,9 @@ def cover_directory(chaos: Chaos, chance: Random) -> None:
     with _other_files(chaos, chance, directory, directory) as what:
         chaos.world.note(f"{what} is mounted over {chaos.world.key(directory)!r}")
         _meanwhile(chaos, chance)
-    # Until a scan has found its files again, it counts as a mount point that lacks them, also if they are moved away.
+    # Until a scan has found its files again, it counts as a mount point that lacks them, also if they are moved away: its watches are not
+    # back yet, so this looks like a share that was unmounted, and whose mount point was removed. Then all waits for an acceptance, which
+    # `quiet` does not expect where nothing is withheld. So operations leave the directory out until then.
     _settle(chaos)
     chaos.world.reserved.discard(directory)
     operate(chaos, chance)

@@ -213,6 +213,38 @@ def test_what_a_file_system_has_just_covered_is_not_gone(tree: Path, mounts: Mou
     assert deferred.pop() == []
 
 
+@pytest.mark.parametrize("what", ["files", "a share"])
+def test_a_directory_that_is_removed_right_after_it_was_uncovered_waits_for_acceptance(
+    tree: Path, mounts: Mounts, start_roots: Callable[..., RootRegister], what: str
+) -> None:
+    """Files that are removed after the unmount look like those of a share that was mounted for the first time and never identified."""
+    roots, share = start_roots(), tree / "share"
+    fill(tree, "outside")
+    if what == "files":
+        fill(tree, *KEYS)
+        mounts.mount(share)
+    else:
+        mounts.mount(share)
+        fill(tree, *KEYS)
+        roots.poll_mounts()  # its files are sent, and no scan has ended
+        mounts.unmount(share)
+        mounts.mount(share)
+    target = FixedTarget("outside", *KEYS)
+    assert scan(tree, target, limit=ALL, roots=roots)[0] == []
+    fill(tree, "share/other")
+    target.keys += ("share/other",)
+
+    mounts.unmount(share)
+    shutil.rmtree(share)
+
+    deleted, report = scan(tree, target, str(share), limit=ALL, roots=roots, has_left=True)
+    assert (deleted, report.kept_in_doubt) == ([], 41)
+    assert [doubt.text for doubt in roots.remembered.pending().values()] == ["is gone"]
+    assert roots.remembered.accept(str(share))
+    assert scan(tree, target, limit=ALL, roots=roots)[0] == [*KEYS, "share/other"]
+    assert roots.remembered.identities().keys() == {str(tree)}, "it is no mount point any more"
+
+
 @pytest.mark.parametrize("what", ["mounted", "unmounted", "an ordinary directory"])
 def test_a_path_that_was_one_of_its_own_is_protected_within_the_path_around_it(tree: Path, mounts: Mounts, what: str) -> None:
     """`autosync src src/disk`, and later `autosync src`."""
