@@ -96,6 +96,10 @@ class SourceUnsure(AutosyncError):
     """The state of the source cannot be trusted now: another directory is in its place, or a share is stale or fails."""
 
 
+class SourceReplaced(SourceUnsure):
+    """A root or a mount point is not the directory that the watcher has published: the watcher has to decide what that means."""
+
+
 class FileChanged(AutosyncError):
     """The file changed while it was read, so the content read is no version of the file.
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
-from ..errors import AutosyncError
+from ..errors import AutosyncError, SourceReplaced
 from ..ledger import GONE, DisputedKey, Hint
 from ..ledger.disputes import Disputes, Resolution
 from ..ledger.worker_notes import WorkerNotes
@@ -36,12 +36,15 @@ class Trust(NamedTuple):
         roots_in_doubt: the roots that are another directory now, or gone. Keys of their files stay unresolved.
         has_scanned: whether a scan of the whole source has succeeded. Before that, no file counts as gone.
         may_delete: whether scans may delete. If not, what is gone is left to the scans, which count it as withheld.
+        waits_for_doubts: whether keys below a root or a mount point in doubt wait until the doubt ends. If not, as with `once`, the target
+            is left as it is there.
     """
 
     identities: Mapping[str, Identity]
     roots_in_doubt: Collection[str]
     has_scanned: bool
     may_delete: bool
+    waits_for_doubts: bool = True
 
 
 class DisputeResolver:
@@ -53,6 +56,9 @@ class DisputeResolver:
         rules: which files are sent.
         is_certain: whether a path at which nothing was found can count as gone, see `DeferredScans.is_certain`.
         clock: monotonic time, in seconds.
+
+    Attributes:
+        kept_in_doubt: number of keys for which the target was left as it is, since a root or a mount point above them is in doubt.
     """
 
     def __init__(
@@ -64,6 +70,7 @@ class DisputeResolver:
         self._rules = rules
         self._is_certain = is_certain
         self._clock = clock
+        self.kept_in_doubt = 0
 
     def resolve(self, trust: Trust) -> list[str]:
         """Resolve the oldest disputes, with one lstat(2) each.
@@ -96,11 +103,15 @@ class DisputeResolver:
         if path is None or source is None:
             return Resolution(disputed, is_kept=True)  # the mirror has got other options since
         if source.root in trust.roots_in_doubt:
-            return Resolution(disputed)
+            return self._resolution_if_in_doubt(disputed, path, trust)
         try:
             if sources[source.root].prove_absent(path):
-                return self._resolution_if_gone(disputed, path, trust) if self._is_certain(path) else Resolution(disputed)
+                if self._is_certain(path):
+                    return self._resolution_if_gone(disputed, path, trust)
+                return self._resolution_if_in_doubt(disputed, path, trust)
             found = self._found(path, source)
+        except SourceReplaced:
+            return self._resolution_if_in_doubt(disputed, path, trust)
         except (AutosyncError, OSError) as error:  # a file system may be away
             log.debug("%s cannot be checked now: %s", printable(path), error)
             return Resolution(disputed)
@@ -113,6 +124,14 @@ class DisputeResolver:
         if self._rules.follow_links:
             return entry_behind_links(path, source, self._rules)
         return entry_at(path, os.lstat(path), self._rules)
+
+    def _resolution_if_in_doubt(self, disputed: DisputedKey, path: str, trust: Trust) -> Resolution:
+        """The resolution if a root or a mount point above the path seems to be in doubt. It is scanned when the doubt ends."""
+        if trust.waits_for_doubts or not trust.has_scanned or self._is_certain(path):
+            return Resolution(disputed)
+        log.info("%s: a root or a mount above it is not the directory that it was; what the target has is kept", printable(path))
+        self.kept_in_doubt += 1
+        return Resolution(disputed, is_kept=True)
 
     def _resolution_if_gone(self, disputed: DisputedKey, path: str, trust: Trust) -> Resolution:
         """The resolution if it is proved that nothing is at the path."""

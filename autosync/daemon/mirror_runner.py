@@ -337,8 +337,17 @@ class MirrorRunner:
             self._root_watch.roots_in_doubt,
             has_scanned=scans.last_report is not None and scans.last_report.error is None,
             may_delete=scans.accepted and not scans.withheld_deletions,
+            waits_for_doubts=not self._run.once,
         )
+        kept_before = self._disputes.kept_in_doubt
         changed = self._disputes.resolve(trust)
+        kept = self._disputes.kept_in_doubt - kept_before
+        if kept:
+            self._scanner.begin_generation()  # that nothing is dirty proves nothing now
+            log.warning(
+                "%s%d keys below roots or mounts that are not the directories that they were are left as they are, for a later scan",
+                self._run.about, kept,
+            )  # fmt: skip
         if changed:
             self._sender.resend(changed, Priority.EVENT)
 
@@ -421,4 +430,5 @@ class MirrorRunner:
         Args:
             finished: whether `once` has reached its end.
         """
-        return self._summary.log(self._scanner.state, has_doubts=bool(self._roots.remembered.pending()), finished=finished)
+        has_doubts = bool(self._roots.remembered.pending() or self._disputes.kept_in_doubt)
+        return self._summary.log(self._scanner.state, has_doubts=has_doubts, finished=finished)

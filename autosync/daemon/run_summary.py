@@ -71,7 +71,7 @@ class RunSummary:
 
         Args:
             scans: what is known from scans.
-            has_doubts: whether a root or a mount point is pending.
+            has_doubts: whether a root or a mount point is pending, or keys below it are left as they are.
             finished: whether `once` has reached its end.
         """
         before, after = self._before, self._after

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 
-from ..errors import Draining, LeaseLost, SourceUnsure
+from ..errors import Draining, LeaseLost, SourceReplaced, SourceUnsure
 from ..ledger import Claim, Result
 from .check import Checker, Delete, Upload
 from .claimed_batch import Chunk, ClaimedBatch, is_small
@@ -101,7 +101,7 @@ class Pipeline:
             return self._deleter.delete(found, reservation) if isinstance(found, Delete) else found
         except SourceUnsure as error:
             path = self._batch.path(claim.key)
-            if self._mirror.same_host or path is None:
+            if path is None or (self._mirror.same_host and not isinstance(error, SourceReplaced)):
                 raise
             return dispute(self._batch, claim, path, "cannot check {}: " + error.what.replace("{", "{{").replace("}", "}}"))
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from typing import NamedTuple
 
-from ..errors import PermanentError, SourceDenied, SourceRefused, SourceUnsure
+from ..errors import PermanentError, SourceDenied, SourceRefused, SourceReplaced, SourceUnsure
 from ..model.file_rules import FileRules
 from ..model.keys import Source
 from ..model.mirror import IN_DOUBT, Identity
@@ -211,7 +211,8 @@ class MirrorSource:
             False if there is something after all.
 
         Raises:
-            SourceUnsure: the root is another directory by now, or the error is neither ENOENT nor ENOTDIR.
+            SourceReplaced: the root, or a mount point above the path, is another directory by now.
+            SourceUnsure: the error is neither ENOENT nor ENOTDIR.
         """
         root = self.open_root()
         try:
@@ -234,7 +235,7 @@ class MirrorSource:
         """Those of the paths for which one check of their directory proves what `prove_absent` would prove. Others may be gone as well.
 
         Raises:
-            SourceUnsure: the root is another directory by now.
+            SourceReplaced: the root is another directory by now.
         """
         by_directory: dict[str, list[tuple[str, str]]] = {}
         for path in paths:
@@ -309,7 +310,7 @@ class MirrorSource:
         """Check that each mount point above a path is the directory that the file host saw. The path has no links.
 
         Raises:
-            SourceUnsure: one of them is not.
+            SourceReplaced: one of them is not.
         """
         for path, identity in self._mounts.items():
             if not real.startswith(slashed(path)):
@@ -319,7 +320,7 @@ class MirrorSource:
                 seen = self._lstat(root, path)
                 found = Identity(seen.st_dev, seen.st_ino)
             if found != identity:
-                raise SourceUnsure(f"{slashed(self.source.root)}{path} is not what was mounted there", "nothing below it is deleted")
+                raise SourceReplaced(f"{slashed(self.source.root)}{path} is not what was mounted there", "nothing below it is deleted")
 
     def _check_identity(self, root: int) -> None:
         """Check that the root is the directory that the file host saw. Another host cannot compare devices, and some file systems have
@@ -329,11 +330,11 @@ class MirrorSource:
         seen = os.fstat(root)
         if self._same_host or self._identity == IN_DOUBT:
             if Identity(seen.st_dev, seen.st_ino) != self._identity:
-                raise SourceUnsure(f"source root {self.local_root} is not the directory that it was", "nothing is deleted")
+                raise SourceReplaced(f"source root {self.local_root} is not the directory that it was", "nothing is deleted")
         elif seen.st_ino != self._identity.inode:
             with os.scandir(root) as entries:
                 if next(entries, None) is None:
-                    raise SourceUnsure(f"source root {self.local_root} is empty and may not be mounted", "nothing is deleted")
+                    raise SourceReplaced(f"source root {self.local_root} is empty and may not be mounted", "nothing is deleted")
 
 
 def mounts_below(source: Source, identities: Mapping[str, Identity]) -> dict[str, Identity]:

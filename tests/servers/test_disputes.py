@@ -6,6 +6,7 @@ import errno
 import json
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from test_batch import STORE, Recording, Workbench, hint
 from autosync.daemon.disputes import DisputeResolver, Trust
 from autosync.ledger import GONE, UNKNOWN, Dispute, Hint, connect
 from autosync.ledger.disputes import Resolution
-from autosync.model.mirror import Identity, Mirror
+from autosync.model.mirror import IN_DOUBT, Identity, Mirror, version_of
 from autosync.process import boot_id
 from autosync.tasks import unseen
 from autosync.tasks.unseen import UnseenFiles
@@ -113,6 +114,31 @@ def test_a_box_never_overrules_the_file_host(make: Callable[..., Workbench], tre
     facts = box.ledger.key_states.facts("a")
     assert facts.dirty is not None
     assert (facts.attempts, facts.hint, facts.dispute) == (0, seen_there, Dispute(MANY_TRIES, None))
+
+
+@pytest.mark.parametrize("what", ["the root", "a mount point"])
+@pytest.mark.parametrize("identity", [IN_DOUBT, Identity(1, 1)], ids=["in doubt", "another directory"])
+def test_a_worker_with_the_view_of_the_file_host_leaves_keys_below_another_directory_to_it_and_fails_none(
+    make: Callable[..., Workbench], tree: Path, what: str, identity: Identity
+) -> None:
+    """The file host may believe the directory and be about to publish that."""
+    (tree / "d").mkdir()
+    bench = make()
+    top = str(tree) if what == "the root" else f"{tree}/d"
+    mirror = Mirror.loads(bench.definition)
+    bench.definition = replace(mirror, identities={**mirror.identities, top: identity}).dumps()
+    bench.ledger.definition.publish(bench.definition, version_of(bench.definition))
+    STORE["d/a"] = b"object"
+    bench.ledger.claims.mark([("d/a", GONE)])
+
+    try_often(bench, "d/a")
+
+    facts = bench.ledger.key_states.facts("d/a")
+    assert (STORE, list(bench.ledger.failures.all())) == ({"d/a": b"object"}, [])
+    assert (facts.attempts, facts.dispute) == (0, Dispute(MANY_TRIES, None))
+    bench.ledger.definition.publish(mirror.dumps(), version_of(mirror.dumps()))
+    bench.work(["d/a"])
+    assert STORE == {}
 
 
 @pytest.mark.parametrize("lost", ["the root", "the share"])

@@ -19,7 +19,7 @@ from autosync.compare.delete_limit import DeleteLimit
 from autosync.compare.diff import Compare
 from autosync.compare.scan import Policy, ScanReport
 from autosync.daemon.mirror_runner import MirrorRunner, RunSettings
-from autosync.errors import BrokerError, StartError, TargetError
+from autosync.errors import BrokerError, Exit, StartError, TargetError
 from autosync.feed.broker_retry import Stopped
 from autosync.feed.scanner import FinishedScan
 from autosync.ledger import GONE, UNKNOWN, Action, Claim, Facts, Failure, Hint, Ledger, Result, connect
@@ -28,6 +28,7 @@ from autosync.model.mirror import Mirror
 from autosync.model.withheld import Withheld
 from autosync.process.boot_id import boot_id
 from autosync.process.process_state import stat_of
+from autosync.watch.scan_requests import ScanRequest
 from autosync.watch.watcher import identity_of
 
 
@@ -134,6 +135,37 @@ def test_ticks_resolve_what_boxes_do_not_see_and_the_first_scan_decides_what_is_
     assert (facts("there").hint, facts("gone").hint) == (seen, GONE)
     assert ledger.queues.count_waiting("q") >= 1, "a worker tries it at once"
     assert ledger.disputes.unresolved(10) == []
+
+
+@pytest.mark.parametrize("once", [True, False])
+@pytest.mark.parametrize("seen", [UNKNOWN, GONE, Hint(7, 1)], ids=["not checked", "gone", "seen"])
+def test_once_does_not_wait_for_keys_below_a_root_in_doubt_and_leaves_them_to_a_later_scan(
+    make_runner: Callable[..., MirrorRunner], ledger: Ledger, tree: Path, seen: Hint, once: bool
+) -> None:
+    keeping = make_runner(once=once)
+    keeping._root_watch.begin()
+    ledger.claims.mark([(f"{tree}/a", seen)])
+    dispute(keeping, ledger, f"{tree}/a")
+    tree.rename(tree.with_name("before"))
+    tree.mkdir()
+    keeping._scanner._update(last_report=None, accepted=True)
+    keeping.tick()
+    assert ledger.key_states.count_dirty() == 1, "a scan decides first whether the root is believed"
+
+    keeping._scanner._update(last_report=ScanReport(complete=False))
+    found(keeping, time.time(), keeping._scanner.state.scan_generation)
+    keeping.tick()
+    keeping.tick()
+
+    assert (ledger.key_states.count_dirty(), keeping.is_through()) == ((0, True) if once else (1, False))
+    assert ledger.sync_state.last_in_sync() is None
+    keeping._roots.adopt(str(tree), identity_of(str(tree)))
+    keeping.tick()
+    if once:
+        assert keeping._debouncer.pop_scan() == ScanRequest(str(tree)), "it is scanned when it is believed"
+        assert keeping.end(finished=True) == Exit.INCOMPLETE
+    else:
+        assert ledger.disputes.unresolved(1) == []
 
 
 def test_failed_keys_are_tried_again_also_while_others_are_disputed(
