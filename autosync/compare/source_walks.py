@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 from ..model.file_rules import FileRules
 from ..model.keys import Keys, Source, Span
+from ..source.beneath import newest_link_time
 from ..source.link_limit import Counts, LinkLimit
 from ..source.walk import Walk
 from .root_check import RootCheck
@@ -53,7 +55,7 @@ class SourceWalks:
         state = self._keys.state_beneath(source.root)
         return Walk(
             source.root, span.directory, enters, accepts, self._spill, rules=rules, in_order=in_order, state=state, observer=check,
-            inner_paths=self._keys.inner_paths, link_limit=link_limit,
+            inner_paths=self._keys.inner_paths, link_limit=link_limit, root_changed=partial(newest_link_time, source.root),
         )  # fmt: skip
 
     def counts_without_links(self, rules: FileRules) -> Iterator[Counts]:

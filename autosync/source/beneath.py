@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -73,6 +73,44 @@ def open_root(path: str) -> int:
         OSError: the path does not exist, is not a directory, or may not be read.
     """
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def newest_link_time(path: str) -> float:
+    """When the newest of the links on the way to a path was created, also where the path itself is one.
+
+    Args:
+        path: absolute path of a root. Its links may lead anywhere.
+
+    Returns:
+        In seconds since the epoch; 0.0 if there is no link, or if that cannot be found out.
+    """
+    try:
+        top = os.open("/", DIRECTORY_FLAGS)
+    except OSError:
+        return 0.0
+    try:
+        try:
+            passed = resolve_beneath(top, ("/",), path.strip("/")).passed
+        except NotMirrored as reason:
+            passed = reason.passed
+        return link_time(top, passed)
+    except OSError:
+        return 0.0
+    finally:
+        os.close(top)
+
+
+def link_time(root: int, links: Iterable[str]) -> float:
+    """When the newest of some links was created, in seconds since the epoch; 0.0 for none.
+
+    Args:
+        root: descriptor of a directory.
+        links: paths relative to it.
+
+    Raises:
+        OSError: a link has vanished, or a directory on the way to it cannot be searched.
+    """
+    return max((os.stat(link, dir_fd=root, follow_symlinks=False).st_ctime for link in links), default=0.0)
 
 
 def open_beneath(root: int, relative: str, flags: int = FILE_FLAGS) -> int:

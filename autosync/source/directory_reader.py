@@ -5,14 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Protocol
 
 from ..model import state_mark
 from ..model.file_rules import FileRules
 from ..model.paths import is_at_or_below
-from .beneath import NotMirrored, open_directory_beneath, resolve_beneath
+from .beneath import NotMirrored, link_time, open_directory_beneath, resolve_beneath
 from .entry import Entry, Run, entry_at, on_other_file_system
 from .level import CALLS_TO_OPEN, Level, StepResult
 from .name_reader import NameReader
@@ -105,7 +105,7 @@ class DirectoryReader:
                     self._observer.follows_link(path, self._path_of(real))
                 if passed and (real in self._above or parent.is_inside(real)):
                     raise NotMirrored("is a link to a directory that it lies in") from error
-                path_changed, behind_link = max(path_changed, _newest_link_time(self._descriptor, passed)), behind_link or bool(passed)
+                path_changed, behind_link = max(path_changed, link_time(self._descriptor, passed)), behind_link or bool(passed)
                 descriptor = open_directory_beneath(self._descriptor, real)
         except NotMirrored as reason:
             return StepResult([Entry(path + "/", 0, 0.0, 0, str(reason), keep_in_target=True)], None, [])
@@ -219,12 +219,7 @@ class DirectoryReader:
             return on_other_file_system(path)
         found = entry_at(path, stats, self._rules)
         found = found._replace(behind_link=True) if found and level.behind_link else found
-        return _not_before(max(level.path_changed, _newest_link_time(self._descriptor, passed)), found)
-
-
-def _newest_link_time(root: int, links: Iterable[str]) -> float:
-    """When the newest of some links was created, in seconds since the epoch; 0.0 for none."""
-    return max((os.stat(link, dir_fd=root, follow_symlinks=False).st_ctime for link in links), default=0.0)
+        return _not_before(max(level.path_changed, link_time(self._descriptor, passed)), found)
 
 
 def _rename_time(stats: os.stat_result) -> float:

@@ -44,6 +44,8 @@ class Walk:
         observer: checks roots and mount points.
         inner_paths: directories whose file systems are walked as well as that of the root (`FileRules.one_file_system`).
         link_limit: paths behind links and beyond this limit are found as `skipped`; None: there is no limit.
+        root_changed: returns when the path of the root began to name this directory, in seconds since the epoch; 0.0 if that is unknown.
+            It is called after the root was opened, so that a switch of the root's link in between changes the files rather than none.
     """
 
     def __init__(
@@ -60,8 +62,10 @@ class Walk:
         observer: RootObserver | None = None,
         inner_paths: Collection[str] = (),
         link_limit: LinkLimit | None = None,
+        root_changed: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._link_limit = link_limit
+        self._root_changed = root_changed
         self._observer = observer
         self._inner_paths = inner_paths
         self.errors: list[OSError] = []
@@ -93,7 +97,7 @@ class Walk:
             start = self._directory[len(self._root) :].strip("/")
             disk = DiskSpeed(is_measured=self._in_order)
             reader = self._reader(root, start, disk)
-            top = reader.open(Level(root, "", "", 0.0), start, self._directory)
+            top = reader.open(Level(root, "", "", self._root_changed()), start, self._directory)
             self._add_errors(top.errors)
             yield from top.found
             if top.level is not None:

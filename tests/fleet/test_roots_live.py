@@ -216,6 +216,7 @@ def test_what_another_root_has_sent_does_not_count_as_its_keys(copy: Copy, tmp_p
 def test_a_link_that_is_switched_from_release_to_release_is_followed(copy: Copy, tmp_path: Path) -> None:
     for number in (7, 8, 9):
         fill(tmp_path, f"releases/{number}/only-in-{number}", f"releases/{number}/d/also-in-{number}")
+        (tmp_path / f"releases/{number}/version").write_text(f"{number}")  # as large as the others, and older than what was sent
     current = tmp_path / "current"
     current.symlink_to("releases/7")
     options = (f"--source-prefix={current}/", "--max-delete=100%")
@@ -224,13 +225,15 @@ def test_a_link_that_is_switched_from_release_to_release_is_followed(copy: Copy,
     current.unlink()
     current.symlink_to("releases/8")
     done = copy.once(*options, paths=[current])
-    assert (done.returncode, copy.sent()) == (0, {"only-in-8", "d/also-in-8"}), done.stderr
+    assert (done.returncode, copy.sent()) == (0, {"version", "only-in-8", "d/also-in-8"}), done.stderr
+    assert (copy.target / "version").read_text() == "8"
 
     process = copy._programs.start("autosync", *copy.options(*options, paths=[current]))
     wait_until(lambda: "mirroring" in process.output(), 30, "it runs")
     (tmp_path / "next").symlink_to("releases/9")
     (tmp_path / "next").rename(current)
-    wait_until(lambda: copy.sent() == {"only-in-9", "d/also-in-9"}, 30, "the switch is followed live")
+    wait_until(lambda: copy.sent() == {"version", "only-in-9", "d/also-in-9"}, 30, "the switch is followed live")
+    wait_until(lambda: (copy.target / "version").read_text() == "9", 30, "its content, too")
 
 
 # A PATH inside another one

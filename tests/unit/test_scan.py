@@ -12,9 +12,12 @@ from autosync.actor import Actor
 from autosync.compare.diff import Compare
 from autosync.compare.repeated_keys import without_end_refused
 from autosync.compare.scan import Comparison, Policy, ScanReport
+from autosync.compare.source_walks import SourceWalks
 from autosync.errors import TargetError
 from autosync.files import File, Listing, Page, PagedListing
+from autosync.model.file_rules import FileRules
 from autosync.model.keys import Keys, Source
+from lab.servers import wait_until
 
 
 class Target(Actor):
@@ -52,6 +55,29 @@ def test_a_clock_that_is_wrong_makes_no_difference(tree: Path, ahead: float) -> 
     assert etags(tree, newer) == [], "the object was made after the file"
     assert etags(tree, older) == ["etag"], "the object was made before the file"
     assert newer.clock_reads == 1
+
+
+@pytest.mark.parametrize("path", ["current", "twice/d", "current/d"])
+@pytest.mark.parametrize("below", ["", "/e"], ids=["all", "a directory"])
+@pytest.mark.parametrize("follow", [False, True])
+def test_a_root_whose_link_was_switched_has_changed_with_all_files(tmp_path: Path, path: str, below: str, follow: bool) -> None:
+    """As releases are switched: the files may be older than what the target has, and as large."""
+    for version in ("old", "new"):
+        (tmp_path / version / "d/e").mkdir(parents=True)
+        (tmp_path / version / "d/e/f").write_text(version)
+    (tmp_path / "current").symlink_to("old")
+    (tmp_path / "twice").symlink_to(tmp_path / "current")
+    wait_until(lambda: time.time() > (tmp_path / "new/d/e/f").stat().st_ctime + 0.05)
+    (tmp_path / "next").symlink_to("new")
+    (tmp_path / "next").rename(tmp_path / "current")
+    switched = (tmp_path / "current").lstat().st_ctime
+    directory = f"{tmp_path / path}{'/d' if path == 'current' and below else ''}{below}"
+    keys = Keys([Source(str(tmp_path / path))], source_prefix=f"{tmp_path / path}/")
+
+    (span,) = keys.spans(directory if below else "")
+    (found,) = SourceWalks(keys, None).walk(span, FileRules(follow_links=follow))
+
+    assert (tmp_path / "new/d/e/f").stat().st_ctime < switched == found.changed
 
 
 def test_a_clock_that_cannot_be_read_ends_the_scan(tree: Path) -> None:
