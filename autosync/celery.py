@@ -27,7 +27,7 @@ from celery.loaders.base import BaseLoader
 from kombu.entity import Exchange, Queue
 
 from .actor import own_option_names
-from .broker import kombu_transport as transport
+from .broker import redis_transport as transport
 from .broker.celery_settings import DEFAULTS, NEEDED
 from .broker.operator_settings import (
     CONFIG,

@@ -38,10 +38,9 @@ from ..state.root_memory import RootMemory
 from ..state.run_record import RunRecord
 from ..state.state_file import StateFile, requests_file
 from ..watch.debounce import Debouncer
+from ..watch.hard_link_scans import HardLinkScans
 from ..watch.hard_links import HardLinks
-from ..watch.name_scans import NameScans
 from ..watch.watcher import Watcher
-from .denied_keys import DeniedKeys
 from .disputes import DisputeResolver, Trust, UnseenLog
 from .heartbeat import Heartbeat
 from .in_sync import InSyncRecorder
@@ -51,6 +50,7 @@ from .registration import Registration
 from .request_handler import RequestHandler
 from .requeuer import Requeuer
 from .rescans import Rescans
+from .retry_denied import DeniedRetry
 from .root_acceptance import RootAcceptance
 from .root_watch import RootWatch, root_identities
 from .run_summary import RunSummary
@@ -146,11 +146,11 @@ class MirrorRunner:
         self._publisher = Publisher(sender, mirror.name, mirror.queue, self._ledger)
         begin_workers = host.begin if host else lambda: None
         self._sender = BatchSender(self._ledger.key_states, self._publisher, retry, begin_workers)
-        self._denied_keys = DeniedKeys(self._ledger.failures, self._keys, push, self._sender.mark_unknown)
+        self._denied_retry = DeniedRetry(self._ledger.failures, self._keys, push, self._sender.mark_unknown)
         self._requeuer = Requeuer(self._ledger, self._sender, mirror.queue, mirror.attempts, once=run.once)
         self._skipped = SkippedPaths(self._ledger.sync_state, retry, about=run.about)
         self._hard_links = HardLinks()
-        self._name_scans = NameScans(self._hard_links, self._debouncer, about=run.about)
+        self._hard_link_scans = HardLinkScans(self._hard_links, self._debouncer, about=run.about)
         self._scanner = Scanner(
             self._comparison, self._deletion_state, self._debouncer, self._sender, self._skipped, retry, self._stop, about=run.about,
             hard_links=None if run.once else self._hard_links,
@@ -175,7 +175,7 @@ class MirrorRunner:
         self._root_acceptance = RootAcceptance(self._roots, self._scanner, self._deletion_state.pending)
         self._request_handler = RequestHandler(
             mirror.name, self._ledger.requests, requests_file(run.spill, mirror.name), self._watcher_lock, self._debouncer,
-            self._name_scans, self._scanner.accept_deletions, self._root_acceptance.add, about=run.about,
+            self._hard_link_scans, self._scanner.accept_deletions, self._root_acceptance.add, about=run.about,
         )  # fmt: skip
         self._rescans = Rescans(run.rescan, self._scanner, self.links, push)
         self._summary = RunSummary(
@@ -241,7 +241,7 @@ class MirrorRunner:
         self._rescans.start(watcher)
         self._request_handler.start(watcher)
         if watcher:
-            self._denied_keys.start(watcher)
+            self._denied_retry.start(watcher)
             self._publisher.prepare()
         self._events = EventFeed(
             self._keys, self._debouncer, self._sender, self._skipped, self._stop,
@@ -308,7 +308,7 @@ class MirrorRunner:
             self._run_record.renew()
             self._rescans.place_behind_links()
             self._request_handler.handle(stats)
-            self._name_scans.request_if_due()
+            self._hard_link_scans.request_if_due()
             self._rescans.request_if_reopened()
             self._root_watch.poll()
             self._resolve_disputes(stats)
@@ -320,7 +320,7 @@ class MirrorRunner:
             self._summary.log_failures(stats.failed)
             self._requeuer.retry_failed(stats)
             if not stats.paused:
-                self._denied_keys.retry(stats.denied)
+                self._denied_retry.retry(stats.denied)
             self._request_handler.handle_file()
             self._root_acceptance.accept()
             self._root_acceptance.write_pending()

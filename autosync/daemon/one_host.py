@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from ..broker.embedded import EmbeddedServer
+from ..broker.embedded_valkey import EmbeddedServer
 from ..errors import StartError
 from ..model.mirror import Mirror
 from ..process import search_path

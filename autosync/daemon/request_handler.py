@@ -14,7 +14,7 @@ from ..state import pending
 from ..state.state_file import StateFile
 from ..watch.debounce import Debouncer
 from ..watch.flush import FlushPoints
-from ..watch.name_scans import NameScans
+from ..watch.hard_link_scans import HardLinkScans
 from ..watch.watcher import Watcher
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ class RequestHandler:
         file: those of operators whose broker did not respond.
         watcher_lock: publishes for how many files a flush point lacks names.
         debouncer: receives requested scans.
-        name_scans: request the scan that a flush point needs.
+        hard_link_scans: request the scan that a flush point needs.
         accept_deletions: accepts the deletion of a set of keys, by its digest.
         accept_root: accepts a root or a mount point.
         about: prefix of log lines, where there are several mirrors.
@@ -42,7 +42,7 @@ class RequestHandler:
         file: StateFile,
         watcher_lock: WatcherLock,
         debouncer: Debouncer,
-        name_scans: NameScans,
+        hard_link_scans: HardLinkScans,
         accept_deletions: Callable[[str], None],
         accept_root: Callable[[pending.PendingItem], None],
         *,
@@ -53,11 +53,11 @@ class RequestHandler:
         self._file = file
         self._watcher_lock = watcher_lock
         self._debouncer = debouncer
-        self._name_scans = name_scans
+        self._hard_link_scans = hard_link_scans
         self._accept_deletions = accept_deletions
         self._accept_root = accept_root
         self._about = about
-        self._flush_points = FlushPoints(debouncer, name_scans.request_before_flush)
+        self._flush_points = FlushPoints(debouncer, hard_link_scans.request_before_flush)
         self._watcher: Watcher | None = None
         self._is_paused = False
 
@@ -89,7 +89,7 @@ class RequestHandler:
                 self._flush_points.add(about)
         reached = self._flush_points.pop_reached()
         if reached:
-            self._watcher_lock.renew({"unsure_names": self._name_scans.unsure_at_flush()})
+            self._watcher_lock.renew({"unsure_names": self._hard_link_scans.unsure_at_flush()})
         for name in reached:
             self._requests.confirm_flush_point(name)
 

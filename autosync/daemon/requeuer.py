@@ -68,7 +68,7 @@ class Requeuer:
 
     def retry_failed(self, stats: MirrorStats) -> None:
         """Requeue keys that ran out of tries: the next rescan may be never. Keys that were refused for good wait for a rescan; for those
-        whose files may not be read see `DeniedKeys`.
+        whose files may not be read see `DeniedRetry`.
 
         Args:
             stats: the mirror's figures of now.

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..errors import ConfigurationError, StartError
-from ..model import state_mark
+from ..model import state_directory_mark as state_mark
 from ..model.keys import Source
 from ..model.paths import is_at_or_below, slashed
 

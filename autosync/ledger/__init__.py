@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from .broker_permissions import check_reachable
-from .connection import address, connect
 from .entries import (
     GONE,
     UNKNOWN,
@@ -29,6 +28,7 @@ from .ledger import Ledger
 from .mirror_names import mirror_names, queues_of_mirrors
 from .operator_requests import ACCEPT, FLUSH_POINT, SCAN
 from .rate_limits import FleetLimits, RateGrant
+from .redis_connection import address, connect
 from .redis_keys import PREFIX
 from .registered_mirrors import RegisteredMirror, registered_mirrors
 from .watcher_lock import WatcherLockEntry

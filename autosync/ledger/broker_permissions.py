@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import redis
 
-from .connection import broker_errors
+from .redis_connection import broker_errors
 from .redis_keys import PREFIX
 from .store import MirrorStore
 

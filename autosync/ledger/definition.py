@@ -7,8 +7,8 @@ import uuid
 from typing import Any, cast
 
 from ..model.mirror import DEFAULT_QUEUE
-from .connection import server_run_id
 from .entries import Published, seconds_of
+from .redis_connection import server_run_id
 from .redis_keys import MIRRORS
 from .store import LedgerPart, MirrorStore
 from .worker_notes import WorkerNotes

@@ -6,7 +6,7 @@ from typing import cast
 
 import redis
 
-from .connection import broker_errors
+from .redis_connection import broker_errors
 from .redis_keys import MIRRORS, Names
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import redis
 
-from .connection import broker_errors
 from .entries import seconds_of
 from .mirror_names import mirror_names
+from .redis_connection import broker_errors
 from .redis_keys import Names
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import redis
 
-from .connection import broker_errors
+from .redis_connection import broker_errors
 from .redis_keys import Names
 from .scripts import Scripts, script_texts
 

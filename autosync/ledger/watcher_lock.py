@@ -15,8 +15,8 @@ from typing import Any
 from ..errors import BrokerError, StartError
 from ..model.mirror import LONGEST_WATCHER_LEASE
 from ..process.process_state import is_running, namespaces, stat_of
-from .connection import server_run_id
 from .entries import MirrorStats
+from .redis_connection import server_run_id
 from .stats import run_heartbeat
 from .store import LedgerPart
 

@@ -9,13 +9,13 @@ from collections.abc import Collection
 from contextlib import suppress
 from typing import Protocol
 
-from ..model import state_mark
+from ..model import state_directory_mark as state_mark
 from ..model.file_rules import FileRules
 from ..model.paths import is_at_or_below
 from .beneath import NotMirrored, link_time, open_directory_beneath, resolve_beneath
 from .entry import Entry, Run, entry_at, on_other_file_system
-from .level import CALLS_TO_OPEN, Level, StepResult
 from .name_reader import NameReader
+from .walk_level import CALLS_TO_OPEN, Level, StepResult
 
 #: How many names are read in the time of one system call.
 _NAMES_PER_CALL = 10

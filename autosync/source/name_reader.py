@@ -7,10 +7,10 @@ import stat
 from collections.abc import Iterator
 from itertools import chain, islice
 
-from ..model import state_mark
+from ..model import state_directory_mark as state_mark
 from .disk_speed import DiskSpeed
 from .external_sort import disksort
-from .level import Level, Step
+from .walk_level import Level, Step
 
 #: A directory with more names than this is sorted on disk.
 _NAMES_IN_MEMORY = 100_000
@@ -83,7 +83,7 @@ class NameReader:
 
 
 def has_state_mark(descriptor: int) -> bool:
-    """Whether an open directory is marked as the state directory of an autosync, see `model.state_mark`."""
+    """Whether an open directory is marked as the state directory of an autosync, see `model.state_directory_mark`."""
     try:
         os.stat(state_mark.NAME, dir_fd=descriptor, follow_symlinks=False)
     except OSError:

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from ..process.prefetch import Prefetcher
 from .disk_speed import DiskSpeed
-from .level import Level, Step, StepResult
+from .walk_level import Level, Step, StepResult
 
 #: Number of threads that read ahead of the walk on a slow disk,
 _HELPERS = 16

@@ -13,10 +13,10 @@ from .beneath import open_root, root_paths
 from .directory_reader import DirectoryReader, RootObserver
 from .disk_speed import DiskSpeed
 from .entry import Entry, Run
-from .level import Level, Step, StepResult
 from .link_limit import LinkLimit
 from .name_reader import NameReader
 from .read_ahead import ReadAhead
+from .walk_level import Level, Step, StepResult
 
 #: The most errors of one walk that are stored.
 _MOST_ERRORS = 10_000

@@ -107,7 +107,7 @@ class Checker:
         if file.device not in self._shared:
             self._shared[file.device] = is_shared(file.descriptor)
         writer = file.has_writer(self._shared[file.device])
-        has_rested = writer is False or _rests_as_seen(claim, file) or self._mirror.first_seen.has_rested(claim.key, file.signature)
+        has_rested = writer is False or _rests_as_seen(claim, file) or self._mirror.unchanged_files.has_rested(claim.key, file.signature)
         if not has_rested and claim.attempts < _WRITER_CHECKS:
             if has_waited:
                 reservation.release(reserved_bytes(file.size))

@@ -9,10 +9,10 @@ from ..ledger import Ledger
 from ..model.keys import Keys
 from ..model.mirror import Mirror
 from .claim_table import ClaimTable
-from .first_seen import FirstSeen
 from .sources import MirrorSource
 from .thread_pool import AdaptivePool
 from .throttle import Throttle
+from .unchanged_files import UnchangedFiles
 from .unseen import UnseenFiles
 
 
@@ -33,7 +33,7 @@ class WorkerMirror:
     next_renewal: float
     claim_table: ClaimTable = field(default_factory=ClaimTable)
     #: Files that were not seen at rest yet.
-    first_seen: FirstSeen = field(default_factory=FirstSeen)
+    unchanged_files: UnchangedFiles = field(default_factory=UnchangedFiles)
     #: Files that this worker does not see as the file host has confirmed them.
     unseen: UnseenFiles = field(default_factory=UnseenFiles)
     #: Whether the last renewal of its claims and slots failed.

@@ -94,7 +94,7 @@ class WorkerState:
             self._remove_report(name, ledger)
             if current is not None:
                 # Batches that still run with the old definition keep their claims, and their actor.
-                mirror.claim_table, mirror.throttle, mirror.first_seen = current.claim_table, current.throttle, current.first_seen
+                mirror.claim_table, mirror.throttle, mirror.unchanged_files = current.claim_table, current.throttle, current.unchanged_files
                 mirror.unseen = current.unseen
                 mirror.throttle.slots.lease = mirror.definition.lease
                 mirror.next_renewal = 0.0  # the claims have the old lease

@@ -8,7 +8,7 @@ import select
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence, Set
 
-from ..model import state_mark
+from ..model import state_directory_mark as state_mark
 from ..model.change import Change, Kind, Push
 from ..model.keys import Keys
 from ..model.paths import slashed

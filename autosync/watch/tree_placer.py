@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from ..model import state_mark
+from ..model import state_directory_mark as state_mark
 from ..model.change import Change, Kind, Push
 from ..model.keys import Keys, Source
 from ..model.paths import slashed

@@ -28,7 +28,7 @@ from autosync.broker.celery_settings import UPLOAD
 from autosync.celery import make_app, sending_app
 from autosync.feed.publisher import Priority, Publisher
 from autosync.ledger import UNKNOWN, Ledger, connect
-from autosync.ledger.connection import address
+from autosync.ledger.redis_connection import address
 from autosync.watch.inotify import Inotify
 from lab import ROOT
 from lab.commands import Commands

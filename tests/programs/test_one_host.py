@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from autosync.broker.celery_settings import DELETE
-from autosync.broker.embedded import EmbeddedServer
+from autosync.broker.embedded_valkey import EmbeddedServer
 from autosync.celery import _PRELOADED, sending_app
 from autosync.daemon.one_host import OneHost
 from autosync.feed.publisher import Priority, Publisher

@@ -18,10 +18,10 @@ from autosync.model.mirror import IN_DOUBT
 from autosync.model.withheld import Acceptances
 from autosync.source import roots as roots_module
 from autosync.source.deferred_scans import DeferredScans
-from autosync.source.level import Level
 from autosync.source.mounts import MountTable
 from autosync.source.name_reader import NameReader
 from autosync.source.roots import RootRegister
+from autosync.source.walk_level import Level
 from autosync.watch.watcher import Watcher
 from lab.comparing import FixedTarget, fill, keys_of, scan
 from lab.mounting import Mounts, mounts_of_test

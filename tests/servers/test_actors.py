@@ -27,9 +27,9 @@ from autosync.actors import load, short_names
 from autosync.actors._memory_budget import TINY, Memory
 from autosync.actors._multipart import MultipartUploader, NothingSent
 from autosync.actors.s3 import SMALL, clients
-from autosync.actors.s3.fast.http import PendingRequest
-from autosync.actors.s3.fast.multipart import S3MultipartRequests
-from autosync.actors.s3.fast.responses import Response
+from autosync.actors.s3.own_client.http import PendingRequest
+from autosync.actors.s3.own_client.multipart import S3MultipartRequests
+from autosync.actors.s3.own_client.responses import Response
 from autosync.errors import BrokerError, ConfigurationError, FileChanged, PermanentError, SlowDown, TargetError, TargetRefused
 from autosync.files import File
 from autosync.source.source_file import SourceFile
@@ -721,7 +721,7 @@ class LateTime:
 @pytest.fixture
 def late_time(monkeypatch: pytest.MonkeyPatch) -> LateTime:
     made = LateTime()
-    for module in ("autosync.actors.s3", "autosync.actors.s3.fast.requests"):
+    for module in ("autosync.actors.s3", "autosync.actors.s3.own_client.requests"):
         monkeypatch.setattr(f"{module}.time", made)
     return made
 

@@ -35,8 +35,8 @@ from autosync.model.mirror import Mirror, version_of
 from autosync.process.boot_id import boot_id
 from autosync.source.source_file import SourceFile
 from autosync.tasks import transfer
-from autosync.tasks.first_seen import FirstSeen
 from autosync.tasks.pipeline import Pipeline
+from autosync.tasks.unchanged_files import UnchangedFiles
 from autosync.tasks.worker_mirror import WorkerMirror
 from autosync.tasks.worker_state import WorkerState
 from autosync.watch.watcher import identity_of
@@ -292,7 +292,7 @@ def test_a_file_that_may_not_rest_is_sent_once_it_was_seen_unchanged(
     bench.ledger.claims.mark([("a", hint(tree / "a"))])
     worker, mirror = bench.worker()
     now = 0.0
-    mirror.first_seen = FirstSeen(lambda: now)
+    mirror.unchanged_files = UnchangedFiles(lambda: now)
     for seconds, change in ((0.0, ""), (0.9, "changed"), (0.9, ""), (0.1, "")):
         now += seconds
         if change:

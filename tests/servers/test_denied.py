@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from autosync.actor import Actor
-from autosync.daemon.denied_keys import DeniedKeys
+from autosync.daemon.retry_denied import DeniedRetry
 from autosync.errors import BrokerError, SourceDenied, TargetError
 from autosync.ledger import UNKNOWN, Action, Claim, Failure, Ledger, Result, connect
 from autosync.ledger.redis_keys import Names
@@ -212,11 +212,11 @@ class Retries:
         self.marked: list[str] = []
         self.changes: list[Change] = []
         self.watcher = Watcher(keys, self.changes.extend)
-        self.denied_keys = DeniedKeys(ledger.failures, keys, self.pushed.extend, self.marked.extend)
+        self.denied_retry = DeniedRetry(ledger.failures, keys, self.pushed.extend, self.marked.extend)
         self._ledger = ledger
 
     def start(self) -> None:
-        self.denied_keys.start(self.watcher)
+        self.denied_retry.start(self.watcher)
         self.watcher.start()
         wait_until(lambda: SCAN_ALL in self.changes, 20, "all is watched")
 
@@ -227,12 +227,12 @@ class Retries:
         wait_until(lambda: flushed, 20, "all events are processed")
         self.pushed.clear()
         self.marked.clear()
-        self.denied_keys.retry(self._ledger.stats.read().denied)
+        self.denied_retry.retry(self._ledger.stats.read().denied)
         return self.pushed.copy(), sorted(self.marked)
 
     @property
     def paths(self) -> DeniedPaths:
-        return self.denied_keys._paths
+        return self.denied_retry._paths
 
 
 @pytest.fixture

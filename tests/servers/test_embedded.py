@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from autosync.broker.embedded import EmbeddedServer
+from autosync.broker.embedded_valkey import EmbeddedServer
 from autosync.daemon import one_host
 from autosync.errors import StartError
 from autosync.ledger import connect
@@ -47,7 +47,7 @@ def test_a_broker_that_is_killed_while_it_starts_is_started_again(tmp_path: Path
 HOST = """
 import pathlib, sys, time
 from autosync.daemon.one_host import lock
-from autosync.broker.embedded import EmbeddedServer
+from autosync.broker.embedded_valkey import EmbeddedServer
 
 directory = pathlib.Path(sys.argv[1])
 with lock(directory, "m") as held:

@@ -21,7 +21,7 @@ LISTED_TWICE = """
 import json, os, signal, sys
 from autosync.actors import load
 from autosync.actors.s3 import listing
-from autosync.actors.s3.fast import list_page
+from autosync.actors.s3.own_client import list_page
 from autosync.process.forked import ForkedGenerator
 
 url, bucket, trouble = sys.argv[1:]

@@ -32,7 +32,7 @@ def test_a_flush_ends_with_3_where_names_are_not_stored(
     mirror = Mirror("m", "file", (Source(str(tree)),), queue="q", host=boot_id())
     runner = MirrorRunner(RunSettings(mirror, Policy(), Actor(), broker, tmp_path, once=False, settle=0.0, rescan=0.0), None)
     assert runner.begin(threading.Event())
-    runner._name_scans._next = float("inf")  # no thread would carry out the scan
+    runner._hard_link_scans._next = float("inf")  # no thread would carry out the scan
     links = runner._hard_links
     links.begin_scan()
     for name in "abc":

@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from autosync import ledger as module
-from autosync.broker.embedded import EmbeddedServer
+from autosync.broker.embedded_valkey import EmbeddedServer
 from autosync.errors import BrokerError, ConfigurationError
 from autosync.ledger import (
     GONE,

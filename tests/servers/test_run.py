@@ -417,7 +417,7 @@ def test_keys_whose_files_may_not_be_read_have_delays_of_their_own_also_with_one
 def test_what_may_be_readable_waits_while_the_mirror_is_paused(make_runner: Callable[..., MirrorRunner], ledger: Ledger) -> None:
     keeping = make_runner()
     calls: list[int] = []
-    keeping._denied_keys.retry = calls.append  # type: ignore[method-assign]
+    keeping._denied_retry.retry = calls.append  # type: ignore[method-assign]
 
     ledger.requests.pause()
     keeping.tick()

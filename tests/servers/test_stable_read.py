@@ -12,7 +12,7 @@ import pytest
 
 from autosync.actors import load
 from autosync.actors._parts import ROUNDS
-from autosync.actors.s3.fast.multipart import PART_BYTES
+from autosync.actors.s3.own_client.multipart import PART_BYTES
 from autosync.errors import FileChanged
 from autosync.source.open_writers import wait_for_writes
 from autosync.source.source_file import SourceFile

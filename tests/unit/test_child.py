@@ -97,7 +97,7 @@ PARENT = """
 import signal, sys, threading
 from autosync.ledger import connect
 from autosync.process.child import Child, has_one_thread
-from autosync.broker.embedded import EmbeddedServer
+from autosync.broker.embedded_valkey import EmbeddedServer
 
 child = Child("grandchild", sys.argv[2:], at_death=signal.Signals[sys.argv[1]])
 child.start()

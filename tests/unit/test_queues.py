@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from autosync.broker.kombu_transport import Channel
+from autosync.broker.redis_transport import Channel
 
 # What is served
 

@@ -28,11 +28,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autosync.actors._responses import BODY_BYTES, ResponseError
-from autosync.actors.s3.fast.http import HttpConnectionPool
-from autosync.actors.s3.fast.requests import ObjectRequests
-from autosync.actors.s3.fast.responses import Response
-from autosync.actors.s3.fast.sigv4 import RequestSigner
 from autosync.actors.s3.headers import ObjectHeaders
+from autosync.actors.s3.own_client.http import HttpConnectionPool
+from autosync.actors.s3.own_client.requests import ObjectRequests
+from autosync.actors.s3.own_client.responses import Response
+from autosync.actors.s3.own_client.sigv4 import RequestSigner
 from autosync.errors import SlowDown, TargetError, TargetRefused
 
 TIMES = {"cert_path": None, "connect_seconds": 5, "read_seconds": 20}

@@ -15,11 +15,11 @@ from botocore.credentials import Credentials
 from test_s3_http import LARGE, OK, TEXT, TIMES, Script, Serve, always, certificate, put, request, serve
 
 from autosync.actors._proxies import CURE
-from autosync.actors.s3.fast import proxy as proxies
-from autosync.actors.s3.fast.http import HttpConnectionPool
-from autosync.actors.s3.fast.proxy import Proxy, ProxyError, ProxyRefused
-from autosync.actors.s3.fast.requests import ObjectRequests
-from autosync.actors.s3.fast.sigv4 import RequestSigner
+from autosync.actors.s3.own_client import proxy as proxies
+from autosync.actors.s3.own_client.http import HttpConnectionPool
+from autosync.actors.s3.own_client.proxy import Proxy, ProxyError, ProxyRefused
+from autosync.actors.s3.own_client.requests import ObjectRequests
+from autosync.actors.s3.own_client.sigv4 import RequestSigner
 from autosync.errors import PermanentError, SlowDown, TargetError, TargetRefused
 from lab.forward_proxy import ForwardProxy
 

@@ -15,8 +15,8 @@ from autosync.model.file_rules import FileRules
 from autosync.model.file_state import QUIET_IF_WRITERS_UNKNOWN, FileState
 from autosync.model.keys import Source
 from autosync.source.entry import Entry, entry_at
-from autosync.tasks import first_seen as first_seen_module
-from autosync.tasks.first_seen import LONGEST_WRITE, FirstSeen
+from autosync.tasks import unchanged_files as unchanged_files_module
+from autosync.tasks.unchanged_files import LONGEST_WRITE, UnchangedFiles
 from autosync.watch import recheck as recheck_module
 from autosync.watch.debounce import UnsentChange
 from autosync.watch.recheck import PathState, recheck
@@ -201,26 +201,26 @@ def test_a_file_that_was_made_complete_rests_at_once_where_the_kernel_reports_no
 # On an upload box
 
 def test_for_a_worker_a_file_rests_once_it_was_unchanged_for_as_long_as_a_write_may_last(clock: Clock) -> None:
-    sightings = FirstSeen(clock)
+    files = UnchangedFiles(clock)
     one, other = (1, 2, 3, 4), (1, 2, 3, 5)
-    answers = [sightings.has_rested("film", one)]
+    answers = [files.has_rested("film", one)]
     clock.now += LONGEST_WRITE / 2
-    answers.append(sightings.has_rested("film", one))
+    answers.append(files.has_rested("film", one))
     clock.now += LONGEST_WRITE / 2
-    answers += [sightings.has_rested("film", other), sightings.has_rested("another", one)]
+    answers += [files.has_rested("film", other), files.has_rested("another", one)]
     clock.now += LONGEST_WRITE
-    answers.append(sightings.has_rested("film", other))
+    answers.append(files.has_rested("film", other))
 
     assert answers == [False, False, False, False, True]
-    assert not sightings.has_rested("film", other), "what was answered is forgotten"
+    assert not files.has_rested("film", other), "what was answered is forgotten"
 
 
 def test_a_worker_remembers_a_bounded_number_of_files(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(first_seen_module, "_MAX_FILES", 2)
-    sightings = FirstSeen(clock)
+    monkeypatch.setattr(unchanged_files_module, "_MAX_FILES", 2)
+    files = UnchangedFiles(clock)
     for key in "abc":
-        sightings.has_rested(key, (1, 2, 3, 4))
+        files.has_rested(key, (1, 2, 3, 4))
     clock.now += LONGEST_WRITE
 
-    assert [sightings.has_rested(key, (1, 2, 3, 4)) for key in "cba"] == [True, True, False]
+    assert [files.has_rested(key, (1, 2, 3, 4)) for key in "cba"] == [True, True, False]
 

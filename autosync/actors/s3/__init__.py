@@ -1,4 +1,4 @@
-"""Any S3 server. boto3 decides on credentials, region, address and proxy (clients.py), and the client in fast/ sends the requests.
+"""Any S3 server. boto3 decides on credentials, region, address and proxy (clients.py), and the client in own_client/ sends the requests.
 
 boto3 is loaded when it is first needed; a process to which another one has passed boto3's decisions (access.py) seldom loads it.
 """
@@ -22,11 +22,11 @@ from .._content import md5_of
 from .._key_checks import is_text
 from .._memory_budget import TINY, Memory
 from .bucket_clients import BucketClients
-from .fast.multipart import upload_ranges
-from .fast.requests import PendingPut, with_retry
 from .headers import Headers
 from .headers import options as _header_options
 from .key_checks import CONTROL, KeyChecks, is_key
+from .own_client.multipart import upload_ranges
+from .own_client.requests import PendingPut, with_retry
 
 #: Files up to this size are sent in one request, from memory.
 SMALL = 8 << 20

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
-from .fast.http import CONNECT_SECONDS, READ_SECONDS, HttpConnectionPool
-from .fast.proxy import Proxy
-from .fast.requests import ObjectRequests
-from .fast.sigv4 import RequestSigner
+from .own_client.http import CONNECT_SECONDS, READ_SECONDS, HttpConnectionPool
+from .own_client.proxy import Proxy
+from .own_client.requests import ObjectRequests
+from .own_client.sigv4 import RequestSigner
 
 
 class Credentials(NamedTuple):

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 from .._multipart import MultipartUploader, OpenUpload
 from .access import Access
 from .errors import translated
-from .fast.multipart import LATEST, S3MultipartRequests
-from .fast.requests import ObjectRequests
 from .listing import Listings
+from .own_client.multipart import LATEST, S3MultipartRequests
+from .own_client.requests import ObjectRequests
 
 if TYPE_CHECKING:
     import boto3

@@ -29,7 +29,7 @@ from .._clock import seconds_ahead
 from .._multipart import OpenUpload
 from .._responses import BODY_BYTES, PAGE_BYTES, BoundedBody, ResponseError, encoding_of
 from .access import Access
-from .fast.http import CONNECT_SECONDS, READ_SECONDS
+from .own_client.http import CONNECT_SECONDS, READ_SECONDS
 
 _one_at_a_time = threading.Lock()
 

@@ -10,7 +10,7 @@ from types import TracebackType
 from ...errors import PermanentError, SlowDown, TargetError, TargetRefused
 from .._proxies import CREDENTIALS_WANTED, CURE
 from .._server_text import one_line
-from .fast.proxy import WANTS_CREDENTIALS, ProxyRefused
+from .own_client.proxy import WANTS_CREDENTIALS, ProxyRefused
 
 _REFUSED = {
     "AccessDenied",

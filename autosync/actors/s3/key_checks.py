@@ -8,7 +8,7 @@ from ...errors import PermanentError
 from .._key_checks import is_text
 from .bucket_clients import BucketClients
 from .errors import translated
-from .fast.list_page import any_page, token_after
+from .own_client.list_page import any_page, token_after
 
 #: https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html
 _LONGEST_KEY = 1024

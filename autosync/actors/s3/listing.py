@@ -17,8 +17,8 @@ from ...process.forked import ForkedGenerator
 from ...process.prefetch import Prefetcher
 from .._page_tokens import PageTokens
 from .errors import translated
-from .fast.list_page import any_page, token_after
-from .fast.requests import ObjectRequests, with_retry
+from .own_client.list_page import any_page, token_after
+from .own_client.requests import ObjectRequests, with_retry
 
 #: How many pages are fetched ahead; each has 1,000 objects, about 250 kB.
 _PAGES_AHEAD = 4

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...broker.embedded import embedded_brokers
+from ...broker.embedded_valkey import embedded_brokers
 from ...errors import BrokerError, ConfigurationError, StartError, UnknownDefinition
 from ...ledger import Ledger, address, connect, mirror_names
 from ...model.mirror import Mirror

@@ -229,7 +229,7 @@ def test_an_error_that_is_compressed_is_reported_by_its_status(
 def test_a_response_that_never_comes_to_its_end_is_abandoned(
     name: str, endless: Callable[[int, str], Endless], actor_for: Callable[[str, Endless], Actor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("_responses", "s3.fast.responses"):
+    for module in ("_responses", "s3.own_client.responses"):
         monkeypatch.setattr(f"autosync.actors.{module}.BODY_SECONDS", 0.2)
     server = endless(200, "slow")
 

@@ -15,7 +15,7 @@ _MAX_FILES = 10_000
 Signature = tuple[int, int, int, int]
 
 
-class FirstSeen:
+class UnchangedFiles:
     """The state of files by key, and since when each was seen in that state. Safe to use from many threads.
 
     Args:

@@ -28,7 +28,7 @@ class AttributeObserver(Protocol):
         """See `Watcher`."""
 
 
-class DeniedKeys:
+class DeniedRetry:
     """Tries denied keys again. Not safe to use from many threads.
 
     A key that was denied for the first time is tried again at once, after the attributes of its path are observed: so no change is missed

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 _AGE, _INTERVAL = 1.0, 600.0
 
 
-class NameScans:
+class HardLinkScans:
     """Requests the scans of one mirror that find names. Not safe to use from many threads.
 
     Args:

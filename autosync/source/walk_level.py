@@ -29,7 +29,7 @@ class Level:
         device: `st_dev`; None: unknown.
         behind_link: whether its path leads through a link.
         is_large: whether not all of its names have been read.
-        is_state: whether it is marked as the state directory of an autosync, see `model.state_mark`.
+        is_state: whether it is marked as the state directory of an autosync, see `model.state_directory_mark`.
         steps: the work in it, in order: a directory to enter (with a slash at its end), or files to examine.
         put_back: a step that could not begin yet.
         ahead: steps that were begun ahead of the walk, with their results.
