@@ -61,6 +61,11 @@ def accept(programs: Programs, kind: str) -> str:
     return "" if found == "nothing waits for acceptance\n" else found
 
 
+def number_at(path: Path) -> int:
+    """The number of the mount at a path."""
+    return mounts_of(Path("/proc/self/mountinfo").read_bytes())[str(path)].number
+
+
 def files_below(directory: Path) -> set[str]:
     found = (os.path.relpath(os.path.join(above, name), directory) for above, _, names in os.walk(directory) for name in names)
     return {path for path in found if ".autosync-" not in path}
@@ -264,23 +269,31 @@ def test_a_path_inside_another_one_keeps_its_protection(copy: Copy, disks: Calla
 # Below a root
 
 
-def test_a_disk_that_was_mounted_again_before_it_was_noticed_is_watched(copy: Copy, disks: Callable[[str], Disk]) -> None:
+def test_a_disk_that_was_mounted_again_before_it_was_noticed_is_watched(
+    copy: Copy, mounts: Mounts, disks: Callable[[str], Disk], tmp_path: Path
+) -> None:
     """The kernel gives the numbers of the mount and of its device to the next one; only the watches are gone."""
     share, disk = copy.source / "share", disks("one")
     share.mkdir()
+    (tmp_path / "fillers").mkdir()
     disk.mount(share)
     fill(copy.source, "outside", "share/a")
     process = copy.live("--rescan=0")
-    before = mounts_of(Path("/proc/self/mountinfo").read_bytes())[str(share)]
+    before = number_at(share)
+
+    def has_the_number_again() -> bool:
+        """The kernel gives the lowest free number: those that others have freed below it are used up first."""
+        disk.unmount()
+        disk.mount(share)
+        if number_at(share) != before:
+            filler = tmp_path / f"fillers/{len(os.listdir(tmp_path / 'fillers'))}"
+            mounts.mount(filler)
+            if number_at(filler) >= before:
+                mounts.unmount(filler)
+        return number_at(share) == before
 
     with frozen(process):
-        for _ in range(50):
-            disk.unmount()
-            disk.mount(share)
-            if mounts_of(Path("/proc/self/mountinfo").read_bytes())[str(share)] == before:
-                break
-        else:
-            pytest.fail("the mount has another number each time, so this test shows nothing")
+        wait_until(has_the_number_again, 60, "the mount has its number again, or this test shows nothing")
     fill(copy.source, "share/b")  # the watch of the mount point may not be there yet: the scan finds it
     wait_until(lambda: copy.sent() == files_below(copy.source), 60, "it is scanned")
 
