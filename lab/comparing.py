@@ -11,7 +11,7 @@ from autosync.compare.scan import Comparison, Policy, ScanReport
 from autosync.files import File, Listing
 from autosync.model.file_rules import FileRules
 from autosync.model.keys import Keys, Source
-from autosync.model.withheld import Acceptances
+from autosync.model.withheld import AcceptedDeletions
 from autosync.source.roots import RootRegister
 
 
@@ -39,7 +39,7 @@ def scan(
     has_left: bool = False,
     has_withheld: bool = False,
     accepted: bool = True,
-    acceptances: Acceptances | None = None,
+    acceptances: AcceptedDeletions | None = None,
     delete: bool = True,
     follow: bool = True,
     roots: RootRegister | None = None,
@@ -48,7 +48,7 @@ def scan(
     policy = Policy(delete, limit or DeleteLimit(), rules=FileRules(follow_links=follow))
     comparison = Comparison(keys_of(tree), actor, policy, roots=roots)
     report = ScanReport()
-    permission = Permission(accepted, has_withheld, acceptances or Acceptances())
+    permission = Permission(accepted, has_withheld, acceptances or AcceptedDeletions())
     found = list(comparison.differences(path, report, has_left=has_left, permission=permission))
     return [one.key for one in found if one.found is None], report
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from ..model.keys import Keys
-from ..model.withheld import Acceptances, Withheld
+from ..model.withheld import AcceptedDeletions, Withheld
 from ..source.beneath import leads_through_link
 from ..source.external_sort import Row, Spool, disksort
 from .delete_limit import DeleteLimit
@@ -39,7 +39,7 @@ class Permission:
 
     accepted: bool = True
     has_withheld: bool = False
-    acceptances: Acceptances = field(default_factory=Acceptances)
+    acceptances: AcceptedDeletions = field(default_factory=AcceptedDeletions)
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ class Deletions:
             return _all(missing)
         return iter(()), 0, self._withhold(missing, part, limit)
 
-    def _divide(self, missing: Spool, acceptances: Acceptances) -> tuple[Spool, Spool]:
+    def _divide(self, missing: Spool, acceptances: AcceptedDeletions) -> tuple[Spool, Spool]:
         """The keys whose deletion an operator has accepted, and the others. A set whose keys are still known may have lost some of them
         since; after a restart, the keys have to be the same."""
         accepted, rest = Spool(self._spill), self._sorted(missing)

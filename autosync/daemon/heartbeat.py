@@ -13,7 +13,7 @@ from ..model.limits import Limits
 from ..state.root_memory import RootMemory
 from ..watch.watcher import Watcher
 from .registration import Registration
-from .requeuer import Requeuer
+from .resend_orphans import OrphanResender
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ class Heartbeat:
         limits: those of the options, for a broker that has lost its own.
         registration: publishes the definition again.
         root_memory: writes the roots into the ledger again.
-        requeuer: sends the keys again whose messages are lost.
+        orphans: sends the keys again whose messages are lost.
         scanner: counts the scans.
         push: receives requests for scans.
         begin_workers: called if there is work from before.
@@ -40,7 +40,7 @@ class Heartbeat:
         limits: Limits,
         registration: Registration,
         root_memory: RootMemory,
-        requeuer: Requeuer,
+        orphans: OrphanResender,
         scanner: Scanner,
         push: Push,
         begin_workers: Callable[[], None],
@@ -50,7 +50,7 @@ class Heartbeat:
         self._limits = limits
         self._registration = registration
         self._root_memory = root_memory
-        self._requeuer = requeuer
+        self._orphans = orphans
         self._scanner = scanner
         self._push = push
         self._begin_workers = begin_workers
@@ -97,11 +97,11 @@ class Heartbeat:
     def _restore(self) -> None:
         for key, token in [(key, token) for key, tokens in self._uploads.items() for token in tokens]:
             self._ledger.uploads.add(key, token)
-        self._requeuer.requeue_unfinished()
+        self._orphans.requeue_unfinished()
         self._ledger.limits.set(self._limits, if_lost=True)  # others may have been set since
         self._registration.publish(self._registration.mirror)
         self._root_memory.lose_ledger()
-        self._requeuer.note_loss()  # workers did not find the definition, or their messages are gone
+        self._orphans.note_loss()  # workers did not find the definition, or their messages are gone
         self._push((SCAN_ALL,))
 
     def _changed_counters(self) -> dict[str, int]:

@@ -48,9 +48,10 @@ from .one_host import OneHost
 from .overlaps import Overlaps
 from .registration import Registration
 from .request_handler import RequestHandler
-from .requeuer import Requeuer
 from .rescans import Rescans
+from .resend_orphans import OrphanResender
 from .retry_denied import DeniedRetry
+from .retry_failed import FailedRetry
 from .root_acceptance import RootAcceptance
 from .root_watch import RootWatch, root_identities
 from .run_summary import RunSummary
@@ -147,7 +148,8 @@ class MirrorRunner:
         begin_workers = host.begin if host else lambda: None
         self._sender = BatchSender(self._ledger.key_states, self._publisher, retry, begin_workers)
         self._denied_retry = DeniedRetry(self._ledger.failures, self._keys, push, self._sender.mark_unknown)
-        self._requeuer = Requeuer(self._ledger, self._sender, mirror.queue, mirror.attempts, once=run.once)
+        self._orphans = OrphanResender(self._ledger, self._sender, mirror.queue)
+        self._failed_retry = FailedRetry(self._ledger, self._sender, mirror.attempts, once=run.once)
         self._skipped = SkippedPaths(self._ledger.sync_state, retry, about=run.about)
         self._hard_links = HardLinks()
         self._hard_link_scans = HardLinkScans(self._hard_links, self._debouncer, about=run.about)
@@ -168,7 +170,7 @@ class MirrorRunner:
             self._keys, self._roots, self._deferred_scans, self._root_memory, self._registration, push, about=run.about
         )
         self._heartbeat = Heartbeat(
-            self._watcher_lock, self._ledger, run.limits, self._registration, self._root_memory, self._requeuer, self._scanner, push,
+            self._watcher_lock, self._ledger, run.limits, self._registration, self._root_memory, self._orphans, self._scanner, push,
             begin_workers,
         )  # fmt: skip
         self._in_sync = InSyncRecorder(self._ledger, self._registration, self._scanner)
@@ -224,8 +226,8 @@ class MirrorRunner:
             BrokerError: the broker does not respond.
         """
         self._ledger.failures.forget_denied()  # their permissions may have changed since
-        self._requeuer.requeue_failed()
-        self._requeuer.requeue_unfinished()
+        self._failed_retry.requeue()
+        self._orphans.requeue_unfinished()
         return True
 
     def start(self, watcher: Watcher | None, ends: ExitStack) -> None:
@@ -283,7 +285,7 @@ class MirrorRunner:
             BrokerError: the broker does not respond.
         """
         self._ledger.release_all_of_dead(owner_prefix(socket.gethostname(), pid))
-        self._requeuer.note_loss()  # it may have had messages whose keys it had not claimed
+        self._orphans.note_loss()  # it may have had messages whose keys it had not claimed
 
     def status(self) -> str:
         """The state of the mirror, in a few words for people; "" before the first tick."""
@@ -303,7 +305,7 @@ class MirrorRunner:
             finished_scan = self._scanner.state.finished_scan
             requested = time.monotonic()
             self._stats = stats = self._heartbeat.tick()
-            self._requeuer.resend_orphans(stats)
+            self._orphans.resend(stats)
             self._in_sync.record(finished_scan, stats, requested)
             self._run_record.renew()
             self._rescans.place_behind_links()
@@ -314,11 +316,11 @@ class MirrorRunner:
             self._resolve_disputes(stats)
             self._unseen_log.log(stats.disputed)
             if self._rescans.is_due:
-                self._requeuer.requeue_failed()
-                self._requeuer.requeue_unfinished()
+                self._failed_retry.requeue()
+                self._orphans.requeue_unfinished()
                 self._rescans.request()  # not before: a broker that is away must not cost the rescan
             self._summary.log_failures(stats.failed)
-            self._requeuer.retry_failed(stats)
+            self._failed_retry.retry(stats)
             if not stats.paused:
                 self._denied_retry.retry(stats.denied)
             self._request_handler.handle_file()

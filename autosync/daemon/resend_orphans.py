@@ -1,4 +1,4 @@
-"""Dirty keys that no worker would try otherwise: those without a message, failed ones, and those with an open multipart upload."""
+"""Sends keys again that no worker would try otherwise: those whose message is lost, and those with an open multipart upload."""
 
 from __future__ import annotations
 
@@ -14,37 +14,30 @@ _ORPHAN_AGE, _ORPHAN_AGE_IN_BACKLOG = 5.0, 600.0
 _RESENDS_AFTER_LOSS = 2
 _ORPHANS_AT_ONCE = 1000
 _ORPHAN_PAGES = 20
-#: The interval, in seconds, in which keys that ran out of tries are tried again while no other key is: a target that was away may be back.
-_RETRY_INTERVAL = 30.0
 
 
-class Requeuer:
-    """Sends keys of one mirror again. Not safe to use from many threads.
+class OrphanResender:
+    """Sends such keys of one mirror. Not safe to use from many threads.
 
     Args:
         ledger: the mirror's ledger.
         sender: marks keys, and sends them.
         queue: the queue of the mirror's messages.
-        attempts: number of tries after which a key fails.
-        once: whether the run ends when source and target are equal; then failed keys are not tried again.
     """
 
-    def __init__(self, ledger: Ledger, sender: BatchSender, queue: str, attempts: int, *, once: bool) -> None:
+    def __init__(self, ledger: Ledger, sender: BatchSender, queue: str) -> None:
         self._ledger = ledger
         self._sender = sender
         self._queue = queue
-        self._attempts = attempts
-        self._once = once
         self._next_backlog_check = time.monotonic() + _ORPHAN_AGE_IN_BACKLOG
-        self._next_retry = 0.0
         #: Number of times that orphans of any age are still sent again.
         self._resends_after_loss = 0
 
     def note_loss(self) -> None:
-        """Note that the broker may have lost messages: the next calls of `resend_orphans` send messages for orphans of any age."""
+        """Note that the broker may have lost messages: the next calls of `resend` send messages for orphans of any age."""
         self._resends_after_loss = _RESENDS_AFTER_LOSS
 
-    def resend_orphans(self, stats: MirrorStats) -> None:
+    def resend(self, stats: MirrorStats) -> None:
         """Send messages for keys whose lease has expired or whose next try is due, or else for those whose message seems to be lost.
 
         Args:
@@ -65,42 +58,6 @@ class Requeuer:
             if len(keys) < _ORPHANS_AT_ONCE:
                 return
             before = keys
-
-    def retry_failed(self, stats: MirrorStats) -> None:
-        """Requeue keys that ran out of tries: the next rescan may be never. Keys that were refused for good wait for a rescan; for those
-        whose files may not be read see `DeniedRetry`.
-
-        Args:
-            stats: the mirror's figures of now.
-
-        Raises:
-            BrokerError: the broker does not respond.
-        """
-        tried = stats.claimed - stats.disputed  # disputed keys may wait for long
-        if self._once or not stats.failed or tried > 0 or time.monotonic() < self._next_retry:
-            return
-        self._next_retry = time.monotonic() + _RETRY_INTERVAL
-        self.requeue_failed(self._attempts)
-
-    def requeue_failed(self, min_attempts: int = 0) -> None:
-        """Mark the keys of the failed list.
-
-        Args:
-            min_attempts: only those that have failed at least this number of times, and no denied ones; 0: all.
-
-        Raises:
-            BrokerError: the broker does not respond.
-        """
-        page: list[str] = []
-        for failure in self._ledger.failures.all():
-            if failure.attempts < min_attempts or (min_attempts and failure.next_try is not None):
-                continue
-            page.append(failure.key)
-            if len(page) == 100:
-                self._sender.mark_unknown(page)
-                page = []
-        if page:
-            self._sender.mark_unknown(page)
 
     def requeue_unfinished(self) -> None:
         """Mark all keys with an open multipart upload: the worker that claims a key aborts what others have left open. Most of these

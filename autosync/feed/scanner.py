@@ -20,7 +20,7 @@ from ..compare.scan import Comparison, ScanReport
 from ..errors import SourceUnsure, StartError, TargetError
 from ..ledger import GONE, Hint
 from ..model.change import SCAN_ALL, Change, Kind
-from ..model.withheld import Acceptances
+from ..model.withheld import AcceptedDeletions
 from ..state.deletion_state import DeletionState
 from ..watch.debounce import Debouncer
 from ..watch.hard_links import HardLinks
@@ -49,18 +49,6 @@ class FinishedScan(NamedTuple):
     began: float
     ended: float
     generation: int
-
-
-class AcceptedDeletions(NamedTuple):
-    """Deletions that an operator has accepted.
-
-    Attributes:
-        acceptances: which ones.
-        since: when the last of them was accepted, in seconds since the epoch.
-    """
-
-    acceptances: Acceptances = Acceptances()
-    since: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -197,12 +185,9 @@ class Scanner(FeedThread):
             digest: the digest of the set of these keys, see `autosync.compare.deletions.Withheld`.
         """
         with self._state_lock:
-            before = self._state.accepted_deletions.acceptances
-            self._set_acceptances(replace(before, digests=before.digests | {digest}))
+            digests = self._state.accepted_deletions.digests | {digest}
+            self._state = replace(self._state, accepted_deletions=AcceptedDeletions(digests, time.time()))
         self._debouncer.push((SCAN_ALL,))
-
-    def _set_acceptances(self, acceptances: Acceptances) -> None:
-        self._state = replace(self._state, accepted_deletions=AcceptedDeletions(acceptances, time.time()))
 
     def scan(self, request: ScanRequest) -> ScanReport:
         """Compare a part of the source with the target, and send the differences.
@@ -310,7 +295,7 @@ class Scanner(FeedThread):
             report,
             state.last_in_sync_at,
             has_left=request.has_left,
-            permission=Permission(state.accepted, state.withheld_deletions > 0, state.accepted_deletions.acceptances),
+            permission=Permission(state.accepted, state.withheld_deletions > 0, state.accepted_deletions),
         )
         for key, found, etag, _ in self._at_rest(differences, report):
             hint = GONE

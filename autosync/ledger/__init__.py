@@ -25,12 +25,11 @@ from .entries import (
     worker_of,
 )
 from .ledger import Ledger
-from .mirror_names import mirror_names, queues_of_mirrors
 from .operator_requests import ACCEPT, FLUSH_POINT, SCAN
 from .rate_limits import FleetLimits, RateGrant
 from .redis_connection import address, connect
 from .redis_keys import PREFIX
-from .registered_mirrors import RegisteredMirror, registered_mirrors
+from .registered_mirrors import RegisteredMirror, mirror_names, queues_of_mirrors, registered_mirrors
 from .watcher_lock import WatcherLockEntry
 
 __all__ = [

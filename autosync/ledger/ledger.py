@@ -13,11 +13,11 @@ from .disputes import Disputes
 from .failures import Failures
 from .history import History
 from .key_states import KeyStates
-from .mirror_names import queues_of_mirrors
 from .operator_requests import OperatorRequests
 from .queues import Queues
 from .rate_limits import FleetLimits
 from .redis_keys import MIRRORS
+from .registered_mirrors import queues_of_mirrors
 from .root_records import RootRecords
 from .stats import Stats
 from .store import MirrorStore

@@ -1,15 +1,15 @@
-"""The mirrors of a broker, with their definitions and when they ran last."""
+"""The mirrors of a broker: their names, their queues, their definitions, and when they ran last."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import redis
 
 from .entries import seconds_of
-from .mirror_names import mirror_names
 from .redis_connection import broker_errors
-from .redis_keys import Names
+from .redis_keys import MIRRORS, Names
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,30 @@ class RegisteredMirror:
     definition: str
     ran_at: float | None
     is_watched: bool
+
+
+def mirror_names(client: redis.Redis) -> list[str]:
+    """The names of all mirrors whose definition was ever published at this broker.
+
+    Raises:
+        BrokerError: the broker does not respond.
+    """
+    with broker_errors(client):
+        return sorted(name.decode() for name in cast(set[bytes], client.smembers(MIRRORS)))
+
+
+def queues_of_mirrors(client: redis.Redis) -> list[str]:
+    """The queues of all mirrors that this broker has.
+
+    Raises:
+        BrokerError: the broker does not respond.
+    """
+    names = mirror_names(client)
+    with broker_errors(client):
+        pipe = client.pipeline(transaction=False)
+        for name in names:
+            pipe.hget(Names(name).definition, "queue")
+        return sorted({found.decode("utf-8", "replace") for found in pipe.execute() if found})
 
 
 def registered_mirrors(client: redis.Redis) -> list[RegisteredMirror]:

@@ -27,14 +27,16 @@ class Withheld:
 
 
 @dataclass(frozen=True)
-class Acceptances:
+class AcceptedDeletions:
     """Deletions that an operator has accepted.
 
     Attributes:
         digests: the digests of sets of keys that were withheld; see `Withheld.digest`.
+        since: when the last of them was accepted, in seconds since the epoch.
     """
 
     digests: frozenset[str] = frozenset()
+    since: float = 0.0
 
     def __bool__(self) -> bool:
         return bool(self.digests)

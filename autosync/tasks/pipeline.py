@@ -13,29 +13,23 @@ from .claimed_batch import Chunk, ClaimedBatch, is_small
 from .delete import Deleter
 from .dispute import dispute
 from .file_limits import Reservation
-from .progress import Progress
 from .report import Reporter
 from .retry import RetryPolicy
 from .sources import DirectoryCache
 from .upload import Uploader
-from .worker_mirror import WorkerMirror
-from .worker_state import WorkerState
 
 
 class Pipeline:
     """Makes the target right for the claims of one task.
 
     Args:
-        worker: this process.
-        mirror: the mirror.
-        progress: counts the bytes that are read.
-        claimed_at: when the claims were requested, on the monotonic clock.
+        batch: the batch of the task, without claims.
     """
 
-    def __init__(self, worker: WorkerState, mirror: WorkerMirror, progress: Progress, claimed_at: float) -> None:
-        self._batch = ClaimedBatch(worker, mirror, progress, claimed_at)
-        self._mirror = mirror
-        self._retries = RetryPolicy(mirror.definition.name, mirror.actor, mirror.definition.attempts, worker.name)
+    def __init__(self, batch: ClaimedBatch) -> None:
+        self._batch = batch
+        self._mirror = mirror = batch.mirror
+        self._retries = RetryPolicy(mirror.definition.name, mirror.actor, mirror.definition.attempts, batch.worker.name)
         self._checker = Checker(self._batch)
         self._uploader = Uploader(self._batch, self._retries)
         self._deleter = Deleter(self._batch, self._retries)

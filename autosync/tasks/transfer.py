@@ -22,6 +22,7 @@ from ..errors import AutosyncError, BrokerError, BrokerRefused, ConfigurationErr
 from ..ledger import Claim, check_reachable, connect
 from ..model.definition_signature import key_among
 from ..process.child import allow_many_open_files
+from .claimed_batch import ClaimedBatch
 from .pipeline import Pipeline
 from .progress import Progress
 from .retry import refused
@@ -130,7 +131,8 @@ def run(task: Task, name: str, keys: Sequence[str]) -> str:
     if claimed is None or not claimed[1]:
         return "nothing to do"
     mirror, claims, claimed_at = claimed
-    pipeline = Pipeline(worker, mirror, Progress(task, sum(max(claim.hint.size, 0) for claim in claims)), claimed_at)
+    progress = Progress(task, sum(max(claim.hint.size, 0) for claim in claims))
+    pipeline = Pipeline(ClaimedBatch(worker, mirror, progress, claimed_at))
     try:
         summary = pipeline.run(claims)
     finally:

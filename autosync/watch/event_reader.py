@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import select
 from collections import deque
@@ -26,10 +25,9 @@ from .inotify import (
     Event,
     Inotify,
 )
+from .overflow import recover_from_overflow
 from .unmounted import UnmountedTrees
 from .watched_tree import PathRequest, WatchedTree
-
-log = logging.getLogger(__name__)
 
 _LEFT = IN_DELETE | IN_MOVED_FROM
 _CAME = IN_CREATE | IN_MOVED_TO
@@ -172,9 +170,7 @@ class EventReader:
     def _other_changes(self, event: Event) -> Iterable[Change]:
         wd, mask, _, name = event
         if mask & IN_Q_OVERFLOW:
-            log.warning("the kernel's event queue overflowed: everything is scanned again")
-            self._tree.departures += 1
-            self._requests.put("everything")
+            recover_from_overflow(self._tree)
             return ()
         if mask & IN_UNMOUNT:  # an event for each watched directory of the file system, each followed by IN_IGNORED
             self._tree.departures += 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from ..model.change import SCAN_ALL, Change, Kind, Push
 from ..model.keys import Keys, Source
 from ..model.paths import is_at_or_below
+from .overflow import forget_departed
 from .tree_placer import TreePlacer
 from .watched_tree import PathRequest, WatchedTree
 
@@ -103,7 +103,7 @@ class WatchPlacer:
         for source in self._keys.sources:
             self._trees.place(source, source.root, appeared=False)
         if not is_first:
-            self._forget_lost()
+            forget_departed(self._tree, self._trees)
         if not self._trees.is_stopped:
             log.info("watches are placed: %d", len(self._tree.watches))
         self._push((SCAN_ALL,))
@@ -157,16 +157,6 @@ class WatchPlacer:
         elif os.path.exists(link):
             self._push((Change(Kind.SAVED, link),))
 
-    def _forget_lost(self) -> None:
-        """Remove the watches on directories that left while events were lost."""
-        with self._tree.lock:
-            paths = list(self._tree.watches)
-        gone = [path for path in paths if _is_gone(path)]
-        with self._tree.lock:
-            for path in gone:
-                self._tree.forget(path)
-        self._trees.forget_unreadable([path for path in list(self._tree.unreadable.paths()) if _is_gone(path)])
-
     def _warn_if_unwatched(self) -> None:
         """Log the number of unwatched directories each time that it has doubled."""
         unwatched = self.unwatched
@@ -179,11 +169,3 @@ class WatchPlacer:
             )  # fmt: skip
             self._unwatched_logged = unwatched
         self._unwatched_logged = min(self._unwatched_logged, unwatched)
-
-
-def _is_gone(path: str) -> bool:
-    try:
-        os.lstat(path)
-    except OSError as error:
-        return error.errno in (errno.ENOENT, errno.ENOTDIR)
-    return False

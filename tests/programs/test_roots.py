@@ -15,7 +15,7 @@ from autosync.compare.scan import Comparison, Policy, ScanReport
 from autosync.model.change import Change, Kind
 from autosync.model.keys import Keys, Source
 from autosync.model.mirror import IN_DOUBT
-from autosync.model.withheld import Acceptances
+from autosync.model.withheld import AcceptedDeletions
 from autosync.source import roots as roots_module
 from autosync.source.deferred_scans import DeferredScans
 from autosync.source.mounts import MountTable
@@ -128,7 +128,7 @@ def test_of_a_mount_point_that_is_accepted_only_the_keys_that_were_listed_are_de
 
     def deleted(*accepted: str) -> tuple[list[str], ScanReport]:
         report = ScanReport()
-        permission = Permission(acceptances=Acceptances(frozenset(accepted)))
+        permission = Permission(acceptances=AcceptedDeletions(frozenset(accepted)))
         found = list(comparison.differences("", report, permission=permission))
         return [one.key for one in found if one.found is None], report
 

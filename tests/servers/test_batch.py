@@ -35,6 +35,7 @@ from autosync.model.mirror import Mirror, version_of
 from autosync.process.boot_id import boot_id
 from autosync.source.source_file import SourceFile
 from autosync.tasks import transfer
+from autosync.tasks.claimed_batch import ClaimedBatch
 from autosync.tasks.pipeline import Pipeline
 from autosync.tasks.unchanged_files import UnchangedFiles
 from autosync.tasks.worker_mirror import WorkerMirror
@@ -77,7 +78,7 @@ class Workbench:
         claimed_at = time.monotonic()
         claims = mirror.ledger.claims.claim(where.owner, mirror.version, keys, mirror.definition.lease) or []
         mirror.claim_table.add(claims, claimed_at, mirror.definition.lease)
-        return Pipeline(where, mirror, Quiet(), claimed_at).run(claims)  # type: ignore[arg-type]
+        return Pipeline(ClaimedBatch(where, mirror, Quiet(), claimed_at)).run(claims)  # type: ignore[arg-type]
 
 
 class Recording(Actor):
@@ -492,7 +493,7 @@ def test_a_claim_that_ends_while_progress_is_reported_sends_nothing_more(bench: 
         def add(self, count: int) -> None:
             mirror.claim_table.remove(["a"], claimed_at)
 
-    Pipeline(worker, mirror, Slow(), claimed_at).run(claims)  # type: ignore[arg-type]
+    Pipeline(ClaimedBatch(worker, mirror, Slow(), claimed_at)).run(claims)  # type: ignore[arg-type]
 
     assert Recording.operations == [("upload", "a")]
     assert STORE == {}
@@ -507,7 +508,7 @@ def test_a_batch_does_not_end_while_a_helper_has_the_last_of_it(bench: Workbench
     claimed_at = time.monotonic()
     claims = mirror.ledger.claims.claim(worker.owner, mirror.version, ["a"]) or []
     mirror.claim_table.add(claims, claimed_at)
-    pipeline = Pipeline(worker, mirror, Quiet(), claimed_at)  # type: ignore[arg-type]
+    pipeline = Pipeline(ClaimedBatch(worker, mirror, Quiet(), claimed_at))  # type: ignore[arg-type]
     taken, waiting, go_on = threading.Event(), threading.Event(), threading.Event()
     helpers: list[threading.Thread] = []
     jobs: list[Any] = []
@@ -633,7 +634,7 @@ def test_another_batch_of_the_process_may_have_claimed_what_one_has_released(
         claims = mirror.ledger.claims.claim(where.owner, mirror.version, bench.ledger.claims.requeue_orphans())
         assert [claim.key for claim in claims or []] == ["a"]
         mirror.claim_table.add(claims or [], claimed_at)
-        second.append((Pipeline(where, mirror, Quiet(), claimed_at), claims))  # type: ignore[arg-type]
+        second.append((Pipeline(ClaimedBatch(where, mirror, Quiet(), claimed_at)), claims))  # type: ignore[arg-type]
         return answer
 
     Recording.meanwhile = change
@@ -941,7 +942,7 @@ def test_a_file_that_was_torn_a_thousand_times_is_tried_again(make: Callable[...
     mirror.claim_table.add([many], claimed_at)
     Recording.errors.append(TargetError("not now"))
 
-    Pipeline(worker, mirror, Quiet(), claimed_at).run([many])  # type: ignore[arg-type]
+    Pipeline(ClaimedBatch(worker, mirror, Quiet(), claimed_at)).run([many])  # type: ignore[arg-type]
 
     stats = bench.ledger.watcher_lock.heartbeat("me")
     assert (bench.ledger.key_states.count_dirty(), stats.claimed, list(bench.ledger.failures.all())) == (1, 1, [])

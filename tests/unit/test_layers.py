@@ -59,7 +59,7 @@ OUTSIDE = {
     "pyinotify": {"watch.inotify"},
     "pytest": {"testing"},
     "redis": {
-        "cli.ctl.doctor", "ledger.broker_permissions", "ledger.redis_connection", "ledger.ledger", "ledger.mirror_names",
+        "cli.ctl.doctor", "ledger.broker_permissions", "ledger.redis_connection", "ledger.ledger",
         "ledger.registered_mirrors", "ledger.scripts", "ledger.store",
     },
     "requests": {
@@ -153,7 +153,7 @@ def test_the_imports_are_found() -> None:
     assert len(FILES) > 25
     assert _imports("watch.tree_placer")[0] >= {"model.keys", "source.beneath", "watch.watched_tree"}
     assert _imports("cli.mirror_command")[0] >= {"cli.options", "model.text"}
-    assert _imports("tasks.pipeline")[0] >= {"ledger", "tasks.worker_state"}
+    assert _imports("tasks.pipeline")[0] >= {"ledger", "tasks.claimed_batch"}
     assert _imports("actors.s3.clients")[1] >= {"botocore"}
 
 

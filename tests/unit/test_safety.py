@@ -20,7 +20,7 @@ from autosync.errors import SourceUnsure, TargetError
 from autosync.files import File, Listing
 from autosync.model.file_rules import FileRules
 from autosync.model.keys import Keys, Source
-from autosync.model.withheld import Acceptances, Withheld
+from autosync.model.withheld import AcceptedDeletions, Withheld
 from autosync.source import name_reader
 from autosync.source.roots import RootRegister
 from autosync.tasks.sources import MirrorSource
@@ -213,7 +213,7 @@ def test_an_operator_accepts_the_keys_that_were_listed_and_no_others(tree: Path,
     state = {"accepted": accepted, "has_withheld": has_withheld}
     withheld = scan(tree, FixedTarget(*KEYS), limit=DeleteLimit(count=5), **state)[1].withheld
     assert withheld.count == 30
-    listed = Acceptances(digests=frozenset({withheld.digest, "another"}))
+    listed = AcceptedDeletions(digests=frozenset({withheld.digest, "another"}))
 
     def deleted(target: FixedTarget, path: str = "") -> list[str]:
         return scan(tree, target, path, limit=DeleteLimit(count=5), acceptances=listed, **state)[0]
@@ -233,7 +233,7 @@ def test_keys_that_are_missing_later_are_not_in_the_set_that_was_accepted(tree: 
     comparison = Comparison(Keys([Source(str(tree))], source_prefix=f"{tree}/"), target, Policy(limit=DeleteLimit(count=2)))
 
     def deleted(*digests: str, has_withheld: bool = False) -> tuple[list[str], Withheld]:
-        may, report = Permission(accepted, has_withheld, Acceptances(digests=frozenset(digests))), ScanReport()
+        may, report = Permission(accepted, has_withheld, AcceptedDeletions(digests=frozenset(digests))), ScanReport()
         found = [one.key for one in comparison.differences("", report, permission=may) if one.found is None]
         return found, report.withheld
 
