@@ -39,13 +39,13 @@ class EmptySources:
             can_doubt: whether the scan can keep what is below a root. If not, one such source ends it.
 
         Raises:
-            SourceUnsure: no source holds anything, and the target has keys.
+            SourceUnsure: a source is empty while the target has keys of it, and the scan cannot keep them.
         """
         # A PATH inside another one may be a share of its own.
         all_ = [*self._keys.sources, *(Source(inner) for inner in self._keys.inner_paths)]
         empty = [one for one in all_ if (not path or is_at_or_below(one.path, path)) and self._is_empty(one)]
         found = {one.root: key for one in empty if (key := self._listed_key(one, shared_keys)) is not None}
-        if found and (not can_doubt or all(self._is_empty(one) for one in all_ if one not in empty)):
+        if found and not can_doubt:
             root, key = next(iter(found.items()))
             raise SourceUnsure(
                 f"the source {root} holds no file while the target holds {key!r} and maybe more, so nothing is deleted",

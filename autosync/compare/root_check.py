@@ -16,6 +16,7 @@ from ..model.keys import Keys, Span
 from ..model.mirror import Identity
 from ..model.paths import is_at_or_below, itself_and_parents, parents, slashed
 from ..model.text import printable
+from ..source.remembered_roots import NO_FILE
 from ..source.roots import RootRegister
 
 log = logging.getLogger(__name__)
@@ -197,7 +198,7 @@ class RootCheck:
                 # The doubt ends when these keys are gone: until then, another scan finds them again. Workers delete only below the
                 # directory that the definition names, so it has to be this one.
                 return seen is not None and self._roots.adopt(top, seen.identity, keeps_doubt=True)
-            self._roots.note_keys(top, self._listed[top] - self._absent[top] + missing, "holds no file")
+            self._roots.note_keys(top, self._listed[top] - self._absent[top] + missing, NO_FILE)
             return False
         if missing and top not in self.paths:  # the walk may have been there before the mount, and it is not known how many keys there are
             self.needs_scan = True

@@ -42,6 +42,7 @@ from ..watch.hard_link_scans import HardLinkScans
 from ..watch.hard_links import HardLinks
 from ..watch.watcher import Watcher
 from .disputes import DisputeResolver, Trust, UnseenLog
+from .failed_scans import FailedScanRecorder
 from .heartbeat import Heartbeat
 from .in_sync import InSyncRecorder
 from .one_host import OneHost
@@ -174,6 +175,7 @@ class MirrorRunner:
             begin_workers,
         )  # fmt: skip
         self._in_sync = InSyncRecorder(self._ledger, self._registration, self._scanner)
+        self._failed_scans = FailedScanRecorder(self._ledger.sync_state, self._registration, self._scanner)
         self._root_acceptance = RootAcceptance(self._roots, self._scanner, self._deletion_state.pending)
         self._request_handler = RequestHandler(
             mirror.name, self._ledger.requests, requests_file(run.spill, mirror.name), self._watcher_lock, self._debouncer,
@@ -296,8 +298,15 @@ class MirrorRunner:
             self._stats,
             is_scanning=scans.is_scanning,
             withheld=scans.withheld_deletions,
-            unwatched=self._watcher.unwatched if self._watcher else 0,
+            unwatched=self._unwatched,
+            in_doubt=sum(not doubt.accepted for doubt in self._roots.remembered.doubts().values()),
+            has_failed=scans.failed_scan is not None,
         )
+
+    @property
+    def _unwatched(self) -> int:
+        """Number of directories without a watch."""
+        return self._watcher.unwatched if self._watcher else 0
 
     def tick(self) -> None:
         """Do the work that is due; called every second. If the broker is away, the next tick tries again; the sender has logged that."""
@@ -326,6 +335,7 @@ class MirrorRunner:
             self._request_handler.handle_file()
             self._root_acceptance.accept()
             self._root_acceptance.write_pending()
+            self._failed_scans.record()
         except BrokerError as error:
             log.debug("%s", error)
 
@@ -406,6 +416,7 @@ class MirrorRunner:
             self._roots.refresh_names()
             self._root_watch.publish()
             self._root_acceptance.write_pending()
+            self._failed_scans.record()
         self._run_record.close()
         if finished:
             requested = time.monotonic()
@@ -420,10 +431,11 @@ class MirrorRunner:
 
     def read_final_stats(self) -> bool:
         """Read the figures for the summary. Returns whether no key is dirty."""
-        after = self._stats
+        after, unseen = self._stats, False
         with suppress(BrokerError):
             after = self._watcher_lock.heartbeat()
-        self._summary.finish(after)
+            unseen = bool(self._ledger.disputes.unseen.read())
+        self._summary.finish(after, has_unseen=unseen)
         return after is not None and after.dirty == 0
 
     def end(self, *, finished: bool) -> Exit:
@@ -432,5 +444,5 @@ class MirrorRunner:
         Args:
             finished: whether `once` has reached its end.
         """
-        has_doubts = bool(self._roots.remembered.pending() or self._disputes.kept_in_doubt)
-        return self._summary.log(self._scanner.state, has_doubts=has_doubts, finished=finished)
+        has_doubts = self._roots.remembered.has_doubts or bool(self._disputes.kept_in_doubt)
+        return self._summary.log(self._scanner.state, has_doubts=has_doubts, unwatched=self._unwatched, finished=finished)

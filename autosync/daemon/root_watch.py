@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from contextlib import suppress
 from dataclasses import replace
 
@@ -11,12 +12,16 @@ from ..model.change import Change, Kind, Push
 from ..model.keys import Keys
 from ..model.mirror import IN_DOUBT, Identity, Mirror
 from ..source.deferred_scans import DeferredScans
+from ..source.remembered_roots import NO_FILE
 from ..source.roots import MOST_MOUNTS, RootRegister
 from ..state.root_memory import RootMemory
 from ..watch.watcher import Watcher, identity_of
 from .registration import Registration
 
 log = logging.getLogger(__name__)
+
+#: How often a root is scanned that held no file and holds something now, in seconds.
+_REFILLED_INTERVAL = 60.0
 
 
 class RootWatch:
@@ -58,6 +63,8 @@ class RootWatch:
         #: The directories that are watched as the roots.
         self._watched = dict(registration.mirror.identities)
         self._has_logged_mounts = False
+        #: When roots that held no file are checked again, on the monotonic clock.
+        self._refilled_check_at = 0.0
 
     def begin(self) -> None:
         """Load what is remembered, and publish the definition with it.
@@ -93,6 +100,7 @@ class RootWatch:
         back, self.roots_in_doubt = self.roots_in_doubt - in_doubt, in_doubt
         self._poll_mounts()
         self.publish()
+        self._scan_refilled()
         for path in self._deferred_scans.pop():
             self._push((Change(Kind.SCAN, path),))
         if self._watcher is None:
@@ -124,6 +132,16 @@ class RootWatch:
             keeps_scans = keeps and before.keys() <= identities.keys()
             self._registration.publish(replace(mirror, identities=identities), keeps_scans=keeps_scans)
         self._memory.store()
+
+    def _scan_refilled(self) -> None:
+        """Scan the roots that held no file and hold something now: only a scan finds out whether that ends the doubt."""
+        if time.monotonic() < self._refilled_check_at:
+            return
+        emptied = [path for path, doubt in self._roots.remembered.doubts().items() if doubt.text == NO_FILE]
+        refilled = [path for path in emptied if self._roots.is_confirmed(path) and _holds_something(path)]
+        if refilled:
+            self._refilled_check_at = time.monotonic() + _REFILLED_INTERVAL
+            self._push([Change(Kind.SCAN, path) for path in refilled])
 
     def _poll_mounts(self) -> None:
         """Watch and scan what is at a mount point now. The scan finds out whether it is the remembered directory."""

@@ -41,6 +41,7 @@ class RunSummary:
         self._began = time.monotonic()
         self._before: MirrorStats | None = None
         self._after: MirrorStats | None = None
+        self._has_unseen = False
 
     def begin(self, stats: MirrorStats) -> None:
         """Set the figures from before the run."""
@@ -62,16 +63,23 @@ class RunSummary:
             self._failures_logged = count
         self._failures_logged = min(self._failures_logged, count)
 
-    def finish(self, stats: MirrorStats | None) -> None:
-        """Set the figures from after the run; None: there are none."""
-        self._after = stats
+    def finish(self, stats: MirrorStats | None, *, has_unseen: bool = False) -> None:
+        """Set what is known after the run.
 
-    def log(self, scans: ScanState, *, has_doubts: bool, finished: bool) -> Exit:
+        Args:
+            stats: the figures; None: there are none.
+            has_unseen: whether a worker does not see what the file host confirmed minutes ago.
+        """
+        self._after = stats
+        self._has_unseen = has_unseen
+
+    def log(self, scans: ScanState, *, has_doubts: bool, unwatched: int, finished: bool) -> Exit:
         """Log the summary. Returns the exit code of the run.
 
         Args:
             scans: what is known from scans.
-            has_doubts: whether a root or a mount point is pending, or keys below it are left as they are.
+            has_doubts: whether a root or a mount point is in doubt, or keys below it are left as they are.
+            unwatched: number of directories without a watch.
             finished: whether `once` has reached its end.
         """
         before, after = self._before, self._after
@@ -85,7 +93,9 @@ class RunSummary:
             log.warning("%sstate directory %s was empty: if it lies on a volume, that may be missing", self._about, self._new_state)
         report = scans.last_report
         is_partial = finished and report is not None and (report.beyond_links > 0 or not report.complete)
-        return Exit.INCOMPLETE if scans.withheld_deletions or has_doubts or is_partial else Exit.DONE
+        has_failed = scans.failed_scan is not None
+        is_incomplete = scans.withheld_deletions or has_doubts or has_failed or unwatched or self._has_unseen or is_partial
+        return Exit.INCOMPLETE if is_incomplete else Exit.DONE
 
     def _log_failed_keys(self, count: int) -> None:
         with suppress(BrokerError):

@@ -18,7 +18,16 @@ class StatusText:
     def __init__(self) -> None:
         self._last: tuple[float, int] | None = None
 
-    def line(self, stats: MirrorStats, *, is_scanning: bool, withheld: int = 0, unwatched: int = 0) -> str:
+    def line(
+        self,
+        stats: MirrorStats,
+        *,
+        is_scanning: bool,
+        withheld: int = 0,
+        unwatched: int = 0,
+        in_doubt: int = 0,
+        has_failed: bool = False,
+    ) -> str:
         """The state now.
 
         Args:
@@ -26,6 +35,8 @@ class StatusText:
             is_scanning: whether a scan is running.
             withheld: number of withheld deletions.
             unwatched: number of directories without a watch.
+            in_doubt: number of roots and mount points in doubt.
+            has_failed: whether the last scan has failed.
         """
         moment = time.monotonic()
         rate = ""
@@ -33,8 +44,13 @@ class StatusText:
             rate = f", {human_size((stats.bytes - self._last[1]) / (moment - self._last[0]))}/s"
         self._last = (moment, stats.bytes)
         state = "paused" if stats.paused else "scanning" if is_scanning else "in sync" if not stats.dirty else "syncing"
-        problems = ((stats.failed, "failed"), (withheld, "deletions withheld"), (unwatched, "directories unwatched"))
-        more = "".join(f", {count} {what}" for count, what in problems if count)
+        problems = (
+            (stats.failed, "failed"),
+            (withheld, "deletions withheld"),
+            (unwatched, "directories unwatched"),
+            (in_doubt, "roots in doubt"),
+        )
+        more = "".join(f", {count} {what}" for count, what in problems if count) + ", the last scan failed" * has_failed
         sent = f"{stats.files} sent ({human_size(stats.bytes)}{rate})"
         return f"{state}: {stats.dirty} waiting, {sent}, {stats.deleted} deleted{more}"
 

@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 from ..compare.deletions import Permission
 from ..compare.diff import Difference
 from ..compare.scan import Comparison, ScanReport
-from ..errors import SourceUnsure, StartError, TargetError
+from ..errors import AutosyncError, SourceUnsure, StartError, TargetError
 from ..ledger import GONE, Hint
 from ..model.change import SCAN_ALL, Change, Kind
+from ..model.paths import is_at_or_below
 from ..model.withheld import AcceptedDeletions
 from ..state.deletion_state import DeletionState
 from ..watch.debounce import Debouncer
@@ -51,6 +52,22 @@ class FinishedScan(NamedTuple):
     generation: int
 
 
+class FailedScan(NamedTuple):
+    """A scan that has failed.
+
+    Attributes:
+        path: the directory that was to be scanned; "" for the whole source.
+        error: why it failed.
+    """
+
+    path: str
+    error: AutosyncError
+
+    def text(self) -> str:
+        """The failure in words, for people."""
+        return f"scan of {self.path or 'everything'}: {self.error}"
+
+
 @dataclass(frozen=True)
 class ScanState:
     """What is known from the scans of a mirror, at one moment.
@@ -59,6 +76,7 @@ class ScanState:
         is_scanning: whether a scan is running.
         scans: number of scans that were begun.
         failed_scans: number of scans that have failed since the last one that succeeded.
+        failed_scan: the last scan that has failed, until one of the same part, or of more, succeeds; None: there is none.
         last_report: the report of the last scan of the whole source that has ended; None before the first.
         finished_scan: the last scan of the whole source, if it was complete; else None.
         scan_generation: grows whenever scans that have begun prove nothing any more: the broker may have lost what they found, or a source
@@ -72,6 +90,7 @@ class ScanState:
     is_scanning: bool = False
     scans: int = 0
     failed_scans: int = 0
+    failed_scan: FailedScan | None = None
     last_report: ScanReport | None = None
     finished_scan: FinishedScan | None = None
     scan_generation: int = 0
@@ -233,10 +252,14 @@ class Scanner(FeedThread):
             finally:
                 self._update(is_scanning=False)
             failed = 0 if report.error is None else self._state.failed_scans + 1
-            self._update(failed_scans=failed, last_report=self._state.last_report if request.path else report)
+            self._update(
+                failed_scans=failed,
+                failed_scan=_failed_scan(self._state.failed_scan, request.path, report),
+                last_report=self._state.last_report if request.path else report,
+            )
             if report.error is None:
                 continue
-            log.warning("%sscan of %s: %s", self._about, request.path or "everything", report.error)
+            log.warning("%s%s", self._about, FailedScan(request.path, report.error).text())
             self._retry.pause(_FAILURE_PAUSES[min(failed, len(_FAILURE_PAUSES)) - 1])
             self._debouncer.push((Change(Kind.LEFT if request.has_left else Kind.SCAN, request.path),))
 
@@ -334,3 +357,17 @@ class Scanner(FeedThread):
             if len(resting) <= most:
                 return
             self._retry.pause(resting.seconds())
+
+
+def _failed_scan(before: FailedScan | None, path: str, report: ScanReport) -> FailedScan | None:
+    """See `ScanState.failed_scan`.
+
+    Args:
+        before: the last scan that had failed before this one.
+        path: of this scan.
+        report: of this scan.
+    """
+    failed = FailedScan(path, report.error) if report.error is not None else None
+    if before is None or not path or (before.path and is_at_or_below(before.path, path)):
+        return failed
+    return before if failed is None or not before.path or is_at_or_below(path, before.path) else failed

@@ -7,6 +7,7 @@ Running fleets hold data under these names, so a name stays where our word for i
 | `mirror` | definition, state and limits of the mirror |
 | `epoch`, `cleared`, `holding`, in `mirror` | broker generation, when the mirror was last in sync, number of withheld deletions |
 | `ran_at`, `unsorted`, in `mirror` | when the watcher was last known to run, the target whose listings are not in order |
+| `scan_error`, in `mirror` | why the last scan has failed |
 | `since` | since when each dirty key is dirty |
 | `stats` | counters; in it, `looks` counts the scans |
 | `recent` | history of the last results |

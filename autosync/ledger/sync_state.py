@@ -96,6 +96,16 @@ class SyncState(LedgerPart):
         with self._store.errors():
             self._client.hset(self._names.definition, "holding", count)
 
+    def scan_error(self) -> str:
+        """Why the last scan has failed; "" if it has not."""
+        with self._store.errors():
+            return decode(cast(bytes | None, self._client.hget(self._names.definition, "scan_error")) or b"")
+
+    def set_scan_error(self, text: str) -> None:
+        """Store why the last scan has failed; "" if it has not."""
+        with self._store.errors():
+            self._client.hset(self._names.definition, "scan_error", encode(text))
+
     def unsorted_target(self) -> str:
         """The target whose listings are not in order, as `Mirror.target_hash`; "" if no listing was found that is not in order."""
         with self._store.errors():

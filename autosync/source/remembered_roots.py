@@ -10,6 +10,8 @@ from itertools import islice
 from ..model.keys import Keys
 from ..model.root_identity import RootIdentity
 
+#: The reason of a doubt about a root below which there is no file, though the target has keys of it.
+NO_FILE = "holds no file"
 #: A mount point that no scan has identified yet. It is stored at once, since the mount point may be unmounted at the next start.
 NEW_MOUNT = RootIdentity(0, 0)
 
@@ -93,6 +95,11 @@ class RememberedRoots:
         """The directories in doubt that wait for a person."""
         return {path: doubt for path, doubt in sorted(self.doubts().items()) if doubt.is_pending}
 
+    @property
+    def has_doubts(self) -> bool:
+        """Whether a directory is in doubt that no person has accepted."""
+        return any(not doubt.accepted for doubt in self.doubts().values())
+
     def accept(self, path: str) -> bool:
         """Accept a directory in doubt that waits for a person: the next scan adopts what is there, or forgets a mount point that is gone.
 
@@ -125,11 +132,17 @@ class RememberedRoots:
             self.version += 1
             return True
 
-    def begin_doubt(self, path: str) -> None:
-        """Note that a directory is in doubt. Its keys are not counted yet."""
+    def begin_doubt(self, path: str, text: str) -> None:
+        """Note that a directory is in doubt. Until a scan has counted its keys, the last reason counts.
+
+        Args:
+            path: the directory's absolute path.
+            text: the reason of the doubt, see `Doubt`.
+        """
         with self._lock:
-            if path not in self._doubts:
-                self._doubts[path] = Doubt()
+            before = self._doubts.get(path)
+            if before is None or (before.keys is None and before.text != text):
+                self._doubts[path] = replace(before or Doubt(), text=text)
                 self.version += 1
 
     def note_keys(self, path: str, keys: int, text: str) -> Doubt:

@@ -210,7 +210,7 @@ class RootRegister:
 
     def note_keys(self, path: str, keys: int, text: str = "") -> Doubt:
         """Note that a directory is in doubt, and how many keys the target has below it, see `RememberedRoots.note_keys`."""
-        text = text or self._reason(path)
+        text = text or self._reason(path, identify(path))
         with self._lock:
             doubt = self.remembered.note_keys(path, keys, text)
             self._update_paths()
@@ -242,10 +242,11 @@ class RootRegister:
         """Find out whether a root is the remembered directory."""
         found, before = identify(path), self.remembered.get(path)
         is_same = before is not None and found is not None and is_same_directory(before, found, path)
+        reason = "" if is_same else self._reason(path, found)
         with self._lock:
             if found is None:
                 if before is not None:
-                    self._begin_doubt(path)
+                    self._begin_doubt(path, reason)
             elif before is None:
                 self._adopt(path, found)
             elif is_same:
@@ -253,7 +254,7 @@ class RootRegister:
             elif before.real_path and found.real_path not in ("", before.real_path) and found.names:
                 self._adopt(path, found)  # the path leads through a link, which leads elsewhere now: somebody has switched it
             else:
-                self._begin_doubt(path)
+                self._begin_doubt(path, reason)
 
     # Inside, with the lock held
 
@@ -281,9 +282,9 @@ class RootRegister:
         if found.changed:
             self._update_paths()
 
-    def _begin_doubt(self, path: str) -> None:
+    def _begin_doubt(self, path: str, reason: str) -> None:
         self._confirmed.pop(path, None)
-        self.remembered.begin_doubt(path)
+        self.remembered.begin_doubt(path, reason)
 
     def _confirm(self, path: str, found: RootIdentity, *, keeps_doubt: bool = True) -> None:
         """Note that a directory is the remembered one. What a person has accepted there stays accepted until a scan has ended: it may be
@@ -303,8 +304,13 @@ class RootRegister:
         self._confirm(path, found, keeps_doubt=keeps_doubt)
         self._update_paths()
 
-    def _reason(self, path: str) -> str:
-        found = identify(path)
+    def _reason(self, path: str, found: RootIdentity | None) -> str:
+        """Why a directory is in doubt.
+
+        Args:
+            path: the directory's absolute path.
+            found: what is there now; None: nothing that can be opened.
+        """
         if found is None and self.mounts.is_waiting_for_use(path):
             return "cannot be mounted"
         if found is None:

@@ -145,8 +145,11 @@ def _record_in(ledger: Ledger, mirror: str, key: str) -> _Record | None:
         return None
 
 
-def pending_doubts(ledger: Ledger) -> dict[str, Doubt]:
-    """The roots and mount points that a person has to accept, by path, according to the ledger.
+def open_doubts(ledger: Ledger) -> dict[str, str]:
+    """The roots and mount points in doubt that no person has accepted, according to the ledger.
+
+    Returns:
+        The reasons by path, each as the end of a sentence about the path.
 
     Raises:
         BrokerError: the broker does not respond.
@@ -154,7 +157,8 @@ def pending_doubts(ledger: Ledger) -> dict[str, Doubt]:
     text, _ = ledger.root_records.read()
     with suppress(ValueError, RecursionError):
         record = _record_of(json.loads(text)) if text else None
-        return {path: one for path, one in record.doubts.items() if one.is_pending} if record else {}
+        doubts = record.doubts.items() if record else ()
+        return {path: one.text or "is not the directory that it was" for path, one in sorted(doubts) if not one.accepted}
     return {}
 
 

@@ -347,13 +347,22 @@ def _stamps(bucket: Bucket) -> dict[str, object]:
     return {found["Key"]: found["LastModified"] for page in pages for found in page.get("Contents", ())}
 
 
-def test_an_empty_source_deletes_nothing(programs: Programs, once: list[str], bucket: Bucket, tree: Path) -> None:
+@pytest.mark.parametrize("how", ["autosync --once", "autosync", "autosync-watch"])
+def test_an_empty_source_deletes_nothing_and_ends_with_3(
+    programs: Programs, once: list[str], bucket: Bucket, tree: Path, broker: str, how: str
+) -> None:
     bucket.client.put_object(Bucket=bucket.name, Key="precious", Body=b"x")
+    options = [word for word in once[1:] if word != "--once"]
+    more = [f"--broker={broker}"] if how == "autosync-watch" else []
+    process = programs.start(*how.split(), *more, *options)
+    wait_until(lambda: f"{tree} holds no file. 1 keys below it" in process.output(), 60, "the scan has kept it")
 
-    done = programs.run(*once)
+    if "--once" not in how:
+        shown = "holds no file; keys below it are kept"
+        wait_until(lambda: shown in programs.run("autosync-ctl", *more, "status").stdout, 30, "status has it")
+        process.terminate()
 
-    assert done.returncode == 1
-    assert f"the source {tree} holds no file while the target holds 'precious'" in done.stderr
+    assert process.wait() == 3
     assert sorted(bucket.sizes()) == ["precious"]
 
 

@@ -17,7 +17,7 @@ from ...errors import AutosyncError, StartError
 from ...ledger import address, connect
 from ...model.mirror import IN_DOUBT, Mirror
 from ...process.boot_id import boot_id, has_file_view
-from ...state.root_memory import pending_doubts
+from ...state.root_memory import open_doubts
 from .mirrors import MirrorHandle
 from .status import watcher_of
 from .verify import make_actor
@@ -67,8 +67,11 @@ def findings(one: MirrorHandle, secrets: dict[str, str]) -> Iterator[Finding]:
     yield from _watcher(one, mirror)
     if mirror:
         yield from _sources(mirror)
-    for path, doubt in sorted(pending_doubts(one.ledger).items()):
-        yield Finding(f"source {path}", Verdict.WRONG, f"{doubt.text}; keys below it are kept", "mount it, or autosync-ctl accept")
+    for path, reason in open_doubts(one.ledger).items():
+        yield Finding(f"source {path}", Verdict.WRONG, f"{reason}; keys below it are kept", "mount it, or autosync-ctl accept")
+    scan_error = one.ledger.sync_state.scan_error()
+    if scan_error:
+        yield Finding("scans", Verdict.WRONG, f"the last one has failed: {scan_error}")
     yield from _workers(one, mirror.queue if mirror else one.ledger.definition.queue())
     if mirror:
         yield from _target(mirror, secrets)

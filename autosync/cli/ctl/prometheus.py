@@ -31,6 +31,12 @@ _GAUGES: tuple[tuple[str, str, Callable[[dict[str, Any]], Any]], ...] = (
         "Deletions that are withheld: beyond --max-delete, or of a mirror that is not accepted.",
         lambda found: found["withheld_deletions"],
     ),
+    (
+        "autosync_roots_in_doubt",
+        "Roots and mount points that are not what they were, so that keys below them are kept.",
+        lambda found: len(found["roots_in_doubt"]),
+    ),
+    ("autosync_scan_failed", "Whether the last scan has failed.", lambda found: int(found["scan_error"] is not None)),
     ("autosync_skipped_paths", "Paths that are not sent.", lambda found: found["skipped"]),
     ("autosync_queued_messages", "Messages that wait for workers.", lambda found: found["messages"]),
     ("autosync_watcher_up", "Whether a watcher runs for the mirror.", lambda found: int(found["watched_by"] is not None)),

@@ -71,7 +71,8 @@ def status_of(one: MirrorHandle) -> dict[str, Any]:
         "last_in_sync": in_sync[1] if in_sync else None,
         "definition_error": definition_error,
         "unreadable_by": one.ledger.definition.unreadable(),
-        "roots_in_doubt": {path: doubt.text for path, doubt in sorted(root_memory.pending_doubts(one.ledger).items())},
+        "roots_in_doubt": root_memory.open_doubts(one.ledger),
+        "scan_error": one.ledger.sync_state.scan_error() or None,
         "unseen_by": one.ledger.disputes.unseen.read(),
         "workers": [
             {"worker": worker, "keys": len(keys), "one_of_them": keys[0]}
@@ -143,6 +144,8 @@ def lines(found: dict[str, Any], before: dict[str, Any] | None = None, seconds: 
     unreadable = sorted(found["unreadable_by"].items())
     text += [f"  attention   worker {worker} cannot read the definition: {reason}" for worker, reason in unreadable]
     text += [f"  attention   {printable(path)} {what}; keys below it are kept" for path, what in found["roots_in_doubt"].items()]
+    if found["scan_error"]:
+        text.append(f"  attention   {printable(found['scan_error'])}; nothing is deleted by comparison until a scan succeeds")
     text += [f"  attention   worker {worker} {what}" for worker, what in sorted(found["unseen_by"].items())]
     text.append(f"  in sync     {_time_text(found['last_in_sync'])}: start of the last scan after which no key was dirty")
     text += [f"  {one['worker']:<11} {one['keys']} keys, {printable(one['one_of_them'])} is one" for one in found["workers"]]

@@ -4,8 +4,8 @@
 -- names, so they stay; redis_keys.py says what they mean:
 --   KEYS[1] mirror  hash  version, definition, signature, queue (of its tasks), epoch (broker generation), ran_at, cleared (the version,
 --                         and when it was last in sync), accepted, acceptance (JSON of the last acceptance or revocation), holding
---                         (withheld deletions), roots and roots_signature (the remembered roots), unsorted, paused (only if it is),
---                         limits and slow (rate_limit.lua)
+--                         (withheld deletions), roots and roots_signature (the remembered roots), unsorted, scan_error,
+--                         paused (only if it is), limits and slow (rate_limit.lua)
 --   KEYS[2] state   hash  key -> "generation claimed attempts owner hint"; only dirty keys are in it
 --   KEYS[3] since   zset  key -> ms since when it is dirty; the lowest score is the lag
 --   KEYS[4] due     zset  key -> ms: end of the lease of a claimed key, or time of the next try of a failed one;
