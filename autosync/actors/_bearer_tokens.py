@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..errors import TargetError, TargetRefused
 from ._errors import error_of_exception
 from ._sessions import session as new_session
-from ._tokens import Token, TokenCache
+from ._token_cache import Token, TokenCache
 
 if TYPE_CHECKING:
     import requests

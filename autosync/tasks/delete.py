@@ -9,9 +9,9 @@ from functools import partial
 from ..errors import AutosyncError
 from ..files import File
 from ..ledger import Action, Claim, Result
-from .check import Delete
 from .claimed_batch import ClaimedBatch
 from .dispute import dispute
+from .file_check import Delete
 from .file_limits import Reservation
 from .retry import RetryPolicy, check_again
 from .sources import MirrorSource

@@ -8,10 +8,10 @@ from functools import partial
 
 from ..errors import Draining, LeaseLost, SourceReplaced, SourceUnsure
 from ..ledger import Claim, Result
-from .check import Checker, Delete, Upload
 from .claimed_batch import Chunk, ClaimedBatch, is_small
 from .delete import Deleter
 from .dispute import dispute
+from .file_check import Checker, Delete, Upload
 from .file_limits import Reservation
 from .report import Reporter
 from .retry import RetryPolicy

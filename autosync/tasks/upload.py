@@ -10,8 +10,8 @@ from ..actor import without_secrets
 from ..errors import PermanentError
 from ..ledger import Action, Claim, Result
 from ..model.text import printable
-from .check import Upload
 from .claimed_batch import ClaimedBatch
+from .file_check import Upload
 from .retry import RetryPolicy
 
 log = logging.getLogger("autosync.transfer")

@@ -13,7 +13,7 @@ import pytest
 from botocore.credentials import Credentials, RefreshableCredentials
 
 from autosync.actors import load
-from autosync.actors.s3.access import Access
+from autosync.actors.s3.connection_settings import Access
 from autosync.errors import AutosyncError
 from lab.buckets import Bucket
 from lab.forward_proxy import ForwardProxy
@@ -33,7 +33,7 @@ if trouble == "it is killed":
 elif trouble == "it fails":
     actor._check_result = lambda: 1 / 0
 elif trouble == "it returns nothing":
-    from autosync.actors.s3.access import Access
+    from autosync.actors.s3.connection_settings import Access
     Access.as_tuple = lambda self: None
 if trouble != "there is none":
     actor.start_prefetch()

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from autosync.actors._tokens import Token, TokenCache, token_of
+from autosync.actors._token_cache import Token, TokenCache, token_of
 from lab.servers import wait_until
 
 

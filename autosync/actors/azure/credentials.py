@@ -16,7 +16,7 @@ from ...errors import TargetError, TargetRefused
 from .._bearer_tokens import MALFORMED, BearerTokens
 from .._object_client import Credentials, NoCredentials
 from .._server_text import one_line
-from .._tokens import Token, token_of
+from .._token_cache import Token, token_of
 from .shared_key import SharedKey
 
 _SCOPE = "https://storage.azure.com/.default"

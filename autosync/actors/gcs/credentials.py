@@ -13,7 +13,7 @@ from typing import Any
 from .._bearer_tokens import MALFORMED, BearerTokens
 from .._object_client import NoCredentials
 from .._server_text import first_line
-from .._tokens import Token, token_of
+from .._token_cache import Token, token_of
 
 _SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
 #: How long a token is used that does not say when it expires, in seconds.

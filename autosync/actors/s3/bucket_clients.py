@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 from .._multipart import MultipartUploader, OpenUpload
-from .access import Access
+from .connection_settings import Access
 from .errors import translated
 from .listing import Listings
 from .own_client.multipart import LATEST, S3MultipartRequests

@@ -28,7 +28,7 @@ from ...errors import TargetRefused
 from .._clock import seconds_ahead
 from .._multipart import OpenUpload
 from .._responses import BODY_BYTES, PAGE_BYTES, BoundedBody, ResponseError, encoding_of
-from .access import Access
+from .connection_settings import Access
 from .own_client.http import CONNECT_SECONDS, READ_SECONDS
 
 _one_at_a_time = threading.Lock()
