@@ -34,6 +34,7 @@ from ..source.deferred_scans import DeferredScans
 from ..source.mounts import MountTable
 from ..source.roots import RootRegister
 from ..state.deletion_state import DeletionState
+from ..state.pending import AcceptedItems
 from ..state.root_memory import RootMemory
 from ..state.run_record import RunRecord
 from ..state.state_file import StateFile, requests_file
@@ -176,10 +177,13 @@ class MirrorRunner:
         )  # fmt: skip
         self._in_sync = InSyncRecorder(self._ledger, self._registration, self._scanner)
         self._failed_scans = FailedScanRecorder(self._ledger.sync_state, self._registration, self._scanner)
-        self._root_acceptance = RootAcceptance(self._roots, self._scanner, self._deletion_state.pending)
+        self._accepted_items = AcceptedItems(state_file)
+        self._root_acceptance = RootAcceptance(
+            self._roots, self._scanner, self._debouncer, self._deletion_state.pending, self._accepted_items, about=run.about
+        )
         self._request_handler = RequestHandler(
             mirror.name, self._ledger.requests, requests_file(run.spill, mirror.name), self._watcher_lock, self._debouncer,
-            self._hard_link_scans, self._scanner.accept_deletions, self._root_acceptance.add, about=run.about,
+            self._hard_link_scans, self._scanner.accept_deletions, self._root_acceptance.add, self._accepted_items, about=run.about,
         )  # fmt: skip
         self._rescans = Rescans(run.rescan, self._scanner, self.links, push)
         self._summary = RunSummary(
@@ -253,6 +257,7 @@ class MirrorRunner:
             is_certain=self._deferred_scans.is_certain, hard_links=self._hard_links, is_beyond_links=self.links.is_beyond,
         )  # fmt: skip
         ends.callback(self._close_feeds, 2.0)
+        self._request_handler.handle_unfinished()
         self._events.start()
         self._scanner.start()
         self._request_handler.handle_file()
@@ -332,6 +337,7 @@ class MirrorRunner:
             self._failed_retry.retry(stats)
             if not stats.paused:
                 self._denied_retry.retry(stats.denied)
+            self._root_acceptance.forget_carried_out()
             self._request_handler.handle_file()
             self._root_acceptance.accept()
             self._root_acceptance.write_pending()
@@ -417,6 +423,7 @@ class MirrorRunner:
             self._root_watch.publish()
             self._root_acceptance.write_pending()
             self._failed_scans.record()
+            self._root_acceptance.forget_carried_out()
         self._run_record.close()
         if finished:
             requested = time.monotonic()

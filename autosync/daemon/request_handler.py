@@ -32,6 +32,7 @@ class RequestHandler:
         hard_link_scans: request the scan that a flush point needs.
         accept_deletions: accepts the deletion of a set of keys, by its digest.
         accept_root: accepts a root or a mount point.
+        accepted: stores what is accepted until it is carried out.
         about: prefix of log lines, where there are several mirrors.
     """
 
@@ -45,6 +46,7 @@ class RequestHandler:
         hard_link_scans: HardLinkScans,
         accept_deletions: Callable[[str], None],
         accept_root: Callable[[pending.PendingItem], None],
+        accepted: pending.AcceptedItems,
         *,
         about: str = "",
     ) -> None:
@@ -56,6 +58,7 @@ class RequestHandler:
         self._hard_link_scans = hard_link_scans
         self._accept_deletions = accept_deletions
         self._accept_root = accept_root
+        self._accepted = accepted
         self._about = about
         self._flush_points = FlushPoints(debouncer, hard_link_scans.request_before_flush)
         self._watcher: Watcher | None = None
@@ -66,7 +69,7 @@ class RequestHandler:
         self._watcher = watcher
 
     def handle(self, stats: MirrorStats) -> None:
-        """Handle the requests in the ledger.
+        """Handle the requests in the ledger, and remove them then. One that could not be removed is handled again, which does no harm.
 
         Args:
             stats: the mirror's figures of now.
@@ -77,16 +80,11 @@ class RequestHandler:
         if stats.paused != self._is_paused:
             self._is_paused = stats.paused
             log.warning("%s is %s", self._mirror, "paused: nothing is sent until it is resumed" if stats.paused else "resumed")
-        for what, about in self._requests.pop_all() if stats.requests else ():
-            if what == SCAN:
-                log.info("a scan of %s was requested", about or "everything")
-                self._debouncer.push((Change(Kind.SCAN, about),) if about else (SCAN_ALL,))
-            elif what == ACCEPT:
-                self._accept(about)
-            elif self._watcher:
-                self._watcher.flush(partial(self._flush_points.add, about))
-            else:
-                self._flush_points.add(about)
+        if stats.requests:
+            requests = self._requests.all()
+            for what, about in requests:
+                self._handle(what, about)
+            self._requests.remove_first(len(requests))
         reached = self._flush_points.pop_reached()
         if reached:
             self._watcher_lock.renew({"unsure_names": self._hard_link_scans.unsure_at_flush()})
@@ -95,18 +93,36 @@ class RequestHandler:
 
     def handle_file(self) -> None:
         """Handle the requests in the file."""
-        for item in pending.pop_requests(self._file):
-            self._accept(item.dumps())
+        with pending.taken_requests(self._file) as items:
+            self._accept(items)
 
-    def _accept(self, request: str) -> None:
-        """Accept what an operator has seen by `autosync-ctl accept`.
+    def handle_unfinished(self) -> None:
+        """Handle once more what was accepted in a process before this one, and is not carried out."""
+        self._accepted.load()
+        for item in self._accepted:
+            self._accept_item(item)
 
-        Args:
-            request: that, by `PendingItem.dumps`.
-        """
-        item = pending.parse(request)
-        if item is None:
-            return
+    def _handle(self, what: str, about: str) -> None:
+        """Handle one request of `OperatorRequests.all`."""
+        if what == SCAN:
+            log.info("a scan of %s was requested", about or "everything")
+            self._debouncer.push((Change(Kind.SCAN, about),) if about else (SCAN_ALL,))
+        elif what == ACCEPT:
+            item = pending.parse(about)
+            self._accept([] if item is None else [item])
+        elif self._watcher:
+            self._watcher.flush(partial(self._flush_points.add, about))
+        else:
+            self._flush_points.add(about)
+
+    def _accept(self, items: list[pending.PendingItem]) -> None:
+        """Accept what an operator has seen by `autosync-ctl accept`. It is stored before the request is removed, so that it is not lost if
+        this process is killed."""
+        self._accepted.add(items)
+        for item in items:
+            self._accept_item(item)
+
+    def _accept_item(self, item: pending.PendingItem) -> None:
         log.warning("%san operator has accepted %s", self._about, item.text())
         if item.kind in (pending.ItemKind.EXISTING, pending.ItemKind.DELETIONS):
             self._accept_deletions(item.digest)

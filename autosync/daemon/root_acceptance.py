@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+
 from ..feed.scanner import Scanner
 from ..source.roots import RootRegister
 from ..state import pending
-from ..state.pending import PendingItem, PendingStore
+from ..state.pending import AcceptedItems, PendingItem, PendingStore
+from ..watch.debounce import Debouncer
+
+log = logging.getLogger(__name__)
+
+_KINDS = (pending.ItemKind.ROOT, pending.ItemKind.MOUNT)
 
 
 class RootAcceptance:
@@ -14,15 +21,23 @@ class RootAcceptance:
     Args:
         roots: the roots and mount points.
         scanner: may delete what an operator has seen.
+        debouncer: has the requests for scans.
         store: has the pending items, for operators.
+        accepted: has what is accepted until it is carried out.
+        about: prefix of log lines, where there are several mirrors.
     """
 
-    def __init__(self, roots: RootRegister, scanner: Scanner, store: PendingStore) -> None:
+    def __init__(
+        self, roots: RootRegister, scanner: Scanner, debouncer: Debouncer, store: PendingStore, accepted: AcceptedItems, *, about: str = ""
+    ) -> None:
         self._roots = roots
         self._scanner = scanner
+        self._debouncer = debouncer
         self._store = store
-        #: What an operator has accepted, as it was listed.
-        self._accepted: list[PendingItem] = []
+        self._accepted = accepted
+        self._about = about
+        #: What an operator has accepted, as it was listed, and is not pending yet.
+        self._waiting: list[PendingItem] = []
 
     def add(self, item: PendingItem) -> None:
         """Note that an operator has accepted a root or a mount point.
@@ -30,23 +45,40 @@ class RootAcceptance:
         Args:
             item: the item as it was listed for the operator.
         """
-        self._accepted.append(item)
+        if self._is_accepted(item):  # in a process before this one, maybe
+            self._scanner.accept_deletions(item.digest)
+        else:
+            self._waiting.append(item)
 
     @property
     def has_requests(self) -> bool:
-        """Whether something that an operator has accepted waits for the first scan."""
-        return bool(self._accepted)
+        """Whether something that an operator has accepted waits for the end of a scan."""
+        return bool(self._waiting)
 
     def accept(self) -> None:
-        """Accept the roots and mount points that an operator has accepted, and scan them. A request from before the start waits for the
-        first scan, which finds out what is in doubt."""
+        """Accept the roots and mount points that an operator has accepted, and scan them. The first scan finds out what is in doubt, and
+        each scan notes anew what it keeps. So a request waits for the first scan, and for a running one if what it names is not pending."""
+        if not self._waiting:
+            return
+        is_settled = not self._debouncer.has_scans()  # before the rest is read
+        report = self._scanner.state.last_report
+        if report is None or report.error is not None:
+            return
         pending_now = self._pending()
-        for item in self._accepted:
-            if not any(now.is_covered_by(item) for now in pending_now) or not self._roots.remembered.accept(item.path):
-                continue
-            self._scanner.accept_deletions(item.digest)
-        if pending_now or self._scanner.state.last_report is not None:
-            self._accepted.clear()
+        waiting, self._waiting = self._waiting, []
+        for item in waiting:
+            if any(now.is_covered_by(item) for now in pending_now) and self._roots.remembered.accept(item.path):
+                self._scanner.accept_deletions(item.digest)
+            elif not is_settled:
+                self._waiting.append(item)
+            else:
+                self._accepted.remove([item])
+                log.warning("%s%s is not as it was accepted any more; what was accepted does not count", self._about, item.name)
+
+    def forget_carried_out(self) -> None:
+        """Remove what is accepted and carried out. Call it after the roots were stored: an accepted doubt is stored with them."""
+        scanned = self._scanner.state.scanned_digests
+        self._accepted.remove([item for item in self._accepted if item not in self._waiting and item.digest in scanned])
 
     def write_pending(self) -> None:
         """Write which roots and mount points are pending.
@@ -54,8 +86,13 @@ class RootAcceptance:
         Raises:
             BrokerError: the broker does not respond.
         """
-        self._store.replace((pending.ItemKind.ROOT, pending.ItemKind.MOUNT), self._pending())
+        self._store.replace(_KINDS, self._pending())
         self._store.write()
+
+    def _is_accepted(self, item: PendingItem) -> bool:
+        """Whether a root or a mount point is accepted already, with these keys."""
+        doubt = self._roots.remembered.doubts().get(item.path)
+        return doubt is not None and doubt.accepted and doubt.digest == item.digest
 
     def _pending(self) -> list[PendingItem]:
         """The roots and mount points that are not the remembered ones, and below which keys are kept for that."""

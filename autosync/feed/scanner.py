@@ -85,6 +85,7 @@ class ScanState:
         withheld_deletions: number of deletions that the last scan of the whole source withheld. As long as there are some, no scan deletes.
         accepted: whether the mirror is accepted. As long as it is not, no scan deletes what the target held before the mirror.
         accepted_deletions: the deletions that an operator has accepted, until source and target are in sync.
+        scanned_digests: those of their digests for which a scan of the whole source has ended: the ledger has what it found.
     """
 
     is_scanning: bool = False
@@ -98,6 +99,7 @@ class ScanState:
     withheld_deletions: int = 0
     accepted: bool = False
     accepted_deletions: AcceptedDeletions = field(default_factory=AcceptedDeletions)
+    scanned_digests: frozenset[str] = frozenset()
 
 
 class Scanner(FeedThread):
@@ -205,7 +207,11 @@ class Scanner(FeedThread):
         """
         with self._state_lock:
             digests = self._state.accepted_deletions.digests | {digest}
-            self._state = replace(self._state, accepted_deletions=AcceptedDeletions(digests, time.time()))
+            self._state = replace(
+                self._state,
+                accepted_deletions=AcceptedDeletions(digests, time.time()),
+                scanned_digests=self._state.scanned_digests - {digest},
+            )
         self._debouncer.push((SCAN_ALL,))
 
     def scan(self, request: ScanRequest) -> ScanReport:
@@ -285,7 +291,10 @@ class Scanner(FeedThread):
         seconds = time.time() - began
         finished = FinishedScan(min(began, report.busy_since), time.monotonic(), before.scan_generation)
         # What is behind too many links was not compared. When it is compared again, that it was not in sync must count.
-        self._update(finished_scan=finished if report.complete and not report.beyond_links else None)
+        self._update(
+            finished_scan=finished if report.complete and not report.beyond_links else None,
+            scanned_digests=before.accepted_deletions.digests,
+        )
         if not before.accepted and report.complete and report.deletes == report.extra:  # nothing, or all of it by an operator's will
             self._accept()
         self._store_withheld(report, before)

@@ -41,14 +41,20 @@ class OperatorRequests(LedgerPart):
         """Request that the watcher accepts a pending item; see `state.pending`."""
         self._push(ACCEPT, item)
 
-    def pop_all(self) -> list[tuple[str, str]]:
-        """The requests since the last call: `SCAN` and a path, `FLUSH_POINT` and its name, or `ACCEPT` and the accepted item."""
+    def all(self) -> list[tuple[str, str]]:
+        """The requests, in order: `SCAN` and a path, `FLUSH_POINT` and its name, or `ACCEPT` and the accepted item."""
         with self._store.errors():
-            pipe = self._client.pipeline()
-            pipe.lrange(self._names.requests, 0, -1)
-            pipe.delete(self._names.requests)
-            found = pipe.execute()[0]
+            found = cast(list[bytes], self._client.lrange(self._names.requests, 0, -1))
         return [(kind, detail) for kind, _, detail in (decode(one).partition(" ") for one in found)]
+
+    def remove_first(self, count: int) -> None:
+        """Remove the first requests, which have been handled.
+
+        Args:
+            count: their number.
+        """
+        with self._store.errors():
+            self._client.ltrim(self._names.requests, count, -1)
 
     def confirm_flush_point(self, name: str) -> None:
         """Store that all changes are marked that the source had when this flush point was requested."""

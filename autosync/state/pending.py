@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
@@ -19,8 +20,8 @@ from ..ledger.sync_state import SyncState
 from ..model.text import listed, printable
 from .state_file import StateFile
 
-#: Field of the state file.
-_PENDING = "pending"
+#: Fields of the state file.
+_PENDING, _ACCEPTED = "pending", "accepted"
 #: Field of the file with requests.
 _ACCEPT = "accept"
 
@@ -166,9 +167,47 @@ def request_in(requests: StateFile, items: Iterable[PendingItem]) -> None:
     requests.update(accept=[asdict(item) for item in requested.values()])
 
 
-def pop_requests(requests: StateFile) -> list[PendingItem]:
-    """Remove and return the items that an operator has accepted in the file with requests."""
-    return _parsed(requests.pop().get(_ACCEPT))
+@contextmanager
+def taken_requests(requests: StateFile) -> Iterator[list[PendingItem]]:
+    """The items that an operator has accepted in the file with requests. They are removed from it at the end of the with-block."""
+    with requests.taken() as found:
+        yield _parsed(found.get(_ACCEPT))
+
+
+class AcceptedItems:
+    """The items that an operator has accepted until they are carried out, in the state file: a watcher that is killed carries them out at
+    its next start. Not safe to use from many threads.
+
+    Where the file cannot be written or is lost, they are pending again.
+
+    Args:
+        file: the state file.
+    """
+
+    def __init__(self, file: StateFile) -> None:
+        self._file = file
+        self._items: list[PendingItem] = []
+
+    def __iter__(self) -> Iterator[PendingItem]:
+        return iter(tuple(self._items))
+
+    def load(self) -> None:
+        """Load the items that an earlier process has left."""
+        self._items = _parsed(self._file.read().get(_ACCEPTED))
+
+    def add(self, items: Iterable[PendingItem]) -> None:
+        """Store items. Those that are stored already stay as they are."""
+        self._replace([*self._items, *(item for item in items if item not in self._items)])
+
+    def remove(self, items: Iterable[PendingItem]) -> None:
+        """Remove items that are carried out, or can never be."""
+        gone = list(items)
+        self._replace([item for item in self._items if item not in gone])
+
+    def _replace(self, items: list[PendingItem]) -> None:
+        if items != self._items:
+            self._items = items
+            self._file.update(accepted=[asdict(item) for item in items] or None)
 
 
 def _parsed(found: object) -> list[PendingItem]:

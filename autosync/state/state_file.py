@@ -7,7 +7,8 @@ import logging
 import os
 import tempfile
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -74,18 +75,36 @@ class StateFile:
             else:
                 self._has_failed = False
 
-    def pop(self) -> dict[str, Any]:
-        """Return all fields, and remove the file unless it cannot be read. Without a file, this costs one lstat(2)."""
-        if not os.path.lexists(self.path):
-            return {}
-        taken = StateFile(self.path.parent, f"{self.path.name}.", "taken")  # later requests go to another file
-        with suppress(OSError):
-            if os.access(self.path, os.R_OK):
+    @contextmanager
+    def taken(self) -> Iterator[dict[str, Any]]:
+        """All fields, which are removed at the end of the with-block, unless the file cannot be read. If the process is killed before that,
+        the next call returns the same fields once more. Without a file, this costs two lstat(2)."""
+        taken = self._taken  # later fields go to another file
+        if not os.path.lexists(taken.path):
+            try:
+                if not os.path.lexists(self.path) or not os.access(self.path, os.R_OK):
+                    raise FileNotFoundError
                 os.replace(self.path, taken.path)
-                found = taken.read()
-                os.unlink(taken.path)
-                return found
-        return {}
+            except OSError:
+                yield {}
+                return
+        yield taken.read()
+        with suppress(OSError):
+            os.unlink(taken.path)
+
+    def remove(self) -> None:
+        """Remove the file.
+
+        Raises:
+            OSError: it cannot be removed.
+        """
+        for path in (self.path, self._taken.path):
+            path.unlink(missing_ok=True)
+
+    @property
+    def _taken(self) -> StateFile:
+        """The file that `taken` reads."""
+        return StateFile(self.path.parent, f"{self.path.name}.", "taken")
 
     def _write(self, text: bytes) -> None:
         descriptor, name = tempfile.mkstemp(dir=self.path.parent, prefix=f"{self.path.name}.")

@@ -214,6 +214,11 @@ class Debouncer:
         with self._file_pushed:
             return not (self._unsent or self._scans or self._files_in_progress or self._scan_in_progress)
 
+    def has_scans(self) -> bool:
+        """Whether a scan request waits, or is being processed."""
+        with self._file_pushed:
+            return bool(self._scans) or self._scan_in_progress
+
     def flush_check(self) -> Callable[[], bool]:
         """Begin to observe what was pushed until now.
 

@@ -1045,14 +1045,20 @@ def test_only_the_holder_of_the_lease_writes_counters(ledger: Ledger) -> None:
     assert ledger.stats.counters()["watches"] == 7
 
 
-def test_requests_of_operators_are_read_once(ledger: Ledger) -> None:
+def test_requests_of_operators_stay_until_they_are_removed(ledger: Ledger) -> None:
     ledger.requests.request_scan("")
     ledger.requests.request_scan("/s/a b\udcff")
     ledger.requests.request_flush_point("x")
 
     assert ledger.stats.read().requests == 3
-    assert ledger.requests.pop_all() == [("look", ""), ("look", "/s/a b\udcff"), ("barrier", "x")]
-    assert (ledger.stats.read().requests, ledger.requests.pop_all()) == (0, [])
+    found = [("look", ""), ("look", "/s/a b\udcff"), ("barrier", "x")]
+    assert ledger.requests.all() == ledger.requests.all() == found
+
+    ledger.requests.request_scan("/later")
+    ledger.requests.remove_first(len(found))
+    assert (ledger.stats.read().requests, ledger.requests.all()) == (1, [("look", "/later")])
+    ledger.requests.remove_first(1)
+    assert (ledger.stats.read().requests, ledger.requests.all()) == (0, [])
 
 
 def test_a_flush_point_counts_the_keys_that_are_dirty_since_before_it(ledger: Ledger) -> None:
@@ -1143,7 +1149,8 @@ def calls(ledger: Remembering) -> dict[str, Callable[[], object]]:
         "OperatorRequests.confirm_flush_point": lambda: ledger.requests.confirm_flush_point("x"),
         "OperatorRequests.count_dirty_before": lambda: ledger.requests.count_dirty_before("x"),
         "OperatorRequests.pause": ledger.requests.pause,
-        "OperatorRequests.pop_all": ledger.requests.pop_all,
+        "OperatorRequests.all": ledger.requests.all,
+        "OperatorRequests.remove_first": lambda: ledger.requests.remove_first(1),
         "OperatorRequests.request_accept": lambda: ledger.requests.request_accept("{}"),
         "OperatorRequests.request_flush_point": lambda: ledger.requests.request_flush_point("x"),
         "OperatorRequests.request_scan": lambda: ledger.requests.request_scan("/s"),

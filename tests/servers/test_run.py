@@ -23,11 +23,14 @@ from autosync.errors import BrokerError, Exit, StartError, TargetError
 from autosync.feed.broker_retry import Stopped
 from autosync.feed.scanner import FinishedScan
 from autosync.ledger import GONE, UNKNOWN, Action, Claim, Facts, Failure, Hint, Ledger, Result, connect
+from autosync.model.change import SCAN_ALL
 from autosync.model.keys import Source
 from autosync.model.mirror import Mirror
 from autosync.model.withheld import Withheld
 from autosync.process.boot_id import boot_id
 from autosync.process.process_state import stat_of
+from autosync.state.pending import ItemKind, PendingItem, request_in
+from autosync.state.state_file import requests_file
 from autosync.watch.scan_requests import ScanRequest
 from autosync.watch.watcher import identity_of
 
@@ -166,6 +169,115 @@ def test_once_does_not_wait_for_keys_below_a_root_in_doubt_and_leaves_them_to_a_
         assert keeping.end(finished=True) == Exit.INCOMPLETE
     else:
         assert ledger.disputes.unresolved(1) == []
+
+
+def request_acceptance(how: str, ledger: Ledger, directory: Path, *items: PendingItem) -> None:
+    if how == "ledger":
+        for item in items:
+            ledger.requests.request_accept(item.dumps())
+    else:
+        request_in(requests_file(directory, "m"), items)
+
+
+@pytest.mark.parametrize("how", ["ledger", "file"])
+@pytest.mark.parametrize("kind", [ItemKind.DELETIONS, ItemKind.EXISTING])
+def test_what_an_operator_has_accepted_is_carried_out_also_by_the_start_after_a_kill(
+    make_runner: Callable[..., MirrorRunner], ledger: Ledger, tmp_path: Path, how: str, kind: ItemKind
+) -> None:
+    def start() -> MirrorRunner:
+        runner = make_runner()
+        runner._request_handler.handle_unfinished()
+        return runner
+
+    def digests(runner: MirrorRunner) -> frozenset[str]:
+        return runner._scanner.state.accepted_deletions.digests
+
+    killed = start()
+    request_acceptance(how, ledger, tmp_path, PendingItem(kind, count=3, digest="d"))
+    killed.tick()
+    killed.tick()
+    assert (digests(killed), ledger.requests.all(), requests_file(tmp_path, "m").read()) == ({"d"}, [], {})
+    killed._watcher_lock.release()
+
+    again = start()
+    assert digests(again) == {"d"}
+    assert again._debouncer.pop_scan() == ScanRequest("")
+    again.tick()
+    again._watcher_lock.release()
+    again = start()
+    assert digests(again) == {"d"}, "no scan has ended since"
+
+    again._scanner._update(scanned_digests=frozenset({"d"}))
+    again.tick()
+    again._watcher_lock.release()
+    assert digests(start()) == frozenset(), "the ledger has what the scan has found"
+
+
+def in_doubt(runner: MirrorRunner, path: str, digest: str) -> PendingItem:
+    """A scan has kept two keys below a path, which is in doubt."""
+    runner._roots.remembered.begin_doubt(path, "is gone")
+    runner._roots.remembered.note_keys(path, 2, "is gone")
+    runner._roots.remembered.note_kept(path, 2, digest)
+    return PendingItem(ItemKind(runner._roots.kind(path)), path, 2, ("is gone",), digest)
+
+
+def test_what_is_accepted_waits_until_it_is_pending_whatever_else_is(
+    make_runner: Callable[..., MirrorRunner], ledger: Ledger, tree: Path, tmp_path: Path
+) -> None:
+    runner = make_runner(once=True)
+    one, other = (PendingItem(ItemKind.MOUNT, f"{tree}/{name}", 2, ("is gone",), name) for name in ("one", "other"))
+    request_acceptance("file", ledger, tmp_path, one, other)
+    in_doubt(runner, one.path, "one")
+    runner.tick()
+    assert runner._roots.remembered.pending().keys() == {one.path}, "the first scan finds out what is in doubt"
+
+    runner._scanner._update(last_report=ScanReport())
+    runner._debouncer.push((SCAN_ALL,))
+    runner.tick()
+    assert runner._scanner.state.accepted_deletions.digests == {"one"}
+    assert runner._root_acceptance.has_requests, "a scan is about to find out about the other"
+
+    in_doubt(runner, other.path, "other")
+    runner.tick()
+    assert runner._scanner.state.accepted_deletions.digests == {"one", "other"}
+    assert not runner._root_acceptance.has_requests
+
+
+def test_what_is_not_pending_after_all_scans_is_not_accepted_and_nothing_waits_for_it(
+    make_runner: Callable[..., MirrorRunner], ledger: Ledger, tree: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    runner = make_runner(once=True)
+    item = in_doubt(runner, f"{tree}/share", "now")
+    request_acceptance("ledger", ledger, tmp_path, replace(item, digest="before"))
+    runner._scanner._update(last_report=ScanReport())
+
+    runner.tick()
+
+    assert f"mount {tree}/share is not as it was accepted any more" in caplog.text
+    assert (runner._root_acceptance.has_requests, list(runner._accepted_items)) == (False, [])
+    assert runner._scanner.state.accepted_deletions.digests == frozenset()
+    assert runner.is_through()
+
+
+def test_a_root_that_was_accepted_before_a_kill_is_accepted_with_the_keys_that_were_listed(
+    make_runner: Callable[..., MirrorRunner], ledger: Ledger, tree: Path, tmp_path: Path
+) -> None:
+    killed = make_runner()
+    killed._root_watch.begin()
+    item = in_doubt(killed, f"{tree}/share", "d")
+    killed._scanner._update(last_report=ScanReport())
+    request_acceptance("ledger", ledger, tmp_path, item)
+    killed.tick()
+    killed._scanner._update(scanned_digests=frozenset())
+    killed._root_memory.store()
+    killed._watcher_lock.release()
+
+    again = make_runner()
+    again._root_watch.begin()
+    again._request_handler.handle_unfinished()
+
+    assert again._scanner.state.accepted_deletions.digests == {"d"}
+    assert not again._root_acceptance.has_requests
 
 
 def test_failed_keys_are_tried_again_also_while_others_are_disputed(

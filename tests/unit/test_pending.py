@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from autosync.state.pending import ItemKind, PendingItem, PendingStore, parse, pending_in_file, pop_requests, request_in
+from autosync.state.pending import AcceptedItems, ItemKind, PendingItem, PendingStore, parse, pending_in_file, request_in, taken_requests
 from autosync.state.state_file import StateFile, requests_file
 from lab.parts import lacking
 from lab.servers import wait_until
@@ -69,6 +69,11 @@ def test_what_has_changed_since_it_was_listed_is_not_covered() -> None:
     assert not replace(root, path="/other").is_covered_by(root)
 
 
+def pop_requests(requests: StateFile) -> list[PendingItem]:
+    with taken_requests(requests) as found:
+        return found
+
+
 def test_requests_are_read_once_from_their_file(tmp_path: Path) -> None:
     requests = requests_file(tmp_path, "m")
     assert pop_requests(requests) == []
@@ -78,6 +83,54 @@ def test_requests_are_read_once_from_their_file(tmp_path: Path) -> None:
     assert pop_requests(requests_file(tmp_path, "m")) == ITEMS
     assert pop_requests(requests) == []
     assert list(tmp_path.iterdir()) == []
+
+
+class Killed(BaseException):
+    """As if the process had ended at this point."""
+
+
+def test_requests_that_were_not_handled_to_the_end_are_read_again_before_later_ones(tmp_path: Path) -> None:
+    requests = requests_file(tmp_path, "m")
+    request_in(requests, ITEMS[:1])
+    with pytest.raises(Killed), taken_requests(requests):
+        raise Killed
+    request_in(requests, ITEMS[1:])
+
+    assert pop_requests(requests_file(tmp_path, "m")) == ITEMS[:1]
+    assert pop_requests(requests_file(tmp_path, "m")) == ITEMS[1:]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_requests_of_a_mirror_that_is_removed_leave_nothing_behind(tmp_path: Path) -> None:
+    requests = requests_file(tmp_path, "m")
+    request_in(requests, ITEMS)
+    with pytest.raises(Killed), taken_requests(requests):
+        raise Killed
+    request_in(requests, ITEMS)
+
+    requests.remove()
+    requests.remove()
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_accepted_items_are_stored_until_they_are_removed(tmp_path: Path) -> None:
+    def load() -> AcceptedItems:
+        items = AcceptedItems(StateFile(tmp_path, "m"))
+        items.load()
+        return items
+
+    items = load()
+    assert list(items) == []
+    items.add(ITEMS[:2])
+    items.add(ITEMS[1:3])
+
+    again = load()
+    assert list(again) == list(items) == ITEMS[:3]
+    again.remove([ITEMS[1], ITEMS[3]])
+    assert list(load()) == [ITEMS[0], ITEMS[2]]
+    again.remove(again)
+    assert list(load()) == []
 
 
 def test_a_request_does_not_replace_those_before_it(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ class MirrorRemains:
                 remove(directory)
                 continue
             for file in (StateFile(directory, self.name), requests_file(directory, self.name)):
-                file.path.unlink(missing_ok=True)
+                file.remove()
 
     def _state_directories(self) -> list[Path]:
         return [*(one.directory for one in self.stored), *self.directories]
