@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 _TICK = 1.0
 #: The pause before `--once` checks again whether it is through: this share of the time that it has run, but between the two bounds.
 _SHORTEST_TICK, _ONCE_TICK, _ONCE_SHARE = 0.005, 0.05, 0.01
-#: How long the end waits until all changes are in the target, in seconds.
+#: How long the end waits until workers have nothing to do, in seconds.
 _DRAIN = 10.0
 #: How long the start waits for a broker that has responded before and went away, and the pause between two tries, in seconds.
 _BROKER_PATIENCE, _BROKER_PAUSE = 30.0, 0.1
@@ -215,7 +215,7 @@ class _Loop:
             raise StartError(f"cannot go on: {type(broken).__name__}: {broken}", "start it again; everything is scanned then") from broken
 
     def _drain(self, finished: bool) -> None:
-        """Send all changes and, on one host, wait a little until they are in the target."""
+        """Send all changes and, on one host, wait a little until workers have done what they can."""
         if not finished:
             log.info("stopping")
         if self._watcher:
@@ -227,7 +227,7 @@ class _Loop:
             self._host
             and time.monotonic() < until
             and not self._signals.hurry.is_set()
-            and not all(runner.is_empty() for runner in self._all if runner not in self._failed)
+            and not all(runner.is_drained() for runner in self._all if runner not in self._failed)
         ):
             self._restart_dead_children()
             self._signals.hurry.wait(0.05)

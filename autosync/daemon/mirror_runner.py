@@ -392,10 +392,10 @@ class MirrorRunner:
             return self._heartbeat.renew().dirty == 0 and self._scanner.state.scan_generation == generation
         return False
 
-    def is_empty(self) -> bool:
-        """Whether the broker responds, and no key is dirty."""
+    def is_drained(self) -> bool:
+        """Whether the broker responds, and workers have nothing to do. Without ticks, nobody sends messages for other dirty keys."""
         try:
-            return self._ledger.key_states.count_dirty() == 0
+            return not self._ledger.key_states.are_in_work()
         except BrokerError:
             return False
 

@@ -9,6 +9,9 @@ from .failures import Failures
 from .redis_keys import decode, encode
 from .store import LedgerPart, MirrorStore
 
+#: Number of keys that are read at once.
+_PAGE = 1000
+
 
 class KeyStates(LedgerPart):
     """The states of one mirror's keys; nothing is changed here.
@@ -28,6 +31,32 @@ class KeyStates(LedgerPart):
         """How many keys are dirty."""
         with self._store.errors():
             return int(self._client.hlen(self._names.state))
+
+    def are_in_work(self) -> bool:
+        """Whether a worker has claimed a key, or will claim one whose message waits in the queue. All other dirty keys wait until the file
+        host sends a message for them: those with a next try, and those that a paused mirror has left in the queue."""
+        with self._store.errors():
+            pipe = self._client.pipeline()
+            pipe.hlen(self._names.state)
+            pipe.zcard(self._names.due)
+            pipe.hexists(self._names.definition, "paused")
+            pipe.time()
+            dirty, due, is_paused, (seconds, microseconds) = pipe.execute()
+            if dirty > due and not is_paused:
+                return True
+            now = seconds * 1000 + microseconds // 1000
+            return any(self._is_any_claimed(first, now) for first in range(0, due, _PAGE))
+
+    def _is_any_claimed(self, first: int, now: int) -> bool:
+        """Whether a worker has claimed one of the keys on a page of those that are claimed or wait for their next try.
+
+        Args:
+            first: index of the first key.
+            now: in milliseconds since the epoch.
+        """
+        found = cast(list[tuple[bytes, float]], self._client.zrange(self._names.due, first, first + _PAGE - 1, withscores=True))
+        states = cast(list[bytes | None], self._client.hmget(self._names.state, [key for key, _ in found])) if found else []
+        return any(state and lease > now and state.split(b" ", 4)[3] != b"-" for (_, lease), state in zip(found, states, strict=True))
 
     def facts(self, key: str) -> Facts:
         """The state of one key."""

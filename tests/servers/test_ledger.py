@@ -1138,6 +1138,7 @@ def calls(ledger: Remembering) -> dict[str, Callable[[], object]]:
         "FleetLimits.read": ledger.limits.read,
         "FleetLimits.set": lambda: ledger.limits.set(Limits(requests=1)),
         "History.of_key": lambda: ledger.history.of_key("a"),
+        "KeyStates.are_in_work": ledger.key_states.are_in_work,
         "KeyStates.claimed_by_worker": ledger.key_states.claimed_by_worker,
         "KeyStates.count_dirty": ledger.key_states.count_dirty,
         "KeyStates.facts": lambda: ledger.key_states.facts("a"),

@@ -280,6 +280,48 @@ def test_a_root_that_was_accepted_before_a_kill_is_accepted_with_the_keys_that_w
     assert not again._root_acceptance.has_requests
 
 
+NOT_IN_WORK = {
+    "nothing": lambda keeping, ledger: None,
+    "a key that is disputed": lambda keeping, ledger: dispute(keeping, ledger, "a"),
+    "a key with a next try": lambda keeping, ledger: end_claim(keeping, ledger, Action.RETRY),
+    "a key whose worker has died": lambda keeping, ledger: (claim(keeping, ledger, "a"), ledger.release_all_of_dead("w")),
+    "a key of a mirror that is paused": lambda keeping, ledger: ledger.requests.pause(),
+}
+IN_WORK = {
+    "a key that waits in the queue": lambda keeping, ledger: None,
+    "a key that is claimed": lambda keeping, ledger: claim(keeping, ledger, "a"),
+    "a claimed key of a mirror that is paused": lambda keeping, ledger: (claim(keeping, ledger, "a"), ledger.requests.pause()),
+    "a key that waits in the queue beside a disputed one": lambda keeping, ledger: (
+        ledger.claims.mark([("b", UNKNOWN)]), dispute(keeping, ledger, "b"),
+    ),
+}  # fmt: skip
+
+
+def claim(keeping: MirrorRunner, ledger: Ledger, key: str) -> Claim:
+    (claimed,) = ledger.claims.claim("w", keeping._registration.version, [key]) or []
+    return claimed
+
+
+def end_claim(keeping: MirrorRunner, ledger: Ledger, action: Action) -> None:
+    ledger.claims.done("w", [Result(claim(keeping, ledger, "a"), action, delay=0.0)])
+
+
+@pytest.mark.parametrize(("what", "is_drained"), [*((one, True) for one in NOT_IN_WORK), *((one, False) for one in IN_WORK)])
+def test_the_end_waits_for_keys_that_workers_have_or_get_and_for_no_others(
+    make_runner: Callable[..., MirrorRunner], ledger: Ledger, monkeypatch: pytest.MonkeyPatch, what: str, is_drained: bool
+) -> None:
+    monkeypatch.setattr("autosync.ledger.key_states._PAGE", 2)
+    keeping = make_runner()
+    for key in ("x", "y", "z"):  # wait for their next try
+        ledger.claims.mark([(key, UNKNOWN)])
+        ledger.claims.done("w", [Result(claim(keeping, ledger, key), Action.RETRY, delay=5.0)])
+    if what != "nothing":
+        ledger.claims.mark([("a", UNKNOWN)])
+    {**NOT_IN_WORK, **IN_WORK}[what](keeping, ledger)
+
+    assert keeping.is_drained() == is_drained
+
+
 def test_failed_keys_are_tried_again_also_while_others_are_disputed(
     make_runner: Callable[..., MirrorRunner], ledger: Ledger, tree: Path
 ) -> None:
