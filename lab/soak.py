@@ -3,7 +3,8 @@
 Options are variables of the environment: SEED (default: a random one, printed first), OPERATIONS (default: 4000), SERVER (moto or
 seaweedfs), WORKERS (default: 2), RESCAN (seconds; default: 0, so that no rescan hides what was missed), MINUTES (default: no limit; the run
 ends after them), MAX_DELETE (default: 100%, so that all must become equal; `default`: scans withhold deletions as they do by default, and
-nothing that is wanted may be lost), MOUNTS (default: 1 for root; 0: no accidents with mounts). The exit code is 0 if no promise was broken.
+nothing that is wanted may be lost), MOUNTS (default: 1 for root; 0: no accidents with mounts; the source is a link then, which is switched
+to other trees). The exit code is 0 if no promise was broken.
 """
 
 from __future__ import annotations
@@ -25,11 +26,13 @@ sys.path.insert(0, str(REPOSITORY))
 
 from lab.chaos import (  # noqa: E402 - the path had to be set before
     ACCIDENTS,
+    LINK_ACCIDENTS,
     MOUNT_ACCIDENTS,
     Autosync,
     Box,
     Chaos,
     Observer,
+    Releases,
     SourceDisk,
     World,
     unmount_all,
@@ -98,19 +101,20 @@ class Soak:
         disk = SourceDisk(directory) if has_mounts else None
         if disk is not None:
             ends.callback(disk.close)
+        releases = None if disk else Releases(directory)
         top, beside = (disk.top, disk.beside) if disk else (directory / "source", directory / "beside")
         world = World(top, "tree", beside, hard_names=isinstance(server, SeaweedFS), backing=disk.backing if disk else None)
         options = [f"--workers={os.environ.get('WORKERS') or 2}", f"--rescan={os.environ.get('RESCAN') or 0}", "--threads=8"]
         autosync = Autosync(directory, top, server, bucket, options, may_withhold=may_withhold)
         observer = Observer(server, bucket, "tree/", world.book)
         box = Box(directory, autosync.broker_url, top, autosync.environ) if has_mounts else None
-        self._chaos = chaos = Chaos(world, autosync, observer, disk, box)
+        self._chaos = chaos = Chaos(world, autosync, observer, disk, box, releases)
         if box is not None:
             ends.callback(unmount_all, chaos)
             ends.callback(box.kill)
         ends.callback(autosync.end)
         ends.callback(observer.stop)
-        self._accidents: dict[str, Callable[[Chaos, Random], None]] = ACCIDENTS | (MOUNT_ACCIDENTS if has_mounts else {})
+        self._accidents: dict[str, Callable[[Chaos, Random], None]] = ACCIDENTS | (MOUNT_ACCIDENTS if has_mounts else LINK_ACCIDENTS)
         self._had = dict.fromkeys(self._accidents, 0)
         self._quiets: list[float] = []
         self._began = time.monotonic()

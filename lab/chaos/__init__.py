@@ -10,12 +10,14 @@ From the ground up; a file imports only from those above it here:
     world          a tree with the operations that were done
     mount_table    mounting and unmounting
     file_systems   the disk of the source, and what is mounted below it
+    releases       a source that is a link to one of several trees
     running        the real command with its children
     box            an upload box with mounts of its own
     observer       reads the bucket all the time
     quiet          all of these together, and the quiet points
     accidents      what happens to the command, its children and the target
     mounts         what happens to the file systems
+    switches       what happens to a source that is a link
 
 Only `running` imports from autosync, to start it and to ask whether it is idle: what is right is worked out here a second time.
 
@@ -39,11 +41,13 @@ from .mounts import MOUNT_ACCIDENTS, unmount_all
 from .observer import Observer, versioned_bucket
 from .operations import OPERATIONS
 from .quiet import Chaos
+from .releases import Releases
 from .running import Autosync, Broken
+from .switches import LINK_ACCIDENTS
 from .versions import content, digest
 from .world import World
 
 __all__ = [
-    "ACCIDENTS", "MOUNT_ACCIDENTS", "OPERATIONS", "Autosync", "Book", "Box", "Broken", "Chaos", "Observer", "SourceDisk", "World",
-    "content", "digest", "unmount_all", "versioned_bucket",
+    "ACCIDENTS", "LINK_ACCIDENTS", "MOUNT_ACCIDENTS", "OPERATIONS", "Autosync", "Book", "Box", "Broken", "Chaos", "Observer", "Releases",
+    "SourceDisk", "World", "content", "digest", "unmount_all", "versioned_bucket",
 ]  # fmt: skip

@@ -11,6 +11,7 @@ from ..servers import wait_until
 from .box import Box
 from .file_systems import Share, SourceDisk
 from .observer import Observer
+from .releases import Releases
 from .running import Autosync, Broken
 from .world import World
 
@@ -27,16 +28,24 @@ class Chaos:
         observer: of the bucket.
         disk: the source's, for accidents with mounts.
         box: an upload box, for the same.
+        releases: the trees between which the source can be switched, if it is a link.
     """
 
     def __init__(
-        self, world: World, autosync: Autosync, observer: Observer, disk: SourceDisk | None = None, box: Box | None = None
+        self,
+        world: World,
+        autosync: Autosync,
+        observer: Observer,
+        disk: SourceDisk | None = None,
+        box: Box | None = None,
+        releases: Releases | None = None,
     ) -> None:
         self.world = world
         self.autosync = autosync
         self.observer = observer
         self.disk = disk
         self.box = box
+        self.releases = releases
         #: The file systems that are mounted below the source, with the parts of the world that they are.
         self.shares: list[tuple[Share, World]] = []
         #: How many objects without a file the quiet points have found, and how often they were accepted.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,8 +18,10 @@ from typing import NamedTuple
 
 import pytest
 
+from autosync.compare.diff import MARGIN
 from lab.chaos import (
     ACCIDENTS,
+    LINK_ACCIDENTS,
     MOUNT_ACCIDENTS,
     OPERATIONS,
     Autosync,
@@ -27,6 +30,7 @@ from lab.chaos import (
     Broken,
     Chaos,
     Observer,
+    Releases,
     SourceDisk,
     World,
     content,
@@ -39,17 +43,21 @@ from lab.servers import Missing, Moto, wait_until
 
 pytestmark = pytest.mark.timeout(300)
 
+_ACCIDENTS = ACCIDENTS | LINK_ACCIDENTS
+#: A seed with which the source is switched to another tree, and back when its files are sent; it is removed when all is equal again.
+_SWITCHED_BACK = 1
+
 
 class Running:
     """One autosync that runs for several examples; each has a directory of its own below the source."""
 
     def __init__(self, directory: Path, moto: Moto) -> None:
-        self._source = directory / "source"
+        self._releases = Releases(directory)
+        self._source = self._releases.top
         self._beside = directory / "beside"
         self._moto = moto
         self._bucket = versioned_bucket(moto, f"machine-{uuid.uuid4().hex[:8]}")
         self._names = (f"example-{number}" for number in itertools.count(1))
-        self._source.mkdir()
         (self._source / "anchor").write_text("A source that holds no file at all deletes nothing.")
         options = ["--workers=1", "--threads=8", "--rescan=0", "--settle=0.1"]
         self.autosync = Autosync(directory, self._source, moto, self._bucket, options)
@@ -61,7 +69,7 @@ class Running:
         """A new example, with the observer at work, that ends with a quiet point."""
         name = next(self._names)
         world = World(self._source, name, self._beside / name)
-        chaos = Chaos(world, self.autosync, Observer(self._moto, self._bucket, f"{name}/", world.book))
+        chaos = Chaos(world, self.autosync, Observer(self._moto, self._bucket, f"{name}/", world.book), releases=self._releases)
         chaos.observer.start()
         self.is_sound = False
         try:
@@ -137,8 +145,8 @@ class Step(NamedTuple):
         """Do it."""
         chance = Random(self.seed)
         for name in self.names:
-            if name in ACCIDENTS:
-                ACCIDENTS[name](chaos, chance)
+            if name in _ACCIDENTS:
+                _ACCIDENTS[name](chaos, chance)
             else:
                 chaos.world.do(name, chance)
         if not self.names:
@@ -149,7 +157,7 @@ class Step(NamedTuple):
 def steps_of(chance: Random) -> list[Step]:
     """An example. All of it is chosen before the first step is performed: how the world is then has no part in it."""
     operations = [tuple(chance.choices(sorted(OPERATIONS), k=chance.randrange(1, 13))) for _ in range(4)]
-    accidents = [(name,) for name in chance.choices(sorted(ACCIDENTS), k=3)]
+    accidents = [(name,) for name in chance.choices(sorted(_ACCIDENTS), k=3)]
     chosen: list[tuple[str, ...]] = [*operations, *accidents, ()]
     chance.shuffle(chosen)
     begin = ("create with parents", "create with parents", "create many")
@@ -173,8 +181,22 @@ def test_every_accident_in_turn_is_borne(running: Running) -> None:
         chaos.world.do("create many", chance)
         chaos.quiet()
 
-        for accident in ACCIDENTS.values():
+        for accident in _ACCIDENTS.values():
             accident(chaos, chance)
+
+
+def test_a_switch_back_to_files_that_are_older_than_what_was_sent_is_followed(running: Running) -> None:
+    with running.example() as chaos:
+        world = chaos.world
+        world.do("create many", Random(5))
+        newest = max(path.stat().st_ctime for path in world.root.rglob("*"))
+        chaos.quiet()
+        wait_until(lambda: time.time() > newest + 2 * MARGIN, what="times tell the files from what is sent from now on", pause=0.1)
+
+        LINK_ACCIDENTS["switch the source"](chaos, Random(_SWITCHED_BACK))
+
+        found = [word for what in world.done for word in ("same size", "was switched", "quiet after", "was removed") if word in what]
+        assert found == ["quiet after", "same size", "was switched", "quiet after", "was switched", "quiet after", "was removed"]
 
 
 @pytest.fixture

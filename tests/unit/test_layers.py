@@ -284,8 +284,8 @@ def test_every_public_name_is_in_the_module_that_the_package_names() -> None:
 
 #: lab/chaos, from the ground up.
 CHAOS = [
-    "versions", "expected_keys", "book", "tree", "operations", "world", "mount_table", "file_systems", "running", "box", "observer",
-    "quiet", "accidents", "mounts",
+    "versions", "expected_keys", "book", "tree", "operations", "world", "mount_table", "file_systems", "releases", "running", "box",
+    "observer", "quiet", "accidents", "mounts", "switches",
 ]  # fmt: skip
 
 
