@@ -59,6 +59,7 @@ class RootCheck:
         self._accepted = accepted
         self._empty = empty
         self._about = about
+        roots.follow_switched_links(path)
         roots.poll_mounts()
         roots.automounts.use(path)
         self.paths = roots.protected()

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Mapping
 
 from ..model.keys import Keys
 from ..model.mirror import IN_DOUBT, Identity
-from ..model.paths import itself_and_parents
+from ..model.paths import is_at_or_below, itself_and_parents
 from ..model.root_identity import RootIdentity
 from .automounts import Automounts
 from .identify import identify, identify_open, identity_at, is_mount_point, is_same_directory, is_same_open, names_of
@@ -122,6 +122,17 @@ class RootRegister:
         for path in self.roots:
             if not self.is_confirmed(path):
                 self._examine(path)
+
+    def follow_switched_links(self, path: str = "") -> None:
+        """Remember the roots whose link was switched to another directory since the last poll.
+
+        Args:
+            path: a directory; the roots above it are checked. "": all roots.
+        """
+        for root in self.roots:
+            before = self.remembered.get(root)
+            if before is not None and before.real_path and (not path or is_at_or_below(path, root)) and not self.is_confirmed(root):
+                self._examine(root)
 
     def pop_mount_changes(self) -> list[tuple[str, Mount | None]]:
         """The paths below the roots where something was mounted or unmounted since the last call, each with its mount now."""

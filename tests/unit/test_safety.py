@@ -464,3 +464,24 @@ def test_an_accepted_path_that_is_back_is_in_no_doubt_after_the_next_scan(tmp_pa
     assert kept() == 0
 
     assert roots.remembered.doubts() == {}
+
+
+@pytest.mark.parametrize("path", ["", "current/d"])
+def test_a_scan_right_after_the_link_of_the_root_was_switched_keeps_nothing(tmp_path: Path, path: str) -> None:
+    """It begins before the main loop finds out, and names no root that an operator would have to accept."""
+    fill(tmp_path, *(f"7/d/{number}" for number in range(8)), "8/d/0")
+    current = tmp_path / "current"
+    current.symlink_to("7")
+    keys = Keys([Source(str(current))], source_prefix=f"{current}/")
+    roots = RootRegister(keys)
+    roots.load({}, {})
+    sent = [f"d/{number}" for number in range(8)]
+    comparison = Comparison(keys, FixedTarget(*sent), Policy(limit=DeleteLimit(percent=100.0)), roots=roots)
+    (tmp_path / "next").symlink_to("8")
+    (tmp_path / "next").rename(current)
+    report = ScanReport()
+
+    found = list(comparison.differences(path and str(tmp_path / path), report))
+
+    assert (report.kept_in_doubt, roots.remembered.doubts()) == (0, {})
+    assert [one.key for one in found if one.found is None] == sent[1:]
