@@ -1,6 +1,6 @@
 """Any S3 server. boto3 decides on credentials, region, address and proxy (clients.py), and the client in own_client/ sends the requests.
 
-boto3 is loaded when it is first needed; a process to which another one has passed boto3's decisions (connection_settings.py) seldom loads it.
+boto3 is loaded when it is first needed; a process that has its decisions from another one (connection_settings.py) seldom loads it.
 """
 
 from __future__ import annotations
