@@ -76,6 +76,13 @@ class Actor:
             TargetError: the target cannot be reached now.
         """
 
+    def check_key(self, key: str) -> None:
+        """Check, without a request, that the target can have an object with this key. `--target-prefix` is checked with it at the start.
+
+        Raises:
+            PermanentError: it cannot.
+        """
+
     def list(self, prefix: str = "") -> Iterable[File]:
         """The objects in the target.
 

@@ -148,6 +148,7 @@ class KeyContract(_Contract):
             except PermanentError:
                 pass
             else:
+                actor.check_key(key)
                 expected[key] = number
                 assert listed(actor, key).get(key) == number, f"{key!r} was accepted, and is not listed"
 

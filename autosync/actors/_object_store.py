@@ -143,7 +143,7 @@ class ObjectStoreActor(Actor):
 
     def upload(self, file: File) -> None:
         """Send one file: in one request if it is small, in parts if not."""
-        self._check_key(file.key)
+        self.check_key(file.key)
         source = cast(SourceFile, file)
         if source.size > SMALL:
             self._send_in_parts(source)
@@ -206,7 +206,7 @@ class ObjectStoreActor(Actor):
             return "it is not UTF-8 without NUL"
         return "its path has . or .. as a part, which HTTP leaves out" if has_dots(key) else self._refusal(key)
 
-    def _check_key(self, key: str) -> None:
+    def check_key(self, key: str) -> None:
         """Check that the service stores an object under exactly this key.
 
         Raises:

@@ -60,6 +60,10 @@ class FileActor(Actor):
         if not os.access(container, os.R_OK | os.W_OK | os.X_OK):
             raise TargetRefused(f"target container {container} may not be read and written", "change its permissions or owner")
 
+    def check_key(self, key: str) -> None:
+        """See `Actor.check_key`. A path has no `.` and no `..`; empty parts are left out."""
+        _path_of(key)
+
     def list(self, prefix: str = "") -> Listing:
         """The files in the container. For a file system `a//b` is `a/b`; the keys returned begin with the prefix as it is written."""
         return Listing(self._files(prefix), already_sorted=True)
@@ -106,9 +110,7 @@ class FileActor(Actor):
         """Write a temporary file in the same directory, sync it to the disk, rename it. A directory in its place is removed if it holds
         nothing but empty directories and stale temporary files. A file in place of a directory stays: a task of its own deletes it, if the
         source does not have it, and this upload is tried again."""
-        *parents, name = path_segments(file.key)
-        if _is_temporary(name):
-            raise PermanentError(f"{file.key}: autosync's own temporary files have such names", "rename the file")
+        *parents, name = _path_of(file.key)
         for attempt in range(_MAKE_TRIES):
             with _translated(file.key), self._container() as container:
                 directory = self._make_directories(file.key, container, parents)
@@ -172,6 +174,18 @@ class FileActor(Actor):
             yield container
         finally:
             os.close(container)
+
+
+def _path_of(key: str) -> list[str]:
+    """The names of the directories of a key and of its file; the last is the file's.
+
+    Raises:
+        PermanentError: no file that is sent can have this key.
+    """
+    segments = path_segments(key)
+    if _is_temporary(segments[-1]):
+        raise PermanentError(f"{key}: autosync's own temporary files have such names", "rename the file")
+    return segments
 
 
 def _open_or_make(parent: int, name: str) -> int:

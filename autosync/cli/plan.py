@@ -12,7 +12,7 @@ from ..actor import Actor, secret_names
 from ..compare.delete_limit import DeleteLimit
 from ..compare.diff import Compare
 from ..compare.scan import Policy
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, PermanentError
 from ..model.file_rules import parse_size_bounds
 from ..model.limits import Limits
 from ..model.mirror import DEFAULT_QUEUE, LONGEST_LEASE, SHORTEST_LEASE, Mirror, is_lease
@@ -95,6 +95,7 @@ def _mirror(actor_name: str, actor: Actor, settings: dict[str, Any], secrets: tu
     keys = mirror.keys()  # raises ConfigurationError for wrong prefixes and expressions
     if not keys.spans(""):
         raise ConfigurationError(f"--target-exclude {min(mirror.target_exclude)!r} leaves out everything", "give a longer prefix")
+    _check_prefix(mirror, actor)
     for source in sources:
         target = actor.directory and (actor.directory.rstrip("/") or "/")
         if target and (is_at_or_below(target, source.path) or is_at_or_below(source.path, target)):
@@ -102,6 +103,29 @@ def _mirror(actor_name: str, actor: Actor, settings: dict[str, Any], secrets: tu
                 f"the target {target} and the source {source.path} lie in one another", "mirror to a directory outside"
             )
     return mirror
+
+
+def _check_prefix(mirror: Mirror, actor: Actor) -> None:
+    """Refuse a prefix with which the target can have no object. A key that is refused without it too is reported by itself.
+
+    Raises:
+        ConfigurationError: keys of a source are refused for the prefix.
+    """
+    prefix = mirror.target_prefix
+    for span in mirror.keys().spans("") if prefix else ():
+        key = span.prefix if span.only else f"{span.prefix}x"
+        reason = _refusal(actor, key)
+        if reason and not _refusal(actor, key.removeprefix(prefix)):
+            raise ConfigurationError(f"--target-prefix {prefix!r} cannot be used: {reason}", "give another prefix")
+
+
+def _refusal(actor: Actor, key: str) -> str:
+    """Why the target can have no object with this key; "" if it can."""
+    try:
+        actor.check_key(key)
+    except PermanentError as error:
+        return error.what
+    return ""
 
 
 def valid_name(name: str, option: str = "--name") -> str:

@@ -30,6 +30,12 @@ class TestFile(ActorContract):
         yield made
         made.close()
 
+    def test_a_listing_does_not_leave_the_container(self, actor: Actor, tmp_path: Path) -> None:
+        (tmp_path / "beside").mkdir()
+        (tmp_path / "beside/a").touch()
+        for prefix in ("../", "../beside/", "x/../../beside/"):
+            assert list(actor.list(prefix)) == []
+
 
 class TestSeaweed(ActorContract):
     """A server that lists as a file system does, and keeps some keys under other names: the first of each kind stays there."""

@@ -312,6 +312,53 @@ def test_bad_input_is_one_clear_line_and_the_documented_exit_code(case: str, com
     assert list(target.iterdir()) == []
 
 
+ACTORS = {
+    "file": ["--target-container={target}"],
+    "rsync": ["--target-container=127.0.0.1::nothing"],
+    "http": ["--url=http://127.0.0.1:1/", "--secret=secret"],
+    "s3": ["--target-container=bucket", "--endpoint-url=http://127.0.0.1:1"],
+    "azure": ["--target-container=bucket", "--account=account", "--endpoint-url=http://127.0.0.1:1"],
+    "gcs": ["--target-container=bucket", "--endpoint-url=http://127.0.0.1:1"],
+    "swift": ["--target-container=bucket", "--auth-url=http://127.0.0.1:1/v1.0", "--user=user", "--password=password"],
+}
+#: The prefixes with which the target has no object, by actor; of PREFIXES, it has all others.
+PREFIXES = ("x/", "../x/", "..", "a/../", "./", "/x/", "a//", "x" * 1020 + "/long/")
+REFUSED_PREFIXES = {
+    "file": ("../x/", "a/../", "./"),
+    "rsync": ("../x/", "a/../", "./"),
+    "http": ("../x/", "a/../", "./"),
+    "s3": (PREFIXES[-1],),
+    "azure": ("../x/", "a/../", "./", "/x/", "a//", PREFIXES[-1]),
+    "gcs": ("../x/", "a/../", "./", PREFIXES[-1]),
+    "swift": ("../x/", "a/../", "./", PREFIXES[-1]),
+}
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("actor", ACTORS)
+def test_a_prefix_with_which_the_target_has_no_object_is_one_clear_line(
+    actor: str, prefix: str, commands: Commands, tree: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autosync.cli.mirror_command._run_mirrors", lambda *_, **__: 0)
+    options = [option.format(target=target) for option in ACTORS[actor]]
+
+    done = commands.run("autosync", f"--actor={actor}", *options, f"--target-prefix={prefix}", f"--source-prefix={tree}/", str(tree))
+
+    if prefix in REFUSED_PREFIXES[actor]:
+        assert_one_line(done, 2, f"--target-prefix {prefix!r} cannot be used: ")
+    else:
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_prefix_is_refused_as_it_stands_in_keys(commands: Commands, tree: Path, target: Path) -> None:
+    file = ["--dry-run", "--actor=file", f"--target-container={target}", "--target-prefix=.."]
+
+    assert_one_line(commands.run("autosync", *file, str(tree)), 2, "--target-prefix '..' cannot be used")
+    assert_one_line(commands.run("autosync", *file, f"--source-prefix={tree}", f"{tree}/1"), 2, "--target-prefix '..' cannot be used")
+    done = commands.run("autosync", *file, f"--source-prefix={tree}/", f"{tree}/1")
+    assert (done.returncode, done.stdout) == (0, "upload ..1\n")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -79,6 +79,10 @@ class HttpActor(Actor):
         """Check that the API can be reached and accepts the signature."""
         self._get_page("", "", 1)
 
+    def check_key(self, key: str) -> None:
+        """See `Actor.check_key`. A key is a part of a URL."""
+        self._url_of(key)
+
     def list(self, prefix: str = "") -> Listing:
         """See `Actor.list`. Whether it is sorted is up to the server."""
         if not is_text(prefix):

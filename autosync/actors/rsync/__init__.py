@@ -64,6 +64,10 @@ class RsyncActor(Actor):
         """Check that the module exists and may be listed. Whether it may be written is known only after the first file."""
         self._run([*LIST, "--exclude=*", self._url], f"module {self.target_container}")
 
+    def check_key(self, key: str) -> None:
+        """See `Actor.check_key`. A path has no `.` and no `..`; empty parts are left out."""
+        path_segments(key)
+
     def list(self, prefix: str = "") -> Listing:
         """The files in the module, in rsync's order. For a file system `a//b` is `a/b`; the keys returned begin with the prefix as it is
         written."""

@@ -80,6 +80,10 @@ class S3Actor(Actor):
         while that is the only thread."""
         self._prefetch = ForkedGenerator.try_start("autosync-list", self._rows, self._check_result)
 
+    def check_key(self, key: str) -> None:
+        """See `Actor.check_key`. A key may have `..`: that a server stores it under another name shows with the first object."""
+        self._key_checks.check(key)
+
     def list(self, prefix: str = "") -> Listing:
         """Every object below the prefix. S3 lists in byte order; the comparison notices servers that do not."""
         has_keys = not prefix or is_text(prefix)

@@ -115,6 +115,10 @@ class SwiftActor(Actor):
         """Check that the login works and that the container exists."""
         self._access.request(self._container, partial(_listed, container=self._name, prefix="", after="", limit=1))
 
+    def check_key(self, key: str) -> None:
+        """See `Actor.check_key`."""
+        check_key(key)
+
     def list(self, prefix: str = "") -> Listing:
         """Objects by pages, in the order of bytes."""
         return PagedListing(self._pages(prefix) if is_text(prefix) else (), already_sorted=True)
