@@ -35,13 +35,27 @@ class _Unknown(Exception):  # noqa: N818 - not an error
     """The automaton cannot express this."""
 
 
+class _Reached(NamedTuple):
+    """Where an automaton is in a text.
+
+    Attributes:
+        states: the states that it has reached.
+        if_ended: further states that it has reached if the text ends here: `$` also matches before a last line break.
+    """
+
+    states: frozenset[int] = frozenset()
+    if_ended: frozenset[int] = frozenset()
+
+
 @dataclass
 class _Automaton:
     """The automaton of one expression, as `re.match` would use it. Its states are numbers; 0 is the first.
 
     Attributes:
         free: for each state, the states that follow without a character.
+        at_begin: for each state, the states that follow at the beginning of the text.
         at_end: for each state, the states that follow at the end of the text.
+        before_end: for each state, the states that follow before a line break at the end of the text.
         steps: for each state, which characters lead to which state.
         last: the state that means a match.
         classes: the characters of each step, as an expression.
@@ -49,7 +63,9 @@ class _Automaton:
     """
 
     free: list[list[int]] = field(default_factory=lambda: [[]])
+    at_begin: list[list[int]] = field(default_factory=lambda: [[]])
     at_end: list[list[int]] = field(default_factory=lambda: [[]])
+    before_end: list[list[int]] = field(default_factory=lambda: [[]])
     steps: list[list[tuple[Accepts, int]]] = field(default_factory=lambda: [[]])
     last: int = 0
     classes: set[re.Pattern[str]] = field(default_factory=set)
@@ -59,28 +75,44 @@ class _Automaton:
         """A new state."""
         if len(self.free) >= _MOST_STATES:
             raise _Unknown
-        for edges in (self.free, self.at_end, self.steps):
+        for edges in (self.free, self.at_begin, self.at_end, self.before_end, self.steps):
             edges.append([])
         return len(self.free) - 1
 
-    def reached(self, states: Iterable[int], *, at_end: bool = False) -> frozenset[int]:
-        """These states, and those that follow without a character."""
+    def first(self) -> _Reached:
+        """Where it is before the first character. The text is not empty."""
+        return _Reached(self._closure({0}, self.at_begin))
+
+    def after(self, reached: _Reached, character: str) -> _Reached:
+        """Where it is after one more character."""
+        states = self._closure(self._stepped(reached.states, character))
+        if character != "\n":
+            return _Reached(states)
+        before = self._closure(reached.states, self.before_end)
+        if_ended = self._closure(self._stepped(before, character))
+        return _Reached(states, (if_ended | ({self.last} & before)) - states)
+
+    def has_matched(self, reached: _Reached) -> bool:
+        """Whether there is a match, whatever follows."""
+        return self.last in reached.states
+
+    def matches_at_end(self, reached: _Reached) -> bool:
+        """Whether there is a match if the text ends here."""
+        return self.last in self._closure(reached.states | reached.if_ended, self.at_end)
+
+    def _stepped(self, states: Iterable[int], character: str) -> set[int]:
+        return {after for state in states for accepts, after in self.steps[state] if accepts(character)}
+
+    def _closure(self, states: Iterable[int], more: Sequence[Sequence[int]] = ()) -> frozenset[int]:
+        """These states, and those that follow without a character, by `free` and by further edges."""
         found, waiting = set(states), list(states)
         while waiting:
             state = waiting.pop()
-            for after in [*self.free[state], *(self.at_end[state] if at_end else ())]:
+            for after in [*self.free[state], *(more[state] if more else ())]:
                 if after not in found:
                     found.add(after)
                     waiting.append(after)
         return frozenset(found)
-
-    def after(self, states: Iterable[int], character: str) -> frozenset[int]:
-        """The states after one more character."""
-        return self.reached({after for state in states for accepts, after in self.steps[state] if accepts(character)})
-
-    def matches_at_end(self, states: Iterable[int]) -> bool:
-        """Whether there is a match if the text ends here."""
-        return self.last in self.reached(states, at_end=True)
 
 
 class _Compiler:
@@ -104,57 +136,53 @@ class _Compiler:
             raise _Unknown
         try:
             parsed = _parser.parse(pattern, re.DOTALL)
-            self._made.last = self._sequence(parsed, 0, parsed.state.flags, is_first=True)
+            self._made.last = self._sequence(parsed, 0, parsed.state.flags)
         except (re.error, ValueError, OverflowError, RecursionError) as error:
             raise _Unknown from error
         return self._made
 
-    def _sequence(self, items: Iterable[tuple[Any, Any]], start: int, flags: int, *, is_first: bool = False) -> int:
+    def _sequence(self, items: Iterable[tuple[Any, Any]], start: int, flags: int) -> int:
         """Add items that follow each other. Returns the state after them."""
         if flags & (re.MULTILINE | re.LOCALE) or (flags & re.IGNORECASE and self._exact):
             raise _Unknown
         at = start
-        for number, (kind, value) in enumerate(items):
-            at = self._item(kind, value, at, flags, is_first=is_first and number == 0)
+        for kind, value in items:
+            at = self._item(kind, value, at, flags)
         return at
 
-    def _item(self, kind: Any, value: Any, start: int, flags: int, *, is_first: bool) -> int:
+    def _item(self, kind: Any, value: Any, start: int, flags: int) -> int:
         if kind is _names.AT:
-            return self._position(value, start, is_first=is_first)
+            return self._position(value, start)
         if kind is _names.SUBPATTERN:
             _, added, removed, items = value
             kept = flags & ~(re.ASCII | re.UNICODE) if added & (re.ASCII | re.UNICODE) else flags  # (?u:...) within (?a) ends it
-            return self._sequence(items, start, (kept | added) & ~removed, is_first=is_first)
+            return self._sequence(items, start, (kept | added) & ~removed)
         if kind is _names.BRANCH:
             end = self._made.add()
             for items in value[1]:
-                self._made.free[self._sequence(items, self._follow(start), flags, is_first=is_first)].append(end)
+                self._made.free[self._sequence(items, self._follow(start), flags)].append(end)
             return end
         if kind in (_names.MAX_REPEAT, _names.MIN_REPEAT):
             return self._repeated(value, start, flags)
         if kind is _names.POSSESSIVE_REPEAT and not self._exact:
             return self._repeated(value, start, flags)
         if kind is _names.ATOMIC_GROUP and not self._exact:
-            return self._sequence(value, start, flags, is_first=is_first)
+            return self._sequence(value, start, flags)
         end = self._made.add()
         self._made.steps[start].append((self._character(kind, value, flags), end))
         return end
 
-    def _position(self, value: Any, start: int, *, is_first: bool) -> int:
+    def _position(self, value: Any, start: int) -> int:
+        end = self._made.add()
         if value in (_names.AT_BEGINNING, _names.AT_BEGINNING_STRING):
-            end = self._made.add()
-            if is_first:  # anywhere else, it never matches
-                self._made.free[start].append(end)
-            elif self._exact:
-                raise _Unknown  # after something that may be empty, it can match
-            else:
-                self._made.free[start].append(end)
-            return end
-        if value in (_names.AT_END, _names.AT_END_STRING):
-            end = self._made.add()
+            self._made.at_begin[start].append(end)
+        elif value in (_names.AT_END, _names.AT_END_STRING):
             self._made.at_end[start].append(end)
-            return end
-        raise _Unknown
+            if value is _names.AT_END:
+                self._made.before_end[start].append(end)
+        else:
+            raise _Unknown
+        return end
 
     def _repeated(self, value: tuple[int, Any, Any], start: int, flags: int) -> int:
         least, most, items = value
@@ -218,17 +246,13 @@ class _State(NamedTuple):
     """Where one side of the search is.
 
     Attributes:
-        wanted: states of the filter; empty once it has matched.
-        is_wanted: whether the filter has matched, whatever follows.
-        ends_before_line: whether the filter matches if the text ends here, since `$` also matches before a last line break.
-        unwanted: states of the exclusions.
+        wanted: where the filter is; None once it has matched, whatever follows.
+        unwanted: where the exclusions are.
         component: what the last component of the path is so far.
     """
 
-    wanted: frozenset[int]
-    is_wanted: bool
-    ends_before_line: bool
-    unwanted: tuple[frozenset[int], ...]
+    wanted: _Reached | None
+    unwanted: tuple[_Reached, ...]
     component: int
 
 
@@ -253,12 +277,8 @@ class PathMachine:
 
     def first(self) -> _State | None:
         """The state at the end of the beginning; None if no path with this beginning belongs to the mirror."""
-        filter_states = self._filter.reached({0}) if self._filter else frozenset[int]()
-        is_wanted = self._filter is None or self._filter.last in filter_states
-        unwanted = tuple(one.reached({0}) for one in self._exclusions)
-        if any(one.last in states for one, states in zip(self._exclusions, unwanted, strict=True)):
-            return None
-        state: _State | None = _State(filter_states, is_wanted, False, unwanted, _NAME)
+        wanted = self._filter.first() if self._filter else None
+        state = self._state(wanted, tuple(one.first() for one in self._exclusions), _NAME)
         for at, character in enumerate(self._beginning):
             if state is None:
                 return None
@@ -282,25 +302,29 @@ class PathMachine:
             component = _EMPTY
         else:
             component = {(_EMPTY, "."): _DOT, (_DOT, "."): _DOTS}.get((component, character), _NAME)
-        unwanted = tuple(one.after(states, character) for one, states in zip(self._exclusions, state.unwanted, strict=True))
-        if any(one.last in states for one, states in zip(self._exclusions, unwanted, strict=True)):
-            return None
-        if state.is_wanted or self._filter is None:
-            return _State(frozenset(), True, False, unwanted, component)
-        wanted = self._filter.after(state.wanted, character)
-        ends = character == "\n" and self._filter.matches_at_end(state.wanted)
-        if self._filter.last in wanted:
-            return _State(frozenset(), True, False, unwanted, component)
-        return _State(wanted, False, ends, unwanted, component) if wanted or ends else None
+        wanted = self._filter.after(state.wanted, character) if self._filter and state.wanted else None
+        unwanted = tuple(one.after(reached, character) for one, reached in zip(self._exclusions, state.unwanted, strict=True))
+        return self._state(wanted, unwanted, component)
 
     def is_file(self, state: _State) -> bool:
         """Whether a path that ends here can be that of a file of the mirror."""
         if state.component != _NAME or self._is_unwanted_at_end(state):
             return False
-        return state.is_wanted or state.ends_before_line or (self._filter is not None and self._filter.matches_at_end(state.wanted))
+        return state.wanted is None or self._filter is None or self._filter.matches_at_end(state.wanted)
+
+    def _state(self, wanted: _Reached | None, unwanted: tuple[_Reached, ...], component: int) -> _State | None:
+        """The state; None if the filter cannot match any more, or an exclusion has matched."""
+        if any(one.has_matched(reached) for one, reached in zip(self._exclusions, unwanted, strict=True)):
+            return None
+        if wanted is not None and self._filter is not None:
+            if self._filter.has_matched(wanted):
+                wanted = None
+            elif not (wanted.states or wanted.if_ended):
+                return None
+        return _State(wanted, unwanted, component)
 
     def _is_unwanted_at_end(self, state: _State) -> bool:
-        return any(one.matches_at_end(states) for one, states in zip(self._exclusions, state.unwanted, strict=True))
+        return any(one.matches_at_end(reached) for one, reached in zip(self._exclusions, state.unwanted, strict=True))
 
 
 def have_common_ending(one: PathMachine, other: PathMachine) -> bool:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autosync.model.keys import Keys, Source
-from autosync.model.path_machine import PathMachine, have_common_ending
+from autosync.model.path_machine import PathMachine, _automaton, have_common_ending
 
 EVERYTHING = "^.*$"
 
@@ -28,6 +28,9 @@ def common(one: str, other: str, *exclude: str, other_exclude: tuple[str, ...] =
         (r".*/\d+$", r".*/\D+$"),
         (r".*/x{2,3}$", r".*/x{4}$"),
         (r".*(?=\.jpg$)\.jpg$", r"/nowhere/"),
+        (r"/a/x\Z", r"/b/x\n"),
+        (r"/a/x$", r"/b/x\n\n\Z"),
+        (r".*\.jpg", r".+^"),
     ],
 )
 def test_filters_without_a_common_path_part(one: str, other: str) -> None:
@@ -49,6 +52,29 @@ def test_filters_without_a_common_path_part(one: str, other: str) -> None:
 )
 def test_filters_that_may_have_a_common_path_do_not(one: str, other: str) -> None:
     assert common(one, other)
+
+
+@pytest.mark.parametrize("wanted", [r".*\.jpg$", r"^.*\.jpg$", r".*\.jpg\Z", r"\A.*\.jpg\Z", r"(?:^.*\.jpg$)", r".*\.jpg\n\Z"])
+@pytest.mark.parametrize(
+    "unwanted", [r".*\.jpg", r".*\.jpg$", r"^.*\.jpg$", r"(^.*\.jpg$)+", r"(?:^.*\.jpg$|^.*\.txt$)", r"\A.*\.(jpg|txt)$"]
+)
+def test_what_one_sends_and_the_other_leaves_out_parts(wanted: str, unwanted: str) -> None:
+    assert not common(wanted, EVERYTHING, other_exclude=(unwanted,))
+    assert not common(EVERYTHING, wanted, unwanted)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "unwanted"),
+    [
+        (r".*\.jpg$", r".*\.jpg\Z"),  # x.jpg and a line break: only $ matches there
+        (r".*\.jpg\n\Z", r".*\.jpg\Z"),
+        (r".*\.jpg$", r".*\.jpg\n$"),
+        (r".*\.jpg", r".*\.jpg$"),  # x.jpg.txt
+        (r".*\.jpg$", r".+^.*\.jpg$"),  # ^ never matches there
+    ],
+)
+def test_an_exclusion_that_matches_less_does_not(wanted: str, unwanted: str) -> None:
+    assert common(wanted, EVERYTHING, other_exclude=(unwanted,))
 
 
 def test_an_excluded_directory_parts_only_what_is_in_it() -> None:
@@ -85,11 +111,29 @@ def test_classes_of_characters_overlap_where_re_finds_a_character_of_both() -> N
     assert not wrong
 
 
-_ATOMS = st.sampled_from(["a", "b", "/", ".", "[ab]", "[^a]", r"\w", r"\W", "(?:a|b/)", "$", "^"])
-_PATTERNS = st.lists(st.tuples(_ATOMS, st.sampled_from(["", "", "*", "+", "?", "{2}"])), max_size=4).map(
-    lambda parts: "/s/" + "".join(atom + ("" if atom in "^$" else count) for atom, count in parts)
+_ANCHORS = ("$", "^", r"\Z", r"\A")
+_ATOMS = st.sampled_from(
+    ["a", "b", "/", ".", r"\n", "[ab]", "[^a]", r"\w", r"\W", "(?:a|b/)", "(?:a$|b)", r"(?:\Z|a)", r"(?:^|\n)", "(?-s:.)", *_ANCHORS]
 )
-_NAMES = ["".join(one) for length in range(1, 6) for one in itertools.product("ab/", repeat=length)]
+_ENDINGS = st.lists(st.tuples(_ATOMS, st.sampled_from(["", "", "*", "+", "?", "{2}"])), max_size=4).map(
+    lambda parts: "".join(atom + ("" if atom in _ANCHORS else count) for atom, count in parts)
+)
+_PATTERNS = st.tuples(st.sampled_from(["/s/", "^/s/", "(?:^)?/s/", r"\A/s/", ".*"]), _ENDINGS).map("".join)
+_NAMES = ["".join(one) for length in range(1, 6) for one in itertools.product("ab/\n", repeat=length)]
+
+
+@settings(deadline=None, max_examples=300)
+@given(_PATTERNS)
+def test_an_automaton_matches_what_re_matches(pattern: str) -> None:
+    """Exactly: a filter that matched less would part mirrors that meet, and an exclusion that matched less would part none."""
+    automaton, expected = _automaton(pattern, exact=True), re.compile(pattern, re.DOTALL)
+    assert automaton is not None
+    for name in (*_NAMES, "a\nb\n", "\n\n\n"):
+        text, reached, has_matched = f"/s/{name}", automaton.first(), False
+        for character in text:
+            has_matched = has_matched or automaton.has_matched(reached)
+            reached = automaton.after(reached, character)
+        assert (has_matched or automaton.matches_at_end(reached)) == bool(expected.match(text)), text
 
 
 @settings(deadline=None, max_examples=150)

@@ -71,6 +71,7 @@ def test_scopes_without_a_common_key_do_not_meet(other: Mirror) -> None:
         ({"state_directories": ("/s/in",)}, {"target_prefix": "in/x/"}),
         ({"source_filter": r".*\.jpg$"}, {"source_filter": r".*\.txt$"}),
         ({"source_filter": "/s/a/"}, {"source_exclude": ("/t/a$",)}),
+        ({"source_filter": r".*\.jpg$"}, {"source_exclude": (r".*\.jpg$",)}),
         ({"target_prefix": "a/"}, {"target_prefix": "b/"}),
     ],
 )
