@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from ..errors import StartError
 from ..model.mirror import Mirror
 from ..model.target_scope import SharedKeys, TargetScope
 from ..model.text import printable
+from ..source.mounts import real_paths
 from ..state.other_mirrors import OtherMirror, other_mirrors
 from ..state.state_file import StateFile
 
@@ -47,7 +47,7 @@ class Overlaps:
         file: StateFile | None = None,
     ) -> None:
         self._mirror = mirror
-        self._scope = TargetScope(mirror, os.path.realpath)
+        self._scope = TargetScope(mirror, real_paths)
         self._base = base
         self._registered = registered
         self._companions = companions

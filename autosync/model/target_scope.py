@@ -49,7 +49,7 @@ class TargetScope:
 
     Args:
         mirror: the definition.
-        real_path: returns the path without links of a target that is a directory.
+        real_paths: returns the paths without links by which a target that is a directory can be reached.
 
     Attributes:
         mirror: the definition.
@@ -58,16 +58,17 @@ class TargetScope:
         ConfigurationError: see `Keys`.
     """
 
-    def __init__(self, mirror: Mirror, real_path: Callable[[str], str] = lambda path: path) -> None:
+    def __init__(self, mirror: Mirror, real_paths: Callable[[str], Sequence[str]] = lambda path: (path,)) -> None:
         self.mirror = mirror
         self._keys: Keys = mirror.keys()
         self._is_directory = mirror.actor in ("file", "rsync")
-        self._place, self._top = _place_of(mirror, real_path)
-        self._trees = [_Tree(self.name(span.prefix), span, _source_at(self._keys, span)) for span in self._keys.spans("")]
+        self._place, self._tops = _place_of(mirror, real_paths)
+        spans = self._keys.spans("")
+        self._trees = [_Tree(name, span, _source_at(self._keys, span)) for span in spans for name in self.names(span.prefix)]
 
-    def name(self, key: str) -> str:
-        """The name of the object with this key, in its place."""
-        return re.sub("/+", "/", f"{self._top}/{key}") if self._is_directory else key
+    def names(self, key: str) -> list[str]:
+        """The names of the object with this key, in its place: more than one if the target is a directory that has several paths."""
+        return [re.sub("/+", "/", f"{top}/{key}") for top in self._tops] if self._is_directory else [key]
 
     def is_same_place(self, other: TargetScope) -> bool:
         """Whether both mirrors send to the same place. In doubt, they do."""
@@ -132,31 +133,31 @@ class SharedKeys:
         self._others = tuple(others)
 
     def __contains__(self, key: object) -> bool:
-        name = self._own.name(str(key))
-        return any(other.has(name) for other in self._others)
+        names = self._own.names(str(key)) if self._others else ()
+        return any(other.has(name) for other in self._others for name in names)
 
 
 def _source_at(keys: Keys, span: Span) -> Source:
     return next(one for one in keys.sources if one.path == span.only or one.root == span.directory or one.holds(span.directory))
 
 
-def _place_of(mirror: Mirror, real_path: Callable[[str], str]) -> tuple[dict[str, str], str]:
-    """Where a mirror sends to: the settings that say so, and the directory in that place; "" if there are no directories."""
+def _place_of(mirror: Mirror, real_paths: Callable[[str], Sequence[str]]) -> tuple[dict[str, str], Sequence[str]]:
+    """Where a mirror sends to: the settings that say so, and the paths of the directory in that place; "" if there are no directories."""
     container = str(mirror.settings.get("target_container") or "")
     if mirror.actor == "file":
-        return {}, real_path(container)
+        return {}, real_paths(container)
     if mirror.actor == "rsync":
         found = _RSYNC.fullmatch(container)
         if found is None:
-            return {"container": container}, ""
+            return {"container": container}, ("",)
         host, port = _host_and_port(f"rsync://{found[1] or found[2]}")
-        return {"host": f"{host}:{port}", "module": found[3]}, f"/{found[4] or ''}"
+        return {"host": f"{host}:{port}", "module": found[3]}, (f"/{found[4] or ''}",)
     if mirror.actor in ADDRESS:
         named = {name: _plain_url(str(mirror.settings.get(name) or default)) for name, default in ADDRESS[mirror.actor].items()}
-        return {"container": container, **named}, ""
+        return {"container": container, **named}, ("",)
     # Which options of a user's own actor say where its target is, is not known: without a container, all of them.
     options = {name: repr(value) for name, value in mirror.settings.items() if not container}
-    return {"container": container, **options}, ""
+    return {"container": container, **options}, ("",)
 
 
 def _plain_url(value: str) -> str:

@@ -8,6 +8,8 @@ import select
 from contextlib import suppress
 from typing import NamedTuple
 
+from ..model.paths import is_at_or_below, itself_and_parents, slashed
+
 _MOUNTINFO = "/proc/self/mountinfo"
 _BLOCK = 1 << 20
 #: Beginnings of the names of file systems whose data another process or host has.
@@ -82,6 +84,53 @@ def mounts_of(text: bytes) -> dict[str, Mount]:
         fields = before.split(b" ")
         if len(fields) < 6 or not after:
             continue
-        path = os.fsdecode(_ESCAPED.sub(lambda match: bytes([int(match[1], 8)]), fields[4]))
+        path = _unescaped(fields[4])
         found[path] = Mount(int(fields[0]), os.fsdecode(after.split(b" ")[0]), os.fsdecode(b" ".join(fields[2:4])))
     return found
+
+
+def real_paths(path: str) -> tuple[str, ...]:
+    """The paths without links by which a directory can be reached: a bind mount shows it, or one above it, at another path too.
+
+    Args:
+        path: the directory's absolute path; the directory may be missing.
+
+    Returns:
+        The path without links, and those by other mounts of the same file system.
+    """
+    real = os.path.realpath(path)
+    table = MountTable()
+    try:
+        mounts = table.read()
+    finally:
+        table.close()
+    existing = next((one for one in itself_and_parents(real) if os.path.isdir(one)), "/")
+    top = next((one for one in itself_and_parents(existing) if one in mounts), "")
+    if not top:
+        return (real,)
+    device, _, root = mounts[top].what.partition(" ")
+    inside = _joined(_unescaped(os.fsencode(root)), existing[len(slashed(top)) :])
+    others = []
+    for point, mount in mounts.items():
+        other_device, _, other_root = mount.what.partition(" ")
+        shown = _unescaped(os.fsencode(other_root))
+        if other_device != device or not is_at_or_below(inside, shown):
+            continue
+        candidate = _joined(point, inside[len(slashed(shown)) :])
+        if candidate != existing and _is_same(candidate, existing):  # another mount may hide it
+            others.append(_joined(candidate, real[len(slashed(existing)) :]))
+    return (real, *sorted(others))
+
+
+def _joined(directory: str, rest: str) -> str:
+    return slashed(directory) + rest if rest else directory
+
+
+def _is_same(one: str, other: str) -> bool:
+    with suppress(OSError):
+        return os.path.samefile(one, other)
+    return False
+
+
+def _unescaped(text: bytes) -> str:
+    return os.fsdecode(_ESCAPED.sub(lambda match: bytes([int(match[1], 8)]), text))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 from ..errors import ConfigurationError, UnknownDefinition
 from ..model.mirror import Mirror
 from ..model.target_scope import TargetScope
+from ..source.mounts import real_paths
 from .run_record import stored_mirrors
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def other_mirrors(
         if name == own:
             continue
         try:
-            scopes.append((one, TargetScope(Mirror.loads(one.definition), os.path.realpath)))
+            scopes.append((one, TargetScope(Mirror.loads(one.definition), real_paths)))
         except (UnknownDefinition, ConfigurationError, ValueError):  # another version wrote it
             unreadable.append(name)
     return scopes, unreadable

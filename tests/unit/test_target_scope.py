@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from autosync.actors import load
 from autosync.model.keys import TEMPORARY, Source
 from autosync.model.mirror import Mirror
 from autosync.model.target_scope import ADDRESS, SharedKeys, TargetScope
+from autosync.source.mounts import real_paths
 
 
 def mirror(actor: str = "s3", container: str | None = "c", source: str = "/s", **fields: Any) -> Mirror:
@@ -21,7 +21,7 @@ def mirror(actor: str = "s3", container: str | None = "c", source: str = "/s", *
 
 
 def meet(one: Mirror, other: Mirror) -> bool:
-    scopes = [TargetScope(each, os.path.realpath) for each in (one, other)]
+    scopes = [TargetScope(each, real_paths) for each in (one, other)]
     found = scopes[0].meets(scopes[1])
     assert scopes[1].meets(scopes[0]) == found
     return found
@@ -137,9 +137,9 @@ def test_the_settings_that_name_a_target_are_options_of_its_actor() -> None:
 
 
 def test_shared_keys_are_those_that_another_mirror_can_make(tmp_path: Path) -> None:
-    own = TargetScope(mirror("file", f"{tmp_path}/to"), os.path.realpath)
+    own = TargetScope(mirror("file", f"{tmp_path}/to"), real_paths)
     inner = mirror("file", f"{tmp_path}/to/in", source="/t", source_filter=r".*\.jpg$", target_exclude=("no/",))
-    shared = SharedKeys(own, [TargetScope(inner, os.path.realpath)])
+    shared = SharedKeys(own, [TargetScope(inner, real_paths)])
 
     assert [key for key in ("a.jpg", "in/a.jpg", "in/a.txt", "in/no/a.jpg", "in/b/a.jpg", "in/b.part") if key in shared] == [
         "in/a.jpg",
