@@ -140,7 +140,7 @@ class RootCheck:
         Args:
             missing: paths of the keys that the source lacks. They are read only if something was mounted during the scan.
         """
-        self._roots.poll_mounts()
+        self._roots.find_moved_mounts(top for top in self.paths if self._is_below(top) and top not in self._opened)
         in_doubt = {*self._in_doubt, *(top for top in self._above() if not self._roots.is_confirmed(top))}
         protected = self._roots.protected()
         self._count_new_mounts(protected - self.paths, missing)

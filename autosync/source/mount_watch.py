@@ -58,7 +58,8 @@ class MountWatch:
         self.has_more = False
 
     def must_read(self) -> None:
-        """Read the table at the next poll: a root may lead through another link than before, so that other mounts are below it."""
+        """Read the table at the next poll: a root may lead through another link than before, so that other mounts are below it; or a mount
+        point may have moved with a directory that was renamed, of which the kernel reports no change of the table."""
         self._must_read = True
 
     def poll(self) -> MountChange | None:

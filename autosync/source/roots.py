@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from ..model.keys import Keys
 from ..model.mirror import IN_DOUBT, Identity
@@ -168,6 +168,17 @@ class RootRegister:
                 self.mounts.note_change(path)
 
     # What is on the disk, for scans
+
+    def find_moved_mounts(self, paths: Iterable[str]) -> None:
+        """Find out whether mount points have moved with the directory that contains them.
+
+        Args:
+            paths: those that a walk has not found.
+        """
+        if any(path in self.mounts and not os.path.lexists(os.path.dirname(path)) for path in paths):
+            with self._lock:
+                self.mounts.must_read()
+        self.poll_mounts()
 
     def check_open(self, path: str, descriptor: int, stats: os.stat_result) -> bool:
         """Check an open directory that a walk has reached by its path. Returns whether it is the remembered one."""

@@ -166,6 +166,24 @@ def test_a_mount_point_is_remembered_before_the_first_scan_has_ended(
     assert scan(tree, FixedTarget("outside", *KEYS), limit=ALL, roots=start_roots(roots))[0] == []
 
 
+@pytest.mark.parametrize("is_part", [True, False])
+def test_a_scan_finds_out_that_a_mount_point_has_moved_with_the_directory_around_it(
+    tree: Path, mounts: Mounts, start_roots: Callable[..., RootRegister], is_part: bool
+) -> None:
+    """A rename is no event of the mount table."""
+    mounts.mount(tree / "a/share")
+    fill(tree, "outside", *(f"a/{key}" for key in KEYS))
+    roots = start_roots()
+    target = FixedTarget("outside", *(f"a/{key}" for key in KEYS))
+    assert scan(tree, target, limit=ALL, roots=roots)[0] == []
+
+    mounts.move(tree / "a", tree / "b")
+    deleted, report = scan(tree, target, str(tree / "a") if is_part else "", limit=ALL, roots=roots, has_left=is_part)
+
+    assert (deleted, report.kept_in_doubt) == ([f"a/{key}" for key in KEYS], 0)
+    assert roots.remembered.doubts() == {}
+
+
 @pytest.mark.parametrize("holds", [True, False], ids=["what the target holds", "nothing"])
 def test_what_is_mounted_during_a_scan_is_not_compared_by_it(
     tree: Path, mounts: Mounts, start_roots: Callable[..., RootRegister], monkeypatch: pytest.MonkeyPatch, holds: bool
