@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import fcntl
-import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from ..errors import StartError
+from .directory_contents import remove_own
 
 #: The file that `autosync` locks, for itself and for its broker.
 LOCK = "lock"
@@ -33,16 +33,16 @@ def is_in_use(directory: Path) -> bool:
 
 
 def remove(directory: Path) -> None:
-    """Remove a state directory.
+    """Remove a state directory. What autosync has not made is left there, and the directory then is, too.
 
     Raises:
         StartError: a process uses it.
-        OSError: it cannot be removed.
+        OSError: something cannot be removed.
     """
     with ExitStack() as ends:
         if not _has_locked(directory, ends):
             raise StartError(f"the state directory {directory} is used by a running autosync", "stop that first")
-        shutil.rmtree(directory)
+        remove_own(directory)
 
 
 def _has_locked(directory: Path, ends: ExitStack) -> bool:

@@ -308,3 +308,22 @@ def test_of_a_state_directory_with_several_mirrors_only_the_files_of_one_go(
     assert command("autosync-ctl", "forget", "old", "--yes").returncode == 0
 
     assert sorted(path.name for path in (tmp_path / "states/old").iterdir()) == ["lock", "other.mirror.json"]
+
+
+def test_what_autosync_has_not_made_stays_in_the_state_directory_and_is_listed(
+    command: Callable[..., Any], define: Callable[..., Mirror], broker: str, tmp_path: Path
+) -> None:
+    ran(define("old"), "state directory", broker, tmp_path, ago=DAY)
+    state = tmp_path / "states/old"
+    fill(state, "appendonlydir/appendonly.aof.1.incr.aof", "broker.log", ".autosync-state", "old.mirror.json.x1y2", "watch.lock")
+    fill(state, "letter", "appendonlydir/letter", "photos/broker.log", "mylock")
+    (state / "broker.sock").symlink_to(tmp_path / "to")
+
+    done = command("autosync-ctl", "forget", "old", "--yes")
+
+    assert done.returncode == 0
+    left = ["appendonlydir/letter", "broker.sock", "letter", "mylock", "photos"]
+    assert f"{state}, which stays, since autosync has not made {', '.join(left)}" in done.stdout
+    assert sorted(str(path.relative_to(state)) for path in state.rglob("*")) == sorted(["appendonlydir", "photos/broker.log", *left])
+    assert (tmp_path / "to").is_dir()
+    assert command("autosync-ctl", "mirrors", "--stopped").stdout == "no mirror has stopped\n"

@@ -17,12 +17,16 @@ import click
 from ...errors import ConfigurationError, StartError, UnknownDefinition
 from ...ledger import address
 from ...model.mirror import Mirror
-from ...model.text import printable
+from ...model.text import listed, printable
+from ...state.directory_contents import foreign_paths
 from ...state.run_record import StoredMirror, state_directories, stored_mirrors
 from ...state.state_file import StateFile, requests_file, state_files
 from ...state.state_lock import LOCK, is_in_use, remove
 from .mirrors import MirrorHandle, find_any_mirrors
 from .status import table, target_of
+
+#: The most foreign paths that are printed.
+_MAX_FOREIGN = 20
 
 
 @dataclass
@@ -67,8 +71,14 @@ class MirrorRemains:
             stats = one.ledger.stats.read()
             found.append(f"all data at the broker {address(one.broker)}: {stats.dirty} dirty keys, {stats.failed} failed keys")
         for directory in sorted({*self._state_directories()}):
-            whole = "the state directory" if self._is_alone(directory) else "its files in the state directory, which has other mirrors,"
-            found.append(f"{whole} {printable(str(directory))}")
+            place, foreign = printable(str(directory)), foreign_paths(directory)
+            if not self._is_alone(directory):
+                found.append(f"its files in the state directory, which has other mirrors, {place}")
+            elif foreign:
+                others = listed(foreign[:_MAX_FOREIGN], len(foreign))
+                found.append(f"its files in the state directory {place}, which stays, since autosync has not made {others}")
+            else:
+                found.append(f"the state directory {place}")
         return found
 
     def kept_at(self) -> list[str]:
