@@ -47,7 +47,7 @@ class RootAcceptance:
         """
         if self._is_accepted(item):  # in a process before this one, maybe
             self._scanner.accept_deletions(item.digest)
-        else:
+        elif item not in self._waiting:  # a request that could not be removed is handled again
             self._waiting.append(item)
 
     @property
@@ -67,7 +67,8 @@ class RootAcceptance:
         pending_now = self._pending()
         waiting, self._waiting = self._waiting, []
         for item in waiting:
-            if any(now.is_covered_by(item) for now in pending_now) and self._roots.remembered.accept(item.path):
+            is_covered = any(now.is_covered_by(item) for now in pending_now) and self._roots.remembered.accept(item.path)
+            if is_covered or self._is_accepted(item):
                 self._scanner.accept_deletions(item.digest)
             elif not is_settled:
                 self._waiting.append(item)

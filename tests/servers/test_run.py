@@ -243,6 +243,32 @@ def test_what_is_accepted_waits_until_it_is_pending_whatever_else_is(
     assert not runner._root_acceptance.has_requests
 
 
+def test_a_request_that_could_not_be_removed_is_handled_again_without_harm(
+    make_runner: Callable[..., MirrorRunner], ledger: Ledger, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    runner = make_runner(once=True)
+    item = in_doubt(runner, f"{tree}/share", "d")
+    runner._scanner._update(last_report=ScanReport())
+    request_acceptance("ledger", ledger, tmp_path, item)
+
+    def away(count: int) -> None:
+        raise BrokerError("the broker is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner._ledger.requests, "remove_first", away)
+        runner.tick()
+        runner.tick()
+    runner.tick()
+    runner.tick()
+
+    assert (ledger.requests.all(), list(runner._accepted_items)) == ([], [item])
+    assert runner._roots.remembered.doubts()[item.path].accepted
+    assert runner._scanner.state.accepted_deletions.digests == {"d"}
+    assert not runner._root_acceptance.has_requests
+    assert "is not as it was accepted" not in caplog.text
+
+
 def test_what_is_not_pending_after_all_scans_is_not_accepted_and_nothing_waits_for_it(
     make_runner: Callable[..., MirrorRunner], ledger: Ledger, tree: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
