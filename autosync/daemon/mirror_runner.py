@@ -177,6 +177,8 @@ class MirrorRunner:
         )  # fmt: skip
         self._in_sync = InSyncRecorder(self._ledger, self._registration, self._scanner)
         self._failed_scans = FailedScanRecorder(self._ledger.sync_state, self._registration, self._scanner)
+        #: The first scan generation that compares the keys which were left as they are below roots or mounts in doubt; -1: there are none.
+        self._left_in_generation = -1
         self._accepted_items = AcceptedItems(state_file)
         self._root_acceptance = RootAcceptance(
             self._roots, self._scanner, self._debouncer, self._deletion_state.pending, self._accepted_items, about=run.about
@@ -362,6 +364,7 @@ class MirrorRunner:
         kept = self._disputes.kept_in_doubt - kept_before
         if kept:
             self._scanner.begin_generation()  # that nothing is dirty proves nothing now
+            self._left_in_generation = self._scanner.state.scan_generation
             log.warning(
                 "%s%d keys below roots or mounts that are not the directories that they were are left as they are, for a later scan",
                 self._run.about, kept,
@@ -451,5 +454,7 @@ class MirrorRunner:
         Args:
             finished: whether `once` has reached its end.
         """
-        has_doubts = self._roots.remembered.has_doubts or bool(self._disputes.kept_in_doubt)
+        finished_scan = self._scanner.state.finished_scan
+        has_left = self._left_in_generation > (finished_scan.generation if finished_scan is not None else -1)
+        has_doubts = self._roots.remembered.has_doubts or has_left
         return self._summary.log(self._scanner.state, has_doubts=has_doubts, unwatched=self._unwatched, finished=finished)

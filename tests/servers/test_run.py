@@ -166,7 +166,10 @@ def test_once_does_not_wait_for_keys_below_a_root_in_doubt_and_leaves_them_to_a_
     keeping.tick()
     if once:
         assert keeping._debouncer.pop_scan() == ScanRequest(str(tree)), "it is scanned when it is believed"
+        keeping._scanner._update(last_report=ScanReport())
         assert keeping.end(finished=True) == Exit.INCOMPLETE
+        found(keeping, time.time(), keeping._scanner.state.scan_generation)
+        assert keeping.end(finished=True) == Exit.DONE, "a scan of the same run has compared them"
     else:
         assert ledger.disputes.unresolved(1) == []
 
