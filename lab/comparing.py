@@ -16,18 +16,20 @@ from autosync.source.roots import RootRegister
 
 
 class FixedTarget(Actor):
-    """A target with empty objects that were created at the beginning of time.
+    """A target with empty objects.
 
     Args:
         keys: of the objects.
+        created: when they were created, in seconds since the epoch.
     """
 
-    def __init__(self, *keys: str) -> None:
+    def __init__(self, *keys: str, created: float = 0.0) -> None:
         super().__init__()
         self.keys = keys
+        self.created = created
 
     def list(self, prefix: str = "") -> Listing:
-        return Listing((File(key, 0, 0.0) for key in sorted(self.keys)), already_sorted=True)
+        return Listing((File(key, 0, self.created) for key in sorted(self.keys)), already_sorted=True)
 
 
 def scan(

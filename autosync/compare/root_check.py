@@ -76,7 +76,7 @@ class RootCheck:
 
     # For the walk
 
-    def opened(self, path: str, real: str, descriptor: int, stats: os.stat_result) -> None:
+    def opened(self, path: str, real: str, descriptor: int, stats: os.stat_result) -> bool:
         """Check a directory that the walk has opened: a root, or one on another device than the directory above.
 
         Args:
@@ -84,12 +84,16 @@ class RootCheck:
             real: its path without links below the root of its source.
             descriptor: an open descriptor of the directory.
             stats: the directory's fstat.
+
+        Returns:
+            Whether another directory is remembered there: its files may be as large as those that were sent, and older than their objects.
         """
         if path != real:
             self.follows_link(path, real)
-            return
+            return False
         is_remembered = self._roots.check_open(path, descriptor, stats)
         self._opened[path] = _Opened(Identity(stats.st_dev, stats.st_ino), is_remembered, self._roots.is_emptied(path, descriptor))
+        return not is_remembered and self._roots.remembered.is_identified(path)
 
     def follows_link(self, path: str, real: str) -> None:
         """Note a path that leads through a link to or below a mount point."""

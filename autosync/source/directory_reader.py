@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from collections.abc import Collection
 from contextlib import suppress
 from typing import Protocol
@@ -28,9 +29,9 @@ class RootObserver(Protocol):
     def paths(self) -> Collection[str]:
         """The directories about which `opened` is called."""
 
-    def opened(self, path: str, real: str, descriptor: int, stats: os.stat_result) -> None:
+    def opened(self, path: str, real: str, descriptor: int, stats: os.stat_result) -> bool:
         """The walk has opened one of `paths`, or a directory on another device than the one above. `real` is its path without links below
-        the root."""
+        the root. Returns whether another directory is remembered there: then all files below count as changed now."""
 
     def follows_link(self, path: str, real: str) -> None:
         """The walk reaches a directory through a link that leads to `real`."""
@@ -114,11 +115,11 @@ class DirectoryReader:
         level = Level(descriptor, path.rstrip("/") + "/", real, path_changed, parent, behind_link=behind_link)
         try:
             stats = os.fstat(descriptor)
-            self._observe(path, level, stats)
+            has_changed = self._observe(path, level, stats)
             if self._devices is not None and stats.st_dev not in self._devices:
                 os.close(descriptor)
                 return StepResult([on_other_file_system(path + "/")], None, [])
-            level.path_changed = max(path_changed, _rename_time(stats))
+            level.path_changed = time.time() if has_changed else max(path_changed, _rename_time(stats))
             names = self._names.read(level)
             if level.is_state and real:  # the root itself was named by the user
                 level.close()
@@ -131,14 +132,15 @@ class DirectoryReader:
             raise
         return StepResult([], level, [], CALLS_TO_OPEN + names // _NAMES_PER_CALL)
 
-    def _observe(self, path: str, level: Level, stats: os.stat_result) -> None:
-        """Have the observer check a directory that was opened, if it is a root or a mount point."""
+    def _observe(self, path: str, level: Level, stats: os.stat_result) -> bool:
+        """Have the observer check a directory that was opened, if it is a root or a mount point. Returns as `RootObserver.opened`."""
         level.device = stats.st_dev
         if self._observer is None:
-            return
+            return False
         is_other_device = level.parent is not None and level.parent.device not in (None, stats.st_dev)
-        if is_other_device or path in self._observer.paths:
-            self._observer.opened(path, self._path_of(level.real), level.descriptor, stats)
+        if not is_other_device and path not in self._observer.paths:
+            return False
+        return self._observer.opened(path, self._path_of(level.real), level.descriptor, stats)
 
     def _path_of(self, real: str) -> str:
         """The absolute path of a path relative to the root."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from autosync.compare.delete_limit import DeleteLimit
 from autosync.compare.deletions import Permission
+from autosync.compare.diff import MARGIN
 from autosync.compare.scan import Comparison, Policy, ScanReport
 from autosync.model.change import Change, Kind
 from autosync.model.keys import Keys, Source
@@ -52,6 +54,12 @@ def start_roots(tree: Path) -> Iterator[Callable[..., RootRegister]]:
     yield start
     for table in tables:
         table.close()
+
+
+def differing(tree: Path, target: FixedTarget, roots: RootRegister) -> list[str]:
+    """The keys that a scan of everything has to send or to check."""
+    comparison = Comparison(keys_of(tree), target, Policy(True, ALL), roots=roots)
+    return [one.key for one in comparison.differences("", ScanReport()) if one.found is not None]
 
 
 def test_a_mount_point_is_believed_again_when_its_file_system_is_back(
@@ -354,6 +362,27 @@ def test_a_mount_point_with_half_of_its_keys_is_remembered_from_then_on(
     fill(tree, KEYS[19])
     assert scan(tree, more, str(tree / "share"), limit=ALL, roots=roots)[0] == KEYS[20:]
     assert scan(tree, more, limit=ALL, roots=start_roots(roots))[0] == KEYS[20:]
+
+
+def test_files_of_another_file_system_count_as_changed(
+    tree: Path, tmp_path: Path, mounts: Mounts, start_roots: Callable[..., RootRegister]
+) -> None:
+    """They may be as large as what was sent from the one before, and older than its objects."""
+    share = tree / "share"
+    for disk in (tmp_path / "one", tmp_path / "another"):
+        mounts.mount(disk)
+        fill(disk, *(key.removeprefix("share/") for key in KEYS))
+    mounts.bind(tmp_path / "one", share)
+    fill(tree, "outside")
+    sent = time.time() + 0.1
+    target, roots = FixedTarget("outside", *KEYS, created=sent + MARGIN), start_roots()
+    wait_until(lambda: time.time() > sent)
+    assert differing(tree, target, roots) == [], "the objects are newer"
+
+    mounts.unmount(share)
+    mounts.bind(tmp_path / "another", share)
+    assert differing(tree, target, roots) == KEYS
+    assert differing(tree, target, roots) == [], "it is the remembered one from then on"
 
 
 def test_a_mount_point_in_a_mirror_that_is_not_accepted_is_remembered_as_it_is(
