@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 from .keys import Keys, Source, Span
 from .mirror import Mirror
-from .path_machine import PathMachine, have_common_ending
 from .paths import slashed
+from .pattern_automaton import PathMachine, have_common_ending
 
 #: For each of our actors, the settings that say where the target is, with the values of those that are not given.
 ADDRESS: dict[str, dict[str, str]] = {

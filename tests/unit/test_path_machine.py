@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autosync.model.keys import Keys, Source
-from autosync.model.path_machine import PathMachine, _automaton, have_common_ending
+from autosync.model.pattern_automaton import PathMachine, _automaton, have_common_ending
 
 EVERYTHING = "^.*$"
 
