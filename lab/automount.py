@@ -12,6 +12,7 @@ import signal
 import struct
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from .parts import lacking
@@ -68,7 +69,7 @@ class Automounter:
         self._process.wait()
 
     def _expired(self) -> bool:
-        if not self.mounted():
+        if not self.mounted() and not os.listdir(self.at):
             return True
         self._process.send_signal(signal.SIGUSR1)
         return False
@@ -104,7 +105,8 @@ def _mount(behind: str, at: str) -> bool:
 
 def _unmount_all(at: str) -> None:
     for name in os.listdir(at):
-        if subprocess.run(["umount", f"{at}/{name}"], check=False, capture_output=True).returncode == 0:
+        subprocess.run(["umount", f"{at}/{name}"], check=False, capture_output=True)
+        with suppress(OSError):  # it is in use, or a signal during this one was faster
             os.rmdir(f"{at}/{name}")
 
 
