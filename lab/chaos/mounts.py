@@ -88,6 +88,7 @@ def lose_source(chaos: Chaos, chance: Random) -> None:
         has_file = chance.random() < 0.7
         if has_file:
             _pass_time(chaos, chance)
+            chaos.world.reserved.add(marker)  # what is done to the source by its other path finds no such file there
             _write_other(chaos, chance, marker)
             chaos.world.note("its mount point has a file")
         if not with_disk and chance.random() < 0.5:
@@ -97,6 +98,7 @@ def lose_source(chaos: Chaos, chance: Random) -> None:
             chaos.world.book.change(gone=[chaos.world.key(marker)])
             marker.unlink()
             marker.parent.rmdir()
+            chaos.world.reserved.discard(marker)
     operate(chaos, chance)
 
 
