@@ -155,7 +155,7 @@ def _source_options() -> list[click.Option]:
             ["--delete/--no-delete"], default=True, show_default=True, help="Whether keys without a file are deleted from the target."
         ),
         click.Option(
-            ["--max-delete"], metavar="N|P%", show_default="50%, or 1000 if that is more",
+            ["--max-delete"], metavar="N|P%", show_default="25%, or 20 if that is more",
             help="How many keys in scope one scan may delete; further deletions are withheld. Deletions while it watches do not count.",
         ),
         click.Option(

@@ -180,6 +180,9 @@ class RootCheck:
         for path, count in sorted(kept.items()):
             top = self.top_of(path)
             doubt = self._roots.remembered.doubts().get(top)
+            if top in self._roots.remembered.waiting:
+                log.info("%s%s is accepted as it is; another scan deletes %d keys below it", self._about, printable(top), count)
+                continue
             log.error(
                 "%s%s %s. %d keys below %s that are not in the source are kept. If this is as it should be: autosync-ctl accept --%s",
                 self._about, printable(top), (doubt and doubt.text) or "is not the directory that it was", count,

@@ -48,7 +48,7 @@ class RootAcceptance:
         if self._is_accepted(item):  # in a process before this one, maybe
             self._scanner.accept_deletions(item.digest)
         elif item not in self._waiting:  # a request that could not be removed is handled again
-            self._waiting.append(item)
+            self._wait_for([*self._waiting, item])
 
     @property
     def has_requests(self) -> bool:
@@ -65,16 +65,17 @@ class RootAcceptance:
         if report is None or report.error is not None:
             return
         pending_now = self._pending()
-        waiting, self._waiting = self._waiting, []
-        for item in waiting:
+        still: list[PendingItem] = []
+        for item in self._waiting:
             is_covered = any(now.is_covered_by(item) for now in pending_now) and self._roots.remembered.accept(item.path)
             if is_covered or self._is_accepted(item):
                 self._scanner.accept_deletions(item.digest)
             elif not is_settled:
-                self._waiting.append(item)
+                still.append(item)
             else:
                 self._accepted.remove([item])
                 log.warning("%s%s is not as it was accepted any more; what was accepted does not count", self._about, item.name)
+        self._wait_for(still)
 
     def forget_carried_out(self) -> None:
         """Remove what is accepted and carried out. Call it after the roots were stored: an accepted doubt is stored with them."""
@@ -89,6 +90,10 @@ class RootAcceptance:
         """
         self._store.replace(_KINDS, self._pending())
         self._store.write()
+
+    def _wait_for(self, items: list[PendingItem]) -> None:
+        self._waiting = items
+        self._roots.remembered.waiting = frozenset(item.path for item in items)
 
     def _is_accepted(self, item: PendingItem) -> bool:
         """Whether a root or a mount point is accepted already, with these keys."""

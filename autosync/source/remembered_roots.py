@@ -51,12 +51,14 @@ class RememberedRoots:
     Attributes:
         version: grows with each change of what is to be stored.
         has_more: whether there are more mount points than are remembered.
+        waiting: paths of directories whose acceptance waits for the end of a scan.
     """
 
     def __init__(self, roots: tuple[str, ...], max_mounts: int, lock: threading.RLock) -> None:
         self._roots = roots
         self._most = max_mounts + len(roots)
         self._lock = lock
+        self.waiting: frozenset[str] = frozenset()
         self._identities: dict[str, RootIdentity] = {}
         self._doubts: dict[str, Doubt] = {}
         self.version = 0

@@ -295,6 +295,7 @@ def test_a_mirror_that_is_watched_is_not_forgotten(one_host: Program, operator: 
 def test_without_a_mirror_it_reports_what_to_do(programs: Programs, commands: Commands, operator: Operator, broker: str) -> None:
     assert "start its autosync, or give its broker with --broker" in operator.runs("status", code=1)
     assert "no mirror was found at" in Operator(commands, f"--broker={broker}").runs("status", code=1)
+    assert "no mirror was found below" in operator.runs("accept", code=1), "not: nothing waits"
     gone = Operator(programs, "--broker=redis://:secret@127.0.0.1:1/0").runs("status", code=1)
     assert "broker at 127.0.0.1:1" in gone
     assert "secret" not in gone

@@ -574,3 +574,4 @@ def test_another_root_is_accepted_for_the_next_start(copy: Copy, tmp_path: Path,
     assert f"root {copy.source} is not the directory that it was; 40 keys of the target are kept for that" in accepted
     done = copy.once("--max-delete=100%")
     assert (done.returncode, copy.sent()) == (0, {"a", "d/b"}), done.stderr
+    assert "accept --root" not in done.stderr, "an operator has accepted it"

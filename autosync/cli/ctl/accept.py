@@ -12,7 +12,7 @@ import click
 from ...errors import ConfigurationError
 from ...state.pending import ItemKind, PendingItem, pending_in_file, pending_in_ledger, request_in
 from ...state.state_file import requests_file, state_files
-from .mirrors import MirrorHandle, find_any_mirrors
+from .mirrors import MirrorHandle, find_any_mirrors, no_mirror
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,14 @@ def pending_of_mirrors(found: Iterable[MirrorHandle], state: Path, name: str | N
 
     Raises:
         BrokerError: a broker does not respond.
+        StartError: there is no mirror, or none of that name.
     """
     all_ = {one.name: _in_ledger(one) for one in found}
     for file in (file for directory in _directories(state) for file in state_files(directory)):
         if file.mirror not in all_ and name in (None, file.mirror):
             all_[file.mirror] = _in_file(file.path.parent, file.mirror, tuple(pending_in_file(file)))
+    if not all_:
+        raise no_mirror(f"below {state}", name)
     return [one for _, one in sorted(all_.items()) if one.items]
 
 

@@ -68,10 +68,14 @@ def find_mirrors(broker: str | None, state: Path, name: str | None) -> list[Mirr
     """
     found = find_any_mirrors(broker, state, name)
     if not found:
-        where = address(broker) if broker else f"below {state}"
-        what = f"no mirror is called {name!r}" if name is not None else "no mirror was found"
-        raise StartError(f"{what} {'at ' if broker else ''}{where}", "start its autosync, or give its broker with --broker")
+        raise no_mirror(f"at {address(broker)}" if broker else f"below {state}", name)
     return found
+
+
+def no_mirror(where: str, name: str | None) -> StartError:
+    """The error that there is no mirror, or none of a name, at a place."""
+    what = f"no mirror is called {name!r}" if name is not None else "no mirror was found"
+    return StartError(f"{what} {where}", "start its autosync, or give its broker with --broker")
 
 
 def single_mirror(found: list[MirrorHandle]) -> MirrorHandle:
