@@ -22,6 +22,8 @@ _SCRIPT_CONTEXT = re.compile(r"^Command # \d+ \(.*?\) of pipeline caused error: 
 #: The beginning of the message for a command that a script may not run.
 _REFUSED_IN_SCRIPT = "ACL failure in script: "
 
+#: The most connections of one process: one for each thread that uses the broker at the same time. By default, redis-py 8 allows 100.
+_MAX_CONNECTIONS = 10_000
 #: Options of a rediss:// URL that name files.
 _FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 #: OpenSSL's reasons for a response that is not TLS.
@@ -52,6 +54,7 @@ def connect(url: str) -> redis.Redis:
             raise ValueError("the path is no number of a database")  # redis-py would take the first, and kombu fail
         # A unix socket has no keep-alive.
         options: dict[str, Any] = {} if parts.scheme in ("redis+socket", "unix") else {"socket_keepalive": True}
+        options["max_connections"] = _MAX_CONNECTIONS
         if parts.scheme == "redis+socket":
             query = parse_qs(parts.query)
             url = f"unix://{parts.path}?db={query.get('virtual_host', ['0'])[0]}"

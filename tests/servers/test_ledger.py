@@ -621,6 +621,25 @@ def test_a_broker_that_lost_its_memory_is_of_another_generation(ledger: Ledger, 
     assert ledger.definition.publish("{}", "v") not in ("", first)
 
 
+def test_ledgers_of_one_client_share_its_connections(own_valkey: Valkey) -> None:
+    """A worker that refuses a mirror, and an exporter, make a ledger each time that they need one."""
+    client, observer = connect(own_valkey.url), connect(own_valkey.url)
+    Ledger(client, "m").claims.claim("w", "v", ["a"])
+    before = len(observer.client_list())
+
+    for number in range(150):  # redis-py allows 100 connections by default
+        Ledger(client, f"m{number}").claims.claim("w", "v", ["a"])
+
+    assert len(observer.client_list()) == before
+
+
+def test_more_threads_than_a_hundred_use_the_broker_at_the_same_time(own_valkey: Valkey) -> None:
+    pool = connect(own_valkey.url).connection_pool
+    used = [pool.get_connection() for _ in range(120)]
+    for connection in used:
+        pool.release(connection)
+
+
 def test_a_broker_that_was_started_again_is_of_another_generation_even_where_it_remembers(own_valkey: Valkey) -> None:
     """Writes that it had confirmed in its last second may be lost all the same."""
     ledger = Ledger(connect(own_valkey.url), "m")

@@ -30,6 +30,9 @@ _NAMES = (
     "watcher_heartbeat",
 )
 
+#: The attribute of a connection pool with the connections that no call uses at the moment.
+_IDLE = "autosync_idle_connections"
+
 
 @cache
 def script_texts() -> Mapping[str, str]:
@@ -48,8 +51,8 @@ class Scripts:
     def __init__(self, client: redis.Redis, texts: Mapping[str, str]) -> None:
         self._pool = client.connection_pool
         self._scripts = {name: client.register_script(text) for name, text in texts.items()}
-        #: Connections that no call uses at the moment.
-        self._idle: deque[Any] = deque()
+        # The pool counts these connections as used. So they outlive this object, and all scripts of a client share them.
+        self._idle: deque[Any] = vars(self._pool).setdefault(_IDLE, deque())
 
     def run(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         """Run a script.
