@@ -1192,6 +1192,8 @@ def calls(ledger: Remembering) -> dict[str, Callable[[], object]]:
         "SyncState.set_last_in_sync": lambda: ledger.sync_state.set_last_in_sync("v", 1.0, accepted=True),
         "SyncState.change_skipped": lambda: ledger.sync_state.change_skipped({"/s/fifo": "is a FIFO"}),
         "SyncState.set_skipped": lambda: ledger.sync_state.set_skipped(SkippedList({"/s/fifo": "is a FIFO"})),
+        "SyncState.set_scan_error": lambda: ledger.sync_state.set_scan_error("the source is away"),
+        "SyncState.scan_error": ledger.sync_state.scan_error,
         "SyncState.set_unsorted_target": lambda: ledger.sync_state.set_unsorted_target("a hash"),
         "SyncState.set_withheld_deletions": lambda: ledger.sync_state.set_withheld_deletions(3),
         "SyncState.skipped": ledger.sync_state.skipped,
