@@ -205,8 +205,10 @@ class RootCheck:
             if doubt is not None and doubt.accepted:
                 # The doubt ends when these keys are gone: until then, another scan finds them again. Workers delete only below the
                 # directory that the definition names, so it has to be this one.
-                return seen is not None and self._roots.adopt(top, seen.identity, keeps_doubt=True)
-            self._roots.note_keys(top, self._listed[top] - self._absent[top] + missing, NO_FILE)
+                if seen is None:
+                    return _is_no_directory(top) and self._roots.drop(top)
+                return self._roots.adopt(top, seen.identity, keeps_doubt=True)
+            self._roots.note_keys(top, self._listed[top] - self._absent[top] + missing, NO_FILE if seen is not None else "")
             return False
         if missing and top not in self.paths:  # the walk may have been there before the mount, and it is not known how many keys there are
             self.needs_scan = True

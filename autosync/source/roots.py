@@ -52,6 +52,8 @@ class RootRegister:
         self._confirmed: dict[str, Identity] = {}
         #: Whether the mounts have changed since the last check that each seemingly unchanged directory is the remembered one.
         self._is_unchecked = False
+        #: Paths inside other ones that a person has accepted as gone. They are ordinary paths until they exist again.
+        self._dropped: set[str] = set()
         self._paths = frozenset(self.roots)
 
     def load(
@@ -230,6 +232,19 @@ class RootRegister:
                 self._adopt(path, found, keeps_doubt=keeps_doubt)
         return True
 
+    def drop(self, path: str) -> bool:
+        """Stop protecting a PATH inside another one, which a person has accepted as gone. What is there later is remembered as it is then.
+
+        Returns:
+            Whether it is such a PATH, and is not protected any more.
+        """
+        if path not in self._keys.inner_paths:
+            return False
+        with self._lock:
+            self._dropped.add(path)
+            self._update_paths()
+            return True
+
     def note_keys(self, path: str, keys: int, text: str = "") -> Doubt:
         """Note that a directory is in doubt, and how many keys the target has below it, see `RememberedRoots.note_keys`."""
         text = text or self._reason(path, identify(path))
@@ -269,7 +284,7 @@ class RootRegister:
             if found is None:
                 if before is not None:
                     self._begin_doubt(path, reason)
-            elif before is None:
+            elif before is None or path in self._dropped:
                 self._adopt(path, found)
             elif is_same:
                 self._confirm(path, found)
@@ -281,7 +296,7 @@ class RootRegister:
     # Inside, with the lock held
 
     def _update_paths(self) -> None:
-        self._paths = frozenset({*self.roots, *self.remembered.identities(), *self.mounts.mounted()})
+        self._paths = frozenset({*self.roots, *self.remembered.identities()} - self._dropped | {*self.mounts.mounted()})
 
     def _published(self, path: str) -> Identity:
         before = self.remembered.get(path)
@@ -322,6 +337,7 @@ class RootRegister:
             return
         if found.real_path:
             self.mounts.must_read()
+        self._dropped.discard(path)
         self.remembered.replace(path, found)
         self._confirm(path, found, keeps_doubt=keeps_doubt)
         self._update_paths()

@@ -23,7 +23,7 @@ from autosync.model.keys import Keys, Source
 from autosync.model.withheld import AcceptedDeletions, Withheld
 from autosync.source import name_reader
 from autosync.source.roots import RootRegister
-from autosync.tasks.sources import MirrorSource
+from autosync.tasks.sources import MirrorSource, mounts_below
 from lab.comparing import FixedTarget, fill, scan
 from lab.ports import free_port
 
@@ -435,6 +435,42 @@ def test_the_keys_of_an_accepted_empty_path_are_found_until_they_are_gone_and_wo
     assert roots.remembered.doubts() == {}
     target.keys = ("full/a", "share/b")
     assert deleted(roots) == [], "what is there later was not accepted"
+
+
+def test_a_path_inside_another_one_that_is_accepted_as_gone_is_an_ordinary_path_until_it_is_back(tmp_path: Path) -> None:
+    inner = tmp_path / "src/disk"
+    fill(tmp_path, "src/a", "src/disk/b")
+    keys = Keys([Source(str(tmp_path / "src")), Source(str(inner))], source_prefix=f"{tmp_path}/")
+    target = FixedTarget("src/a", "src/disk/b")
+    roots = RootRegister(keys)
+    roots.load({}, {})
+
+    def deleted() -> list[str]:
+        return [one.key for one in Comparison(keys, target, roots=roots).differences("", ScanReport()) if one.found is None]
+
+    assert deleted() == []
+    shutil.rmtree(inner)
+    roots.poll_roots()
+    assert deleted() == []
+    assert roots.remembered.doubts()[str(inner)].text == "is gone"
+    assert roots.remembered.accept(str(inner))
+
+    assert deleted() == ["src/disk/b"]
+    identities = roots.identities()
+    source = MirrorSource(
+        keys.sources[0], str(tmp_path / "src"), identities[str(tmp_path / "src")], same_host=True, rules=FileRules(),
+        mounts=mounts_below(keys.sources[0], identities),
+    )
+    assert source.prove_absent(str(inner / "b")), "workers may delete it"
+
+    fill(tmp_path, "src/disk/b", "src/disk/c")
+    roots.poll_roots()
+    assert deleted() == []
+    target.keys = ("src/a", "src/disk/b", "src/disk/c")
+    shutil.rmtree(inner)
+    inner.mkdir()
+    roots.poll_roots()
+    assert deleted() == [], "what is there later was not accepted"
 
 
 def test_an_accepted_path_that_is_back_is_in_no_doubt_after_the_next_scan(tmp_path: Path) -> None:
