@@ -444,7 +444,7 @@ class MirrorRunner:
         after, unseen = self._stats, False
         with suppress(BrokerError):
             after = self._watcher_lock.heartbeat()
-            unseen = bool(self._ledger.disputes.unseen.read())
+            unseen = after.disputed > 0 and bool(self._ledger.disputes.unseen.read())
         self._summary.finish(after, has_unseen=unseen)
         return after is not None and after.dirty == 0
 

@@ -68,7 +68,7 @@ class RunSummary:
 
         Args:
             stats: the figures; None: there are none.
-            has_unseen: whether a worker does not see what the file host confirmed minutes ago.
+            has_unseen: whether keys wait since a worker does not see what the file host confirmed minutes ago.
         """
         self._after = stats
         self._has_unseen = has_unseen

@@ -21,7 +21,7 @@ from autosync.cli.ctl.status import lines, status_of
 from autosync.compare.scan import Policy
 from autosync.daemon.mirror_runner import MirrorRunner, RunSettings
 from autosync.errors import AutosyncError, Exit
-from autosync.ledger import Ledger, connect
+from autosync.ledger import UNKNOWN, Action, Ledger, Result, connect
 from autosync.model.change import SCAN_ALL
 from autosync.model.keys import Source
 from autosync.model.mirror import Mirror
@@ -122,6 +122,11 @@ def remove_target(place: Place) -> None:
 
 
 def leave_unseen(place: Place) -> None:
+    published = place.ledger.definition.read()
+    assert published is not None
+    place.ledger.claims.mark([(KEYS[0], UNKNOWN)])
+    claims = place.ledger.claims.claim("box1", published.version, KEYS[:1])
+    place.ledger.claims.done("box1", [Result(claim, Action.DISPUTED) for claim in claims or ()])
     place.ledger.disputes.unseen.write("box1@host", "does not see a file below /s", 300.0)
 
 
@@ -231,6 +236,17 @@ def test_a_state_that_waits_for_an_operator_is_shown_everywhere(place: Place, br
         assert state.once in error
     else:
         assert error == ""
+
+
+def test_a_box_that_does_not_see_files_which_others_have_sent_leaves_nothing_undone(place: Place) -> None:
+    place.ledger.disputes.unseen.write("box1@host", "does not see a file below /s", 300.0)
+
+    runner = place.start(once=True)
+    scan_until(runner, lambda: runner._scanner.state.accepted)
+    runner.close(5.0, finished=True)
+    runner.read_final_stats()
+
+    assert runner.end(finished=True) == Exit.DONE
 
 
 def test_directories_without_a_watch_are_shown_everywhere(place: Place, broker: str, monkeypatch: pytest.MonkeyPatch) -> None:
