@@ -63,8 +63,9 @@ class Watcher:
 
     @property
     def unwatched(self) -> int:
-        """Number of directories that could not be watched since `place_all`: the kernel has refused, or too many are behind links."""
-        return self._placer.unwatched + self._placer.without_room
+        """Number of directories that could not be watched since `place_all`: the kernel has refused, this process may not read them, or too
+        many are behind links."""
+        return self._placer.unwatched + self._placer.without_room + self.unreadable
 
     @property
     def without_room(self) -> int:

@@ -390,6 +390,7 @@ def test_a_closed_directory_that_is_gone_is_forgotten_by_the_next_round(tree: Pa
     (tree / "a").chmod(0)
     one = observe(bound=True)
     assert one.reporting() == {"."}
+    assert one.watcher.unwatched == 1, "operators see it in status and exit code"
 
     shutil.rmtree(tree / "a")
     one.changes.clear()
@@ -397,6 +398,7 @@ def test_a_closed_directory_that_is_gone_is_forgotten_by_the_next_round(tree: Pa
     one.wait_for(*SCAN_ALL)
 
     assert not one.watcher._tree.unreadable
+    assert one.watcher.unwatched == 0
     assert one.reporting() == set()
 
 

@@ -56,7 +56,7 @@ _COUNTERS = (
 )
 _WATCHER_GAUGES = (
     ("watches", "autosync_watches", "Directories that are watched."),
-    ("unwatched", "autosync_unwatched", "Directories that the kernel refused to watch."),
+    ("unwatched", "autosync_unwatched", "Directories that the kernel refused to watch, or that may not be read."),
     ("looks", "autosync_scans", "Scans begun since the watcher was started."),
 )
 
