@@ -192,6 +192,14 @@ class RememberedRoots:
                 del self._doubts[path]
                 self.version += 1
 
+    def end_acceptance(self, path: str) -> None:
+        """End a doubt that a person has accepted: the directory was the accepted one, and is it no more."""
+        with self._lock:
+            doubt = self._doubts.get(path)
+            if doubt is not None and doubt.accepted:
+                del self._doubts[path]
+                self.version += 1
+
     def forget(self, path: str) -> None:
         """Forget a directory."""
         with self._lock:

@@ -28,7 +28,7 @@ MOST_MOUNTS = 1000
 class RootRegister:
     """Finds out whether the roots and mount points of one mirror are the remembered directories. Safe to use from many threads.
 
-    No file system is accessed while the lock is held: a share whose server is dead must not stop the main loop.
+    The lock is held for short, and no directory is opened meanwhile: a share whose server is dead must not stop the main loop.
 
     Args:
         keys: the rules for the mirror's keys.
@@ -166,7 +166,7 @@ class RootRegister:
             if found is not None and is_same_directory(before, found, path):
                 continue
             with self._lock:
-                self._confirmed.pop(path, None)
+                self._lose(path)
                 self.mounts.note_change(path)
 
     # What is on the disk, for scans
@@ -312,21 +312,30 @@ class RootRegister:
         for path in found.moved:
             self.forget(path)
         for path in (*found.changed, *found.other_disks):
-            self._confirmed.pop(path, None)
+            self._lose(path)
         for path in self.mounts.mounted():
             if path not in self.remembered and path not in self.roots:
                 self.remembered.add_mount(path)
         if found.changed:
             self._update_paths()
 
+    def _lose(self, path: str) -> None:
+        """Note that a directory is the remembered one no more, if it was. What was accepted until then is not what comes now."""
+        if self._confirmed.pop(path, None) is not None:
+            self.remembered.end_acceptance(path)
+
     def _begin_doubt(self, path: str, reason: str) -> None:
-        self._confirmed.pop(path, None)
+        self._lose(path)
         self.remembered.begin_doubt(path, reason)
 
     def _confirm(self, path: str, found: RootIdentity, *, keeps_doubt: bool = True) -> None:
         """Note that a directory is the remembered one. What a person has accepted there stays accepted until a scan has ended: it may be
         this directory, which has lost all of its files."""
         self._confirmed[path] = Identity(found.device, found.inode)
+        if path in self._dropped:  # what was accepted is that it is gone
+            self._dropped.discard(path)
+            self._update_paths()
+            keeps_doubt = False
         self.remembered.end_doubt(path, unless_accepted=keeps_doubt)
         before = self.remembered.get(path)
         if before is None or (before.device, before.inode, before.filesystem) != (found.device, found.inode, found.filesystem):
@@ -337,7 +346,6 @@ class RootRegister:
             return
         if found.real_path:
             self.mounts.must_read()
-        self._dropped.discard(path)
         self.remembered.replace(path, found)
         self._confirm(path, found, keeps_doubt=keeps_doubt)
         self._update_paths()

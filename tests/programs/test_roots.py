@@ -398,6 +398,50 @@ def test_a_mount_point_in_a_mirror_that_is_not_accepted_is_remembered_as_it_is(
     assert roots.identities()[str(tree / "share")] != IN_DOUBT
 
 
+@pytest.mark.parametrize("what", ["nothing", "a marker file"])
+def test_a_path_inside_another_one_that_was_accepted_as_gone_is_protected_when_it_is_back(
+    tree: Path, tmp_path: Path, mounts: Mounts, what: str
+) -> None:
+    """A scan may walk it before the main loop polls the roots."""
+    inner, disk = tree / "disk", tmp_path / "tmpfs"
+    mounts.mount(disk)
+    fill(disk, "d/b")
+    mounts.bind(disk / "d", inner)
+    fill(tree, "a")
+    keys = Keys([Source(str(tree)), Source(str(inner))], source_prefix=f"{tree}/")
+    target, table = FixedTarget("a", "disk/b"), MountTable()
+    roots = RootRegister(keys, table)
+    roots.load({}, {})
+
+    def deleted() -> list[str]:
+        return [one.key for one in Comparison(keys, target, roots=roots).differences("", ScanReport()) if one.found is None]
+
+    def poll() -> None:
+        roots.poll_roots()
+        roots.pop_mount_changes()
+
+    assert deleted() == []
+    mounts.unmount(inner)
+    inner.rmdir()
+    poll()
+    assert deleted() == []
+    assert roots.remembered.accept(str(inner))
+    assert deleted() == ["disk/b"]
+    target.keys = ("a",)
+
+    mounts.bind(disk / "d", inner)
+    assert deleted() == []
+    target.keys = ("a", "disk/b")
+    poll()
+    mounts.unmount(inner)
+    inner.rmdir() if what == "nothing" else fill(inner, "NOT-MOUNTED")
+    poll()
+
+    assert deleted() == []
+    assert roots.identities()[str(inner)] == IN_DOUBT
+    table.close()
+
+
 def test_more_mount_points_than_are_remembered(
     tree: Path, mounts: Mounts, start_roots: Callable[..., RootRegister], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import threading
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -631,6 +635,27 @@ def test_ledgers_of_one_client_share_its_connections(own_valkey: Valkey) -> None
         Ledger(client, f"m{number}").claims.claim("w", "v", ["a"])
 
     assert len(observer.client_list()) == before
+
+
+def test_a_forked_process_uses_no_connection_of_its_parent(own_valkey: Valkey) -> None:
+    client, observer = connect(own_valkey.url), connect(own_valkey.url)
+    Ledger(client, "m").claims.mark([("parent", UNKNOWN)])  # the server has the script from now on
+    before = len(observer.client_list())
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # pytest may have threads
+        child = os.fork()
+    if child == 0:
+        with suppress(BaseException):
+            Ledger(client, "m").claims.mark([("child", UNKNOWN)])
+            signal.pause()
+        os._exit(1)
+    try:
+        wait_until(lambda: Ledger(observer, "m").key_states.count_dirty() == 2, LIMIT, "the child has marked its key")
+        assert len(observer.client_list()) > before
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def test_more_threads_than_a_hundred_use_the_broker_at_the_same_time(own_valkey: Valkey) -> None:

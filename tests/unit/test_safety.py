@@ -437,6 +437,34 @@ def test_the_keys_of_an_accepted_empty_path_are_found_until_they_are_gone_and_wo
     assert deleted(roots) == [], "what is there later was not accepted"
 
 
+def test_what_was_accepted_of_a_path_counts_until_it_is_lost(tmp_path: Path) -> None:
+    """It has other files by then, and may be hidden."""
+    share = tmp_path / "share"
+    fill(tmp_path, "full/a", "share/b")
+    keys = Keys([Source(str(tmp_path / "full")), Source(str(share))], source_prefix=f"{tmp_path}/")
+    target = FixedTarget("full/a", "share/b")
+    roots = RootRegister(keys)
+    roots.load({}, {})
+
+    def deleted() -> list[str]:
+        return [one.key for one in Comparison(keys, target, roots=roots).differences("", ScanReport()) if one.found is None]
+
+    assert deleted() == []
+    (share / "b").unlink()
+    assert deleted() == []
+    assert roots.remembered.accept(str(share))
+    assert deleted() == ["share/b"]
+    fill(tmp_path, "share/new")
+    target.keys = ("full/a", "share/new")
+
+    share.rename(tmp_path / "hidden")
+    share.mkdir()
+    roots.poll_roots()
+
+    assert deleted() == []
+    assert roots.remembered.pending()
+
+
 def test_a_path_inside_another_one_that_is_accepted_as_gone_is_an_ordinary_path_until_it_is_back(tmp_path: Path) -> None:
     inner = tmp_path / "src/disk"
     fill(tmp_path, "src/a", "src/disk/b")

@@ -6,6 +6,7 @@ times for each saved file.
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -30,7 +31,7 @@ _NAMES = (
     "watcher_heartbeat",
 )
 
-#: The attribute of a connection pool with the connections that no call uses at the moment.
+#: The attribute of a connection pool with the connections of one process that no call uses at the moment.
 _IDLE = "autosync_idle_connections"
 
 
@@ -51,8 +52,9 @@ class Scripts:
     def __init__(self, client: redis.Redis, texts: Mapping[str, str]) -> None:
         self._pool = client.connection_pool
         self._scripts = {name: client.register_script(text) for name, text in texts.items()}
-        # The pool counts these connections as used. So they outlive this object, and all scripts of a client share them.
-        self._idle: deque[Any] = vars(self._pool).setdefault(_IDLE, deque())
+        # The pool counts these connections as used. So they outlive this object, and all scripts of a client share them; a process that
+        # was forked has none of them.
+        self._idle: deque[Any] = vars(self._pool).setdefault(f"{_IDLE}_{os.getpid()}", deque())
 
     def run(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         """Run a script.
