@@ -256,7 +256,7 @@ class _State(NamedTuple):
     component: int
 
 
-class PathMachine:
+class PatternAutomaton:
     """All paths of a mirror's files that begin with a given text, as far as expressions decide.
 
     Args:
@@ -327,7 +327,7 @@ class PathMachine:
         return any(one.matches_at_end(reached) for one, reached in zip(self._exclusions, state.unwanted, strict=True))
 
 
-def have_common_ending(one: PathMachine, other: PathMachine) -> bool:
+def have_common_ending(one: PatternAutomaton, other: PatternAutomaton) -> bool:
     """Whether there is a text that makes a path of both mirrors when it is put behind both beginnings. True if the search is too long."""
     begin = (one.first(), other.first())
     if begin[0] is None or begin[1] is None:
@@ -351,7 +351,7 @@ def have_common_ending(one: PathMachine, other: PathMachine) -> bool:
 
 
 def _following(
-    one: PathMachine, other: PathMachine, here: _State, there: _State, alphabet: str
+    one: PatternAutomaton, other: PatternAutomaton, here: _State, there: _State, alphabet: str
 ) -> Iterator[tuple[_State, _State]]:  # fmt: skip
     for character in alphabet:
         after = one.after(here, character)

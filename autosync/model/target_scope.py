@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from .keys import Keys, Source, Span
 from .mirror import Mirror
 from .paths import slashed
-from .pattern_automaton import PathMachine, have_common_ending
+from .pattern_automaton import PatternAutomaton, have_common_ending
 
 #: For each of our actors, the settings that say where the target is, with the values of those that are not given.
 ADDRESS: dict[str, dict[str, str]] = {
@@ -98,10 +98,10 @@ class TargetScope:
         if mine.span.only or theirs.span.only:
             single = mine.name if mine.span.only else theirs.name
             return self.has(single) and other.has(single)
-        one, two = self._machine(mine, longer[len(mine.name) :]), other._machine(theirs, longer[len(theirs.name) :])
+        one, two = self._pattern_automaton(mine, longer[len(mine.name) :]), other._pattern_automaton(theirs, longer[len(theirs.name) :])
         return one is not None and two is not None and have_common_ending(one, two)
 
-    def _machine(self, tree: _Tree, rest: str) -> PathMachine | None:
+    def _pattern_automaton(self, tree: _Tree, rest: str) -> PatternAutomaton | None:
         """The paths of the tree whose keys go on with `rest`; None if there are none.
 
         Args:
@@ -117,7 +117,7 @@ class TargetScope:
             if not keys.enters(above):
                 return None
             above = above.rpartition("/")[0]
-        return PathMachine(beginning, root, self.mirror.source_filter, self.mirror.source_exclude)
+        return PatternAutomaton(beginning, root, self.mirror.source_filter, self.mirror.source_exclude)
 
 
 class SharedKeys:

@@ -13,7 +13,7 @@ import pytest
 from botocore.credentials import Credentials, RefreshableCredentials
 
 from autosync.actors import load
-from autosync.actors.s3.connection_settings import Access
+from autosync.actors.s3.connection_settings import ConnectionSettings
 from autosync.errors import AutosyncError
 from lab.buckets import Bucket
 from lab.forward_proxy import ForwardProxy
@@ -33,8 +33,8 @@ if trouble == "it is killed":
 elif trouble == "it fails":
     actor._check_result = lambda: 1 / 0
 elif trouble == "it returns nothing":
-    from autosync.actors.s3.connection_settings import Access
-    Access.as_tuple = lambda self: None
+    from autosync.actors.s3.connection_settings import ConnectionSettings
+    ConnectionSettings.as_tuple = lambda self: None
 if trouble != "there is none":
     actor.start_prefetch()
 try:
@@ -121,8 +121,8 @@ def test_what_is_wrong_is_reported_as_if_there_were_no_prefetching(bucket: Bucke
     assert not found["boto3"], "the prefetch process has reported it"
 
 
-def access(passed: Any, **more: Any) -> Access:
-    return Access(
+def access(passed: Any, **more: Any) -> ConnectionSettings:
+    return ConnectionSettings(
         **{
             "address": "https://h/b", "region": "eu-west-1", "trusted": "/ca.pem", "proxy": "http://joe:secret@p:1",
             "credentials": passed and passed.get_frozen_credentials, "lasting": type(passed) is Credentials, **more,
@@ -134,7 +134,7 @@ def test_an_access_goes_through_a_tuple_unchanged() -> None:
     for token in (None, "token"):
         values = access(Credentials("access", "secret", token)).as_tuple()
         assert values is not None
-        restored = Access.from_tuple(values)
+        restored = ConnectionSettings.from_tuple(values)
 
         assert restored.as_tuple() == values
         assert (restored.address, restored.region, restored.trusted) == ("https://h/b", "eu-west-1", "/ca.pem")

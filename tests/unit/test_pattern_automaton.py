@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autosync.model.keys import Keys, Source
-from autosync.model.pattern_automaton import PathMachine, _automaton, have_common_ending
+from autosync.model.pattern_automaton import PatternAutomaton, _automaton, have_common_ending
 
 EVERYTHING = "^.*$"
 
 
 def common(one: str, other: str, *exclude: str, other_exclude: tuple[str, ...] = ()) -> bool:
-    return have_common_ending(PathMachine("/a/", "/a", one, exclude), PathMachine("/b/", "/b", other, other_exclude))
+    return have_common_ending(PatternAutomaton("/a/", "/a", one, exclude), PatternAutomaton("/b/", "/b", other, other_exclude))
 
 
 @pytest.mark.parametrize(
@@ -144,5 +144,5 @@ def test_no_path_of_both_is_missed(one: str, other: str, exclude: str) -> None:
     theirs = Keys([Source("/s")], source_filter=other)
     found = [name for name in _NAMES if mine.path(f"/s/{name}") and theirs.path(f"/s/{name}")]
 
-    machines = PathMachine("/s/", "/s", one, [exclude]), PathMachine("/s/", "/s", other, [])
+    machines = PatternAutomaton("/s/", "/s", one, [exclude]), PatternAutomaton("/s/", "/s", other, [])
     assert have_common_ending(*machines) or not found, found

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 from .._multipart import MultipartUploader, OpenUpload
-from .connection_settings import Access
+from .connection_settings import ConnectionSettings
 from .errors import translated
 from .listing import Listings
 from .own_client.multipart import LATEST, S3MultipartRequests
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import boto3
 
 #: What another process has decided on buckets, by the options that decide it; processes that are forked from this one inherit it.
-_received: dict[tuple[str | None, ...], Access] = {}
+_received: dict[tuple[str | None, ...], ConnectionSettings] = {}
 
 
 class BucketClients:
@@ -50,11 +50,11 @@ class BucketClients:
         """Use what another process has decided on the bucket.
 
         Args:
-            access: by `Access.as_tuple`; None: it could not be passed on, so it is decided now, and processes that are forked from here
+            access: by `ConnectionSettings.as_tuple`; None: it could not be passed on, so it is decided now, and processes that are forked from here
                 inherit it.
         """
         if access is not None:
-            _received[self._options] = Access.from_tuple(access)
+            _received[self._options] = ConnectionSettings.from_tuple(access)
         _ = self.objects
 
     def close(self) -> None:
@@ -64,7 +64,7 @@ class BucketClients:
             objects.close()
 
     @cached_property
-    def access(self) -> Access:
+    def access(self) -> ConnectionSettings:
         """Address, credentials, region and proxy of the bucket."""
         if self._options in _received:
             return _received[self._options]

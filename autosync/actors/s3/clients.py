@@ -28,7 +28,7 @@ from ...errors import TargetRefused
 from .._clock import seconds_ahead
 from .._multipart import OpenUpload
 from .._responses import BODY_BYTES, PAGE_BYTES, BoundedBody, ResponseError, encoding_of
-from .connection_settings import Access
+from .connection_settings import ConnectionSettings
 from .own_client.http import CONNECT_SECONDS, READ_SECONDS
 
 _one_at_a_time = threading.Lock()
@@ -145,7 +145,7 @@ def _bound(made: Any) -> None:
         endpoint.http_session = _BoundedSession(endpoint.http_session)
 
 
-def access(of: boto3.Session, by: Any, bucket: str) -> Access:
+def access(of: boto3.Session, by: Any, bucket: str) -> ConnectionSettings:
     """How a bucket is reached.
 
     Args:
@@ -155,7 +155,7 @@ def access(of: boto3.Session, by: Any, bucket: str) -> Access:
     """
     address = _base(by, bucket)
     credentials = of.get_credentials()
-    return Access(
+    return ConnectionSettings(
         address,
         by.meta.region_name or "us-east-1",
         get_cert_path(of._session.get_config_variable("ca_bundle") or True),

@@ -25,7 +25,7 @@ class Credentials(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Access:
+class ConnectionSettings:
     """How one bucket is reached.
 
     Args:
