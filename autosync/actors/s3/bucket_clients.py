@@ -50,8 +50,8 @@ class BucketClients:
         """Use what another process has decided on the bucket.
 
         Args:
-            access: by `ConnectionSettings.as_tuple`; None: it could not be passed on, so it is decided now, and processes that are forked from here
-                inherit it.
+            access: by `ConnectionSettings.as_tuple`; None: it could not be passed on, so it is decided now, and processes that are forked
+                from here inherit it.
         """
         if access is not None:
             _received[self._options] = ConnectionSettings.from_tuple(access)
