@@ -169,8 +169,9 @@ class MirrorRunner:
             signing_key=run.signing_key, accept_existing=run.accept_existing, has_own_limit=run.policy.has_own_limit,
         )  # fmt: skip
         self._root_watch = RootWatch(
-            self._keys, self._roots, self._deferred_scans, self._root_memory, self._registration, push, about=run.about
-        )
+            self._keys, self._roots, self._deferred_scans, self._root_memory, self._registration, self._debouncer,
+            once=run.once, about=run.about,
+        )  # fmt: skip
         self._heartbeat = Heartbeat(
             self._watcher_lock, self._ledger, run.limits, self._registration, self._root_memory, self._orphans, self._scanner, push,
             begin_workers,

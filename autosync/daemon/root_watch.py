@@ -6,22 +6,37 @@ import logging
 import os
 import time
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from ..model.change import Change, Kind, Push
+from ..model.change import Change, Kind
 from ..model.keys import Keys
 from ..model.mirror import IN_DOUBT, Identity, Mirror
 from ..source.deferred_scans import DeferredScans
 from ..source.remembered_roots import NO_FILE
 from ..source.roots import MOST_MOUNTS, RootRegister
 from ..state.root_memory import RootMemory
+from ..watch.debounce import Debouncer
 from ..watch.watcher import Watcher, identity_of
 from .registration import Registration
 
 log = logging.getLogger(__name__)
 
-#: How often a root is scanned that held no file and holds something now, in seconds.
-_REFILLED_INTERVAL = 60.0
+#: How long a root rests that held no file and holds something now, after the first such scan and at most, in seconds. It doubles with each
+#: scan: what the root holds may be nothing that a scan sends, like `lost+found`.
+_REFILLED_INTERVAL, _MAX_REFILLED_INTERVAL = 60.0, 3600.0
+
+
+@dataclass(slots=True)
+class _RefilledScan:
+    """The scans of a root that held no file and holds something now.
+
+    Attributes:
+        interval: from the end of the last one to the next one, in seconds.
+        due_at: when the next one is due, on the monotonic clock; None: the last one has not ended.
+    """
+
+    interval: float
+    due_at: float | None = None
 
 
 class RootWatch:
@@ -33,7 +48,8 @@ class RootWatch:
         deferred_scans: scans of roots that wait until these are the remembered ones again.
         memory: stores the remembered roots.
         registration: publishes the definition with their identities.
-        push: receives requests for scans.
+        debouncer: receives requests for scans.
+        once: whether the run ends when source and target are equal. Then what happens to a root after its scan is left to the next run.
         about: prefix of log lines, where there are several mirrors.
 
     Attributes:
@@ -47,8 +63,9 @@ class RootWatch:
         deferred_scans: DeferredScans,
         memory: RootMemory,
         registration: Registration,
-        push: Push,
+        debouncer: Debouncer,
         *,
+        once: bool = False,
         about: str = "",
     ) -> None:
         self.roots_in_doubt: set[str] = set()
@@ -57,14 +74,15 @@ class RootWatch:
         self._deferred_scans = deferred_scans
         self._memory = memory
         self._registration = registration
-        self._push = push
+        self._debouncer = debouncer
+        self._is_once = once
         self._about = about
         self._watcher: Watcher | None = None
         #: The directories that are watched as the roots.
         self._watched = dict(registration.mirror.identities)
         self._has_logged_mounts = False
-        #: When roots that held no file are checked again, on the monotonic clock.
-        self._refilled_check_at = 0.0
+        #: The roots that held no file and hold something now, by path.
+        self._refilled: dict[str, _RefilledScan] = {}
 
     def begin(self) -> None:
         """Load what is remembered, and publish the definition with it.
@@ -102,7 +120,7 @@ class RootWatch:
         self.publish()
         self._scan_refilled()
         for path in self._deferred_scans.pop():
-            self._push((Change(Kind.SCAN, path),))
+            self._debouncer.push((Change(Kind.SCAN, path),))
         if self._watcher is None:
             return
         back |= self._watcher.lost_roots & (found.keys() - in_doubt)
@@ -135,13 +153,21 @@ class RootWatch:
 
     def _scan_refilled(self) -> None:
         """Scan the roots that held no file and hold something now: only a scan finds out whether that ends the doubt."""
-        if time.monotonic() < self._refilled_check_at:
+        if self._is_once or self._debouncer.has_scans():
             return
-        emptied = [path for path, doubt in self._roots.remembered.doubts().items() if doubt.text == NO_FILE]
-        refilled = [path for path in emptied if self._roots.is_confirmed(path) and _holds_something(path)]
-        if refilled:
-            self._refilled_check_at = time.monotonic() + _REFILLED_INTERVAL
-            self._push([Change(Kind.SCAN, path) for path in refilled])
+        now = time.monotonic()
+        emptied = {path for path, doubt in self._roots.remembered.doubts().items() if doubt.text == NO_FILE}
+        self._refilled = {path: one for path, one in self._refilled.items() if path in emptied}
+        for path in sorted(emptied):
+            before = self._refilled.get(path)
+            if before is not None and before.due_at is None:
+                before.due_at = now + before.interval
+            if before is not None and before.due_at is not None and now < before.due_at:
+                continue
+            if self._roots.is_confirmed(path) and _holds_something(path):
+                interval = min(2 * before.interval, _MAX_REFILLED_INTERVAL) if before is not None else _REFILLED_INTERVAL
+                self._refilled[path] = _RefilledScan(interval)
+                self._debouncer.push((Change(Kind.SCAN, path),))
 
     def _poll_mounts(self) -> None:
         """Watch and scan what is at a mount point now. The scan finds out whether it is the remembered directory."""
@@ -151,7 +177,7 @@ class RootWatch:
             changes |= {path: mount for path, mount in self._roots.mounts.all().items() if self._watcher.was_unmounted(path)}
         for path, mount in changes.items():
             if self._roots.has_moved(path):
-                self._push((Change(Kind.LEFT, path),))  # a scan of the directory above may have been before the mount table
+                self._debouncer.push((Change(Kind.LEFT, path),))  # a scan of the directory above may have been before the mount table
                 continue
             is_waiting = (mount is None or mount.is_trigger) and self._roots.mounts.is_waiting_for_use(
                 path
@@ -170,7 +196,7 @@ class RootWatch:
         if self._watcher is not None and source is not None:
             self._watcher.replace_tree(source, path, is_mounted=is_mounted, is_placed=is_placed)
         elif is_placed:
-            self._push((Change(Kind.SCAN, path),))
+            self._debouncer.push((Change(Kind.SCAN, path),))
 
 
 def root_identities(mirror: Mirror) -> dict[str, Identity]:

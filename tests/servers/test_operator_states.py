@@ -9,7 +9,9 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -19,6 +21,7 @@ from autosync.cli.ctl.mirrors import MirrorHandle
 from autosync.cli.ctl.prometheus import MirrorCollector
 from autosync.cli.ctl.status import lines, status_of
 from autosync.compare.scan import Policy
+from autosync.daemon import root_watch
 from autosync.daemon.mirror_runner import MirrorRunner, RunSettings
 from autosync.errors import AutosyncError, Exit
 from autosync.ledger import UNKNOWN, Action, Ledger, Result, connect
@@ -299,3 +302,46 @@ def test_a_root_that_held_no_file_is_scanned_again_once_it_does(place: Place, br
         shutil.copy2(place.target / key, place.source / key)
 
     scan_until(runner, lambda: not shown_of(place, broker)[0]["roots_in_doubt"])
+
+
+def leave_a_directory_only(place: Place) -> None:
+    empty(place)
+    (place.source / "lost+found").mkdir()
+
+
+def test_once_ends_for_a_root_that_holds_only_a_directory_however_long_scans_take(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(root_watch, "_REFILLED_INTERVAL", 0.0)  # a scan takes longer
+    leave_a_directory_only(place)
+    runner = place.start(once=True)
+    scan_until(runner, lambda: runner._roots.remembered.doubts())
+
+    for _ in range(20):
+        runner.tick()
+        wait_until(lambda: not runner._scanner.state.is_scanning, 30, "the end of the scan")
+
+    assert (runner._scanner.state.scans, runner.is_through()) == (1, True)
+
+
+def test_a_root_that_holds_only_a_directory_is_scanned_less_and_less_often(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    ends: list[float] = []  # of scans, in minutes
+
+    def run_until(minutes: float) -> None:
+        while now[0] < minutes * 60:
+            runner.tick()
+            begun = runner._scanner.state.scans
+            wait_until(lambda: not runner._debouncer.has_scans(), 30, "the end of the scan")
+            if runner._scanner.state.scans > begun:
+                now[0] += 600.0  # such a scan takes ten minutes
+                ends.append(now[0] / 60)
+            now[0] += 30.0
+
+    leave_a_directory_only(place)
+    runner = place.start(once=False)
+    wait_until(lambda: runner._roots.remembered.doubts() and not runner._debouncer.has_scans(), 30, "the first scan")
+    monkeypatch.setattr(root_watch, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    run_until(60 * 5)
+
+    pauses = [int(after - before - 10) for before, after in pairwise(ends)]
+    assert pauses[:8] == [1, 2, 4, 8, 16, 32, 60, 60], pauses
