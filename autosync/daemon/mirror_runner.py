@@ -62,7 +62,7 @@ from .unsorted_target import UnsortedTarget
 
 log = logging.getLogger(__name__)
 
-#: Number of failed scans in a row that ends `--once`.
+#: Number of failed scans of one part in a row that ends `--once`.
 _ONCE_SCANS = 3
 
 
@@ -374,18 +374,16 @@ class MirrorRunner:
             self._sender.resend(changed, Priority.EVENT)
 
     def is_through(self) -> bool:
-        """With `once`: whether the scan has ended and no key is dirty.
+        """With `once`: whether the scan, and those of parts that it has requested, have ended and no key is dirty.
 
         Raises:
-            AutosyncError: the scan has failed, and would fail again.
+            AutosyncError: a scan has failed, and would fail again.
         """
         scans = self._scanner.state
-        report = scans.last_report
-        if report is None:
-            return False
-        if report.error is not None:
-            if isinstance(report.error, SourceUnsure) or scans.failed_scans >= _ONCE_SCANS:
-                raise report.error
+        for failed in scans.failures.values():
+            if isinstance(failed.error, SourceUnsure) or failed.times >= _ONCE_SCANS:
+                raise failed.error
+        if scans.last_report is None or scans.last_report.error is not None:
             return False
         return not self._root_acceptance.has_requests and self._debouncer.is_drained() and self._is_clean()
 

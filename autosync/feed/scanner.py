@@ -10,17 +10,16 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from ..compare.deletions import Permission
 from ..compare.diff import Difference
 from ..compare.scan import Comparison, ScanReport
-from ..errors import AutosyncError, SourceUnsure, StartError, TargetError
+from ..errors import SourceUnsure, StartError, TargetError
 from ..ledger import GONE, Hint
 from ..model.change import SCAN_ALL, Change, Kind
-from ..model.paths import is_at_or_below
 from ..model.withheld import AcceptedDeletions
 from ..state.deletion_state import DeletionState
 from ..watch.debounce import Debouncer
@@ -29,6 +28,7 @@ from ..watch.scan_requests import ScanRequest
 from .batches import Batch, BatchBuilder, BatchSender
 from .broker_retry import BrokerRetry, FeedThread, Stopped
 from .publisher import Priority
+from .scan_failures import FailedScan, failures_after
 from .settled_files import MOST_WAITING, RestQueue
 from .skipped_paths import SkippedPaths
 
@@ -52,22 +52,6 @@ class FinishedScan(NamedTuple):
     generation: int
 
 
-class FailedScan(NamedTuple):
-    """A scan that has failed.
-
-    Attributes:
-        path: the directory that was to be scanned; "" for the whole source.
-        error: why it failed.
-    """
-
-    path: str
-    error: AutosyncError
-
-    def text(self) -> str:
-        """The failure in words, for people."""
-        return f"scan of {self.path or 'everything'}: {self.error}"
-
-
 @dataclass(frozen=True)
 class ScanState:
     """What is known from the scans of a mirror, at one moment.
@@ -76,7 +60,8 @@ class ScanState:
         is_scanning: whether a scan is running.
         scans: number of scans that were begun.
         failed_scans: number of scans that have failed since the last one that succeeded.
-        failed_scan: the last scan that has failed, until one of the same part, or of more, succeeds; None: there is none.
+        failures: the scans that have failed, by path, until one of the same part, or of more, succeeds; in the order in which they
+            failed first.
         last_report: the report of the last scan of the whole source that has ended; None before the first.
         finished_scan: the last scan of the whole source, if it was complete; else None.
         scan_generation: grows whenever scans that have begun prove nothing any more: the broker may have lost what they found, or a source
@@ -91,7 +76,7 @@ class ScanState:
     is_scanning: bool = False
     scans: int = 0
     failed_scans: int = 0
-    failed_scan: FailedScan | None = None
+    failures: Mapping[str, FailedScan] = field(default_factory=dict)
     last_report: ScanReport | None = None
     finished_scan: FinishedScan | None = None
     scan_generation: int = 0
@@ -100,6 +85,11 @@ class ScanState:
     accepted: bool = False
     accepted_deletions: AcceptedDeletions = field(default_factory=AcceptedDeletions)
     scanned_digests: frozenset[str] = frozenset()
+
+    @property
+    def failed_scan(self) -> FailedScan | None:
+        """The first of the scans that have failed; None: there is none."""
+        return next(iter(self.failures.values()), None)
 
 
 class Scanner(FeedThread):
@@ -260,7 +250,7 @@ class Scanner(FeedThread):
             failed = 0 if report.error is None else self._state.failed_scans + 1
             self._update(
                 failed_scans=failed,
-                failed_scan=_failed_scan(self._state.failed_scan, request.path, report),
+                failures=failures_after(self._state.failures, request.path, report.error),
                 last_report=self._state.last_report if request.path else report,
             )
             if report.error is None:
@@ -366,17 +356,3 @@ class Scanner(FeedThread):
             if len(resting) <= most:
                 return
             self._retry.pause(resting.seconds())
-
-
-def _failed_scan(before: FailedScan | None, path: str, report: ScanReport) -> FailedScan | None:
-    """See `ScanState.failed_scan`.
-
-    Args:
-        before: the last scan that had failed before this one.
-        path: of this scan.
-        report: of this scan.
-    """
-    failed = FailedScan(path, report.error) if report.error is not None else None
-    if before is None or not path or (before.path and is_at_or_below(before.path, path)):
-        return failed
-    return before if failed is None or not before.path or is_at_or_below(path, before.path) else failed

@@ -23,9 +23,10 @@ from autosync.cli.ctl.status import lines, status_of
 from autosync.compare.scan import Policy
 from autosync.daemon import root_watch
 from autosync.daemon.mirror_runner import MirrorRunner, RunSettings
-from autosync.errors import AutosyncError, Exit
+from autosync.errors import AutosyncError, Exit, TargetError
+from autosync.feed import scanner
 from autosync.ledger import UNKNOWN, Action, Ledger, Result, connect
-from autosync.model.change import SCAN_ALL
+from autosync.model.change import SCAN_ALL, Change, Kind
 from autosync.model.keys import Source
 from autosync.model.mirror import Mirror
 from autosync.model.root_identity import RootIdentity
@@ -302,6 +303,24 @@ def test_a_root_that_held_no_file_is_scanned_again_once_it_does(place: Place, br
         shutil.copy2(place.target / key, place.source / key)
 
     scan_until(runner, lambda: not shown_of(place, broker)[0]["roots_in_doubt"])
+
+
+def test_once_ends_with_the_error_of_a_part_that_cannot_be_scanned_after_the_whole_source_was(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scanner, "_FAILURE_PAUSES", (0.01,))
+    runner = place.start(once=True)
+    scan_until(runner, lambda: runner._scanner.state.accepted)
+    remove_target(place)
+    runner.push_changes((Change(Kind.SCAN, str(place.source)),))
+
+    with pytest.raises(TargetError, match="No such file or directory"):
+        wait_until(runner.is_through, 30, "its error")
+
+    assert runner._scanner.state.failed_scans >= 3, "what is away for a moment ends nothing"
+    runner.close(5.0, finished=False)
+    runner.read_final_stats()
+    assert runner.end(finished=False) == Exit.INCOMPLETE
 
 
 def leave_a_directory_only(place: Place) -> None:
