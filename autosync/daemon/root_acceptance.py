@@ -52,15 +52,26 @@ class RootAcceptance:
 
     @property
     def has_requests(self) -> bool:
-        """Whether something that an operator has accepted waits for the end of a scan."""
+        """Whether something that an operator has accepted waits for a scan to end."""
         return bool(self._waiting)
 
     def accept(self) -> None:
         """Accept the roots and mount points that an operator has accepted, and scan them. The first scan finds out what is in doubt, and
-        each scan notes anew what it keeps. So a request waits for the first scan, and for a running one if what it names is not pending."""
+        each scan notes anew what it keeps. So a request waits for the first scan, for the end of a running one, and for scans that are
+        requested if what it names is not pending."""
         if not self._waiting:
             return
-        is_settled = not self._debouncer.has_scans()  # before the rest is read
+        # A running scan has begun without the permission: it would end the doubt, withhold the keys, and forget which were listed.
+        if not self._scanner.hold():
+            return
+        try:
+            self._accept_waiting()
+        finally:
+            self._scanner.resume()
+
+    def _accept_waiting(self) -> None:
+        """Accept what is pending. No scan is running."""
+        is_settled = not self._debouncer.has_scans()
         report = self._scanner.state.last_report
         if report is None or report.error is not None:
             return

@@ -140,6 +140,9 @@ class Scanner(FeedThread):
         self._has_recorded = False
         self._state = ScanState()
         self._state_lock = threading.Lock()
+        #: Whether no further scan may begin, see `hold`; and the condition that wakes a scan which waits for that.
+        self._is_held = False
+        self._resumed = threading.Condition(self._state_lock)
 
     @property
     def state(self) -> ScanState:
@@ -153,9 +156,27 @@ class Scanner(FeedThread):
             patience: how long to wait for the thread, in seconds.
         """
         self._stop.set()
+        with self._resumed:
+            self._resumed.notify_all()
         self._thread.join(patience)
         if not self._thread.is_alive():
             self._comparison.close()
+
+    def hold(self) -> bool:
+        """Let no further scan begin until `resume` is called. A running one goes on.
+
+        Returns:
+            Whether no scan is running.
+        """
+        with self._state_lock:
+            self._is_held = True
+            return not self._state.is_scanning
+
+    def resume(self) -> None:
+        """Let scans begin again."""
+        with self._resumed:
+            self._is_held = False
+            self._resumed.notify_all()
 
     def begin_generation(self) -> None:
         """Declare that scans which have begun until now prove nothing."""
@@ -242,13 +263,15 @@ class Scanner(FeedThread):
 
     def _run(self) -> None:
         while (request := self._debouncer.pop_scan()) is not None:
-            self._update(is_scanning=True, scans=self._state.scans + 1)
+            self._begin_scan()
             try:
                 report = self.scan(request)
-            finally:
+            except BaseException:
                 self._update(is_scanning=False)
+                raise
             failed = 0 if report.error is None else self._state.failed_scans + 1
             self._update(
+                is_scanning=False,
                 failed_scans=failed,
                 failures=failures_after(self._state.failures, request.path, report.error),
                 last_report=self._state.last_report if request.path else report,
@@ -258,6 +281,19 @@ class Scanner(FeedThread):
             log.warning("%s%s", self._about, FailedScan(request.path, report.error).text())
             self._retry.pause(_FAILURE_PAUSES[min(failed, len(_FAILURE_PAUSES)) - 1])
             self._debouncer.push((Change(Kind.LEFT if request.has_left else Kind.SCAN, request.path),))
+
+    def _begin_scan(self) -> None:
+        """Wait until a scan may begin, and note that it has begun.
+
+        Raises:
+            Stopped: the mirror was closed meanwhile.
+        """
+        with self._resumed:
+            while self._is_held:
+                if self._stop.is_set():
+                    raise Stopped
+                self._resumed.wait()
+            self._state = replace(self._state, is_scanning=True, scans=self._state.scans + 1)
 
     def _update(self, **changes: Any) -> None:
         with self._state_lock:

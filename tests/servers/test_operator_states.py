@@ -25,7 +25,8 @@ from autosync.daemon import root_watch
 from autosync.daemon.mirror_runner import MirrorRunner, RunSettings
 from autosync.errors import AutosyncError, Exit, TargetError
 from autosync.feed import scanner
-from autosync.ledger import UNKNOWN, Action, Ledger, Result, connect
+from autosync.files import Listing
+from autosync.ledger import GONE, UNKNOWN, Action, Ledger, Result, connect
 from autosync.model.change import SCAN_ALL, Change, Kind
 from autosync.model.keys import Source
 from autosync.model.mirror import Mirror
@@ -364,3 +365,56 @@ def test_a_root_that_holds_only_a_directory_is_scanned_less_and_less_often(place
 
     pauses = [int(after - before - 10) for before, after in pairwise(ends)]
     assert pauses[:8] == [1, 2, 4, 8, 16, 32, 60, 60], pauses
+
+
+@pytest.mark.parametrize("waiting", [0, 1], ids=["no other scan waits", "another scan waits"])
+def test_what_is_accepted_while_a_scan_runs_is_deleted_by_the_next_one(
+    place: Place, monkeypatch: pytest.MonkeyPatch, waiting: int
+) -> None:
+    share = [f"share/{number:02}" for number in range(60)]
+    first = place.start(once=True)
+    scan_until(first, lambda: first._scanner.state.accepted)
+    remember_mount(first, place)
+    first.close(5.0, finished=True)
+    first.leave()
+    unmount(place)
+    fill(place.target, *share)
+    runner = place.start(once=False)
+    scan_until(runner, lambda: place.ledger.sync_state.pending())
+    wait_until(lambda: not runner._debouncer.has_scans(), 30, "the end of the first scan")
+    (place.source / KEYS[0]).unlink()  # so the keys that are gone are others than those that are listed
+    real, is_listing, may_list = FileActor.list, threading.Event(), threading.Event()
+
+    def list_(self: FileActor, prefix: str = "") -> Listing:
+        is_listing.set()
+        assert may_list.wait(30)
+        return real(self, prefix)
+
+    monkeypatch.setattr(FileActor, "list", list_)
+    runner.push_changes((SCAN_ALL,))
+    assert is_listing.wait(30)
+    runner.push_changes((SCAN_ALL,) * waiting)
+    (item,) = place.ledger.sync_state.pending().values()
+    place.ledger.requests.request_accept(item)
+    runner.tick()
+    assert not runner._roots.remembered.doubts()[f"{place.source}/share"].accepted
+    may_list.set()
+
+    scan_until(runner, lambda: not runner._debouncer.has_scans() and not runner._root_acceptance.has_requests)
+
+    hints = {place.ledger.key_states.facts(key).hint for key in share}
+    assert (hints, runner._scanner.state.withheld_deletions) == ({GONE}, 0)
+    assert not runner._roots.remembered.doubts()
+
+
+def test_a_scan_that_waits_for_an_acceptance_ends_with_the_run(place: Place) -> None:
+    runner = place.start(once=True)
+    scan_until(runner, lambda: runner._scanner.state.accepted)
+    wait_until(lambda: not runner._debouncer.has_scans(), 30, "the end of the scan")
+    assert runner._scanner.hold()
+    runner.push_changes((SCAN_ALL,))
+    wait_until(lambda: not runner._debouncer._scans, 30, "the scan waits")
+
+    runner.close(5.0, finished=False)
+
+    assert (runner._scanner.state.scans, runner._scanner._thread.is_alive(), runner.broken) == (1, False, None)
