@@ -33,7 +33,8 @@ class Trust(NamedTuple):
 
     Attributes:
         identities: the identity of each source root's directory, by path of the root.
-        roots_in_doubt: the roots that are another directory now, or gone. Keys of their files stay unresolved.
+        roots_in_doubt: the roots that are another directory now, or gone. Keys of their files stay unresolved as long as
+            `waits_for_doubts` is set.
         has_scanned: whether a scan of the whole source has succeeded. Before that, no file counts as gone.
         may_delete: whether scans may delete. If not, what is gone is left to the scans, which count it as withheld.
         waits_for_doubts: whether keys below a root or a mount point in doubt wait until the doubt ends. If not, as with `once`, the target

@@ -93,7 +93,7 @@ class RequestHandler:
 
     def handle_file(self) -> None:
         """Handle the requests in the file."""
-        with pending.taken_requests(self._file) as items:
+        with pending.consume_requests(self._file) as items:
             self._accept(items)
 
     def handle_unfinished(self) -> None:

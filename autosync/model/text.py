@@ -12,7 +12,7 @@ def printable(key: str) -> str:
 
 
 def listed(examples: Collection[str], count: int) -> str:
-    """Some keys or paths for a person, and the number of the others.
+    """Some keys or paths for an operator, and the number of the others.
 
     Args:
         examples: some of them.

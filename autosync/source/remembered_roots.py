@@ -23,7 +23,7 @@ class Doubt:
     Attributes:
         keys: how many keys the target had below it when a scan first found the doubt; None: no scan has counted them yet.
         text: why, as the end of a sentence about its path.
-        accepted: whether a person has accepted what the next scan finds there.
+        accepted: whether an operator has accepted what the next scan finds there.
         kept: number of keys that the last scan has kept for that: the target has them, and the source lacks them.
         digest: of the set of these keys, see `autosync.model.withheld.Withheld`.
     """
@@ -36,7 +36,7 @@ class Doubt:
 
     @property
     def is_pending(self) -> bool:
-        """Whether a person has to accept the directory."""
+        """Whether an operator has to accept the directory."""
         return self.keys is not None and not self.accepted
 
 
@@ -94,16 +94,17 @@ class RememberedRoots:
             return dict(self._doubts)
 
     def pending(self) -> dict[str, Doubt]:
-        """The directories in doubt that wait for a person."""
+        """The directories in doubt that wait for an operator."""
         return {path: doubt for path, doubt in sorted(self.doubts().items()) if doubt.is_pending}
 
     @property
     def has_doubts(self) -> bool:
-        """Whether a directory is in doubt that no person has accepted."""
+        """Whether a directory is in doubt that no operator has accepted."""
         return any(not doubt.accepted for doubt in self.doubts().values())
 
     def accept(self, path: str) -> bool:
-        """Accept a directory in doubt that waits for a person: the next scan adopts what is there, or forgets a mount point that is gone.
+        """Accept a directory in doubt that waits for an operator. The next scan adopts what is there, or forgets a mount point that is
+        gone.
 
         Args:
             path: the directory's absolute path.
@@ -166,7 +167,7 @@ class RememberedRoots:
             return doubt
 
     def note_kept(self, path: str, count: int, digest: str) -> None:
-        """Note the keys that a scan has kept because a directory is in doubt. A person accepts the deletion of this set.
+        """Note the keys that a scan has kept because a directory is in doubt. An operator accepts the deletion of this set.
 
         Args:
             path: path of the directory.
@@ -184,7 +185,7 @@ class RememberedRoots:
 
         Args:
             path: the directory's absolute path.
-            unless_accepted: whether a doubt that a person has accepted goes on.
+            unless_accepted: whether a doubt that an operator has accepted goes on.
         """
         with self._lock:
             doubt = self._doubts.get(path)
@@ -193,7 +194,7 @@ class RememberedRoots:
                 self.version += 1
 
     def end_acceptance(self, path: str) -> None:
-        """End a doubt that a person has accepted: the directory was the accepted one, and is it no more."""
+        """End a doubt that an operator has accepted: the directory was the accepted one, and is it no more."""
         with self._lock:
             doubt = self._doubts.get(path)
             if doubt is not None and doubt.accepted:

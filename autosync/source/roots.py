@@ -1,8 +1,8 @@
 """Remembers the root of each PATH and the mount points below. If one has been replaced, nothing below it counts as deleted.
 
 A PATH inside another one is a root, too. What is remembered outlives a restart. A directory that is missing, or that is not the remembered
-one, is *in doubt*: no scan deletes anything below it, until it holds at least half of the keys that the target has there, or until a person
-accepts it.
+one, is *in doubt*: no scan deletes anything below it, until it holds at least half of the keys that the target has there, or until an
+operator accepts it.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class RootRegister:
         self._confirmed: dict[str, Identity] = {}
         #: Whether the mounts have changed since the last check that each seemingly unchanged directory is the remembered one.
         self._is_unchecked = False
-        #: Paths inside other ones that a person has accepted as gone. They are ordinary paths until they exist again.
+        #: Paths inside other ones that an operator has accepted as gone. They are ordinary paths until they exist again.
         self._dropped: set[str] = set()
         self._paths = frozenset(self.roots)
 
@@ -217,7 +217,7 @@ class RootRegister:
         Args:
             path: the directory's absolute path.
             seen: what a scan has found there.
-            keeps_doubt: whether a doubt that a person has accepted goes on: keys below the directory are still to be deleted.
+            keeps_doubt: whether a doubt that an operator has accepted goes on: keys below the directory are still to be deleted.
 
         Returns:
             Whether the path still names what the scan has found.
@@ -233,7 +233,8 @@ class RootRegister:
         return True
 
     def drop(self, path: str) -> bool:
-        """Stop protecting a PATH inside another one, which a person has accepted as gone. What is there later is remembered as it is then.
+        """Stop protecting a PATH inside another one, which an operator has accepted as gone. What is there later is remembered as it is
+        then.
 
         Returns:
             Whether it is such a PATH, and is not protected any more.
@@ -329,7 +330,7 @@ class RootRegister:
         self.remembered.begin_doubt(path, reason)
 
     def _confirm(self, path: str, found: RootIdentity, *, keeps_doubt: bool = True) -> None:
-        """Note that a directory is the remembered one. What a person has accepted there stays accepted until a scan has ended: it may be
+        """Note that a directory is the remembered one. What an operator has accepted there stays accepted until a scan has ended: it may be
         this directory, which has lost all of its files."""
         self._confirmed[path] = Identity(found.device, found.inode)
         if path in self._dropped:  # what was accepted is that it is gone

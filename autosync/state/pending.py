@@ -168,9 +168,9 @@ def request_in(requests: StateFile, items: Iterable[PendingItem]) -> None:
 
 
 @contextmanager
-def taken_requests(requests: StateFile) -> Iterator[list[PendingItem]]:
+def consume_requests(requests: StateFile) -> Iterator[list[PendingItem]]:
     """The items that an operator has accepted in the file with requests. They are removed from it at the end of the with-block."""
-    with requests.taken() as found:
+    with requests.consume() as found:
         yield _parsed(found.get(_ACCEPT))
 
 

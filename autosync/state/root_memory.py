@@ -146,7 +146,7 @@ def _record_in(ledger: Ledger, mirror: str, key: str) -> _Record | None:
 
 
 def open_doubts(ledger: Ledger) -> dict[str, str]:
-    """The roots and mount points in doubt that no person has accepted, according to the ledger.
+    """The roots and mount points in doubt that no operator has accepted, according to the ledger.
 
     Returns:
         The reasons by path, each as the end of a sentence about the path.

@@ -76,21 +76,21 @@ class StateFile:
                 self._has_failed = False
 
     @contextmanager
-    def taken(self) -> Iterator[dict[str, Any]]:
+    def consume(self) -> Iterator[dict[str, Any]]:
         """All fields, which are removed at the end of the with-block, unless the file cannot be read. If the process is killed before that,
         the next call returns the same fields once more. Without a file, this costs two lstat(2)."""
-        taken = self._taken  # later fields go to another file
-        if not os.path.lexists(taken.path):
+        consumed = self._consumed  # later fields go to another file
+        if not os.path.lexists(consumed.path):
             try:
                 if not os.path.lexists(self.path) or not os.access(self.path, os.R_OK):
                     raise FileNotFoundError
-                os.replace(self.path, taken.path)
+                os.replace(self.path, consumed.path)
             except OSError:
                 yield {}
                 return
-        yield taken.read()
+        yield consumed.read()
         with suppress(OSError):
-            os.unlink(taken.path)
+            os.unlink(consumed.path)
 
     def remove(self) -> None:
         """Remove the file.
@@ -98,13 +98,13 @@ class StateFile:
         Raises:
             OSError: it cannot be removed.
         """
-        for path in (self.path, self._taken.path):
+        for path in (self.path, self._consumed.path):
             path.unlink(missing_ok=True)
 
     @property
-    def _taken(self) -> StateFile:
-        """The file that `taken` reads."""
-        return StateFile(self.path.parent, f"{self.path.name}.", "taken")
+    def _consumed(self) -> StateFile:
+        """The file that `consume` reads."""
+        return StateFile(self.path.parent, f"{self.path.name}.", "consumed")
 
     def _write(self, text: bytes) -> None:
         descriptor, name = tempfile.mkstemp(dir=self.path.parent, prefix=f"{self.path.name}.")

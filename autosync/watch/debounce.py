@@ -205,12 +205,12 @@ class Debouncer:
             self._scan_pushed.notify_all()
 
     def is_idle(self) -> bool:
-        """Whether nothing is change."""
+        """Whether no file and no scan request waits."""
         with self._file_pushed:
             return not self._unsent and not self._scans
 
     def is_drained(self) -> bool:
-        """Whether nothing is change, and what was popped last is processed."""
+        """Whether no file and no scan request waits, and what was popped last is processed."""
         with self._file_pushed:
             return not (self._unsent or self._scans or self._files_in_progress or self._scan_in_progress)
 

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from autosync.state.pending import AcceptedItems, ItemKind, PendingItem, PendingStore, parse, pending_in_file, request_in, taken_requests
+from autosync.cli.ctl.accept import pending_of_mirrors
+from autosync.errors import StartError
+from autosync.state.pending import AcceptedItems, ItemKind, PendingItem, PendingStore, consume_requests, parse, pending_in_file, request_in
 from autosync.state.state_file import StateFile, requests_file
 from lab.parts import lacking
 from lab.servers import wait_until
@@ -70,7 +72,7 @@ def test_what_has_changed_since_it_was_listed_is_not_covered() -> None:
 
 
 def pop_requests(requests: StateFile) -> list[PendingItem]:
-    with taken_requests(requests) as found:
+    with consume_requests(requests) as found:
         return found
 
 
@@ -92,7 +94,7 @@ class Killed(BaseException):
 def test_requests_that_were_not_handled_to_the_end_are_read_again_before_later_ones(tmp_path: Path) -> None:
     requests = requests_file(tmp_path, "m")
     request_in(requests, ITEMS[:1])
-    with pytest.raises(Killed), taken_requests(requests):
+    with pytest.raises(Killed), consume_requests(requests):
         raise Killed
     request_in(requests, ITEMS[1:])
 
@@ -104,7 +106,7 @@ def test_requests_that_were_not_handled_to_the_end_are_read_again_before_later_o
 def test_requests_of_a_mirror_that_is_removed_leave_nothing_behind(tmp_path: Path) -> None:
     requests = requests_file(tmp_path, "m")
     request_in(requests, ITEMS)
-    with pytest.raises(Killed), taken_requests(requests):
+    with pytest.raises(Killed), consume_requests(requests):
         raise Killed
     request_in(requests, ITEMS)
 
@@ -204,3 +206,10 @@ def test_an_older_list_is_not_written_last(tmp_path: Path) -> None:
 
     assert ledger.written == [{"existing"}, set()]
     assert pending_in_file(StateFile(tmp_path, "m")) == []
+
+
+def test_accept_without_a_mirror_names_each_place_where_it_has_searched(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match=f"no mirror was found below {tmp_path}; "):
+        pending_of_mirrors([], None, tmp_path, None)
+    with pytest.raises(StartError, match=f"no mirror is called 'm' at redis://host:6379.* or below {tmp_path}; "):
+        pending_of_mirrors([], "redis://:secret@host:6379/0", tmp_path, "m")

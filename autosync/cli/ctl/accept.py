@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from ...errors import ConfigurationError
+from ...ledger import address
 from ...state.pending import ItemKind, PendingItem, pending_in_file, pending_in_ledger, request_in
 from ...state.state_file import requests_file, state_files
 from .mirrors import MirrorHandle, find_any_mirrors, no_mirror
@@ -34,11 +35,12 @@ class PendingItems:
         return PendingItems(self.mirror, tuple(item for item in self.items if not kinds or item.kind in kinds), self.request)
 
 
-def pending_of_mirrors(found: Iterable[MirrorHandle], state: Path, name: str | None) -> list[PendingItems]:
+def pending_of_mirrors(found: Iterable[MirrorHandle], broker: str | None, state: Path, name: str | None) -> list[PendingItems]:
     """The pending items of mirrors, sorted by the mirrors' names.
 
     Args:
         found: the mirrors whose broker was reached.
+        broker: URL of the broker that was given; None for the embedded ones below `state`.
         state: the state directory of this host. Mirrors that are not among the others are found there.
         name: only the mirror of this name; None for all.
 
@@ -51,7 +53,7 @@ def pending_of_mirrors(found: Iterable[MirrorHandle], state: Path, name: str | N
         if file.mirror not in all_ and name in (None, file.mirror):
             all_[file.mirror] = _in_file(file.path.parent, file.mirror, tuple(pending_in_file(file)))
     if not all_:
-        raise no_mirror(f"below {state}", name)
+        raise no_mirror(f"at {address(broker)} or below {state}" if broker else f"below {state}", name)
     return [one for _, one in sorted(all_.items()) if one.items]
 
 
@@ -76,7 +78,7 @@ def accept(context: click.Context, /, yes: bool, **chosen: bool) -> None:
     kinds = [ItemKind(kind) for kind, is_chosen in chosen.items() if is_chosen]
     listed: dict[str, PendingItems] = {}
     while True:
-        found = {one.mirror: one.of_kinds(kinds) for one in pending_of_mirrors(find_any_mirrors(broker, state, name), state, name)}
+        found = {one.mirror: one.of_kinds(kinds) for one in pending_of_mirrors(find_any_mirrors(broker, state, name), broker, state, name)}
         found = {mirror: one for mirror, one in found.items() if one.items}
         if not found:
             click.echo("nothing waits for acceptance")
@@ -93,7 +95,7 @@ def accept(context: click.Context, /, yes: bool, **chosen: bool) -> None:
             click.confirm("Accept this?", abort=True)
     for mirror, one in found.items():
         one.request(one.items)
-        click.echo(f"{mirror}: accepted; its watcher goes on within a second, or at its next start")
+        click.echo(f"{mirror}: accepted; its watcher goes on within a second, after the scan that is running, or at its next start")
 
 
 def _in_ledger(one: MirrorHandle) -> PendingItems:
