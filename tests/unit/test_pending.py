@@ -211,5 +211,5 @@ def test_an_older_list_is_not_written_last(tmp_path: Path) -> None:
 def test_accept_without_a_mirror_names_each_place_where_it_has_searched(tmp_path: Path) -> None:
     with pytest.raises(StartError, match=f"no mirror was found below {tmp_path}; "):
         pending_of_mirrors([], None, tmp_path, None)
-    with pytest.raises(StartError, match=f"no mirror is called 'm' at redis://host:6379.* or below {tmp_path}; "):
+    with pytest.raises(StartError, match=f"no mirror is called 'm' at redis://:[*]+@host:6379/0 or below {tmp_path}; "):
         pending_of_mirrors([], "redis://:secret@host:6379/0", tmp_path, "m")
