@@ -80,12 +80,15 @@ class WatchPlacer:
             self._tree.requests.put(PathRequest(source, link))
 
     def request_directory(self, source: Source, directory: str) -> None:
-        """Request that a directory is watched, and then scanned, and so what links lead to below it. Its files are not new: a scan finds
-        out which of them differ."""
+        """Request that a directory is watched, and then scanned, and so its other paths through links, and what links lead to below it. Its
+        files are not new: a scan finds out which of them differ."""
 
         def place() -> None:
-            self._trees.place(source, directory, appeared=False)
-            self._push((Change(Kind.SCAN, directory),))
+            with self._tree.lock:
+                others = self._tree.watches.other_paths(directory)
+            for path in (directory, *others):  # in this order: the first scan decides whether the directory is the remembered one
+                self._trees.place(source, path, appeared=False)
+                self._push((Change(Kind.SCAN, path),))
             with self._tree.lock:
                 links = self._tree.links.through_below(directory)
             for link in links:

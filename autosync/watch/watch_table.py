@@ -57,6 +57,12 @@ class WatchTable:
             return ()
         return (path, *self._more[wd]) if wd in self._more else (path,)
 
+    def other_paths(self, directory: str) -> list[str]:
+        """The further paths of a directory through links that lead to a directory above it. It need not be watched, but the directory that
+        contains it."""
+        above, _, name = directory.rpartition("/")
+        return [f"{slashed(path)}{name}" for path in self.paths(self._wds.get(above or "/", -1)) if path != (above or "/")]
+
     def add(self, descriptor: int, directory: str) -> None:
         """Watch a directory, or add a path to a watched directory. Paths that lead elsewhere now are removed; if there are many paths, not
         at each call.

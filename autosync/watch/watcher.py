@@ -155,7 +155,8 @@ class Watcher:
         """
         with self._tree.lock:
             self._tree.departures += 1  # a watch that is being placed there may be of the tree from before
-            self._tree.forget(directory)
+            for path in (directory, *self._tree.watches.other_paths(directory)):
+                self._tree.forget(path)
             if is_mounted:
                 self._reader.unmounted.discard(directory)
         if is_placed:

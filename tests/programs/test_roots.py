@@ -520,3 +520,32 @@ def test_what_links_lead_to_below_a_mount_point_is_scanned_and_watched_when_it_i
         assert [change for change in recorder.changes if change.kind in (Kind.LEFT, Kind.DELETED)] == []
     finally:
         watcher.close()
+
+
+def test_a_mount_point_is_scanned_and_watched_by_its_paths_through_links_above_it_too(tree: Path, mounts: Mounts) -> None:
+    covered, source = tree / "a/covered", keys_of(tree).sources[0]
+    fill(covered, "f")
+    (tree / "link").symlink_to("a")
+    recorder = Recorder()
+    watcher = Watcher(keys_of(tree), recorder)
+    watcher.start()
+    try:
+        wait_until(lambda: recorder.changes, 20, "the watches are placed")
+        mounts.mount(covered)
+        watcher.replace_tree(source, str(covered), is_mounted=True)
+        for path in ("a", "link"):
+            wait_until(lambda path=path: Change(Kind.SCAN, f"{tree}/{path}/covered") in recorder.changes, 20, f"{path} is scanned")
+        fill(covered, "meanwhile")
+        wait_until(lambda: Change(Kind.SAVED, f"{tree}/link/covered/meanwhile") in recorder.changes, 20, "what is mounted is watched")
+        mounts.unmount(covered)
+        recorder.changes.clear()
+        watcher.replace_tree(source, str(covered), is_mounted=False)
+
+        for path in ("a", "link"):
+            wait_until(lambda path=path: Change(Kind.SCAN, f"{tree}/{path}/covered") in recorder.changes, 20, f"{path} is scanned again")
+        fill(covered, "later")
+        for path in ("a", "link"):
+            wait_until(lambda path=path: Change(Kind.SAVED, f"{tree}/{path}/covered/later") in recorder.changes, 20, f"{path} is watched")
+        assert [change for change in recorder.changes if change.kind in (Kind.LEFT, Kind.DELETED)] == []
+    finally:
+        watcher.close()
